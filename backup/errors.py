@@ -1,0 +1,92 @@
+"""The error tree. A class docstring is the default message, `hint` says what to do, `retryable` whether trying again may help."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BackupError(Exception):
+    """The backup failed."""
+
+    retryable: ClassVar[bool] = False
+    hint: str = ""
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        if hint is not None:
+            self.hint = hint
+
+
+class ConfigError(BackupError):
+    """A setting is missing or contradicts another."""
+
+
+class BadRequest(BackupError):
+    """The request is malformed."""
+
+
+class UnknownService(BackupError):
+    """No such service is configured."""
+
+
+class NotInitialized(ConfigError):
+    """The backup has no place for this data yet."""
+
+    hint = "Run initialize: POST /api/backup/initialize or `python -m backup initialize`."
+
+
+class SchemaMismatch(ConfigError):
+    """Source and backup do not have the same shape."""
+
+
+class Locked(BackupError):
+    """A sync of this service is already running."""
+
+    hint = "Wait until it has ended; `python -m backup history` shows it as InProgress."
+
+
+class LockLost(BackupError):
+    """This run no longer holds its lock, so it stopped before its next batch."""
+
+    hint = "Another run may have taken over. Run the sync again; every step may be repeated."
+
+
+class GuardTripped(BackupError):
+    """The run was stopped before its first delete."""
+
+
+class StoreError(BackupError):
+    """The database refused an operation."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be reached or used."""
+
+    hint = "Check that the server runs, that its firewall admits this app, and the credentials in the setting."
+
+
+class SourceMissing(StoreUnavailable):
+    """The source's database, table or container does not exist."""
+
+    hint = (
+        "Check the names in the source's settings. Nothing was changed: a source that is not there is not an empty one."
+    )
+
+
+class TransientStoreError(StoreUnavailable):
+    """The database did not answer in time or dropped the connection."""
+
+    retryable = True
+    hint = "It was tried again and did not recover. The next run will pick up where this one left the backup."
+
+    def __init__(
+        self, message: str | None = None, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after
+
+
+class Unexpected(BackupError):
+    """Something went wrong that the app does not know."""
+
+    hint = "The log has a line `unexpected` with the place in the code. Running again is safe."

@@ -1,0 +1,45 @@
+"""Log lines of constant names and snake_case fields. Never a record's content, a connection string or a secret."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+logger = logging.getLogger("backup")
+
+_secrets: set[str] = set()
+_SECRET_PAIR = re.compile(
+    r"\b(password|pwd|accountkey|sharedaccesskey|sharedaccesssignature|accesstoken|sig)\s*=\s*(\{[^}]*\}|[^;&\s]+)",
+    re.I,
+)
+
+
+def register_secret(value: str | None) -> None:
+    """From now on `redact` removes this value wherever it stands. Short or empty values are ignored."""
+    if value and len(value) >= 4:
+        _secrets.add(value)
+
+
+def redact(text: str) -> str:
+    """The text without any registered secret and without the value of any `Password=…`-like pair."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _SECRET_PAIR.sub(lambda match: f"{match[1]}=***", text)
+
+
+def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Writes one line `name field=value …`. The worker forwards only this text, so the fields stand in it."""
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", " ".join([name, *(f"{key}={_shown(value)}" for key, value in fields.items())]))
+
+
+def _shown(value: Any) -> str:
+    text = redact(" ".join(str(value).split()))
+    return f'"{text}"' if " " in text else text
+
+
+def quiet_libraries() -> None:
+    """Keeps the Azure SDKs' request logs, which hold headers and URLs, out of the app's log."""
+    for name in ("azure", "urllib3", "msal"):
+        logging.getLogger(name).setLevel(logging.WARNING)

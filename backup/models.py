@@ -1,0 +1,116 @@
+"""The values every other module speaks in: stamps, changes, runs and their results. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+Key = tuple[Any, ...]
+"""What identifies a record: its primary-key values in key order, or (partition key as JSON, id)."""
+
+Record = Mapping[str, Any]
+"""A whole row or document by column or property name, as its own store reads it."""
+
+Now = Callable[[], datetime]
+"""The clock, passed in; returns aware UTC."""
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, UTC."""
+    return datetime.now(UTC)
+
+
+class Version(NamedTuple):
+    """What tells whether a record changed.
+
+    `value` are the version fields in the service's order; a `None` in first place means the record carries no version of
+    its own. `etag` is the server's mark of the last write where the store has one: on the source its own, on the backup
+    the one recorded when the copy was made; `None` where nothing was recorded.
+    """
+
+    value: tuple[Any, ...]
+    etag: str | None = None
+
+
+Stamps = dict[Key, Version]
+
+
+class Chunk(NamedTuple):
+    """A contiguous part of the key space: every key k with `after` < k <= `upto`, as the server orders keys.
+
+    `None` leaves that end open, so that keys which only the backup has fall into the first and last chunk.
+    """
+
+    after: Key | None = None
+    upto: Key | None = None
+
+
+class Status(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "Pending"
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+class Trigger(StrEnum):
+    """Who asked for a run."""
+
+    HTTP = "http"
+    TIMER = "timer"
+    CLI = "cli"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Records a run inserted, updated, deleted and skipped in the backup."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    skipped: int = 0
+
+    @property
+    def processed(self) -> int:
+        """Inserted + updated + deleted: what was written."""
+        return self.inserted + self.updated + self.deleted
+
+    @property
+    def seen(self) -> int:
+        """Every record the run has settled so far, the skipped ones too."""
+        return self.processed + self.skipped
+
+    def plus(self, **more: int) -> Counts:
+        """These counts with `more` added by name."""
+        return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one service's sync; one SyncHistory entry. Times are aware UTC."""
+
+    service: str
+    trigger: Trigger
+    forced: bool
+    started_at: datetime
+    sync_id: str = field(default_factory=lambda: str(uuid4()))
+    status: Status = Status.PENDING
+    counts: Counts = Counts()
+    completed_at: datetime | None = None
+    error: str | None = None
+
+    @property
+    def duration_ms(self) -> int | None:
+        """Milliseconds from start to end; `None` while it runs."""
+        if self.completed_at is None:
+            return None
+        return round((self.completed_at - self.started_at).total_seconds() * 1000)
+
+    def ended(self, status: Status, now: datetime, counts: Counts, error: str | None = None) -> Run:
+        """This run as it stands at its end."""
+        return replace(self, status=status, completed_at=now, counts=counts, error=error)

@@ -1,0 +1,59 @@
+"""One retry rule for every store and lock: exponential, jittered, only for what may pass by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from backup.errors import BackupError, TransientStoreError
+from backup.log import event
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Up to `max_attempts` tries in all; between them 2, 4, 8, … seconds (`base_seconds` doubled each time, at most
+    `max_seconds`), jittered by up to a quarter. A server's Retry-After is honoured when it is longer."""
+
+    max_attempts: int = 5
+    base_seconds: float = 2.0
+    max_seconds: float = 32.0
+
+    def call(self, operation: str, attempt: Callable[[], T]) -> T:
+        """What `attempt` returns. It must be idempotent: a try that failed may have been carried out.
+
+        Raises the last error as it is, at once when it is not retryable.
+        """
+        for trial in tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, BackupError) and e.retryable),
+            stop=tenacity.stop_after_attempt(self.max_attempts),
+            wait=self._wait,
+            before_sleep=lambda state: self._report(operation, state),
+            reraise=True,
+        ):
+            with trial:
+                return attempt()
+        raise AssertionError("tenacity ends by returning or raising")
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        backoff = tenacity.wait_exponential(multiplier=self.base_seconds, max=self.max_seconds)(state)
+        jittered = backoff + tenacity.wait_random(0, backoff / 4)(state)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_seconds if isinstance(error, TransientStoreError) else None
+        return max(jittered, asked or 0.0)
+
+    def _report(self, operation: str, state: tenacity.RetryCallState) -> None:
+        event(
+            "retry",
+            level=logging.WARNING,
+            operation=operation,
+            attempt=state.attempt_number,
+            of=self.max_attempts,
+            wait_seconds=round(state.next_action.sleep, 1) if state.next_action else 0,
+            error=state.outcome.exception() if state.outcome else None,
+        )

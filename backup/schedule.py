@@ -1,0 +1,50 @@
+"""The scheduled run: everything, not forced, and a log that can be read in the morning."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from croniter import croniter
+
+from backup.log import event
+from backup.models import Now, Trigger, utc_now
+from backup.services import Outcome, Registry
+from backup.settings import Settings
+
+
+def run_scheduled(
+    settings: Settings, registry: Registry, *, past_due: bool = False, now: Now = utc_now
+) -> list[Outcome]:
+    """Syncs every configured service and logs start, a line each, a summary and the next occurrence.
+
+    With the schedule disabled it only says so. Failures are in the log and in SyncHistory; it does not raise for them.
+    """
+    upcoming = next_occurrence(settings.schedule, now())
+    if not settings.schedule_enabled:
+        event("schedule.disabled", setting="BackupSchedule__Enabled", next=upcoming)
+        return []
+    event("schedule.started", services=",".join(registry.names()), past_due=past_due)
+    outcomes = registry.sync("all", Trigger.TIMER)
+    for outcome in outcomes:
+        run = outcome.run
+        event(
+            "schedule.service",
+            service=run.service,
+            status=run.status,
+            inserted=run.counts.inserted,
+            updated=run.counts.updated,
+            deleted=run.counts.deleted,
+            skipped=run.counts.skipped,
+            duration_ms=run.duration_ms,
+        )
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    level = logging.ERROR if failed else logging.INFO
+    event("schedule.finished", level=level, completed=len(outcomes) - failed, failed=failed, next=upcoming)
+    return outcomes
+
+
+def next_occurrence(schedule: str, after: datetime) -> datetime:
+    """When the NCRONTAB expression (seconds first, day of month AND weekday) is next due, in UTC."""
+    found: datetime = croniter(schedule, after, second_at_beginning=True, day_or=False).get_next(datetime)
+    return found

@@ -1,0 +1,127 @@
+"""The app's settings, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from croniter import croniter
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from backup.errors import ConfigError
+from backup.log import register_secret
+
+_PREFIXES = (
+    "SourceCustomerDb__",
+    "BackupCustomerDb__",
+    "SourceOrderDb__",
+    "BackupOrderDb__",
+    "BackupSchedule__",
+)
+_PREFIXES += ("BackupSync__", "BackupRetry__", "CosmosDb__")
+
+
+class Settings(BaseSettings):
+    """Every setting by the name it has in the environment. An empty value is the same as a missing one."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    source_customer_connection: str | None = Field(None, alias="SourceCustomerDb__ConnectionString", repr=False)
+    source_customer_table: str | None = Field(None, alias="SourceCustomerDb__Table")
+    backup_customer_connection: str | None = Field(None, alias="BackupCustomerDb__ConnectionString", repr=False)
+    backup_customer_table: str | None = Field(None, alias="BackupCustomerDb__Table")
+    backup_customer_database: str = Field("CustomerDb_Backup", alias="BackupCustomerDb__DatabaseName")
+
+    source_order_connection: str | None = Field(None, alias="SourceOrderDb__ConnectionString", repr=False)
+    source_order_database: str | None = Field(None, alias="SourceOrderDb__DatabaseName")
+    source_order_container: str | None = Field(None, alias="SourceOrderDb__ContainerName")
+    source_order_table: str | None = Field(None, alias="SourceOrderDb__Table")
+    backup_order_connection: str | None = Field(None, alias="BackupOrderDb__ConnectionString", repr=False)
+    backup_order_database: str | None = Field(None, alias="BackupOrderDb__DatabaseName")
+    backup_order_container: str | None = Field(None, alias="BackupOrderDb__ContainerName")
+    backup_order_table: str | None = Field(None, alias="BackupOrderDb__Table")
+
+    schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
+    schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
+
+    chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
+    batch_size: int = Field(1_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
+    batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
+    retry_max_attempts: int = Field(5, alias="BackupRetry__MaxAttempts", ge=1, le=100)
+    retry_base_seconds: float = Field(2.0, alias="BackupRetry__BaseSeconds", ge=0)
+    retry_max_seconds: float = Field(32.0, alias="BackupRetry__MaxSeconds", ge=0)
+    cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
+
+    storage_connection: str | None = Field(None, alias="AzureWebJobsStorage", repr=False)
+    storage_account: str | None = Field(None, alias="AzureWebJobsStorage__accountName")
+    storage_blob_uri: str | None = Field(None, alias="AzureWebJobsStorage__blobServiceUri")
+    storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
+    serve_key: str | None = Field(None, alias="SERVE_KEY", repr=False)
+
+    @field_validator("schedule")
+    @classmethod
+    def _six_fields(cls, value: str) -> str:
+        if len(value.split()) != 6 or not croniter.is_valid(value, second_at_beginning=True):
+            raise ValueError("not a schedule of six fields: second minute hour day month weekday")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` passes in; it reads the environment itself, to name what it does not know."""
+        return (init_settings,)
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process; names are matched whatever their case.
+
+    Raises ConfigError that names the setting for a value of the wrong form, and for a name that is misspelt.
+    """
+    given = os.environ if environment is None else environment
+    known = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
+    values = {known[name.lower()]: value for name, value in given.items() if name.lower() in known and value.strip()}
+    for name in given:
+        if name.lower() not in known and name.lower().startswith(tuple(prefix.lower() for prefix in _PREFIXES)):
+            raise ConfigError(f"There is no setting {name}.", hint="README lists every setting; check the spelling.")
+    try:
+        settings = Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {first['msg']}.") from None
+    for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
+        register_secret(secret)
+    return settings
+
+
+def _keys_in(connection: str) -> list[str]:
+    pairs = [part.partition("=") for part in connection.split(";")]
+    return [value for name, _, value in pairs if name.strip().lower() in ("accountkey", "sharedaccesssignature")]
+
+
+def schedule_binding() -> str:
+    """The timer's schedule as its trigger declares it: the app setting, or the default where the setting is missing,
+    because the host refuses a timer whose setting does not resolve."""
+    field = Settings.model_fields["schedule"]
+    given = any(name.lower() == str(field.alias).lower() and value.strip() for name, value in os.environ.items())
+    return f"%{field.alias}%" if given else str(field.default)
+
+
+def use_local_settings(folder: Path) -> None:
+    """Puts the `Values` of the folder's local.settings.json into the environment where it has none of that name.
+
+    For the command line only: in Azure and under `func start` the host does it. Raises ConfigError for a broken file.
+    """
+    path = folder / "local.settings.json"
+    if not path.exists():
+        return
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")).get("Values", {})
+        for name, value in values.items():
+            os.environ.setdefault(name, str(value))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path.name} cannot be read: {error}.") from None

@@ -1,0 +1,63 @@
+"""Opens the store a connection string stands for. Drivers and SDKs are imported only when one is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
+from backup.stores.base import Limits, Rules, Shape, Sibling, Store
+
+__all__ = ["Limits", "Rules", "Shape", "Sibling", "Side", "Store", "open_store"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a service as the settings describe it. `setting` is the prefix that errors name."""
+
+    service: str
+    role: Literal["source", "backup"]
+    setting: str
+    connection_string: str
+    table: str | None = None
+    default_table: str = ""
+    container: str | None = None
+    database: str | None = None
+    emulator_hosts: frozenset[str] = frozenset()
+
+
+def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
+    """The store of one side; connects when first used.
+
+    Without `side.table` it is `side.default_table`, less its schema on SQLite, which has none. Raises ConfigError for a connection string
+    that cannot be read, or settings that do not go with it.
+    """
+    missing: type[BackupError] = SourceMissing if side.role == "source" else NotInitialized
+    name = f"{side.role} of {side.service}"
+    setting = f"{side.setting}__ConnectionString"
+    if "accountendpoint" in side.connection_string.lower():
+        return _open_cosmos(side, setting, name, rules, limits, missing)
+    from backup.stores.dialects import open_dialect
+    from backup.stores.sql import SqlStore
+
+    dialect = open_dialect(side.connection_string, setting, default_database=side.database)
+    default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
+    return SqlStore(dialect, side.table or default, rules, limits, name, missing)
+
+
+def _open_cosmos(
+    side: Side, setting: str, name: str, rules: Rules, limits: Limits, missing: type[BackupError]
+) -> Store:
+    from backup.stores.connection import Cosmos, parse_connection
+
+    for value, what in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
+        if not value:
+            raise ConfigError(f"Setting {side.setting}__{what} is missing; a Cosmos DB side needs it.")
+    where = parse_connection(side.connection_string, setting)
+    assert isinstance(where, Cosmos)
+    from backup.stores.cosmos import CosmosStore
+    from backup.stores.cosmos_access import CosmosAccess
+
+    label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
+    access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts)
+    return CosmosStore(access, side.container or "", rules, limits, side.role)

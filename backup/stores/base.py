@@ -1,0 +1,125 @@
+"""What a store is: one side's table or container. The only abstraction, because it has several real implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from backup.models import Chunk, Key, Record, Run, Stamps
+from backup.retry import Retry
+
+FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a service's records are told apart and told changed.
+
+    `version`: field names, the first of which every record should carry. `where`: only records with these values
+    belong to the service (on SQL as far as the table has such a column). SQL matches names whatever their case.
+    """
+
+    version: tuple[str, ...]
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is held at once: stamps of a chunk, rows and bytes of a batch."""
+
+    chunk_size: int = 50_000
+    batch_size: int = 1_000
+    batch_bytes: int = 8 * 1024 * 1024
+    retry: Retry = Retry()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
+
+    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also the document's `id`; `partition` is the Cosmos partition key.
+    """
+
+    name: str
+    container: str
+    key: str
+    partition: str
+    fields: Mapping[str, FieldType]
+
+
+class Sibling(Protocol):
+    """A table or container beside a store's, in the same database, for the app's own entries."""
+
+    def create(self) -> None:
+        """Makes it when it is missing."""
+
+    def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts the entries, or replaces those of the same key."""
+
+    def find(self, where: Mapping[str, Any], *, newest_by: str, limit: int) -> list[dict[str, Any]]:
+        """Up to `limit` entries with all of `where`, the highest `newest_by` first; times are aware UTC."""
+
+
+class Store(Protocol):
+    """One side's table or container.
+
+    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError,
+    or NotInitialized when the database, table or container is missing. A read that fails is never an empty result.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`mssql`, `postgresql`, `sqlite` or `cosmos`."""
+
+    @property
+    def name(self) -> str:
+        """The table's or container's own name."""
+
+    @property
+    def label(self) -> str:
+        """Where it is, for messages: kind, server, database, table. Without secrets."""
+
+    @property
+    def location(self) -> str:
+        """The same place without the side's name: equal for two stores of one table."""
+
+    def ping(self) -> None:
+        """Returns if the database answers; one try, no retries."""
+
+    def initialize(self, source: Store) -> None:
+        """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat."""
+
+    def check(self, source: Store) -> None:
+        """Raises SchemaMismatch or NotInitialized unless this backup can hold exact copies of the source's records."""
+
+    def count(self) -> int:
+        """Records in it; reads an index from end to end."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The key space in order, about `Limits.chunk_size` records a chunk; first and last are open."""
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        """Key and version of every record in the chunk."""
+
+    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+        """The whole records of these keys of the chunk, in batches. One that is gone by now is left out."""
+
+    def key_of(self, record: Record) -> Key:
+        """The key of a record that a store of the same kind has read."""
+
+    def matching(self, keys: Sequence[Key]) -> set[Key]:
+        """Those of `keys` that the store holds, with key equality as its server sees it (case, trailing spaces)."""
+
+    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:
+        """Inserts or overwrites these records; one transaction where there is one; may be repeated."""
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        """Deletes these keys; one transaction where there is one; keys that are gone already are no error."""
+
+    def sibling(self, shape: Shape) -> Sibling:
+        """A table or container of the app's own in the same database (and schema)."""
+
+    def close(self) -> None:
+        """Gives back connections; the store can be used again and reconnects."""

@@ -1,0 +1,149 @@
+"""One Cosmos database: the client, the retries, and errors in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
+from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceNotFoundError
+
+from backup.errors import BackupError, StoreError, StoreUnavailable, TransientStoreError
+from backup.retry import Retry
+from backup.stores.connection import Cosmos
+
+T = TypeVar("T")
+
+_TRANSIENT_STATUS = {408, 410, 429, 449, 500, 502, 503, 504}
+
+
+class CosmosAccess:
+    """One side's way to its database. `missing` is the error for a database or container that is not there.
+
+    `emulator_hosts` names hosts whose certificate is not verified; localhost and 127.0.0.1 are such by the SDK's own rule.
+    """
+
+    def __init__(
+        self,
+        where: Cosmos,
+        database: str,
+        retry: Retry,
+        missing: type[BackupError],
+        label: str,
+        emulator_hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        self.missing, self.label = missing, label
+        self._where, self._database, self._retry, self._emulator_hosts = (
+            where,
+            database,
+            retry,
+            emulator_hosts,
+        )
+
+    @property
+    def location(self) -> str:
+        """Account and database."""
+        return f"{self._where.endpoint.rstrip('/')}/{self._database}"
+
+    @cached_property
+    def _client(self) -> CosmosClient:
+        credential: Any = self._where.key
+        if credential is None:
+            from backup.stores.identity import credential as identity
+
+            credential = identity()
+        options = (
+            {"connection_verify": False} if urlsplit(self._where.endpoint).hostname in self._emulator_hosts else {}
+        )
+        return CosmosClient(self._where.endpoint, credential, user_agent_suffix="backup", **options)
+
+    def container(self, name: str) -> ContainerProxy:
+        """The container's proxy; asks the server nothing."""
+        return self._client.get_database_client(self._database).get_container_client(name)
+
+    def create_container(self, name: str, partition_paths: Sequence[str]) -> None:
+        """Creates the database and the container where missing; what exists is left as it is."""
+
+        def attempt() -> None:
+            try:
+                self.container(name).read()
+                return
+            except CosmosResourceNotFoundError:
+                pass
+            paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
+            key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
+            database = self._client.create_database_if_not_exists(self._database)
+            database.create_container_if_not_exists(name, key)
+
+        self.run(f"create the container {name}", attempt)
+
+    def run(self, operation: str, work: Callable[[], T]) -> T:
+        """What `work` returns, tried as often as the retry rule says; so it must bear repetition."""
+        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work))
+
+    def once(self, operation: str, work: Callable[[], T]) -> T:
+        """The same in one try; the SDK's errors become the app's own."""
+        try:
+            return work()
+        except AzureError as error:
+            raise self._error(operation, error) from None
+
+    def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
+        """The items as they come; errors on the way become the app's own. Not retried."""
+        iterator = iter(items)
+        end: Any = object()
+        while (item := self.once(operation, lambda: next(iterator, end))) is not end:
+            yield item
+
+    def _error(self, operation: str, error: AzureError) -> BackupError:
+        status = getattr(error, "status_code", None)
+        message = f"Could not {operation} in the {self.label}: {_reason(error)}"
+        if status == 404:
+            return self.missing(message)
+        if isinstance(error, ClientAuthenticationError) or status in (401, 403):
+            return StoreUnavailable(message, hint="Check the account key, or the identity's Cosmos DB data role.")
+        if isinstance(error, ServiceRequestError | ServiceResponseError) or status in _TRANSIENT_STATUS:
+            return TransientStoreError(message, retry_after=_retry_after_seconds(error))
+        return StoreError(message)
+
+    def close(self) -> None:
+        """Closes the connections; the next use opens new ones."""
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.__exit__()
+
+
+def path_of(names: Sequence[str]) -> str:
+    """The query text for a property, each name quoted: `c["customer"]["id"]`."""
+    return "c" + "".join(f"[{json.dumps(name)}]" for name in names)
+
+
+def _reason(error: AzureError) -> str:
+    status = getattr(error, "status_code", None)
+    if isinstance(error, CosmosHttpResponseError):
+        text = error.message or error.http_error_message or ""
+        try:  # the server's own sentence, without activity ids and the echoed request
+            text = json.loads(text[text.index("{") : text.rindex("}") + 1]).get("message") or ""
+        except ValueError:
+            pass
+        return f"HTTP {status}. {text.splitlines()[0] if text.strip() else ''}".strip()
+    return str(error.message or type(error).__name__).splitlines()[0]
+
+
+def _retry_after_seconds(error: AzureError) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
+    for name, unit in (("x-ms-retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            return float(headers[name]) * unit
+        except (KeyError, ValueError, TypeError):
+            continue
+    return None

@@ -1,0 +1,34 @@
+"""What differs between SQL servers, one module each; everything else about SQL stands once in `stores.sql`."""
+
+from __future__ import annotations
+
+from backup.errors import ConfigError
+from backup.stores.connection import Cosmos, SqlServer, parse_connection
+from backup.stores.dialects.base import Dialect
+
+__all__ = ["Dialect", "open_dialect"]
+
+
+def open_dialect(connection_string: str, setting: str, *, default_database: str | None = None) -> Dialect:
+    """The dialect of a SQL connection string; its driver is imported here, not before.
+
+    `default_database` replaces `master` in a SQL Server string. Raises ConfigError for anything that is not SQL.
+    """
+    where = parse_connection(connection_string, setting)
+    if isinstance(where, SqlServer):
+        from backup.stores.dialects.mssql import SqlServerDialect
+
+        if where.database.lower() == "master":
+            if not default_database:
+                raise ConfigError(f"Setting {setting} names the database master.", hint="Name the database itself.")
+            where = where.with_database(default_database)
+        return SqlServerDialect(where)
+    if isinstance(where, Cosmos):
+        raise ConfigError(f"Setting {setting} names a Cosmos DB account where a SQL database is needed.")
+    if where.get_backend_name() == "sqlite":
+        from backup.stores.dialects.sqlite import SqliteDialect
+
+        return SqliteDialect(where)
+    from backup.stores.dialects.postgresql import PostgresqlDialect
+
+    return PostgresqlDialect(where)

@@ -1,0 +1,167 @@
+"""PostgreSQL through psycopg: what has no exact Python value travels as the server's own text, which reads back unchanged."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver
+
+# Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json, arrays,
+# ranges, enums …) are read as text and cast back.
+_NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
+_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
+
+_COLUMNS = sa.text(
+    """
+    SELECT a.attname, t.typname, format_type(a.atttypid, a.atttypmod), n.nspname = 'pg_catalog', NOT a.attnotnull,
+           a.attidentity <> '', a.attgenerated <> '',
+           CASE WHEN a.attcollation <> t.typcollation OR c.collname <> 'default'
+                THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_namespace n ON n.oid = t.typnamespace
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
+    WHERE a.attrelid = (SELECT r.oid FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace
+                        WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
+      AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+    """
+)
+
+
+class TextType(ServerType):
+    """A column read as the server's text for it and cast back when written."""
+
+    cache_ok = True
+
+    def column_expression(self, column: Any) -> Any:
+        return sa.cast(column, sa.Text)
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.declared.split(" COLLATE ")[0]))
+
+
+class PostgresqlDialect:
+    """One PostgreSQL database."""
+
+    kind = "postgresql"
+    product = "PostgreSQL"
+    default_schema = "public"
+    max_parameters = 30_000
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+
+    @property
+    def location(self) -> str:
+        return f"{self._url.host or self._url.query.get('host', 'local socket')}:{self._url.port or 5432}/{self._url.database}"
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        return self._engine(self._url)
+
+    def _engine(self, url: URL, **options: Any) -> sa.Engine:
+        try:
+            engine = sa.create_engine(
+                url,
+                connect_args={"connect_timeout": 30, "application_name": "backup"},
+                hide_parameters=True,
+                **options,
+            )
+        except ImportError as error:
+            raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
+        sa.event.listen(engine, "connect", _settle_text_formats)
+        if not url.password and (url.host or "").endswith(".database.azure.com"):
+            sa.event.listen(engine, "do_connect", _log_in_with_token)
+        return engine
+
+    def ensure_database(self) -> None:
+        try:
+            with self.engine.connect():
+                return
+        except sa.exc.OperationalError as error:
+            if self.failure(error.orig or error).kind != "database_missing":  # type: ignore[arg-type]
+                raise
+        server = self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+        with server.connect() as cx:
+            name = server.dialect.identifier_preparer.quote_identifier(str(self._url.database))
+            try:
+                cx.exec_driver_sql(f"CREATE DATABASE {name}")
+            except sa.exc.ProgrammingError as error:
+                if getattr(error.orig, "sqlstate", "") != "42P04":  # made by someone else meanwhile
+                    raise
+        server.dispose()
+
+    def ensure_schema(self, cx: sa.Connection, schema: str) -> None:
+        cx.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+
+    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
+        """Identity columns take explicit values unless GENERATED ALWAYS, which a backup never declares."""
+
+    def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
+        found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).all()
+        return [
+            Column(
+                name=name,
+                type=_type_of(base, declared if builtin else "text", builtin, collation),
+                nullable=nullable,
+                collation=collation,
+                identity=identity,
+                computed=computed,
+            )
+            for name, base, declared, builtin, nullable, identity, computed, collation in found
+        ]
+
+    def failure(self, error: Exception) -> Failure:
+        state = getattr(error, "sqlstate", None) or ""
+        diagnosis = getattr(error, "diag", None)
+        text = driver_text(Exception(getattr(diagnosis, "message_primary", None) or str(error)))
+        whole = str(error)
+        if state == "3D000" or (not state and "FATAL" in whole and "does not exist" in whole and "database" in whole):
+            return Failure("database_missing", text)
+        if state in ("42P01", "3F000"):
+            return Failure("missing", text)
+        if (
+            state[:2] == "28"
+            or "authentication failed" in whole
+            or "pg_hba.conf" in whole
+            or ("role" in whole
+            and not state)
+        ):
+            return Failure("unavailable", text)
+        if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03"):
+            return Failure("transient", text)
+        if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
+            return Failure("transient", text)
+        return Failure("refused", text)
+
+
+def _type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
+    spelled = f"{declared} COLLATE {collation}" if collation else declared
+    return ServerType(spelled) if builtin and base in _NATIVE else TextType(spelled)
+
+
+def _settle_text_formats(connection: Any, _record: Any) -> None:
+    # Both sides must spell values alike, whatever a server's or role's defaults are.
+    with connection.cursor() as cursor:
+        for statement in (
+            "SET DateStyle TO 'ISO, YMD'",
+            "SET IntervalStyle TO 'postgres'",
+            "SET TimeZone TO 'UTC'",
+            "SET extra_float_digits TO 1",
+            "SET bytea_output TO 'hex'",
+            "SET lc_monetary TO 'C'",
+        ):
+            cursor.execute(statement)
+    connection.commit()
+
+
+def _log_in_with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+    from backup.stores.identity import credential
+
+    parameters["password"] = credential().get_token(_TOKEN_SCOPE).token

@@ -1,0 +1,104 @@
+"""SQLite, the embedded default: raw values, declared types kept verbatim."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from functools import cached_property
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from backup.stores.dialects.base import Column, Failure, ServerType, driver_text
+
+_PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
+_BUSY_SECONDS = 30
+
+
+class SqliteDialect:
+    """One database file. A file that is missing is an error, never a new empty database."""
+
+    kind = "sqlite"
+    product = "SQLite"
+    default_schema = None
+    max_parameters = 30_000
+
+    def __init__(self, url: URL) -> None:
+        self.path = Path(url.database or "").resolve()
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        return sa.create_engine(
+            "sqlite://", creator=lambda: self._connect("rw"), poolclass=sa.QueuePool, hide_parameters=True
+        )
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        # rw opens an existing file only: an unmounted disk must not look like an empty source.
+        return sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
+        )
+
+    def ensure_database(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._connect("rwc").close()
+
+    def ensure_schema(self, cx: sa.Connection, schema: str) -> None:
+        """SQLite has no schemas to create; a name other than that of an attached database fails at its first use."""
+
+    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
+        """SQLite takes explicit values everywhere."""
+
+    def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
+        found = cx.execute(
+            sa.text(
+                "SELECT name, type, \"notnull\", hidden FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
+                " WHERE hidden <> 1 ORDER BY cid"
+            ),
+            {"table": table, "schema": schema},
+        ).all()
+        collations = dict(
+            cx.execute(
+                sa.text(
+                    "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
+                    " pragma_index_xinfo(i.name, coalesce(:schema, 'main')) AS x WHERE i.origin = 'pk' AND x.key = 1"
+                ),
+                {"table": table, "schema": schema},
+            )
+            .tuples()
+            .all()
+        )
+        return [
+            Column(
+                name=name,
+                type=ServerType(_declared(declared, collations.get(name))),
+                nullable=not notnull,
+                collation=collations.get(name),
+                computed=hidden in (2, 3),
+            )
+            for name, declared, notnull, hidden in found
+        ]
+
+    def failure(self, error: Exception) -> Failure:
+        text, code = driver_text(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return Failure("transient", text)
+        if code == sqlite3.SQLITE_CANTOPEN:
+            return Failure("database_missing" if not self.path.exists() else "unavailable", text)
+        if "no such table" in text:
+            return Failure("missing", text)
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
+            return Failure("unavailable", text)
+        return Failure("refused", text)
+
+
+def _declared(declared: str, collation: str | None) -> str:
+    plain = re.sub(r"\s*GENERATED ALWAYS.*", "", declared, flags=re.I).strip()
+    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type; so does one declared with no type.
+    if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
+        plain = ""
+    return f"{plain} COLLATE {collation}" if collation and collation != "BINARY" else plain

@@ -1,0 +1,102 @@
+"""The app's own tables beside a store's: SyncHistory and the sample's sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mssql
+
+from backup.stores.base import FieldType, Shape
+from backup.stores.sql_access import SqlAccess
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """Aware UTC in Python; datetime2 on SQL Server, timestamptz on PostgreSQL, text on SQLite. Refuses naive times."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "mssql":
+            return dialect.type_descriptor(mssql.DATETIME2())
+        return dialect.type_descriptor(sa.DateTime(timezone=dialect.name == "postgresql"))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone")
+        utc = value.astimezone(UTC)
+        return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
+    "name": sa.Unicode(200),
+    "text": sa.UnicodeText(),
+    "json": sa.JSON(),
+    "integer": sa.BigInteger(),
+    "decimal": sa.Numeric(18, 2, asdecimal=False),
+    "time": UtcTime(),
+    "flag": sa.Boolean(),
+}
+
+
+class SqlSibling:
+    """A table of the app's own, in the schema of the store's table."""
+
+    def __init__(self, access: SqlAccess, shape: Shape, schema: str | None) -> None:
+        self._access, self._shape, self._schema = access, shape, schema
+        self._table = sa.Table(
+            shape.name,
+            sa.MetaData(),
+            *(
+                sa.Column(
+                    name,
+                    FIELD_TYPES[kind],
+                    primary_key=name == shape.key,
+                    nullable=name != shape.key,
+                    autoincrement=False,
+                )
+                for name, kind in shape.fields.items()
+            ),
+            schema=schema,
+        )
+
+    def create(self) -> None:
+        def attempt(cx: sa.Connection) -> None:
+            if self._schema:
+                self._access.dialect.ensure_schema(cx, self._schema)
+            self._table.create(cx, checkfirst=True)
+
+        self._access.translated("create the database", self._access.dialect.ensure_database)
+        self._access.run(f"create the table {self._shape.name}", attempt)
+
+    def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        key = self._table.c[self._shape.key]
+
+        def attempt(cx: sa.Connection) -> None:
+            for entry in entries:
+                changed = cx.execute(self._table.update().where(key == entry[self._shape.key]), dict(entry))
+                if changed.rowcount == 0:
+                    cx.execute(self._table.insert(), dict(entry))
+
+        self._access.run(f"write {self._shape.name}", attempt)
+
+    def find(self, where: Mapping[str, Any], *, newest_by: str, limit: int) -> list[dict[str, Any]]:
+        query = (
+            sa.select(self._table)
+            .where(*(self._table.c[name] == value for name, value in where.items()))
+            .order_by(self._table.c[newest_by].desc())
+            .limit(limit)
+        )
+        return self._access.run(
+            f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
+        )

@@ -1,0 +1,70 @@
+"""The triggers: parse, call, respond. What they do lives in backup/."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import azure.functions as func
+
+from backup import api, errors
+from backup.log import quiet_libraries
+from backup.schedule import run_scheduled
+from backup.services import Registry, unexpected
+from backup.settings import load_settings, schedule_binding
+
+quiet_libraries()
+logging.getLogger("backup").setLevel(logging.INFO)
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+
+def _registry() -> Registry:
+    return Registry(load_settings())
+
+
+def _respond(work: Callable[[], api.Answer]) -> func.HttpResponse:
+    try:
+        answer = work()
+    except errors.BackupError as error:
+        answer = api.error_answer(error)
+    except Exception as error:
+        answer = api.error_answer(unexpected(error))
+    return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json")
+
+
+@app.route("backup/sync", methods=["POST"])
+def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/sync: one service or all of them."""
+    return _respond(lambda: api.trigger_sync(_registry(), req.get_body()))
+
+
+@app.route("backup/sync/customer", methods=["POST"])
+def SyncCustomer(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/sync/customer?force=true"""
+    return _respond(lambda: api.sync_one(_registry(), "customer", req.params, req.get_body()))
+
+
+@app.route("backup/sync/order", methods=["POST"])
+def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/sync/order?force=true"""
+    return _respond(lambda: api.sync_one(_registry(), "order", req.params, req.get_body()))
+
+
+@app.route("backup/initialize", methods=["POST"])
+def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/initialize: makes what the backups need."""
+    return _respond(lambda: api.initialize(_registry()))
+
+
+@app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/health?deep=true"""
+    return _respond(lambda: api.health(_registry, req.params))
+
+
+@app.timer_trigger(arg_name="timer", schedule=schedule_binding())
+def ScheduledSync(timer: func.TimerRequest) -> None:
+    """Every service, on the schedule."""
+    settings = load_settings()
+    run_scheduled(settings, Registry(settings), past_due=timer.past_due)

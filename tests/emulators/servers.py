@@ -1,0 +1,205 @@
+"""Starts the servers that tests talk to: Azurite, a Cosmos server and PostgreSQL, none of which needs Docker.
+
+Each is a context manager: it gives the address of a new, empty server that belongs to the caller alone, and
+ends the server when left. A server also ends when this process does, killed or not. Ports are free ones, data
+is thrown away. Nothing is installed here: a missing program is a ServerMissing that says how to get it.
+"""
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+NODE_PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
+START_SECONDS = 60
+STOP_SECONDS = 10
+
+# Published by Microsoft for its emulators, so they protect nothing. Both servers here accept any key.
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+COSMOS_KEY = "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw=="
+
+
+class ServerMissing(Exception):
+    """A program that a server needs is not installed."""
+
+
+class ServerFailed(Exception):
+    """A server ended, or said nothing of being ready; the message holds its log."""
+
+
+@contextmanager
+def azurite() -> Iterator[str]:
+    """The connection string of an Azurite with blobs and queues, all in memory."""
+    command = [
+        *_node_program("azurite"),
+        *("--blobPort", "0", "--queuePort", "0", "--tablePort", "0"),
+        # Without the flag every call of an SDK newer than this Azurite is a 400.
+        *("--skipApiVersionCheck", "--inMemoryPersistence", "--silent", "--disableTelemetry"),
+    ]
+    ready = r"Blob service is successfully listening at \S+:(\d+).*Queue service is successfully .*?:(\d+)\s"
+    with TemporaryDirectory(prefix="azurite-") as home, running(command, Path(home), ready) as found:
+        blob_port, queue_port = found.groups()
+        yield (
+            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{blob_port}/devstoreaccount1;"
+            f"QueueEndpoint=http://127.0.0.1:{queue_port}/devstoreaccount1;"
+        )
+
+
+@contextmanager
+def cosmos() -> Iterator[str]:
+    """The connection string of a Cosmos DB server, in memory. It is no emulator: it has gaps."""
+    command = [*_node_program("cosmosdb-server"), "--host", "127.0.0.1", "--port", "0"]
+    ready = r"Ready to accept HTTPS connections at 127\.0\.0\.1:(\d+)\s"
+    with TemporaryDirectory(prefix="cosmos-") as home, running(command, Path(home), ready) as found:
+        yield f"AccountEndpoint=https://127.0.0.1:{found[1]}/;AccountKey={COSMOS_KEY};"
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The SQLAlchemy URL of the database `postgres` in a new cluster, as its superuser."""
+    programs = _postgres_programs()
+    password = secrets.token_hex(8)
+    with TemporaryDirectory(prefix="postgres-") as temporary, ExitStack() as stack:
+        home = Path(temporary)
+        data = home / "data"
+        password_file = home / "password"
+        password_file.write_text(password)
+        unprivileged = _as_unprivileged_user(home, password_file)
+        subprocess.run(
+            [
+                *unprivileged,
+                *(programs / "initdb", "--pgdata", data, "--no-sync", "--encoding=UTF8", "--locale=C"),
+                *("--username=postgres", f"--pwfile={password_file}", "--auth=scram-sha-256"),
+            ],
+            cwd=home,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        for attempt in range(5):
+            port = _free_port()
+            settings = {
+                "listen_addresses": "127.0.0.1",
+                "port": port,
+                "unix_socket_directories": "",
+                "fsync": "off",  # a test that loses power is run again
+            }
+            command = [
+                *(*unprivileged, programs / "postgres", "-D", data),
+                *(f"--{name}={value}" for name, value in settings.items()),
+            ]
+            try:
+                stack.enter_context(running(command, home, r"database system is ready to accept connections"))
+            except ServerFailed as failed:
+                # PostgreSQL cannot choose its port, so another program may have taken it in the meantime.
+                if attempt == 4 or "Address already in use" not in str(failed):
+                    raise
+            else:
+                break
+        yield f"postgresql+psycopg://postgres:{password}@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def running(command: Sequence[str | Path], home: Path, ready: str) -> Iterator[re.Match[str]]:
+    """Run a server until the block is left; gives what the expression `ready` found in its log.
+
+    Raises: ServerFailed, and then the server is gone.
+    """
+    log = home / "log"
+    with log.open("wb") as output:
+        guard = subprocess.Popen(
+            [sys.executable, "-I", __file__, *command],
+            cwd=home,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for pytest, which still needs its servers to clean up
+        )
+    try:
+        yield _wait_until_ready(guard, log, ready)
+    finally:
+        guard.communicate()  # closes its standard input, on which it ends the server
+
+
+def _node_program(name: str) -> list[str | Path]:
+    node, program = shutil.which("node"), NODE_PROGRAMS / name
+    if node is None:
+        raise ServerMissing(f"{name} needs Node 20 or newer: install it with npm, then run `make setup`")
+    if not program.exists():
+        raise ServerMissing(f"{name} is not installed: run `make setup` where npm and a network are at hand")
+    return [node, program]
+
+
+def _postgres_programs() -> Path:
+    """The folder of initdb and postgres. Debian keeps it off the PATH; the newest version is taken."""
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).parent
+    installed = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    if not (versions := sorted(installed, key=lambda initdb: int(initdb.parts[-3]))):
+        # The PyPI packages that carry a server are built without ICU, which the collation tests need.
+        raise ServerMissing("PostgreSQL is not installed: Debian and Ubuntu have it as `postgresql`")
+    return versions[-1].parent
+
+
+def _as_unprivileged_user(*owned: Path) -> list[str | Path]:
+    """What to put before a command that refuses to run as root; that user is given the paths."""
+    if os.geteuid() != 0:
+        return []
+    try:
+        user = pwd.getpwnam("postgres")
+    except KeyError:
+        user = pwd.getpwnam("nobody")
+    for path in owned:
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(guard: subprocess.Popen[bytes], log: Path, ready: str) -> re.Match[str]:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        ended = guard.poll() is not None
+        text = log.read_text(errors="replace")
+        if found := re.search(ready, text, re.DOTALL):
+            return found
+        if ended or time.monotonic() > deadline:
+            happened = "ended" if ended else f"was not ready after {START_SECONDS} s"
+            raise ServerFailed(f"{guard.args!r} {happened}. Its log:\n{text[-4000:]}")
+        time.sleep(0.05)
+
+
+def _guard(command: Sequence[str]) -> int:
+    """Run a server and end it when standard input does: closed on purpose, or as its owner was killed."""
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def end_with_owner() -> None:
+        sys.stdin.read()
+        server.send_signal(signal.SIGINT)  # for PostgreSQL: without waiting for its clients
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+    threading.Thread(target=end_with_owner, daemon=True).start()
+    return server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""Every server that tests rely on answers the SDK or driver that the app uses."""
+
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy
+from azure.core.exceptions import HttpResponseError
+from azure.cosmos import CosmosClient, PartitionKey
+from azure.storage.blob import BlobLeaseClient, BlobServiceClient
+
+from tests.emulators import servers
+
+
+def test_azurite_grants_a_blob_lease_to_one_at_a_time(azurite: str) -> None:
+    with BlobServiceClient.from_connection_string(azurite) as service:
+        container = service.create_container(f"test-{uuid.uuid4()}")
+        blob = container.upload_blob("lock", b"")
+        lease = blob.acquire_lease(15)
+        with pytest.raises(HttpResponseError) as refused:
+            BlobLeaseClient(blob).acquire(15)
+        assert refused.value.status_code == 409
+        lease.release()
+        blob.acquire_lease(15)
+
+
+@pytest.mark.parametrize("server", ["cosmos_server", "cosmos_server_backup"])
+def test_cosmos_returns_what_was_created(server: str, request: pytest.FixtureRequest) -> None:
+    name = f"test-{uuid.uuid4()}"
+    with CosmosClient.from_connection_string(request.getfixturevalue(server)) as client:
+        database = client.create_database(name)
+        container = database.create_container("orders", PartitionKey("/customerId"))
+        container.create_item({"id": "1", "customerId": "A", "total": 12.5, "note": "grüße"})
+        read = container.read_item("1", partition_key="A")
+        client.delete_database(name)
+    assert (read["total"], read["note"]) == (12.5, "grüße")
+
+
+def test_the_two_cosmos_servers_are_two(cosmos_server: str, cosmos_server_backup: str) -> None:
+    assert cosmos_server != cosmos_server_backup
+
+
+def test_postgres_answers(postgres_database: str) -> None:
+    with closing(psycopg.connect(postgres_database.replace("+psycopg", ""))) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_postgres_wants_its_password(postgres_database: str) -> None:
+    url = sqlalchemy.make_url(postgres_database).set(drivername="postgresql", password="wrong")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(url.render_as_string(hide_password=False))
+
+
+def test_postgres_has_collations_that_ignore_case(postgres_database: str) -> None:
+    with closing(psycopg.connect(postgres_database.replace("+psycopg", ""))) as connection:
+        connection.execute(
+            "CREATE COLLATION ignoring_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+        )
+        assert connection.execute("SELECT 'a' = 'A' COLLATE ignoring_case").fetchone() == (True,)
+
+
+def test_a_server_ends_with_its_killed_owner(tmp_path: Path) -> None:
+    server = """
+import socket, time
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+    owner = """
+import pathlib, sys, time
+from tests.emulators.servers import running
+with running([sys.executable, "-c", sys.argv[1]], pathlib.Path(sys.argv[2]), r"(\\d+)\\s") as found:
+    print(found[1], flush=True)
+    time.sleep(60)
+"""
+    repository = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", owner, server, tmp_path], cwd=repository, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        socket.create_connection(("127.0.0.1", port)).close()
+        process.kill()
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the server still accepts connections 10 s after its owner was killed")
+
+
+def test_a_server_that_ends_at_once_fails_with_its_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no room left')"]
+    with (
+        pytest.raises(servers.ServerFailed, match="no room left"),
+        servers.running(command, tmp_path, "never"),
+    ):
+        pass
