@@ -37,7 +37,7 @@ def initialize(as_json: AsJson = False) -> None:
     """Create the backup databases, schemas, tables and containers; safe to repeat."""
     with _errors(as_json):
         answer = api.initialize(_registry())
-        _print(answer, as_json, lambda: [_line(result) for result in answer.body["Results"]])
+        _print(answer, as_json, lambda: _lines(answer.body["Results"]))
 
 
 @cli.command()
@@ -75,7 +75,7 @@ def health(as_json: AsJson = False) -> None:
         _print(
             answer,
             as_json,
-            lambda: [_line(check) for check in answer.body["Checks"]] or out.print("No service is configured."),
+            lambda: _lines(answer.body["Checks"]),
         )
 
 
@@ -146,7 +146,7 @@ def _errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _print(answer: api.Answer, as_json: bool, show: Callable[[], Any]) -> None:
+def _print(answer: api.Answer, as_json: bool, show: Callable[[], None]) -> None:
     if as_json:
         print(answer.json)
     else:
@@ -162,8 +162,11 @@ def _plain(text: str) -> str:
     return redact(text).replace("[", r"\[")
 
 
-def _line(fields: dict[str, Any]) -> None:
-    out.print(_plain("  ".join(f"{name}={value}" for name, value in fields.items() if value is not None)))
+def _lines(entries: list[dict[str, Any]]) -> None:
+    for entry in entries:
+        out.print(_plain("  ".join(f"{name}={value}" for name, value in entry.items() if value is not None)))
+    if not entries:
+        out.print("No service is configured.")
 
 
 def _runs(registry: Registry, services: list[str], limit: int) -> list[Run]:

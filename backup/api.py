@@ -1,4 +1,4 @@
-"""What goes over HTTP, and what `--json` prints: requests parsed, answers shaped, errors mapped to statuses, each once."""
+"""What goes over HTTP and what `--json` prints: requests parsed, answers shaped, errors mapped to statuses."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def parse_force(query: Mapping[str, str], body: bytes) -> bool:
 
 
 def trigger_sync(registry: Registry, body: bytes, now: Now = utc_now) -> Answer:
-    """Runs what the body asks for: 200 when all completed, 207 when some failed, the failure's own status when all did."""
+    """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status."""
     request = parse_sync_request(body)
     return shape_syncs(registry.sync(request.service, Trigger.HTTP, force=request.forceFullSync), now)
 

@@ -66,7 +66,7 @@ def settle(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
 
 
 def went_back(source: Version, backup: Version) -> bool:
-    """Whether the source's version is lower than the backup's: a restore or a clock at work, worth naming in the log."""
+    """Whether the source's version is lower than the backup's: worth naming in the log."""
     try:
         return bool(source.value < backup.value)
     except TypeError:

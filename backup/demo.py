@@ -24,7 +24,7 @@ def demo_registry(folder: Path) -> Registry:
 
 
 def run_demo(folder: Path, show: Callable[[str, list[Outcome]], None]) -> Registry:
-    """Makes the databases anew, runs the four syncs and shows each by its title; the registry, for a look at the history.
+    """Makes the databases anew, runs the four syncs and shows each by its title; returns the services.
 
     Of what is in the folder it removes only files of the demo's own names.
     """

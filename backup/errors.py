@@ -1,4 +1,4 @@
-"""The error tree. A class docstring is the default message, `hint` says what to do, `retryable` whether trying again may help."""
+"""The error tree. A class docstring is the default message, `hint` says what to do."""
 
 from __future__ import annotations
 

@@ -10,6 +10,6 @@ def refuse_empty_source(source_records: int, deletes: int, label: str) -> None:
     if source_records == 0 and deletes > 0:
         raise GuardTripped(
             f"The {label} holds no records, while its backup holds {deletes}. Nothing was deleted.",
-            hint="Check that the source is the right database, and that it was not truncated. If it is meant to be empty, "
-            "empty the backup by hand.",
+            hint="Check that it is the right database and was not truncated. If it is meant to be empty, empty the "
+            "backup by hand.",
         )

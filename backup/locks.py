@@ -127,7 +127,7 @@ class _Renewal(threading.Thread):
                 event("lock.renewal_failed", level=logging.WARNING, service=self._service)
 
     def check(self) -> None:
-        """Raises LockLost when the lease was taken away or has not been renewed for so long that another may hold it."""
+        """Raises LockLost when the lease was taken away, or not renewed for so long that another may hold it."""
         if self._lost or time.monotonic() - self._renewed > LEASE_SECONDS - RENEW_SECONDS:
             raise LockLost(f"The run of {self._service} lost its lock and stopped. What it had written stays.")
 
@@ -167,6 +167,8 @@ def _storage_error(error: Exception) -> StoreUnavailable:
     transient = isinstance(error, ServiceRequestError | ServiceResponseError) or (status or 0) >= 500 or status == 429
     kind = TransientStoreError if transient else StoreUnavailable
     return kind(
-        f"The storage account of AzureWebJobsStorage, which holds the lock, cannot be used (HTTP {status or 'no answer'}). Nothing was changed.",
-        hint="Start Azurite, check the setting and the identity's role Storage Blob Data Contributor, or remove the setting to use a file lock.",
+        "The storage account of AzureWebJobsStorage, which holds the lock, cannot be used "
+        f"({f'HTTP {status}' if status else 'no answer'}). Nothing was changed.",
+        hint="Check the setting and the identity's role Storage Blob Data Contributor; on a laptop start Azurite, "
+        "or remove the setting to use a file lock.",
     )

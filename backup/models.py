@@ -27,7 +27,7 @@ def utc_now() -> datetime:
 class Version(NamedTuple):
     """What tells whether a record changed.
 
-    `value` are the version fields in the service's order; a `None` in first place means the record carries no version of
+    `value` are the version fields in the service's order; `None` in first place means the record carries no version of
     its own. `etag` is the server's mark of the last write where the store has one: on the source its own, on the backup
     the one recorded when the copy was made; `None` where nothing was recorded.
     """

@@ -1,4 +1,4 @@
-"""A service: one named thing to back up, its two sides and its rules. Presets for customers and orders, and the registry."""
+"""A service: one named thing to back up, its two sides and its rules. The presets for customers and orders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from backup.errors import BackupError, ConfigError, StoreUnavailable, Unexpected, UnknownService
 from backup.history import History
@@ -74,8 +74,8 @@ class SyncService:
         backup = open_store(self._backup, self._rules, self._limits)
         if source.kind != backup.kind:
             raise ConfigError(
-                f"{self._source.setting} is {source.kind} and {self._backup.setting} is {backup.kind}; an exact copy needs "
-                "two of one kind.",
+                f"{self._source.setting} is {source.kind} and {self._backup.setting} is {backup.kind}; an exact copy "
+                "needs two of one kind.",
                 hint="Give both sides the same product.",
             )
         if source.location == backup.location:
@@ -123,7 +123,7 @@ class SyncService:
         return self._saved(history, outcome)
 
     def _saved(self, history: History, outcome: Outcome) -> Outcome:
-        """The outcome, written to SyncHistory. A run that cannot be recorded has failed; one that had failed keeps its error."""
+        """The outcome, now in SyncHistory. A run that cannot be recorded fails; one that failed before keeps its error."""
         try:
             history.save(outcome.run)
         except BackupError as error:
@@ -203,8 +203,7 @@ class CustomerSyncService(SyncService):
 
 
 class OrderSyncService(SyncService):
-    """Orders: documents of type Order by (partition key, id), or rows with JSON columns; `lastModified` and `status` tell
-    whether one changed."""
+    """Orders: documents of type Order by (partition key, id), or rows with JSON columns; version: `lastModified`, `status`."""
 
     def __init__(self, settings: Settings, limits: Limits, lock: Lock) -> None:
         hosts = frozenset(host.strip() for host in settings.cosmos_emulator_hosts.split(",") if host.strip())
@@ -237,7 +236,7 @@ class OrderSyncService(SyncService):
 class Registry:
     """The services the settings configure, in the order they are answered."""
 
-    _PRESETS: dict[str, tuple[type[CustomerSyncService] | type[OrderSyncService], str]] = {
+    _PRESETS: ClassVar[dict[str, tuple[type[CustomerSyncService] | type[OrderSyncService], str]]] = {
         "customer": (CustomerSyncService, "_customer_"),
         "order": (OrderSyncService, "_order_"),
     }
@@ -261,7 +260,7 @@ class Registry:
         if name not in self.names():
             raise UnknownService(
                 f"No service {name!r} is configured.",
-                hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of customer and order.",
+                hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
             )
         preset, _ = self._PRESETS[name]
         return preset(self._settings, self._limits, self._lock)

@@ -1,10 +1,10 @@
-"""One sync: makes the backup equal to the source, chunk by chunk, and deletes last. Knows no database and no history."""
+"""One sync: makes the backup equal to the source, chunk by chunk, and deletes last. Knows no database, no history."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backup.compare import Changes, compare, settle, went_back
 from backup.guard import refuse_empty_source
@@ -21,8 +21,8 @@ _NAMED_AT_MOST = 10
 class Tally:
     """What a sync has done so far; stays right when it fails half-way. `tell` is called after every step."""
 
-    counts: Counts = Counts()
-    tell: Callable[[Counts], None] = lambda counts: None
+    tell: Callable[[Counts], None]
+    counts: Counts = field(default_factory=Counts)
 
     def add(self, **more: int) -> None:
         self.counts = self.counts.plus(**more)
@@ -32,10 +32,10 @@ class Tally:
 def sync(source: Store, backup: Store, run: Run, tally: Tally, *, held: Held, now: Now, delete_batch: int) -> None:
     """Makes the backup equal to the source and counts it in `tally`.
 
-    Reads stamps of both sides, whole records only of what must be written. Deletes come last, after both sides were read
-    to their end; each key is looked up in the source once more right before. `held` is asked before every batch.
-    Raises whatever the stores, the guard or `held` raise: batches written before stay, and no delete has been made unless
-    everything else was done. Running it again goes on from there.
+    Reads stamps of both sides, whole records only of what must be written. Deletes come last, after both sides were
+    read to their end; each key is looked up in the source once more right before. `held` is asked before every batch.
+    Raises whatever the stores, the guard or `held` raise: batches written before stay, and no delete has been made
+    unless everything else was done. Running it again goes on from there.
     """
     backup.check(source)
     with PendingDeletes() as pending:

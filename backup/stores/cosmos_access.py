@@ -61,9 +61,13 @@ class CosmosAccess:
             from backup.stores.identity import credential as identity
 
             credential = identity()
-        options = (
-            {"connection_verify": False} if urlsplit(self._where.endpoint).hostname in self._emulator_hosts else {}
-        )
+        host = urlsplit(self._where.endpoint).hostname or ""
+        options: dict[str, Any] = {}
+        if host in self._emulator_hosts:
+            options["connection_verify"] = False
+        if host in self._emulator_hosts | {"localhost", "127.0.0.1"}:
+            # An emulator advertises the address it has for itself, which may not lead there from here.
+            options["enable_endpoint_discovery"] = False
         return CosmosClient(self._where.endpoint, credential, user_agent_suffix="backup", **options)
 
     def container(self, name: str) -> ContainerProxy:
