@@ -123,7 +123,7 @@ class SyncService:
         return self._saved(history, outcome)
 
     def _saved(self, history: History, outcome: Outcome) -> Outcome:
-        """The outcome, now in SyncHistory. A run that cannot be recorded fails; one that failed before keeps its error."""
+        """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
         try:
             history.save(outcome.run)
         except BackupError as error:
@@ -203,7 +203,7 @@ class CustomerSyncService(SyncService):
 
 
 class OrderSyncService(SyncService):
-    """Orders: documents of type Order by (partition key, id), or rows with JSON columns; version: `lastModified`, `status`."""
+    """Orders: documents of type Order by (partition key, id), or rows with JSON columns, by lastModified and status."""
 
     def __init__(self, settings: Settings, limits: Limits, lock: Lock) -> None:
         hosts = frozenset(host.strip() for host in settings.cosmos_emulator_hosts.split(",") if host.strip())

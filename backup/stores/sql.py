@@ -321,7 +321,8 @@ class TableShape:
         columns = store.access.dialect.columns(cx, store.schema, store.name)
         if not columns:
             raise store.access.missing(f"The {store.label} does not exist.")
-        key_names = tuple(sa.inspect(cx).get_pk_constraint(store.name, schema=store.schema)["constrained_columns"])
+        key = sorted((column.key_position, column.name) for column in columns if column.key_position)
+        key_names = tuple(name for _, name in key)
         if not key_names:
             raise SchemaMismatch(
                 f"The {store.label} has no primary key.",

@@ -32,12 +32,13 @@ class Column:
     """A column as the server's catalogue describes it.
 
     `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain type of
-    the same values. `collation` is set for text. Identity and computed columns refuse ordinary writes in this table.
+    the same values. `key_position` counts the primary key's columns from 1. `collation` is set for text. Identity and computed columns refuse ordinary writes in this table.
     """
 
     name: str
     type: ServerType
     nullable: bool
+    key_position: int | None = None
     collation: str | None = None
     identity: bool = False
     computed: bool = False

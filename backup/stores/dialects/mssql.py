@@ -31,12 +31,14 @@ _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 _COLUMNS = sa.text(
     """
     SELECT c.name, t.name AS type_name, b.name AS base_name, c.max_length, c.precision, c.scale, c.collation_name,
-           c.is_nullable, c.is_identity, c.is_computed
+           c.is_nullable, c.is_identity, c.is_computed, k.key_ordinal
     FROM sys.columns c
     JOIN sys.objects o ON o.object_id = c.object_id
     JOIN sys.schemas s ON s.schema_id = o.schema_id
     JOIN sys.types t ON t.user_type_id = c.user_type_id
     LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
+    LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
+    LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
     WHERE o.name = :table AND s.name = :schema AND o.type IN ('U', 'V')
     ORDER BY c.column_id
     """
@@ -196,6 +198,7 @@ class SqlServerDialect:
                 name=row["name"],
                 type=_type_of(row["name"], row),
                 nullable=bool(row["is_nullable"]),
+                key_position=row["key_ordinal"],
                 collation=row["collation_name"],
                 identity=bool(row["is_identity"]),
                 computed=bool(row["is_computed"]) or row["type_name"] in ("timestamp", "rowversion"),

@@ -20,12 +20,14 @@ _COLUMNS = sa.text(
     SELECT a.attname, t.typname, format_type(a.atttypid, a.atttypmod), n.nspname = 'pg_catalog', NOT a.attnotnull,
            a.attidentity <> '', a.attgenerated <> '',
            CASE WHEN a.attcollation <> t.typcollation OR c.collname <> 'default'
-                THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END
+                THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
+           array_position(i.indkey::int2[], a.attnum)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_namespace n ON n.oid = t.typnamespace
     LEFT JOIN pg_collation c ON c.oid = a.attcollation
     LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
+    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = (SELECT r.oid FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace
                         WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
       AND a.attnum > 0 AND NOT a.attisdropped
@@ -110,11 +112,12 @@ class PostgresqlDialect:
                 name=name,
                 type=_type_of(base, declared if builtin else "text", builtin, collation),
                 nullable=nullable,
+                key_position=None if position is None else position + 1,  # int2vector counts from 0
                 collation=collation,
                 identity=identity,
                 computed=computed,
             )
-            for name, base, declared, builtin, nullable, identity, computed, collation in found
+            for name, base, declared, builtin, nullable, identity, computed, collation, position in found
         ]
 
     def failure(self, error: Exception) -> Failure:

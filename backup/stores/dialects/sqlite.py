@@ -56,7 +56,7 @@ class SqliteDialect:
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
             sa.text(
-                "SELECT name, type, \"notnull\", hidden FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
+                "SELECT name, type, \"notnull\", hidden, pk FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
                 " WHERE hidden <> 1 ORDER BY cid"
             ),
             {"table": table, "schema": schema},
@@ -77,10 +77,11 @@ class SqliteDialect:
                 name=name,
                 type=ServerType(_declared(declared, collations.get(name))),
                 nullable=not notnull,
+                key_position=position or None,
                 collation=collations.get(name),
                 computed=hidden in (2, 3),
             )
-            for name, declared, notnull, hidden in found
+            for name, declared, notnull, hidden, position in found
         ]
 
     def failure(self, error: Exception) -> Failure:
