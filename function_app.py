@@ -36,7 +36,7 @@ def _respond(work: Callable[[], api.Answer]) -> func.HttpResponse:
 @app.route("backup/sync", methods=["POST"])
 def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync: one service or all of them."""
-    return _respond(lambda: api.trigger_sync(_registry(), req.get_body()))
+    return _respond(lambda: api.trigger_sync(_registry(), req.params, req.get_body()))
 
 
 @app.route("backup/sync/customer", methods=["POST"])
@@ -54,7 +54,7 @@ def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("backup/initialize", methods=["POST"])
 def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/initialize: makes what the backups need."""
-    return _respond(lambda: api.initialize(_registry()))
+    return _respond(lambda: api.trigger_initialize(_registry(), req.params, req.get_body()))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)

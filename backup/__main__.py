@@ -25,7 +25,7 @@ from backup.services import Progress as Told
 from backup.settings import load_settings, use_local_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 Service = Annotated[str, typer.Argument(help="all, customer or order")]
@@ -80,7 +80,7 @@ def health(as_json: AsJson = False) -> None:
 
 
 @cli.command()
-def serve(port: Annotated[int, typer.Option(min=1, max=65535)] = 7071) -> None:
+def serve(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7071) -> None:
     """Serve function_app.py on 127.0.0.1 without Core Tools; asks for no key unless SERVE_KEY is set."""
     from backup.devhost import serve as serve_app
 

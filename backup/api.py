@@ -110,30 +110,40 @@ def parse_sync_request(body: bytes) -> SyncRequest:
         ) from None
 
 
-def parse_force(query: Mapping[str, str], body: bytes) -> bool:
-    """The value of `?force=`, false without it. Raises BadRequest for another value, another parameter or a body."""
-    unknown = sorted(query.keys() - {"force", "code", "clientId"})
-    if unknown:
-        raise errors.BadRequest(f"There is no query parameter {unknown[0]!r}.", hint="Use ?force=true or ?force=false.")
-    if body.strip() not in (b"", b"{}"):
-        raise errors.BadRequest(
-            "This route takes no body.", hint="Use ?force=true, or POST /api/backup/sync with a body."
-        )
-    value = query.get("force", "false")
+def parse_flag(query: Mapping[str, str], name: str) -> bool:
+    """The value of `?name=true|false`, false without it. Raises BadRequest for another value or another parameter."""
+    check_query(query, name)
+    value = query.get(name, "false")
     if value.lower() not in ("true", "false"):
-        raise errors.BadRequest(f"force is {value!r}.", hint="Use ?force=true or ?force=false.")
+        raise errors.BadRequest(f"{name} is {value!r}.", hint=f"Use ?{name}=true or ?{name}=false.")
     return value.lower() == "true"
 
 
-def trigger_sync(registry: Registry, body: bytes, now: Now = utc_now) -> Answer:
+def check_query(query: Mapping[str, str], *known: str) -> None:
+    """Raises BadRequest for a query parameter that is neither `known` nor one of the host's own."""
+    unknown = sorted(query.keys() - {*known, "code", "clientId"})
+    if unknown:
+        hint = f"This route knows {', '.join(known)}." if known else "This route takes no query parameters."
+        raise errors.BadRequest(f"There is no query parameter {unknown[0]!r}.", hint=hint)
+
+
+def check_no_body(body: bytes) -> None:
+    """Raises BadRequest for a body that says something; `{}` does not."""
+    if body.strip() not in (b"", b"{}"):
+        raise errors.BadRequest("This route takes no body.", hint="Only POST /api/backup/sync takes one.")
+
+
+def trigger_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
     """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status."""
+    check_query(query)
     request = parse_sync_request(body)
     return shape_syncs(registry.sync(request.service, Trigger.HTTP, force=request.forceFullSync), now)
 
 
 def sync_one(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
     """Runs one service; its result stands at the top level, with `Success` beside it."""
-    force = parse_force(query, body)
+    force = parse_flag(query, "force")
+    check_no_body(body)
     [outcome] = registry.sync(service, Trigger.HTTP, force=force)
     result = _dump(SyncResult.of(outcome.run))
     if outcome.error is None:
@@ -155,8 +165,15 @@ def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
     )
 
 
-def initialize(registry: Registry, name: str = "all", now: Now = utc_now) -> Answer:
-    """Initializes every chosen service, each whatever becomes of the others."""
+def trigger_initialize(registry: Registry, query: Mapping[str, str], body: bytes) -> Answer:
+    """Initializes every configured service; takes neither parameters nor a body."""
+    check_query(query)
+    check_no_body(body)
+    return initialize(registry)
+
+
+def initialize(registry: Registry, now: Now = utc_now) -> Answer:
+    """Initializes every configured service, each whatever becomes of the others."""
 
     def one(service: str) -> tuple[dict[str, Any], errors.BackupError | None]:
         try:
@@ -165,7 +182,7 @@ def initialize(registry: Registry, name: str = "all", now: Now = utc_now) -> Ans
             return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
         return {"Service": service, "Status": "Initialized"}, None
 
-    results, failures = zip(*side_by_side(one, registry.chosen(name)), strict=True)
+    results, failures = zip(*side_by_side(one, registry.chosen("all")), strict=True)
     return _together(results, failures, "backups initialized", now)
 
 
@@ -174,11 +191,9 @@ def health(open_registry: Callable[[], Registry], query: Mapping[str, str], now:
 
     Anybody may ask, so a side's failure is named by its kind alone; the log has the message.
     """
-    deep = query.get("deep", "false").lower()
-    if deep not in ("true", "false"):
-        raise errors.BadRequest(f"deep is {deep!r}.", hint="Use ?deep=true or ?deep=false.")
+    deep = parse_flag(query, "deep")
     body: dict[str, Any] = {"Status": "Healthy", "Service": "BackupServices", "Timestamp": _time(now())}
-    if deep == "true":
+    if deep:
         checks = open_registry().ping()
         if any(check.error for check in checks):
             body["Status"] = "Unhealthy"

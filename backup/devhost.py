@@ -54,12 +54,10 @@ def serve(root: Path, port: int = 7071, key: str | None = None) -> None:
     Raises ConfigError as `build_app` does, before it listens; SystemExit when the port is taken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also while the app is imported
-    try:
-        options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": GRACE_SECONDS}
-        # No access log: it would hold the key of a request that gives it as ?code=.
-        uvicorn.run(build_app(root, key), host="127.0.0.1", port=port, access_log=False, **options)
-    except KeyboardInterrupt:
-        pass
+    app = build_app(root, key)
+    options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": GRACE_SECONDS}
+    # No access log: it would hold the key of a request that gives it as ?code=.
+    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, **options)
 
 
 def build_app(root: Path, key: str | None = None) -> Starlette:
@@ -88,9 +86,7 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
     routes = [route for function in functions for route in _routes(function, prefix, key)]
     # As in Azure, a literal segment goes before a parameter, wherever the two stand in function_app.py.
     routes.sort(key=lambda route: [part.count("{") + part.count(":path") for part in route.path.split("/")])
-    app = Starlette(routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan)
-    app.router.redirect_slashes = False
-    return app
+    return Starlette(routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan)
 
 
 def next_due(schedule: str, now: datetime) -> datetime:

@@ -40,6 +40,8 @@ Lock = Callable[[str, str], AbstractContextManager[Held]]
 CONTAINER = "backup-locks"
 LEASE_SECONDS = 60
 RENEW_SECONDS = 15
+# The SDK's own retries and waits would outlast the lease; ours are enough.
+_OPTIONS: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 10}
 _DEVELOPMENT_STORAGE = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFs"
     "uFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;"
@@ -148,9 +150,9 @@ def _blob_service(settings: Settings) -> BlobServiceClient:
 
     connection = settings.storage_connection or ""
     if connection.strip().lower().startswith("usedevelopmentstorage=true"):
-        return BlobServiceClient.from_connection_string(_DEVELOPMENT_STORAGE)
+        return BlobServiceClient.from_connection_string(_DEVELOPMENT_STORAGE, **_OPTIONS)
     if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):
-        return BlobServiceClient.from_connection_string(connection)
+        return BlobServiceClient.from_connection_string(connection, **_OPTIONS)
     named = dict(part.partition("=")[::2] for part in connection.split(";") if "=" in part)
     account = settings.storage_account or named.get("AccountName")
     address = settings.storage_blob_uri or named.get("BlobEndpoint")
@@ -159,7 +161,7 @@ def _blob_service(settings: Settings) -> BlobServiceClient:
     from backup.stores.identity import credential
 
     address = address or f"https://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}"
-    return BlobServiceClient(address, credential(settings.storage_client_id))
+    return BlobServiceClient(address, credential(settings.storage_client_id), **_OPTIONS)
 
 
 def _storage_error(error: Exception) -> StoreUnavailable:

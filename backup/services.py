@@ -90,7 +90,7 @@ class SyncService:
             backup.close()
 
     def run(self, trigger: Trigger, *, force: bool = False, progress: Progress = no_progress) -> Outcome:
-        """Syncs once, under the lock and with an entry in SyncHistory, and says how it ended; never raises BackupError.
+        """Syncs once, under the lock and with an entry in SyncHistory, and says how it ended; never raises an error.
 
         A run that finds the lock taken leaves no entry: it has not started.
         """
@@ -107,6 +107,8 @@ class SyncService:
                 return self._recorded(run, source, backup, history, tally, held)
         except BackupError as error:
             return self._ended(run, tally, error)
+        except Exception as error:
+            return self._ended(run, tally, unexpected(error))
 
     def _recorded(self, run: Run, source: Store, backup: Store, history: History, tally: Tally, held: Held) -> Outcome:
         history.close_interrupted(self.name, self._now())

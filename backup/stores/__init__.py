@@ -29,8 +29,8 @@ class Side:
 def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     """The store of one side; connects when first used.
 
-    Without `side.table` it is `side.default_table`, less its schema on SQLite, which has none. Raises ConfigError for a connection string
-    that cannot be read, or settings that do not go with it.
+    Without `side.table` it is `side.default_table`, less its schema on SQLite, which has none. Raises ConfigError for a
+    connection string that cannot be read, or settings that do not go with it.
     """
     missing: type[BackupError] = SourceMissing if side.role == "source" else NotInitialized
     name = f"{side.role} of {side.service}"
@@ -54,7 +54,8 @@ def _open_cosmos(
         if not value:
             raise ConfigError(f"Setting {side.setting}__{what} is missing; a Cosmos DB side needs it.")
     where = parse_connection(side.connection_string, setting)
-    assert isinstance(where, Cosmos)
+    if not isinstance(where, Cosmos):
+        raise ConfigError(f"Setting {setting} is not a Cosmos DB connection string.")
     from backup.stores.cosmos import CosmosStore
     from backup.stores.cosmos_access import CosmosAccess
 

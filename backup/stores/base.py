@@ -32,14 +32,15 @@ class Limits:
     chunk_size: int = 50_000
     batch_size: int = 1_000
     batch_bytes: int = 8 * 1024 * 1024
-    retry: Retry = Retry()
+    retry: Retry = field(default_factory=Retry)
 
 
 @dataclass(frozen=True)
 class Shape:
     """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
 
-    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also the document's `id`; `partition` is the Cosmos partition key.
+    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also the
+    document's `id`; `partition` is the Cosmos partition key.
     """
 
     name: str
@@ -65,8 +66,8 @@ class Sibling(Protocol):
 class Store(Protocol):
     """One side's table or container.
 
-    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError,
-    or NotInitialized when the database, table or container is missing. A read that fails is never an empty result.
+    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError, or
+    NotInitialized (of a source: SourceMissing) when the database, table or container is missing. A read that fails is never an empty result.
     """
 
     @property

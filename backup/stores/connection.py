@@ -1,4 +1,4 @@
-"""Connection strings → where and how to connect. Takes ADO.NET, ODBC, SQLAlchemy URLs and Cosmos strings; connects nowhere."""
+"""Connection strings → where and how to connect. Takes ADO.NET, ODBC, URLs and Cosmos strings; connects nowhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from backup.log import register_secret
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
 
-# ADO.NET keyword → ODBC keyword; both spellings are read. None: has no meaning for ODBC and changes nothing about what is
-# copied, so it is dropped.
+# ADO.NET keyword → ODBC keyword; both spellings are read. None: has no meaning for ODBC and changes nothing about what
+# is copied, so it is dropped.
 _SQL_SERVER_KEYWORDS: dict[str, str | None] = {
     **dict.fromkeys(["server", "data source", "address", "addr", "network address"], "Server"),
     **dict.fromkeys(["database", "initial catalog"], "Database"),
@@ -55,7 +55,7 @@ _YES_NO = {"true": "yes", "false": "no", "sspi": "yes"}
 
 @dataclass(frozen=True)
 class SqlServer:
-    """Where a SQL Server is and how to log in, as ODBC keywords without driver; `token` means the managed identity logs in."""
+    """Where a SQL Server is and how to log in, as ODBC keywords; `token` means the managed identity logs in."""
 
     keywords: dict[str, str] = field(repr=False)
     token: bool
@@ -110,7 +110,7 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
         if match is None:
             raise ConfigError(
                 f"Setting {setting} is not a connection string that can be read.",
-                hint="Write ADO.NET (Server=…;Database=…), ODBC, a URL (sqlite:///…, postgresql+psycopg://…) or AccountEndpoint=….",
+                hint="Write ADO.NET (Server=…;Database=…), ODBC, a URL (sqlite:///…) or AccountEndpoint=….",
             )
         value = match[2]
         if value[:1] in "{\"'" and len(value) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyVa
 from backup.errors import SchemaMismatch, StoreError
 from backup.models import Chunk, Key, Record, Run, Stamps, Version
 from backup.stores.base import Limits, Rules, Shape, Sibling, Store
-from backup.stores.cosmos_access import CosmosAccess, path_of
+from backup.stores.cosmos_access import CosmosAccess, path_of, select
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
 MARK = "_backup"
@@ -30,8 +29,8 @@ _WRITERS = 8
 class CosmosStore:
     """One container, or those of its documents that the rules' `where` picks.
 
-    The copy of a document is the document without the server's own properties, plus `_backup`: the source's etag and ts,
-    when it was copied and by which run.
+    The copy of a document is the document without the server's own properties, plus `_backup`: the source's etag and
+    ts, when it was copied and by which run.
     """
 
     kind = "cosmos"
@@ -39,8 +38,7 @@ class CosmosStore:
     def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: str) -> None:
         self._access, self.name, self._rules, self._limits = access, container, rules, limits
         self._side = side
-        conditions = [f"{path_of([name])} = @w{i}" for i, name in enumerate(rules.where)]
-        self._where = " AND ".join(conditions) or "true"
+        self._where = [f"{path_of([name])} = @w{i}" for i, name in enumerate(rules.where)]
         self._where_values = {f"w{i}": value for i, value in enumerate(rules.where.values())}
 
     @property
@@ -78,14 +76,15 @@ class CosmosStore:
         mine, theirs = self.partition_paths, _cosmos(source).partition_paths
         if mine != theirs:
             raise SchemaMismatch(
-                f"The {self.label} is partitioned by {_shown(mine)}, its source by {_shown(theirs)}. Nothing was changed.",
-                hint="A partition key cannot be changed: name another BackupOrderDb__ContainerName and run initialize.",
+                f"The {self.label} is partitioned by {_shown(mine)}, its source by {_shown(theirs)}.",
+                hint="A partition key cannot be changed: name another BackupOrderDb__ContainerName and run initialize."
+                " Nothing was changed.",
             )
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return int(self._query("count", f"SELECT VALUE COUNT(1) FROM c WHERE {self._where}", self._where_values)[0])
+        return int(self._query("count", select("VALUE COUNT(1)", *self._where), self._where_values)[0])
 
     def chunks(self) -> Iterator[Chunk]:
         """Ranges of the document id alone, whatever the partition; a small container is one chunk."""
@@ -99,9 +98,9 @@ class CosmosStore:
         yield Chunk(after, None)
 
     def _bounds(self) -> Iterator[Key]:
-        # Not retried as a whole; the SDK retries each of its pages. Bounds have no character from U+D800 on, where servers
-        # and Python order text differently.
-        query = f"SELECT VALUE c.id FROM c WHERE {self._where} ORDER BY c.id"
+        # Not retried as a whole; the SDK retries each of its pages. Bounds have no character from U+D800 on, where
+        # servers and Python order text differently.
+        query = f"{select('VALUE c.id', *self._where)} ORDER BY c.id"
         since = 0
         for name in self._access.stream("list ids", self._items(query, self._where_values)):
             since += 1
@@ -112,16 +111,14 @@ class CosmosStore:
     def stamps(self, chunk: Chunk) -> Stamps:
         fields = [f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version)]
         etag = "c._etag" if self._side == "source" else path_of([MARK, "etag"])
-        conditions, values = [self._where], {}
+        conditions, values = [*self._where], {}
         if chunk.after is not None:
             conditions.append("c.id > @after")
             values["after"] = chunk.after[0]
         if chunk.upto is not None:
             conditions.append("c.id <= @upto")
             values["upto"] = chunk.upto[0]
-        query = (
-            f"SELECT {self._key_fields}, {etag} AS etag, {', '.join(fields)} FROM c WHERE {' AND '.join(conditions)}"
-        )
+        query = select(f"{self._key_fields}, {etag} AS etag, {', '.join(fields)}", *conditions)
         width = len(self._rules.version)
 
         def attempt() -> Stamps:
@@ -138,7 +135,7 @@ class CosmosStore:
 
         return self._access.run("read the stamps", attempt)
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:  # noqa: ARG002 - ids suffice here
         for part in _parts(list(keys), _IDS_AT_ONCE):
             left = set(part)
             while left:
@@ -150,7 +147,7 @@ class CosmosStore:
 
     def _batch(self, keys: set[Key]) -> list[Record]:
         """Documents of these keys up to the byte limit; none when all that are left are gone."""
-        query, values = self._by_ids(keys, "SELECT * FROM c")
+        query, values = self._by_ids(keys, "*")
 
         def attempt() -> list[Record]:
             records: list[Record] = []
@@ -165,10 +162,10 @@ class CosmosStore:
 
         return self._access.run("read documents", attempt)
 
-    def _by_ids(self, keys: Iterable[Key], select: str) -> tuple[str, dict[str, Any]]:
+    def _by_ids(self, keys: Iterable[Key], what: str) -> tuple[str, dict[str, Any]]:
         values = {f"k{i}": name for i, name in enumerate(sorted({key[-1] for key in keys}))}
         names = ", ".join(f"@{name}" for name in values)
-        return f"{select} WHERE {self._where} AND c.id IN ({names})", {**self._where_values, **values}
+        return select(what, *self._where, f"c.id IN ({names})"), {**self._where_values, **values}
 
     def key_of(self, record: Record) -> Key:
         return (*(_partition_part(record, path) for path in self.partition_paths), record["id"])
@@ -184,7 +181,7 @@ class CosmosStore:
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         found: set[Key] = set()
         for part in _parts(keys, _IDS_AT_ONCE):
-            query, values = self._by_ids(part, f"SELECT {self._key_fields} FROM c")
+            query, values = self._by_ids(part, self._key_fields)
             found.update(map(self._key, self._query("look up ids", query, values)))
         return found.intersection(keys)
 
@@ -205,7 +202,7 @@ class CosmosStore:
     def _copy(self, record: Record, run: Run, now: datetime) -> dict[str, Any]:
         if MARK in record:
             raise StoreError(
-                f"A document of the source has a property {MARK} of its own (id {record['id']}); its copy could not keep it.",
+                f"A document of the source (id {record['id']}) has a property {MARK} of its own, which its copy cannot keep.",
                 hint="Rename the property in the source: the backup keeps its own notes under that name.",
             )
         mark = {
@@ -220,9 +217,11 @@ class CosmosStore:
         self._side_by_side("delete a document", keys, _delete)
 
     def _side_by_side(self, operation: str, items: Sequence[Any], work: Callable[[ContainerProxy, Any], Any]) -> None:
-        container = self._access.container(self.name)
+        def one(item: Any) -> None:
+            self._access.run(operation, lambda: work(self._access.container(self.name), item))
+
         with ThreadPoolExecutor(_WRITERS) as pool:
-            for _ in pool.map(lambda item: self._access.run(operation, lambda: work(container, item)), items):
+            for _ in pool.map(one, items):
                 pass
 
     def sibling(self, shape: Shape) -> Sibling:
@@ -230,8 +229,10 @@ class CosmosStore:
 
 
 def _delete(container: ContainerProxy, key: Key) -> None:
-    with contextlib.suppress(CosmosResourceNotFoundError):  # gone already: an earlier try may have been carried out
+    try:
         container.delete_item(key[-1], partition_key=_partition_value(key[:-1]))
+    except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
+        container.read()  # … unless it is the container that is gone
 
 
 def _partition_value(parts: Sequence[str]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -15,9 +17,9 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
-from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceNotFoundError
+from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError, CosmosResourceNotFoundError
 
-from backup.errors import BackupError, StoreError, StoreUnavailable, TransientStoreError
+from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 from backup.stores.connection import Cosmos
 
@@ -29,7 +31,8 @@ _TRANSIENT_STATUS = {408, 410, 429, 449, 500, 502, 503, 504}
 class CosmosAccess:
     """One side's way to its database. `missing` is the error for a database or container that is not there.
 
-    `emulator_hosts` names hosts whose certificate is not verified; localhost and 127.0.0.1 are such by the SDK's own rule.
+    `emulator_hosts` names hosts whose certificate is not verified; localhost and 127.0.0.1 are such by the SDK's own
+    rule.
     """
 
     def __init__(
@@ -78,15 +81,16 @@ class CosmosAccess:
         """Creates the database and the container where missing; what exists is left as it is."""
 
         def attempt() -> None:
-            try:
+            with contextlib.suppress(CosmosResourceNotFoundError):
                 self.container(name).read()
                 return
-            except CosmosResourceNotFoundError:
-                pass
             paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
             key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
-            database = self._client.create_database_if_not_exists(self._database)
-            database.create_container_if_not_exists(name, key)
+            # Someone else may be creating the same just now.
+            with contextlib.suppress(CosmosResourceExistsError):
+                self._client.create_database_if_not_exists(self._database)
+            with contextlib.suppress(CosmosResourceExistsError):
+                self._client.get_database_client(self._database).create_container_if_not_exists(name, key)
 
         self.run(f"create the container {name}", attempt)
 
@@ -98,6 +102,8 @@ class CosmosAccess:
         """The same in one try; the SDK's errors become the app's own."""
         try:
             return work()
+        except binascii.Error:
+            raise ConfigError(f"The AccountKey of the {self.label} is not a key: it is not base64.") from None
         except AzureError as error:
             raise self._error(operation, error) from None
 
@@ -112,7 +118,7 @@ class CosmosAccess:
         status = getattr(error, "status_code", None)
         message = f"Could not {operation} in the {self.label}: {_reason(error)}"
         if status == 404:
-            return self.missing(message)
+            return self.missing(f"{message} The database or container does not exist.")
         if isinstance(error, ClientAuthenticationError) or status in (401, 403):
             return StoreUnavailable(message, hint="Check the account key, or the identity's Cosmos DB data role.")
         if isinstance(error, ServiceRequestError | ServiceResponseError) or status in _TRANSIENT_STATUS:
@@ -126,6 +132,11 @@ class CosmosAccess:
             client.__exit__()
 
 
+def select(what: str, *conditions: str) -> str:
+    """The text of a query. Names in it are quoted by `path_of`, values are parameters."""
+    return f"SELECT {what} FROM c WHERE {' AND '.join(conditions) or 'true'}"  # noqa: S608 - as said above
+
+
 def path_of(names: Sequence[str]) -> str:
     """The query text for a property, each name quoted: `c["customer"]["id"]`."""
     return "c" + "".join(f"[{json.dumps(name)}]" for name in names)
@@ -135,10 +146,8 @@ def _reason(error: AzureError) -> str:
     status = getattr(error, "status_code", None)
     if isinstance(error, CosmosHttpResponseError):
         text = error.message or error.http_error_message or ""
-        try:  # the server's own sentence, without activity ids and the echoed request
+        with contextlib.suppress(ValueError):  # the server's own sentence, without activity ids and the echoed request
             text = json.loads(text[text.index("{") : text.rindex("}") + 1]).get("message") or ""
-        except ValueError:
-            pass
         return f"HTTP {status}. {text.splitlines()[0] if text.strip() else ''}".strip()
     return str(error.message or type(error).__name__).splitlines()[0]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from backup.stores.base import Shape
-from backup.stores.cosmos_access import CosmosAccess, path_of
+from backup.stores.cosmos_access import CosmosAccess, path_of, select
 
 
 def utc_text(value: datetime) -> str:
@@ -29,26 +30,21 @@ class CosmosSibling:
         self._access.create_container(self._shape.container, [f"/{self._properties[self._shape.partition]}"])
 
     def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        container = self._access.container(self._shape.container)
         for entry in entries:
             document = {self._properties[name]: _to_json(value) for name, value in entry.items()}
             document["id"] = entry[self._shape.key]
-            self._access.run(
-                f"write {self._shape.container}",
-                lambda d=document: container.upsert_item(d, no_response=True),
-            )
+            self._access.run(f"write {self._shape.container}", partial(self._upsert, document))
+
+    def _upsert(self, document: dict[str, Any]) -> None:
+        self._access.container(self._shape.container).upsert_item(document, no_response=True)
 
     def find(self, where: Mapping[str, Any], *, newest_by: str, limit: int) -> list[dict[str, Any]]:
         conditions = [f"{path_of([self._properties[name]])} = @{self._properties[name]}" for name in where]
-        query = (
-            f"SELECT * FROM c{' WHERE ' if where else ''}{' AND '.join(conditions)}"
-            f" ORDER BY {path_of([self._properties[newest_by]])} DESC"
-        )
+        query = f"{select('*', *conditions)} ORDER BY {path_of([self._properties[newest_by]])} DESC"
         parameters = [{"name": f"@{self._properties[name]}", "value": _to_json(value)} for name, value in where.items()]
-        container = self._access.container(self._shape.container)
 
         def attempt() -> list[dict[str, Any]]:
-            found = container.query_items(
+            found = self._access.container(self._shape.container).query_items(
                 query, parameters=parameters, enable_cross_partition_query=True, max_item_count=limit
             )
             return list(islice(found, limit))

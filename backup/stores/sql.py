@@ -1,30 +1,29 @@
-"""A table on SQL Server, PostgreSQL or SQLite, through SQLAlchemy Core. Columns, key and types come from the catalogue."""
+"""A table on SQL Server, PostgreSQL or SQLite, through SQLAlchemy Core. Columns, key and types are the catalogue's."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, ConfigError, SchemaMismatch
+from backup.errors import BackupError, SchemaMismatch
 from backup.models import Chunk, Key, Record, Run, Stamps, Version
 from backup.stores.base import Limits, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Column
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
+from backup.stores.sql_table import SYNCED_AT, TableShape, declare, split_name
 
-SYNCED_AT = "SyncedAt"
+_FETCH_STAMPS = 2_000
 _FETCH_ROWS = 200
+_COMPOSITE_KEYS_AT_ONCE = 200
 
 
 class SqlStore:
-    """One table. Key columns are its primary key; version and filter columns are named by the rules, whatever their case."""
+    """One table. Key columns are its primary key; version and filter columns are named by the rules, in any case."""
 
     def __init__(
         self,
@@ -39,8 +38,7 @@ class SqlStore:
         self.access = SqlAccess(
             dialect, limits.retry, missing, f"{side} ({dialect.product} {dialect.location}, table {table})"
         )
-        self.rules = rules
-        self._limits = limits
+        self._rules, self._limits = rules, limits
 
     @property
     def kind(self) -> str:
@@ -65,50 +63,34 @@ class SqlStore:
     @cached_property
     def shape(self) -> TableShape:
         """The table as it is now; read once, until `close`."""
-        return self.access.run("read the columns", lambda cx: TableShape.reflect(cx, self))
+        place = self.access
+        return place.run(
+            "read the columns",
+            lambda cx: TableShape.reflect(
+                cx, place.dialect, self._rules, self.name, self.schema, place.label, place.missing
+            ),
+        )
 
     # --- making and checking the backup -------------------------------------------------------------------------------
 
     def initialize(self, source: Store) -> None:
-        shape = _sql(source).shape
-        dialect = self.access.dialect
-        self.access.translated("create the database", dialect.ensure_database)
-        self.access.run("create the table", lambda cx: self._create(cx, shape))
+        theirs = _sql(source).shape
+        columns = [declare(column, theirs.key_names) for column in theirs.columns]
+        if theirs.find(SYNCED_AT) is None:
+            columns.append(sa.Column(SYNCED_AT, FIELD_TYPES["time"]))
+        self.access.create(sa.Table(self.name, sa.MetaData(), *columns, schema=self.schema))
         self.__dict__.pop("shape", None)
         self.check(source)
 
-    def _create(self, cx: sa.Connection, shape: TableShape) -> None:
-        if self.schema:
-            self.access.dialect.ensure_schema(cx, self.schema)
-        columns = [_declare(column, shape.key_names) for column in shape.columns]
-        table = sa.Table(self.name, sa.MetaData(), *columns, schema=self.schema)
-        if SYNCED_AT.lower() not in shape.by_lower:
-            table.append_column(sa.Column(SYNCED_AT, FIELD_TYPES["time"]))
-        table.create(cx, checkfirst=True)
-
     def check(self, source: Store) -> None:
-        mine, theirs = self.shape, _sql(source).shape
-        problems = []
-        if [n.lower() for n in mine.key_names] != [n.lower() for n in theirs.key_names]:
-            problems.append(f"the primary key is {list(mine.key_names)}, in the source {list(theirs.key_names)}")
-        for column in theirs.columns:
-            copy = mine.by_lower.get(column.name.lower())
-            if copy is None:
-                problems.append(f"column {column.name} ({column.type.declared}) is missing")
-            elif copy.computed:
-                problems.append(f"column {column.name} is computed by the server and cannot hold a copy")
-            elif not copy.holds(column):
-                problems.append(f"column {column.name} is {copy.type.declared}, in the source {column.type.declared}")
-            elif column.name in theirs.key_names and (copy.collation or "") != (column.collation or ""):
-                problems.append(
-                    f"key column {column.name} has collation {copy.collation}, in the source {column.collation}"
-                )
+        theirs = _sql(source).shape
+        problems = self.shape.problems(theirs)
         if problems:
             raise SchemaMismatch(
-                f"{self.label} does not fit its source: {'; '.join(problems)}. Nothing was changed.",
+                f"The {self.label} does not fit its source: {'; '.join(problems)}. Nothing was changed.",
                 hint="Alter the backup table to match, then sync with force so that existing rows get the new values.",
             )
-        mine.content = frozenset(theirs.by_lower)
+        self.shape.match(theirs)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -123,12 +105,12 @@ class SqlStore:
         while True:
             bound = (
                 sa.select(*shape.key)
-                .where(*within(shape.key, Chunk(after)), *shape.filters)
+                .where(*shape.within(Chunk(after)), *shape.filters)
                 .order_by(*shape.key)
                 .offset(self._limits.chunk_size - 1)
                 .limit(1)
             )
-            row = self.access.run("find the next chunk", lambda cx, q=bound: cx.execute(q).first())
+            row = self.access.run("find the next chunk", lambda cx, q=bound: cx.execute(q).first())  # type: ignore[misc]
             upto = tuple(row) if row else None
             yield Chunk(after, upto)
             if upto is None:
@@ -136,28 +118,30 @@ class SqlStore:
             after = upto
 
     def _refuse_null_keys(self) -> None:
-        nullable = [column for column in self.shape.key if column.nullable]
+        shape = self.shape
+        nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
         if not nullable:
             return
         query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
         if self.access.run("look for keys without a value", lambda cx: cx.scalar(query)):
             raise SchemaMismatch(
-                f"{self.label} has rows with NULL in their primary key, which nothing can tell apart. Nothing was changed.",
-                hint="Give these rows a key, or declare the key columns NOT NULL.",
+                f"The {self.label} has rows with NULL in their primary key, which nothing can tell apart.",
+                hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
             )
 
     def stamps(self, chunk: Chunk) -> Stamps:
         shape = self.shape
         width = len(shape.key)
-        rows = sa.select(*shape.key, *shape.version).where(*within(shape.key, chunk), *shape.filters)
-        unversioned = shape.select.where(*within(shape.key, chunk), *shape.filters, shape.version[0].is_(None))
+        conditions = [*shape.within(chunk), *shape.filters]
+        query = sa.select(*shape.key, *shape.version).where(*conditions)
+        unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
 
         def attempt(cx: sa.Connection) -> Stamps:
-            stamps = {row[:width]: Version(row[width:]) for row in map(tuple, _stream(cx, rows))}
+            stamps = {row[:width]: Version(row[width:]) for row in map(tuple, _stream(cx, query, _FETCH_STAMPS))}
             if any(version.value[0] is None for version in stamps.values()):
                 # Nothing says when such a row changed, so its whole content is its version.
-                for row in _stream(cx, unversioned).mappings():
-                    stamps[self.key_of(row)] = Version((None, _digest(row, shape.content)))
+                for row in map(tuple, _stream(cx, unversioned, _FETCH_ROWS)):
+                    stamps[self.key_of(self._record(row))] = Version((None, shape.digest(row)))
             return stamps
 
         return self.access.run("read the stamps", attempt)
@@ -167,21 +151,21 @@ class SqlStore:
         if len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(keys, chunk)
             return
-        step = self._keys_at_once(self._limits.batch_size)
         wanted = list(keys)
+        step = self._keys_at_once()
         for start in range(0, len(wanted), step):
             left = wanted[start : start + step]
             while left:
-                query = self.shape.select.where(self._is_one_of(left), *self.shape.filters)
+                query = self.shape.select.where(self.shape.is_one_of(left), *self.shape.filters)
                 records, complete = self._batch(query)
-                yield [record for record in records if self.key_of(record) in keys]
-                got = set(map(self.key_of, records))
-                left = [] if complete or got.isdisjoint(left) else [key for key in left if key not in got]
+                got = {self.key_of(record): record for record in records}
+                yield [record for key, record in got.items() if key in keys]
+                left = [] if complete or got.keys().isdisjoint(left) else [key for key in left if key not in got]
 
     def _read_range(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
         shape, complete = self.shape, False
         while not complete:
-            page = shape.select.where(*within(shape.key, chunk), *shape.filters).order_by(*shape.key)
+            page = shape.select.where(*shape.within(chunk), *shape.filters).order_by(*shape.key)
             records, complete = self._batch(page.limit(self._limits.batch_size))
             if records:
                 complete = complete and len(records) < self._limits.batch_size
@@ -194,203 +178,109 @@ class SqlStore:
         def attempt(cx: sa.Connection) -> tuple[list[Record], bool]:
             records: list[Record] = []
             size = 0
-            for row in _stream(cx, query).mappings():
-                records.append(row)
-                size += _bytes_of(row.values())
+            for row in _stream(cx, query, _FETCH_ROWS):
+                records.append(self._record(row))
+                size += sum(len(value) if isinstance(value, str | bytes) else 16 for value in row)
                 if size > self._limits.batch_bytes:
                     return records, False
             return records, True
 
         return self.access.run("read records", attempt)
 
+    def _record(self, row: Sequence[Any]) -> Record:
+        return dict(zip(self.shape.names, row, strict=True))
+
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.shape.key_names)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        found: set[Key] = set()
-        step = self._keys_at_once(self._limits.batch_size)
-        for start in range(0, len(keys), step):
-            part = keys[start : start + step]
-            found |= self.access.run("look up keys", lambda cx, p=part: self._matching(cx, p))
-        return found
+        filters = self.shape.filters
+        return {
+            key
+            for part in self._parts(keys)
+            for key in self.access.run("look up keys", lambda cx, p=part: self._matching(cx, p, filters))  # type: ignore[misc]
+        }
 
-    def _matching(self, cx: sa.Connection, keys: Sequence[Key]) -> set[Key]:
+    def _matching(
+        self, cx: sa.Connection, keys: Sequence[Key], filters: Sequence[sa.ColumnElement[bool]] = ()
+    ) -> set[Key]:
         shape = self.shape
         asked = set(keys)
-        rows = {tuple(row) for row in cx.execute(sa.select(*shape.key).where(self._is_one_of(keys), *shape.filters))}
+        rows = {tuple(row) for row in cx.execute(sa.select(*shape.key).where(shape.is_one_of(keys), *filters))}
         if rows <= asked:
             return rows
         # The server has some under another spelling: ask which ones, key by key.
         for key in asked - rows:
-            if cx.execute(sa.select(*shape.key).where(self._is_one_of([key]), *shape.filters)).first() is not None:
+            if cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]), *filters)).first() is not None:
                 rows.add(key)
         return rows & asked
 
-    def _is_one_of(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
-        columns = self.shape.key
-        if len(columns) == 1:
-            return columns[0].in_([key[0] for key in keys])
-        return sa.or_(
-            *(sa.and_(*(column == value for column, value in zip(columns, key, strict=True))) for key in keys)
-        )
+    def _parts(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+        step = self._keys_at_once()
+        return (keys[start : start + step] for start in range(0, len(keys), step))
 
-    def _keys_at_once(self, most: int) -> int:
+    def _keys_at_once(self) -> int:
         width = len(self.shape.key)
-        return min(most, self.access.dialect.max_parameters // width, 200 if width > 1 else most)
+        most = min(self._limits.batch_size, self.access.dialect.max_parameters // width)
+        return min(most, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else most
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:
+    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:  # noqa: ARG002 - the protocol's; rows have no place for a run
         if records:
-            rows = [self._row(record, now) for record in records]
-            self.access.run("write records", lambda cx: self._write(cx, rows))
+            self.access.run("write records", lambda cx: self._write(cx, records, now))
 
-    def _row(self, record: Record, now: datetime) -> dict[str, Any]:
-        # Milliseconds as text: every column type that may stand for SyncedAt takes it. A SyncedAt of the source's own wins.
-        lower = {SYNCED_AT.lower(): now.strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"}
-        lower |= {name.lower(): value for name, value in record.items()}
-        by_lower = self.shape.by_lower
-        return {by_lower[name].name: value for name, value in lower.items() if name in by_lower}
-
-    def _write(self, cx: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    def _write(self, cx: sa.Connection, records: Sequence[Record], now: datetime) -> None:
         # Which rows exist is asked inside the transaction and by the server's own equality, so a batch may be repeated
-        # and a key that changed only in case meets its old row.
+        # and a key that changed only in case meets its old row. The filters have no say: a key is unique without them.
         shape = self.shape
-        keys = [self.key_of(row) for row in rows]
-        step = self._keys_at_once(len(keys))
-        existing = {
-            key for start in range(0, len(keys), step) for key in self._matching(cx, keys[start : start + step])
-        }
-        new = [row for row, key in zip(rows, keys, strict=True) if key not in existing]
+        pairs = [(name, column.name) for name in records[0] if (column := shape.find(name))]
+        synced_at = shape.find(SYNCED_AT)
+        added: tuple[Any, ...] = ()
+        own = [name for _, name in pairs]
+        if synced_at is not None and synced_at.name not in own:  # a SyncedAt of the source's own wins
+            own, added = [*own, synced_at.name], (_milliseconds(now),)
+        rows = [(*(record[name] for name, _ in pairs), *added) for record in records]
+        at = [own.index(name) for name in shape.key_names]
+        keys = [tuple(row[i] for i in at) for row in rows]
+        existing = {key for part in self._parts(keys) for key in self._matching(cx, part)}
+        new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
         if new:
             self.access.dialect.before_insert(cx, shape.table, bool(shape.identity))
-            cx.execute(shape.table.insert(), new)
+            cx.execute(shape.insert(own), new)
+        kept = {i for i, name in enumerate(own) if name in shape.identity}
         old = [
-            {name: value for name, value in row.items() if name not in shape.identity}
-            | {f"key {name}": value for name, value in zip(shape.key_names, key, strict=True)}
+            _values(row, kept) | {f"k{i}": value for i, value in enumerate(key)}
             for row, key in zip(rows, keys, strict=True)
             if key in existing
         ]
-        if old:
-            its_key = (column == sa.bindparam(f"key {column.name}", type_=column.type) for column in shape.key)
-            cx.execute(shape.table.update().where(*its_key), old)
+        if old and len(kept) < len(own):
+            cx.execute(shape.update(own), old)
 
     def delete(self, keys: Sequence[Key]) -> None:
-        step = self._keys_at_once(self._limits.batch_size)
-        for start in range(0, len(keys), step):
-            statement = self.shape.table.delete().where(self._is_one_of(keys[start : start + step]))
-            self.access.run("delete records", lambda cx, s=statement: cx.execute(s))
+        def attempt(cx: sa.Connection) -> None:
+            for part in self._parts(keys):
+                cx.execute(self.shape.table.delete().where(self.shape.is_one_of(part)))
+
+        if keys:
+            self.access.run("delete records", attempt)
 
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self.schema)
 
 
-class TableShape:
-    """A table's columns, key, version and filter, as its server's catalogue gives them."""
-
-    def __init__(self, columns: list[Column], key_names: tuple[str, ...], store: SqlStore) -> None:
-        rules = store.rules
-        self.columns, self.key_names = columns, key_names
-        self.table = sa.Table(
-            store.name,
-            sa.MetaData(),
-            *(_declare(column, key_names) for column in columns),
-            schema=store.schema,
-        )
-        self.by_lower = {column.name.lower(): column for column in columns}
-        if rules.version[0].lower() not in self.by_lower:
-            raise SchemaMismatch(
-                f"The {store.label} has no column {rules.version[0]}, which tells whether a row changed.",
-                hint="Add the column, raise it with every change of a row, then run initialize.",
-            )
-        self.key = [self.table.c[name] for name in key_names]
-        self.version = [self._column(name) for name in rules.version if name.lower() in self.by_lower]
-        self.filters = [
-            self._column(name) == value for name, value in rules.where.items() if name.lower() in self.by_lower
-        ]
-        self.identity = {column.name for column in columns if column.identity}
-        self.content = frozenset(self.by_lower)
-        self.select = sa.select(*self.table.columns)
-
-    def _column(self, name: str) -> sa.Column[Any]:
-        return self.table.c[self.by_lower[name.lower()].name]
-
-    @classmethod
-    def reflect(cls, cx: sa.Connection, store: SqlStore) -> TableShape:
-        """Raises the side's error for a missing table, SchemaMismatch without a key or version."""
-        columns = store.access.dialect.columns(cx, store.schema, store.name)
-        if not columns:
-            raise store.access.missing(f"The {store.label} does not exist.")
-        key = sorted((column.key_position, column.name) for column in columns if column.key_position)
-        key_names = tuple(name for _, name in key)
-        if not key_names:
-            raise SchemaMismatch(
-                f"The {store.label} has no primary key.",
-                hint="Only a table with a primary key can be backed up.",
-            )
-        return cls(columns, key_names, store)
+def _stream(cx: sa.Connection, query: sa.Select[Any], rows_at_once: int) -> sa.CursorResult[Any]:
+    """The rows as they come, few held at a time."""
+    return cx.execute(query.execution_options(stream_results=True, yield_per=rows_at_once))
 
 
-def split_name(table: str) -> tuple[str | None, str]:
-    """`customer.Customers`, `[my schema].[my.table]` or `Customers` → schema and table."""
-    parts = [
-        bracketed or quoted or plain
-        for bracketed, quoted, plain in re.findall(r'\[([^]]+)\]|"([^"]+)"|([^.\[\]"]+)', table)
-    ]
-    if len(parts) not in (1, 2):
-        raise ConfigError(
-            f"{table!r} is not a table name.",
-            hint="Write schema.table, with brackets where a name has a dot.",
-        )
-    return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
+def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:
+    return {f"v{i}": value for i, value in enumerate(row) if i not in but}
 
 
-def within(key: Sequence[sa.Column[Any]], chunk: Chunk) -> list[sa.ColumnElement[bool]]:
-    """The conditions of a chunk: lexicographic over the key columns, each led by one that seeks on the key's index."""
-    conditions = []
-    if chunk.after is not None:
-        conditions.append(_after(key, chunk.after))
-    if chunk.upto is not None:
-        conditions.append(_upto(key, chunk.upto))
-    return conditions
-
-
-def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
-    if len(key) == 1:
-        return key[0] > values[0]
-    return sa.and_(key[0] >= values[0], sa.or_(key[0] > values[0], _after(key[1:], values[1:])))
-
-
-def _upto(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
-    if len(key) == 1:
-        return key[0] <= values[0]
-    return sa.and_(key[0] <= values[0], sa.or_(key[0] < values[0], _upto(key[1:], values[1:])))
-
-
-def _declare(column: Column, key_names: tuple[str, ...]) -> sa.Column[Any]:
-    return sa.Column(
-        column.name,
-        column.type,
-        primary_key=column.name in key_names,
-        nullable=column.nullable,
-        autoincrement=False,
-    )
-
-
-def _stream(cx: sa.Connection, query: sa.Select[Any]) -> sa.CursorResult[Any]:
-    """The rows as they come, a few held at a time."""
-    return cx.execution_options(stream_results=True, max_row_buffer=_FETCH_ROWS).execute(
-        query.execution_options(yield_per=_FETCH_ROWS)
-    )
-
-
-def _bytes_of(values: Iterable[Any]) -> int:
-    return sum(len(value) if isinstance(value, str | bytes) else 16 for value in values)
-
-
-def _digest(row: Record, names: frozenset[str]) -> str:
-    content = sorted((name.lower(), value) for name, value in row.items() if name.lower() in names)
-    return sha256(repr(content).encode()).hexdigest()
+def _milliseconds(now: datetime) -> str:
+    """As text: every column type that may stand for SyncedAt takes it."""
+    return now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"
 
 
 def _sql(store: Store) -> SqlStore:

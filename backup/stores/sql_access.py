@@ -33,9 +33,39 @@ class SqlAccess:
             with self.dialect.engine.begin() as cx:
                 return work(cx)
 
-        return self.translated(operation, transaction)
+        return self._translated(operation, transaction)
 
-    def translated(self, operation: str, work: Callable[[], T]) -> T:
+    def create(self, table: sa.Table) -> None:
+        """Makes the database, the schema and the table where missing; another process may be making them just now."""
+        self._retry.call(
+            f"create the database: {self.label}",
+            lambda: self._translated("create the database", self.dialect.ensure_database),
+        )
+        schema = table.schema
+        if schema is not None and self.dialect.default_schema is not None:
+            self._make(
+                f"create the schema {schema}",
+                lambda cx: sa.inspect(cx).has_schema(schema),
+                lambda cx: cx.execute(sa.schema.CreateSchema(schema)),
+            )
+        self._make(
+            f"create the table {table.name}",
+            lambda cx: sa.inspect(cx).has_table(table.name, schema=schema),
+            table.create,
+        )
+
+    def _make(
+        self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
+    ) -> None:
+        if self.run(operation, exists):
+            return
+        try:
+            self.run(operation, make)
+        except StoreError:
+            if not self.run(operation, exists):
+                raise
+
+    def _translated(self, operation: str, work: Callable[[], T]) -> T:
         """What `work` returns; the driver's errors become the app's own, without the values they quote."""
         self._engine_used = True
         try:
@@ -48,8 +78,9 @@ class SqlAccess:
             raise TransientStoreError(f"Could not {operation} in the {self.label}: no connection was free.") from None
         except Exception as error:
             if type(error).__module__.startswith("azure."):
+                name = type(error).__name__
                 raise StoreUnavailable(
-                    f"Could not {operation} in the {self.label}: the managed identity could not log in ({type(error).__name__}).",
+                    f"Could not {operation} in the {self.label}: the managed identity could not log in ({name}).",
                     hint="Enable the app's identity and grant it access, or put a password into the connection string.",
                 ) from None
             raise

@@ -21,7 +21,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
         if dialect.name == "mssql":
-            return dialect.type_descriptor(mssql.DATETIME2())
+            return dialect.type_descriptor(mssql.DATETIME2())  # type: ignore[no-untyped-call]
         return dialect.type_descriptor(sa.DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
@@ -32,7 +32,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
         utc = value.astimezone(UTC)
         return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
@@ -53,7 +53,7 @@ class SqlSibling:
     """A table of the app's own, in the schema of the store's table."""
 
     def __init__(self, access: SqlAccess, shape: Shape, schema: str | None) -> None:
-        self._access, self._shape, self._schema = access, shape, schema
+        self._access, self._shape = access, shape
         self._table = sa.Table(
             shape.name,
             sa.MetaData(),
@@ -71,13 +71,7 @@ class SqlSibling:
         )
 
     def create(self) -> None:
-        def attempt(cx: sa.Connection) -> None:
-            if self._schema:
-                self._access.dialect.ensure_schema(cx, self._schema)
-            self._table.create(cx, checkfirst=True)
-
-        self._access.translated("create the database", self._access.dialect.ensure_database)
-        self._access.run(f"create the table {self._shape.name}", attempt)
+        self._access.create(self._table)
 
     def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
         key = self._table.c[self._shape.key]

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import logging
 import os
 import signal
 import socket
@@ -148,12 +147,12 @@ def serving(root: Path, key: str | None = None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def serve_process(root: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serve_process(root: Path, key: str | None = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process in `serve`, and the port that it says it listens on."""
     script = (
         "import logging, sys; from pathlib import Path; from backup import devhost;"
         "logging.basicConfig(level=logging.INFO); devhost.GRACE_SECONDS = 0;"
-        "devhost.serve(Path(sys.argv[1]), port=0); logging.info('serve returned')"
+        f"devhost.serve(Path(sys.argv[1]), port=0, key={key!r}); logging.info('serve returned')"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(root)],
@@ -246,6 +245,11 @@ def test_hands_over_route_parameters_of_which_a_last_optional_one_may_be_missing
 ) -> None:
     with serving(write_app(tmp_path, ITEMS)) as port:
         assert json.loads(call(port, "GET", path).body) == expected
+
+
+def test_an_empty_route_is_the_name_of_the_function(tmp_path: Path) -> None:
+    with serving(write_app(tmp_path, HEALTH.replace('"health"', '""'))) as port:
+        assert call(port, "GET", "/api/Health").body == "well"
 
 
 def test_a_literal_segment_goes_before_a_parameter(tmp_path: Path) -> None:
@@ -358,15 +362,18 @@ def test_with_a_key_all_but_anonymous_functions_ask_for_it(
 def test_without_a_key_nothing_asks_for_one(tmp_path: Path, key: str | None) -> None:
     with serving(write_app(tmp_path, TEXT), key) as port:
         assert call(port, "GET", "/api/text").status == 200
+        assert call(port, "GET", "/api/text?code=any").status == 200
         assert call(port, "GET", "/admin/functions").status == 200
 
 
-def test_the_key_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "backup")
-    with serving(write_app(tmp_path, TEXT), key="the-key") as port:
-        call(port, "GET", "/api/text?code=the-key")
-    assert "function=Text" in caplog.text
-    assert "the-key" not in caplog.text
+def test_the_key_is_not_logged(tmp_path: Path) -> None:
+    with serve_process(write_app(tmp_path, TEXT), key="the-key") as (process, port):
+        assert call(port, "GET", "/api/text?code=the-key").status == 200
+        process.terminate()
+        assert process.stderr
+        log = process.stderr.read()
+    assert "host.answered function=Text" in log
+    assert "the-key" not in log
 
 
 # timers
@@ -403,6 +410,26 @@ def test_a_timer_that_fails_is_logged_and_runs_again(
         assert [next_event(), next_event()] == ["began", "began"]
     assert "function=Timed" in caplog.text
     assert "RuntimeError: it broke" in caplog.text
+
+
+def test_a_timer_that_returns_a_value_fails_as_in_the_real_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    function = """
+events = queue.Queue()
+
+@app.timer_trigger(arg_name="timer", schedule="0 0 0 * * *")
+def Timed(timer: func.TimerRequest):
+    events.put("ran")
+    return "a value"
+"""
+    monkeypatch.setattr(devhost, "next_due", lambda schedule, now: now)
+    root = write_app(tmp_path, function)
+    with serving(root):
+        assert [next_event(), next_event()] == ["ran", "ran"]
+    assert "host.failed function=Timed" in caplog.text
+    with worker(root, {}) as running:
+        assert "returned a non-None value" in running.timer("Timed")["failed"]
 
 
 def test_a_timer_can_be_run_by_hand(tmp_path: Path) -> None:

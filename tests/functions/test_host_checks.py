@@ -56,9 +56,13 @@ def test_finds_a_route_and_method_served_twice(app: func.FunctionApp, route: str
     assert "WriteThings and Again: the same route and method" in problems(app, HOST, SETTINGS)
 
 
-def test_finds_a_route_that_repeats_the_default_route_of_another(app: func.FunctionApp) -> None:
-    add_route(app, "Again", "health", methods=["GET"])
-    assert problems(app, HOST, SETTINGS) == ["Health and Again: the same route and method"]
+@pytest.mark.parametrize("no_route", [None, ""])
+def test_finds_a_route_that_repeats_the_name_of_a_function_without_one(
+    app: func.FunctionApp, no_route: str | None
+) -> None:
+    add_route(app, "Plain", no_route)
+    add_route(app, "Again", "plain", methods=["GET"])
+    assert problems(app, HOST, SETTINGS) == ["Plain and Again: the same route and method"]
 
 
 @pytest.mark.parametrize("route", ["admin", "admin/jobs", "Administration", "runtime/x"])
@@ -102,6 +106,11 @@ def test_finds_an_undocumented_setting(app: func.FunctionApp) -> None:
 def test_finds_an_undocumented_connection(app: func.FunctionApp, connection: str) -> None:
     add_queue(app, "More", connection=connection)
     assert problems(app, HOST, SETTINGS) == [f"More: the connection {connection} is not documented"]
+
+
+def test_a_connection_may_be_one_setting_or_the_parts_of_an_identity(app: func.FunctionApp) -> None:
+    add_queue(app, "More", connection="Whole")
+    assert problems(app, HOST, SETTINGS | {"Whole": "UseDevelopmentStorage=true"}) == []
 
 
 def test_finds_a_timer_that_runs_on_startup(app: func.FunctionApp) -> None:

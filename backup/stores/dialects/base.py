@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
-from backup.errors import BackupError
+from backup.errors import BackupError, ConfigError
 
 
 class ServerType(UserDefinedType[Any]):
@@ -42,27 +42,31 @@ class Column:
     collation: str | None = None
     identity: bool = False
     computed: bool = False
+    sortable: bool = True
 
     def holds(self, source: Column) -> bool:
-        """Whether every value of the source's column fits here unchanged: same type, same or larger size."""
+        """Whether every value of the source's column fits here and reads back the same: same type and size.
+
+        Text and bytes of varying length, and the digits before a decimal's point, may have more room here. Anything else
+        that is wider reads back differently: padded, or with more digits.
+        """
         mine, theirs = _size(self.type.declared), _size(source.type.declared)
         if mine == theirs:
             return True
-        return (
-            mine[0] == theirs[0]
-            and len(mine[1]) == len(theirs[1])
-            and all(a >= b for a, b in zip(mine[1], theirs[1], strict=True))
-        )
+        if mine[0] != theirs[0] or not (mine[1] and theirs[1]):
+            return False
+        if "var" in mine[0]:
+            return mine[1][0] >= theirs[1][0]
+        return mine[0] in ("decimal", "numeric") and mine[1][0] >= theirs[1][0] and mine[1][1:] == theirs[1][1:]
 
 
 def _size(declared: str) -> tuple[str, tuple[float, ...]]:
+    """`varchar(10) COLLATE x` → ("varchar", (10,))"""
     plain = re.split(r"\s+collate\s+", declared.lower())[0].strip()
     match = re.fullmatch(r"([^(]*)\(([\d\s,]+|max)\)(.*)", plain)
     if match is None:
         return plain, ()
     sizes = tuple(float("inf") if part.strip() == "max" else float(part) for part in match[2].split(","))
-    if match[1].strip() in ("decimal", "numeric") and len(sizes) == 2:
-        sizes = (sizes[0] - sizes[1], sizes[1])  # digits before and behind the point must both fit
     return match[1].strip() + match[3], sizes
 
 
@@ -91,10 +95,7 @@ class Dialect(Protocol):
         """The pool; connects when first used. SQLite: the file must exist."""
 
     def ensure_database(self) -> None:
-        """Creates the database when it is missing."""
-
-    def ensure_schema(self, cx: sa.Connection, schema: str) -> None:
-        """Creates the schema when it is missing."""
+        """Creates the database when it is missing; someone else may be creating it just now."""
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         """The table's columns in order; empty when there is no such table."""
@@ -106,15 +107,19 @@ class Dialect(Protocol):
         """Lets explicit values into an identity column where the server wants to be asked."""
 
 
+_QUOTED_DATA = re.compile(
+    r"Truncated value:|The duplicate key value is|DETAIL:|\bwith text '|(?<=\bvalue) [N]?'|(?<=\bvalue) \"|(?<=: )\"",
+    re.I,
+)
+
+
 def driver_text(error: BaseException) -> str:
     """The driver's message without the values it may quote: first line only, cut before quoted data."""
     text = str(error.args[-1] if error.args else error).strip()
     text = text.splitlines()[0] if text else type(error).__name__
-    return re.split(r"Truncated value:|The duplicate key value is|DETAIL:", text)[0].strip().rstrip(".,(") + "."
+    return _QUOTED_DATA.split(text)[0].strip().rstrip(".,(:") + "."
 
 
 def missing_driver(name: str, hint: str) -> BackupError:
     """The error for a driver that is not installed."""
-    from backup.errors import ConfigError
-
     return ConfigError(f"The driver {name} cannot be loaded.", hint=hint)

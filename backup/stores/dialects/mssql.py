@@ -1,4 +1,4 @@
-"""SQL Server through pyodbc: times and what Python has no exact value for travel as text or bytes.
+"""SQL Server through pyodbc.
 
 Every statement here is understood by SQL Server 2016 and later and by Azure SQL.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 import struct
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.types import UserDefinedType
 
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver
+from backup.stores.dialects.base import Column, Failure, driver_text, missing_driver
+from backup.stores.dialects.mssql_types import MssqlType, type_of
 
 _LOGIN_TIMEOUT_SECONDS = 30
+_MAX_ARRAY_BYTES = 32 * 1024 * 1024
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
@@ -45,97 +47,12 @@ _COLUMNS = sa.text(
 )
 
 
-class MssqlType(ServerType):
-    """A SQL Server type with the size the driver is told, because it guesses wrongly behind CAST, for NULL and in arrays."""
-
-    cache_ok = True
-
-    def __init__(self, declared: str, base: str, length: int = 0, precision: int = 0, scale: int = 0) -> None:
-        super().__init__(declared)
-        self.base, self.length, self.precision, self.scale = base, length, precision, scale
-
-    def get_dbapi_type(self, dbapi: Any) -> Any:
-        match self.base:
-            case "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext" | "xml" | "json":
-                return (dbapi.SQL_WVARCHAR, self.length, 0)
-            case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
-                return (dbapi.SQL_VARBINARY, self.length, 0)
-            case "decimal" | "numeric" | "money" | "smallmoney":
-                return (dbapi.SQL_DECIMAL, self.precision, self.scale)
-            case "bigint":
-                return dbapi.SQL_BIGINT
-            case "int" | "smallint" | "tinyint":
-                return dbapi.SQL_INTEGER
-            case "bit":
-                return dbapi.SQL_BIT
-            case "float" | "real":
-                return dbapi.SQL_DOUBLE
-            case "date":
-                return dbapi.SQL_TYPE_DATE
-            case _:  # uniqueidentifier and times travel as text
-                return (dbapi.SQL_WVARCHAR, 40, 0)
-
-
-class ConvertedType(MssqlType):
-    """Read as `CONVERT(read, column, style)` and written as `CONVERT(type, value, style)`."""
-
-    cache_ok = True
-    _AS_READ = {"time": "varchar(20)", "xml": "nvarchar(max)", "json": "nvarchar(max)"}
-    _STYLE = {"xml": ["1"], "time": [], "json": []}
-
-    def _convert(self, to: str, value: Any) -> Any:
-        style = self._STYLE.get(self.base, ["121"])
-        return sa.func.convert(sa.literal_column(to), value, *map(sa.literal_column, style))
-
-    def column_expression(self, column: Any) -> Any:
-        return self._convert(self._AS_READ.get(self.base, "varchar(40)"), column)
-
-    def bind_expression(self, bindvalue: Any) -> Any:
-        return self._convert(self.declared, bindvalue)
-
-
-class ClrType(MssqlType):
-    """hierarchyid, geography, geometry: their serialised bytes."""
-
-    cache_ok = True
-
-    def column_expression(self, column: Any) -> Any:
-        return sa.cast(column, _Raw("varbinary(max)"))
-
-    def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(bindvalue, _Raw(self.declared))
-
-
-class CodePageType(MssqlType):
-    """char and varchar. Parameters are Unicode; cast to the column's own collation they compare as the column does and use
-    its index."""
-
-    cache_ok = True
-
-    def __init__(self, declared: str, base: str, length: int, collation: str) -> None:
-        super().__init__(declared, base, length)
-        self.collation = collation
-
-    def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(sa.collate(bindvalue, self.collation), _Raw(self.declared.split(" COLLATE ")[0]))
-
-
-class _Raw(UserDefinedType[Any]):
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: Any) -> str:
-        return self.name
-
-
 class SqlServerDialect:
     """One SQL Server database."""
 
     kind = "mssql"
     product = "SQL Server"
-    default_schema = "dbo"
+    default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
 
     def __init__(self, where: SqlServer) -> None:
@@ -151,40 +68,42 @@ class SqlServerDialect:
 
     def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
         try:
-            import pyodbc
+            import pyodbc  # type: ignore[import-not-found]
         except ImportError as error:
             raise missing_driver(
                 "pyodbc", "It needs unixODBC: install Debian's libodbc2 (macOS: brew install unixodbc)."
             ) from error
-        return sa.create_engine(
-            "mssql+pyodbc://",
-            creator=lambda: _connect(pyodbc, where),
-            fast_executemany=True,
-            hide_parameters=True,
-            **options,
+        engine = sa.create_engine(
+            "mssql+pyodbc://", creator=lambda: _connect(pyodbc, where), hide_parameters=True, **options
         )
+        sa.event.listen(engine, "do_setinputsizes", _size_parameters)
+        sa.event.listen(engine, "do_executemany", _execute_many)
+        return engine
 
     def ensure_database(self) -> None:
         try:
             with self.engine.connect():
                 return
         except sa.exc.DBAPIError as error:
-            if self.failure(error.orig or error).kind != "database_missing":  # type: ignore[arg-type]
+            if self.failure(error.orig or error).kind != "database_missing":
                 raise
         server = self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
-        with server.connect() as cx:
-            if cx.scalar(sa.text("SELECT DB_ID(:name)"), {"name": self._where.database}) is None:
-                name = server.dialect.identifier_preparer.quote_identifier(self._where.database)
-                try:
-                    cx.exec_driver_sql(f"CREATE DATABASE {name}")
-                except sa.exc.DBAPIError as error:
-                    if 1801 not in _codes(error.orig):  # made by someone else meanwhile
-                        raise
-        server.dispose()
+        try:
+            with server.connect() as cx:
+                self._create_database(cx)
+        finally:
+            server.dispose()
 
-    def ensure_schema(self, cx: sa.Connection, schema: str) -> None:
-        if cx.scalar(sa.text("SELECT schema_id FROM sys.schemas WHERE name = :name"), {"name": schema}) is None:
-            cx.execute(sa.schema.CreateSchema(schema))
+    def _create_database(self, cx: sa.Connection) -> None:
+        exists = sa.text("SELECT DB_ID(:name)")
+        if cx.scalar(exists, {"name": self._where.database}) is not None:
+            return
+        name = cx.dialect.identifier_preparer.quote_identifier(self._where.database)
+        try:
+            cx.exec_driver_sql(f"CREATE DATABASE {name}")
+        except sa.exc.DBAPIError:
+            if cx.scalar(exists, {"name": self._where.database}) is None:
+                raise
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         if identity:
@@ -196,7 +115,7 @@ class SqlServerDialect:
         return [
             Column(
                 name=row["name"],
-                type=_type_of(row["name"], row),
+                type=type_of(row["name"], row),
                 nullable=bool(row["is_nullable"]),
                 key_position=row["key_ordinal"],
                 collation=row["collation_name"],
@@ -219,6 +138,33 @@ class SqlServerDialect:
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT:
             return Failure("transient", text)
         return Failure("refused", text)
+
+
+def _size_parameters(
+    sizes: dict[sa.BindParameter[Any], Any], _cursor: Any, _statement: str, _parameters: Any, context: Any
+) -> None:
+    """Gives each parameter of a single statement the size of its value."""
+    given = context.compiled_parameters[0]
+    for parameter in sizes:
+        if isinstance(parameter.type, MssqlType):
+            value = given.get(parameter.key)
+            sizes[parameter] = parameter.type.sent_as(context.dialect.dbapi, value if parameter.expanding else (value,))
+
+
+def _execute_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], context: Any) -> bool | None:
+    """Sends many rows at once, in arrays of bounded size."""
+    types = [context.compiled.binds[name].type for name in context.compiled.positiontup]
+    if not all(isinstance(type_, MssqlType) for type_ in types):
+        return None
+    dbapi = context.dialect.dbapi
+    sizes = [type_.sent_as(dbapi, values) for type_, values in zip(types, zip(*rows, strict=True), strict=True)]
+    width = sum(32 + 2 * size for _, size, _ in sizes)
+    step = max(1, _MAX_ARRAY_BYTES // width)
+    for start in range(0, len(rows), step):
+        cursor.setinputsizes(sizes)
+        cursor.fast_executemany = True
+        cursor.executemany(statement, rows[start : start + step])
+    return True
 
 
 def _connect(pyodbc: Any, where: SqlServer) -> Any:
@@ -274,64 +220,3 @@ def _driver(pyodbc: Any, wanted: str | None) -> str:
 def _codes(error: BaseException | None) -> set[int]:
     text = " ".join(str(part) for part in (error.args if error else ()))
     return {int(code) for code in re.findall(r"\((\d{2,6})\)", text)}
-
-
-def _type_of(column: str, row: Any) -> ServerType:
-    name = row["type_name"]
-    known = (
-        name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
-    )
-    base = name if known else row["base_name"]  # an alias type is its base type; sysname is nvarchar(128)
-    length, precision, scale = row["max_length"], row["precision"], row["scale"]
-    if base in ("timestamp", "rowversion"):
-        return MssqlType("binary(8)", "binary", 8)
-    if base in _SIZED:
-        characters = length // 2 if base in ("nchar", "nvarchar") and length > 0 else length
-        size = "max" if length == -1 else str(characters)
-        limit = 0 if length == -1 else characters
-        if not row["collation_name"]:
-            return MssqlType(f"{base}({size})", base, limit)
-        spelled = f"{base}({size}) COLLATE {row['collation_name']}"
-        if base in ("char", "varchar"):
-            return CodePageType(spelled, base, limit, row["collation_name"])
-        return MssqlType(spelled, base, limit)
-    if base in ("decimal", "numeric"):
-        return MssqlType(f"{base}({precision}, {scale})", base, 0, precision, scale)
-    if base in ("money", "smallmoney"):
-        return MssqlType(base, base, 0, 19, 4)
-    if base == "float":
-        return MssqlType(f"float({precision})" if precision in range(1, 54) else "float", base)
-    if base in ("text", "ntext"):
-        return MssqlType(f"{base} COLLATE {row['collation_name']}" if row["collation_name"] else base, base)
-    if base in ("datetime2", "datetimeoffset", "time"):
-        return ConvertedType(f"{base}({scale})", base)
-    if base in _CONVERTED:
-        return ConvertedType(base, base)
-    if base in _CLR:
-        return ClrType(base, base)
-    if base in _SIMPLE:
-        return MssqlType(base, base)
-    raise ConfigError(
-        f"Column {column} has the type {name}, which cannot be copied exactly.",
-        hint="Back up a table without this column, or change the column's type.",
-    )
-
-
-_SIMPLE = {
-    "bigint",
-    "int",
-    "smallint",
-    "tinyint",
-    "bit",
-    "real",
-    "float",
-    "date",
-    "uniqueidentifier",
-    "image",
-    "text",
-    "ntext",
-}
-_SIMPLE |= {"decimal", "numeric", "money", "smallmoney"}
-_SIZED = {"char", "varchar", "nchar", "nvarchar", "binary", "varbinary"}
-_CONVERTED = {"datetime", "smalldatetime", "datetime2", "datetimeoffset", "time", "xml", "json"}
-_CLR = {"hierarchyid", "geography", "geometry"}

@@ -1,4 +1,4 @@
-"""PostgreSQL through psycopg: what has no exact Python value travels as the server's own text, which reads back unchanged."""
+"""PostgreSQL through psycopg: what has no exact Python value travels as the server's own text, and so reads back the same."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver
 
-# Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json, arrays,
-# ranges, enums …) are read as text and cast back.
+# Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
+# arrays, ranges, enums …) are read as text and cast back.
 _NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
+# A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
 _COLUMNS = sa.text(
     """
-    SELECT a.attname, t.typname, format_type(a.atttypid, a.atttypmod), n.nspname = 'pg_catalog', NOT a.attnotnull,
-           a.attidentity <> '', a.attgenerated <> '',
-           CASE WHEN a.attcollation <> t.typcollation OR c.collname <> 'default'
+    SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
+           n.nspname = 'pg_catalog', NOT a.attnotnull,
+           a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a',
+           CASE WHEN c.collname <> 'default' AND (a.attcollation <> t.typcollation OR t.oid <> b.oid)
                 THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
-           array_position(i.indkey::int2[], a.attnum)
+           CASE WHEN c.collname = 'default'
+                THEN (SELECT coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)
+                      FROM pg_database d WHERE d.datname = current_database())
+                ELSE quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
-    JOIN pg_namespace n ON n.oid = t.typnamespace
+    JOIN pg_type b ON b.oid = CASE WHEN t.typbasetype <> 0 THEN t.typbasetype ELSE t.oid END
+    JOIN pg_namespace n ON n.oid = b.typnamespace
     LEFT JOIN pg_collation c ON c.oid = a.attcollation
     LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
-    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = (SELECT r.oid FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace
                         WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
       AND a.attnum > 0 AND NOT a.attisdropped
@@ -53,7 +58,7 @@ class PostgresqlDialect:
 
     kind = "postgresql"
     product = "PostgreSQL"
-    default_schema = "public"
+    default_schema: str | None = "public"
     max_parameters = 30_000
 
     def __init__(self, url: URL) -> None:
@@ -61,7 +66,8 @@ class PostgresqlDialect:
 
     @property
     def location(self) -> str:
-        return f"{self._url.host or self._url.query.get('host', 'local socket')}:{self._url.port or 5432}/{self._url.database}"
+        host = self._url.host or self._url.query.get("host", "local socket")
+        return f"{host}:{self._url.port or 5432}/{self._url.database}"
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -87,20 +93,25 @@ class PostgresqlDialect:
             with self.engine.connect():
                 return
         except sa.exc.OperationalError as error:
-            if self.failure(error.orig or error).kind != "database_missing":  # type: ignore[arg-type]
+            if self.failure(error.orig or error).kind != "database_missing":
                 raise
         server = self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-        with server.connect() as cx:
-            name = server.dialect.identifier_preparer.quote_identifier(str(self._url.database))
-            try:
-                cx.exec_driver_sql(f"CREATE DATABASE {name}")
-            except sa.exc.ProgrammingError as error:
-                if getattr(error.orig, "sqlstate", "") != "42P04":  # made by someone else meanwhile
-                    raise
-        server.dispose()
+        try:
+            with server.connect() as cx:
+                self._create_database(cx)
+        finally:
+            server.dispose()
 
-    def ensure_schema(self, cx: sa.Connection, schema: str) -> None:
-        cx.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+    def _create_database(self, cx: sa.Connection) -> None:
+        exists = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
+        if cx.scalar(exists, {"name": self._url.database}) is not None:
+            return
+        name = cx.dialect.identifier_preparer.quote_identifier(str(self._url.database))
+        try:
+            cx.exec_driver_sql(f"CREATE DATABASE {name}")
+        except sa.exc.DBAPIError:
+            if cx.scalar(exists, {"name": self._url.database}) is None:
+                raise
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """Identity columns take explicit values unless GENERATED ALWAYS, which a backup never declares."""
@@ -110,14 +121,14 @@ class PostgresqlDialect:
         return [
             Column(
                 name=name,
-                type=_type_of(base, declared if builtin else "text", builtin, collation),
+                type=_type_of(base, declared if builtin else "text", builtin, declared_collation),
                 nullable=nullable,
-                key_position=None if position is None else position + 1,  # int2vector counts from 0
                 collation=collation,
                 identity=identity,
                 computed=computed,
+                sortable=builtin,
             )
-            for name, base, declared, builtin, nullable, identity, computed, collation, position in found
+            for name, base, declared, builtin, nullable, identity, computed, declared_collation, collation in found
         ]
 
     def failure(self, error: Exception) -> Failure:
@@ -129,13 +140,8 @@ class PostgresqlDialect:
             return Failure("database_missing", text)
         if state in ("42P01", "3F000"):
             return Failure("missing", text)
-        if (
-            state[:2] == "28"
-            or "authentication failed" in whole
-            or "pg_hba.conf" in whole
-            or ("role" in whole
-            and not state)
-        ):
+        refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
+        if state[:2] == "28" or refused:
             return Failure("unavailable", text)
         if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03"):
             return Failure("transient", text)

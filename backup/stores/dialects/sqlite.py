@@ -21,7 +21,7 @@ class SqliteDialect:
 
     kind = "sqlite"
     product = "SQLite"
-    default_schema = None
+    default_schema: str | None = None
     max_parameters = 30_000
 
     def __init__(self, url: URL) -> None:
@@ -39,16 +39,21 @@ class SqliteDialect:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         # rw opens an existing file only: an unmounted disk must not look like an empty source.
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
         )
+        try:
+            connection.execute(
+                "PRAGMA schema_version"
+            )  # opening reads nothing: only now is a file known to be a database
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
     def ensure_database(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._connect("rwc").close()
-
-    def ensure_schema(self, cx: sa.Connection, schema: str) -> None:
-        """SQLite has no schemas to create; a name other than that of an attached database fails at its first use."""
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """SQLite takes explicit values everywhere."""
@@ -61,7 +66,7 @@ class SqliteDialect:
             ),
             {"table": table, "schema": schema},
         ).all()
-        collations = dict(
+        collations: dict[str, str] = dict(
             cx.execute(
                 sa.text(
                     "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
@@ -78,7 +83,7 @@ class SqliteDialect:
                 type=ServerType(_declared(declared, collations.get(name))),
                 nullable=not notnull,
                 key_position=position or None,
-                collation=collations.get(name),
+                collation=_named(collations.get(name)),
                 computed=hidden in (2, 3),
             )
             for name, declared, notnull, hidden, position in found
@@ -99,7 +104,11 @@ class SqliteDialect:
 
 def _declared(declared: str, collation: str | None) -> str:
     plain = re.sub(r"\s*GENERATED ALWAYS.*", "", declared, flags=re.I).strip()
-    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type; so does one declared with no type.
+    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type; so does one declared with none.
     if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
         plain = ""
-    return f"{plain} COLLATE {collation}" if collation and collation != "BINARY" else plain
+    return f"{plain} COLLATE {collation}" if _named(collation) else plain
+
+
+def _named(collation: str | None) -> str | None:
+    return None if collation == "BINARY" else collation  # BINARY is what a key without an index of its own has too

@@ -1,0 +1,167 @@
+"""SQL Server's column types: how the driver is told to send their values, and what is read and written behind a CONVERT.
+
+Times and what Python has no exact value for travel as text or bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+from backup.errors import ConfigError
+from backup.stores.dialects.base import ServerType
+
+
+class MssqlType(ServerType):
+    """A SQL Server type that tells the driver how to send values, because it guesses wrongly behind CAST, for NULL and in
+    arrays."""
+
+    cache_ok = True
+
+    def __init__(self, declared: str, base: str) -> None:
+        super().__init__(declared)
+        self.base = base
+
+    def get_dbapi_type(self, dbapi: Any) -> Any:
+        return self.sent_as(dbapi, ())
+
+    def sent_as(self, dbapi: Any, values: Iterable[Any]) -> tuple[Any, int, int]:
+        """Driver type, size and scale for parameters of these values. The size is theirs, not the column's: arrays take
+        no more memory than they need, and what is too long for the column is refused by the server, never cut."""
+        match self.base:
+            case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
+                return (dbapi.SQL_VARBINARY, _room(values, 1, 8_000), 0)
+            case "decimal" | "numeric":
+                scale = re.search(r", (\d+)\)", self.declared)
+                return (dbapi.SQL_DECIMAL, 38, int(scale[1]) if scale else 0)
+            case "money" | "smallmoney":
+                return (dbapi.SQL_DECIMAL, 19, 4)
+            case "bigint":
+                return (dbapi.SQL_BIGINT, 0, 0)
+            case "int" | "smallint" | "tinyint":
+                return (dbapi.SQL_INTEGER, 0, 0)
+            case "bit":
+                return (dbapi.SQL_BIT, 0, 0)
+            case "float" | "real":
+                return (dbapi.SQL_DOUBLE, 0, 0)
+            case "date":
+                return (dbapi.SQL_TYPE_DATE, 10, 0)
+            case _:  # text; uniqueidentifier and times travel as text too
+                return (dbapi.SQL_WVARCHAR, _room(values, 2, 4_000), 0)
+
+
+def _room(values: Iterable[Any], widest: int, limit: int) -> int:
+    """The next power of two that holds every value, so that statements differ little; 0, for max, beyond the limit.
+
+    `widest` are the code units of the widest character, which counts as soon as a text is not ASCII.
+    """
+    longest = 1
+    for value in values:
+        if value is not None:
+            units = len(value) if isinstance(value, bytes) or value.isascii() else len(value) * widest
+            longest = max(longest, units)
+    return min(1 << max(longest - 1, 15).bit_length(), limit) if longest <= limit else 0
+
+
+class ConvertedType(MssqlType):
+    """Read as `CONVERT(read, column, style)` and written as `CONVERT(type, value, style)`."""
+
+    cache_ok = True
+
+    def _convert(self, to: str, value: Any) -> Any:
+        _, styles = _CONVERTED[self.base]
+        return sa.func.convert(sa.literal_column(to), value, *map(sa.literal_column, styles))
+
+    def column_expression(self, column: Any) -> Any:
+        return self._convert(_CONVERTED[self.base][0], column)
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return self._convert(self.declared, bindvalue)
+
+
+class ClrType(MssqlType):
+    """hierarchyid, geography, geometry: their serialised bytes."""
+
+    cache_ok = True
+
+    def column_expression(self, column: Any) -> Any:
+        return sa.cast(column, _Raw("varbinary(max)"))
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(bindvalue, _Raw(self.declared))
+
+
+class CodePageType(MssqlType):
+    """char and varchar. Parameters are Unicode; cast to the column's own collation they compare as the column does and use
+    its index."""
+
+    cache_ok = True
+
+    def __init__(self, declared: str, base: str, collation: str) -> None:
+        super().__init__(declared, base)
+        self.collation = collation
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        # As wide as can be: a cast to the column's own length would cut a longer key to one that it is not.
+        widest = "varchar(max)" if "(max)" in self.declared else "varchar(8000)"
+        return sa.cast(sa.collate(bindvalue, self.collation), _Raw(widest))
+
+
+class _Raw(UserDefinedType[Any]):
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
+    """The type of a row of sys.columns joined with its types. Raises ConfigError for one that cannot be copied exactly."""
+    name = row["type_name"]
+    known = (
+        name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
+    )
+    base = name if known else row["base_name"]  # an alias type is its base type; sysname is nvarchar(128)
+    length, precision, scale = row["max_length"], row["precision"], row["scale"]
+    collate = f" COLLATE {row['collation_name']}" if row["collation_name"] else ""
+    if base in ("timestamp", "rowversion"):
+        return MssqlType("binary(8)", "binary")
+    if base in _SIZED:
+        size = "max" if length == -1 else str(length // 2 if base in ("nchar", "nvarchar") else length)
+        spelled = f"{base}({size}){collate}"
+        return CodePageType(spelled, base, row["collation_name"]) if base in _CODE_PAGE else MssqlType(spelled, base)
+    if base in ("decimal", "numeric"):
+        return MssqlType(f"{base}({precision}, {scale})", base)
+    if base == "float":
+        return MssqlType(f"float({precision})" if precision in range(1, 54) else "float", base)
+    if base in ("datetime2", "datetimeoffset", "time"):
+        return ConvertedType(f"{base}({scale})", base)
+    if base in _CONVERTED:
+        return ConvertedType(base, base)
+    if base in _CLR:
+        return ClrType(base, base)
+    if base in _SIMPLE:
+        return MssqlType(f"{base}{collate}", base)
+    raise ConfigError(
+        f"Column {column} has the type {name}, which cannot be copied exactly.",
+        hint="Back up a table without this column, or change the column's type.",
+    )
+
+
+_SIMPLE = {"bigint", "int", "smallint", "tinyint", "bit", "real", "float", "date", "uniqueidentifier"}
+_SIMPLE |= {"image", "text", "ntext", "decimal", "numeric", "money", "smallmoney"}
+_CODE_PAGE = {"char", "varchar"}
+_SIZED = {"nchar", "nvarchar", "binary", "varbinary", *_CODE_PAGE}
+_CONVERTED = {  # what they are read as, and the style of both conversions
+    "time": ("varchar(20)", ()),
+    "xml": ("nvarchar(max)", ("1",)),  # 1 keeps white space
+    "json": ("nvarchar(max)", ()),
+    **dict.fromkeys(("datetime", "smalldatetime", "datetime2", "datetimeoffset"), ("varchar(40)", ("121",))),
+}
+_CLR = {"hierarchyid", "geography", "geometry"}

@@ -1,0 +1,192 @@
+"""A table as its server's catalogue gives it, and the statements that need nothing but its shape. Runs nothing by itself
+but the reflection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.errors import BackupError, ConfigError, SchemaMismatch
+from backup.models import Chunk, Key
+from backup.stores.base import Rules
+from backup.stores.dialects import Dialect
+from backup.stores.dialects.base import Column
+
+SYNCED_AT = "SyncedAt"
+
+
+class TableShape:
+    """A table's columns, key, version and filter. Names are found exactly, or else whatever their case."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        key_names: tuple[str, ...],
+        rules: Rules,
+        name: str,
+        schema: str | None,
+        label: str,
+    ) -> None:
+        self.columns, self.key_names = columns, key_names
+        self.table = sa.Table(name, sa.MetaData(), *(declare(c, key_names) for c in columns), schema=schema)
+        self.names = tuple(column.name for column in columns)
+        self._exact = {column.name: column for column in columns}
+        self._any_case = {column.name.lower(): column for column in columns}
+        self.label = label
+        self.key = [self.table.c[name] for name in key_names]
+        found = {name: self.find(name) for name in (*rules.version, *rules.where)}
+        if found[rules.version[0]] is None:
+            raise SchemaMismatch(
+                f"The {label} has no column {rules.version[0]}, which tells whether a row changed.",
+                hint="Add the column, raise it with every change of a row, then run initialize.",
+            )
+        self.version = [self.table.c[column.name] for name in rules.version if (column := found[name])]
+        self.filters = [self.table.c[c.name] == value for name, value in rules.where.items() if (c := found[name])]
+        self.identity = frozenset(column.name for column in columns if column.identity)
+        self.select = sa.select(*self.table.columns)
+        self.content: Mapping[str, str] = {name: name for name in self.names}
+        """What `digest` covers: a column's name here → its name in the source."""
+
+    @classmethod
+    def reflect(
+        cls,
+        cx: sa.Connection,
+        dialect: Dialect,
+        rules: Rules,
+        name: str,
+        schema: str | None,
+        label: str,
+        missing: type[BackupError],
+    ) -> TableShape:
+        """Raises `missing` for a table that is not there, SchemaMismatch without a usable key or version."""
+        columns = dialect.columns(cx, schema, name)
+        if not columns:
+            raise missing(f"The {label} does not exist.")
+        key_names = tuple(sa.inspect(cx).get_pk_constraint(name, schema=schema)["constrained_columns"])
+        if not key_names:
+            raise SchemaMismatch(
+                f"The {label} has no primary key.", hint="Only a table with a primary key can be backed up."
+            )
+        for column in columns:
+            if column.name in key_names and not column.sortable:
+                raise SchemaMismatch(
+                    f"The {label} has the key column {column.name}, whose type sorts in an order of its own.",
+                    hint="Only a key of the server's built-in types can be backed up.",
+                )
+        return cls(columns, key_names, rules, name, schema, label)
+
+    def find(self, name: str) -> Column | None:
+        """The column of this name: spelled exactly so, or else in another case."""
+        return self._exact.get(name) or self._any_case.get(name.lower())
+
+    def problems(self, source: TableShape) -> list[str]:
+        """Why this table cannot hold exact copies of the source's rows; empty when it can."""
+        problems = []
+        if [n.lower() for n in self.key_names] != [n.lower() for n in source.key_names]:
+            problems.append(f"the primary key is {list(self.key_names)}, in the source {list(source.key_names)}")
+        for column in source.columns:
+            copy, declared = self.find(column.name), column.type.declared
+            in_key = column.name in source.key_names
+            if copy is None:
+                problems.append(f"column {column.name} ({declared}) is missing")
+            elif copy.computed:
+                problems.append(f"column {copy.name} is computed by the server and cannot hold a copy")
+            elif copy.identity and not in_key:
+                problems.append(f"column {copy.name} is an identity column, which cannot be overwritten")
+            elif not copy.holds(column):
+                problems.append(f"column {copy.name} is {copy.type.declared}, in the source {declared}")
+            elif in_key and copy.collation != column.collation:
+                problems.append(
+                    f"key column {copy.name} has collation {copy.collation}, in the source {column.collation}"
+                )
+        names = [copy.name for column in source.columns if (copy := self.find(column.name))]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"column {name} stands for several columns of the source, which differ in case")
+        return problems
+
+    def match(self, source: TableShape) -> None:
+        """Makes digests cover the source's columns under the source's names, so that both sides' are comparable."""
+        self.content = {copy.name: column.name for column in source.columns if (copy := self.find(column.name))}
+
+    def digest(self, row: Iterable[Any]) -> str:
+        """A hash of a row read with `select`, over the columns that source and backup share."""
+        content = sorted(
+            (
+                (self.content[name], repr(value))
+                for name, value in zip(self.names, row, strict=True)
+                if name in self.content
+            )
+        )
+        return sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def insert(self, names: Sequence[str]) -> sa.Insert:
+        """An insert of these columns. Its parameters are `v0`, `v1` …: column names may hold anything."""
+        return self.table.insert().values(self._values(names))
+
+    def update(self, names: Sequence[str]) -> sa.Update:
+        """The same as an update of the row whose key is `k0`, `k1` …; identity columns are left as they are."""
+        key = (column == sa.bindparam(f"k{i}", type_=column.type) for i, column in enumerate(self.key))
+        return self.table.update().where(*key).values(self._values(names, but=self.identity))
+
+    def _values(self, names: Sequence[str], but: frozenset[str] = frozenset()) -> dict[sa.Column[Any], Any]:
+        columns = [self.table.c[name] for name in names]
+        return {c: sa.bindparam(f"v{i}", type_=c.type) for i, c in enumerate(columns) if c.name not in but}
+
+    def is_one_of(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
+        """The condition for rows of these keys, as the server compares keys."""
+        if len(self.key) == 1:
+            return self.key[0].in_([key[0] for key in keys])
+        pairs = ([column == value for column, value in zip(self.key, key, strict=True)] for key in keys)
+        return sa.or_(*(sa.and_(*conditions) for conditions in pairs))
+
+    def within(self, chunk: Chunk) -> list[sa.ColumnElement[bool]]:
+        """The chunk's conditions: lexicographic over the key columns, each led by one that seeks on the key's index."""
+        conditions = []
+        if chunk.after is not None:
+            conditions.append(_after(self.key, chunk.after))
+        if chunk.upto is not None:
+            conditions.append(_upto(self.key, chunk.upto))
+        return conditions
+
+
+def split_name(table: str) -> tuple[str | None, str]:
+    """`customer.Customers`, `[my schema].[my.table]` or `Customers` → schema and table."""
+    parts = [
+        bracketed.replace("]]", "]") or quoted.replace('""', '"') or plain
+        for bracketed, quoted, plain in re.findall(r'\[((?:[^]]|\]\])+)\]|"((?:[^"]|"")+)"|([^.\[\]"]+)', table)
+    ]
+    if len(parts) not in (1, 2):
+        raise ConfigError(
+            f"{table!r} is not a table name.",
+            hint="Write schema.table, with brackets where a name has a dot.",
+        )
+    return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
+
+
+def declare(column: Column, key_names: Sequence[str]) -> sa.Column[Any]:
+    """The column as SQLAlchemy and CREATE TABLE need it."""
+    return sa.Column(
+        column.name,
+        column.type,
+        primary_key=column.name in key_names,
+        nullable=column.nullable,
+        autoincrement=False,
+    )
+
+
+def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
+    beyond: sa.ColumnElement[bool] = key[0] > values[0]
+    if len(key) == 1:
+        return beyond
+    return sa.and_(key[0] >= values[0], sa.or_(beyond, _after(key[1:], values[1:])))
+
+
+def _upto(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
+    if len(key) == 1:
+        last: sa.ColumnElement[bool] = key[0] <= values[0]
+        return last
+    return sa.and_(key[0] <= values[0], sa.or_(key[0] < values[0], _upto(key[1:], values[1:])))

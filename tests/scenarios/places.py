@@ -1,0 +1,182 @@
+"""Where the two services of a test lie, and what is in there, read with the plain drivers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from azure.cosmos import CosmosClient
+
+from backup import sample
+from backup.services import Registry
+from backup.settings import load_settings
+
+Contents = dict[Any, dict[str, Any]]
+_ADDED_BY_THE_BACKUP = {"SyncedAt", "_backup"}
+_OF_THE_SERVER = {"_rid", "_self", "_etag", "_ts", "_attachments"}
+
+
+@dataclass(frozen=True)
+class Sql:
+    """A table."""
+
+    url: str
+    table: str
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        return {f"{prefix}__ConnectionString": self.url, f"{prefix}__Table": self.table}
+
+    def contents(self) -> Contents:
+        """Its rows by key, without what the backup adds."""
+        query = sa.select(sa.text("*")).select_from(self._named())
+        return {row["Id"]: _without(row, _ADDED_BY_THE_BACKUP) for row in self._run(query)}
+
+    def history(self) -> list[dict[str, Any]]:
+        """SyncHistory beside it, in the order of the runs' starts."""
+        query = sa.select(sa.text("*")).select_from(self._named("SyncHistory")).order_by(sa.text('"StartedAt"'))
+        return self._run(query)
+
+    def run(self, statement: str) -> None:
+        """Executes a statement, in which {table} stands for the table's name."""
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.begin() as cx:
+            cx.exec_driver_sql(statement.format(table=cx.dialect.identifier_preparer.format_table(self._named())))
+
+    def _named(self, name: str | None = None) -> Any:
+        schema, _, table = self.table.rpartition(".")
+        return sa.table(name or table, schema=schema or None)
+
+    def _run(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.connect() as cx:
+            return [dict(row) for row in cx.execute(query).mappings()]
+
+
+@dataclass(frozen=True)
+class Cosmos:
+    """A container."""
+
+    account: str
+    database: str
+    container: str
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        return {
+            f"{prefix}__ConnectionString": self.account,
+            f"{prefix}__DatabaseName": self.database,
+            f"{prefix}__ContainerName": self.container,
+        }
+
+    def contents(self) -> Contents:
+        """Its documents by id, without what the server and the backup add."""
+        documents = self._all(self.container)
+        return {one["id"]: _without(one, _ADDED_BY_THE_BACKUP | _OF_THE_SERVER) for one in documents}
+
+    def history(self) -> list[dict[str, Any]]:
+        """The container sync-history beside it, in the order of the runs' starts, fields named as on SQL."""
+        entries = sorted(self._all("sync-history"), key=lambda entry: entry["startedAt"])
+        return [{name[:1].upper() + name[1:]: value for name, value in entry.items()} for entry in entries]
+
+    def _all(self, container: str) -> list[dict[str, Any]]:
+        with CosmosClient.from_connection_string(self.account) as client:
+            return list(client.get_database_client(self.database).get_container_client(container).read_all_items())
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service's two sides."""
+
+    name: str
+    source: Sql | Cosmos
+    backup: Sql | Cosmos
+
+    @property
+    def settings(self) -> dict[str, str]:
+        title = self.name.capitalize()
+        return {**self.source.settings(f"Source{title}Db"), **self.backup.settings(f"Backup{title}Db")}
+
+    def is_mirrored(self) -> bool:
+        """Whether the backup holds the source's records, all of them, and nothing else."""
+        return self.source.contents() == self.backup.contents()
+
+    @property
+    def statuses(self) -> list[str]:
+        """How each recorded run ended, in the order of their starts."""
+        return [entry["Status"] for entry in self.backup.history()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Both services."""
+
+    customer: Service
+    order: Service
+
+    @property
+    def services(self) -> Sequence[Service]:
+        return (self.customer, self.order)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {**self.customer.settings, **self.order.settings}
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(load_settings(self.settings))
+
+    def fill(self) -> None:
+        """100 customers and 55 orders in the sources, and places for their backups."""
+        sample.fill(self.registry)
+        self.initialize()
+
+    def initialize(self) -> None:
+        for name in self.registry.names():
+            self.registry.get(name).initialize()
+
+
+def on_sqlite(folder: Path) -> Place:
+    """Four files in the folder; none of them exists yet."""
+
+    def table(file: str, name: str) -> Sql:
+        return Sql(f"sqlite:///{folder / file}", name)
+
+    return Place(
+        Service("customer", table("customers.db", "Customers"), table("customers_backup.db", "Customers")),
+        Service("order", table("orders.db", "Orders"), table("orders_backup.db", "Orders")),
+    )
+
+
+def with_orders_on_cosmos(folder: Path, source: str, backup: str) -> Place:
+    """Customers in files, orders in containers of the two accounts."""
+    name = f"orders-{uuid.uuid4().hex}"
+    orders = Service("order", Cosmos(source, f"{name}-source", "orders"), Cosmos(backup, f"{name}-backup", "orders"))
+    return Place(on_sqlite(folder).customer, orders)
+
+
+def on_postgres(source: str, backup: str) -> Place:
+    """Tables in the two databases."""
+    return Place(
+        Service("customer", Sql(source, "customer.Customers"), Sql(backup, "customer.Customers")),
+        Service("order", Sql(source, "Orders"), Sql(backup, "Orders")),
+    )
+
+
+@contextmanager
+def new_postgres_database(server: str) -> Iterator[str]:
+    """The URL of an empty database on the server."""
+    name = f"scenario_{uuid.uuid4().hex}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as cx:
+        cx.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield engine.url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as cx:
+        cx.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _without(record: Any, names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in names}

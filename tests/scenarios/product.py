@@ -1,0 +1,83 @@
+"""The product as its users start it: the command line as a process, the triggers in the real Functions worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.functions.worker import Worker
+
+ROOT = Path(__file__).parent.parent.parent
+DEADLINE_SECONDS = 60
+
+Counts = tuple[int, int, int, int]
+"""Inserted, updated, deleted, skipped."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that ran to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Standard output, which must be one JSON value and nothing else."""
+        return dict(json.loads(self.out))
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `settings` for the app's; retries do not wait unless they say so."""
+    inherited = {k: v for k, v in os.environ.items() if "__" not in k and not k.startswith(("AzureWebJobs", "SERVE_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), "BackupRetry__BaseSeconds": "0", **settings}
+
+
+def start(folder: Path, settings: Mapping[str, str], *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """A Python process in `folder`, where no local.settings.json of a developer lies."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(settings),
+        text=True,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+    )
+
+
+def python(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
+    """Runs Python with these arguments to its end."""
+    with start(folder, settings, *arguments) as process:
+        try:
+            out, err = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+    return Ended(process.returncode, out, err)
+
+
+def cli(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
+    """Runs `python -m backup …` to its end."""
+    return python(folder, settings, "-m", "backup", *arguments)
+
+
+def post(running: Worker, name: str, body: Any = None, query: str = "") -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer of an HTTP function in the worker."""
+    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    method = "GET" if name == "HealthCheck" else "POST"
+    answer = running.http(name, method, f"http://localhost/api/x{query}", content)
+    assert "failed" not in answer, answer["failed"]
+    return answer["status"], json.loads(answer["body"])
+
+
+def counts(results: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
+    """What each service of an answer's Results did."""
+    return {
+        one["ServiceName"]: (one["InsertedCount"], one["UpdatedCount"], one["DeletedCount"], one["SkippedCount"])
+        for one in results
+    }

@@ -1,0 +1,67 @@
+"""A TCP proxy that cuts a connection at a chosen byte."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Proxy:
+    """Passes bytes on between its clients and a server on 127.0.0.1; `cuts` counts the connections it has broken.
+
+    After `cut_after` bytes, of those from the server or (`of_client`) from the clients, it breaks the connection that
+    carries them. Then it lets everything through, or with `for_good` refuses every later connection.
+    """
+
+    server_port: int
+    cut_after: int
+    of_client: bool = False
+    for_good: bool = False
+    cuts: int = 0
+    port: int = 0
+    _passed: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Proxy]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.port = listening.getsockname()[1]
+            accepting = threading.Thread(target=self._accept, args=(listening,), daemon=True)
+            accepting.start()
+            yield self
+            listening.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                client, _ = listening.accept()
+                if self.cuts and self.for_good:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.server_port))
+                for one, other, counted in ((client, server, self.of_client), (server, client, not self.of_client)):
+                    threading.Thread(target=self._pass_on, args=(one, other, counted), daemon=True).start()
+
+    def _pass_on(self, reader: socket.socket, writer: socket.socket, counted: bool) -> None:
+        with contextlib.suppress(OSError):  # the other direction was cut
+            while data := reader.recv(16384):
+                if counted and self._is_reached(len(data)):
+                    break
+                writer.sendall(data)
+        for end in (reader, writer):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _is_reached(self, more: int) -> bool:
+        with self._lock:
+            if self.cuts:
+                return False
+            self._passed += more
+            self.cuts = int(self._passed > self.cut_after)
+            return bool(self.cuts)

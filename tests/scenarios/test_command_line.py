@@ -1,0 +1,216 @@
+"""The command line as its users meet it: exit codes, what goes to which stream, each command."""
+
+import json
+import os
+import pty
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.product import DEADLINE_SECONDS, cli, start
+
+RESULT_FIELDS = {
+    *("SyncId", "ServiceName", "Status", "InsertedCount", "UpdatedCount", "DeletedCount", "SkippedCount"),
+    *("TotalProcessed", "StartedAt", "CompletedAt", "DurationMs", "ErrorMessage"),
+}
+
+
+def read_to_end(descriptor: int) -> str:
+    """What comes out of a pseudo-terminal until its other end is closed."""
+    text = b""
+    try:
+        while part := os.read(descriptor, 65536):
+            text += part
+    except OSError:  # Linux says so when nobody holds the other end any more
+        pass
+    os.close(descriptor)
+    return text.decode()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["initialize"], ["sync"], ["sync", "order", "--force"], ["history"], ["history", "order"], ["health"]]
+)
+def test_json_is_all_that_stands_on_standard_output(
+    sqlite_place: Place, tmp_path: Path, arguments: list[str]
+) -> None:
+    ended = cli(tmp_path, sqlite_place.settings, *arguments, "--json")
+    assert ended.code == 0, ended.err
+    assert isinstance(json.loads(ended.out), dict)
+
+
+def test_logs_go_to_standard_error(sqlite_place: Place, tmp_path: Path) -> None:
+    ended = cli(tmp_path, sqlite_place.settings, "sync", "--json")
+    assert "sync.completed service=customer" in ended.err
+    assert "sync.completed" not in ended.out
+
+
+@pytest.mark.parametrize("arguments", [["initialize"], ["sync"], ["history"], ["health"]])
+def test_an_error_is_json_on_standard_output_and_exit_code_1(tmp_path: Path, arguments: list[str]) -> None:
+    place = on_sqlite(tmp_path)  # none of its files exists
+    ended = cli(tmp_path, place.settings, *arguments, "--json")
+    assert ended.code == 1
+    assert isinstance(json.loads(ended.out), dict)
+    assert "Traceback" not in ended.err
+
+
+def test_json_of_a_sync_is_what_http_answers(sqlite_place: Place, tmp_path: Path) -> None:
+    answer = cli(tmp_path, sqlite_place.settings, "sync", "--json").json
+    assert answer.keys() == {"Success", "Message", "Results", "Timestamp"}
+    assert [one.keys() for one in answer["Results"]] == [RESULT_FIELDS, RESULT_FIELDS]
+
+
+def test_the_counts_of_a_sync_are_a_table_without_json(sqlite_place: Place, tmp_path: Path) -> None:
+    ended = cli(tmp_path, sqlite_place.settings, "sync", "customer")
+    [row] = [line.split() for line in ended.out.splitlines() if line.split()[:1] == ["customer"]]
+    assert row[:6] == ["customer", "Completed", "100", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["sync", "customers"], "UnknownService"),
+        (["sync", "order"], "UnknownService"),
+        (["history", "order"], "UnknownService"),
+    ],
+)
+def test_a_service_that_is_not_configured_is_an_error(
+    sqlite_place: Place, tmp_path: Path, arguments: list[str], error: str
+) -> None:
+    ended = cli(tmp_path, sqlite_place.customer.settings, *arguments, "--json")
+    assert (ended.code, ended.json["Success"], ended.json["Error"]) == (1, False, error)
+
+
+@pytest.mark.parametrize("arguments", [["sync", "--forced"], ["synch"], ["history", "--limit", "0"], ["sync", "a", "b"]])
+def test_a_command_line_that_is_wrong_is_exit_code_2(tmp_path: Path, arguments: list[str]) -> None:
+    assert cli(tmp_path, {}, *arguments).code == 2
+
+
+def test_a_setting_that_is_wrong_is_named_without_a_traceback(tmp_path: Path) -> None:
+    ended = cli(tmp_path, {"BackupSync__ChunkSize": "many"}, "sync")
+    assert ended.code == 1
+    assert "BackupSync__ChunkSize" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_connection_string_is_not_shown_by_an_error(tmp_path: Path) -> None:
+    settings = {
+        "SourceCustomerDb__ConnectionString": "Server=x;Databse=y;User Id=sa;Password=s3cret-one",
+        "BackupCustomerDb__ConnectionString": "postgresql://u:s3cret-two@/",
+    }
+    for arguments in (["sync"], ["sync", "--json"], ["health"], ["initialize"]):
+        ended = cli(tmp_path, settings, *arguments)
+        assert ended.code == 1
+        assert "s3cret" not in ended.out + ended.err
+
+
+def test_history_shows_the_latest_runs_of_each_service_newest_first(sqlite_place: Place, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert cli(tmp_path, sqlite_place.settings, "sync").code == 0
+    shown = cli(tmp_path, sqlite_place.settings, "history", "--limit", "2", "--json").json["Results"]
+    recorded = [entry for service in sqlite_place.services for entry in service.backup.history()[-2:]]
+    recorded.sort(key=lambda entry: entry["StartedAt"], reverse=True)
+    assert [one["SyncId"] for one in shown] == [entry["SyncId"] for entry in recorded]
+
+
+def test_history_before_the_first_initialize_says_what_to_run(tmp_path: Path) -> None:
+    ended = cli(tmp_path, on_sqlite(tmp_path).settings, "history", "--json")
+    assert (ended.code, ended.json["Error"]) == (1, "NotInitialized")
+    assert "initialize" in ended.json["Hint"]
+
+
+def test_health_names_each_side_and_fails_when_one_is_down(sqlite_place: Place, tmp_path: Path) -> None:
+    (tmp_path / "orders.db").unlink()
+    ended = cli(tmp_path, sqlite_place.settings, "health", "--json")
+    checks = [(check["Service"], check["Side"], check["Status"]) for check in ended.json["Checks"]]
+    assert (ended.code, ended.json["Status"]) == (1, "Unhealthy")
+    assert checks == [
+        ("customer", "source", "Healthy"),
+        ("customer", "backup", "Healthy"),
+        ("order", "source", "Unhealthy"),
+        ("order", "backup", "Healthy"),
+    ]
+
+
+def test_sample_fills_empty_sources(tmp_path: Path) -> None:
+    place = on_sqlite(tmp_path)
+    assert cli(tmp_path, place.settings, "sample").code == 0
+    assert [len(service.source.contents()) for service in place.services] == [100, 55]
+
+
+def test_sample_refuses_all_sources_when_one_holds_data(sqlite_place: Place, tmp_path: Path) -> None:
+    sqlite_place.customer.source.run("DELETE FROM {table}")
+    sqlite_place.order.source.run("DELETE FROM {table} WHERE Id <> 'order-0001'")
+    ended = cli(tmp_path, sqlite_place.settings, "sample")
+    assert ended.code == 1
+    assert [len(service.source.contents()) for service in sqlite_place.services] == [0, 1]
+
+
+def test_the_demo_shows_exact_counts_however_often_it_runs(tmp_path: Path) -> None:
+    for _ in range(2):
+        ended = cli(tmp_path, {}, "demo", "--folder", "here")
+        runs = [line.split() for line in ended.out.splitlines() if line.split()[:1] in (["customer"], ["order"])]
+        assert ended.code == 0, ended.err
+        assert [row[:6] for row in runs] == [
+            ["customer", "Completed", "100", "0", "0", "0"],
+            ["order", "Completed", "55", "0", "0", "0"],
+            ["customer", "Completed", "0", "5", "3", "92"],
+            ["order", "Completed", "2", "3", "0", "52"],
+            ["customer", "Completed", "0", "97", "0", "0"],
+            ["order", "Completed", "0", "57", "0", "0"],
+            ["customer", "Completed", "0", "0", "0", "97"],
+            ["order", "Completed", "0", "0", "0", "57"],
+        ]
+
+
+def test_the_demo_ends_with_its_history_in_full(tmp_path: Path) -> None:
+    ended = cli(tmp_path, {}, "demo", "--folder", "here")
+    history = ended.out[ended.out.index("SyncHistory") :]
+    assert history.count(" Completed ") == 8
+    assert "…" not in history
+
+
+def test_the_demo_leaves_other_files_of_its_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.db").write_text("mine")
+    assert cli(tmp_path, {}, "demo", "--folder", ".").code == 0
+    assert (tmp_path / "mine.db").read_text() == "mine"
+
+
+def test_the_demo_takes_no_notice_of_the_settings(sqlite_place: Place, tmp_path: Path) -> None:
+    before = [service.source.contents() for service in sqlite_place.services]
+    assert cli(tmp_path, sqlite_place.settings, "demo", "--folder", "here").code == 0
+    assert [service.source.contents() for service in sqlite_place.services] == before
+    assert [service.backup.contents() for service in sqlite_place.services] == [{}, {}]
+
+
+def test_local_settings_beside_are_taken_where_the_environment_has_none(sqlite_place: Place, tmp_path: Path) -> None:
+    values = {**sqlite_place.settings, "BackupSync__ChunkSize": "many"}
+    (tmp_path / "local.settings.json").write_text(json.dumps({"Values": values}))
+    ended = cli(tmp_path, {"BackupSync__ChunkSize": "10"}, "sync", "--json")
+    assert ended.code == 0, ended.err
+
+
+def test_a_terminal_shows_progress_with_the_sources_total(sqlite_place: Place, tmp_path: Path) -> None:
+    mine, its = pty.openpty()
+    settings = {**sqlite_place.customer.settings, "TERM": "xterm", "COLUMNS": "120"}
+    with start(tmp_path, settings, "-m", "backup", "sync", stdout=its, stderr=its) as process:
+        os.close(its)
+        shown = read_to_end(mine)
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert "100/100" in shown
+    assert "sync.started" not in shown
+
+
+def test_without_a_terminal_there_is_no_bar_but_plain_lines(sqlite_place: Place, tmp_path: Path) -> None:
+    ended = cli(tmp_path, sqlite_place.customer.settings, "sync")
+    assert "\x1b" not in ended.out + ended.err
+    assert "100/100" not in ended.err
+
+
+def test_standard_output_that_is_closed_early_leaves_no_traceback(sqlite_place: Place, tmp_path: Path) -> None:
+    with start(tmp_path, sqlite_place.settings, "-m", "backup", "sync", "--json") as process:
+        assert process.stdout
+        process.stdout.close()
+        process.stdout = None
+        _, errors = process.communicate(timeout=DEADLINE_SECONDS)
+    assert "Traceback" not in errors

@@ -1,0 +1,267 @@
+"""What happens when something is not as it should be: servers down, connections lost, wrong passwords, two at once."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.locks import open_lock
+from backup.retry import Retry
+from backup.settings import load_settings
+from tests.functions.worker import worker
+from tests.scenarios.places import Place, Sql
+from tests.scenarios.product import ROOT, Ended, cli, counts, environment, post
+from tests.scenarios.proxy import Proxy
+
+SECRET = "not-the-Pa55word"
+
+
+@pytest.fixture
+def refused_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else is given meanwhile."""
+    with socket.socket() as bound:  # but does not listen
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def sync(place: Place, folder: Path, service: str = "all", **settings: str) -> Ended:
+    return cli(folder, {**place.settings, **settings}, "sync", service, "--json")
+
+
+def only_result(ended: Ended) -> dict[str, Any]:
+    [result] = ended.json["Results"]
+    return dict(result)
+
+
+def through(side: Sql, **parts: Any) -> Sql:
+    """The same table at another address or with another login."""
+    return replace(side, url=sa.make_url(side.url).set(**parts).render_as_string(hide_password=False))
+
+
+# Servers that are down
+
+
+def test_a_source_file_that_is_missing_is_a_failed_run_and_never_an_empty_source(
+    sqlite_place: Place, tmp_path: Path
+) -> None:
+    assert sync(sqlite_place, tmp_path).code == 0
+    before = sqlite_place.customer.backup.contents()
+    (tmp_path / "customers.db").rename(tmp_path / "moved.db")
+    ended = sync(sqlite_place, tmp_path, "customer")
+    assert (ended.code, ended.json["Error"]) == (1, "SourceMissing")
+    assert sqlite_place.customer.backup.contents() == before
+    assert not (tmp_path / "customers.db").exists()
+
+
+def test_a_run_that_cannot_read_its_source_is_in_sync_history(sqlite_place: Place, tmp_path: Path) -> None:
+    (tmp_path / "customers.db").unlink()
+    ended = sync(sqlite_place, tmp_path, "customer")
+    [entry] = sqlite_place.customer.backup.history()
+    assert (entry["SyncId"], entry["Status"], bool(entry["Success"])) == (only_result(ended)["SyncId"], "Failed", False)
+    assert entry["ErrorMessage"] == only_result(ended)["ErrorMessage"]
+    assert "customers.db" in entry["ErrorMessage"]
+
+
+def test_a_source_that_cannot_be_reached_is_a_503_that_names_it_after_five_tries(
+    postgres_place: Place, refused_port: int
+) -> None:
+    source = through(postgres_place.customer.source, port=refused_port)
+    settings = replace(postgres_place.customer, source=source).settings
+    with worker(ROOT, environment(settings)) as running:
+        status, answer = post(running, "SyncCustomer")
+        tries = running.log.count("retry operation=") + 1
+    assert (status, answer["Success"], answer["Error"]) == (503, False, "TransientStoreError")
+    assert f"source of customer (PostgreSQL 127.0.0.1:{refused_port}" in answer["Message"]
+    assert tries == 5
+    assert postgres_place.customer.statuses == ["Failed"]
+
+
+def test_a_backup_that_cannot_be_reached_is_a_503_that_names_it(postgres_place: Place, refused_port: int) -> None:
+    backup = through(postgres_place.customer.backup, port=refused_port)
+    settings = replace(postgres_place.customer, backup=backup).settings
+    with worker(ROOT, environment(settings)) as running:
+        status, answer = post(running, "SyncCustomer")
+    assert (status, answer["Status"]) == (503, "Failed")
+    assert f"backup of customer (PostgreSQL 127.0.0.1:{refused_port}" in answer["Message"]
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+def test_a_cosmos_account_that_cannot_be_reached_is_a_503_that_names_it(
+    cosmos_place: Place, refused_port: int, side: str
+) -> None:
+    at_refused_port = f"AccountEndpoint=https://127.0.0.1:{refused_port}/;AccountKey=c2VjcmV0LWtleQ=="
+    service = cosmos_place.order
+    down = replace(getattr(service, side), account=at_refused_port)
+    settings = {**replace(service, **{side: down}).settings, "BackupRetry__MaxAttempts": "1"}
+    with worker(ROOT, environment(settings)) as running:
+        status, answer = post(running, "SyncOrder")
+    assert (status, answer["Status"]) == (503, "Failed")
+    assert f"{side} of order (Cosmos DB https://127.0.0.1:{refused_port}" in answer["Message"]
+
+
+def test_one_failing_service_leaves_the_other_complete_and_the_answer_is_207(
+    sqlite_place: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "orders.db").unlink()
+    with worker(ROOT, environment(sqlite_place.settings)) as running:
+        status, answer = post(running, "TriggerSync")
+    assert (status, answer["Success"]) == (207, False)
+    assert [(one["ServiceName"], one["Status"]) for one in answer["Results"]] == [
+        ("customer", "Completed"),
+        ("order", "Failed"),
+    ]
+    assert sqlite_place.customer.is_mirrored()
+
+
+def test_when_all_services_fail_the_answer_has_the_failures_status(sqlite_place: Place, tmp_path: Path) -> None:
+    for file in ("orders.db", "customers.db"):
+        (tmp_path / file).unlink()
+    with worker(ROOT, environment(sqlite_place.settings)) as running:
+        assert post(running, "TriggerSync")[0] == 503
+
+
+# Connections that break
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+@pytest.mark.parametrize("cut_after", [6_000, 9_000, 14_000])
+def test_a_connection_lost_on_the_way_is_taken_up_again_and_the_copy_is_right(
+    postgres_place: Place, tmp_path: Path, side: str, cut_after: int
+) -> None:
+    service = postgres_place.customer
+    place: Sql = getattr(service, side)
+    proxy = Proxy(sa.make_url(place.url).port or 0, cut_after, of_client=side == "backup")
+    with proxy.running():
+        settings = replace(service, **{side: through(place, port=proxy.port)}).settings
+        ended = cli(tmp_path, {**settings, "BackupSync__BatchSize": "20"}, "sync", "customer", "--json")
+    assert proxy.cuts == 1, "the connection was to be cut"
+    assert (ended.code, only_result(ended)["Status"]) == (0, "Completed"), ended.err
+    assert counts(ended.json["Results"]) == {"customer": (100, 0, 0, 0)}
+    assert "retry operation=" in ended.err
+    assert service.is_mirrored()
+
+
+def test_a_source_lost_for_good_leaves_a_failed_entry_and_deletes_nothing(
+    postgres_place: Place, tmp_path: Path
+) -> None:
+    service = postgres_place.customer
+    assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    service.source.run("DELETE FROM {table} WHERE \"Id\" <= 50")
+    service.source.run("UPDATE {table} SET \"Version\" = 2")
+    proxy = Proxy(sa.make_url(service.source.url).port or 0, cut_after=6_000, for_good=True)
+    with proxy.running():
+        settings = replace(service, source=through(service.source, port=proxy.port)).settings
+        ended = cli(tmp_path, {**settings, "BackupSync__ChunkSize": "10"}, "sync", "customer", "--json")
+    assert (ended.code, ended.json["Error"]) == (1, "TransientStoreError")
+    assert len(service.backup.contents()) == 100
+    assert service.statuses == ["Completed", "Failed"]
+
+
+# Logins that are refused
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+def test_a_wrong_password_fails_at_once_and_is_told_nowhere(postgres_place: Place, tmp_path: Path, side: str) -> None:
+    service = postgres_place.customer
+    settings = replace(service, **{side: through(getattr(service, side), password=SECRET)}).settings
+    with worker(ROOT, environment(settings)) as running:
+        status, answer = post(running, "SyncCustomer")
+        log = running.log
+    assert (status, answer["Error"]) == (503, "StoreUnavailable")
+    assert f"{side} of customer" in answer["Message"]
+    assert "retry operation=" not in log
+    assert SECRET not in log + str(answer) + str(service.backup.history())
+
+
+def test_a_wrong_password_fails_on_the_command_line_without_telling_it(postgres_place: Place, tmp_path: Path) -> None:
+    service = postgres_place.customer
+    settings = replace(service, source=through(service.source, password=SECRET)).settings
+    ended = cli(tmp_path, settings, "sync", "customer")
+    assert ended.code == 1
+    assert SECRET not in ended.out + ended.err
+
+
+# Two at once
+
+
+def test_a_second_sync_of_a_service_that_runs_is_a_409_and_leaves_no_entry(sqlite_place: Place) -> None:
+    service = sqlite_place.customer
+    with sqlite_place.registry.get("customer").stores() as (_, backup):
+        place = backup.location
+    with (
+        open_lock(load_settings({}), Retry())("customer", place),
+        worker(ROOT, environment(service.settings)) as running,
+    ):
+        status, answer = post(running, "SyncCustomer")
+    assert (status, answer["Success"], answer["Error"]) == (409, False, "Locked")
+    assert service.backup.history() == []
+
+
+def test_a_lock_in_the_storage_account_is_held_against_every_instance(
+    sqlite_place: Place, tmp_path: Path, azurite: str
+) -> None:
+    settings = {"AzureWebJobsStorage": azurite}
+    with open_lock(load_settings(settings), Retry(base_seconds=0))("customer", "anywhere"):
+        held = sync(sqlite_place, tmp_path, **settings)
+    free = sync(sqlite_place, tmp_path, **settings)
+    assert [(one["ServiceName"], one["Status"]) for one in held.json["Results"]] == [
+        ("customer", "Failed"),
+        ("order", "Completed"),
+    ]
+    assert held.json["Error"] == "Locked"
+    assert (free.code, free.json["Success"]) == (0, True)
+
+
+def test_two_syncs_of_one_service_at_once_run_one_after_the_other_or_not_at_all(sqlite_place: Place) -> None:
+    with worker(ROOT, environment(sqlite_place.settings)) as running:
+        calls = [running.call("SyncCustomer", method="POST") for _ in range(4)]
+        statuses = sorted(call.result(60)["status"] for call in calls)
+    assert statuses[0] == 200
+    assert set(statuses) <= {200, 409}
+    assert sqlite_place.customer.statuses == ["Completed"] * statuses.count(200)
+    assert sqlite_place.customer.is_mirrored()
+
+
+def test_a_storage_account_that_cannot_be_reached_stops_the_run_and_is_named(
+    sqlite_place: Place, tmp_path: Path, refused_port: int
+) -> None:
+    storage = f"AccountName=x;AccountKey=c2VjcmV0;BlobEndpoint=http://127.0.0.1:{refused_port}/x;"
+    ended = sync(sqlite_place, tmp_path, "customer", AzureWebJobsStorage=storage, BackupRetry__MaxAttempts="1")
+    assert (ended.code, ended.json["Error"]) == (1, "TransientStoreError")
+    assert "AzureWebJobsStorage" in only_result(ended)["ErrorMessage"]
+    assert sqlite_place.customer.backup.contents() == {}
+    assert sqlite_place.customer.statuses == ["Failed"]
+
+
+# Sources that lost their records
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM {table}", "UPDATE {table} SET \"Type\" = 'Draft'"])
+def test_a_source_without_any_record_is_a_409_and_the_backup_keeps_everything(
+    sqlite_place: Place, statement: str
+) -> None:
+    service = sqlite_place.order
+    with worker(ROOT, environment(sqlite_place.settings)) as running:
+        post(running, "SyncOrder")
+        before = service.backup.contents()
+        service.source.run(statement)
+        status, answer = post(running, "SyncOrder")
+        forced, _ = post(running, "SyncOrder", query="?force=true")
+    assert (status, forced, answer["Error"], answer["DeletedCount"]) == (409, 409, "GuardTripped", 0)
+    assert answer["Hint"]
+    assert service.backup.contents() == before
+
+
+def test_a_source_table_that_is_gone_is_a_503_and_the_backup_keeps_everything(sqlite_place: Place) -> None:
+    service = sqlite_place.customer
+    with worker(ROOT, environment(service.settings)) as running:
+        post(running, "SyncCustomer")
+        before = service.backup.contents()
+        service.source.run("DROP TABLE {table}")
+        status, answer = post(running, "SyncCustomer")
+    assert (status, answer["Error"]) == (503, "SourceMissing")
+    assert service.backup.contents() == before

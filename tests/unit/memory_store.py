@@ -1,0 +1,134 @@
+"""A store in memory: its records are a dict, its server knows keys as `fold` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from backup.errors import StoreUnavailable
+from backup.models import Chunk, Key, Record, Run, Stamps, Version
+from backup.stores import Shape, Sibling, Store
+
+Stored = dict[str, Any]
+"""A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
+
+
+class MemoryStore:
+    """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise."""
+
+    kind = "memory"
+    name = "records"
+
+    def __init__(
+        self,
+        side: str,
+        records: Sequence[Stored] = (),
+        *,
+        chunk_size: int = 3,
+        batch_size: int = 2,
+        fold: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
+        self.side, self.chunk_size, self.batch_size, self._fold = side, chunk_size, batch_size, fold
+        self.records: dict[Any, Stored] = {}
+        self.calls: list[tuple[str, list[Key]]] = []
+        self.on: dict[str, Callable[[], None]] = {}
+        for record in records:
+            self.put(record)
+
+    @property
+    def label(self) -> str:
+        return f"{self.side} of test"
+
+    @property
+    def location(self) -> str:
+        return self.side
+
+    def put(self, record: Stored) -> None:
+        self.records[self._fold(record["id"])] = record
+
+    def contents(self) -> dict[Any, Stored]:
+        """Its records by id."""
+        return {record["id"]: record for record in self.records.values()}
+
+    def ping(self) -> None:
+        self._called("ping")
+
+    def initialize(self, source: Store) -> None:
+        self._called("initialize")
+
+    def check(self, source: Store) -> None:
+        self._called("check")
+
+    def count(self) -> int:
+        return len(self.records)
+
+    def chunks(self) -> Iterator[Chunk]:
+        self._called("chunks")
+        known = sorted(self.records)
+        bounds = [(key,) for key in known[self.chunk_size - 1 :: self.chunk_size]]
+        for after, upto in zip([None, *bounds], [*bounds, None], strict=True):
+            yield Chunk(after, upto)
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        self._called("stamps")
+        return {(one["id"],): Version(one["version"], one["etag"]) for one in self._within(chunk)}
+
+    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+        wanted = [one for one in self._within(chunk) if (one["id"],) in keys]
+        for start in range(0, len(wanted), self.batch_size):
+            self._called("read")
+            yield [dict(one) for one in wanted[start : start + self.batch_size]]
+
+    def key_of(self, record: Record) -> Key:
+        return (record["id"],)
+
+    def matching(self, keys: Sequence[Key]) -> set[Key]:
+        self._called("matching")
+        return {key for key in keys if self._fold(key[0]) in self.records}
+
+    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:
+        self._called("write", [self.key_of(record) for record in records])
+        for record in records:
+            self.put(dict(record))
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        self._called("delete", list(keys))
+        for key in keys:
+            self.records.pop(self._fold(key[0]), None)
+
+    def sibling(self, shape: Shape) -> Sibling:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Holds nothing open."""
+
+    def _within(self, chunk: Chunk) -> list[Stored]:
+        def inside(key: Any) -> bool:
+            after, upto = chunk
+            return (after is None or key > after[0]) and (upto is None or key <= upto[0])
+
+        return [self.records[key] for key in sorted(self.records) if inside(key)]
+
+    def _called(self, name: str, keys: list[Key] | None = None) -> None:
+        self.on.get(name, lambda: None)()
+        if keys is not None:
+            self.calls.append((name, keys))
+
+
+def record(key: Any, version: Any = 1, etag: str | None = None, content: Any = "content") -> Stored:
+    """A record of this version."""
+    return {"id": key, "version": (version,), "etag": etag, "content": content}
+
+
+def fail_at_call(number: int) -> Callable[[], None]:
+    """Raises StoreUnavailable when called for the `number`th time, from 1."""
+    calls = 0
+
+    def maybe() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise StoreUnavailable("the server went away")
+
+    return maybe

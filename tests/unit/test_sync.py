@@ -1,0 +1,254 @@
+"""One sync between two stores in memory: what it leaves behind, in which order it works, and what it never does."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup.errors import GuardTripped, LockLost, StoreUnavailable
+from backup.models import Counts, Run, Trigger
+from backup.sync import Tally, sync
+from tests.unit.memory_store import MemoryStore, Stored, fail_at_call, record
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+contents = st.builds(
+    record,
+    st.integers(0, 20),
+    st.one_of(st.none(), st.integers(0, 3)),
+    st.sampled_from([None, "a", "b"]),
+    st.sampled_from(["x", "y"]),
+)
+sides = st.lists(contents, max_size=20, unique_by=lambda one: one["id"])
+
+
+def run_sync(
+    source: MemoryStore, backup: MemoryStore, *, force: bool = False, held: Callable[[], None] = lambda: None
+) -> Counts:
+    """The counts of a sync; an error of it carries them as `counts`."""
+    run, tally = Run("test", Trigger.CLI, force, NOW), Tally()
+    try:
+        sync(source, backup, run, tally, held=held, now=lambda: NOW, delete_batch=2)
+    except Exception as error:
+        error.counts = tally.counts  # type: ignore[attr-defined]
+        raise
+    return tally.counts
+
+
+def must_be_copied(source: Stored, backup: Stored) -> bool:
+    """The rule of a sync, said once more."""
+    if source["version"] != backup["version"]:
+        return True
+    if source["etag"] and backup["etag"]:
+        return bool(source["etag"] != backup["etag"])
+    return source["version"] == (None,) and source["etag"] is not None
+
+
+@given(sides, sides, st.booleans(), st.integers(1, 5), st.integers(1, 4))
+def test_the_backup_and_the_counts_are_what_a_model_of_two_dicts_says(
+    source: list[Stored], backup: list[Stored], force: bool, chunk_size: int, batch_size: int
+) -> None:
+    wanted, held = {one["id"]: one for one in source}, {one["id"]: one for one in backup}
+    sides = [
+        MemoryStore(name, records, chunk_size=chunk_size, batch_size=batch_size)
+        for name, records in (("source", source), ("backup", backup))
+    ]
+    if not wanted and held:
+        with pytest.raises(GuardTripped):
+            run_sync(*sides, force=force)
+        assert sides[1].contents() == held
+        return
+    counts = run_sync(*sides, force=force)
+    common = wanted.keys() & held.keys()
+    copied = {key for key in common if force or must_be_copied(wanted[key], held[key])}
+    assert sides[1].contents() == {
+        key: held[key] if key in common and key not in copied else one for key, one in wanted.items()
+    }
+    assert counts == Counts(
+        inserted=len(wanted.keys() - common),
+        updated=len(copied),
+        deleted=len(held.keys() - common),
+        skipped=len(common) - len(copied),
+    )
+
+
+@given(sides, sides)
+def test_a_forced_sync_leaves_the_backup_equal_to_its_source(source: list[Stored], backup: list[Stored]) -> None:
+    one, other = MemoryStore("source", [record("at least one"), *source][: 1 + len(source)]), MemoryStore("backup")
+    one = MemoryStore("source", [*source, record(99)])
+    for each in backup:
+        other.put(each)
+    run_sync(one, other, force=True)
+    assert other.contents() == one.contents()
+
+
+@given(sides, sides)
+def test_a_second_sync_changes_nothing(source: list[Stored], backup: list[Stored]) -> None:
+    sides = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
+    run_sync(*sides)
+    counts, copied = run_sync(*sides), sides[1].contents()
+    assert counts == Counts(skipped=len(copied))
+
+
+@given(sides, sides, st.integers(1, 12), st.sampled_from(["stamps", "read", "chunks"]))
+def test_a_source_that_fails_on_the_way_costs_no_record_and_the_next_run_catches_up(
+    source: list[Stored], backup: list[Stored], call: int, name: str
+) -> None:
+    one, other = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
+    one.on[name] = fail_at_call(call)
+    before = other.contents().keys()
+    try:
+        run_sync(one, other, force=True)
+    except StoreUnavailable:
+        assert before <= other.contents().keys()
+        run_sync(one, other, force=True)
+    assert other.contents() == one.contents()
+
+
+@given(sides, st.sampled_from(["stamps", "write", "delete", "matching"]), st.integers(1, 6))
+def test_a_backup_that_fails_on_the_way_is_caught_up_with_by_the_next_run(
+    backup: list[Stored], name: str, call: int
+) -> None:
+    one = MemoryStore("source", [record(n, 5) for n in range(0, 30, 2)])
+    other = MemoryStore("backup", backup)
+    other.on[name] = fail_at_call(call)
+    try:
+        run_sync(one, other)
+    except StoreUnavailable:
+        run_sync(one, other)
+    assert other.contents() == one.contents()
+
+
+def test_deletes_come_after_the_last_write() -> None:
+    source = MemoryStore("source", [record(n) for n in range(5, 15)])
+    backup = MemoryStore("backup", [record(n) for n in (0, 1, 7, 20)])
+    run_sync(source, backup)
+    calls = [name for name, _ in backup.calls]
+    assert calls == sorted(calls, key=["write", "delete"].index)
+    assert calls.count("delete") == 2
+
+
+def test_deletes_are_made_in_batches() -> None:
+    backup = MemoryStore("backup", [record(n) for n in range(8)])
+    run_sync(MemoryStore("source", [record(0)]), backup)
+    assert [len(keys) for name, keys in backup.calls if name == "delete"] == [2, 2, 2, 1]
+
+
+def test_a_record_that_is_there_again_right_before_its_delete_is_kept() -> None:
+    source, backup = MemoryStore("source", [record(1)]), MemoryStore("backup", [record(1), record(2), record(3)])
+    source.on["matching"] = lambda: source.put(record(2))
+    counts = run_sync(source, backup)
+    assert backup.contents().keys() == {1, 2}
+    assert counts.deleted == 1
+
+
+def test_a_source_without_records_never_empties_a_backup() -> None:
+    backup = MemoryStore("backup", [record(1)])
+    with pytest.raises(GuardTripped, match="source of test holds no records, while its backup holds 1") as error:
+        run_sync(MemoryStore("source"), backup, force=True)
+    assert error.value.hint
+    assert backup.calls == []
+
+
+def test_two_empty_sides_are_equal() -> None:
+    assert run_sync(MemoryStore("source"), MemoryStore("backup")) == Counts()
+
+
+def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
+    backup = MemoryStore("backup")
+    backup.on["check"] = fail_at_call(1)
+    with pytest.raises(StoreUnavailable):
+        run_sync(MemoryStore("source", [record(1)]), backup)
+    assert backup.calls == []
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_a_lost_lock_stops_the_run_before_its_next_batch(batches: int) -> None:
+    asked = 0
+
+    def held() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > batches:
+            raise LockLost
+
+    source, backup = MemoryStore("source", [record(n) for n in range(4)]), MemoryStore("backup", [record(9)])
+    with pytest.raises(LockLost):
+        run_sync(source, backup, held=held) if batches < 3 else run_sync(source, backup, held=held)
+        run_sync(source, backup, held=held)
+    assert len(backup.calls) == batches
+
+
+def test_the_counts_of_a_failed_run_are_what_it_had_done() -> None:
+    source = MemoryStore("source", [record(n) for n in range(6)])
+    backup = MemoryStore("backup", [record(1)])
+    backup.on["write"] = fail_at_call(3)
+    with pytest.raises(StoreUnavailable) as error:
+        run_sync(source, backup)
+    assert error.value.counts == Counts(inserted=3, skipped=1)  # type: ignore[attr-defined]
+
+
+def test_progress_is_told_after_every_step() -> None:
+    told: list[int] = []
+    tally = Tally(tell=lambda counts: told.append(counts.seen))
+    source = MemoryStore("source", [record(n) for n in range(6)])
+    run = Run("test", Trigger.CLI, False, NOW)
+    sync(source, MemoryStore("backup"), run, tally, held=lambda: None, now=lambda: NOW, delete_batch=2)
+    assert told == sorted(told)
+    assert told[-1] == 6
+    assert len(told) > 2
+
+
+def lower_case(value: Any) -> Any:
+    return value.lower().rstrip()
+
+
+@pytest.mark.parametrize(("new", "old"), [("A", "a"), ("a ", "a"), ("STRASSE", "strasse")])
+def test_a_key_that_changed_only_for_python_is_an_update_of_the_record_and_costs_nothing(new: str, old: str) -> None:
+    source = MemoryStore("source", [record(new, 2), record("other")], fold=lower_case)
+    backup = MemoryStore("backup", [record(old, 1), record("other")], fold=lower_case)
+    counts = run_sync(source, backup)
+    assert backup.contents() == source.contents()
+    assert counts == Counts(updated=1, skipped=1)
+
+
+@given(st.lists(st.sampled_from(["a", "A", "b", "B ", "b", "c", "C "]), unique_by=lower_case, min_size=1), st.data())
+def test_under_a_collation_that_folds_keys_the_backup_ends_equal(names: list[str], data: st.DataObject) -> None:
+    old = data.draw(st.lists(st.sampled_from(["a", "A", "b", "B ", "c", "C ", "d"]), unique_by=lower_case))
+    source = MemoryStore("source", [record(name, 2) for name in names], chunk_size=1, fold=lower_case)
+    backup = MemoryStore("backup", [record(name, 1) for name in old], fold=lower_case)
+    run_sync(source, backup)
+    assert backup.contents() == source.contents()
+
+
+def test_a_version_lower_than_the_backups_is_updated_and_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    source, backup = MemoryStore("source", [record(7, 3)]), MemoryStore("backup", [record(7, 5)])
+    counts = run_sync(source, backup)
+    [line] = [one for one in caplog.records if "version_went_back" in one.getMessage()]
+    assert (counts.updated, backup.contents()[7]["version"]) == (1, (3,))
+    assert line.levelno == logging.WARNING
+    assert "7: 5 -> 3" in line.getMessage()
+
+
+def test_versions_that_are_the_same_or_higher_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    source = MemoryStore("source", [record(1, 2), record(2, 1), record(3, 1)])
+    run_sync(source, MemoryStore("backup", [record(1, 1), record(2, 1)]), force=True)
+    assert "version_went_back" not in caplog.text
+
+
+def test_of_many_lower_versions_the_number_and_a_few_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    source = MemoryStore("source", [record(n, 1) for n in range(50)], chunk_size=100)
+    run_sync(source, MemoryStore("backup", [record(n, 2) for n in range(50)]))
+    assert "records=50" in caplog.text
+    assert caplog.text.count("2 -> 1") == 10
+
+
+def test_a_log_line_never_holds_a_records_content(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    source = MemoryStore("source", [record(1, 1, content="private words")])
+    run_sync(source, MemoryStore("backup", [record(1, 2)]))
+    assert "private words" not in caplog.text
