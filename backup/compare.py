@@ -68,6 +68,6 @@ def settle(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
 def went_back(source: Version, backup: Version) -> bool:
     """Whether the source's version is lower than the backup's: worth naming in the log."""
     try:
-        return bool(source.value < backup.value)
+        return bool(source.value[0] < backup.value[0])  # a second field, as a status, has no order
     except TypeError:
         return False

@@ -30,7 +30,6 @@ from typing import Any
 import azure.functions as func
 import uvicorn
 from azure.functions.meta import Datum
-from croniter import croniter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -38,11 +37,11 @@ from starlette.routing import Route
 
 from backup.errors import ConfigError
 from backup.log import event, logger, redact
+from backup.ncrontab import next_due
 
 GRACE_SECONDS = 5
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CODECS: Any = func.get_binding_registry()  # type: ignore[no-untyped-call]
-_NCRONTAB_PART = re.compile(r"(\*|(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?)(/\d+)?", re.I)
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -87,24 +86,6 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
     # As in Azure, a literal segment goes before a parameter, wherever the two stand in function_app.py.
     routes.sort(key=lambda route: [part.count("{") + part.count(":path") for part in route.path.split("/")])
     return Starlette(routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan)
-
-
-def next_due(schedule: str, now: datetime) -> datetime:
-    """The first time after `now` (aware) that an NCRONTAB expression names, in UTC.
-
-    NCRONTAB has six fields, seconds first, and wants day of month AND day of week to match. Raises
-    ConfigError for what it does not know, though other crons do: five fields, L, W, #, ?, 7 for Sunday.
-    """
-    fields = schedule.split()
-    known = all(_NCRONTAB_PART.fullmatch(part) for one in fields for part in one.split(","))
-    try:
-        if not known or len(fields) != 6 or "7" in fields[5]:
-            raise ValueError("it takes six fields, seconds first, as in 0 0 0 * * *")
-        times = croniter(schedule, now.astimezone(UTC), second_at_beginning=True, day_or=False)
-        due: datetime = times.get_next(datetime)
-    except ValueError as error:
-        raise ConfigError(f"{schedule!r} is not an NCRONTAB expression: {error}") from error
-    return due
 
 
 class _Function:
@@ -167,10 +148,11 @@ def _load(root: Path) -> func.FunctionApp:
 
 
 def _resolve(text: str) -> str:
+    settings = {name.lower(): value for name, value in os.environ.items()}  # case tells nothing in Azure
     for name in re.findall(r"%([^%]+)%", text):
-        if name not in os.environ:
+        if name.lower() not in settings:
             raise ConfigError(f"The setting {name}, which a timer's schedule names, is missing.")
-        text = text.replace(f"%{name}%", os.environ[name])
+        text = text.replace(f"%{name}%", settings[name.lower()])
     return text
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
-
-from croniter import croniter
-
 from backup.log import event
 from backup.models import Now, Trigger, utc_now
+from backup.ncrontab import next_due
 from backup.services import Outcome, Registry
 from backup.settings import Settings
 
@@ -20,7 +17,7 @@ def run_scheduled(
 
     With the schedule disabled it only says so. Failures are in the log and in SyncHistory; it does not raise for them.
     """
-    upcoming = next_occurrence(settings.schedule, now())
+    upcoming = next_due(settings.schedule, now())
     if not settings.schedule_enabled:
         event("schedule.disabled", setting="BackupSchedule__Enabled", next=upcoming)
         return []
@@ -42,9 +39,3 @@ def run_scheduled(
     level = logging.ERROR if failed else logging.INFO
     event("schedule.finished", level=level, completed=len(outcomes) - failed, failed=failed, next=upcoming)
     return outcomes
-
-
-def next_occurrence(schedule: str, after: datetime) -> datetime:
-    """When the NCRONTAB expression (seconds first, day of month AND weekday) is next due, in UTC."""
-    found: datetime = croniter(schedule, after, second_at_beginning=True, day_or=False).get_next(datetime)
-    return found

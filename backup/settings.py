@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from croniter import croniter
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backup.errors import ConfigError
 from backup.log import register_secret
+from backup.models import utc_now
+from backup.ncrontab import next_due
 
 _PREFIXES = (
     "SourceCustomerDb__",
@@ -64,9 +65,11 @@ class Settings(BaseSettings):
 
     @field_validator("schedule")
     @classmethod
-    def _six_fields(cls, value: str) -> str:
-        if len(value.split()) != 6 or not croniter.is_valid(value, second_at_beginning=True):
-            raise ValueError("not a schedule of six fields: second minute hour day month weekday")
+    def _is_due_some_day(cls, value: str) -> str:
+        try:
+            next_due(value, utc_now())
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @classmethod

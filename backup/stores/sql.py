@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -137,11 +138,13 @@ class SqlStore:
         unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
 
         def attempt(cx: sa.Connection) -> Stamps:
-            stamps = {row[:width]: Version(row[width:]) for row in map(tuple, _stream(cx, query, _FETCH_STAMPS))}
+            with _streamed(cx, query, _FETCH_STAMPS) as rows:
+                stamps = {row[:width]: Version(row[width:]) for row in map(tuple, rows)}
             if any(version.value[0] is None for version in stamps.values()):
                 # Nothing says when such a row changed, so its whole content is its version.
-                for row in map(tuple, _stream(cx, unversioned, _FETCH_ROWS)):
-                    stamps[self.key_of(self._record(row))] = Version((None, shape.digest(row)))
+                with _streamed(cx, unversioned, _FETCH_ROWS) as rows:
+                    for row in rows:
+                        stamps[self.key_of(self._record(row))] = Version((None, shape.digest(row)))
             return stamps
 
         return self.access.run("read the stamps", attempt)
@@ -178,11 +181,12 @@ class SqlStore:
         def attempt(cx: sa.Connection) -> tuple[list[Record], bool]:
             records: list[Record] = []
             size = 0
-            for row in _stream(cx, query, _FETCH_ROWS):
-                records.append(self._record(row))
-                size += sum(len(value) if isinstance(value, str | bytes) else 16 for value in row)
-                if size > self._limits.batch_bytes:
-                    return records, False
+            with _streamed(cx, query, _FETCH_ROWS) as rows:
+                for row in rows:
+                    records.append(self._record(row))
+                    size += sum(len(value) if isinstance(value, str | bytes) else 16 for value in row)
+                    if size > self._limits.batch_bytes:
+                        return records, False
             return records, True
 
         return self.access.run("read records", attempt)
@@ -269,9 +273,14 @@ class SqlStore:
         return SqlSibling(self.access, shape, self.schema)
 
 
-def _stream(cx: sa.Connection, query: sa.Select[Any], rows_at_once: int) -> sa.CursorResult[Any]:
-    """The rows as they come, few held at a time."""
-    return cx.execute(query.execution_options(stream_results=True, yield_per=rows_at_once))
+@contextmanager
+def _streamed(cx: sa.Connection, query: sa.Select[Any], rows_at_once: int) -> Iterator[sa.CursorResult[Any]]:
+    """The rows as they come, few held at a time; those not fetched by the end are given up."""
+    result = cx.execute(query.execution_options(stream_results=True, yield_per=rows_at_once))
+    try:
+        yield result
+    finally:
+        result.close()
 
 
 def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import azure.functions as func
 
-from backup.devhost import next_due
 from backup.errors import ConfigError
+from backup.ncrontab import next_due
 
 BUNDLE_VERSION = "[4.*, 5.0.0)"
 

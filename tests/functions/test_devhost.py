@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 import uvicorn
 
-from backup import devhost
+from backup import devhost, ncrontab
 from backup.errors import ConfigError
 from tests.functions.worker import WorkerFailed, run_in_worker, worker
 
@@ -487,7 +487,7 @@ def test_a_timer_never_overlaps_itself_even_beyond_its_timeout(tmp_path: Path, t
 )
 def test_schedules_are_ncrontab_in_utc(schedule: str, expected: str) -> None:
     now = datetime.fromisoformat("2026-01-01T12:26:00+02:00")
-    assert devhost.next_due(schedule, now) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+    assert ncrontab.next_due(schedule, now) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_schedules_are_ncrontab_in_utc(schedule: str, expected: str) -> None:
 )
 def test_what_is_not_ncrontab_is_refused(schedule: str) -> None:
     with pytest.raises(ConfigError, match="is not an NCRONTAB expression"):
-        devhost.next_due(schedule, datetime(2026, 1, 1, tzinfo=UTC))
+        ncrontab.next_due(schedule, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 # start
@@ -546,6 +546,13 @@ def test_a_schedule_whose_setting_is_missing_is_refused_by_the_name_of_the_setti
     monkeypatch.delenv("Cron")
     with pytest.raises(ConfigError, match=r"^The setting Cron, .* is missing"):
         devhost.build_app(write_app(tmp_path, TIMER))
+
+
+def test_a_schedule_finds_its_setting_regardless_of_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("Cron")
+    monkeypatch.setenv("CRON", "0 0 0 * * *")
+    with serving(write_app(tmp_path, TIMER)) as port:
+        assert call(port, "GET", "/admin/functions").status == 200
 
 
 def test_a_schedule_that_is_not_ncrontab_is_refused_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

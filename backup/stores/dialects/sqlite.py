@@ -66,17 +66,14 @@ class SqliteDialect:
             ),
             {"table": table, "schema": schema},
         ).all()
-        collations: dict[str, str] = dict(
-            cx.execute(
-                sa.text(
-                    "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
-                    " pragma_index_xinfo(i.name, coalesce(:schema, 'main')) AS x WHERE i.origin = 'pk' AND x.key = 1"
-                ),
-                {"table": table, "schema": schema},
-            )
-            .tuples()
-            .all()
+        indexed = cx.execute(
+            sa.text(
+                "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
+                " pragma_index_xinfo(i.name, coalesce(:schema, 'main')) AS x WHERE i.origin = 'pk' AND x.key = 1"
+            ),
+            {"table": table, "schema": schema},
         )
+        collations: dict[str, str] = {name: collation for name, collation in indexed}
         return [
             Column(
                 name=name,

@@ -1,0 +1,354 @@
+"""What the contract suite needs of a kind of store: sides it can fill, change and read past the store, with the driver alone.
+
+A new kind of store passes the suite once it has a bench here and a place in the fixture `bench`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import azure.cosmos
+import sqlalchemy as sa
+from azure.cosmos.exceptions import CosmosHttpResponseError
+
+from backup.models import Key, Run, Trigger, utc_now
+from backup.retry import Retry
+from backup.stores import Limits, Rules, Side, Store, open_store
+from backup.stores.connection import Cosmos, SqlServer, parse_connection
+from backup.stores.dialects import open_dialect
+
+Role = Literal["source", "backup"]
+ROLES: tuple[Role, Role] = ("source", "backup")
+NOW = utc_now()
+RUN = Run("contract", Trigger.CLI, False, NOW)
+ONE_TRY = Retry(max_attempts=1)
+LIMITS = Limits(retry=Retry(max_attempts=3, base_seconds=0.05, max_seconds=0.1))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A record as every kind of store can hold it. `version` None: the record has none."""
+
+    n: int
+    version: int | None = 1
+    text: str = "some text"
+
+
+class Bench(ABC):
+    """Two sides of one kind. `items` and `put` and `remove` go past the store."""
+
+    kind: str
+    rules: Rules
+
+    def __init__(self, connection_strings: Mapping[Role, str]) -> None:
+        self.connection_strings = connection_strings
+        self.opened: list[Store] = []
+
+    def close(self) -> None:
+        """Gives back every connection."""
+        for store in self.opened:
+            store.close()
+
+    def open(
+        self,
+        role: Role,
+        *,
+        table: str | None = None,
+        rules: Rules | None = None,
+        connection_string: str | None = None,
+        **limits: Any,
+    ) -> Store:
+        """The side's store; `limits` change the suite's own."""
+        side = self.side(role)
+        side = replace(side, connection_string=connection_string or side.connection_string, table=table or side.table)
+        return self.open_at(side, rules, **limits)
+
+    def open_at(self, side: Side, rules: Rules | None = None, **limits: Any) -> Store:
+        """The store of any side, closed when the test ends."""
+        store = open_store(side, rules or self.rules, replace(LIMITS, **limits))
+        self.opened.append(store)
+        return store
+
+    def pair(self, **limits: Any) -> tuple[Store, Store]:
+        """Both stores, the backup initialized."""
+        source, backup = self.open("source", **limits), self.open("backup", **limits)
+        backup.initialize(source)
+        return source, backup
+
+    @abstractmethod
+    def side(self, role: Role) -> Side:
+        """How the settings would describe the side."""
+
+    @abstractmethod
+    def nowhere(self) -> str:
+        """A connection string of a server that is not there, with the password `hunter2` where there are any."""
+
+    @abstractmethod
+    def absent_database(self, role: Role) -> Side:
+        """The side in a database that does not exist."""
+
+    @abstractmethod
+    def create(self, items: Iterable[Item] = ()) -> None:
+        """Makes the source with these records."""
+
+    @abstractmethod
+    def put(self, role: Role, *items: Item) -> None:
+        """Inserts or replaces records."""
+
+    @abstractmethod
+    def remove(self, role: Role, *numbers: int) -> None:
+        """Deletes records."""
+
+    @abstractmethod
+    def items(self, role: Role) -> dict[int, Item]:
+        """All records."""
+
+    @abstractmethod
+    def key(self, n: int) -> Key:
+        """The key of record number `n`."""
+
+    @abstractmethod
+    def drop(self, role: Role) -> None:
+        """Drops the side's table or container."""
+
+
+class SqlBench(Bench):
+    """Tables `Id, Version, Name`; `sql` and `rows` speak to the driver. Names are unique to the test."""
+
+    rules = Rules(version=("Version",))
+    create_table = "CREATE TABLE {table} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, Name {text})"
+    text = "varchar(2000)"
+
+    def __init__(self, connection_strings: Mapping[Role, str], schema: str | None) -> None:
+        super().__init__(connection_strings)
+        self.schema = schema
+        self.name = "Things" if schema else f"Things_{uuid.uuid4().hex[:8]}"
+        self.engines = {role: open_dialect(text, "TEST").engine for role, text in connection_strings.items()}
+
+    @property
+    def table(self) -> str:
+        """The table's name as settings give it."""
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    def quoted(self, name: str | None = None) -> str:
+        """The table's name, or one beside it, as SQL needs it."""
+        quote = self.engines["source"].dialect.identifier_preparer.quote_identifier
+        return ".".join(quote(part) for part in (self.schema, name or self.name) if part)
+
+    def side(self, role: Role) -> Side:
+        return Side("thing", role, f"{role.title()}ThingDb", self.connection_strings[role], table=self.table)
+
+    def sql(self, role: Role, statement: str, rows: Sequence[Sequence[Any]] = ((),)) -> None:
+        """Runs the statement once a row, with `{table}` replaced."""
+        connection = self.engines[role].raw_connection()
+        try:
+            cursor = connection.cursor()
+            for row in rows:
+                cursor.execute(statement.replace("{table}", self.quoted()), tuple(row))
+            connection.commit()
+        finally:
+            connection.close()
+
+    def rows(self, role: Role, query: str = "SELECT * FROM {table} ORDER BY 1") -> list[tuple[Any, ...]]:
+        """All rows of the query as the driver gives them, with `{table}` replaced."""
+        connection = self.engines[role].raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(query.replace("{table}", self.quoted()))
+            return [tuple(row) for row in cursor.fetchall()]
+        finally:
+            connection.close()
+
+    def create(self, items: Iterable[Item] = ()) -> None:
+        self.sql("source", self.create_table.replace("{text}", self.text))
+        self.put("source", *items)
+
+    def put(self, role: Role, *items: Item) -> None:
+        mark = self.mark
+        self.remove(role, *(item.n for item in items))
+        self.sql(
+            role,
+            f"INSERT INTO {{table}} (Id, Version, Name) VALUES ({mark}, {mark}, {mark})",
+            [(item.n, item.version, item.text) for item in items],
+        )
+
+    mark = "?"
+
+    def remove(self, role: Role, *numbers: int) -> None:
+        self.sql(role, f"DELETE FROM {{table}} WHERE Id = {self.mark}", [(n,) for n in numbers])
+
+    def items(self, role: Role) -> dict[int, Item]:
+        return {row[0]: Item(*row) for row in self.rows(role, "SELECT Id, Version, Name FROM {table}")}
+
+    def key(self, n: int) -> Key:
+        return (n,)
+
+    def drop(self, role: Role) -> None:
+        self.sql(role, "DROP TABLE {table}")
+
+    def close(self) -> None:
+        super().close()
+        for engine in self.engines.values():
+            engine.dispose()
+
+
+class SqliteBench(SqlBench):
+    """Two files."""
+
+    kind = "sqlite"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for role in ROLES:
+            sqlite3.connect(folder / f"{role}.db").close()
+        super().__init__({role: f"sqlite:///{folder}/{role}.db" for role in ROLES}, None)
+
+    def nowhere(self) -> str:
+        return f"sqlite:///{self.folder}"
+
+    def absent_database(self, role: Role) -> Side:
+        return replace(self.side(role), connection_string=f"sqlite:///{self.folder}/absent/{uuid.uuid4().hex}.db")
+
+
+class ServerBench(SqlBench):
+    """Two databases made for the whole run of the suite, and a schema in both for each test."""
+
+    def __init__(self, connection_strings: Mapping[Role, str]) -> None:
+        super().__init__(connection_strings, f"Test_{uuid.uuid4().hex[:8]}")
+        self.sql("source", f"CREATE SCHEMA {self.quote(self.schema or '')}")
+
+    def quote(self, name: str) -> str:
+        """A name as SQL needs it."""
+        return self.engines["source"].dialect.identifier_preparer.quote_identifier(name)
+
+    def absent_database(self, role: Role) -> Side:
+        name = f"absent_{uuid.uuid4().hex}"
+        return replace(self.side(role), connection_string=named(self.connection_strings[role], name))
+
+
+class PostgresBench(ServerBench):
+    """PostgreSQL through psycopg."""
+
+    kind = "postgresql"
+    mark = "%s"
+
+    def nowhere(self) -> str:
+        return "postgresql+psycopg://someone:hunter2@127.0.0.1:1/nothing"
+
+
+class SqlServerBench(ServerBench):
+    """SQL Server, or another server that speaks T-SQL, through pyodbc."""
+
+    kind = "mssql"
+    text = "nvarchar(2000)"
+
+    def nowhere(self) -> str:
+        return "Server=127.0.0.1,1;Database=nothing;User Id=someone;Password=hunter2;Connect Timeout=1"
+
+
+class CosmosBench(Bench):
+    """Two accounts; a database for each test, with a container `Things`."""
+
+    kind = "cosmos"
+    rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
+
+    def __init__(self, connection_strings: Mapping[Role, str], partition_path: str = "/customer/id") -> None:
+        super().__init__(connection_strings)
+        self.database = f"test-{uuid.uuid4().hex[:8]}"
+        self.partition_path = partition_path
+
+    def side(self, role: Role) -> Side:
+        setting = f"{role.title()}ThingDb"
+        return Side(
+            "thing", role, setting, self.connection_strings[role], container="Things", database=self.database
+        )
+
+    def nowhere(self) -> str:
+        return "AccountEndpoint=https://127.0.0.1:1/;AccountKey=aHVudGVyMg=="
+
+    def absent_database(self, role: Role) -> Side:
+        return replace(self.side(role), database=f"absent-{uuid.uuid4().hex[:8]}")
+
+    def container(self, role: Role, name: str = "Things") -> azure.cosmos.ContainerProxy:
+        """The container through an SDK client of the bench's own."""
+        where = parse_connection(self.connection_strings[role], "TEST")
+        assert isinstance(where, Cosmos)
+        client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+        return client.get_database_client(self.database).get_container_client(name)
+
+    def create(self, items: Iterable[Item] = ()) -> None:
+        where = parse_connection(self.connection_strings["source"], "TEST")
+        assert isinstance(where, Cosmos)
+        client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+        database = client.create_database_if_not_exists(self.database)
+        database.create_container_if_not_exists("Things", azure.cosmos.PartitionKey(self.partition_path))
+        self.put("source", *items)
+
+    def put(self, role: Role, *items: Item) -> None:
+        for item in items:
+            version = {} if item.version is None else {"lastModified": f"2024-01-01T00:00:{item.version:02}Z"}
+            self.put_documents(
+                role,
+                {"id": f"{item.n:06}", "type": "Order", "customer": {"id": "c"}, "text": item.text, **version},
+            )
+
+    def put_documents(self, role: Role, *documents: Mapping[str, Any]) -> None:
+        """Inserts or replaces documents as they are."""
+        container = self.container(role)
+        for document in documents:
+            container.upsert_item(dict(document))
+
+    def remove(self, role: Role, *numbers: int) -> None:
+        container = self.container(role)
+        for n in numbers:
+            container.delete_item(f"{n:06}", partition_key="c")
+
+    def documents(self, role: Role) -> list[dict[str, Any]]:
+        """All documents as the server gives them, in the order of their ids."""
+        return sorted(self.container(role).read_all_items(), key=lambda document: str(document["id"]))
+
+    def items(self, role: Role) -> dict[int, Item]:
+        return {
+            int(document["id"]): Item(
+                int(document["id"]),
+                int(document["lastModified"][17:19]) if "lastModified" in document else None,
+                document["text"],
+            )
+            for document in self.documents(role)
+        }
+
+    def key(self, n: int) -> Key:
+        return ('"c"', f"{n:06}")
+
+    def drop(self, role: Role) -> None:
+        where = parse_connection(self.connection_strings[role], "TEST")
+        assert isinstance(where, Cosmos)
+        client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+        client.get_database_client(self.database).delete_container("Things")
+
+    def close(self) -> None:
+        super().close()
+        for text in self.connection_strings.values():
+            where = parse_connection(text, "TEST")
+            assert isinstance(where, Cosmos)
+            client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+            try:
+                client.delete_database(self.database)
+            except CosmosHttpResponseError as error:
+                if error.status_code != 404:
+                    raise
+
+
+def named(connection_string: str, database: str) -> str:
+    """The connection string of another database of the same server."""
+    where = parse_connection(connection_string, "TEST")
+    if isinstance(where, SqlServer):
+        return ";".join(f"{name}={value}" for name, value in where.with_database(database).keywords.items())
+    assert isinstance(where, sa.URL)
+    return where.set(database=database).render_as_string(hide_password=False)

@@ -1,0 +1,120 @@
+"""The fixture `bench`: the suite runs once for each kind of store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+
+from backup.stores.dialects import open_dialect
+from tests.contract.benches import (
+    ROLES,
+    Bench,
+    CosmosBench,
+    PostgresBench,
+    Role,
+    ServerBench,
+    SqlBench,
+    SqliteBench,
+    SqlServerBench,
+    named,
+)
+
+Served = TypeVar("Served", bound=ServerBench)
+KINDS = ("sqlite", "postgresql", "mssql", "cosmos")
+
+
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """Each kind of store in turn."""
+    found: Bench = request.getfixturevalue(f"{request.param}_bench")
+    return found
+
+
+@pytest.fixture(params=KINDS[:3])
+def sql_bench(request: pytest.FixtureRequest) -> SqlBench:
+    """Each kind of SQL store in turn."""
+    found: SqlBench = request.getfixturevalue(f"{request.param}_bench")
+    return found
+
+
+@pytest.fixture
+def sqlite_bench(tmp_path: Path) -> Iterator[SqliteBench]:
+    """SQLite, in files of this test's own."""
+    found = SqliteBench(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def postgresql_bench(postgres_databases: Mapping[Role, str]) -> Iterator[PostgresBench]:
+    """PostgreSQL, in schemas of this test's own."""
+    with _dropped(PostgresBench(postgres_databases)) as found:
+        yield found
+
+
+@pytest.fixture
+def mssql_bench(sqlserver_databases: Mapping[Role, str]) -> Iterator[SqlServerBench]:
+    """SQL Server, in schemas of this test's own."""
+    with _dropped(SqlServerBench(sqlserver_databases)) as found:
+        yield found
+
+
+@pytest.fixture
+def cosmos_bench(cosmos_server: str, cosmos_server_backup: str) -> Iterator[CosmosBench]:
+    """Cosmos DB, in databases of this test's own; documents are partitioned by /customer/id."""
+    found = CosmosBench({"source": cosmos_server, "backup": cosmos_server_backup})
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres: str) -> Iterator[Mapping[Role, str]]:
+    """Two databases of one server."""
+    with _databases({role: postgres for role in ROLES}, "DROP DATABASE {} WITH (FORCE)") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def sqlserver_databases(sqlserver_urls: tuple[str, str]) -> Iterator[Mapping[Role, str]]:
+    """Two databases, on the two servers that the environment names."""
+    with _databases(dict(zip(ROLES, sqlserver_urls, strict=True)), "DROP DATABASE {}") as found:
+        yield found
+
+
+@contextmanager
+def _databases(servers: Mapping[Role, str], drop: str) -> Iterator[Mapping[Role, str]]:
+    made = {role: named(text, f"contract_{role}_{uuid.uuid4().hex[:8]}") for role, text in servers.items()}
+    for text in made.values():
+        dialect = open_dialect(text, "TEST")
+        dialect.ensure_database()
+        dialect.engine.dispose()
+    yield made
+    for role, text in servers.items():
+        name = open_dialect(made[role], "TEST").location.rpartition("/")[2]
+        engine = open_dialect(text, "TEST", default_database="tempdb").engine
+        with engine.connect() as cx:
+            cx.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(drop.format(name))
+        engine.dispose()
+
+
+@contextmanager
+def _dropped(bench: Served) -> Iterator[Served]:
+    yield bench
+    for store in bench.opened:
+        store.close()
+    for role in ROLES:
+        inspector = sa.inspect(bench.engines[role])
+        if bench.schema in inspector.get_schema_names():
+            for table in inspector.get_table_names(bench.schema):
+                bench.sql(role, f"DROP TABLE {bench.quoted(table)}")
+            if bench.kind == "postgresql":
+                bench.sql(role, f"DROP SCHEMA {bench.quote(bench.schema or '')} CASCADE")
+            else:
+                bench.sql(role, f"DROP SCHEMA {bench.quote(bench.schema or '')}")
+    bench.close()

@@ -1,0 +1,357 @@
+"""What every store keeps, whatever it stores in."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from backup.errors import NotInitialized, SourceMissing, TransientStoreError
+from backup.models import Chunk, Run, Stamps
+from backup.retry import Retry
+from backup.stores import Shape, Store
+from backup.sync import Tally, sync
+from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role
+
+THREE = [Item(n) for n in (1, 2, 3)]
+TIMES = [datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(hours=n, microseconds=n) for n in range(4)]
+SIBLING = Shape(
+    name="Notes",
+    container="notes",
+    key="NoteId",
+    partition="Subject",
+    fields={"NoteId": "name", "Subject": "name", "At": "time", "Done": "flag", "Text": "text", "Size": "integer"},
+)
+
+
+def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, int, int]:
+    """Syncs and gives the four counts."""
+    tally = Tally(tell=lambda counts: None)
+    sync(source, backup, run, tally, held=lambda: None, now=lambda: NOW, delete_batch=3)
+    counts = tally.counts
+    return counts.inserted, counts.updated, counts.deleted, counts.skipped
+
+
+def all_stamps(store: Store, chunks: list[Chunk]) -> list[Stamps]:
+    return [store.stamps(chunk) for chunk in chunks]
+
+
+def read_all(store: Store, keys: frozenset[Any], chunk: Chunk = Chunk()) -> list[list[Any]]:
+    return [[store.key_of(record) for record in batch] for batch in store.read(keys, chunk)]
+
+
+# --- making the backup ----------------------------------------------------------------------------------------------------
+
+
+def test_initialize_makes_an_empty_backup(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.open("source"), bench.open("backup")
+    backup.initialize(source)
+    assert backup.count() == 0
+    backup.check(source)
+
+
+def test_initialize_makes_a_missing_database(bench: Bench) -> None:
+    bench.create(THREE)
+    source = bench.open("source")
+    backup = bench.open_at(bench.absent_database("backup"))
+    backup.initialize(source)
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    backup.close()
+
+
+def test_initialize_again_keeps_what_is_there(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    run_sync(source, backup)
+    backup.initialize(source)
+    assert len(bench.items("backup")) == 3
+
+
+def test_two_may_initialize_at_once(bench: Bench) -> None:
+    bench.create(THREE)
+    place = bench.absent_database("backup")
+
+    def one(_: int) -> None:
+        source, backup = bench.open("source"), bench.open_at(place)
+        backup.initialize(source)
+        backup.sibling(SIBLING).create()
+        source.close()
+        backup.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, range(2)))
+    assert bench.open_at(place).count() == 0
+
+
+# --- what is not there ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_ping_returns_when_the_server_answers(bench: Bench, role: Role) -> None:
+    bench.create()
+    bench.pair()[1].close()
+    bench.open(role).ping()
+
+
+def test_ping_of_a_server_that_is_down_says_so_after_one_try(bench: Bench) -> None:
+    store = bench.open("source", connection_string=bench.nowhere(), retry=Retry(5, 1000, 1000))
+    with pytest.raises((TransientStoreError, SourceMissing)) if bench.kind != "sqlite" else pytest.raises(
+        Exception, match="unable to open"
+    ) as caught:
+        store.ping()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_is_down_is_tried_again_and_then_an_error(bench: Bench) -> None:
+    if bench.kind == "sqlite":
+        pytest.skip("a file is there or not: trying again would not help")
+    with pytest.raises(TransientStoreError):
+        bench.open("source", connection_string=bench.nowhere()).count()
+
+
+@pytest.mark.parametrize(("role", "error"), [("source", SourceMissing), ("backup", NotInitialized)])
+def test_a_missing_database_is_an_error_and_not_empty(bench: Bench, role: Role, error: type[Exception]) -> None:
+    store = bench.open_at(bench.absent_database(role))
+    for read in (store.count, lambda: list(store.chunks()), lambda: store.stamps(Chunk())):
+        with pytest.raises(error):
+            read()
+
+
+@pytest.mark.parametrize(("role", "error"), [("source", SourceMissing), ("backup", NotInitialized)])
+def test_a_missing_table_is_an_error_and_not_empty(bench: Bench, role: Role, error: type[Exception]) -> None:
+    bench.create()
+    bench.pair()
+    bench.drop(role)
+    store = bench.open(role)
+    for read in (store.count, lambda: list(store.chunks()), lambda: store.stamps(Chunk())):
+        with pytest.raises(error):
+            read()
+
+
+def test_a_table_dropped_after_its_first_use_is_an_error_and_not_empty(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    assert len(source.stamps(Chunk())) == 3
+    records = next(source.read(frozenset(map(bench.key, (1, 2))), Chunk()))
+    bench.drop("source")
+    bench.drop("backup")
+    with pytest.raises(SourceMissing):
+        source.stamps(Chunk())
+    with pytest.raises(SourceMissing):
+        source.matching([bench.key(1)])
+    with pytest.raises(NotInitialized):
+        backup.delete([bench.key(1)])
+    with pytest.raises(NotInitialized):
+        backup.write(records, RUN, NOW)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------------
+
+
+def test_count_is_the_number_of_records(bench: Bench) -> None:
+    bench.create(THREE)
+    assert bench.open("source").count() == 3
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 7, 8, 100])
+def test_chunks_cover_every_key_of_both_sides_once(bench: Bench, chunk_size: int) -> None:
+    bench.create(Item(n) for n in range(10, 18))
+    source, backup = bench.pair(chunk_size=chunk_size)
+    bench.put("backup", *(Item(n) for n in (1, 2, 12, 13, 90, 91)))
+    chunks = list(source.chunks())
+    assert (chunks[0].after, chunks[-1].upto) == (None, None)
+    assert all(one.upto == other.after is not None for one, other in zip(chunks, chunks[1:], strict=False))
+    for store, numbers in ((source, [*range(10, 18)]), (backup, [1, 2, 12, 13, 90, 91])):
+        parts = all_stamps(store, chunks)
+        assert sum(map(len, parts)) == len(numbers)
+        assert {key for part in parts for key in part} == set(map(bench.key, numbers))
+    assert max(len(part) for part in all_stamps(source, chunks)) <= max(chunk_size, 1)
+
+
+def test_a_source_without_records_is_one_open_chunk(bench: Bench) -> None:
+    bench.create()
+    assert list(bench.open("source").chunks()) == [Chunk(None, None)]
+
+
+def test_stamps_change_with_the_version(bench: Bench) -> None:
+    bench.create(THREE)
+    source = bench.open("source")
+    before = source.stamps(Chunk())
+    bench.put("source", Item(2, version=2))
+    after = source.stamps(Chunk())
+    assert {key for key in after if after[key].value != before[key].value} == {bench.key(2)}
+
+
+@pytest.mark.parametrize("wanted", [[2], [1, 3], [*range(1, 21)]])
+@pytest.mark.parametrize("limits", [{"batch_size": 4}, {"batch_size": 4, "chunk_size": 5}, {"batch_bytes": 1}])
+def test_read_gives_the_wanted_records_once(bench: Bench, wanted: list[int], limits: dict[str, int]) -> None:
+    bench.create(Item(n, text=f"text {n}") for n in range(1, 21))
+    batches = read_all(bench.open("source", **limits), frozenset(map(bench.key, wanted)))
+    assert sorted(key for batch in batches for key in batch) == [bench.key(n) for n in wanted]
+    if "batch_bytes" in limits:
+        assert max(map(len, batches)) == 1
+
+
+def test_read_keeps_to_the_chunk(bench: Bench) -> None:
+    bench.create(Item(n) for n in range(1, 21))
+    source = bench.open("source", chunk_size=5, batch_size=2)
+    for chunk in source.chunks():
+        keys = frozenset(source.stamps(chunk))
+        assert {key for batch in read_all(source, keys, chunk) for key in batch} == keys
+
+
+@pytest.mark.parametrize("chunk_size", [3, 100])  # by range and by key
+def test_read_leaves_out_what_is_gone_meanwhile(bench: Bench, chunk_size: int) -> None:
+    bench.create(Item(n) for n in range(1, 7))
+    source = bench.open("source", batch_bytes=1, chunk_size=chunk_size)
+    batches = source.read(frozenset(map(bench.key, range(1, 7))), Chunk())
+    seen = [source.key_of(record) for record in next(batches)]
+    gone = next(n for n in (5, 6) if bench.key(n) not in seen)
+    bench.remove("source", gone)
+    seen += [source.key_of(record) for batch in batches for record in batch]
+    assert sorted(seen) == [bench.key(n) for n in range(1, 7) if n != gone]
+
+
+def test_matching_gives_the_keys_that_are_there(bench: Bench) -> None:
+    bench.create(Item(n) for n in range(1, 31))
+    source = bench.open("source", batch_size=4)
+    asked = [bench.key(n) for n in (*range(20, 41), 1)]
+    assert source.matching(asked) == {bench.key(n) for n in (*range(20, 31), 1)}
+    assert source.matching([]) == set()
+    assert source.matching([bench.key(1)]) == {bench.key(1)}
+
+
+# --- writing --------------------------------------------------------------------------------------------------------------
+
+
+def test_write_inserts_and_overwrites_and_may_be_repeated(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    bench.put("backup", Item(2, text="stale"), Item(9, text="stays"))
+    (records,) = source.read(frozenset(source.stamps(Chunk())), Chunk())
+    for _ in range(2):  # as after a commit whose answer was lost
+        backup.write(records, RUN, NOW)
+        assert bench.items("backup") == {**bench.items("source"), 9: Item(9, text="stays")}
+    backup.write([], RUN, NOW)
+
+
+def test_delete_takes_these_keys_only_and_may_be_repeated(bench: Bench) -> None:
+    bench.create(Item(n) for n in range(1, 8))
+    source, backup = bench.pair(batch_size=2)
+    run_sync(source, backup)
+    for _ in range(2):
+        backup.delete([bench.key(n) for n in (1, 3, 5, 7, 77)])
+        assert list(bench.items("backup")) == [2, 4, 6]
+    backup.delete([])
+
+
+def test_records_of_any_size_are_copied(bench: Bench) -> None:
+    sizes = [0, 1, 15, 16, 17, 255, 256, 257, 1999, 2000]
+    bench.create(Item(n, text="é" * size) for n, size in enumerate(sizes))
+    source, backup = bench.pair(batch_bytes=3000)
+    assert run_sync(source, backup) == (len(sizes), 0, 0, 0)
+    assert bench.items("backup") == bench.items("source")
+
+
+# --- a whole sync ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 1000])
+def test_a_sync_makes_the_backup_equal_and_counts_it(bench: Bench, chunk_size: int) -> None:
+    bench.create(Item(n) for n in range(1, 13))
+    source, backup = bench.pair(chunk_size=chunk_size, batch_size=3)
+    assert run_sync(source, backup) == (12, 0, 0, 0)
+    assert run_sync(source, backup) == (0, 0, 0, 12)
+    bench.remove("source", 1, 5, 12)
+    bench.put("source", Item(2, 7, "changed"), Item(11, 7, "ünïcode 🎉"), Item(50), Item(-5 if bench.kind != "cosmos" else 0))
+    assert run_sync(source, backup) == (2, 2, 3, 7)
+    assert bench.items("backup") == bench.items("source")
+    assert run_sync(source, backup) == (0, 0, 0, 11)
+    assert run_sync(source, backup, replace(RUN, forced=True)) == (0, 11, 0, 0)
+
+
+def test_records_without_a_version_are_compared_by_what_else_tells(bench: Bench) -> None:
+    bench.create([Item(1, None), Item(2, None, "same"), Item(3)])
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    assert run_sync(source, backup) == (0, 0, 0, 3)
+    bench.put("source", Item(1, None, "changed"))
+    assert run_sync(source, backup) == (0, 1, 0, 2)
+    assert bench.items("backup") == bench.items("source")
+    bench.put("source", Item(1, 4, "has one now"))
+    assert run_sync(source, backup) == (0, 1, 0, 2)
+    assert run_sync(source, backup) == (0, 0, 0, 3)
+
+
+def test_a_closed_store_can_be_used_again(bench: Bench) -> None:
+    bench.create(THREE)
+    source = bench.open("source")
+    source.close()
+    assert source.count() == 3
+    source.close()
+    assert source.count() == 3
+
+
+def test_two_sides_are_never_the_same_place(bench: Bench) -> None:
+    assert bench.open("source").location != bench.open("backup").location
+    assert bench.open("source").location == bench.open("source").location
+
+
+# --- siblings -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sibling_keeps_entries_and_finds_the_newest(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(SIBLING)
+    notes.create()
+    notes.create()
+    entries = [
+        {"NoteId": "a", "Subject": "x", "At": TIMES[1], "Done": True, "Text": "Tëxt 🎉" * 900, "Size": 2**53},
+        {"NoteId": "b", "Subject": "x", "At": TIMES[3], "Done": False, "Text": None, "Size": None},
+        {"NoteId": "c", "Subject": "y", "At": TIMES[2], "Done": None, "Text": "", "Size": 0},
+        {"NoteId": "d", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "d", "Size": -1},
+    ]
+    notes.put(entries)
+    assert notes.find({"Subject": "x"}, newest_by="At", limit=2) == [entries[1], entries[0]]
+    assert notes.find({"Subject": "x", "Done": False}, newest_by="At", limit=9) == [entries[1], entries[3]]
+    assert notes.find({}, newest_by="At", limit=9) == [entries[1], entries[2], entries[0], entries[3]]
+    assert notes.find({"Subject": "z"}, newest_by="At", limit=9) == []
+
+
+def test_a_sibling_replaces_an_entry_of_the_same_key(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(SIBLING)
+    notes.create()
+    entry = {"NoteId": "a", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "first", "Size": 1}
+    notes.put([entry])
+    notes.put([{**entry, "Done": True, "Text": None}])
+    assert notes.find({}, newest_by="At", limit=9) == [{**entry, "Done": True, "Text": None}]
+
+
+def test_a_sibling_gives_times_in_utc_and_refuses_naive_ones(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(SIBLING)
+    notes.create()
+    entry = {"NoteId": "a", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "", "Size": 1}
+    notes.put([entry])
+    (found,) = notes.find({}, newest_by="At", limit=1)
+    assert found["At"].utcoffset() == timedelta(0)
+    with pytest.raises(Exception, match="time zone"):
+        notes.put([{**entry, "At": datetime(2024, 1, 1)}])  # noqa: DTZ001 - the point
+
+
+def test_a_sibling_that_was_not_made_says_what_to_do(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(SIBLING)
+    with pytest.raises(NotInitialized):
+        notes.find({}, newest_by="At", limit=1)
+
+
+def test_errors_are_not_retried_when_trying_again_cannot_help(bench: Bench) -> None:
+    store = bench.open_at(bench.absent_database("source"), retry=Retry(5, 1000, 1000))
+    with pytest.raises(SourceMissing):
+        store.count()

@@ -1,0 +1,326 @@
+"""Requests parsed, answers shaped, errors mapped: every status and body of the HTTP interface."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup import api, errors
+from backup.errors import BackupError
+from backup.log import register_secret
+from backup.models import Counts, Run, Status, Trigger
+from backup.services import Health, Outcome, Registry
+from backup.settings import load_settings
+
+STARTED = datetime(2024, 12, 7, tzinfo=UTC)
+RUN = Run("customer", Trigger.HTTP, False, STARTED, sync_id="the-id")
+COMPLETED = Outcome(RUN.ended(Status.COMPLETED, STARTED + timedelta(seconds=5), Counts(5, 10, 2, 83)))
+
+
+def failed(error: BackupError) -> Outcome:
+    return Outcome(RUN.ended(Status.FAILED, STARTED, Counts(), str(error)), error)
+
+
+@dataclass
+class Services:
+    """Stands for the registry: answers with these outcomes or checks, and remembers what it was asked for."""
+
+    outcomes: Sequence[Outcome] = (COMPLETED,)
+    checks: Sequence[Health] = ()
+    asked: list[tuple[str, bool]] = field(default_factory=list)
+
+    def sync(self, name: str, trigger: Trigger, *, force: bool) -> Sequence[Outcome]:
+        assert trigger is Trigger.HTTP
+        self.asked.append((name, force))
+        return self.outcomes
+
+    def ping(self) -> Sequence[Health]:
+        return self.checks
+
+
+def trigger_sync(services: Any, body: bytes = b"", query: dict[str, str] | None = None) -> api.Answer:
+    return api.trigger_sync(services, query or {}, body, now=lambda: STARTED)
+
+
+def not_configured() -> Registry:
+    return Registry(load_settings({}))
+
+
+# TriggerSync
+
+
+def test_completed_syncs_are_answered_exactly_as_documented() -> None:
+    answer = trigger_sync(Services())
+    assert answer.status == 200
+    assert json.loads(answer.json) == {
+        "Success": True,
+        "Message": "All syncs completed successfully",
+        "Results": [
+            {
+                "SyncId": "the-id",
+                "ServiceName": "customer",
+                "Status": "Completed",
+                "InsertedCount": 5,
+                "UpdatedCount": 10,
+                "DeletedCount": 2,
+                "SkippedCount": 83,
+                "TotalProcessed": 17,
+                "StartedAt": "2024-12-07T00:00:00.000Z",
+                "CompletedAt": "2024-12-07T00:00:05.000Z",
+                "DurationMs": 5000,
+                "ErrorMessage": None,
+            }
+        ],
+        "Timestamp": "2024-12-07T00:00:00.000Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b"", ("all", False)),
+        (b" \r\n", ("all", False)),
+        (b"{}", ("all", False)),
+        (b'{"service": "all"}', ("all", False)),
+        (b'{"service": "order"}', ("order", False)),
+        (b'{"forceFullSync": true}', ("all", True)),
+        (b'{"service": "customer", "forceFullSync": false}', ("customer", False)),
+    ],
+)
+def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, bool]) -> None:
+    services = Services()
+    trigger_sync(services, body)
+    assert services.asked == [asked]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{", b"[]", b"null", b"true", b"1", b'"all"', b"garbage", b"{}{}", b"\xff\xfe", b'{"service": "\xff"}'),
+        *(b"\x00", b'{"service": "\\ud800"}', b"[" * 100_000, b'{"service":' * 10_000, b"1" * 100_000, b"1e999"),
+        *(b'{"service": null}', b'{"service": 1}', b'{"service": ["all"]}', b'{"service": {}}', b'{"service": true}'),
+        *(b'{"forceFullSync": "true"}', b'{"forceFullSync": 1}', b'{"forceFullSync": null}', b'{"forceFullSync": []}'),
+        b'{"forceFullSync": 1' + b"0" * 5000 + b"}",
+        *(b'{"force": true}', b'{"Service": "all"}', b'{"services": "all"}', b'{"service": "all", "x": 1}'),
+        b'{"service": NaN}',
+    ],
+)
+def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
+    services = Services()
+    with pytest.raises(errors.BadRequest) as raised:
+        trigger_sync(services, body)
+    answer = api.error_answer(raised.value)
+    assert answer.status == 400
+    assert answer.body.keys() == {"Success", "Message", "Error", "Hint"}
+    assert services.asked == []
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(errors.BadRequest, match="forceFullsync"):
+        api.parse_sync_request(b'{"forceFullsync": true}')
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=5,
+)
+bodies = st.one_of(
+    st.binary(),
+    json_values.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")),
+    st.dictionaries(st.sampled_from(["service", "forceFullSync", "Service", "x"]), json_values).map(
+        lambda value: json.dumps(value).encode()
+    ),
+)
+
+
+@given(bodies)
+def test_without_services_any_body_is_a_400_or_404_that_says_why(body: bytes) -> None:
+    with pytest.raises(BackupError) as raised:
+        trigger_sync(not_configured(), body)
+    answer = api.error_answer(raised.value)
+    assert answer.status in (400, 404)
+    assert answer.json.encode()
+    assert answer.body["Success"] is False
+    assert "Traceback" not in answer.json
+
+
+@given(st.dictionaries(st.text(), st.text(), min_size=1))
+def test_any_query_of_a_single_service_route_is_a_400_or_404(query: dict[str, str]) -> None:
+    with pytest.raises(BackupError) as raised:
+        api.sync_one(not_configured(), "customer", query, b"")
+    answer = api.error_answer(raised.value)
+    assert answer.status in (400, 404)
+    assert answer.json.encode("utf-8")
+
+
+def test_a_service_that_is_not_configured_is_a_404_that_says_which_are() -> None:
+    registry = Registry(load_settings({"SourceCustomerDb__ConnectionString": "sqlite:///x.db"}))
+    with pytest.raises(errors.UnknownService) as raised:
+        trigger_sync(registry, b'{"service": "customers"}')
+    answer = api.error_answer(raised.value)
+    assert answer.status == 404
+    assert "customer" in answer.body["Hint"]
+
+
+@pytest.mark.parametrize("query", [{"force": "true"}, {"service": "order"}])
+def test_trigger_sync_takes_no_query(query: dict[str, str]) -> None:
+    with pytest.raises(errors.BadRequest):
+        trigger_sync(Services(), query=query)
+
+
+def test_some_failures_are_a_207_with_every_result() -> None:
+    answer = trigger_sync(Services([COMPLETED, failed(errors.StoreUnavailable("it is down"))]))
+    assert answer.status == 207
+    assert answer.body["Success"] is False
+    assert [one["Status"] for one in answer.body["Results"]] == ["Completed", "Failed"]
+    assert answer.body["Results"][1]["ErrorMessage"] == "it is down"
+    assert answer.body["Error"] == "StoreUnavailable"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.BackupError(), 500),
+        (errors.ConfigError(), 400),
+        (errors.BadRequest(), 400),
+        (errors.NotInitialized(), 400),
+        (errors.SchemaMismatch(), 400),
+        (errors.UnknownService(), 404),
+        (errors.Locked(), 409),
+        (errors.LockLost(), 409),
+        (errors.GuardTripped(), 409),
+        (errors.StoreError(), 500),
+        (errors.StoreUnavailable(), 503),
+        (errors.SourceMissing(), 503),
+        (errors.TransientStoreError(), 503),
+        (errors.Unexpected(), 500),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BackupError) else str(value),
+)
+def test_when_all_fail_the_status_is_the_failures_own(error: BackupError, status: int) -> None:
+    assert trigger_sync(Services([failed(error)])).status == status
+    assert api.sync_one(Services([failed(error)]), "customer", {}, b"").status == status  # type: ignore[arg-type]
+    assert api.error_answer(error).status == status
+
+
+def test_every_error_of_the_tree_is_mapped_by_a_test() -> None:
+    def tree(kind: type[BackupError]) -> set[str]:
+        return {kind.__name__}.union(*map(tree, kind.__subclasses__()))
+
+    marks = test_when_all_fail_the_status_is_the_failures_own.pytestmark  # type: ignore[attr-defined]
+    assert tree(BackupError) == {type(error).__name__ for error, _ in marks[0].args[1]}
+
+
+# SyncCustomer, SyncOrder
+
+
+def test_a_single_service_answers_its_result_with_success_beside_it() -> None:
+    answer = api.sync_one(Services(), "customer", {}, b"")  # type: ignore[arg-type]
+    [result] = trigger_sync(Services()).body["Results"]
+    assert (answer.status, answer.body) == (200, {"Success": True, **result})
+
+
+def test_a_single_service_that_fails_answers_its_result_and_the_error() -> None:
+    error = errors.Locked(hint="wait")
+    answer = api.sync_one(Services([failed(error)]), "customer", {}, b"")  # type: ignore[arg-type]
+    assert answer.status == 409
+    assert {name: answer.body[name] for name in ("Success", "Message", "Error", "Hint", "Status")} == {
+        "Success": False,
+        "Message": str(error),
+        "Error": "Locked",
+        "Hint": "wait",
+        "Status": "Failed",
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "force"),
+    [({}, False), ({"force": "true"}, True), ({"force": "TRUE"}, True), ({"force": "false"}, False)],
+)
+def test_force_is_read_from_the_query(query: dict[str, str], force: bool) -> None:
+    services = Services()
+    api.sync_one(services, "order", {**query, "code": "a function key"}, b"{}")  # type: ignore[arg-type]
+    assert services.asked == [("order", force)]
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        *(({"force": value}, b"") for value in ("yes", "1", "tru", "true,true", " true", "None")),
+        *(({name: "true"}, b"") for name in ("Force", "forced", "forceFullSync", "service")),
+        *(({}, body) for body in (b'{"force": true}', b"x", b"[]", b"\xff")),
+    ],
+)
+def test_another_force_value_parameter_or_body_is_a_400_and_starts_nothing(query: dict[str, str], body: bytes) -> None:
+    services = Services()
+    with pytest.raises(errors.BadRequest):
+        api.sync_one(services, "order", query, body)  # type: ignore[arg-type]
+    assert services.asked == []
+
+
+# HealthCheck
+
+
+def test_health_is_answered_as_documented_and_touches_nothing() -> None:
+    def no_registry() -> Registry:
+        raise AssertionError("a plain health check reads no settings")
+
+    answer = api.health(no_registry, {}, now=lambda: STARTED)
+    assert (answer.status, answer.body) == (
+        200,
+        {"Status": "Healthy", "Service": "BackupServices", "Timestamp": "2024-12-07T00:00:00.000Z"},
+    )
+
+
+@pytest.mark.parametrize(("down", "status", "word"), [(False, 200, "Healthy"), (True, 503, "Unhealthy")])
+def test_deep_health_has_an_entry_for_each_side(down: bool, status: int, word: str) -> None:
+    error = errors.StoreUnavailable("server name and all") if down else None
+    services = Services(checks=[Health("customer", "source", 3, None), Health("customer", "backup", 4, error)])
+    answer = api.health(lambda: services, {"deep": "true"})  # type: ignore[arg-type, return-value]
+    assert (answer.status, answer.body["Status"]) == (status, word)
+    assert answer.body["Checks"] == [
+        {"Service": "customer", "Side": "source", "Status": "Healthy", "DurationMs": 3, "Error": None},
+        {
+            **{"Service": "customer", "Side": "backup", "Status": word, "DurationMs": 4},
+            "Error": "StoreUnavailable" if down else None,
+        },
+    ]
+
+
+@pytest.mark.parametrize("query", [{"deep": "yes"}, {"deep": "1"}, {"depp": "true"}])
+def test_another_deep_value_or_parameter_is_a_400(query: dict[str, str]) -> None:
+    with pytest.raises(errors.BadRequest):
+        api.health(not_configured, query)
+
+
+# Every error body
+
+
+@pytest.mark.parametrize("secret", ["Pa55word-of-a-test", "AccountKey=abcd1234=="])
+def test_no_error_body_holds_a_secret(secret: str) -> None:
+    register_secret("Pa55word-of-a-test")
+    error = errors.StoreError(f"the server said {secret}", hint=f"try {secret}")
+    answers = [
+        api.error_answer(error),
+        trigger_sync(Services([failed(error), COMPLETED])),
+        api.sync_one(Services([failed(error)]), "customer", {}, b""),  # type: ignore[arg-type]
+    ]
+    for answer in answers:
+        told = {name: value for name, value in answer.body.items() if name in ("Message", "Hint", "Error")}
+        assert not re.search("Pa55word|abcd1234", json.dumps(told))
+
+
+def test_an_error_body_has_exactly_its_four_names() -> None:
+    assert api.error_answer(errors.BadRequest("no", hint="yes")).body == {
+        "Success": False,
+        "Message": "no",
+        "Error": "BadRequest",
+        "Hint": "yes",
+    }

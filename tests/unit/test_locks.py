@@ -1,0 +1,320 @@
+"""One sync of a service at a time: the file lock, and the lease in a storage account."""
+
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.core.exceptions import ServiceRequestError
+from azure.storage.blob import BlobClient, BlobLeaseClient, BlobServiceClient
+
+from backup import locks
+from backup.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
+from backup.locks import Lock, open_lock
+from backup.retry import Retry
+from backup.settings import load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+DEADLINE_SECONDS = 30
+AT_ONCE = Retry(max_attempts=1, base_seconds=0)
+
+
+@pytest.fixture
+def service() -> str:
+    """A service's name that no other test uses."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+# The file lock
+
+
+@pytest.fixture
+def file_lock() -> Lock:
+    return open_lock(load_settings({}), AT_ONCE)
+
+
+def test_a_second_taker_of_a_file_lock_is_refused_at_once(file_lock: Lock, service: str) -> None:
+    with file_lock(service, "backup"), pytest.raises(Locked, match=service), file_lock(service, "backup"):
+        pass
+
+
+def test_a_file_lock_that_was_given_back_can_be_taken_again(file_lock: Lock, service: str) -> None:
+    for _ in range(2):
+        with file_lock(service, "backup") as held:
+            held()
+
+
+def test_a_file_lock_is_given_back_when_the_run_fails(file_lock: Lock, service: str) -> None:
+    with pytest.raises(ZeroDivisionError), file_lock(service, "backup"):
+        raise ZeroDivisionError
+    with file_lock(service, "backup") as held:
+        held()
+
+
+@pytest.mark.parametrize("other", [("other", "backup"), ("service", "another backup")])
+def test_another_service_or_backup_is_not_locked(file_lock: Lock, service: str, other: tuple[str, str]) -> None:
+    name, backup = other
+    with file_lock(service, "backup"), file_lock(service if name == "service" else name + service, backup) as held:
+        held()
+
+
+def test_a_killed_holder_leaves_no_file_lock_behind(file_lock: Lock, service: str) -> None:
+    script = (
+        "import sys; from backup.locks import open_lock; from backup.retry import Retry;"
+        "from backup.settings import load_settings\n"
+        "with open_lock(load_settings({}), Retry())(sys.argv[1], 'backup'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, service], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Locked), file_lock(service, "backup"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(DEADLINE_SECONDS)
+    with file_lock(service, "backup") as held:
+        held()
+
+
+def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
+    file_lock: Lock, service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path / "file" / "beneath"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="lock file"), file_lock(service, "backup"):
+        pass
+
+
+# The lease
+
+
+@pytest.fixture
+def lease(azurite: str) -> Lock:
+    return open_lock(load_settings({"AzureWebJobsStorage": azurite}), AT_ONCE)
+
+
+@pytest.fixture
+def blob(azurite: str, service: str) -> Iterator[BlobClient]:
+    """The blob that the service's lease is on."""
+    with BlobServiceClient.from_connection_string(azurite) as account:
+        yield account.get_blob_client(locks.CONTAINER, f"{service}.lock")
+
+
+def lease_state(blob: BlobClient) -> str:
+    return str(blob.get_blob_properties().lease.state)
+
+
+def test_a_second_taker_of_a_lease_is_refused(lease: Lock, service: str) -> None:
+    with lease(service, "backup"), pytest.raises(Locked, match=service), lease(service, "backup"):
+        pass
+
+
+def test_a_lease_is_held_within_the_block_and_given_back_at_its_end(
+    lease: Lock, service: str, blob: BlobClient
+) -> None:
+    with lease(service, "backup") as held:
+        held()
+        assert lease_state(blob) == "leased"
+    assert lease_state(blob) == "available"
+
+
+def test_a_lease_is_given_back_when_the_run_fails(lease: Lock, service: str, blob: BlobClient) -> None:
+    with pytest.raises(ZeroDivisionError), lease(service, "backup"):
+        raise ZeroDivisionError
+    assert lease_state(blob) == "available"
+
+
+def test_a_lease_outlives_no_dead_holder(lease: Lock, service: str, blob: BlobClient) -> None:
+    with lease(service, "backup"):
+        assert blob.get_blob_properties().lease.duration == "fixed"
+
+
+def test_services_are_leased_apart(lease: Lock, service: str) -> None:
+    with lease(service, "backup"), lease(f"{service}-other", "backup") as held:
+        held()
+
+
+def test_many_takers_at_once_leave_one_holder(lease: Lock, service: str) -> None:
+    """Also of a container and a blob that do not exist yet."""
+    start, done, results = threading.Barrier(4), threading.Barrier(4), []
+
+    def take() -> None:
+        start.wait(DEADLINE_SECONDS)
+        try:
+            with lease(service, "backup"):
+                results.append("held")
+                done.wait(DEADLINE_SECONDS)
+        except Locked:
+            results.append("locked")
+            done.wait(DEADLINE_SECONDS)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    assert sorted(results) == ["held", "locked", "locked", "locked"]
+
+
+@pytest.fixture
+def renewals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Renews all the time, and gives a function that waits until another renewal has been answered."""
+    answered = threading.Semaphore(0)
+    renew = BlobLeaseClient.renew
+
+    def counted(self: BlobLeaseClient, **options: Any) -> None:
+        try:
+            renew(self, **options)
+        finally:
+            answered.release()
+
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(BlobLeaseClient, "renew", counted)
+
+    def next_one() -> None:
+        while answered.acquire(blocking=False):
+            pass
+        assert answered.acquire(timeout=DEADLINE_SECONDS)
+        assert answered.acquire(timeout=DEADLINE_SECONDS) or True
+
+    return next_one
+
+
+def test_a_lease_is_renewed_while_the_run_lasts(lease: Lock, service: str, renewals: Any, blob: BlobClient) -> None:
+    with lease(service, "backup") as held:
+        renewals()
+        held()
+        assert lease_state(blob) == "leased"
+
+
+def ended_renewal() -> None:
+    """Returns once no renewal runs any more."""
+    for thread in threading.enumerate():
+        if isinstance(thread, locks._Renewal):
+            thread.join(DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize("loss", ["broken", "taken over", "deleted"])
+def test_a_lost_lease_is_noticed_at_the_next_check(
+    lease: Lock, service: str, blob: BlobClient, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
+    with lease(service, "backup") as held:
+        BlobLeaseClient(blob).break_lease(0)
+        if loss == "taken over":
+            blob.acquire_lease(60)
+        if loss == "deleted":
+            blob.delete_blob()
+        ended_renewal()
+        with pytest.raises(LockLost, match=service):
+            held()
+
+
+def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(
+    lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lease(service, "backup") as held:
+        held()
+        now = locks.time.monotonic()
+        monkeypatch.setattr(locks.time, "monotonic", lambda: now + locks.LEASE_SECONDS)
+        with pytest.raises(LockLost):
+            held()
+
+
+def test_a_lease_counts_as_lost_before_another_can_have_it() -> None:
+    assert locks.LEASE_SECONDS - locks.RENEW_SECONDS < locks.LEASE_SECONDS
+    assert locks.LEASE_SECONDS >= 3 * locks.RENEW_SECONDS  # so that one renewal may fail
+    assert 15 <= locks.LEASE_SECONDS <= 60  # what the service allows
+
+
+def test_a_renewal_that_gets_no_answer_is_tried_again(
+    lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Semaphore(0)
+
+    def renew(self: BlobLeaseClient, **_: Any) -> None:
+        tried.release()
+        raise ServiceRequestError("no answer")
+
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(BlobLeaseClient, "renew", renew)
+    with lease(service, "backup") as held:
+        for _ in range(3):
+            assert tried.acquire(timeout=DEADLINE_SECONDS)
+        held()
+
+
+def test_a_run_does_not_fail_because_its_lease_could_not_be_given_back(
+    lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def release(self: BlobLeaseClient, **_: Any) -> None:
+        raise ServiceRequestError("no answer")
+
+    monkeypatch.setattr(BlobLeaseClient, "release", release)
+    with lease(service, "backup") as held:
+        held()
+
+
+def test_an_answer_that_was_not_heard_does_not_lock_out_the_next_try(
+    azurite: str, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = BlobClient.acquire_lease
+    calls = 0
+
+    def lost_once(self: BlobClient, **options: Any) -> BlobLeaseClient:
+        nonlocal calls
+        calls += 1
+        granted = acquire(self, **options)
+        if calls == 1:
+            raise ServiceRequestError("the answer was lost")
+        return granted
+
+    monkeypatch.setattr(BlobClient, "acquire_lease", lost_once)
+    lock = open_lock(load_settings({"AzureWebJobsStorage": azurite}), Retry(base_seconds=0))
+    with lock(service, "backup") as held:
+        held()
+    assert calls == 2
+
+
+# Storage that cannot be used
+
+
+def storage(address: str) -> str:
+    return f"DefaultEndpointsProtocol=http;AccountName=a;AccountKey=aGlkZGVuLWtleQ==;BlobEndpoint={address};"
+
+
+def test_storage_that_is_down_is_named_by_its_setting_after_the_retries(service: str) -> None:
+    settings = load_settings({"AzureWebJobsStorage": storage("http://127.0.0.1:1/a")})
+    with (
+        pytest.raises(TransientStoreError, match="AzureWebJobsStorage") as raised,
+        open_lock(settings, Retry(max_attempts=2, base_seconds=0))(service, "backup"),
+    ):
+        pass
+    assert "aGlkZGVu" not in str(raised.value) + raised.value.hint
+
+
+@pytest.mark.parametrize("text", ["garbage", "AccountName", "a=b", "AccountKey=x", "AccountName=a;AccountKey=%"])
+def test_storage_whose_connection_string_cannot_be_read_is_named_by_its_setting(text: str, service: str) -> None:
+    lock = open_lock(load_settings({"AzureWebJobsStorage": text}), AT_ONCE)
+    with pytest.raises((ConfigError, StoreUnavailable), match="AzureWebJobsStorage"), lock(service, "backup"):
+        pass
+
+
+def test_a_wrong_key_is_not_tried_again_and_not_shown(
+    azurite: str, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "d3Jvbmcta2V5LW9mLWEtdGVzdA=="
+    parts = dict(part.split("=", 1) for part in azurite.strip(";").split(";"))
+    wrong = ";".join(f"{name}={key if name == 'AccountKey' else value}" for name, value in parts.items())
+    lock = open_lock(load_settings({"AzureWebJobsStorage": wrong}), Retry(base_seconds=0))
+    with pytest.raises(StoreUnavailable, match="AzureWebJobsStorage") as raised, lock(service, "backup"):
+        pass
+    assert not isinstance(raised.value, TransientStoreError)
+    assert key not in str(raised.value) + raised.value.hint + caplog.text

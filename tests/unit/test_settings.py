@@ -1,0 +1,201 @@
+"""The settings: every one of them, however it is spelt, and what a wrong one says."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup.errors import ConfigError
+from backup.settings import Settings, load_settings, schedule_binding, use_local_settings
+
+NAMES = sorted(str(field.alias) for field in Settings.model_fields.values())
+NUMBERS = {
+    "BackupSync__ChunkSize": ("7", 7),
+    "BackupSync__BatchSize": ("7", 7),
+    "BackupSync__BatchBytes": ("7", 7),
+    "BackupRetry__MaxAttempts": ("7", 7),
+    "BackupRetry__BaseSeconds": ("0.5", 0.5),
+    "BackupRetry__MaxSeconds": ("7.5", 7.5),
+}
+VALUES = {
+    **{name: ("a value", "a value") for name in NAMES},
+    **NUMBERS,
+    "BackupSchedule__CronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
+    "BackupSchedule__Enabled": ("false", False),
+}
+
+
+def value_of(settings: Settings, name: str) -> object:
+    [attribute] = [attribute for attribute, field in Settings.model_fields.items() if field.alias == name]
+    return getattr(settings, attribute)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_is_read_by_its_name_whatever_the_case(name: str) -> None:
+    text, value = VALUES[name]
+    for spelling in (name, name.upper(), name.lower()):
+        assert value_of(load_settings({spelling: text}), name) == value
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) -> None:
+    assert load_settings({name: empty}) == load_settings({})
+    assert load_settings({name: empty}).model_fields_set == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BackupCustomerDb__DatabaseName", "CustomerDb_Backup"),
+        ("BackupSchedule__CronExpression", "0 0 0 * * *"),
+        ("BackupSchedule__Enabled", True),
+        ("BackupSync__ChunkSize", 50_000),
+        ("BackupSync__BatchSize", 1_000),
+        ("BackupRetry__MaxAttempts", 5),
+        ("BackupRetry__BaseSeconds", 2),
+        ("BackupRetry__MaxSeconds", 32),
+    ],
+)
+def test_a_missing_setting_has_its_documented_default(name: str, value: object) -> None:
+    assert value_of(load_settings({}), name) == value
+
+
+def test_no_connection_has_a_default() -> None:
+    settings = load_settings({})
+    connections = [name for name in NAMES if "ConnectionString" in name or name.startswith("AzureWebJobsStorage")]
+    assert [value_of(settings, name) for name in connections] == [None] * len(connections)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SourceCustomerDb__ConectionString", "BackupOrderDb__Container", "backupschedule__cron", "BackupSync__Chunks"),
+        *("BackupRetry__", "CosmosDb__Hosts", "SourceCustomerDb__DatabaseName", "BackupSchedule__CronExpression_"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"There is no setting {name}"):
+        load_settings({name: "x"})
+
+
+@pytest.mark.parametrize("name", ["PATH", "FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsFeatureFlags", "Logging__LogLevel"])
+def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
+    assert load_settings({name: "x"}) == load_settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in NUMBERS for value in ("many", "-1", "1,5", "0x10", "1 2")),
+        *((name, "1e999") for name in ("BackupSync__ChunkSize", "BackupRetry__MaxAttempts")),
+        *((name, "0") for name in ("BackupSync__ChunkSize", "BackupSync__BatchSize", "BackupRetry__MaxAttempts")),
+        *((name, "nan") for name in NUMBERS),
+        *(("BackupSchedule__Enabled", value) for value in ("maybe", "2", "truee")),
+        *(("BackupSchedule__CronExpression", value) for value in ("0 0 * * *", "daily", "99 0 0 * * *", "0 0 0 * * * *")),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_the_settings_name(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Setting {name} has a value that cannot be used"):
+        load_settings({name: value})
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *("0 0 0 31 2 *", "0 0 0 L * *", "0 0 0 * * 7", "0 0 0 * * 1#2", "0 0 0 ? * *", "0 0 0 1, * *"),
+        "0 0 0 R * *",
+    ],
+)
+def test_a_schedule_that_the_host_does_not_understand_is_refused(schedule: str) -> None:
+    with pytest.raises(ConfigError, match="BackupSchedule__CronExpression"):
+        load_settings({"BackupSchedule__CronExpression": schedule})
+
+
+@given(st.sampled_from(NAMES), st.text(st.characters(exclude_characters="\x00", codec="utf-8")))
+def test_a_setting_is_read_or_refused_by_its_name_whatever_its_value(name: str, value: str) -> None:
+    try:
+        load_settings({name: value})
+    except ConfigError as error:
+        assert name in str(error)
+
+
+@pytest.mark.parametrize("name", ["BackupRetry__MaxAttempts", "BackupSchedule__CronExpression"])
+def test_a_refusal_does_not_repeat_the_value(name: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings({name: "Password=pasted-into-the-wrong-place"})
+    assert "pasted" not in str(raised.value) + raised.value.hint
+
+
+def test_settings_do_not_show_secrets() -> None:
+    names = [name for name in NAMES if name.endswith("ConnectionString") or name in ("AzureWebJobsStorage", "SERVE_KEY")]
+    shown = repr(load_settings({name: "Password=hidden" for name in names}))
+    assert "hidden" not in shown
+
+
+def test_the_environment_is_read_when_no_other_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BackupSync__ChunkSize", "11")
+    assert load_settings().chunk_size == 11
+
+
+# The timer's binding
+
+
+def test_the_timer_is_bound_to_its_setting_where_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BackupSchedule__CronExpression", "0 30 2 * * *")
+    assert schedule_binding() == "%BackupSchedule__CronExpression%"
+
+
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_the_timer_is_bound_to_the_default_where_the_setting_is_missing(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("BackupSchedule__CronExpression", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BackupSchedule__CronExpression", value)
+    assert schedule_binding() == "0 0 0 * * *"
+
+
+# local.settings.json
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment of this test's own, in place of the process's."""
+    mine: dict[str, str] = {"BackupSync__ChunkSize": "1"}
+    monkeypatch.setattr(os, "environ", mine)
+    return mine
+
+
+def test_local_settings_fill_the_environment_and_do_not_replace_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    values = {"BackupSync__ChunkSize": "2", "BackupSync__BatchSize": "3"}
+    (tmp_path / "local.settings.json").write_text(json.dumps({"IsEncrypted": False, "Values": values}))
+    use_local_settings(tmp_path)
+    assert environment == {"BackupSync__ChunkSize": "1", "BackupSync__BatchSize": "3"}
+
+
+def test_without_local_settings_nothing_changes(environment: dict[str, str], tmp_path: Path) -> None:
+    use_local_settings(tmp_path)
+    assert environment == {"BackupSync__ChunkSize": "1"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"Values": []}', '{"Values": "x"}', "\x00", '{"Values": null}'])
+def test_local_settings_that_cannot_be_read_are_one_error_that_names_the_file(
+    environment: dict[str, str], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "local.settings.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"local\.settings\.json"):
+        use_local_settings(tmp_path)
+
+
+def test_the_example_of_local_settings_lists_every_setting_and_can_be_used() -> None:
+    example = Path(__file__).parent.parent.parent / "local.settings.json.example"
+    values = json.loads(example.read_text())["Values"]
+    identity = {name for name in NAMES if name.startswith("AzureWebJobsStorage__")}  # instead of a connection string
+    assert set(NAMES) - identity == values.keys() - {"FUNCTIONS_WORKER_RUNTIME"}
+    load_settings(values)
