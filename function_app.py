@@ -9,8 +9,9 @@ import azure.functions as func
 
 from backup import api, errors
 from backup.log import quiet_libraries
+from backup.registry import Registry
 from backup.schedule import run_scheduled
-from backup.services import Registry, unexpected
+from backup.services import unexpected
 from backup.settings import load_settings, schedule_binding
 
 quiet_libraries()

@@ -20,7 +20,8 @@ from backup.demo import FILES, run_demo
 from backup.errors import BackupError
 from backup.log import quiet_libraries, redact
 from backup.models import Counts, Run, Trigger
-from backup.services import Outcome, Registry, no_progress, unexpected
+from backup.registry import Registry
+from backup.services import Outcome, no_progress, unexpected
 from backup.services import Progress as Told
 from backup.settings import load_settings, use_local_settings
 

@@ -14,7 +14,8 @@ from pydantic.alias_generators import to_pascal
 from backup import errors
 from backup.log import redact
 from backup.models import Now, Run, Status, Trigger, utc_now
-from backup.services import Health, Outcome, Registry, side_by_side
+from backup.registry import Registry, side_by_side
+from backup.services import Health, Outcome
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.ConfigError, 400),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from backup import sample
 from backup.models import Trigger
-from backup.services import Outcome, Registry
+from backup.registry import Registry
+from backup.services import Outcome
 from backup.settings import load_settings
 
 FILES = {

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from backup.errors import ConfigError, SourceMissing
-from backup.services import Registry
+from backup.registry import Registry
 from backup.stores import Shape, Store
 
 _START = datetime(2024, 1, 1, 8, tzinfo=UTC)

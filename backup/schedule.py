@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+
 from backup.log import event
 from backup.models import Now, Trigger, utc_now
 from backup.ncrontab import next_due
-from backup.services import Outcome, Registry
+from backup.registry import Registry
+from backup.services import Outcome
 from backup.settings import Settings
 
 

@@ -6,23 +6,18 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal
 
-from backup.errors import BackupError, ConfigError, StoreUnavailable, Unexpected, UnknownService
+from backup.errors import BackupError, ConfigError, StoreUnavailable, Unexpected
 from backup.history import History
-from backup.locks import Held, Lock, open_lock
+from backup.locks import Held, Lock
 from backup.log import event, redact
 from backup.models import Counts, Now, Run, Status, Trigger, utc_now
-from backup.retry import Retry
 from backup.settings import Settings
 from backup.stores import Limits, Rules, Side, Store, open_store
 from backup.sync import Tally, sync
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 Progress = Callable[[str, Counts], None]
 """Told a service's name and its counts so far, after every batch."""
@@ -51,27 +46,25 @@ class Health:
 
 
 class SyncService:
-    """Runs the sync of one service; each run opens its stores anew, so that it sees the schema as it is."""
+    """Runs the sync of one service; a preset names it, its default table and its rules.
 
-    def __init__(
-        self,
-        name: str,
-        source: Side,
-        backup: Side,
-        rules: Rules,
-        limits: Limits,
-        lock: Lock,
-        now: Now = utc_now,
-    ):
-        self.name = name
-        self._source, self._backup = source, backup
-        self._rules, self._limits, self._lock, self._now = rules, limits, lock, now
+    Each run opens its stores anew, so that it sees the schema as it is.
+    """
+
+    name: ClassVar[str]
+    default_table: ClassVar[str]
+    rules: ClassVar[Rules]
+
+    def __init__(self, settings: Settings, limits: Limits, lock: Lock, now: Now = utc_now) -> None:
+        """Raises ConfigError when a connection string is missing."""
+        self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
+        self._limits, self._lock, self._now = limits, lock, now
 
     @contextmanager
     def stores(self) -> Iterator[tuple[Store, Store]]:
         """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service."""
-        source = open_store(self._source, self._rules, self._limits)
-        backup = open_store(self._backup, self._rules, self._limits)
+        source = open_store(self._source, self.rules, self._limits)
+        backup = open_store(self._backup, self.rules, self._limits)
         if source.kind != backup.kind:
             raise ConfigError(
                 f"{self._source.setting} is {source.kind} and {self._backup.setting} is {backup.kind}; an exact copy "
@@ -183,141 +176,37 @@ class SyncService:
 class CustomerSyncService(SyncService):
     """Customers: a SQL table, its primary key, and the column `Version`."""
 
-    def __init__(self, settings: Settings, limits: Limits, lock: Lock) -> None:
-        source = Side(
-            service="customer",
-            role="source",
-            setting="SourceCustomerDb",
-            connection_string=_needed("SourceCustomerDb__ConnectionString", settings.source_customer_connection),
-            table=settings.source_customer_table,
-            default_table="customer.Customers",
-        )
-        backup = Side(
-            service="customer",
-            role="backup",
-            setting="BackupCustomerDb",
-            connection_string=_needed("BackupCustomerDb__ConnectionString", settings.backup_customer_connection),
-            table=settings.backup_customer_table,
-            default_table="customer.Customers",
-            database=settings.backup_customer_database,
-        )
-        super().__init__("customer", source, backup, Rules(version=("Version",)), limits, lock)
+    name = "customer"
+    default_table = "customer.Customers"
+    rules = Rules(version=("Version",))
 
 
 class OrderSyncService(SyncService):
     """Orders: documents of type Order by (partition key, id), or rows with JSON columns, by lastModified and status."""
 
-    def __init__(self, settings: Settings, limits: Limits, lock: Lock) -> None:
-        hosts = frozenset(host.strip() for host in settings.cosmos_emulator_hosts.split(",") if host.strip())
-        source = Side(
-            service="order",
-            role="source",
-            setting="SourceOrderDb",
-            connection_string=_needed("SourceOrderDb__ConnectionString", settings.source_order_connection),
-            table=settings.source_order_table,
-            default_table="Orders",
-            container=settings.source_order_container,
-            database=settings.source_order_database,
-            emulator_hosts=hosts,
+    name = "order"
+    default_table = "Orders"
+    rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
+
+
+def _side(settings: Settings, service: SyncService, role: Literal["source", "backup"]) -> Side:
+    prefix = f"{role.title()}{service.name.title()}Db"
+    given = settings.side(role, service.name)
+    if not given["connection"]:
+        raise ConfigError(
+            f"Setting {prefix}__ConnectionString is missing.", hint="Set it, or remove the service's other settings."
         )
-        backup = Side(
-            service="order",
-            role="backup",
-            setting="BackupOrderDb",
-            connection_string=_needed("BackupOrderDb__ConnectionString", settings.backup_order_connection),
-            table=settings.backup_order_table,
-            default_table="Orders",
-            container=settings.backup_order_container,
-            database=settings.backup_order_database,
-            emulator_hosts=hosts,
-        )
-        rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
-        super().__init__("order", source, backup, rules, limits, lock)
-
-
-class Registry:
-    """The services the settings configure, in the order they are answered."""
-
-    _PRESETS: ClassVar[dict[str, tuple[type[CustomerSyncService] | type[OrderSyncService], str]]] = {
-        "customer": (CustomerSyncService, "_customer_"),
-        "order": (OrderSyncService, "_order_"),
-    }
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
-        self._limits = Limits(settings.chunk_size, settings.batch_size, settings.batch_bytes, retry)
-        self._lock = open_lock(settings, retry)
-
-    def names(self) -> list[str]:
-        """Services with a setting of their own; one of them may still lack another, which `get` then names."""
-        return [
-            name
-            for name, (_, part) in self._PRESETS.items()
-            if any(part in field for field in self._settings.model_fields_set)
-        ]
-
-    def get(self, name: str) -> SyncService:
-        """Raises UnknownService for a service that is not configured, ConfigError for one that is only half."""
-        if name not in self.names():
-            raise UnknownService(
-                f"No service {name!r} is configured.",
-                hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
-            )
-        preset, _ = self._PRESETS[name]
-        return preset(self._settings, self._limits, self._lock)
-
-    def chosen(self, name: str) -> list[str]:
-        """The names that `name` or "all" stands for. Raises UnknownService when there is none."""
-        if name != "all":
-            self.get(name)
-            return [name]
-        if not self.names():
-            raise UnknownService("No service is configured.", hint="README lists the settings of customer and order.")
-        return self.names()
-
-    def ping(self) -> list[Health]:
-        """How every side of every configured service answers."""
-
-        def one(service: str) -> list[Health]:
-            try:
-                return self.get(service).ping()
-            except BackupError as error:
-                return [Health(service, side, 0, error) for side in ("source", "backup")]
-
-        found = [health for answers in side_by_side(one, self.names()) for health in answers]
-        for health in found:
-            if health.error is not None:
-                event(
-                    "health.down",
-                    level=logging.WARNING,
-                    service=health.service,
-                    side=health.side,
-                    error=health.error,
-                )
-        return found
-
-    def sync(
-        self, name: str, trigger: Trigger, *, force: bool = False, progress: Progress = no_progress
-    ) -> list[Outcome]:
-        """Runs the service, or all of them side by side; one that fails does not disturb the others."""
-
-        def one(service: str) -> Outcome:
-            try:
-                return self.get(service).run(trigger, force=force, progress=progress)
-            except BackupError as error:
-                now = utc_now()
-                run = Run(service, trigger, force, now).ended(Status.FAILED, now, Counts(), redact(str(error)))
-                event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
-                return Outcome(run, error)
-
-        return side_by_side(one, self.chosen(name))
-
-
-def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """The results in the order of the items, each worked on in a thread of its own."""
-    with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
-        return list(pool.map(work, items))
+    return Side(
+        service=service.name,
+        role=role,
+        setting=prefix,
+        connection_string=given["connection"],
+        table=given["table"],
+        default_table=service.default_table,
+        container=given["container"],
+        database=given["database"],
+        emulator_hosts=settings.emulator_hosts,
+    )
 
 
 def _ping(service: str, side: str, store: Store) -> Health:
@@ -328,12 +217,6 @@ def _ping(service: str, side: str, store: Store) -> Health:
     except BackupError as caught:
         error = caught
     return Health(service, side, round((time.perf_counter() - started) * 1000), error)
-
-
-def _needed(setting: str, value: str | None) -> str:
-    if not value:
-        raise ConfigError(f"Setting {setting} is missing.", hint="Set it, or remove the service's other settings.")
-    return value
 
 
 def unexpected(error: Exception) -> BackupError:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -22,8 +22,10 @@ _PREFIXES = (
     "SourceOrderDb__",
     "BackupOrderDb__",
     "BackupSchedule__",
+    "BackupSync__",
+    "BackupRetry__",
+    "CosmosDb__",
 )
-_PREFIXES += ("BackupSync__", "BackupRetry__", "CosmosDb__")
 
 
 class Settings(BaseSettings):
@@ -72,12 +74,27 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return value
 
+    def mentions(self, service: str) -> bool:
+        """Whether any setting of the service's sides was given."""
+        return any(f"_{service}_" in field for field in self.model_fields_set)
+
+    def side(self, role: Literal["source", "backup"], service: str) -> dict[str, str | None]:
+        """One side's `connection`, `table`, `database` and `container`; None for what it has not."""
+        parts = ("connection", "table", "database", "container")
+        return {part: getattr(self, f"{role}_{service}_{part}", None) for part in parts}
+
+    @property
+    def emulator_hosts(self) -> frozenset[str]:
+        """Hosts whose certificate is not verified."""
+        return frozenset(host.strip() for host in self.cosmos_emulator_hosts.split(",") if host.strip())
+
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic passes it by this name
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the name is pydantic's
         init_settings: PydanticBaseSettingsSource,
-        **_: Any,
+        *_: Any,
+        **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load_settings` passes in; it reads the environment itself, to name what it does not know."""
         return (init_settings,)

@@ -45,7 +45,7 @@ class SqlAccess:
         if schema is not None and self.dialect.default_schema is not None:
             self._make(
                 f"create the schema {schema}",
-                lambda cx: sa.inspect(cx).has_schema(schema),
+                lambda cx: self.dialect.has_schema(cx, schema),
                 lambda cx: cx.execute(sa.schema.CreateSchema(schema)),
             )
         self._make(

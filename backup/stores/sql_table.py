@@ -66,7 +66,7 @@ class TableShape:
         columns = dialect.columns(cx, schema, name)
         if not columns:
             raise missing(f"The {label} does not exist.")
-        key_names = tuple(sa.inspect(cx).get_pk_constraint(name, schema=schema)["constrained_columns"])
+        key_names = dialect.key(cx, schema, name)
         if not key_names:
             raise SchemaMismatch(
                 f"The {label} has no primary key.", hint="Only a table with a primary key can be backed up."

@@ -10,6 +10,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -277,15 +278,11 @@ class CosmosBench(Bench):
 
     def container(self, role: Role, name: str = "Things") -> azure.cosmos.ContainerProxy:
         """The container through an SDK client of the bench's own."""
-        where = parse_connection(self.connection_strings[role], "TEST")
-        assert isinstance(where, Cosmos)
-        client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+        client = _client(self.connection_strings[role])
         return client.get_database_client(self.database).get_container_client(name)
 
     def create(self, items: Iterable[Item] = ()) -> None:
-        where = parse_connection(self.connection_strings["source"], "TEST")
-        assert isinstance(where, Cosmos)
-        client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+        client = _client(self.connection_strings["source"])
         database = client.create_database_if_not_exists(self.database)
         database.create_container_if_not_exists("Things", azure.cosmos.PartitionKey(self.partition_path))
         self.put("source", *items)
@@ -327,22 +324,24 @@ class CosmosBench(Bench):
         return ('"c"', f"{n:06}")
 
     def drop(self, role: Role) -> None:
-        where = parse_connection(self.connection_strings[role], "TEST")
-        assert isinstance(where, Cosmos)
-        client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
+        client = _client(self.connection_strings[role])
         client.get_database_client(self.database).delete_container("Things")
 
     def close(self) -> None:
         super().close()
         for text in self.connection_strings.values():
-            where = parse_connection(text, "TEST")
-            assert isinstance(where, Cosmos)
-            client = azure.cosmos.CosmosClient(where.endpoint, where.key or "")
             try:
-                client.delete_database(self.database)
+                _client(text).delete_database(self.database)
             except CosmosHttpResponseError as error:
                 if error.status_code != 404:
                     raise
+
+
+@cache
+def _client(connection_string: str) -> azure.cosmos.CosmosClient:
+    where = parse_connection(connection_string, "TEST")
+    assert isinstance(where, Cosmos)
+    return azure.cosmos.CosmosClient(where.endpoint, where.key or "")
 
 
 def named(connection_string: str, database: str) -> str:

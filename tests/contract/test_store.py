@@ -245,7 +245,7 @@ def test_delete_takes_these_keys_only_and_may_be_repeated(bench: Bench) -> None:
     run_sync(source, backup)
     for _ in range(2):
         backup.delete([bench.key(n) for n in (1, 3, 5, 7, 77)])
-        assert list(bench.items("backup")) == [2, 4, 6]
+        assert sorted(bench.items("backup")) == [2, 4, 6]
     backup.delete([])
 
 

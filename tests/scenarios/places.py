@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from azure.cosmos import CosmosClient
 
 from backup import sample
-from backup.services import Registry
+from backup.registry import Registry
 from backup.settings import load_settings
 
 Contents = dict[Any, dict[str, Any]]

@@ -15,7 +15,8 @@ from backup import api, errors
 from backup.errors import BackupError
 from backup.log import register_secret
 from backup.models import Counts, Run, Status, Trigger
-from backup.services import Health, Outcome, Registry
+from backup.registry import Registry
+from backup.services import Health, Outcome
 from backup.settings import load_settings
 
 STARTED = datetime(2024, 12, 7, tzinfo=UTC)

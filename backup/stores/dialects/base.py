@@ -100,6 +100,12 @@ class Dialect(Protocol):
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         """The table's columns in order; empty when there is no such table."""
 
+    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
+        """The columns of the table's primary key in its order; empty when it has none."""
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        """Whether there is a schema that the server knows by this name."""
+
     def failure(self, error: Exception) -> Failure:
         """What an error raised by the driver means."""
 
@@ -118,6 +124,11 @@ def driver_text(error: BaseException) -> str:
     text = str(error.args[-1] if error.args else error).strip()
     text = text.splitlines()[0] if text else type(error).__name__
     return _QUOTED_DATA.split(text)[0].strip().rstrip(".,(:") + "."
+
+
+def reflected_key(cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
+    """The primary key as SQLAlchemy reflects it."""
+    return tuple(sa.inspect(cx).get_pk_constraint(table, schema=schema)["constrained_columns"])
 
 
 def missing_driver(name: str, hint: str) -> BackupError:

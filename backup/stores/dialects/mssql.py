@@ -46,6 +46,19 @@ _COLUMNS = sa.text(
     """
 )
 
+_KEY = sa.text(
+    """
+    SELECT c.name
+    FROM sys.indexes i
+    JOIN sys.objects o ON o.object_id = i.object_id
+    JOIN sys.schemas s ON s.schema_id = o.schema_id
+    JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id
+    JOIN sys.columns c ON c.object_id = k.object_id AND c.column_id = k.column_id
+    WHERE i.is_primary_key = 1 AND k.key_ordinal > 0 AND o.name = :table AND s.name = :schema
+    ORDER BY k.key_ordinal
+    """
+)
+
 
 class SqlServerDialect:
     """One SQL Server database."""
@@ -124,6 +137,13 @@ class SqlServerDialect:
             )
             for row in found
         ]
+
+    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
+        found = cx.execute(_KEY, {"table": table, "schema": schema or self.default_schema})
+        return tuple(found.scalars())
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None
 
     def failure(self, error: Exception) -> Failure:
         state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver
+from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver, reflected_key
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
@@ -130,6 +130,12 @@ class PostgresqlDialect:
             )
             for name, base, declared, builtin, nullable, identity, computed, declared_collation, collation in found
         ]
+
+    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
+        return reflected_key(cx, schema, table)
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        return sa.inspect(cx).has_schema(schema)
 
     def failure(self, error: Exception) -> Failure:
         state = getattr(error, "sqlstate", None) or ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text
+from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, reflected_key
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -85,6 +85,12 @@ class SqliteDialect:
             )
             for name, declared, notnull, hidden, position in found
         ]
+
+    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
+        return reflected_key(cx, schema, table)
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        return sa.inspect(cx).has_schema(schema)
 
     def failure(self, error: Exception) -> Failure:
         text, code = driver_text(error), getattr(error, "sqlite_errorcode", 0) & 0xFF

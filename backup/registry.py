@@ -1,0 +1,99 @@
+"""The services that the settings configure, one by one or all of them side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, TypeVar
+
+from backup.errors import BackupError, UnknownService
+from backup.locks import open_lock
+from backup.log import event, redact
+from backup.models import Counts, Run, Status, Trigger, utc_now
+from backup.retry import Retry
+from backup.services import CustomerSyncService, Health, OrderSyncService, Outcome, Progress, SyncService, no_progress
+from backup.settings import Settings
+from backup.stores import Limits
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Registry:
+    """The services the settings configure, in the order they are answered."""
+
+    _PRESETS: ClassVar[dict[str, type[SyncService]]] = {
+        preset.name: preset for preset in (CustomerSyncService, OrderSyncService)
+    }
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
+        self._limits = Limits(settings.chunk_size, settings.batch_size, settings.batch_bytes, retry)
+        self._lock = open_lock(settings, retry)
+
+    def names(self) -> list[str]:
+        """Services with a setting of their own; one of them may still lack another, which `get` then names."""
+        return [name for name in self._PRESETS if self._settings.mentions(name)]
+
+    def get(self, name: str) -> SyncService:
+        """Raises UnknownService for a service that is not configured, ConfigError for one that is only half."""
+        if name not in self.names():
+            raise UnknownService(
+                f"No service {name!r} is configured.",
+                hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
+            )
+        return self._PRESETS[name](self._settings, self._limits, self._lock)
+
+    def chosen(self, name: str) -> list[str]:
+        """The names that `name` or "all" stands for. Raises UnknownService when there is none."""
+        if name != "all":
+            self.get(name)
+            return [name]
+        if not self.names():
+            raise UnknownService("No service is configured.", hint="README lists the settings of customer and order.")
+        return self.names()
+
+    def ping(self) -> list[Health]:
+        """How every side of every configured service answers."""
+
+        def one(service: str) -> list[Health]:
+            try:
+                return self.get(service).ping()
+            except BackupError as error:
+                return [Health(service, side, 0, error) for side in ("source", "backup")]
+
+        found = [health for answers in side_by_side(one, self.names()) for health in answers]
+        for health in found:
+            if health.error is not None:
+                event(
+                    "health.down",
+                    level=logging.WARNING,
+                    service=health.service,
+                    side=health.side,
+                    error=health.error,
+                )
+        return found
+
+    def sync(
+        self, name: str, trigger: Trigger, *, force: bool = False, progress: Progress = no_progress
+    ) -> list[Outcome]:
+        """Runs the service, or all of them side by side; one that fails does not disturb the others."""
+
+        def one(service: str) -> Outcome:
+            try:
+                return self.get(service).run(trigger, force=force, progress=progress)
+            except BackupError as error:
+                now = utc_now()
+                run = Run(service, trigger, force, now).ended(Status.FAILED, now, Counts(), redact(str(error)))
+                event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
+                return Outcome(run, error)
+
+        return side_by_side(one, self.chosen(name))
+
+
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The results in the order of the items, each worked on in a thread of its own."""
+    with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
+        return list(pool.map(work, items))

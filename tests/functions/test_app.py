@@ -1,0 +1,186 @@
+"""The product's own function_app.py under the real Functions worker, and as the host would look at it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functions.worker import Worker, worker
+from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.product import ROOT, environment, post
+
+FUNCTION = "function"
+ANONYMOUS = "anonymous"
+HTTP_FUNCTIONS = {
+    "TriggerSync": ("backup/sync", ["POST"], FUNCTION),
+    "SyncCustomer": ("backup/sync/customer", ["POST"], FUNCTION),
+    "SyncOrder": ("backup/sync/order", ["POST"], FUNCTION),
+    "InitializeBackup": ("backup/initialize", ["POST"], FUNCTION),
+    "HealthCheck": ("health", ["GET"], ANONYMOUS),
+}
+# What the host is told of the app, and what it would refuse, found in a process that has imported no other app.
+INSPECT = """
+import json, pathlib
+import function_app
+from tests.functions.host_checks import problems
+
+host = json.loads(pathlib.Path("host.json").read_text())
+example = json.loads(pathlib.Path("local.settings.json.example").read_text())["Values"]
+bindings = {f.get_function_name(): [json.loads(b) for b in f.get_raw_bindings()] for f in function_app.app.get_functions()}
+print(json.dumps([bindings, problems(function_app.app, host, example)]))
+"""
+
+
+def inspect(**settings: str) -> tuple[dict[str, Any], list[str]]:
+    """The bindings of each function, and the host's problems with them."""
+    ran = subprocess.run(
+        [sys.executable, "-c", INSPECT], cwd=ROOT, env=environment(settings), capture_output=True, text=True, check=True
+    )
+    bindings, problems = json.loads(ran.stdout)
+    return bindings, problems
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Both services on SQLite, filled with the sample."""
+    found = on_sqlite(tmp_path)
+    found.fill()
+    return found
+
+
+def log_of(running: Worker, start: str) -> list[str]:
+    """The messages of the app's log that begin so."""
+    lines = [line.partition(": ")[2] for line in running.log.splitlines()]
+    return [line for line in lines if line.startswith(start)]
+
+
+def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> None:
+    bindings, _ = inspect()
+    triggers = {name: next(one for one in found if "Trigger" in one["type"]) for name, found in bindings.items()}
+    timer = triggers.pop("ScheduledSync")
+    assert timer["type"] == "timerTrigger"
+    assert {
+        name: (one["route"], one["methods"], one["authLevel"].lower()) for name, one in triggers.items()
+    } == HTTP_FUNCTIONS
+
+
+@pytest.mark.parametrize(
+    ("settings", "schedule"),
+    [
+        ({"BackupSchedule__CronExpression": "0 30 2 * * *"}, "%BackupSchedule__CronExpression%"),
+        ({}, "0 0 0 * * *"),
+    ],
+)
+def test_the_timer_is_bound_to_the_setting_or_without_it_to_the_default(
+    settings: dict[str, str], schedule: str
+) -> None:
+    bindings, _ = inspect(**settings)
+    [timer] = bindings["ScheduledSync"]
+    assert timer["schedule"] == schedule
+    assert not timer.get("runOnStartup")
+
+
+@pytest.mark.parametrize("settings", [{}, {"BackupSchedule__CronExpression": "0 30 2 * * *"}])
+def test_the_host_has_no_problem_with_the_app(settings: dict[str, str]) -> None:
+    assert inspect(**settings)[1] == []
+
+
+def test_the_route_prefix_is_api() -> None:
+    host = json.loads((ROOT / "host.json").read_text())
+    assert host["extensions"]["http"]["routePrefix"] == "api"
+
+
+def test_every_function_answers_under_the_real_worker(place: Place) -> None:
+    with worker(ROOT, environment(place.settings)) as running:
+        answers = {name: post(running, name)[0] for name in HTTP_FUNCTIONS}
+        timer = running.timer("ScheduledSync")
+    assert answers == dict.fromkeys(HTTP_FUNCTIONS, 200)
+    assert timer == {}
+
+
+def test_answers_are_json_by_their_content_type(place: Place) -> None:
+    with worker(ROOT, environment(place.settings)) as running:
+        answers = [running.http("HealthCheck"), running.http("TriggerSync", "POST", body=b"{")]
+    types = [{k.lower(): v for k, v in answer["headers"].items()}["content-type"] for answer in answers]
+    assert types == ["application/json"] * 2
+
+
+def test_health_needs_no_settings_that_are_right() -> None:
+    with worker(ROOT, environment({"BackupSync__ChunkSize": "many"})) as running:
+        plain, deep = post(running, "HealthCheck"), post(running, "HealthCheck", query="?deep=true")
+    assert (plain[0], plain[1]["Status"]) == (200, "Healthy")
+    assert (deep[0], deep[1]["Error"]) == (400, "ConfigError")
+
+
+def test_deep_health_is_200_when_every_side_answers_and_503_when_one_does_not(place: Place, tmp_path: Path) -> None:
+    with worker(ROOT, environment(place.settings)) as running:
+        up = post(running, "HealthCheck", query="?deep=true")
+        (tmp_path / "customers.db").unlink()
+        down = post(running, "HealthCheck", query="?deep=true")
+        log = running.log
+    assert (up[0], up[1]["Status"]) == (200, "Healthy")
+    assert (down[0], down[1]["Status"]) == (503, "Unhealthy")
+    assert [(one["Service"], one["Side"]) for one in down[1]["Checks"] if one["Status"] == "Unhealthy"] == [
+        ("customer", "source")
+    ]
+    assert "customers.db" not in json.dumps(down[1])  # anybody may ask
+    assert "customers.db" in log
+
+
+def test_the_timer_syncs_everything_and_logs_start_services_and_summary(place: Place) -> None:
+    with worker(ROOT, environment(place.settings)) as running:
+        assert running.timer("ScheduledSync") == {}
+        lines = log_of(running, "schedule.")
+    assert [line.split()[0] for line in lines] == [
+        *("schedule.started", "schedule.service", "schedule.service", "schedule.finished")
+    ]
+    assert "next=" in lines[-1]
+    assert all(service.is_mirrored() for service in place.services)
+
+
+def test_a_late_timer_still_runs_and_says_so(place: Place) -> None:
+    with worker(ROOT, environment(place.settings)) as running:
+        assert running.timer("ScheduledSync", past_due=True) == {}
+        assert "past_due=True" in log_of(running, "schedule.started")[0]
+
+
+def test_a_disabled_timer_only_says_so(place: Place) -> None:
+    with worker(ROOT, environment({**place.settings, "BackupSchedule__Enabled": "false"})) as running:
+        assert running.timer("ScheduledSync") == {}
+        lines = log_of(running, "schedule."), log_of(running, "sync.")
+    assert [len(one) for one in lines] == [1, 0]
+    assert lines[0][0].startswith("schedule.disabled")
+    assert [service.backup.history() for service in place.services] == [[], []]
+
+
+def test_a_misspelt_setting_is_a_400_that_names_it_and_does_not_take_the_app_down(place: Place) -> None:
+    settings = {**place.settings, "BackupSync__ChunkSizes": "7"}
+    with worker(ROOT, environment(settings)) as running:
+        status, answer = post(running, "TriggerSync")
+    assert (status, answer["Error"]) == (400, "ConfigError")
+    assert "BackupSync__ChunkSizes" in answer["Message"]
+
+
+def test_no_service_at_all_is_a_404_that_says_so() -> None:
+    with worker(ROOT, environment({})) as running:
+        answers = [post(running, name) for name in ("TriggerSync", "SyncCustomer", "InitializeBackup")]
+    assert [status for status, _ in answers] == [404, 404, 404]
+    assert all(answer["Hint"] for _, answer in answers)
+
+
+def test_a_request_is_never_logged_with_its_secrets(tmp_path: Path) -> None:
+    settings = {
+        "SourceCustomerDb__ConnectionString": "postgresql://u:hidden-one@127.0.0.1:1/x",
+        "BackupCustomerDb__ConnectionString": "Server=127.0.0.1,1;Database=x;User Id=u;Password=hidden-two",
+        "BackupRetry__MaxAttempts": "1",
+    }
+    with worker(ROOT, environment(settings)) as running:
+        answers = [running.http(name, "POST") for name in ("TriggerSync", "SyncCustomer", "InitializeBackup")]
+        answers.append(running.http("HealthCheck", url="http://localhost/api/health?deep=true"))
+        log = running.log
+    assert os.fspath(ROOT)
+    assert "hidden" not in log + json.dumps(answers)

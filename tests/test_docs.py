@@ -1,0 +1,146 @@
+"""README against the code: what it names exists, and what exists it names."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from backup import errors
+from backup.__main__ import cli
+from backup.api import SyncRequest, SyncResult, _Body
+from backup.history import HISTORY
+from backup.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
+COMMANDS = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
+def routes() -> set[str]:
+    """`METHOD /api/route` of every HTTP function, by the decorators of function_app.py."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "function_app.py").read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "route":
+            path = ast.literal_eval(node.args[0])
+            [methods] = [ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg == "methods"]
+            found |= {f"{method} /api/{path}" for method in methods}
+    return found
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+
+
+def test_settings_in_readme_are_those_that_exist() -> None:
+    named = set(re.findall(r"`([A-Za-z]+__[A-Za-z]+)`", README))
+    with_parts = {name for name in SETTINGS if "__" in name}
+    # What is not the app's own may be named as well: the Functions host reads it.
+    assert {name for name in named if not name.startswith("AzureWebJobsStorage__")} <= with_parts
+    assert with_parts <= named
+
+
+def test_settings_without_parts_are_in_readme() -> None:
+    assert {name for name in SETTINGS if "__" not in name and f"`{name}`" not in README} == set()
+
+
+def test_every_default_in_readme_is_the_settings_own() -> None:
+    told = dict(re.findall(r"^\| `(\w+__\w+)` \| `([^`]*)` \|", README, re.M))
+    defaults = {
+        str(field.alias): str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
+        if isinstance(field.default, float) else str(field.default)
+        for field in Settings.model_fields.values()
+        if field.default not in (None, "")
+    }
+    assert {name: told.get(name) for name in defaults} == defaults
+
+
+def test_endpoints_in_readme_are_those_that_exist() -> None:
+    assert set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/]*)", README)) == routes()
+
+
+def test_addresses_in_readmes_calls_exist() -> None:
+    called = {f"/api/{path}" for path in re.findall(r"127\.0\.0\.1:7071/api/([\w/]+)", README)}
+    assert called <= {route.split()[1] for route in routes()}
+
+
+def test_commands_in_readme_are_those_that_exist() -> None:
+    assert set(re.findall(r"python -m backup ([a-z]+)", README)) == COMMANDS.keys()
+
+
+def test_options_in_readme_are_those_that_exist() -> None:
+    existing = {name: options_of(command) for name, command in COMMANDS.items()}
+    told = {
+        option: set(re.findall(r"`(\w+)`", commands))
+        for option, commands in re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*) \|", README, re.M)
+        if option != "--help"
+    }
+    assert told == {
+        option: {name for name, options in existing.items() if option in options}
+        for option in set().union(*existing.values()) - {"--help"}
+    }
+
+
+def test_options_of_commands_in_examples_exist() -> None:
+    used = re.findall(r"python -m backup ([a-z]+)([^`\n]*)", README)
+    wrong = [
+        (command, option)
+        for command, rest in used
+        for option in re.findall(r"(--[a-z-]+)", rest.split("|")[0])
+        if option not in options_of(COMMANDS[command]) | {"--help"}
+    ]
+    assert wrong == []
+
+
+def test_make_targets_in_readme_are_those_that_exist() -> None:
+    assert set(re.findall(r"`make ([a-z]+)`", README)) - {"help"} == make_targets()
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_that_a_document_links_to_exist(document: str) -> None:
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", (ROOT / document).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_errors_in_readme_are_those_that_exist() -> None:
+    kinds = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.BackupError) and value is not errors.BackupError
+    }
+    assert {name for name in kinds if f"`{name}`" not in README} == set()
+
+
+def test_names_of_a_result_and_of_a_request_are_in_readme() -> None:
+    assert issubclass(SyncResult, _Body)
+    names = {str(field.alias) for field in SyncResult.model_fields.values()} | set(SyncRequest.model_fields)
+    assert {name for name in names if not re.search(rf"[`\"]{name}[`\"]", README)} == set()
+
+
+def test_columns_of_sync_history_are_in_readme() -> None:
+    assert {name for name in HISTORY.fields if f"`{name}`" not in README} == set()
+
+
+def test_the_example_of_local_settings_has_every_setting_of_readme() -> None:
+    values = json.loads((ROOT / "local.settings.json.example").read_text())["Values"]
+    assert {name for name in SETTINGS if name not in values and not name.startswith("AzureWebJobsStorage__")} == set()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_command_has_a_help_text(name: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "backup", name, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (COMMANDS[name].help or "").split(".")[0] in " ".join(ran.stdout.split())

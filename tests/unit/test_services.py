@@ -1,0 +1,373 @@
+"""A run of a service: its lock, its entry in SyncHistory, its outcome, whatever happens on the way."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup import services
+from backup.errors import ConfigError, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
+from backup.history import History
+from backup.log import register_secret
+from backup.models import Counts, Run, Status, Trigger
+from backup.registry import Registry
+from backup.services import SyncService
+from backup.settings import load_settings
+from backup.stores import Store
+from tests.scenarios.places import Place, Service, on_sqlite
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Both services on SQLite, filled with the sample."""
+    found = on_sqlite(tmp_path)
+    found.fill()
+    return found
+
+
+@pytest.fixture
+def side(place: Place) -> Service:
+    """The customers' two sides."""
+    return place.customer
+
+
+@pytest.fixture
+def customer(place: Place) -> SyncService:
+    """The customers' service, whose clock moves on by a second each time it is asked."""
+    service = place.registry.get("customer")
+    moments = (START + timedelta(seconds=n) for n in range(100))
+    service._now = lambda: next(moments)
+    return service
+
+
+@contextmanager
+def history_of(service: SyncService) -> Iterator[History]:
+    with service.stores() as (_, backup):
+        yield History(backup)
+
+
+def when_syncing(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
+    """Does `work` in place of the sync itself."""
+    monkeypatch.setattr(services, "sync", lambda *_, **__: work())
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+# SyncHistory
+
+
+def test_a_completed_run_is_recorded_as_it_was(customer: SyncService) -> None:
+    run = customer.run(Trigger.TIMER, force=True).run
+    with history_of(customer) as history:
+        assert history.latest("customer", 5) == [run]
+    assert run == replace(
+        Run("customer", Trigger.TIMER, True, START, run.sync_id),
+        status=Status.COMPLETED,
+        counts=Counts(inserted=100),
+        completed_at=run.completed_at,
+    )
+
+
+def test_the_entry_exists_while_the_run_lasts(customer: SyncService, side: Service, monkeypatch: Any) -> None:
+    seen: list[dict[str, Any]] = []
+    when_syncing(monkeypatch, lambda: seen.extend(side.backup.history()))
+    customer.run(Trigger.CLI)
+    assert [(entry["Status"], bool(entry["Success"]), entry["CompletedAt"]) for entry in seen] == [
+        ("InProgress", False, None)
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("it went away"), StoreError("it went away"), LockLost("it went away")]
+)
+def test_a_failed_run_is_recorded_with_its_error(
+    customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    when_syncing(monkeypatch, raising(error))
+    outcome = customer.run(Trigger.CLI)
+    [entry] = side.backup.history()
+    assert outcome.error is error
+    assert (entry["Status"], entry["ErrorMessage"], bool(entry["Success"])) == ("Failed", "it went away", False)
+
+
+def test_a_run_that_was_left_in_progress_is_closed_as_failed_by_the_next(
+    customer: SyncService, side: Service
+) -> None:
+    dead = replace(Run("customer", Trigger.HTTP, False, START - timedelta(days=1)), status=Status.IN_PROGRESS)
+    with history_of(customer) as history:
+        history.save(dead)
+    customer.run(Trigger.CLI)
+    first, second = side.backup.history()
+    assert (first["SyncId"], first["Status"], second["Status"]) == (dead.sync_id, "Failed", "Completed")
+    assert first["CompletedAt"]
+
+
+def test_other_entries_are_left_as_they_are(customer: SyncService, side: Service) -> None:
+    others = [
+        replace(Run("order", Trigger.HTTP, False, START), status=Status.IN_PROGRESS),
+        Run("customer", Trigger.HTTP, False, START).ended(Status.FAILED, START, Counts(1, 2, 3, 4), "as it was"),
+    ]
+    with history_of(customer) as history:
+        for run in others:
+            history.save(run)
+        before = {entry["SyncId"]: entry for entry in side.backup.history()}
+        history.close_interrupted("customer", START)
+    assert {entry["SyncId"]: entry for entry in side.backup.history()} == before
+
+
+def test_the_latest_runs_come_newest_first(customer: SyncService) -> None:
+    runs = [customer.run(Trigger.CLI).run for _ in range(3)]
+    assert customer.history(2) == [runs[2], runs[1]]
+
+
+def test_a_run_that_cannot_be_recorded_at_its_end_has_failed(
+    customer: SyncService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = History.save, []
+
+    def failing_at_the_end(self: History, run: Run) -> None:
+        calls.append(run.status)
+        if run.status is Status.COMPLETED:
+            raise StoreUnavailable("no room for the entry")
+        save(self, run)
+
+    monkeypatch.setattr(History, "save", failing_at_the_end)
+    outcome = customer.run(Trigger.CLI)
+    assert outcome.run.status is Status.FAILED
+    assert outcome.run.error == "no room for the entry"
+
+
+def test_a_run_whose_failure_cannot_be_recorded_keeps_its_own_error(
+    customer: SyncService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = StoreUnavailable("the first cause")
+
+    def failing(self: History, run: Run) -> None:
+        if run.status is Status.FAILED:
+            raise StoreUnavailable("no room for the entry")
+
+    when_syncing(monkeypatch, raising(error))
+    monkeypatch.setattr(History, "save", failing)
+    assert customer.run(Trigger.CLI).error is error
+    assert "history.not_saved" in caplog.text
+
+
+# The lock
+
+
+def test_the_lock_is_held_while_the_sync_runs_and_free_afterwards(
+    customer: SyncService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = []
+    when_syncing(monkeypatch, lambda: statuses.append(customer.run(Trigger.CLI).error))
+    assert customer.run(Trigger.CLI).error is None
+    assert isinstance(statuses[0], Locked)
+    monkeypatch.undo()
+    assert customer.run(Trigger.CLI).error is None
+
+
+def test_a_run_that_finds_the_lock_taken_leaves_no_entry_and_closes_none(
+    customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = []
+
+    def second() -> None:
+        customer.run(Trigger.CLI)
+        entries.extend(side.backup.history())
+
+    when_syncing(monkeypatch, second)
+    customer.run(Trigger.CLI)
+    assert [entry["Status"] for entry in entries] == ["InProgress"]
+
+
+def test_a_run_whose_lock_cannot_be_taken_for_lack_of_storage_is_recorded(customer: SyncService, side: Service) -> None:
+    @contextmanager
+    def no_storage(service: str, backup: str) -> Iterator[Callable[[], None]]:
+        raise StoreUnavailable("no storage account")
+        yield lambda: None
+
+    customer._lock = no_storage
+    assert customer.run(Trigger.CLI).run.status is Status.FAILED
+    assert [entry["ErrorMessage"] for entry in side.backup.history()] == ["no storage account"]
+
+
+# Errors that nobody foresaw
+
+
+def test_an_unforeseen_error_is_a_failed_run_that_tells_its_kind_and_no_content(
+    customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    when_syncing(monkeypatch, raising(ValueError("a record's private words")))
+    outcome = customer.run(Trigger.CLI)
+    [entry] = side.backup.history()
+    assert (entry["Status"], outcome.run.status) == ("Failed", Status.FAILED)
+    assert "ValueError" in entry["ErrorMessage"]
+    assert "private words" not in f"{entry} {outcome.run} {caplog.text}"
+    assert Path(__file__).name in caplog.text
+
+
+@pytest.mark.parametrize("method", ["close_interrupted", "save"])
+def test_an_unforeseen_error_before_the_sync_fails_that_service_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    original = getattr(History, method)
+
+    def failing(self: History, subject: Any, *more: Any) -> None:
+        if "order" in (subject, getattr(subject, "service", "")):
+            raise ZeroDivisionError
+        original(self, subject, *more)
+
+    monkeypatch.setattr(History, method, failing)
+    outcomes = place.registry.sync("all", Trigger.CLI)
+    assert [outcome.run.status for outcome in outcomes] == [Status.COMPLETED, Status.FAILED]
+
+
+def test_an_error_message_is_recorded_and_returned_without_secrets(
+    customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_secret("registered-secret-of-a-test")
+    when_syncing(monkeypatch, raising(StoreError("registered-secret-of-a-test and Password=hidden;")))
+    outcome = customer.run(Trigger.CLI)
+    told = f"{side.backup.history()} {outcome.run}"
+    assert "registered-secret" not in told
+    assert "hidden" not in told
+
+
+# The registry
+
+
+def registry(**settings: str) -> Registry:
+    return Registry(load_settings(settings))
+
+
+def test_services_are_those_that_the_settings_configure() -> None:
+    assert registry().names() == []
+    assert registry(BackupOrderDb__ConnectionString="sqlite:///x.db").names() == ["order"]
+    assert registry(BackupOrderDb__Table="a", SourceCustomerDb__Table="b").names() == ["customer", "order"]
+
+
+@pytest.mark.parametrize("name", ["customer", "Customer", "all ", "", "invoice"])
+def test_a_service_that_is_not_configured_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownService):
+        registry(SourceOrderDb__ConnectionString="sqlite:///x.db").chosen(name)
+
+
+def test_without_any_service_there_is_nothing_to_choose_from() -> None:
+    with pytest.raises(UnknownService, match="No service is configured"):
+        registry().chosen("all")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("SourceCustomerDb__ConnectionString", "BackupCustomerDb__ConnectionString"),
+        ("BackupCustomerDb__ConnectionString", "SourceCustomerDb__ConnectionString"),
+        ("SourceOrderDb__ConnectionString", "BackupOrderDb__ConnectionString"),
+        ("BackupOrderDb__Table", "SourceOrderDb__ConnectionString"),
+    ],
+)
+def test_a_service_that_is_half_configured_names_the_missing_setting(given: str, missing: str) -> None:
+    half = registry(**{given: "sqlite:///x.db"})
+    with pytest.raises(ConfigError, match=f"Setting {missing} is missing"):
+        half.get(half.names()[0])
+
+
+@pytest.mark.parametrize("missing", ["DatabaseName", "ContainerName"])
+@pytest.mark.parametrize("prefix", ["SourceOrderDb", "BackupOrderDb"])
+def test_a_cosmos_side_without_database_or_container_names_the_missing_setting(prefix: str, missing: str) -> None:
+    settings = {
+        f"{one}__{name}": value
+        for one in ("SourceOrderDb", "BackupOrderDb")
+        for name, value in (
+            ("ConnectionString", "AccountEndpoint=https://127.0.0.1:1/;AccountKey=a2V5"),
+            ("DatabaseName", one),
+            ("ContainerName", "orders"),
+        )
+    }
+    del settings[f"{prefix}__{missing}"]
+    with pytest.raises(ConfigError, match=f"{prefix}__{missing}"), registry(**settings).get("order").stores():
+        pass
+
+
+def test_a_sql_and_a_cosmos_side_are_refused(tmp_path: Path) -> None:
+    mixed = registry(
+        SourceOrderDb__ConnectionString=f"sqlite:///{tmp_path / 'x.db'}",
+        BackupOrderDb__ConnectionString="AccountEndpoint=https://127.0.0.1:1/;AccountKey=a2V5",
+        BackupOrderDb__DatabaseName="db",
+        BackupOrderDb__ContainerName="orders",
+    )
+    with pytest.raises(ConfigError, match="SourceOrderDb is sqlite and BackupOrderDb is cosmos"):
+        mixed.get("order").stores().__enter__()
+
+
+@pytest.mark.parametrize("spelling", ["x.db", "./x.db", "folder/../x.db", "X.db"])
+def test_a_backup_in_its_own_source_is_refused(tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "folder").mkdir()
+    same = registry(
+        SourceCustomerDb__ConnectionString=f"sqlite:///{tmp_path}/x.db",
+        BackupCustomerDb__ConnectionString=f"sqlite:///{tmp_path}/{spelling}",
+    )
+    with pytest.raises(ConfigError, match="same place"):
+        same.get("customer").stores().__enter__()
+
+
+def test_another_table_of_the_sources_database_may_be_the_backup(tmp_path: Path) -> None:
+    beside = registry(
+        SourceCustomerDb__ConnectionString=f"sqlite:///{tmp_path}/x.db",
+        BackupCustomerDb__ConnectionString=f"sqlite:///{tmp_path}/x.db",
+        BackupCustomerDb__Table="Customers_Backup",
+    )
+    with beside.get("customer").stores() as (source, backup):
+        assert (source.name, backup.name) == ("Customers", "Customers_Backup")
+
+
+def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    seen = []
+
+    def remember(side: Any, rules: Any, limits: Any) -> Store:
+        seen.append(limits)
+        raise ConfigError
+
+    monkeypatch.setattr(services, "open_store", remember)
+    settings = {
+        **{"BackupSync__ChunkSize": "11", "BackupSync__BatchSize": "12", "BackupSync__BatchBytes": "13"},
+        **{"BackupRetry__MaxAttempts": "14", "BackupRetry__BaseSeconds": "15", "BackupRetry__MaxSeconds": "16"},
+    }
+    Registry(load_settings({**place.settings, **settings})).sync("customer", Trigger.CLI)
+    [limits] = seen
+    retry = limits.retry
+    assert (limits.chunk_size, limits.batch_size, limits.batch_bytes) == (11, 12, 13)
+    assert (retry.max_attempts, retry.base_seconds, retry.max_seconds) == (14, 15, 16)
+
+
+def test_all_services_of_a_request_run_side_by_side(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    both = threading.Barrier(2)
+    when_syncing(monkeypatch, lambda: both.wait(30))
+    outcomes = place.registry.sync("all", Trigger.CLI)
+    assert [outcome.error for outcome in outcomes] == [None, None]
+
+
+def test_a_run_logs_its_start_and_its_end_with_its_counts(
+    customer: SyncService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run = customer.run(Trigger.CLI).run
+    lines = [line for line in caplog.messages if line.startswith("sync.")]
+    assert lines[0] == f"sync.started service=customer sync_id={run.sync_id} trigger=cli forced=False"
+    assert lines[-1].startswith(
+        f"sync.completed service=customer sync_id={run.sync_id} inserted=100 updated=0 deleted=0 skipped=0 duration_ms="
+    )
