@@ -52,7 +52,7 @@ def imported(tree: ast.AST) -> set[str]:
 def layer_of(name: str) -> int | None:
     """The number of a module's layer; None for a name that is no module of the product."""
     for number, layer in enumerate(LAYERS):
-        if name in layer or name.startswith("backup.stores") and "backup.stores" in layer:
+        if name in layer or (name.startswith("backup.stores") and "backup.stores" in layer):
             return number
     return None
 

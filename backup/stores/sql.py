@@ -248,10 +248,6 @@ class SqlStore:
         at = [own.index(name) for name in shape.key_names]
         keys = [tuple(row[i] for i in at) for row in rows]
         existing = {key for part in self._parts(keys) for key in self._matching(cx, part)}
-        new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
-        if new:
-            self.access.dialect.before_insert(cx, shape.table, bool(shape.identity))
-            cx.execute(shape.insert(own), new)
         kept = {i for i, name in enumerate(own) if name in shape.identity}
         old = [
             _values(row, kept) | {f"k{i}": value for i, value in enumerate(key)}
@@ -259,7 +255,11 @@ class SqlStore:
             if key in existing
         ]
         if old and len(kept) < len(own):
-            cx.execute(shape.update(own), old)
+            cx.execute(shape.update(own), old)  # first in its transaction: see mssql_parameters.send_many
+        new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
+        if new:
+            self.access.dialect.before_insert(cx, shape.table, bool(shape.identity))
+            cx.execute(shape.insert(own), new)
 
     def delete(self, keys: Sequence[Key]) -> None:
         def attempt(cx: sa.Connection) -> None:

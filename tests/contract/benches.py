@@ -10,7 +10,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,6 +222,7 @@ class ServerBench(SqlBench):
 
     def __init__(self, connection_strings: Mapping[Role, str]) -> None:
         super().__init__(connection_strings, f"Test_{uuid.uuid4().hex[:8]}")
+        self.absent: list[str] = []
         self.sql("source", f"CREATE SCHEMA {self.quote(self.schema or '')}")
 
     def quote(self, name: str) -> str:
@@ -229,8 +230,9 @@ class ServerBench(SqlBench):
         return self.engines["source"].dialect.identifier_preparer.quote_identifier(name)
 
     def absent_database(self, role: Role) -> Side:
-        name = f"absent_{uuid.uuid4().hex}"
-        return replace(self.side(role), connection_string=named(self.connection_strings[role], name))
+        text = named(self.connection_strings[role], f"absent_{uuid.uuid4().hex[:8]}")
+        self.absent.append(text)
+        return replace(self.side(role), connection_string=text)
 
 
 class PostgresBench(ServerBench):
@@ -249,6 +251,11 @@ class SqlServerBench(ServerBench):
     kind = "mssql"
     text = "nvarchar(2000)"
 
+    @cached_property
+    def stands_in(self) -> bool:
+        """Whether the server only speaks T-SQL, with error numbers of its own: Babelfish."""
+        return "Babelfish" in str(self.rows("source", "SELECT @@VERSION"))
+
     def nowhere(self) -> str:
         return "Server=127.0.0.1,1;Database=nothing;User Id=someone;Password=hunter2;Connect Timeout=1"
 
@@ -266,9 +273,7 @@ class CosmosBench(Bench):
 
     def side(self, role: Role) -> Side:
         setting = f"{role.title()}ThingDb"
-        return Side(
-            "thing", role, setting, self.connection_strings[role], container="Things", database=self.database
-        )
+        return Side("thing", role, setting, self.connection_strings[role], container="Things", database=self.database)
 
     def nowhere(self) -> str:
         return "AccountEndpoint=https://127.0.0.1:1/;AccountKey=aHVudGVyMg=="
@@ -351,3 +356,18 @@ def named(connection_string: str, database: str) -> str:
         return ";".join(f"{name}={value}" for name, value in where.with_database(database).keywords.items())
     assert isinstance(where, sa.URL)
     return where.set(database=database).render_as_string(hide_password=False)
+
+
+def drop_database(connection_string: str) -> None:
+    """Drops the database that the connection string names, if it is there."""
+    dialect = open_dialect(connection_string, "TEST")
+    name = dialect.location.rpartition("/")[2]
+    elsewhere = named(connection_string, "tempdb" if dialect.kind == "mssql" else "postgres")
+    engine = open_dialect(elsewhere, "TEST").engine
+    connection = engine.raw_connection()
+    connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+    cursor = connection.cursor()
+    cursor.execute(f"DROP DATABASE IF EXISTS {name}" + (" WITH (FORCE)" if dialect.kind == "postgresql" else ""))
+    cursor.close()
+    connection.close()
+    engine.dispose()

@@ -22,6 +22,7 @@ from tests.contract.benches import (
     SqlBench,
     SqliteBench,
     SqlServerBench,
+    drop_database,
     named,
 )
 
@@ -76,31 +77,27 @@ def cosmos_bench(cosmos_server: str, cosmos_server_backup: str) -> Iterator[Cosm
 @pytest.fixture(scope="session")
 def postgres_databases(postgres: str) -> Iterator[Mapping[Role, str]]:
     """Two databases of one server."""
-    with _databases({role: postgres for role in ROLES}, "DROP DATABASE {} WITH (FORCE)") as found:
+    with _databases({role: postgres for role in ROLES}) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def sqlserver_databases(sqlserver_urls: tuple[str, str]) -> Iterator[Mapping[Role, str]]:
     """Two databases, on the two servers that the environment names."""
-    with _databases(dict(zip(ROLES, sqlserver_urls, strict=True)), "DROP DATABASE {}") as found:
+    with _databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as found:
         yield found
 
 
 @contextmanager
-def _databases(servers: Mapping[Role, str], drop: str) -> Iterator[Mapping[Role, str]]:
+def _databases(servers: Mapping[Role, str]) -> Iterator[Mapping[Role, str]]:
     made = {role: named(text, f"contract_{role}_{uuid.uuid4().hex[:8]}") for role, text in servers.items()}
     for text in made.values():
         dialect = open_dialect(text, "TEST")
         dialect.ensure_database()
         dialect.engine.dispose()
     yield made
-    for role, text in servers.items():
-        name = open_dialect(made[role], "TEST").location.rpartition("/")[2]
-        engine = open_dialect(text, "TEST", default_database="tempdb").engine
-        with engine.connect() as cx:
-            cx.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(drop.format(name))
-        engine.dispose()
+    for text in made.values():
+        drop_database(text)
 
 
 @contextmanager
@@ -108,6 +105,8 @@ def _dropped(bench: Served) -> Iterator[Served]:
     yield bench
     for store in bench.opened:
         store.close()
+    for text in bench.absent:
+        drop_database(text)
     for role in ROLES:
         inspector = sa.inspect(bench.engines[role])
         if bench.schema in inspector.get_schema_names():

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from backup.errors import NotInitialized, SourceMissing, TransientStoreError
+from backup.errors import NotInitialized, SourceMissing, StoreError, StoreUnavailable, TransientStoreError
 from backup.models import Chunk, Run, Stamps
 from backup.retry import Retry
 from backup.stores import Shape, Store
 from backup.sync import Tally, sync
-from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role
+from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlServerBench
 
 THREE = [Item(n) for n in (1, 2, 3)]
 TIMES = [datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(hours=n, microseconds=n) for n in range(4)]
@@ -33,6 +33,12 @@ def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, in
     sync(source, backup, run, tally, held=lambda: None, now=lambda: NOW, delete_batch=3)
     counts = tally.counts
     return counts.inserted, counts.updated, counts.deleted, counts.skipped
+
+
+def at_least(error: type[Exception], bench: Bench) -> tuple[type[Exception], ...]:
+    """The error; any of the store's from a server that does not number its errors as SQL Server does."""
+    stands_in = isinstance(bench, SqlServerBench) and bench.stands_in
+    return (error, StoreError) if stands_in else (error,)
 
 
 def all_stamps(store: Store, chunks: list[Chunk]) -> list[Stamps]:
@@ -99,9 +105,7 @@ def test_ping_returns_when_the_server_answers(bench: Bench, role: Role) -> None:
 
 def test_ping_of_a_server_that_is_down_says_so_after_one_try(bench: Bench) -> None:
     store = bench.open("source", connection_string=bench.nowhere(), retry=Retry(5, 1000, 1000))
-    with pytest.raises((TransientStoreError, SourceMissing)) if bench.kind != "sqlite" else pytest.raises(
-        Exception, match="unable to open"
-    ) as caught:
+    with pytest.raises(StoreUnavailable) as caught:
         store.ping()
     assert "hunter2" not in str(caught.value)
 
@@ -139,13 +143,13 @@ def test_a_table_dropped_after_its_first_use_is_an_error_and_not_empty(bench: Be
     records = next(source.read(frozenset(map(bench.key, (1, 2))), Chunk()))
     bench.drop("source")
     bench.drop("backup")
-    with pytest.raises(SourceMissing):
+    with pytest.raises(at_least(SourceMissing, bench)):
         source.stamps(Chunk())
-    with pytest.raises(SourceMissing):
+    with pytest.raises(at_least(SourceMissing, bench)):
         source.matching([bench.key(1)])
-    with pytest.raises(NotInitialized):
+    with pytest.raises(at_least(NotInitialized, bench)):
         backup.delete([bench.key(1)])
-    with pytest.raises(NotInitialized):
+    with pytest.raises(at_least(NotInitialized, bench)):
         backup.write(records, RUN, NOW)
 
 
@@ -267,7 +271,9 @@ def test_a_sync_makes_the_backup_equal_and_counts_it(bench: Bench, chunk_size: i
     assert run_sync(source, backup) == (12, 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, 12)
     bench.remove("source", 1, 5, 12)
-    bench.put("source", Item(2, 7, "changed"), Item(11, 7, "ünïcode 🎉"), Item(50), Item(-5 if bench.kind != "cosmos" else 0))
+    bench.put(
+        "source", Item(2, 7, "changed"), Item(11, 7, "ünïcode 🎉"), Item(50), Item(-5 if bench.kind != "cosmos" else 0)
+    )
     assert run_sync(source, backup) == (2, 2, 3, 7)
     assert bench.items("backup") == bench.items("source")
     assert run_sync(source, backup) == (0, 0, 0, 11)
@@ -347,7 +353,7 @@ def test_a_sibling_gives_times_in_utc_and_refuses_naive_ones(bench: Bench) -> No
 def test_a_sibling_that_was_not_made_says_what_to_do(bench: Bench) -> None:
     bench.create()
     notes = bench.pair()[1].sibling(SIBLING)
-    with pytest.raises(NotInitialized):
+    with pytest.raises(at_least(NotInitialized, bench)):
         notes.find({}, newest_by="At", limit=1)
 
 

@@ -1,9 +1,6 @@
 """The product's own function_app.py under the real Functions worker, and as the host would look at it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,7 @@ import pytest
 
 from tests.functions.worker import Worker, worker
 from tests.scenarios.places import Place, on_sqlite
-from tests.scenarios.product import ROOT, environment, post
+from tests.scenarios.product import ROOT, environment, post, python
 
 FUNCTION = "function"
 ANONYMOUS = "anonymous"
@@ -22,26 +19,28 @@ HTTP_FUNCTIONS = {
     "InitializeBackup": ("backup/initialize", ["POST"], FUNCTION),
     "HealthCheck": ("health", ["GET"], ANONYMOUS),
 }
-# What the host is told of the app, and what it would refuse, found in a process that has imported no other app.
-INSPECT = """
+# The library gives an app's functions out once, so each look is a process of its own.
+BINDINGS = """
+import json
+from function_app import app
+
+print(json.dumps({f.get_function_name(): [json.loads(b) for b in f.get_raw_bindings()] for f in app.get_functions()}))
+"""
+PROBLEMS = """
 import json, pathlib
-import function_app
+from function_app import app
 from tests.functions.host_checks import problems
 
 host = json.loads(pathlib.Path("host.json").read_text())
-example = json.loads(pathlib.Path("local.settings.json.example").read_text())["Values"]
-bindings = {f.get_function_name(): [json.loads(b) for b in f.get_raw_bindings()] for f in function_app.app.get_functions()}
-print(json.dumps([bindings, problems(function_app.app, host, example)]))
+print(json.dumps(problems(app, host, json.loads(pathlib.Path("local.settings.json.example").read_text())["Values"])))
 """
 
 
-def inspect(**settings: str) -> tuple[dict[str, Any], list[str]]:
-    """The bindings of each function, and the host's problems with them."""
-    ran = subprocess.run(
-        [sys.executable, "-c", INSPECT], cwd=ROOT, env=environment(settings), capture_output=True, text=True, check=True
-    )
-    bindings, problems = json.loads(ran.stdout)
-    return bindings, problems
+def look(script: str, **settings: str) -> Any:
+    """What the script prints in a new process, which has these settings."""
+    ran = python(ROOT, settings, "-c", script)
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def log_of(running: Worker, start: str) -> list[str]:
 
 
 def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> None:
-    bindings, _ = inspect()
+    bindings = look(BINDINGS)
     triggers = {name: next(one for one in found if "Trigger" in one["type"]) for name, found in bindings.items()}
     timer = triggers.pop("ScheduledSync")
     assert timer["type"] == "timerTrigger"
@@ -78,7 +77,7 @@ def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> No
 def test_the_timer_is_bound_to_the_setting_or_without_it_to_the_default(
     settings: dict[str, str], schedule: str
 ) -> None:
-    bindings, _ = inspect(**settings)
+    bindings = look(BINDINGS, **settings)
     [timer] = bindings["ScheduledSync"]
     assert timer["schedule"] == schedule
     assert not timer.get("runOnStartup")
@@ -86,7 +85,7 @@ def test_the_timer_is_bound_to_the_setting_or_without_it_to_the_default(
 
 @pytest.mark.parametrize("settings", [{}, {"BackupSchedule__CronExpression": "0 30 2 * * *"}])
 def test_the_host_has_no_problem_with_the_app(settings: dict[str, str]) -> None:
-    assert inspect(**settings)[1] == []
+    assert look(PROBLEMS, **settings) == []
 
 
 def test_the_route_prefix_is_api() -> None:
@@ -182,5 +181,4 @@ def test_a_request_is_never_logged_with_its_secrets(tmp_path: Path) -> None:
         answers = [running.http(name, "POST") for name in ("TriggerSync", "SyncCustomer", "InitializeBackup")]
         answers.append(running.http("HealthCheck", url="http://localhost/api/health?deep=true"))
         log = running.log
-    assert os.fspath(ROOT)
     assert "hidden" not in log + json.dumps(answers)

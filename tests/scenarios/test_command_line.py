@@ -31,9 +31,7 @@ def read_to_end(descriptor: int) -> str:
 @pytest.mark.parametrize(
     "arguments", [["initialize"], ["sync"], ["sync", "order", "--force"], ["history"], ["history", "order"], ["health"]]
 )
-def test_json_is_all_that_stands_on_standard_output(
-    sqlite_place: Place, tmp_path: Path, arguments: list[str]
-) -> None:
+def test_json_is_all_that_stands_on_standard_output(sqlite_place: Place, tmp_path: Path, arguments: list[str]) -> None:
     ended = cli(tmp_path, sqlite_place.settings, *arguments, "--json")
     assert ended.code == 0, ended.err
     assert isinstance(json.loads(ended.out), dict)
@@ -81,7 +79,9 @@ def test_a_service_that_is_not_configured_is_an_error(
     assert (ended.code, ended.json["Success"], ended.json["Error"]) == (1, False, error)
 
 
-@pytest.mark.parametrize("arguments", [["sync", "--forced"], ["synch"], ["history", "--limit", "0"], ["sync", "a", "b"]])
+@pytest.mark.parametrize(
+    "arguments", [["sync", "--forced"], ["synch"], ["history", "--limit", "0"], ["sync", "a", "b"]]
+)
 def test_a_command_line_that_is_wrong_is_exit_code_2(tmp_path: Path, arguments: list[str]) -> None:
     assert cli(tmp_path, {}, *arguments).code == 2
 

@@ -150,8 +150,8 @@ def test_a_source_lost_for_good_leaves_a_failed_entry_and_deletes_nothing(
 ) -> None:
     service = postgres_place.customer
     assert cli(tmp_path, service.settings, "sync", "customer").code == 0
-    service.source.run("DELETE FROM {table} WHERE \"Id\" <= 50")
-    service.source.run("UPDATE {table} SET \"Version\" = 2")
+    service.source.run('DELETE FROM {table} WHERE "Id" <= 50')
+    service.source.run('UPDATE {table} SET "Version" = 2')
     proxy = Proxy(sa.make_url(service.source.url).port or 0, cut_after=6_000, for_good=True)
     with proxy.running():
         settings = replace(service, source=through(service.source, port=proxy.port)).settings

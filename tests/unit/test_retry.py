@@ -43,7 +43,7 @@ def test_a_transient_error_is_tried_again(waits: list[float]) -> None:
 
 def test_after_five_tries_the_last_error_is_raised_as_it_is(waits: list[float]) -> None:
     errors: list[Exception] = [TransientStoreError(str(n)) for n in range(1, 7)]
-    with pytest.raises(TransientStoreError, match="^5$"):
+    with pytest.raises(TransientStoreError, match=r"^5$"):
         Retry().call("try", failing(errors))
     assert len(waits) == 4
 

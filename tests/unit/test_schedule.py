@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from backup.ncrontab import next_due
-from backup.schedule import run_scheduled
 from backup.registry import Registry
+from backup.schedule import run_scheduled
 from backup.settings import load_settings
 from tests.scenarios.places import Place, on_sqlite
 

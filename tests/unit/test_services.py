@@ -1,6 +1,7 @@
 """A run of a service: its lock, its entry in SyncHistory, its outcome, whatever happens on the way."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,9 +103,7 @@ def test_a_failed_run_is_recorded_with_its_error(
     assert (entry["Status"], entry["ErrorMessage"], bool(entry["Success"])) == ("Failed", "it went away", False)
 
 
-def test_a_run_that_was_left_in_progress_is_closed_as_failed_by_the_next(
-    customer: SyncService, side: Service
-) -> None:
+def test_a_run_that_was_left_in_progress_is_closed_as_failed_by_the_next(customer: SyncService, side: Service) -> None:
     dead = replace(Run("customer", Trigger.HTTP, False, START - timedelta(days=1)), status=Status.IN_PROGRESS)
     with history_of(customer) as history:
         history.save(dead)
@@ -353,8 +352,6 @@ def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.M
 
 
 def test_all_services_of_a_request_run_side_by_side(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     both = threading.Barrier(2)
     when_syncing(monkeypatch, lambda: both.wait(30))
     outcomes = place.registry.sync("all", Trigger.CLI)

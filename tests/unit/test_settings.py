@@ -21,7 +21,7 @@ NUMBERS = {
     "BackupRetry__MaxSeconds": ("7.5", 7.5),
 }
 VALUES = {
-    **{name: ("a value", "a value") for name in NAMES},
+    **dict.fromkeys(NAMES, ("a value", "a value")),
     **NUMBERS,
     "BackupSchedule__CronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
     "BackupSchedule__Enabled": ("false", False),
@@ -73,7 +73,12 @@ def test_no_connection_has_a_default() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("SourceCustomerDb__ConectionString", "BackupOrderDb__Container", "backupschedule__cron", "BackupSync__Chunks"),
+        *(
+            "SourceCustomerDb__ConectionString",
+            "BackupOrderDb__Container",
+            "backupschedule__cron",
+            "BackupSync__Chunks",
+        ),
         *("BackupRetry__", "CosmosDb__Hosts", "SourceCustomerDb__DatabaseName", "BackupSchedule__CronExpression_"),
     ],
 )
@@ -95,7 +100,10 @@ def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
         *((name, "0") for name in ("BackupSync__ChunkSize", "BackupSync__BatchSize", "BackupRetry__MaxAttempts")),
         *((name, "nan") for name in NUMBERS),
         *(("BackupSchedule__Enabled", value) for value in ("maybe", "2", "truee")),
-        *(("BackupSchedule__CronExpression", value) for value in ("0 0 * * *", "daily", "99 0 0 * * *", "0 0 0 * * * *")),
+        *(
+            ("BackupSchedule__CronExpression", value)
+            for value in ("0 0 * * *", "daily", "99 0 0 * * *", "0 0 0 * * * *")
+        ),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_the_settings_name(name: str, value: str) -> None:
@@ -117,10 +125,12 @@ def test_a_schedule_that_the_host_does_not_understand_is_refused(schedule: str) 
 
 @given(st.sampled_from(NAMES), st.text(st.characters(exclude_characters="\x00", codec="utf-8")))
 def test_a_setting_is_read_or_refused_by_its_name_whatever_its_value(name: str, value: str) -> None:
+    refusal = ""
     try:
         load_settings({name: value})
     except ConfigError as error:
-        assert name in str(error)
+        refusal = str(error)
+    assert refusal == "" or name in refusal
 
 
 @pytest.mark.parametrize("name", sorted(NUMBERS))
@@ -131,8 +141,10 @@ def test_a_refusal_does_not_repeat_a_value_that_may_be_a_secret(name: str) -> No
 
 
 def test_settings_do_not_show_secrets() -> None:
-    names = [name for name in NAMES if name.endswith("ConnectionString") or name in ("AzureWebJobsStorage", "SERVE_KEY")]
-    shown = repr(load_settings({name: "Password=hidden" for name in names}))
+    names = [
+        name for name in NAMES if name.endswith("ConnectionString") or name in ("AzureWebJobsStorage", "SERVE_KEY")
+    ]
+    shown = repr(load_settings(dict.fromkeys(names, "Password=hidden")))
     assert "hidden" not in shown
 
 
@@ -170,9 +182,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return mine
 
 
-def test_local_settings_fill_the_environment_and_do_not_replace_it(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_local_settings_fill_the_environment_and_do_not_replace_it(environment: dict[str, str], tmp_path: Path) -> None:
     values = {"BackupSync__ChunkSize": "2", "BackupSync__BatchSize": "3"}
     (tmp_path / "local.settings.json").write_text(json.dumps({"IsEncrypted": False, "Values": values}))
     use_local_settings(tmp_path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import struct
 import sys
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import sqlalchemy as sa
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import Column, Failure, driver_text, missing_driver
-from backup.stores.dialects.mssql_types import MssqlType, type_of
+from backup.stores.dialects.mssql_parameters import send_many, send_one
+from backup.stores.dialects.mssql_types import type_of
 
 _LOGIN_TIMEOUT_SECONDS = 30
-_MAX_ARRAY_BYTES = 32 * 1024 * 1024
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
@@ -87,10 +86,14 @@ class SqlServerDialect:
                 "pyodbc", "It needs unixODBC: install Debian's libodbc2 (macOS: brew install unixodbc)."
             ) from error
         engine = sa.create_engine(
-            "mssql+pyodbc://", creator=lambda: _connect(pyodbc, where), hide_parameters=True, **options
+            "mssql+pyodbc://",
+            creator=lambda: _connect(pyodbc, where),
+            hide_parameters=True,
+            use_setinputsizes=False,  # `send_one` and `send_many` do that
+            **options,
         )
-        sa.event.listen(engine, "do_setinputsizes", _size_parameters)
-        sa.event.listen(engine, "do_executemany", _execute_many)
+        sa.event.listen(engine, "do_execute", send_one)
+        sa.event.listen(engine, "do_executemany", send_many)
         return engine
 
     def ensure_database(self) -> None:
@@ -158,33 +161,6 @@ class SqlServerDialect:
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT:
             return Failure("transient", text)
         return Failure("refused", text)
-
-
-def _size_parameters(
-    sizes: dict[sa.BindParameter[Any], Any], _cursor: Any, _statement: str, _parameters: Any, context: Any
-) -> None:
-    """Gives each parameter of a single statement the size of its value."""
-    given = context.compiled_parameters[0]
-    for parameter in sizes:
-        if isinstance(parameter.type, MssqlType):
-            value = given.get(parameter.key)
-            sizes[parameter] = parameter.type.sent_as(context.dialect.dbapi, value if parameter.expanding else (value,))
-
-
-def _execute_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], context: Any) -> bool | None:
-    """Sends many rows at once, in arrays of bounded size."""
-    types = [context.compiled.binds[name].type for name in context.compiled.positiontup]
-    if not all(isinstance(type_, MssqlType) for type_ in types):
-        return None
-    dbapi = context.dialect.dbapi
-    sizes = [type_.sent_as(dbapi, values) for type_, values in zip(types, zip(*rows, strict=True), strict=True)]
-    width = sum(32 + 2 * size for _, size, _ in sizes)
-    step = max(1, _MAX_ARRAY_BYTES // width)
-    for start in range(0, len(rows), step):
-        cursor.setinputsizes(sizes)
-        cursor.fast_executemany = True
-        cursor.executemany(statement, rows[start : start + step])
-    return True
 
 
 def _connect(pyodbc: Any, where: SqlServer) -> Any:

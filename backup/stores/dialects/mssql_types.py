@@ -26,9 +26,6 @@ class MssqlType(ServerType):
         super().__init__(declared)
         self.base = base
 
-    def get_dbapi_type(self, dbapi: Any) -> Any:
-        return self.sent_as(dbapi, ())
-
     def sent_as(self, dbapi: Any, values: Iterable[Any]) -> tuple[Any, int, int]:
         """Driver type, size and scale for parameters of these values. The size is theirs, not the column's: arrays take
         no more memory than they need, and what is too long for the column is refused by the server, never cut."""
