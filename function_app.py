@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import azure.functions as func
 
-from backup import api, errors
+from backup import api
 from backup.log import quiet_libraries
 from backup.registry import Registry
 from backup.schedule import run_scheduled
-from backup.services import unexpected
+from backup.services import foreseen
 from backup.settings import load_settings, schedule_binding
 
 quiet_libraries()
@@ -27,10 +27,8 @@ def _registry() -> Registry:
 def _respond(work: Callable[[], api.Answer]) -> func.HttpResponse:
     try:
         answer = work()
-    except errors.BackupError as error:
-        answer = api.error_answer(error)
     except Exception as error:
-        answer = api.error_answer(unexpected(error))
+        answer = api.error_answer(foreseen(error))
     return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json")
 
 

@@ -21,7 +21,7 @@ from backup.errors import BackupError
 from backup.log import quiet_libraries, redact
 from backup.models import Counts, Run, Trigger
 from backup.registry import Registry
-from backup.services import Outcome, no_progress, unexpected
+from backup.services import Outcome, foreseen, no_progress
 from backup.services import Progress as Told
 from backup.settings import load_settings, use_local_settings
 
@@ -137,7 +137,7 @@ def _errors(as_json: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as caught:
-        error = caught if isinstance(caught, BackupError) else unexpected(caught)
+        error = foreseen(caught)
         if as_json:
             print(api.error_answer(error).json)
         else:

@@ -15,7 +15,7 @@ from backup import errors
 from backup.log import redact
 from backup.models import Now, Run, Status, Trigger, utc_now
 from backup.registry import Registry, side_by_side
-from backup.services import Health, Outcome
+from backup.services import Health, Outcome, foreseen
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.ConfigError, 400),
@@ -179,7 +179,8 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
     def one(service: str) -> tuple[dict[str, Any], errors.BackupError | None]:
         try:
             registry.get(service).initialize()
-        except errors.BackupError as error:
+        except Exception as caught:
+            error = foreseen(caught)
             return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
         return {"Service": service, "Status": "Initialized"}, None
 

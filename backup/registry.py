@@ -12,7 +12,16 @@ from backup.locks import open_lock
 from backup.log import event, redact
 from backup.models import Counts, Run, Status, Trigger, utc_now
 from backup.retry import Retry
-from backup.services import CustomerSyncService, Health, OrderSyncService, Outcome, Progress, SyncService, no_progress
+from backup.services import (
+    CustomerSyncService,
+    Health,
+    OrderSyncService,
+    Outcome,
+    Progress,
+    SyncService,
+    foreseen,
+    no_progress,
+)
 from backup.settings import Settings
 from backup.stores import Limits
 
@@ -61,8 +70,8 @@ class Registry:
         def one(service: str) -> list[Health]:
             try:
                 return self.get(service).ping()
-            except BackupError as error:
-                return [Health(service, side, 0, error) for side in ("source", "backup")]
+            except Exception as error:
+                return [Health(service, side, 0, foreseen(error)) for side in ("source", "backup")]
 
         found = [health for answers in side_by_side(one, self.names()) for health in answers]
         for health in found:

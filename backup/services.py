@@ -98,10 +98,8 @@ class SyncService:
                 except StoreUnavailable as error:
                     return self._saved(history, self._ended(run, tally, error))
                 return self._recorded(run, source, backup, history, tally, held)
-        except BackupError as error:
-            return self._ended(run, tally, error)
         except Exception as error:
-            return self._ended(run, tally, unexpected(error))
+            return self._ended(run, tally, foreseen(error))
 
     def _recorded(self, run: Run, source: Store, backup: Store, history: History, tally: Tally, held: Held) -> Outcome:
         history.close_interrupted(self.name, self._now())
@@ -111,10 +109,8 @@ class SyncService:
         try:
             sync(source, backup, run, tally, held=held, now=self._now, delete_batch=self._limits.batch_size)
             outcome = self._ended(run, tally, None)
-        except BackupError as error:
-            outcome = self._ended(run, tally, error)
         except Exception as error:
-            outcome = self._ended(run, tally, unexpected(error))
+            outcome = self._ended(run, tally, foreseen(error))
         return self._saved(history, outcome)
 
     def _saved(self, history: History, outcome: Outcome) -> Outcome:
@@ -219,11 +215,13 @@ def _ping(service: str, side: str, store: Store) -> Health:
     return Health(service, side, round((time.perf_counter() - started) * 1000), error)
 
 
-def unexpected(error: Exception) -> BackupError:
-    """The error to answer with for one that nobody foresaw; its kind and its places in the code are logged.
+def foreseen(error: Exception) -> BackupError:
+    """The error itself if it is the app's own, else Unexpected; then its kind and its places in the code are logged.
 
-    Its message may quote a record, so that is neither logged nor told.
+    A foreign error's message may quote a record, so that is neither logged nor told.
     """
+    if isinstance(error, BackupError):
+        return error
     where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:])
     event("unexpected", level=logging.ERROR, error=type(error).__name__, at=where)
     return Unexpected(f"Unexpected {type(error).__name__}; what had been written stays, nothing else was changed.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from backup.compare import Changes, compare, settle, went_back
@@ -40,7 +40,7 @@ def sync(source: Store, backup: Store, run: Run, tally: Tally, *, held: Held, no
     backup.check(source)
     with PendingDeletes() as pending:
         source_records = 0
-        for chunk in source.chunks():
+        for chunk in _chunks(source, backup):
             stamps, copies = source.stamps(chunk), backup.stamps(chunk)
             source_records += len(stamps)
             changes = _changes(stamps, copies, backup, run.forced)
@@ -54,6 +54,11 @@ def sync(source: Store, backup: Store, run: Run, tally: Tally, *, held: Held, no
             gone = _without(keys, source.matching(keys))
             backup.delete(gone)
             tally.add(deleted=len(gone))
+
+
+def _chunks(source: Store, backup: Store) -> Iterator[Chunk]:
+    """The source's chunks, cut again where the backup holds much more, so that the stamps of both sides fit into memory."""
+    return (part for chunk in source.chunks() for part in backup.chunks(chunk))
 
 
 def _changes(stamps: Stamps, copies: Stamps, backup: Store, force: bool) -> Changes:

@@ -98,8 +98,9 @@ class Store(Protocol):
     def count(self) -> int:
         """Records in it; reads an index from end to end."""
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The key space in order, about `Limits.chunk_size` records a chunk; first and last are open."""
+    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+        """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
+        here; the first begins and the last ends where `within` does. Costs one seek a chunk."""
 
     def stamps(self, chunk: Chunk) -> Stamps:
         """Key and version of every record in the chunk."""

@@ -84,25 +84,28 @@ class CosmosStore:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return int(self._query("count", select("VALUE COUNT(1)", *self._where), self._where_values)[0])
+        return self._count(Chunk())
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Ranges of the document id alone, whatever the partition; a small container is one chunk."""
-        if self.count() <= self._limits.chunk_size:
-            yield Chunk()
-            return
-        after: Key | None = None
-        for bound in self._bounds():
-            yield Chunk(after, bound)
-            after = bound
-        yield Chunk(after, None)
+    def _count(self, chunk: Chunk) -> int:
+        conditions, values = self._within(chunk)
+        return int(self._query("count", select("VALUE COUNT(1)", *conditions), values)[0])
 
-    def _bounds(self) -> Iterator[Key]:
+    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+        """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
+        after = within.after
+        if self._count(within) > self._limits.chunk_size:
+            for bound in self._bounds(within):
+                yield Chunk(after, bound)
+                after = bound
+        yield Chunk(after, within.upto)
+
+    def _bounds(self, within: Chunk) -> Iterator[Key]:
         # Not retried as a whole; the SDK retries each of its pages. Bounds have no character from U+D800 on, where
         # servers and Python order text differently.
-        query = f"{select('VALUE c.id', *self._where)} ORDER BY c.id"
+        conditions, values = self._within(within)
+        query = f"{select('VALUE c.id', *conditions)} ORDER BY c.id"
         since = 0
-        for name in self._access.stream("list ids", self._items(query, self._where_values)):
+        for name in self._access.stream("list ids", self._items(query, values)):
             since += 1
             if since >= self._limits.chunk_size and max(name) < "\ud800":
                 since = 0
@@ -111,19 +114,13 @@ class CosmosStore:
     def stamps(self, chunk: Chunk) -> Stamps:
         fields = [f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version)]
         etag = "c._etag" if self._side == "source" else path_of([MARK, "etag"])
-        conditions, values = [*self._where], {}
-        if chunk.after is not None:
-            conditions.append("c.id > @after")
-            values["after"] = chunk.after[0]
-        if chunk.upto is not None:
-            conditions.append("c.id <= @upto")
-            values["upto"] = chunk.upto[0]
+        conditions, values = self._within(chunk)
         query = select(f"{self._key_fields}, {etag} AS etag, {', '.join(fields)}", *conditions)
         width = len(self._rules.version)
 
         def attempt() -> Stamps:
             stamps: Stamps = {}
-            for item in self._items(query, {**self._where_values, **values}):
+            for item in self._items(query, values):
                 if item["id"] in (".", ".."):
                     raise StoreError(
                         f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
@@ -134,6 +131,17 @@ class CosmosStore:
             return stamps
 
         return self._access.run("read the stamps", attempt)
+
+    def _within(self, chunk: Chunk) -> tuple[list[str], dict[str, Any]]:
+        """The conditions of the service's documents in the chunk, and their parameters."""
+        conditions, values = [*self._where], {**self._where_values}
+        if chunk.after is not None:
+            conditions.append("c.id > @after")
+            values["after"] = chunk.after[0]
+        if chunk.upto is not None:
+            conditions.append("c.id <= @upto")
+            values["upto"] = chunk.upto[0]
+        return conditions, values
 
     def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:  # noqa: ARG002 - ids suffice here
         for part in _parts(list(keys), _IDS_AT_ONCE):

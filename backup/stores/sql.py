@@ -99,24 +99,24 @@ class SqlStore:
         query = sa.select(sa.func.count()).select_from(self.shape.table).where(*self.shape.filters)
         return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)
 
-    def chunks(self) -> Iterator[Chunk]:
-        shape = self.shape
-        self._refuse_null_keys()
-        after: Key | None = None
+    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+        shape, after = self.shape, within.after
+        if within == Chunk():
+            self._refuse_null_keys()
         while True:
             bound = (
                 sa.select(*shape.key)
-                .where(*shape.within(Chunk(after)), *shape.filters)
+                .where(*shape.within(Chunk(after, within.upto)), *shape.filters)
                 .order_by(*shape.key)
                 .offset(self._limits.chunk_size - 1)
                 .limit(1)
             )
             row = self.access.run("find the next chunk", lambda cx, q=bound: cx.execute(q).first())  # type: ignore[misc]
-            upto = tuple(row) if row else None
-            yield Chunk(after, upto)
-            if upto is None:
+            if row is None or tuple(row) == within.upto:
+                yield Chunk(after, within.upto)
                 return
-            after = upto
+            yield Chunk(after, tuple(row))
+            after = tuple(row)
 
     def _refuse_null_keys(self) -> None:
         shape = self.shape

@@ -77,7 +77,7 @@ def cosmos_bench(cosmos_server: str, cosmos_server_backup: str) -> Iterator[Cosm
 @pytest.fixture(scope="session")
 def postgres_databases(postgres: str) -> Iterator[Mapping[Role, str]]:
     """Two databases of one server."""
-    with _databases({role: postgres for role in ROLES}) as found:
+    with _databases(dict.fromkeys(ROLES, postgres)) as found:
         yield found
 
 

@@ -4,8 +4,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from tests.scenarios.places import on_sqlite
 from tests.scenarios.product import python
 
@@ -44,7 +42,6 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
     assert many - few < MAY_GROW_BY_KIB
 
 
-@pytest.mark.xfail(reason="a chunk is as long as the source's records, however many the backup holds in it")
 def test_memory_does_not_grow_with_what_only_the_backup_has(tmp_path: Path) -> None:
     few = peak_kib(tmp_path / "few", source_rows=1, backup_rows=FEW)
     many = peak_kib(tmp_path / "many", source_rows=1, backup_rows=MANY)

@@ -63,11 +63,11 @@ class MemoryStore:
     def count(self) -> int:
         return len(self.records)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
         self._called("chunks")
-        known = sorted(self.records)
-        bounds = [(key,) for key in known[self.chunk_size - 1 :: self.chunk_size]]
-        for after, upto in zip([None, *bounds], [*bounds, None], strict=True):
+        known = sorted(self._fold(one["id"]) for one in self._within(within))
+        bounds = [(key,) for key in known[self.chunk_size - 1 :: self.chunk_size] if (key,) != within.upto]
+        for after, upto in zip([within.after, *bounds], [*bounds, within.upto], strict=True):
             yield Chunk(after, upto)
 
     def stamps(self, chunk: Chunk) -> Stamps:
