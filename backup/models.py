@@ -49,6 +49,10 @@ class Chunk(NamedTuple):
     upto: Key | None = None
 
 
+WHOLE = Chunk()
+"""The whole key space."""
+
+
 class Status(StrEnum):
     """Where a run stands."""
 

@@ -30,14 +30,17 @@ class PendingDeletes:
             self._count += len(keys)
 
     def batches(self, size: int) -> Iterator[list[Key]]:
-        """All keys, up to `size` at a time."""
+        """All keys, `size` at a time but for the last."""
         self._file.seek(0)
+        keys: list[Key] = []
         left = self._count
         while left:
-            keys: list[Key] = pickle.load(self._file)  # noqa: S301 - this run's own file, which has no name
-            left -= len(keys)
-            for start in range(0, len(keys), size):
-                yield keys[start : start + size]
+            more: list[Key] = pickle.load(self._file)  # noqa: S301 - this run's own file, which has no name
+            left -= len(more)
+            keys += more
+            while len(keys) >= size or (keys and not left):
+                yield keys[:size]
+                keys = keys[size:]
 
     def __enter__(self) -> Self:
         return self

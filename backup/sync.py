@@ -57,7 +57,7 @@ def sync(source: Store, backup: Store, run: Run, tally: Tally, *, held: Held, no
 
 
 def _chunks(source: Store, backup: Store) -> Iterator[Chunk]:
-    """The source's chunks, cut again where the backup holds much more, so that the stamps of both sides fit into memory."""
+    """The source's chunks, cut again where the backup holds more, so that the stamps of both sides fit into memory."""
     return (part for chunk in source.chunks() for part in backup.chunks(chunk))
 
 

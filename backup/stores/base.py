@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from backup.models import Chunk, Key, Record, Run, Stamps
+from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps
 from backup.retry import Retry
 
 FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
@@ -98,7 +98,7 @@ class Store(Protocol):
     def count(self) -> int:
         """Records in it; reads an index from end to end."""
 
-    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+    def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
         here; the first begins and the last ends where `within` does. Costs one seek a chunk."""
 

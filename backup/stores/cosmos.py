@@ -14,7 +14,7 @@ from azure.cosmos.exceptions import CosmosResourceNotFoundError
 from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyValue
 
 from backup.errors import SchemaMismatch, StoreError
-from backup.models import Chunk, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
 from backup.stores.base import Limits, Rules, Shape, Sibling, Store
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
@@ -84,13 +84,13 @@ class CosmosStore:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return self._count(Chunk())
+        return self._count(WHOLE)
 
     def _count(self, chunk: Chunk) -> int:
         conditions, values = self._within(chunk)
         return int(self._query("count", select("VALUE COUNT(1)", *conditions), values)[0])
 
-    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+    def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
         after = within.after
         if self._count(within) > self._limits.chunk_size:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.errors import BackupError, SchemaMismatch
-from backup.models import Chunk, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
 from backup.stores.base import Limits, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.sql_access import SqlAccess
@@ -76,10 +76,8 @@ class SqlStore:
 
     def initialize(self, source: Store) -> None:
         theirs = _sql(source).shape
-        columns = [declare(column, theirs.key_names) for column in theirs.columns]
-        if theirs.find(SYNCED_AT) is None:
-            columns.append(sa.Column(SYNCED_AT, FIELD_TYPES["time"]))
-        self.access.create(sa.Table(self.name, sa.MetaData(), *columns, schema=self.schema))
+        more = [] if theirs.find(SYNCED_AT) else [sa.Column(SYNCED_AT, FIELD_TYPES["time"])]
+        self.access.create(declare(self.name, self.schema, theirs.columns, theirs.key_names, *more))
         self.__dict__.pop("shape", None)
         self.check(source)
 
@@ -99,9 +97,9 @@ class SqlStore:
         query = sa.select(sa.func.count()).select_from(self.shape.table).where(*self.shape.filters)
         return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)
 
-    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+    def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         shape, after = self.shape, within.after
-        if within == Chunk():
+        if within == WHOLE:
             self._refuse_null_keys()
         while True:
             bound = (

@@ -32,7 +32,7 @@ class TableShape:
         label: str,
     ) -> None:
         self.columns, self.key_names = columns, key_names
-        self.table = sa.Table(name, sa.MetaData(), *(declare(c, key_names) for c in columns), schema=schema)
+        self.table = declare(name, schema, columns, key_names)
         self.names = tuple(column.name for column in columns)
         self._exact = {column.name: column for column in columns}
         self._any_case = {column.name.lower(): column for column in columns}
@@ -167,14 +167,17 @@ def split_name(table: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
 
 
-def declare(column: Column, key_names: Sequence[str]) -> sa.Column[Any]:
-    """The column as SQLAlchemy and CREATE TABLE need it."""
-    return sa.Column(
-        column.name,
-        column.type,
-        primary_key=column.name in key_names,
-        nullable=column.nullable,
-        autoincrement=False,
+def declare(
+    name: str, schema: str | None, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]
+) -> sa.Table:
+    """The table as SQLAlchemy and CREATE TABLE need it; the key has its own order, which need not be that of the columns."""
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        *(sa.Column(c.name, c.type, nullable=c.nullable, autoincrement=False) for c in columns),
+        *more,
+        sa.PrimaryKeyConstraint(*key_names),
+        schema=schema,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from contextlib import closing
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -223,7 +224,7 @@ def test_a_backup_that_cannot_hold_the_copies_is_refused(
 ) -> None:
     make(sql_bench, source, backup)
     for verb in ("check", "initialize"):
-        with pytest.raises(SchemaMismatch, match=named_column):
+        with pytest.raises(SchemaMismatch, match=f"(?i){named_column}"):
             getattr(sql_bench.open("backup"), verb)(sql_bench.open("source"))
 
 
@@ -319,6 +320,8 @@ def test_odd_column_names_do_not_disturb(sql_bench: SqlBench) -> None:
         "key Id",
         "SyncedAt ",
     ]
+    if isinstance(bench, SqlServerBench) and bench.stands_in:
+        names.remove("[x]")  # Babelfish does not read ]] in a name
     quote = sql_bench.engines["source"].dialect.identifier_preparer.quote_identifier
     quoted = [quote(name).replace("%%", "%") for name in names]
     columns = ", ".join(f"{name} varchar(40)" for name in quoted)
@@ -337,11 +340,9 @@ def test_odd_column_names_do_not_disturb(sql_bench: SqlBench) -> None:
 
 def raw_sql(bench: SqlBench, role: Any, statement: str) -> None:
     """Without parameters, so that a driver that looks for them finds none."""
-    connection = bench.engines[role].raw_connection()
-    cursor = connection.cursor()
-    cursor.execute(statement.replace("{table}", bench.quoted()))
-    connection.commit()
-    connection.close()
+    with closing(bench.engines[role].raw_connection()) as connection:
+        connection.cursor().execute(statement.replace("{table}", bench.quoted()))
+        connection.commit()
 
 
 def test_columns_that_differ_only_in_case_are_kept_apart(postgresql_bench: PostgresBench) -> None:
@@ -391,7 +392,7 @@ def with_password(connection_string: str, password: str) -> str:
 
 def test_errors_do_not_quote_values(sql_bench: SqlBench) -> None:
     bench = sql_bench
-    check = "CHECK (Name <> 'hunter2')"
+    check = "CONSTRAINT is_allowed CHECK (Name <> 'hunter2')"
     make(
         bench,
         "Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, Name varchar(20)",

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from backup.errors import StoreUnavailable
-from backup.models import Chunk, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
 from backup.stores import Shape, Sibling, Store
 
 Stored = dict[str, Any]
@@ -63,7 +63,7 @@ class MemoryStore:
     def count(self) -> int:
         return len(self.records)
 
-    def chunks(self, within: Chunk = Chunk()) -> Iterator[Chunk]:
+    def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         self._called("chunks")
         known = sorted(self._fold(one["id"]) for one in self._within(within))
         bounds = [(key,) for key in known[self.chunk_size - 1 :: self.chunk_size] if (key,) != within.upto]

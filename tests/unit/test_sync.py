@@ -238,7 +238,7 @@ def test_versions_that_are_the_same_or_higher_are_not_named(caplog: pytest.LogCa
 
 def test_of_many_lower_versions_the_number_and_a_few_are_named(caplog: pytest.LogCaptureFixture) -> None:
     source = MemoryStore("source", [record(n, 1) for n in range(50)], chunk_size=100)
-    run_sync(source, MemoryStore("backup", [record(n, 2) for n in range(50)]))
+    run_sync(source, MemoryStore("backup", [record(n, 2) for n in range(50)], chunk_size=100))
     assert "records=50" in caplog.text
     assert caplog.text.count("2 -> 1") == 10
 
