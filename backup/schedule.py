@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 
 from backup.log import event
 from backup.models import Now, Trigger, utc_now
@@ -31,10 +32,7 @@ def run_scheduled(
             "schedule.service",
             service=run.service,
             status=run.status,
-            inserted=run.counts.inserted,
-            updated=run.counts.updated,
-            deleted=run.counts.deleted,
-            skipped=run.counts.skipped,
+            **asdict(run.counts),
             duration_ms=run.duration_ms,
         )
     failed = sum(outcome.error is not None for outcome in outcomes)

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Literal
 
 from backup.errors import BackupError, ConfigError, StoreUnavailable, Unexpected
@@ -137,10 +137,7 @@ class SyncService:
             level=logging.ERROR if error else logging.INFO,
             service=self.name,
             sync_id=run.sync_id,
-            inserted=run.counts.inserted,
-            updated=run.counts.updated,
-            deleted=run.counts.deleted,
-            skipped=run.counts.skipped,
+            **asdict(run.counts),
             duration_ms=run.duration_ms,
             **({"error": error, "hint": error.hint} if error else {}),
         )
