@@ -39,8 +39,8 @@ class Limits:
 class Shape:
     """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
 
-    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also the
-    document's `id`; `partition` is the Cosmos partition key.
+    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also
+    the document's `id`; `partition` is the Cosmos partition key.
     """
 
     name: str
@@ -66,8 +66,9 @@ class Sibling(Protocol):
 class Store(Protocol):
     """One side's table or container.
 
-    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError, or
-    NotInitialized (of a source: SourceMissing) when the database, table or container is missing. A read that fails is never an empty result.
+    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError
+    or, when the database, table or container is missing, NotInitialized (of a source: SourceMissing). A read that fails
+    is never an empty result.
     """
 
     @property

@@ -210,7 +210,7 @@ class CosmosStore:
     def _copy(self, record: Record, run: Run, now: datetime) -> dict[str, Any]:
         if MARK in record:
             raise StoreError(
-                f"A document of the source (id {record['id']}) has a property {MARK} of its own, which its copy cannot keep.",
+                f"A document of the source (id {record['id']}) has a property {MARK}, which its copy cannot keep.",
                 hint="Rename the property in the source: the backup keeps its own notes under that name.",
             )
         mark = {

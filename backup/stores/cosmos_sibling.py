@@ -20,7 +20,7 @@ def utc_text(value: datetime) -> str:
 
 
 class CosmosSibling:
-    """A container of the app's own, in the store's database. Documents carry the shape's fields in camelCase, and `id`."""
+    """A container of the app's own, in the store's database. Documents have its fields in camelCase, and `id`."""
 
     def __init__(self, access: CosmosAccess, shape: Shape) -> None:
         self._access, self._shape = access, shape

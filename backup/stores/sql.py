@@ -228,7 +228,7 @@ class SqlStore:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:  # noqa: ARG002 - the protocol's; rows have no place for a run
+    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:  # noqa: ARG002 - rows have no place for a run
         if records:
             self.access.run("write records", lambda cx: self._write(cx, records, now))
 
@@ -253,11 +253,11 @@ class SqlStore:
             if key in existing
         ]
         if old and len(kept) < len(own):
-            cx.execute(shape.update(own), old)  # first in its transaction: see mssql_parameters.send_many
+            cx.execute(shape.update(own), old)
         new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
         if new:
             self.access.dialect.before_insert(cx, shape.table, bool(shape.identity))
-            cx.execute(shape.insert(own), new)
+            cx.execute(shape.insert(own).execution_options(later_write=bool(old)), new)
 
     def delete(self, keys: Sequence[Key]) -> None:
         def attempt(cx: sa.Connection) -> None:

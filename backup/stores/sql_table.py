@@ -1,5 +1,4 @@
-"""A table as its server's catalogue gives it, and the statements that need nothing but its shape. Runs nothing by itself
-but the reflection."""
+"""A table as its server's catalogue gives it, and the statements that need nothing but its shape."""
 
 from __future__ import annotations
 
@@ -66,7 +65,8 @@ class TableShape:
         columns = dialect.columns(cx, schema, name)
         if not columns:
             raise missing(f"The {label} does not exist.")
-        key_names = dialect.key(cx, schema, name)
+        key = sorted((column.key_position, column.name) for column in columns if column.key_position)
+        key_names = tuple(name for _, name in key)
         if not key_names:
             raise SchemaMismatch(
                 f"The {label} has no primary key.", hint="Only a table with a primary key can be backed up."
@@ -170,7 +170,7 @@ def split_name(table: str) -> tuple[str | None, str]:
 def declare(
     name: str, schema: str | None, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]
 ) -> sa.Table:
-    """The table as SQLAlchemy and CREATE TABLE need it; the key has its own order, which need not be that of the columns."""
+    """The table as SQLAlchemy and CREATE TABLE need it; the key's order need not be that of the columns."""
     return sa.Table(
         name,
         sa.MetaData(),

@@ -1,10 +1,11 @@
-"""What the contract suite needs of a kind of store: sides it can fill, change and read past the store, with the driver alone.
+"""What the contract suite needs of a kind of store: sides it can fill, change and read past the store.
 
 A new kind of store passes the suite once it has a bench here and a place in the fixture `bench`.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import uuid
 from abc import ABC, abstractmethod
@@ -29,6 +30,11 @@ ROLES: tuple[Role, Role] = ("source", "backup")
 NOW = utc_now()
 RUN = Run("contract", Trigger.CLI, False, NOW)
 ONE_TRY = Retry(max_attempts=1)
+SQL_SERVER = (
+    (os.environ["TEST_SQLSERVER_SOURCE"], os.environ["TEST_SQLSERVER_BACKUP"])
+    if {"TEST_SQLSERVER_SOURCE", "TEST_SQLSERVER_BACKUP"} <= os.environ.keys()
+    else None
+)
 LIMITS = Limits(retry=Retry(max_attempts=3, base_seconds=0.05, max_seconds=0.1))
 
 

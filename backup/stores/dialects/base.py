@@ -31,8 +31,10 @@ class ServerType(UserDefinedType[Any]):
 class Column:
     """A column as the server's catalogue describes it.
 
-    `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain type of
-    the same values. `key_position` counts the primary key's columns from 1. `collation` is set for text. Identity and computed columns refuse ordinary writes in this table.
+    `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain
+    type of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force,
+    set for text. Identity and computed columns refuse ordinary writes in this table. Values of a column that is not
+    `sortable` have an order of their own, so it cannot be in a key.
     """
 
     name: str
@@ -47,8 +49,8 @@ class Column:
     def holds(self, source: Column) -> bool:
         """Whether every value of the source's column fits here and reads back the same: same type and size.
 
-        Text and bytes of varying length, and the digits before a decimal's point, may have more room here. Anything else
-        that is wider reads back differently: padded, or with more digits.
+        Text and bytes of varying length, and the digits before a decimal's point, may have more room here. Anything
+        else that is wider reads back differently: padded, or with more digits.
         """
         mine, theirs = _size(self.type.declared), _size(source.type.declared)
         if mine == theirs:
@@ -100,9 +102,6 @@ class Dialect(Protocol):
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         """The table's columns in order; empty when there is no such table."""
 
-    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
-        """The columns of the table's primary key in its order; empty when it has none."""
-
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         """Whether there is a schema that the server knows by this name."""
 
@@ -124,11 +123,6 @@ def driver_text(error: BaseException) -> str:
     text = str(error.args[-1] if error.args else error).strip()
     text = text.splitlines()[0] if text else type(error).__name__
     return _QUOTED_DATA.split(text)[0].strip().rstrip(".,(:") + "."
-
-
-def reflected_key(cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
-    """The primary key as SQLAlchemy reflects it."""
-    return tuple(sa.inspect(cx).get_pk_constraint(table, schema=schema)["constrained_columns"])
 
 
 def missing_driver(name: str, hint: str) -> BackupError:

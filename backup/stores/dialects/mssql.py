@@ -25,7 +25,7 @@ _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
 # Deadlock, lock timeout, snapshot conflict, connection resets, and Azure SQL's list of transient errors.
-_CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 3960, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
+_CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
@@ -42,19 +42,6 @@ _COLUMNS = sa.text(
     LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
     WHERE o.name = :table AND s.name = :schema AND o.type IN ('U', 'V')
     ORDER BY c.column_id
-    """
-)
-
-_KEY = sa.text(
-    """
-    SELECT c.name
-    FROM sys.indexes i
-    JOIN sys.objects o ON o.object_id = i.object_id
-    JOIN sys.schemas s ON s.schema_id = o.schema_id
-    JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id
-    JOIN sys.columns c ON c.object_id = k.object_id AND c.column_id = k.column_id
-    WHERE i.is_primary_key = 1 AND k.key_ordinal > 0 AND o.name = :table AND s.name = :schema
-    ORDER BY k.key_ordinal
     """
 )
 
@@ -90,6 +77,7 @@ class SqlServerDialect:
             creator=lambda: _connect(pyodbc, where),
             hide_parameters=True,
             use_setinputsizes=False,  # `send_one` and `send_many` do that
+            fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
             **options,
         )
         sa.event.listen(engine, "do_execute", send_one)
@@ -131,7 +119,7 @@ class SqlServerDialect:
         return [
             Column(
                 name=row["name"],
-                type=type_of(row["name"], row),
+                type=type_of(row["name"], dict(row)),
                 nullable=bool(row["is_nullable"]),
                 key_position=row["key_ordinal"],
                 collation=row["collation_name"],
@@ -140,10 +128,6 @@ class SqlServerDialect:
             )
             for row in found
         ]
-
-    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
-        found = cx.execute(_KEY, {"table": table, "schema": schema or self.default_schema})
-        return tuple(found.scalars())
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None

@@ -1,12 +1,13 @@
 """How values get to SQL Server: every parameter with its type and size, so that neither pyodbc nor the driver guesses.
 
-Left alone they ask the server what a parameter is (SQLDescribeParam) for each NULL and for arrays, behind a CAST get a wrong
-answer or none, and on some servers a question without an answer silently rolls back what the transaction has written.
+Left alone they ask the server what a parameter is (SQLDescribeParam), for each NULL and for arrays; behind a CAST they
+get a wrong answer or none; and on Babelfish a question without an answer silently undoes what the transaction wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from backup.stores.dialects.mssql_types import MssqlType
@@ -16,46 +17,59 @@ _CELL_BYTES = 32
 
 
 def send_one(cursor: Any, statement: str, values: Sequence[Any], context: Any) -> bool | None:
-    """Executes one statement, which may insert many rows; as SQLAlchemy's event `do_execute` wants it."""
+    """Executes one statement; as SQLAlchemy's event `do_execute` wants it."""
     columns = _columns(context, len(values))
     if columns is None:
         return None
-    rows = len(values) // len(columns)
-    dbapi = context.dialect.dbapi
-    cursor.setinputsizes(_sizes(dbapi, columns, [values[i :: len(columns)] for i in range(len(columns))]) * rows)
-    cursor.execute(statement, [dbapi.BinaryNull if value is None else value for value in values])
+    sent = [_sent(value) for value in values]
+    cursor.setinputsizes(_sizes(context.dialect.dbapi, columns, [[value] for value in sent]))
+    cursor.execute(statement, _with_nulls(context, sent))
     return True
 
 
 def send_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], context: Any) -> bool | None:
-    """Executes an update once a row; as SQLAlchemy's event `do_executemany` wants it.
+    """Executes an insert or update once a row; as SQLAlchemy's event `do_executemany` wants it.
 
-    Rows go in one array, for which the server is asked what the parameters are. So that is the first thing a transaction
-    does; and where an array would take too much memory, they go one by one.
+    Rows go in one array, which is several times faster, but for an array pyodbc does ask. So only the first write of a
+    transaction may be one (statements after it have the option `later_write`), and only where it takes little memory.
     """
     columns = _columns(context, len(rows[0]))
     if columns is None:
         return None
     dbapi = context.dialect.dbapi
-    sizes = _sizes(dbapi, columns, list(zip(*rows, strict=True)))
+    sent = [[_sent(value) for value in row] for row in rows]
+    sizes = _sizes(dbapi, columns, list(zip(*sent, strict=True)))
     cursor.setinputsizes(sizes)
-    unbounded = any(size == 0 and sql_type in (dbapi.SQL_WVARCHAR, dbapi.SQL_VARBINARY) for sql_type, size, _ in sizes)
-    if unbounded or len(rows) * sum(_CELL_BYTES + 2 * size for _, size, _ in sizes) > _MAX_ARRAY_BYTES:
-        rows = [[dbapi.BinaryNull if value is None else value for value in row] for row in rows]
+    known = [size for size in sizes if size is not None]
+    unbounded = any(size == 0 and sql_type in (dbapi.SQL_WVARCHAR, dbapi.SQL_VARBINARY) for sql_type, size, _ in known)
+    array_bytes = len(sent) * sum(_CELL_BYTES + 2 * size for _, size, _ in known)
+    if unbounded or array_bytes > _MAX_ARRAY_BYTES or context.execution_options.get("later_write"):
+        sent = [_with_nulls(context, row) for row in sent]
     else:
         cursor.fast_executemany = True
-    cursor.executemany(statement, rows)
+    cursor.executemany(statement, sent)
     return True
 
 
+def _with_nulls(context: Any, values: Sequence[Any]) -> list[Any]:
+    """pyodbc's own mark for NULL in place of None, for which it would ask the server; the type is that of the sizes."""
+    return [context.dialect.dbapi.BinaryNull if value is None else value for value in values]
+
+
 def _columns(context: Any, values: int) -> list[Any] | None:
-    """The types of the statement's parameters in order, those of one row; None for a statement without any."""
+    """The types of the statement's parameters in order; None for a statement that is not compiled here, or has none."""
     names = getattr(context.compiled, "positiontup", None)
     if not names or not values:
         return None
     parameters = [context.compiled.binds[name] for name in names]
+    parameters = [p for p in parameters if not p.literal_execute and p not in context.compiled.literal_execute_params]
     expanded = values - len(parameters) + 1  # at most one list for IN stands in a statement
-    return [p.type for p in parameters for _ in range(expanded if p.expanding else 1)]
+    types = [p.type for p in parameters for _ in range(expanded if p.expanding else 1)]
+    return types if len(types) == values else None
+
+
+def _sent(value: Any) -> Any:
+    return format(value, "f") if isinstance(value, Decimal) else value
 
 
 def _sizes(dbapi: Any, columns: Sequence[Any], values: Sequence[Sequence[Any]]) -> list[Any]:

@@ -1,11 +1,10 @@
-"""SQL Server's column types: how the driver is told to send their values, and what is read and written behind a CONVERT.
+"""SQL Server's column types: how the driver is told to send their values, and what stands behind a CONVERT.
 
 Times and what Python has no exact value for travel as text or bytes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from backup.stores.dialects.base import ServerType
 
 
 class MssqlType(ServerType):
-    """A SQL Server type that tells the driver how to send values, because it guesses wrongly behind CAST, for NULL and in
+    """A SQL Server type that says how its values are sent, for the driver guesses wrongly behind CAST, for NULL and in
     arrays."""
 
     cache_ok = True
@@ -32,11 +31,6 @@ class MssqlType(ServerType):
         match self.base:
             case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
                 return (dbapi.SQL_VARBINARY, _room(values, 1, 8_000), 0)
-            case "decimal" | "numeric":
-                scale = re.search(r", (\d+)\)", self.declared)
-                return (dbapi.SQL_DECIMAL, 38, int(scale[1]) if scale else 0)
-            case "money" | "smallmoney":
-                return (dbapi.SQL_DECIMAL, 19, 4)
             case "bigint":
                 return (dbapi.SQL_BIGINT, 0, 0)
             case "int" | "smallint" | "tinyint":
@@ -47,7 +41,7 @@ class MssqlType(ServerType):
                 return (dbapi.SQL_DOUBLE, 0, 0)
             case "date":
                 return (dbapi.SQL_TYPE_DATE, 10, 0)
-            case _:  # text; uniqueidentifier and times travel as text too
+            case _:  # text, and what travels as text
                 return (dbapi.SQL_WVARCHAR, _room(values, 2, 4_000), 0)
 
 
@@ -80,6 +74,16 @@ class ConvertedType(MssqlType):
         return self._convert(self.declared, bindvalue)
 
 
+class DecimalType(MssqlType):
+    """decimal, numeric and the money types: exact in Python, but written as text, for 38 digits do not survive as a
+    parameter everywhere."""
+
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(bindvalue, _Raw(self.declared))
+
+
 class ClrType(MssqlType):
     """hierarchyid, geography, geometry: their serialised bytes."""
 
@@ -93,8 +97,8 @@ class ClrType(MssqlType):
 
 
 class CodePageType(MssqlType):
-    """char and varchar. Parameters are Unicode; cast to the column's own collation they compare as the column does and use
-    its index."""
+    """char and varchar. Parameters are Unicode; cast to the column's own collation they compare as the column does and
+    use its index."""
 
     cache_ok = True
 
@@ -119,7 +123,7 @@ class _Raw(UserDefinedType[Any]):
 
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
-    """The type of a row of sys.columns joined with its types. Raises ConfigError for one that cannot be copied exactly."""
+    """The type of a row of sys.columns and sys.types. Raises ConfigError for one that cannot be copied exactly."""
     name = row["type_name"]
     known = (
         name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
@@ -134,7 +138,9 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
         spelled = f"{base}({size}){collate}"
         return CodePageType(spelled, base, row["collation_name"]) if base in _CODE_PAGE else MssqlType(spelled, base)
     if base in ("decimal", "numeric"):
-        return MssqlType(f"{base}({precision}, {scale})", base)
+        return DecimalType(f"{base}({precision}, {scale})", base)
+    if base in ("money", "smallmoney"):
+        return DecimalType(base, base)
     if base == "float":
         return MssqlType(f"float({precision})" if precision in range(1, 54) else "float", base)
     if base in ("datetime2", "datetimeoffset", "time"):

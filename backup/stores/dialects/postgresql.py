@@ -1,4 +1,5 @@
-"""PostgreSQL through psycopg: what has no exact Python value travels as the server's own text, and so reads back the same."""
+"""PostgreSQL through psycopg: what has no exact Python value travels as the server's own text, and so comes back the
+same."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver, reflected_key
+from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
@@ -26,13 +27,15 @@ _COLUMNS = sa.text(
            CASE WHEN c.collname = 'default'
                 THEN (SELECT coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)
                       FROM pg_database d WHERE d.datname = current_database())
-                ELSE quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END
+                ELSE quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
+           array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_type b ON b.oid = CASE WHEN t.typbasetype <> 0 THEN t.typbasetype ELSE t.oid END
     JOIN pg_namespace n ON n.oid = b.typnamespace
     LEFT JOIN pg_collation c ON c.oid = a.attcollation
     LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
+    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = (SELECT r.oid FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace
                         WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
       AND a.attnum > 0 AND NOT a.attisdropped
@@ -121,18 +124,16 @@ class PostgresqlDialect:
         return [
             Column(
                 name=name,
-                type=_type_of(base, declared if builtin else "text", builtin, declared_collation),
+                type=_type_of(base, declared if builtin else "text", builtin, spelled),
                 nullable=nullable,
+                key_position=position,
                 collation=collation,
                 identity=identity,
                 computed=computed,
                 sortable=builtin,
             )
-            for name, base, declared, builtin, nullable, identity, computed, declared_collation, collation in found
+            for name, base, declared, builtin, nullable, identity, computed, spelled, collation, position in found
         ]
-
-    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
-        return reflected_key(cx, schema, table)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)

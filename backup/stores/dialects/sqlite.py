@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, reflected_key
+from backup.stores.dialects.base import Column, Failure, ServerType, driver_text
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -73,7 +73,7 @@ class SqliteDialect:
             ),
             {"table": table, "schema": schema},
         )
-        collations: dict[str, str] = {name: collation for name, collation in indexed}
+        collations: dict[str, str] = dict(indexed.all())
         return [
             Column(
                 name=name,
@@ -85,9 +85,6 @@ class SqliteDialect:
             )
             for name, declared, notnull, hidden, position in found
         ]
-
-    def key(self, cx: sa.Connection, schema: str | None, table: str) -> tuple[str, ...]:
-        return reflected_key(cx, schema, table)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
@@ -107,7 +104,7 @@ class SqliteDialect:
 
 def _declared(declared: str, collation: str | None) -> str:
     plain = re.sub(r"\s*GENERATED ALWAYS.*", "", declared, flags=re.I).strip()
-    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type; so does one declared with none.
+    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type: as if declared with none.
     if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
         plain = ""
     return f"{plain} COLLATE {collation}" if _named(collation) else plain

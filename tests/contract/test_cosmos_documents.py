@@ -1,0 +1,243 @@
+"""Documents there and back, and what identifies them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from backup.errors import ConfigError, SchemaMismatch, StoreError, StoreUnavailable
+from backup.models import Chunk, Version
+from backup.retry import Retry
+from tests.contract.benches import NOW, RUN, CosmosBench
+from tests.contract.test_store import run_sync
+
+SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
+ORDER = {"type": "Order", "customer": {"id": "c"}, "lastModified": "2024-01-01T00:00:00Z"}
+
+
+def content(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in SYSTEM | {"_backup"}}
+
+
+def test_documents_are_copied_exactly(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    documents: list[dict[str, Any]] = [
+        {**ORDER, "id": "nested", "items": [{"a": [1, 2.5, None, [], {}]}, "x", True], "deep": {"er": {"est": {}}}},
+        {**ORDER, "id": "text", "unicode": "é漢🎉\u2028\\\"'\n", "empty": "", "spaces": "  a  ", "ключ 漢": 1},
+        {**ORDER, "id": "numbers", "n": [0, -1, 1.5, 1e300, 1e-7, 2**53, 0.1]},
+        {**ORDER, "id": "nothing", "null": None, "list": [], "object": {}},
+        {**ORDER, "id": "large", "text": "ä" * 600_000},
+        {**ORDER, "id": "status", "status": {"name": "Paid", "id": 2}},
+        {"type": "Order", "customer": {"id": "c"}, "id": "no lastModified"},
+    ]
+    bench.put_documents("source", *documents, {**ORDER, "id": "other", "type": "Quote"})
+    source, backup = bench.pair()
+    assert source.count() == len(documents)
+    assert run_sync(source, backup) == (len(documents), 0, 0, 0)
+    originals = {document["id"]: document for document in bench.documents("source")}
+    copies = bench.documents("backup")
+    assert [content(copy) for copy in copies] == sorted(documents, key=lambda d: d["id"])
+    for copy in copies:
+        original = originals[copy["id"]]
+        synced_at = NOW.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        mark = {"etag": original["_etag"], "ts": original["_ts"], "syncedAt": synced_at, "syncId": RUN.sync_id}
+        assert copy["_backup"] == mark
+        assert copy["_etag"] != original["_etag"]
+    assert run_sync(source, backup) == (0, 0, 0, len(documents))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": {"id": 3}},
+        {"status": "Paid"},
+        {"status": None},
+        {"lastModified": "2023-01-01"},
+        {"lastModified": None},
+        {"x": 1},
+    ],
+)
+def test_every_write_is_seen(cosmos_bench: CosmosBench, change: dict[str, Any]) -> None:
+    bench = cosmos_bench
+    bench.create()
+    document = {**ORDER, "id": "1", "status": {"id": 2, "name": "Paid"}}
+    bench.put_documents("source", document, {**ORDER, "id": "2"})
+    source, backup = bench.pair()
+    run_sync(source, backup)
+    bench.put_documents("source", {**document, **change})
+    assert run_sync(source, backup) == (0, 1, 0, 1)
+    assert content(bench.documents("backup")[0]) == {**document, **change}
+
+
+def test_the_order_of_a_status_objects_names_does_not_count(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents(
+        "source", {**ORDER, "id": "1", "status": {"a": 1, "b": 2}}, {**ORDER, "id": "2", "status": {"b": 2, "a": 1}}
+    )
+    one, other = bench.open("source").stamps(Chunk()).values()
+    assert one.value == other.value == Version(('"2024-01-01T00:00:00Z"', '{"a": 1, "b": 2}')).value
+
+
+IDS = [
+    "a b",
+    "it's",
+    'say "x"',
+    "100%",
+    "a+b",
+    "%41",
+    "ü漢🎉",
+    "a&b=c",
+    "a;b,c",
+    "~!@$^*()[]{}|<>",
+    "..a",
+    "...",
+    " x",
+    "a:b",
+]
+
+
+def test_ids_may_hold_anything(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents("source", *({**ORDER, "id": name} for name in IDS))
+    source, backup = bench.pair(chunk_size=3)
+    assert run_sync(source, backup) == (len(IDS), 0, 0, 0)
+    assert source.matching([('"c"', name) for name in IDS]) == {('"c"', name) for name in IDS}
+    backup.delete([('"c"', name) for name in IDS[:7]])
+    assert {document["id"] for document in bench.documents("backup")} == set(IDS[7:])
+    backup.delete([('"c"', name) for name in IDS])
+    assert bench.documents("backup") == []
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_ids_that_no_url_can_name_are_refused(cosmos_bench: CosmosBench, name: str) -> None:
+    cosmos_bench.create()
+    cosmos_bench.put_documents("source", {**ORDER, "id": name})
+    with pytest.raises(StoreError, match="no URL can name"):
+        cosmos_bench.open("source").stamps(Chunk())
+
+
+def test_an_id_under_two_partition_keys_is_two_documents(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents("source", *({**ORDER, "id": "1", "customer": {"id": c}, "for": c} for c in ("a", "b")))
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    assert set(source.stamps(Chunk())) == {('"a"', "1"), ('"b"', "1")}
+    bench.container("source").delete_item("1", partition_key="a")
+    assert run_sync(source, backup) == (0, 0, 1, 1)
+    assert [document["for"] for document in bench.documents("backup")] == ["b"]
+
+
+KEYS: list[tuple[dict[str, Any], str]] = [
+    ({"customer": {"id": ""}}, '""'),
+    ({"customer": {"id": "x"}}, '"x"'),
+    ({"customer": {"id": None}}, "null"),
+    ({"customer": {"id": 0}}, "0"),
+    ({"customer": {"id": 1.5}}, "1.5"),
+    ({"customer": {"id": False}}, "false"),
+    ({"customer": {}}, "undefined"),
+    ({"customer": {"id": {"a": 1}}}, "undefined"),
+    ({}, "undefined"),
+]
+
+
+def test_partition_keys_of_every_kind_are_told_apart(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents(
+        "source", *({"id": f"{n}", "type": "Order", **properties} for n, (properties, _) in enumerate(KEYS))
+    )
+    source, backup = bench.pair()
+    assert set(source.stamps(Chunk())) == {(key, f"{n}") for n, (_, key) in enumerate(KEYS)}
+    assert {source.key_of(r) for b in source.read(frozenset(source.stamps(Chunk())), Chunk()) for r in b} == set(
+        source.stamps(Chunk())
+    )
+    assert run_sync(source, backup) == (len(KEYS), 0, 0, 0)
+    assert [content(document) for document in bench.documents("backup")] == [
+        content(d) for d in bench.documents("source")
+    ]
+    assert run_sync(source, backup) == (0, 0, 0, len(KEYS))
+
+
+def test_a_property_of_the_backups_own_name_is_refused(cosmos_bench: CosmosBench) -> None:
+    cosmos_bench.create()
+    cosmos_bench.put_documents("source", {**ORDER, "id": "1", "_backup": {"etag": "x"}})
+    source, backup = cosmos_bench.pair()
+    with pytest.raises(StoreError, match="_backup"):
+        run_sync(source, backup)
+    assert cosmos_bench.documents("backup") == []
+
+
+def test_a_container_partitioned_otherwise_is_refused(cosmos_bench: CosmosBench) -> None:
+    cosmos_bench.create()
+    source, backup = cosmos_bench.pair()
+    other = CosmosBench({"source": cosmos_bench.connection_strings["source"], "backup": ""}, "/other")
+    other.create()
+    with pytest.raises(SchemaMismatch, match="partitioned by /customer/id, its source by /other"):
+        backup.check(other.open("source"))
+    other.connection_strings = {"source": other.connection_strings["source"]}
+    other.close()
+    backup.check(source)
+
+
+def test_properties_of_rules_may_have_any_name(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents("source", {**ORDER, "id": "1", 'it\'s "so"': 7})
+    rules = replace(bench.rules, version=('it\'s "so"',))
+    assert [v.value for v in bench.open("source", rules=rules).stamps(Chunk()).values()] == [("7",)]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers as a Cosmos account does that does not know the key, and counts."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        body = json.dumps({"code": "Unauthorized", "message": "The input authorization token can't serve the request."})
+        self.send_response(401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"AccountEndpoint=http://127.0.0.1:{server.server_port}/;AccountKey=aHVudGVyMg=="
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_wrong_key_fails_at_once_and_is_not_told(refusing: str) -> None:
+    bench = CosmosBench({"source": refusing, "backup": refusing})
+    store = bench.open("source", retry=Retry(5, 1000, 1000))
+    with pytest.raises(StoreUnavailable) as caught:
+        store.count()
+    assert not caught.value.retryable
+    assert "aHVudGVyMg" not in str(caught.value)
+    store.close()
+
+
+def test_a_key_that_is_none_is_said_to_be_none() -> None:
+    bench = CosmosBench({"source": "AccountEndpoint=https://127.0.0.1:1/;AccountKey=hunter2", "backup": ""})
+    with pytest.raises(ConfigError, match="AccountKey") as caught:
+        bench.open("source").ping()
+    assert "hunter2" not in str(caught.value)
