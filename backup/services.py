@@ -71,7 +71,7 @@ class SyncService:
                 "needs two of one kind.",
                 hint="Give both sides the same product.",
             )
-        if source.location == backup.location:
+        if source.location.lower() == backup.location.lower():  # no two tables are worth telling apart by case alone
             raise ConfigError(
                 f"{self._source.setting} and {self._backup.setting} name the same place: {source.location}.",
                 hint="A backup beside nothing but itself is none: name another database, table or container.",

@@ -85,7 +85,7 @@ class Store(Protocol):
 
     @property
     def location(self) -> str:
-        """The same place without the side's name: equal for two stores of one table."""
+        """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
 
     def ping(self) -> None:
         """Returns if the database answers; one try, no retries."""

@@ -168,7 +168,7 @@ _TOKEN_AUTHENTICATIONS = {
 def _url(text: str, setting: str) -> SqlServer | URL:
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise ConfigError(f"Setting {setting} looks like a URL but cannot be read as one.") from None
     backend = url.get_backend_name()
     register_secret(url.password)

@@ -52,7 +52,8 @@ class SqlStore:
     @property
     def location(self) -> str:
         dialect = self.access.dialect
-        return f"{dialect.product} {dialect.location} {self.schema or dialect.default_schema}.{self.name}".lower()
+        schema = self.schema or dialect.default_schema
+        return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
     def ping(self) -> None:
         self.access.once("ping", lambda cx: cx.scalar(sa.select(1)))

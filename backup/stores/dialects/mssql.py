@@ -36,7 +36,7 @@ _COLUMNS = sa.text(
     FROM sys.columns c
     JOIN sys.objects o ON o.object_id = c.object_id
     JOIN sys.schemas s ON s.schema_id = o.schema_id
-    JOIN sys.types t ON t.user_type_id = c.user_type_id
+    LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id -- an alias type may be hidden from the login
     LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
     LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
     LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id

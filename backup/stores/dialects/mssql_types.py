@@ -128,7 +128,7 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
     known = (
         name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
     )
-    base = name if known else row["base_name"]  # an alias type is its base type; sysname is nvarchar(128)
+    base = name if known else row["base_name"]  # an alias type is its base type, sysname nvarchar(128)
     length, precision, scale = row["max_length"], row["precision"], row["scale"]
     collate = f" COLLATE {row['collation_name']}" if row["collation_name"] else ""
     if base in ("timestamp", "rowversion"):
