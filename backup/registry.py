@@ -19,11 +19,12 @@ from backup.services import (
     Outcome,
     Progress,
     SyncService,
-    foreseen,
     no_progress,
 )
 from backup.settings import Settings
-from backup.stores import Limits
+from backup.stores import Limits, SideName
+
+SIDES: tuple[SideName, SideName] = ("source", "backup")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,15 +66,16 @@ class Registry:
         return self.names()
 
     def ping(self) -> list[Health]:
-        """How every side of every configured service answers."""
+        """How every side of every configured service answers, asked all at once."""
 
-        def one(service: str) -> list[Health]:
+        def one(which: tuple[str, SideName]) -> Health:
+            service, side = which
             try:
-                return self.get(service).ping()
-            except Exception as error:
-                return [Health(service, side, 0, foreseen(error)) for side in ("source", "backup")]
+                return self.get(service).ping(side)
+            except BackupError as error:
+                return Health(service, side, 0, error)
 
-        found = [health for answers in side_by_side(one, self.names()) for health in answers]
+        found = side_by_side(one, [(name, side) for name in self.names() for side in SIDES])
         for health in found:
             if health.error is not None:
                 event(

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from backup.errors import BackupError, ConfigError, StoreUnavailable, Unexpected
 from backup.history import History
@@ -16,7 +16,7 @@ from backup.locks import Held, Lock
 from backup.log import event, redact
 from backup.models import Counts, Now, Run, Status, Trigger, utc_now
 from backup.settings import Settings
-from backup.stores import Limits, Rules, Side, Store, open_store
+from backup.stores import Limits, Rules, Side, SideName, Store, open_store
 from backup.sync import Tally, sync
 
 Progress = Callable[[str, Counts], None]
@@ -40,7 +40,7 @@ class Health:
     """One side's answer to a ping; `error` is None when it is up."""
 
     service: str
-    side: str
+    side: SideName
     duration_ms: int
     error: BackupError | None
 
@@ -160,10 +160,16 @@ class SyncService:
         with self.stores() as (source, _):
             return source.count()
 
-    def ping(self) -> list[Health]:
-        """How the source and the backup answer, in this order; one try each. Raises ConfigError."""
-        with self.stores() as (source, backup):
-            return [_ping(self.name, "source", source), _ping(self.name, "backup", backup)]
+    def ping(self, side: SideName) -> Health:
+        """How one side answers; one try. Never raises an error."""
+        started = time.perf_counter()
+        error = None
+        try:
+            with self.stores() as (source, backup):
+                (source if side == "source" else backup).ping()
+        except Exception as caught:
+            error = foreseen(caught)
+        return Health(self.name, side, round((time.perf_counter() - started) * 1000), error)
 
 
 class CustomerSyncService(SyncService):
@@ -182,7 +188,7 @@ class OrderSyncService(SyncService):
     rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
 
 
-def _side(settings: Settings, service: SyncService, role: Literal["source", "backup"]) -> Side:
+def _side(settings: Settings, service: SyncService, role: SideName) -> Side:
     prefix = f"{role.title()}{service.name.title()}Db"
     given = settings.side(role, service.name)
     if not given["connection"]:
@@ -200,16 +206,6 @@ def _side(settings: Settings, service: SyncService, role: Literal["source", "bac
         database=given["database"],
         emulator_hosts=settings.emulator_hosts,
     )
-
-
-def _ping(service: str, side: str, store: Store) -> Health:
-    started = time.perf_counter()
-    error = None
-    try:
-        store.ping()
-    except BackupError as caught:
-        error = caught
-    return Health(service, side, round((time.perf_counter() - started) * 1000), error)
 
 
 def foreseen(error: Exception) -> BackupError:

@@ -8,7 +8,10 @@ from typing import Literal
 from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
 from backup.stores.base import Limits, Rules, Shape, Sibling, Store
 
-__all__ = ["Limits", "Rules", "Shape", "Sibling", "Side", "Store", "open_store"]
+__all__ = ["Limits", "Rules", "Shape", "Sibling", "Side", "SideName", "Store", "open_store"]
+
+
+SideName = Literal["source", "backup"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Side:
     """One side of a service as the settings describe it. `setting` is the prefix that errors name."""
 
     service: str
-    role: Literal["source", "backup"]
+    role: SideName
     setting: str
     connection_string: str
     table: str | None = None
