@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -14,12 +13,10 @@ from backup.errors import BackupError, SchemaMismatch
 from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
 from backup.stores.base import Limits, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
-from backup.stores.sql_access import SqlAccess
+from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, split_name
 
-_FETCH_STAMPS = 2_000
-_FETCH_ROWS = 200
 _COMPOSITE_KEYS_AT_ONCE = 200
 
 
@@ -137,12 +134,12 @@ class SqlStore:
         unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
 
         def attempt(cx: sa.Connection) -> Stamps:
-            with _streamed(cx, query, _FETCH_STAMPS) as rows:
-                stamps = {row[:width]: Version(row[width:]) for row in map(tuple, rows)}
+            with small_rows(cx, query) as found:
+                stamps = {row[:width]: Version(row[width:]) for row in map(tuple, found)}
             if any(version.value[0] is None for version in stamps.values()):
                 # Nothing says when such a row changed, so its whole content is its version.
-                with _streamed(cx, unversioned, _FETCH_ROWS) as rows:
-                    for row in rows:
+                with whole_rows(cx, unversioned, self._limits.batch_bytes) as rows:
+                    for row, _ in rows:
                         stamps[self.key_of(self._record(row))] = Version((None, shape.digest(row)))
             return stamps
 
@@ -180,10 +177,10 @@ class SqlStore:
         def attempt(cx: sa.Connection) -> tuple[list[Record], bool]:
             records: list[Record] = []
             size = 0
-            with _streamed(cx, query, _FETCH_ROWS) as rows:
-                for row in rows:
+            with whole_rows(cx, query, self._limits.batch_bytes) as rows:
+                for row, row_bytes in rows:
                     records.append(self._record(row))
-                    size += sum(len(value) if isinstance(value, str | bytes) else 16 for value in row)
+                    size += row_bytes
                     if size > self._limits.batch_bytes:
                         return records, False
             return records, True
@@ -270,16 +267,6 @@ class SqlStore:
 
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self.schema)
-
-
-@contextmanager
-def _streamed(cx: sa.Connection, query: sa.Select[Any], rows_at_once: int) -> Iterator[sa.CursorResult[Any]]:
-    """The rows as they come, few held at a time; those not fetched by the end are given up."""
-    result = cx.execute(query.execution_options(stream_results=True, yield_per=rows_at_once))
-    try:
-        yield result
-    finally:
-        result.close()
 
 
 def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -12,6 +13,10 @@ from backup.retry import Retry
 from backup.stores.dialects import Dialect
 
 T = TypeVar("T")
+
+_SMALL_ROWS_AT_ONCE = 2_000
+_FIRST_ROWS = 8  # until their size is known
+_ROWS_AT_ONCE = 512
 
 
 class SqlAccess:
@@ -102,3 +107,36 @@ class SqlAccess:
         """Closes the connections; the next use opens new ones."""
         if self._engine_used:
             self.dialect.engine.dispose()
+
+
+@contextmanager
+def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[sa.CursorResult[Any]]:
+    """The rows as they come, a few thousand held at a time; those not fetched by the end are given up."""
+    result = cx.execute(query.execution_options(stream_results=True, yield_per=_SMALL_ROWS_AT_ONCE))
+    try:
+        yield result
+    finally:
+        result.close()
+
+
+@contextmanager
+def whole_rows(
+    cx: sa.Connection, query: sa.Select[Any], max_bytes: int
+) -> Iterator[Iterator[tuple[Sequence[Any], int]]]:
+    """The rows as they come, each with its size in bytes; about `max_bytes` are held at a time."""
+    result = cx.execute(query.execution_options(stream_results=True))
+    try:
+        yield _fetched(result, max_bytes)
+    finally:
+        result.close()
+
+
+def _fetched(result: sa.CursorResult[Any], max_bytes: int) -> Iterator[tuple[Sequence[Any], int]]:
+    step = _FIRST_ROWS
+    while rows := result.fetchmany(step):
+        largest = 1
+        for row in rows:
+            size = sum(len(value) if isinstance(value, str | bytes) else 16 for value in row)
+            largest = max(largest, size)
+            yield row, size
+        step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // largest))

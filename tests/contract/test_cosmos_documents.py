@@ -53,6 +53,16 @@ def test_documents_are_copied_exactly(cosmos_bench: CosmosBench) -> None:
     assert run_sync(source, backup) == (0, 0, 0, len(documents))
 
 
+def test_the_servers_own_properties_are_not_copied(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents(
+        "source", {**ORDER, "id": "1", "_lsn": 5}
+    )  # the others a server writes anew whatever it is sent
+    run_sync(*bench.pair())
+    assert "_lsn" not in bench.documents("backup")[0]
+
+
 @pytest.mark.parametrize(
     "change",
     [

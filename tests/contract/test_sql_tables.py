@@ -6,11 +6,13 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from backup.errors import NotInitialized, SchemaMismatch, StoreUnavailable
 from backup.models import Chunk
 from backup.retry import Retry
 from backup.stores import Rules
+from backup.stores.sql_access import whole_rows
 from tests.contract.benches import NOW, RUN, PostgresBench, SqlBench, SqliteBench, SqlServerBench, named
 from tests.contract.test_store import run_sync
 
@@ -308,3 +310,30 @@ def test_a_backup_without_its_schema_is_not_initialized(sql_bench: SqlBench) -> 
     sql_bench.create()
     with pytest.raises(NotInitialized):
         sql_bench.open("backup").check(sql_bench.open("source"))
+
+
+class Fetched:
+    """A result and its connection at once; remembers how many rows were asked for."""
+
+    def __init__(self, rows: list[tuple[str]]) -> None:
+        self.rows, self.asked, self.closed = rows, list[int](), False
+
+    def execute(self, _: Any) -> Fetched:
+        return self
+
+    def fetchmany(self, size: int) -> list[tuple[str]]:
+        self.asked.append(size)
+        found, self.rows = self.rows[:size], self.rows[size:]
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("row_bytes", "asked"), [(1, [8, 32, 128, 512]), (100, [8, 10, 10, 10]), (5000, [8, 1, 1, 1])])
+def test_large_rows_are_fetched_few_at_a_time(row_bytes: int, asked: list[int]) -> None:
+    result: Any = Fetched([("x" * row_bytes,)] * 900)
+    with whole_rows(result, sa.select(1), max_bytes=1000) as rows:
+        assert sum(size for _, size in rows) == 900 * row_bytes
+    assert result.asked[:4] == asked
+    assert result.closed

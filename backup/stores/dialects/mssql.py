@@ -20,7 +20,7 @@ from backup.stores.dialects.base import Column, Failure, driver_text, missing_dr
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
 
-_LOGIN_TIMEOUT_SECONDS = 30
+_LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
@@ -31,7 +31,8 @@ _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
 _COLUMNS = sa.text(
     """
-    SELECT c.name, t.name AS type_name, b.name AS base_name, c.max_length, c.precision, c.scale, c.collation_name,
+    SELECT CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
+           c.max_length, c.precision, c.scale, c.collation_name,
            c.is_nullable, c.is_identity, c.is_computed, k.key_ordinal
     FROM sys.columns c
     JOIN sys.objects o ON o.object_id = c.object_id

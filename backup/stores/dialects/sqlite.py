@@ -43,9 +43,8 @@ class SqliteDialect:
             f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
         )
         try:
-            connection.execute(
-                "PRAGMA schema_version"
-            )  # opening reads nothing: only now is a file known to be a database
+            # Opening reads nothing: only now is a file known to be a database.
+            connection.execute("PRAGMA schema_version")
         except sqlite3.Error:
             connection.close()
             raise
