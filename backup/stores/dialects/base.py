@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -110,6 +111,33 @@ class Dialect(Protocol):
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """Lets explicit values into an identity column where the server wants to be asked."""
+
+
+def create_database_if_missing(
+    dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]
+) -> None:
+    """Creates the dialect's database through an engine on the server itself, made only when the database is missing.
+
+    `exists` answers NULL or nothing for a `:name` that is not there; whoever creates it at the same time may win.
+    """
+    try:
+        with dialect.engine.connect():
+            return
+    except sa.exc.DBAPIError as error:
+        if dialect.failure(error.orig or error).kind != "database_missing":
+            raise
+    engine = server()
+    try:
+        with engine.connect() as cx:
+            if cx.scalar(exists, {"name": name}) is not None:
+                return
+            try:
+                cx.exec_driver_sql(f"CREATE DATABASE {cx.dialect.identifier_preparer.quote_identifier(name)}")
+            except sa.exc.DBAPIError:
+                if cx.scalar(exists, {"name": name}) is None:
+                    raise
+    finally:
+        engine.dispose()
 
 
 _QUOTED_DATA = re.compile(

@@ -16,7 +16,13 @@ import sqlalchemy as sa
 
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
-from backup.stores.dialects.base import Column, Failure, driver_text, missing_driver
+from backup.stores.dialects.base import (
+    Column,
+    Failure,
+    create_database_if_missing,
+    driver_text,
+    missing_driver,
+)
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
 
@@ -86,29 +92,10 @@ class SqlServerDialect:
         return engine
 
     def ensure_database(self) -> None:
-        try:
-            with self.engine.connect():
-                return
-        except sa.exc.DBAPIError as error:
-            if self.failure(error.orig or error).kind != "database_missing":
-                raise
-        server = self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
-        try:
-            with server.connect() as cx:
-                self._create_database(cx)
-        finally:
-            server.dispose()
+        def server() -> sa.Engine:
+            return self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
 
-    def _create_database(self, cx: sa.Connection) -> None:
-        exists = sa.text("SELECT DB_ID(:name)")
-        if cx.scalar(exists, {"name": self._where.database}) is not None:
-            return
-        name = cx.dialect.identifier_preparer.quote_identifier(self._where.database)
-        try:
-            cx.exec_driver_sql(f"CREATE DATABASE {name}")
-        except sa.exc.DBAPIError:
-            if cx.scalar(exists, {"name": self._where.database}) is None:
-                raise
+        create_database_if_missing(self, self._where.database, sa.text("SELECT DB_ID(:name)"), server)
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         if identity:

@@ -9,7 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text, missing_driver
+from backup.stores.dialects.base import (
+    Column,
+    Failure,
+    ServerType,
+    create_database_if_missing,
+    driver_text,
+    missing_driver,
+)
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
@@ -92,29 +99,11 @@ class PostgresqlDialect:
         return engine
 
     def ensure_database(self) -> None:
-        try:
-            with self.engine.connect():
-                return
-        except sa.exc.OperationalError as error:
-            if self.failure(error.orig or error).kind != "database_missing":
-                raise
-        server = self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-        try:
-            with server.connect() as cx:
-                self._create_database(cx)
-        finally:
-            server.dispose()
+        def server() -> sa.Engine:
+            return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
-    def _create_database(self, cx: sa.Connection) -> None:
         exists = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
-        if cx.scalar(exists, {"name": self._url.database}) is not None:
-            return
-        name = cx.dialect.identifier_preparer.quote_identifier(str(self._url.database))
-        try:
-            cx.exec_driver_sql(f"CREATE DATABASE {name}")
-        except sa.exc.DBAPIError:
-            if cx.scalar(exists, {"name": self._url.database}) is None:
-                raise
+        create_database_if_missing(self, str(self._url.database), exists, server)
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """Identity columns take explicit values unless GENERATED ALWAYS, which a backup never declares."""
