@@ -50,7 +50,7 @@ class CosmosStore:
         return f"{self._access.location}/{self.name}"
 
     def ping(self) -> None:
-        self._access.once("ping", lambda: self._access.container(self.name).read())
+        self._access.once("get an answer", lambda: self._access.container(self.name).read())
 
     def close(self) -> None:
         self._access.close()

@@ -53,7 +53,7 @@ class SqlStore:
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
     def ping(self) -> None:
-        self.access.once("ping", lambda cx: cx.scalar(sa.select(1)))
+        self.access.once("get an answer", lambda cx: cx.scalar(sa.select(1)))
 
     def close(self) -> None:
         self.access.close()
