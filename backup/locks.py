@@ -35,7 +35,7 @@ Held = Callable[[], None]
 """Asked between batches; raises LockLost once the lock is not held any more."""
 
 Lock = Callable[[str, str], AbstractContextManager[Held]]
-"""Takes a service and its backup's label; holds the lock inside the `with`. Raises Locked when another holds it."""
+"""Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when another holds it."""
 
 CONTAINER = "backup-locks"
 LEASE_SECONDS = 60
@@ -75,9 +75,8 @@ def _file(service: str, backup: str) -> Iterator[Held]:
 
 @contextmanager
 def _lease(blob_service: Callable[[], BlobServiceClient], service: str, retry: Retry) -> Iterator[Held]:
-    lease_id = str(
-        uuid4()
-    )  # of our own choosing, so that a repeated try gets the lease which an unheard answer granted
+    # An id of our own choosing, so that a repeated try gets the lease which an unheard answer granted.
+    lease_id = str(uuid4())
     lease = retry.call(f"take the lock of {service}", lambda: _acquire(blob_service, service, lease_id))
     renewal = _Renewal(lease, service)
     renewal.start()

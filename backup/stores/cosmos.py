@@ -178,7 +178,7 @@ class CosmosStore:
     def key_of(self, record: Record) -> Key:
         return (*(_partition_part(record, path) for path in self.partition_paths), record["id"])
 
-    @cached_property
+    @property
     def _key_fields(self) -> str:
         return ", ".join(["c.id", *(f"{path_of(path)} AS p{i}" for i, path in enumerate(self.partition_paths))])
 

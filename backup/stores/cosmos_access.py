@@ -45,12 +45,8 @@ class CosmosAccess:
         emulator_hosts: frozenset[str] = frozenset(),
     ) -> None:
         self.missing, self.label = missing, label
-        self._where, self._database, self._retry, self._emulator_hosts = (
-            where,
-            database,
-            retry,
-            emulator_hosts,
-        )
+        self._where, self._database = where, database
+        self._retry, self._emulator_hosts = retry, emulator_hosts
 
     @property
     def location(self) -> str:
