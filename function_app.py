@@ -9,9 +9,9 @@ import azure.functions as func
 
 from backup import api
 from backup.log import quiet_libraries
+from backup.recorded import foreseen
 from backup.registry import Registry
 from backup.schedule import run_scheduled
-from backup.services import foreseen
 from backup.settings import load_settings, schedule_binding
 
 quiet_libraries()
@@ -40,14 +40,32 @@ def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("backup/sync/customer", methods=["POST"])
 def SyncCustomer(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/sync/customer?force=true"""
+    """POST /api/backup/sync/customer?force=true&dryRun=true&allowMassDelete=true"""
     return _respond(lambda: api.sync_one(_registry(), "customer", req.params, req.get_body()))
 
 
 @app.route("backup/sync/order", methods=["POST"])
 def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/sync/order?force=true"""
+    """POST /api/backup/sync/order?force=true&dryRun=true&allowMassDelete=true"""
     return _respond(lambda: api.sync_one(_registry(), "order", req.params, req.get_body()))
+
+
+@app.route("backup/verify/{service}", methods=["POST"])
+def VerifyBackup(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/verify/{service}: compares source and backup."""
+    return _respond(lambda: api.verify(_registry(), req.route_params["service"], req.params, req.get_body()))
+
+
+@app.route("backup/undo/{syncId}", methods=["POST"])
+def UndoRun(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/undo/{syncId}: makes the backup what it was before that run."""
+    return _respond(lambda: api.undo(_registry(), req.route_params["syncId"], req.params, req.get_body()))
+
+
+@app.route("backup/restore/{service}", methods=["POST"])
+def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/restore/{service}: writes the backup's state into the source."""
+    return _respond(lambda: api.restore(_registry(), req.route_params["service"], req.params, req.get_body()))
 
 
 @app.route("backup/initialize", methods=["POST"])

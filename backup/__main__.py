@@ -4,55 +4,139 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from backup import api, sample
 from backup.demo import FILES, run_demo
-from backup.errors import BackupError
-from backup.log import quiet_libraries, redact
-from backup.models import Counts, Run, Trigger
+from backup.errors import BadRequest
+from backup.log import quiet_libraries
+from backup.models import Trigger
 from backup.registry import Registry
-from backup.services import Outcome, foreseen, no_progress
-from backup.services import Progress as Told
+from backup.restore import Wish
+from backup.services import Options
 from backup.settings import load_settings, use_local_settings
+from backup.terminal import (
+    err,
+    errors_shown,
+    out,
+    print_answer,
+    print_lines,
+    progress_bars,
+    runs_of,
+    runs_table,
+    show_outcomes,
+    show_past,
+    show_verified,
+)
+from backup.verify import Depth
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False)
-
 Service = Annotated[str, typer.Argument(help="all, customer or order")]
+One = Annotated[str, typer.Argument(help="customer or order")]
+Yes = Annotated[bool, typer.Option("--yes", help="Write; without it the command only says what would change")]
+AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the delete guard")]
+Moment = Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601 with offset: 2026-11-20T00:00:00Z")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what HTTP would answer, and nothing else")]
 
 
 @cli.command()
 def initialize(as_json: AsJson = False) -> None:
     """Create the backup databases, schemas, tables and containers; safe to repeat."""
-    with _errors(as_json):
+    with errors_shown(as_json):
         answer = api.initialize(_registry())
-        _print(answer, as_json, lambda: _lines(answer.body["Results"]))
+        print_answer(answer, as_json, lambda: print_lines(answer.body["Results"]))
 
 
 @cli.command()
 def sync(
     service: Service = "all",
     force: Annotated[bool, typer.Option("--force", help="Copy every common record, changed or not")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count and name what would change")] = False,
+    allow_mass_delete: AllowMassDelete = False,
     as_json: AsJson = False,
 ) -> None:
     """Sync one service or all of them and show the counts."""
-    with _errors(as_json):
+    with errors_shown(as_json):
         registry = _registry()
-        with _progress(registry, service) as progress:
-            outcomes = registry.sync(service, Trigger.CLI, force=force, progress=progress)
-        _print(api.shape_syncs(outcomes), as_json, lambda: _show_outcomes(None, outcomes))
+        with progress_bars(registry, service) as progress:
+            outcomes = registry.sync(service, Trigger.CLI, Options(force, dry_run, allow_mass_delete), progress)
+        print_answer(api.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
+
+
+@cli.command()
+def verify(
+    service: One,
+    full: Annotated[bool, typer.Option("--full", help="Compare whole records, all of them")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Compare also this many random records whole")] = 0,
+    drill: Annotated[bool, typer.Option("--drill", help="Restore into a scratch place and compare that")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare source and backup and name what differs; exit code 1 when anything does."""
+    with errors_shown(as_json):
+        outcome = _registry().get(service).verify(Depth(full, sample), drilled=drill)
+        print_answer(api.shape_verify(outcome), as_json, lambda: show_verified(outcome))
+        if not outcome.run.verified:
+            raise typer.Exit(1)
+
+
+@cli.command()
+def undo(
+    sync_id: Annotated[str, typer.Argument(help="The run, as `history` names it")],
+    through: Annotated[bool, typer.Option("--through", help="Undo all later runs as well, newest first")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the backup what it was before a run."""
+    with errors_shown(as_json):
+        registry = _registry()
+        service = registry.with_run(sync_id)
+        with progress_bars(registry, service.name) as progress:
+            outcome = service.undo(sync_id, through=through, dry_run=not yes, progress=progress)
+        print_answer(api.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
+
+
+@cli.command()
+def restore(
+    service: One,
+    at: Moment = None,
+    key: Annotated[list[str] | None, typer.Option(help="Only this record; may be given several times")] = None,
+    to: Annotated[str | None, typer.Option(metavar="CONNECTION", help="Another database than the source")] = None,
+    overwrite_newer: Annotated[
+        bool, typer.Option("--overwrite-newer", help="Also records that are newer than their copy")
+    ] = False,
+    delete_extra: Annotated[bool, typer.Option("--delete-extra", help="Delete what the backup does not have")] = False,
+    allow_mass_delete: AllowMassDelete = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change, also with --yes")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the backup's state, now or as of a time, into the source or another database."""
+    with errors_shown(as_json):
+        registry = _registry()
+        wish = Wish(_moment(at), tuple(key or ()), overwrite_newer, delete_extra)
+        writes = yes and not dry_run
+        options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
+        with progress_bars(registry, service) as progress:
+            outcome = registry.get(service).restore(wish, options, to, progress)
+        print_answer(api.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
+
+
+@cli.command()
+def show(
+    service: One,
+    key: Annotated[str, typer.Argument(help="Its key; a JSON list where the key has several parts")],
+    at: Moment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one record's past: what it was, when it changed, by which run."""
+    with errors_shown(as_json):
+        moment = _moment(at)
+        shown = _registry().get(service).show(key, moment)
+        print_answer(api.shape_past(shown), as_json, lambda: show_past(shown, moment))
 
 
 @cli.command()
@@ -62,21 +146,21 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show the latest runs, newest first."""
-    with _errors(as_json):
+    with errors_shown(as_json):
         registry = _registry()
-        runs = _runs(registry, registry.chosen(service), limit)
-        _print(api.shape_history(runs), as_json, lambda: out.print(_runs_table("SyncHistory", runs, past=True)))
+        runs = runs_of(registry, registry.chosen(service), limit)
+        print_answer(api.shape_history(runs), as_json, lambda: out.print(runs_table("SyncHistory", runs, past=True)))
 
 
 @cli.command()
 def health(as_json: AsJson = False) -> None:
     """Ping every source and backup."""
-    with _errors(as_json):
+    with errors_shown(as_json):
         answer = api.health(_registry, {"deep": "true"})
-        _print(
+        print_answer(
             answer,
             as_json,
-            lambda: _lines(answer.body["Checks"]),
+            lambda: print_lines(answer.body["Checks"]),
         )
 
 
@@ -85,7 +169,7 @@ def serve(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a fr
     """Serve function_app.py on 127.0.0.1 without Core Tools; asks for no key unless SERVE_KEY is set."""
     from backup.devhost import serve as serve_app
 
-    with _errors(False):
+    with errors_shown(False):
         _registry_hint()
         serve_app(Path.cwd(), port, load_settings().serve_key)
 
@@ -93,7 +177,7 @@ def serve(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a fr
 @cli.command(name="sample")
 def fill_sample() -> None:
     """Fill the configured, empty sources with sample customers and orders."""
-    with _errors(False):
+    with errors_shown(False):
         for name, count in sample.fill(_registry()).items():
             out.print(f"{name}: {count} records")
 
@@ -104,10 +188,26 @@ def demo(
 ) -> None:
     """Sync two embedded databases four times and show what each run did."""
     logging.getLogger("backup").setLevel(logging.WARNING)
-    with _errors(False):
-        registry = run_demo(folder, _show_outcomes)
-        out.print(_runs_table("The last rows of SyncHistory", _runs(registry, registry.names(), 4), past=True))
+    with errors_shown(False):
+        registry = run_demo(folder, show_outcomes)
+        out.print(runs_table("The last rows of SyncHistory", runs_of(registry, registry.names(), 4), past=True))
         out.print(f"The databases, with SyncHistory in the backups, lie in {folder}/: {', '.join(FILES.values())}")
+
+
+def _preview(writes: bool) -> str | None:
+    return None if writes else "Nothing was written. This would change; --yes writes it:"
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"{text!r} is not a time.", hint="Write 2026-11-20T00:00:00Z.") from None
+    if moment.tzinfo is None:
+        raise BadRequest(f"The time {text!r} has no offset.", hint="Write 2026-11-20T00:00:00Z for UTC.")
+    return moment.astimezone(UTC)
 
 
 def main() -> None:
@@ -127,104 +227,6 @@ def _registry_hint() -> None:
         err.print(
             "No service is configured yet: set the settings that README lists, or copy local.settings.json.example."
         )
-
-
-@contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Turns an error into a message and exit code 1."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except Exception as caught:
-        error = foreseen(caught)
-        if as_json:
-            print(api.error_answer(error).json)
-        else:
-            err.print(f"[bold red]{type(error).__name__}[/] {_plain(str(error))}")
-            if error.hint:
-                err.print(_plain(error.hint))
-        raise typer.Exit(1) from None
-
-
-def _print(answer: api.Answer, as_json: bool, show: Callable[[], None]) -> None:
-    if as_json:
-        print(answer.json)
-    else:
-        show()
-        if answer.body.get("Hint"):
-            err.print(_plain(answer.body["Hint"]))
-    if answer.status != 200:
-        raise typer.Exit(1)
-
-
-def _plain(text: str) -> str:
-    """Text that rich shows as it is, without secrets."""
-    return redact(text).replace("[", r"\[")
-
-
-def _lines(entries: list[dict[str, Any]]) -> None:
-    for entry in entries:
-        out.print(_plain("  ".join(f"{name}={value}" for name, value in entry.items() if value is not None)))
-    if not entries:
-        out.print("No service is configured.")
-
-
-def _runs(registry: Registry, services: list[str], limit: int) -> list[Run]:
-    runs = [run for name in services for run in registry.get(name).history(limit)]
-    return sorted(runs, key=lambda run: run.started_at, reverse=True)
-
-
-def _show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
-    out.print(_runs_table(title, [outcome.run for outcome in outcomes]))
-    for outcome in outcomes:
-        if outcome.error:
-            err.print(f"[red]{outcome.run.service}[/] {_plain(str(outcome.error))}")
-
-
-def _runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Table:
-    """Runs as rows of counts; `past` ones also with when they started, who asked and their id."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("Started (UTC)", "Trigger", "SyncId") if past else ():
-        table.add_column(column, no_wrap=True)
-    for column in ("Service", "Status"):
-        table.add_column(column)
-    for column in ("Inserted", "Updated", "Deleted", "Skipped", "Milliseconds"):
-        table.add_column(column, justify="right")
-    for run in runs:
-        counts = run.counts
-        told = (
-            f"{run.started_at:%Y-%m-%d %H:%M:%S}",
-            run.trigger + (", forced" if run.forced else ""),
-            run.sync_id,
-        )
-        numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, run.duration_ms or 0)
-        table.add_row(*(told if past else ()), run.service, run.status, *map(str, numbers))
-    return table
-
-
-@contextmanager
-def _progress(registry: Registry, service: str) -> Iterator[Told]:
-    """On a terminal a bar for each service; elsewhere the log's lines are enough."""
-    if not err.is_terminal:
-        yield no_progress
-        return
-    logging.getLogger("backup").setLevel(logging.WARNING)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bars:
-        tasks = {name: bars.add_task(name, total=_source_count(registry, name)) for name in registry.chosen(service)}
-
-        def told(name: str, counts: Counts) -> None:
-            bars.update(tasks[name], completed=counts.seen - counts.deleted)
-
-        yield told
-
-
-def _source_count(registry: Registry, name: str) -> int | None:
-    try:
-        return registry.get(name).count()
-    except BackupError:
-        return None  # the run itself will say why
 
 
 if __name__ == "__main__":

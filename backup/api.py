@@ -6,24 +6,31 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
-from pydantic.alias_generators import to_pascal
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic.alias_generators import to_camel, to_pascal
 
 from backup import errors
 from backup.log import redact
-from backup.models import Now, Run, Status, Trigger, utc_now
+from backup.models import Now, Record, Run, Status, Trigger, utc_now
+from backup.proof import Kind
+from backup.recorded import Outcome, foreseen
 from backup.registry import Registry, side_by_side
-from backup.services import Health, Outcome, foreseen
+from backup.restore import Wish
+from backup.services import Health, Options, Shown
+from backup.stores.exact import record_to_text
+from backup.verify import Depth
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.ConfigError, 400),
     (errors.BadRequest, 400),
     (errors.UnknownService, 404),
+    (errors.UnknownRun, 404),
     (errors.Locked, 409),
     (errors.LockLost, 409),
     (errors.GuardTripped, 409),
+    (errors.Conflict, 409),
     (errors.StoreUnavailable, 503),
 ]
 """The one place that maps errors to HTTP; every other error is 500."""
@@ -36,13 +43,46 @@ def _time(value: datetime) -> str:
 Time = Annotated[datetime, PlainSerializer(_time)]
 
 
-class SyncRequest(BaseModel):
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class SyncRequest(_Request):
     """The body of TriggerSync."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     service: str = "all"
-    forceFullSync: bool = False  # noqa: N815 - the name on the wire
+    force_full_sync: bool = False
+    dry_run: bool = False
+    allow_mass_delete: bool = False
+
+
+class UndoRequest(_Request):
+    """The body of UndoRun. Without `confirm` it only says what would change."""
+
+    through: bool = False
+    confirm: bool = False
+
+
+class RestoreRequest(_Request):
+    """The body of RestoreSource. Without `confirm` it only says what would change."""
+
+    at: AwareDatetime | None = None
+    keys: list[str | int | list[Any]] = []
+    overwrite_newer: bool = False
+    delete_extra: bool = False
+    allow_mass_delete: bool = False
+    confirm: bool = False
+
+
+class VerifyRequest(_Request):
+    """The body of VerifyBackup."""
+
+    full: bool = False
+    sample: int = Field(0, ge=0, le=1_000_000)
+    drill: bool = False
+
+
+Request = TypeVar("Request", bound=_Request)
 
 
 class _Body(BaseModel):
@@ -54,32 +94,40 @@ class SyncResult(_Body):
 
     sync_id: str
     service_name: str
+    trigger: Trigger
     status: Status
+    dry_run: bool
     inserted_count: int
     updated_count: int
     deleted_count: int
     skipped_count: int
     total_processed: int
+    verified: bool | None
     started_at: Time
     completed_at: Time | None
     duration_ms: int | None
     error_message: str | None
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, run: Run) -> SyncResult:
         return cls(
             sync_id=run.sync_id,
             service_name=run.service,
+            trigger=run.trigger,
             status=run.status,
+            dry_run=run.dry_run,
             inserted_count=run.counts.inserted,
             updated_count=run.counts.updated,
             deleted_count=run.counts.deleted,
             skipped_count=run.counts.skipped,
             total_processed=run.counts.processed,
+            verified=run.verified,
             started_at=run.started_at,
             completed_at=run.completed_at,
             duration_ms=run.duration_ms,
             error_message=run.error,
+            notes=run.notes,
         )
 
 
@@ -96,24 +144,21 @@ class Answer:
         return json.dumps(self.body, ensure_ascii=False)
 
 
-def parse_sync_request(body: bytes) -> SyncRequest:
-    """The request; no body means all services, not forced. Raises BadRequest that names the field."""
-    if not body.strip():
-        return SyncRequest()
+def parse_body(kind: type[Request], body: bytes) -> Request:
+    """The request; no body means all its defaults. Raises BadRequest that names the field."""
     try:
-        return SyncRequest.model_validate_json(body)
+        return kind.model_validate_json(body if body.strip() else b"{}")
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "body"
+        known = ", ".join(str(known.alias) for known in kind.model_fields.values())
         raise errors.BadRequest(
-            f"The request body is malformed: {field}: {first['msg']}.",
-            hint='Send {"service": "all" | "customer" | "order", "forceFullSync": true | false}, or no body.',
+            f"The request body is malformed: {field}: {first['msg']}.", hint=f"Send a JSON object with any of {known}."
         ) from None
 
 
 def parse_flag(query: Mapping[str, str], name: str) -> bool:
-    """The value of `?name=true|false`, false without it. Raises BadRequest for another value or another parameter."""
-    check_query(query, name)
+    """The value of `?name=true|false`, false without it. Raises BadRequest for another value."""
     value = query.get(name, "false")
     if value.lower() not in ("true", "false"):
         raise errors.BadRequest(f"{name} is {value!r}.", hint=f"Use ?{name}=true or ?{name}=false.")
@@ -131,31 +176,106 @@ def check_query(query: Mapping[str, str], *known: str) -> None:
 def check_no_body(body: bytes) -> None:
     """Raises BadRequest for a body that says something; `{}` does not."""
     if body.strip() not in (b"", b"{}"):
-        raise errors.BadRequest("This route takes no body.", hint="Only POST /api/backup/sync takes one.")
+        raise errors.BadRequest("This route takes no body.", hint="Say it in the address; README lists its parameters.")
 
 
 def trigger_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
     """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status."""
     check_query(query)
-    request = parse_sync_request(body)
-    return shape_syncs(registry.sync(request.service, Trigger.HTTP, force=request.forceFullSync), now)
+    request = parse_body(SyncRequest, body)
+    options = Options(request.force_full_sync, request.dry_run, request.allow_mass_delete)
+    return shape_syncs(registry.sync(request.service, Trigger.HTTP, options), now)
 
 
 def sync_one(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
     """Runs one service; its result stands at the top level, with `Success` beside it."""
-    force = parse_flag(query, "force")
+    check_query(query, "force", "dryRun", "allowMassDelete")
+    options = Options(*(parse_flag(query, name) for name in ("force", "dryRun", "allowMassDelete")))
     check_no_body(body)
-    [outcome] = registry.sync(service, Trigger.HTTP, force=force)
-    result = _dump(SyncResult.of(outcome.run))
+    [outcome] = registry.sync(service, Trigger.HTTP, options)
+    return shape_one(outcome)
+
+
+def undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Takes a run back, or says what that would change."""
+    check_query(query)
+    request = parse_body(UndoRequest, body)
+    service = registry.with_run(sync_id)
+    return shape_one(service.undo(sync_id, through=request.through, dry_run=not request.confirm))
+
+
+def restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Restores the service's source, or says what that would change."""
+    check_query(query)
+    request = parse_body(RestoreRequest, body)
+    keys = tuple(key if isinstance(key, str) else json.dumps(key) for key in request.keys)
+    wish = Wish(request.at, keys, request.overwrite_newer, request.delete_extra)
+    options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
+    return shape_one(registry.get(service).restore(wish, options))
+
+
+def verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Compares source and backup: 200 whether they are equal or not, `Verified` says which."""
+    check_query(query)
+    request = parse_body(VerifyRequest, body)
+    return shape_verify(registry.get(service).verify(Depth(request.full, request.sample), drilled=request.drill))
+
+
+def shape_one(outcome: Outcome) -> Answer:
+    """The answer to one run: its result with `Success` beside it; of a dry run also what would change."""
+    result = _result(outcome)
     if outcome.error is None:
         return Answer(200, {"Success": True, **result})
     return Answer(status_of(outcome.error), {**_error_body(outcome.error), **result})
 
 
+def shape_verify(outcome: Outcome) -> Answer:
+    """The answer to a verify: its result, counts by kind, and the first thousand differences."""
+    answer = shape_one(outcome)
+    if outcome.report is None or outcome.error is not None:
+        return answer
+    report = outcome.report
+    found = [
+        {"Key": outcome.key_to_json(one.key), "Kind": one.kind, "Names": list(one.names)} for one in report.differences
+    ]
+    return Answer(
+        answer.status,
+        answer.body
+        | {
+            "SourceCount": report.proof.source.count,
+            "BackupCount": report.proof.backup.count,
+            **{kind.title(): report.counts[kind] for kind in Kind},
+            "InFlight": report.proof.in_flight,
+            "RecordsCompared": report.compared,
+            "Differences": found,
+        },
+    )
+
+
 def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     """The answer of TriggerSync for these outcomes."""
-    results = [_dump(SyncResult.of(outcome.run)) for outcome in outcomes]
-    return _together(results, [outcome.error for outcome in outcomes], "syncs completed successfully", now)
+    return _together(
+        list(map(_result, outcomes)), [outcome.error for outcome in outcomes], "syncs completed successfully", now
+    )
+
+
+def shape_past(shown: Shown) -> Answer:
+    """One record's past; records as the recycle bin writes them."""
+
+    def text(record: Record | None) -> Any:
+        return None if record is None else json.loads(record_to_text(record, zipped=False))
+
+    changes = [
+        {
+            "ChangedAt": _time(kept.at),
+            "Change": kept.action,
+            "SyncId": kept.sync_id,
+            "VersionBefore": None if kept.version is None else list(map(str, kept.version)),
+            "RecordBefore": text(kept.record),
+        }
+        for kept in shown.changes
+    ]
+    return Answer(200, {"Success": True, "Key": shown.key, "Record": text(shown.record), "Changes": changes})
 
 
 def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
@@ -193,6 +313,7 @@ def health(open_registry: Callable[[], Registry], query: Mapping[str, str], now:
 
     Anybody may ask, so a side's failure is named by its kind alone; the log has the message.
     """
+    check_query(query, "deep")
     deep = parse_flag(query, "deep")
     body: dict[str, Any] = {"Status": "Healthy", "Service": "BackupServices", "Timestamp": _time(now())}
     if deep:
@@ -242,6 +363,13 @@ def _check(check: Health) -> dict[str, Any]:
         "DurationMs": check.duration_ms,
         "Error": type(check.error).__name__ if check.error else None,
     }
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    result = _dump(SyncResult.of(outcome.run))
+    if outcome.changes or outcome.run.dry_run:
+        result["Changes"] = [{"Key": outcome.key_to_json(key), "Change": what} for key, what in outcome.changes]
+    return result
 
 
 def _dump(result: BaseModel) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from backup import sample
 from backup.models import Trigger
+from backup.recorded import Outcome
 from backup.registry import Registry
-from backup.services import Outcome
+from backup.services import Options
 from backup.settings import load_settings
 
 FILES = {
@@ -37,7 +38,7 @@ def run_demo(folder: Path, show: Callable[[str, list[Outcome]], None]) -> Regist
         registry.get(name).initialize()
 
     def sync(title: str, force: bool = False) -> None:
-        show(title, registry.sync("all", Trigger.CLI, force=force))
+        show(title, registry.sync("all", Trigger.CLI, Options(force)))
 
     sync("1. First sync: 100 customers and 55 orders are new")
     change_sources(registry)

@@ -55,6 +55,22 @@ class GuardTripped(BackupError):
     """The run was stopped before its first delete."""
 
 
+class Conflict(BackupError):
+    """Later runs changed the same records."""
+
+
+class UnknownRun(BackupError):
+    """There is no run with this SyncId."""
+
+    hint = "`python -m backup history` lists the runs with their SyncIds."
+
+
+class NotVerified(BackupError):
+    """Source and backup differ."""
+
+    hint = "Run the sync again, with force if the same records differ again, and `python -m backup verify --full`."
+
+
 class StoreError(BackupError):
     """The database refused an operation."""
 

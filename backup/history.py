@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from backup.log import event
-from backup.models import Counts, Run, Status, Trigger
+from backup.models import SYNCS, Counts, Now, Proof, Run, Status, Total, Trigger
 from backup.stores import Shape, Sibling, Store
 
 HISTORY = Shape(
@@ -26,20 +27,34 @@ HISTORY = Shape(
         "Status": "name",
         "Trigger": "name",
         "Forced": "flag",
+        "DryRun": "flag",
+        "AllowMassDelete": "flag",
         "InsertedCount": "integer",
         "UpdatedCount": "integer",
         "DeletedCount": "integer",
         "SkippedCount": "integer",
         "Success": "flag",
+        "Verified": "flag",
+        "SourceCount": "integer",
+        "SourceChecksum": "name",
+        "BackupCount": "integer",
+        "BackupChecksum": "name",
+        "DifferingCount": "integer",
+        "InFlightCount": "integer",
+        "AddedColumns": "text",
+        "Notes": "text",
         "ErrorMessage": "text",
     },
 )
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
 _OPEN_AT_ONCE = 100
+_LOOKED_BACK = 1_000
+_ALL = 1_000_000
+_TICK = timedelta(milliseconds=1)
 
 
 class History:
-    """The runs of one backup. Only a run that holds the service's lock may write."""
+    """The runs of one backup. Only a run that holds the service's lock may leave an entry in progress."""
 
     def __init__(self, backup: Store) -> None:
         self._entries: Sibling = backup.sibling(HISTORY)
@@ -54,23 +69,58 @@ class History:
 
     def close_interrupted(self, service: str, now: datetime) -> None:
         """Ends as Failed what dead runs left InProgress. The caller holds the lock, so none of them is alive."""
-        found = self._entries.find(
-            {"ServiceName": service, "Status": Status.IN_PROGRESS.value},
-            newest_by="StartedAt",
-            limit=_OPEN_AT_ONCE,
-        )
-        for run in map(_run, found):
+        for run in self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value):
             event("sync.interrupted", level=logging.WARNING, service=service, sync_id=run.sync_id)
             self.save(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED))
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
-        return [
-            _run(entry) for entry in self._entries.find({"ServiceName": service}, newest_by="StartedAt", limit=limit)
-        ]
+        return self._find(service, limit)
+
+    def newest(self, service: str, trigger: Trigger) -> Run | None:
+        """The newest run with this trigger."""
+        return next(iter(self._find(service, 1, Trigger=trigger.value)), None)
+
+    def get(self, service: str, sync_id: str) -> Run | None:
+        """The service's run with this SyncId."""
+        return next(iter(self._find(service, 1, SyncId=sync_id)), None)
+
+    def since(self, service: str, moment: datetime) -> list[Run]:
+        """The runs that ended after this moment and may have changed records, newest first."""
+        found = self._entries.find(
+            {"ServiceName": service}, order_by="CompletedAt", descending=True, above=moment, limit=_ALL
+        )
+        runs = [run for run in map(_run, found) if run.trigger is not Trigger.VERIFY and not run.dry_run]
+        return sorted(runs, key=lambda run: run.started_at, reverse=True)
+
+    def columns_to_fill(self, service: str) -> set[str]:
+        """Columns that runs added to the backup and did not live to fill."""
+        columns: set[str] = set()
+        for run in self._find(service, _LOOKED_BACK, DryRun=False):
+            if run.status is Status.COMPLETED and run.trigger in SYNCS:
+                break
+            columns.update(run.added_columns)
+        return columns
+
+    def clock(self, service: str, now: Now) -> Now:
+        """A clock that never goes back behind the service's runs: what they did is in the order of its times."""
+        times = [time for run in self._find(service, 1) for time in (run.started_at, run.completed_at) if time]
+        earliest = max(times) + _TICK if times else now()
+
+        def steady() -> datetime:
+            nonlocal earliest
+            earliest = max(earliest, now())
+            return earliest
+
+        return steady
+
+    def _find(self, service: str, limit: int, **where: Any) -> list[Run]:
+        where["ServiceName"] = service
+        return list(map(_run, self._entries.find(where, order_by="StartedAt", descending=True, limit=limit)))
 
 
 def _entry(run: Run) -> dict[str, Any]:
+    proof = run.proof
     return {
         "SyncId": run.sync_id,
         "ServiceName": run.service,
@@ -80,17 +130,27 @@ def _entry(run: Run) -> dict[str, Any]:
         "Status": run.status.value,
         "Trigger": run.trigger.value,
         "Forced": run.forced,
+        "DryRun": run.dry_run,
+        "AllowMassDelete": run.allow_mass_delete,
         "InsertedCount": run.counts.inserted,
         "UpdatedCount": run.counts.updated,
         "DeletedCount": run.counts.deleted,
         "SkippedCount": run.counts.skipped,
         "Success": run.status is Status.COMPLETED,
+        "Verified": run.verified,
+        "SourceCount": proof and proof.source.count,
+        "SourceChecksum": proof and f"{proof.source.checksum:032x}",
+        "BackupCount": proof and proof.backup.count,
+        "BackupChecksum": proof and f"{proof.backup.checksum:032x}",
+        "DifferingCount": proof and proof.differing,
+        "InFlightCount": proof and proof.in_flight,
+        "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
+        "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
     }
 
 
 def _run(entry: dict[str, Any]) -> Run:
-    counts = Counts(entry["InsertedCount"], entry["UpdatedCount"], entry["DeletedCount"], entry["SkippedCount"])
     run = Run(
         entry["ServiceName"],
         Trigger(entry["Trigger"]),
@@ -101,7 +161,23 @@ def _run(entry: dict[str, Any]) -> Run:
     return replace(
         run,
         status=Status(entry["Status"]),
-        counts=counts,
+        counts=Counts(entry["InsertedCount"], entry["UpdatedCount"], entry["DeletedCount"], entry["SkippedCount"]),
         completed_at=entry["CompletedAt"],
         error=entry["ErrorMessage"],
+        dry_run=bool(entry["DryRun"]),
+        allow_mass_delete=bool(entry["AllowMassDelete"]),
+        added_columns=tuple(json.loads(entry["AddedColumns"] or "[]")),
+        proof=_proof(entry),
+        notes=tuple((entry["Notes"] or "").splitlines()),
+    )
+
+
+def _proof(entry: dict[str, Any]) -> Proof | None:
+    if entry["SourceCount"] is None:
+        return None
+    return Proof(
+        Total(entry["SourceCount"], int(entry["SourceChecksum"], 16)),
+        Total(entry["BackupCount"], int(entry["BackupChecksum"], 16)),
+        entry["DifferingCount"],
+        entry["InFlightCount"],
     )

@@ -53,6 +53,27 @@ WHOLE = Chunk()
 """The whole key space."""
 
 
+class Action(StrEnum):
+    """What a change did to a record."""
+
+    INSERTED = "Inserted"
+    UPDATED = "Updated"
+    DELETED = "Deleted"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A record as it was before a change of it: `record` and its `version` fields are None where there was none.
+
+    `key` is the one the change names; the server may have held the record under another spelling of it.
+    """
+
+    key: Key
+    action: Action
+    record: Record | None = None
+    version: tuple[Any, ...] | None = None
+
+
 class Status(StrEnum):
     """Where a run stands."""
 
@@ -63,11 +84,14 @@ class Status(StrEnum):
 
 
 class Trigger(StrEnum):
-    """Who asked for a run."""
+    """Who asked for a sync; for a run of another kind, which kind it is."""
 
     HTTP = "http"
     TIMER = "timer"
     CLI = "cli"
+    UNDO = "undo"
+    RESTORE = "restore"
+    VERIFY = "verify"
 
 
 @dataclass(frozen=True)
@@ -94,9 +118,45 @@ class Counts:
         return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
 
 
+SYNCS: frozenset[Trigger] = frozenset({Trigger.HTTP, Trigger.TIMER, Trigger.CLI})
+"""The triggers of syncs; the others name runs of another kind."""
+
+
+class Total(NamedTuple):
+    """Count and checksum of one side's stamps; the checksum does not depend on their order."""
+
+    count: int = 0
+    checksum: int = 0
+
+
+NOTHING = Total()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What both sides held when they were compared.
+
+    `differing` records differ for good; `in_flight` are those that were being written meanwhile, which is no fault.
+    """
+
+    source: Total = NOTHING
+    backup: Total = NOTHING
+    differing: int = 0
+    in_flight: int = 0
+
+    @property
+    def verified(self) -> bool:
+        """Whether every record of both sides was seen to be equal, but for those in flight."""
+        return self.differing == 0
+
+
 @dataclass(frozen=True)
 class Run:
-    """One execution of one service's sync; one SyncHistory entry. Times are aware UTC."""
+    """One execution of one service's sync, undo, restore or verify; one SyncHistory entry. Times are aware UTC.
+
+    `added_columns` are those the backup's table got at its start. `notes` are what the run wants known beside its
+    counts, a line each.
+    """
 
     service: str
     trigger: Trigger
@@ -107,6 +167,20 @@ class Run:
     counts: Counts = Counts()
     completed_at: datetime | None = None
     error: str | None = None
+    dry_run: bool = False
+    allow_mass_delete: bool = False
+    added_columns: tuple[str, ...] = ()
+    proof: Proof | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether the run proved its result; None while it runs and for dry runs, undos and restores, which prove
+        nothing.
+        """
+        if self.dry_run or self.completed_at is None or self.trigger in (Trigger.UNDO, Trigger.RESTORE):
+            return None
+        return self.status is Status.COMPLETED and self.proof is not None and self.proof.verified
 
     @property
     def duration_ms(self) -> int | None:

@@ -7,20 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, TypeVar
 
-from backup.errors import BackupError, UnknownService
+from backup.errors import BackupError, UnknownRun, UnknownService
 from backup.locks import open_lock
 from backup.log import event, redact
 from backup.models import Counts, Run, Status, Trigger, utc_now
+from backup.recorded import Outcome, Progress, no_progress
 from backup.retry import Retry
-from backup.services import (
-    CustomerSyncService,
-    Health,
-    OrderSyncService,
-    Outcome,
-    Progress,
-    SyncService,
-    no_progress,
-)
+from backup.services import NO_OPTIONS, CustomerSyncService, Health, Options, OrderSyncService, SyncService
 from backup.settings import Settings
 from backup.stores import Limits, SideName
 
@@ -87,17 +80,26 @@ class Registry:
                 )
         return found
 
+    def with_run(self, sync_id: str) -> SyncService:
+        """The service that has this run. Raises UnknownRun, and the stores' errors."""
+        for name in self.names():
+            service = self.get(name)
+            if service.has_run(sync_id):
+                return service
+        raise UnknownRun(f"No service has a run {sync_id!r}.")
+
     def sync(
-        self, name: str, trigger: Trigger, *, force: bool = False, progress: Progress = no_progress
+        self, name: str, trigger: Trigger, options: Options = NO_OPTIONS, progress: Progress = no_progress
     ) -> list[Outcome]:
-        """Runs the service, or all of them side by side; one that fails does not disturb the others."""
+        """Syncs the service, or all of them side by side; one that fails does not disturb the others."""
 
         def one(service: str) -> Outcome:
             try:
-                return self.get(service).run(trigger, force=force, progress=progress)
+                return self.get(service).sync(trigger, options, progress)
             except BackupError as error:
                 now = utc_now()
-                run = Run(service, trigger, force, now).ended(Status.FAILED, now, Counts(), redact(str(error)))
+                run = Run(service, trigger, options.force, now, dry_run=options.dry_run)
+                run = run.ended(Status.FAILED, now, Counts(), redact(str(error)))
                 event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
                 return Outcome(run, error)
 

@@ -1,22 +1,29 @@
-"""The scheduled run: everything, not forced, and a log that can be read in the morning."""
+"""The scheduled run: a sync of everything, the purge, a verify when it is due, and a log to read in the morning."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from datetime import datetime, timedelta
 
+from backup.errors import BackupError
 from backup.log import event
 from backup.models import Now, Trigger, utc_now
 from backup.ncrontab import next_due
+from backup.recorded import Outcome
 from backup.registry import Registry
-from backup.services import Outcome
 from backup.settings import Settings
+from backup.verify import Depth
+
+_EARLY = timedelta(hours=1)
+"""A timer does not fire at the same second every week."""
 
 
 def run_scheduled(
     settings: Settings, registry: Registry, *, past_due: bool = False, now: Now = utc_now
 ) -> list[Outcome]:
-    """Syncs every configured service and logs start, a line each, a summary and the next occurrence.
+    """Syncs every configured service and logs start, a line each, a summary and the next occurrence. Then purges the
+    recycle bins and, every so many days, compares a sample of whole records.
 
     With the schedule disabled it only says so. Failures are in the log and in SyncHistory; it does not raise for them.
     """
@@ -35,7 +42,25 @@ def run_scheduled(
             **asdict(run.counts),
             duration_ms=run.duration_ms,
         )
+    for name in registry.names():
+        _after_sync(registry, name, settings, now())
     failed = sum(outcome.error is not None for outcome in outcomes)
     level = logging.ERROR if failed else logging.INFO
     event("schedule.finished", level=level, completed=len(outcomes) - failed, failed=failed, next=upcoming)
     return outcomes
+
+
+def _after_sync(registry: Registry, name: str, settings: Settings, now: datetime) -> None:
+    """Purges the service's recycle bin, and compares a sample of it when that is due. Failures are logged."""
+    try:
+        service = registry.get(name)
+        event("schedule.purged", service=name, entries=service.purge())
+        last = service.last_verified() if settings.verify_every_days else None
+        if settings.verify_every_days and (
+            last is None or now - last.started_at >= timedelta(days=settings.verify_every_days) - _EARLY
+        ):
+            run = service.verify(Depth(sample=settings.verify_sample)).run
+            level = logging.INFO if run.verified else logging.ERROR
+            event("schedule.verified", level=level, service=name, sync_id=run.sync_id, verified=run.verified)
+    except BackupError as error:
+        event("schedule.not_finished", level=logging.ERROR, service=name, error=error, hint=error.hint)

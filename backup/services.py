@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, ClassVar
 
-from backup.errors import BackupError, ConfigError, StoreUnavailable, Unexpected
+from backup.drill import drill
+from backup.errors import BackupError, ConfigError
+from backup.follow import sync_with_schema
+from backup.guard import Guard
 from backup.history import History
-from backup.locks import Held, Lock
-from backup.log import event, redact
-from backup.models import Counts, Now, Run, Status, Trigger, utc_now
+from backup.locks import Lock
+from backup.log import event
+from backup.models import Action, Now, Record, Run, Trigger, utc_now
+from backup.policy import Policy
+from backup.recorded import Outcome, Progress, Recorder, Session, foreseen, no_progress
+from backup.recycle import Kept, RecycleBin
+from backup.restore import Wish, restore
 from backup.settings import Settings
 from backup.stores import Limits, Rules, Side, SideName, Store, open_store
-from backup.sync import Tally, sync
-
-Progress = Callable[[str, Counts], None]
-"""Told a service's name and its counts so far, after every batch."""
-
-
-def no_progress(service: str, counts: Counts) -> None:
-    """Tells nobody."""
+from backup.stores.exact import key_hash
+from backup.undo import undo
+from backup.verify import Depth, verify
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended, and the error if it failed: for the answer's status and hint."""
+class Options:
+    """What a caller may ask of one run."""
 
-    run: Run
-    error: BackupError | None = None
+    force: bool = False
+    dry_run: bool = False
+    allow_mass_delete: bool = False
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One record's past: its key, the record now or as of the time asked for, and its changes, oldest first."""
+
+    key: list[Any]
+    record: Record | None
+    changes: Sequence[Kept]
 
 
 @dataclass(frozen=True)
@@ -59,95 +73,110 @@ class SyncService:
         """Raises ConfigError when a connection string is missing."""
         self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
         self._limits, self._lock, self._now = limits, lock, now
+        self._policy = Policy(Guard(**settings.guard(self.name)), settings.on_new_column, settings.recycle_days)
+        self._recorder = Recorder(self.name, self._policy, lock, limits.batch_size, now)
+
+    def _open(self, side: Side) -> Store:
+        return open_store(side, self.rules, self._limits)
 
     @contextmanager
     def stores(self) -> Iterator[tuple[Store, Store]]:
         """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service."""
-        source = open_store(self._source, self.rules, self._limits)
-        backup = open_store(self._backup, self.rules, self._limits)
-        if source.kind != backup.kind:
-            raise ConfigError(
-                f"{self._source.setting} is {source.kind} and {self._backup.setting} is {backup.kind}; an exact copy "
-                "needs two of one kind.",
-                hint="Give both sides the same product.",
-            )
-        if source.location.lower() == backup.location.lower():  # no two tables are worth telling apart by case alone
-            raise ConfigError(
-                f"{self._source.setting} and {self._backup.setting} name the same place: {source.location}.",
-                hint="A backup beside nothing but itself is none: name another database, table or container.",
-            )
+        source, backup = self._open(self._source), self._open(self._backup)
+        _refuse_same(source, self._source.setting, backup, self._backup.setting)
         try:
             yield source, backup
         finally:
             source.close()
             backup.close()
 
-    def run(self, trigger: Trigger, *, force: bool = False, progress: Progress = no_progress) -> Outcome:
-        """Syncs once, under the lock and with an entry in SyncHistory, and says how it ended; never raises an error.
+    def sync(self, trigger: Trigger, options: Options = NO_OPTIONS, progress: Progress = no_progress) -> Outcome:
+        """Makes the backup equal to its source. Like every verb that gives an Outcome, it never raises an error."""
+        run = self._new_run(trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
+        return self._recorder.run(run, self.stores, sync_with_schema, progress)
 
-        A run that finds the lock taken leaves no entry: it has not started.
+    def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
+        """Compares source and backup, or (drilled) the source and what a restore of the backup gives.
+
+        Takes no lock and writes nothing but its entry. An outcome without an error may be one that is not verified.
         """
-        run = Run(self.name, trigger, force, self._now())
-        tally = Tally(tell=lambda counts: progress(self.name, counts))
-        try:
-            with ExitStack() as stack:
-                source, backup = stack.enter_context(self.stores())
-                history = History(backup)
-                try:
-                    held = stack.enter_context(self._lock(self.name, backup.location))
-                except StoreUnavailable as error:
-                    return self._saved(history, self._ended(run, tally, error))
-                return self._recorded(run, source, backup, history, tally, held)
-        except Exception as error:
-            return self._ended(run, tally, foreseen(error))
 
-    def _recorded(self, run: Run, source: Store, backup: Store, history: History, tally: Tally, held: Held) -> Outcome:
-        history.close_interrupted(self.name, self._now())
-        run = replace(run, status=Status.IN_PROGRESS)
-        history.save(run)
-        event("sync.started", service=self.name, sync_id=run.sync_id, trigger=run.trigger, forced=run.forced)
-        try:
-            sync(source, backup, run, tally, held=held, now=self._now, delete_batch=self._limits.batch_size)
-            outcome = self._ended(run, tally, None)
-        except Exception as error:
-            outcome = self._ended(run, tally, foreseen(error))
-        return self._saved(history, outcome)
+        def work(session: Session) -> None:
+            try:
+                if drilled:
+                    drill(session)
+                else:
+                    session.backup.drift(session.source, "ignore")
+                    verify(session.source, session.backup, depth, session.report)
+            finally:
+                session.tally.proof = session.report.proof
 
-    def _saved(self, history: History, outcome: Outcome) -> Outcome:
-        """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
-        try:
-            history.save(outcome.run)
-        except BackupError as error:
-            if outcome.error is None:
-                raise
-            event(
-                "history.not_saved",
-                level=logging.ERROR,
-                service=self.name,
-                sync_id=outcome.run.sync_id,
-                error=error,
-            )
-        return outcome
+        return self._recorder.run(self._new_run(Trigger.VERIFY), self.stores, work, alone=False)
 
-    def _ended(self, run: Run, tally: Tally, error: BackupError | None) -> Outcome:
-        status = Status.FAILED if error else Status.COMPLETED
-        run = run.ended(status, self._now(), tally.counts, redact(str(error)) if error else None)
-        event(
-            "sync.failed" if error else "sync.completed",
-            level=logging.ERROR if error else logging.INFO,
-            service=self.name,
-            sync_id=run.sync_id,
-            **asdict(run.counts),
-            duration_ms=run.duration_ms,
-            **({"error": error, "hint": error.hint} if error else {}),
-        )
-        return Outcome(run, error)
+    def undo(
+        self, sync_id: str, *, through: bool = False, dry_run: bool = False, progress: Progress = no_progress
+    ) -> Outcome:
+        """Makes the backup what it was before that run."""
+        run = self._new_run(Trigger.UNDO, dry_run)
+        return self._recorder.run(run, self.stores, lambda session: undo(session, sync_id, through=through), progress)
+
+    def restore(
+        self, wish: Wish, options: Options = NO_OPTIONS, to: str | None = None, progress: Progress = no_progress
+    ) -> Outcome:
+        """Writes the backup's state into the source, or into the database of the connection string `to`."""
+
+        def work(session: Session) -> None:
+            if to is None:
+                restore(session, session.source, wish)
+                return
+            place = self._open(replace(self._source, setting="--to", connection_string=to))
+            try:
+                _refuse_same(place, "--to", session.backup, self._backup.setting)
+                restore(session, place, wish)
+            finally:
+                place.close()
+
+        run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
+        return self._recorder.run(run, self.stores, work, progress)
+
+    def _new_run(
+        self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False
+    ) -> Run:
+        now = self._now()
+        return Run(self.name, trigger, forced, now, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
+
+    def show(self, key: str, at: datetime | None = None) -> Shown:
+        """One record's past. Raises BadRequest for a key that is none, and the stores' errors."""
+        with self.stores() as (_, backup):
+            asked = backup.key_from(key)
+            recycled = RecycleBin(backup, self.name)
+            hashes = [key_hash(asked)]
+            record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
+            if at is not None and (first := recycled.first_after(hashes, at).get(asked)):
+                record = first.record
+            return Shown(backup.key_to_json(asked), record, recycled.of_keys(hashes))
+
+    def purge(self) -> int:
+        """Deletes from the recycle bin what is older than RecycleDays; returns how many. Raises Locked during a run."""
+        with self.stores() as (_, backup), self._lock(self.name, backup.location):
+            return RecycleBin(backup, self.name).purge(self._policy.kept_since(self._now()))
+
+    def has_run(self, sync_id: str) -> bool:
+        """Whether the run is one of this service's."""
+        with self.stores() as (_, backup):
+            return History(backup).get(self.name, sync_id) is not None
+
+    def last_verified(self) -> Run | None:
+        """The newest verify."""
+        with self.stores() as (_, backup):
+            return History(backup).newest(self.name, Trigger.VERIFY)
 
     def initialize(self) -> None:
         """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""
         with self.stores() as (source, backup):
             backup.initialize(source)
             History(backup).create()
+            RecycleBin(backup, self.name).create()
         event("backup.initialized", service=self.name)
 
     def history(self, limit: int) -> Sequence[Run]:
@@ -208,13 +237,14 @@ def _side(settings: Settings, service: SyncService, role: SideName) -> Side:
     )
 
 
-def foreseen(error: Exception) -> BackupError:
-    """The error itself if it is the app's own, else Unexpected; then its kind and its places in the code are logged.
-
-    A foreign error's message may quote a record, so that is neither logged nor told.
-    """
-    if isinstance(error, BackupError):
-        return error
-    where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:])
-    event("unexpected", level=logging.ERROR, error=type(error).__name__, at=where)
-    return Unexpected(f"Unexpected {type(error).__name__}; what had been written stays, nothing else was changed.")
+def _refuse_same(one: Store, setting: str, other: Store, other_setting: str) -> None:
+    if one.kind != other.kind:
+        raise ConfigError(
+            f"{setting} is {one.kind} and {other_setting} is {other.kind}; an exact copy needs two of one kind.",
+            hint="Give both sides the same product.",
+        )
+    if one.location.lower() == other.location.lower():  # no two tables are worth telling apart by case alone
+        raise ConfigError(
+            f"{setting} and {other_setting} name the same place: {one.location}.",
+            hint="A backup beside nothing but itself is none: name another database, table or container.",
+        )

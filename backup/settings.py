@@ -23,6 +23,7 @@ _PREFIXES = (
     "BackupOrderDb__",
     "BackupSchedule__",
     "BackupSync__",
+    "BackupVerify__",
     "BackupRetry__",
     "CosmosDb__",
 )
@@ -38,6 +39,15 @@ class Settings(BaseSettings):
     backup_customer_connection: str | None = Field(None, alias="BackupCustomerDb__ConnectionString", repr=False)
     backup_customer_table: str | None = Field(None, alias="BackupCustomerDb__Table")
     backup_customer_database: str = Field("CustomerDb_Backup", alias="BackupCustomerDb__DatabaseName")
+    source_customer_canary: str | None = Field(None, alias="SourceCustomerDb__CanaryKey")
+    backup_customer_max_delete_percent: float | None = Field(
+        None, alias="BackupCustomerDb__MaxDeletePercent", ge=0, le=100
+    )
+    backup_customer_delete_guard_floor: int | None = Field(None, alias="BackupCustomerDb__DeleteGuardFloor", ge=0)
+    backup_customer_max_deletes: int | None = Field(None, alias="BackupCustomerDb__MaxDeletes", ge=0)
+    backup_customer_max_update_percent: float | None = Field(
+        None, alias="BackupCustomerDb__MaxUpdatePercent", ge=0, le=100
+    )
 
     source_order_connection: str | None = Field(None, alias="SourceOrderDb__ConnectionString", repr=False)
     source_order_database: str | None = Field(None, alias="SourceOrderDb__DatabaseName")
@@ -47,6 +57,11 @@ class Settings(BaseSettings):
     backup_order_database: str | None = Field(None, alias="BackupOrderDb__DatabaseName")
     backup_order_container: str | None = Field(None, alias="BackupOrderDb__ContainerName")
     backup_order_table: str | None = Field(None, alias="BackupOrderDb__Table")
+    source_order_canary: str | None = Field(None, alias="SourceOrderDb__CanaryKey")
+    backup_order_max_delete_percent: float | None = Field(None, alias="BackupOrderDb__MaxDeletePercent", ge=0, le=100)
+    backup_order_delete_guard_floor: int | None = Field(None, alias="BackupOrderDb__DeleteGuardFloor", ge=0)
+    backup_order_max_deletes: int | None = Field(None, alias="BackupOrderDb__MaxDeletes", ge=0)
+    backup_order_max_update_percent: float | None = Field(None, alias="BackupOrderDb__MaxUpdatePercent", ge=0, le=100)
 
     schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
@@ -54,6 +69,14 @@ class Settings(BaseSettings):
     chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
     batch_size: int = Field(1_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
     batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
+    max_delete_percent: float = Field(10, alias="BackupSync__MaxDeletePercent", ge=0, le=100)
+    delete_guard_floor: int = Field(20, alias="BackupSync__DeleteGuardFloor", ge=0)
+    max_deletes: int | None = Field(None, alias="BackupSync__MaxDeletes", ge=0)
+    max_update_percent: float | None = Field(None, alias="BackupSync__MaxUpdatePercent", ge=0, le=100)
+    on_new_column: Literal["add", "fail", "ignore"] = Field("add", alias="BackupSync__OnNewColumn")
+    recycle_days: float = Field(30, alias="BackupSync__RecycleDays", gt=0, le=36_500)
+    verify_every_days: float = Field(7, alias="BackupVerify__EveryDays", ge=0, le=36_500)
+    verify_sample: int = Field(100, alias="BackupVerify__Sample", ge=0, le=1_000_000)
     retry_max_attempts: int = Field(5, alias="BackupRetry__MaxAttempts", ge=1, le=100)
     retry_base_seconds: float = Field(2.0, alias="BackupRetry__BaseSeconds", ge=0)
     retry_max_seconds: float = Field(32.0, alias="BackupRetry__MaxSeconds", ge=0)
@@ -82,6 +105,13 @@ class Settings(BaseSettings):
         """One side's `connection`, `table`, `database` and `container`; None for what it has not."""
         parts = ("connection", "table", "database", "container")
         return {part: getattr(self, f"{role}_{service}_{part}", None) for part in parts}
+
+    def guard(self, service: str) -> dict[str, Any]:
+        """The service's limits by the names of `Guard`: its own where it has some, else those of all."""
+        limits = ("max_delete_percent", "delete_guard_floor", "max_deletes", "max_update_percent")
+        own = {name: getattr(self, f"backup_{service}_{name}") for name in limits}
+        found = {name: getattr(self, name) if value is None else value for name, value in own.items()}
+        return {**found, "canary": getattr(self, f"source_{service}_canary")}
 
     @property
     def emulator_hosts(self) -> frozenset[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps
+from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps
 from backup.retry import Retry
 
 FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
@@ -40,7 +40,8 @@ class Shape:
     """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
 
     Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also
-    the document's `id`; `partition` is the Cosmos partition key.
+    the document's `id`; `partition` is the Cosmos partition key. `indexes` are the fields of each SQL index; Cosmos
+    indexes every property.
     """
 
     name: str
@@ -48,19 +49,46 @@ class Shape:
     key: str
     partition: str
     fields: Mapping[str, FieldType]
+    indexes: tuple[tuple[str, ...], ...] = ()
+
+
+Entry = Mapping[str, Any]
+"""One row or document of a sibling, by the field names of its shape; times are aware UTC."""
+
+Keep = Callable[[Sequence[Image], Any], None]
+"""Keeps images in the recycle bin, each once however often it is told. Its second argument is the transaction that
+makes the change, or None where the store has none."""
 
 
 class Sibling(Protocol):
     """A table or container beside a store's, in the same database, for the app's own entries."""
 
     def create(self) -> None:
-        """Makes it when it is missing."""
+        """Makes it, or the fields it lacks, where missing."""
 
-    def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def put(self, entries: Sequence[Entry]) -> None:
         """Inserts the entries, or replaces those of the same key."""
 
-    def find(self, where: Mapping[str, Any], *, newest_by: str, limit: int) -> list[dict[str, Any]]:
-        """Up to `limit` entries with all of `where`, the highest `newest_by` first; times are aware UTC."""
+    def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
+        """Inserts those entries whose key is not there yet; as part of the store's `transaction` if one is given."""
+
+    def find(
+        self,
+        where: Mapping[str, Any],
+        *,
+        order_by: str,
+        limit: int,
+        descending: bool = False,
+        above: Any = None,
+        below: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Up to `limit` entries with all of `where`, in the order of one field.
+
+        A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
+        """
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes the entries of these keys; those that are gone already are no error."""
 
 
 class Store(Protocol):
@@ -93,6 +121,12 @@ class Store(Protocol):
     def initialize(self, source: Store) -> None:
         """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat."""
 
+    def make_like(self, original: Store, *, copies: bool) -> None:
+        """Makes database, schema and table (or container) in the shape of `original` where missing.
+
+        With `copies`, `original` is a backup, and what a backup adds to its source's shape is left out.
+        """
+
     def check(self, source: Store) -> None:
         """Raises SchemaMismatch or NotInitialized unless this backup can hold exact copies of the source's records."""
 
@@ -115,11 +149,50 @@ class Store(Protocol):
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         """Those of `keys` that the store holds, with key equality as its server sees it (case, trailing spaces)."""
 
-    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:
-        """Inserts or overwrites these records; one transaction where there is one; may be repeated."""
+    def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
+        """The records that the server finds under these keys, as images before `action`, a batch at a time."""
 
-    def delete(self, keys: Sequence[Key]) -> None:
-        """Deletes these keys; one transaction where there is one; keys that are gone already are no error."""
+    def content(self, record: Record) -> Mapping[str, str]:
+        """The record's own values by their name in the source, without the server's and the app's marks.
+
+        Texts that are the same for the two sides of a service exactly if the values are. `drift` must have been asked.
+        """
+
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:
+        """The source's records as this backup keeps them: with when they were copied and, on Cosmos, by which run."""
+
+    def as_original(self, record: Record) -> Record:
+        """A copy as its source would have it: without what `as_copies` adds."""
+
+    def as_it_was(self, record: Record) -> Record:
+        """The record of an image, completed so that writing it leaves nothing of a later state."""
+
+    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+        """Inserts or overwrites these records as they are; one transaction where there is one; may be repeated.
+
+        `keep` gets an image of each record: before the change, or in its transaction.
+        """
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
+        """Deletes these keys; one transaction where there is one; keys that are gone already are no error.
+
+        `keep` gets an image of each record that is there.
+        """
+
+    def key_from(self, text: str) -> Key:
+        """The key that a person wrote: the plain value, or a JSON list of the key's parts, as the server spells it.
+
+        Raises BadRequest when it is none of this store's.
+        """
+
+    def key_to_json(self, key: Key) -> list[Any]:
+        """The key as JSON values that `key_from` understands."""
+
+    def beside(self, name: str) -> Store:
+        """A store of the same shape and rules in another place on this server: a database, or a container, `name`."""
+
+    def drop(self) -> None:
+        """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""
 
     def sibling(self, shape: Shape) -> Sibling:
         """A table or container of the app's own in the same database (and schema)."""

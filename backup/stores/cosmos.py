@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceNotFoundError
 from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyValue
 
-from backup.errors import SchemaMismatch, StoreError
-from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
-from backup.stores.base import Limits, Rules, Shape, Sibling, Store
+from backup.errors import BadRequest, SchemaMismatch, StoreError
+from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.stores.base import Keep, Limits, Rules, Shape, Sibling, Store
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
+
+Item = TypeVar("Item")
 
 MARK = "_backup"
 _SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
 _UNDEFINED = "undefined"  # keys hold partition keys as JSON text, and this is none
 _IDS_AT_ONCE = 100
-_WRITERS = 8
 
 
 class CosmosStore:
@@ -67,10 +68,13 @@ class CosmosStore:
     # --- making and checking the backup -------------------------------------------------------------------------------
 
     def initialize(self, source: Store) -> None:
-        paths = ["/" + "/".join(path) for path in _cosmos(source).partition_paths]
+        self.make_like(source, copies=False)
+        self.check(source)
+
+    def make_like(self, original: Store, *, copies: bool) -> None:  # noqa: ARG002 - a container's shape is its partition key
+        paths = ["/" + "/".join(path) for path in _cosmos(original).partition_paths]
         self._access.create_container(self.name, paths)
         self.__dict__.pop("partition_paths", None)
-        self.check(source)
 
     def check(self, source: Store) -> None:
         mine, theirs = self.partition_paths, _cosmos(source).partition_paths
@@ -126,8 +130,9 @@ class CosmosStore:
                         f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
                         hint="Give it another id; nothing was changed by this run's step.",
                     )
-                value = tuple(None if item.get(f"v{i}") is None else _json(item[f"v{i}"]) for i in range(width))
-                stamps[self._key(item)] = Version(value, item.get("etag") or None)
+                stamps[self._key(item)] = Version(
+                    _texts(item.get(f"v{i}") for i in range(width)), item.get("etag") or None
+                )
             return stamps
 
         return self._access.run("read the stamps", attempt)
@@ -144,18 +149,21 @@ class CosmosStore:
         return conditions, values
 
     def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:  # noqa: ARG002 - ids suffice here
+        return self._read(keys, self._where)
+
+    def _read(self, keys: Iterable[Key], where: Sequence[str]) -> Iterator[list[Record]]:
         for part in _parts(list(keys), _IDS_AT_ONCE):
             left = set(part)
             while left:
-                records = self._batch(left)
+                records = self._batch(left, where)
                 left.difference_update(map(self.key_of, records))
                 yield records
                 if not records:
                     break
 
-    def _batch(self, keys: set[Key]) -> list[Record]:
+    def _batch(self, keys: set[Key], where: Sequence[str]) -> list[Record]:
         """Documents of these keys up to the byte limit; none when all that are left are gone."""
-        query, values = self._by_ids(keys, "*")
+        query, values = self._by_ids(keys, "*", where)
 
         def attempt() -> list[Record]:
             records: list[Record] = []
@@ -170,10 +178,10 @@ class CosmosStore:
 
         return self._access.run("read documents", attempt)
 
-    def _by_ids(self, keys: Iterable[Key], what: str) -> tuple[str, dict[str, Any]]:
+    def _by_ids(self, keys: Iterable[Key], what: str, where: Sequence[str]) -> tuple[str, dict[str, Any]]:
         values = {f"k{i}": name for i, name in enumerate(sorted({key[-1] for key in keys}))}
         names = ", ".join(f"@{name}" for name in values)
-        return select(what, *self._where, f"c.id IN ({names})"), {**self._where_values, **values}
+        return select(what, *where, f"c.id IN ({names})"), {**(self._where_values if where else {}), **values}
 
     def key_of(self, record: Record) -> Key:
         return (*(_partition_part(record, path) for path in self.partition_paths), record["id"])
@@ -187,25 +195,25 @@ class CosmosStore:
         return (*(_partition_part(item, [f"p{i}"]) for i in range(len(self.partition_paths))), item["id"])
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        found: set[Key] = set()
-        for part in _parts(keys, _IDS_AT_ONCE):
-            query, values = self._by_ids(part, self._key_fields)
-            found.update(map(self._key, self._query("look up ids", query, values)))
+        found = {key for part in _parts(keys, _IDS_AT_ONCE) for key in self._keys_of_ids(part)}
         return found.intersection(keys)
+
+    def _keys_of_ids(self, keys: Sequence[Key]) -> set[Key]:
+        """The keys of the documents with these ids, whatever their partition."""
+        query, values = self._by_ids(keys, self._key_fields, self._where)
+        return set(map(self._key, self._query("look up ids", query, values)))
 
     def _query(self, operation: str, query: str, values: dict[str, Any]) -> list[Any]:
         return self._access.run(operation, lambda: list(self._items(query, values)))
 
     def _items(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
         parameters = [{"name": f"@{name}", "value": value} for name, value in values.items()]
-        container = self._access.container(self.name)
-        return iter(container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
+        return iter(self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:
-        copies = [self._copy(record, run, now) for record in records]
-        self._side_by_side("write a document", copies, lambda c, copy: c.upsert_item(copy, no_response=True))
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:
+        return [self._copy(record, run, now) for record in records]
 
     def _copy(self, record: Record, run: Run, now: datetime) -> dict[str, Any]:
         if MARK in record:
@@ -219,21 +227,78 @@ class CosmosStore:
             "syncedAt": utc_text(now),
             "syncId": run.sync_id,
         }
-        return {**{name: value for name, value in record.items() if name not in _SYSTEM}, MARK: mark}
+        return {**_own(record), MARK: mark}
 
-    def delete(self, keys: Sequence[Key]) -> None:
-        self._side_by_side("delete a document", keys, _delete)
+    def as_original(self, record: Record) -> Record:
+        return {name: value for name, value in _own(record).items() if name != MARK}
 
-    def _side_by_side(self, operation: str, items: Sequence[Any], work: Callable[[ContainerProxy, Any], Any]) -> None:
-        def one(item: Any) -> None:
-            self._access.run(operation, lambda: work(self._access.container(self.name), item))
+    def as_it_was(self, record: Record) -> Record:
+        return record
 
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            for _ in pool.map(one, items):
-                pass
+    def content(self, record: Record) -> Mapping[str, str]:
+        return {name: _json(value) for name, value in self.as_original(record).items()}
+
+    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+        for part in _parts(records, _IDS_AT_ONCE):
+            if keep is not None:
+                keys = [self.key_of(record) for record in part]
+                there: set[Key] = set()
+                for images in self.images(keys, Action.UPDATED):
+                    there.update(image.key for image in images)
+                    keep(images, None)
+                keep([Image(key, Action.INSERTED) for key in keys if key not in there], None)
+            self._access.side_by_side(
+                "write a document", part, lambda document: self._container.upsert_item(document, no_response=True)
+            )
+
+    def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
+        for records in self._read(keys, ()):  # a document of another type under such a key would be overwritten too
+            yield [
+                Image(self.key_of(one), action, _own(one), _texts(map(one.get, self._rules.version))) for one in records
+            ]
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
+        for part in _parts(keys, _IDS_AT_ONCE):
+            if keep is not None:
+                for images in self.images(part, Action.DELETED):
+                    keep(images, None)
+            self._access.side_by_side("delete a document", part, lambda key: _delete(self._container, key))
+
+    @property
+    def _container(self) -> ContainerProxy:
+        return self._access.container(self.name)
+
+    def key_from(self, text: str) -> Key:
+        paths = self.partition_paths
+        with suppress(ValueError):
+            parts = json.loads(text)
+            if isinstance(parts, list) and len(parts) == len(paths) + 1 and isinstance(parts[-1], str):
+                return (*(_UNDEFINED if part == {} else _json(part) for part in parts[:-1]), parts[-1])
+        found = sorted(self._keys_of_ids([(text,)]))
+        if len(found) == 1:
+            return found[0]
+        known = "; ".join(json.dumps(self.key_to_json(key)) for key in found[:10])
+        raise BadRequest(
+            f"{text!r} is not one key of the {self.label}.",
+            hint=f"Write [partition key, id] as JSON{': ' + known if known else ''}.",
+        )
+
+    def key_to_json(self, key: Key) -> list[Any]:
+        return [*({} if part == _UNDEFINED else json.loads(part) for part in key[:-1]), key[-1]]
+
+    def beside(self, name: str) -> Store:
+        return CosmosStore(self._access, name, self._rules, self._limits, self._side)
+
+    def drop(self) -> None:
+        self._access.drop_container(self.name)
 
     def sibling(self, shape: Shape) -> Sibling:
         return CosmosSibling(self._access, shape)
+
+
+def _own(record: Record) -> dict[str, Any]:
+    """The document without the server's own properties."""
+    return {name: value for name, value in record.items() if name not in _SYSTEM}
 
 
 def _delete(container: ContainerProxy, key: Key) -> None:
@@ -258,6 +323,10 @@ def _partition_part(record: Record, path: Sequence[str]) -> str:
     return _UNDEFINED if isinstance(value, dict | list) else _json(value)
 
 
+def _texts(values: Iterable[Any]) -> tuple[str | None, ...]:
+    return tuple(None if value is None else _json(value) for value in values)
+
+
 def _json(value: Any) -> str:
     """One text for equal values: sorted names, and 2.0 as 2, for JSON has one kind of number."""
     if isinstance(value, float) and value.is_integer():
@@ -265,8 +334,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _parts(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
-    return (keys[start : start + size] for start in range(0, len(keys), size))
+def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _shown(paths: list[list[str]]) -> str:

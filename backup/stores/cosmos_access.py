@@ -6,6 +6,7 @@ import binascii
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from backup.stores.connection import Cosmos
 
 T = TypeVar("T")
 
+_AT_ONCE = 8
 _TRANSIENT_STATUS = {408, 410, 429, 449, 500, 502, 503, 504}
 
 
@@ -90,6 +92,15 @@ class CosmosAccess:
 
         self.run(f"create the container {name}", attempt)
 
+    def drop_container(self, name: str) -> None:
+        """Drops the container; one that is gone already is no error."""
+
+        def attempt() -> None:
+            with contextlib.suppress(CosmosResourceNotFoundError):
+                self._client.get_database_client(self._database).delete_container(name)
+
+        self.run(f"drop the container {name}", attempt)
+
     def run(self, operation: str, work: Callable[[], T]) -> T:
         """What `work` returns, tried as often as the retry rule says; so it must bear repetition."""
         return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work))
@@ -102,6 +113,14 @@ class CosmosAccess:
             raise ConfigError(f"The AccountKey of the {self.label} is not a key: it is not base64.") from None
         except AzureError as error:
             raise self._error(operation, error) from None
+
+    def side_by_side(self, operation: str, items: Sequence[Any], work: Callable[[Any], Any]) -> None:
+        """Does `work` for every item, a few at once; each is retried for itself. Raises the first error."""
+        if not items:
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda item: self.run(operation, lambda: work(item)), items):
+                pass
 
     def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
         """The items as they come; errors on the way become the app's own. Not retried."""

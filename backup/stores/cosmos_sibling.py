@@ -1,14 +1,17 @@
-"""The app's own containers beside a store's: sync-history and the sample's sources."""
+"""The app's own containers beside a store's: sync-history, recycle-bin, the sample's sources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 from typing import Any
 
-from backup.stores.base import Shape
+from azure.cosmos import ContainerProxy
+from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNotFoundError
+
+from backup.stores.base import Entry, Shape
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
 
 
@@ -29,27 +32,75 @@ class CosmosSibling:
     def create(self) -> None:
         self._access.create_container(self._shape.container, [f"/{self._properties[self._shape.partition]}"])
 
-    def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        for entry in entries:
-            document = {self._properties[name]: _to_json(value) for name, value in entry.items()}
-            document["id"] = entry[self._shape.key]
-            self._access.run(f"write {self._shape.container}", partial(self._upsert, document))
+    def put(self, entries: Sequence[Entry]) -> None:
+        self._access.side_by_side(
+            f"write {self._shape.container}",
+            [self._document(entry) for entry in entries],
+            lambda document: self._container.upsert_item(document, no_response=True),
+        )
 
-    def _upsert(self, document: dict[str, Any]) -> None:
-        self._access.container(self._shape.container).upsert_item(document, no_response=True)
+    def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:  # noqa: ARG002 - Cosmos DB has none
+        def one(document: dict[str, Any]) -> None:
+            with suppress(CosmosResourceExistsError):
+                self._container.create_item(document, no_response=True)
 
-    def find(self, where: Mapping[str, Any], *, newest_by: str, limit: int) -> list[dict[str, Any]]:
-        conditions = [f"{path_of([self._properties[name]])} = @{self._properties[name]}" for name in where]
-        query = f"{select('*', *conditions)} ORDER BY {path_of([self._properties[newest_by]])} DESC"
-        parameters = [{"name": f"@{self._properties[name]}", "value": _to_json(value)} for name, value in where.items()]
+        self._access.side_by_side(f"write {self._shape.container}", [self._document(entry) for entry in entries], one)
+
+    def find(
+        self,
+        where: Mapping[str, Any],
+        *,
+        order_by: str,
+        limit: int,
+        descending: bool = False,
+        above: Any = None,
+        below: Any = None,
+    ) -> list[dict[str, Any]]:
+        values: dict[str, Any] = {}
+
+        def parameter(value: Any) -> str:
+            name = f"@v{len(values)}"
+            values[name] = _to_json(value)
+            return name
+
+        conditions = []
+        for name, value in where.items():
+            if isinstance(value, list):
+                conditions.append(f"{self._path(name)} IN ({', '.join(map(parameter, value))})")
+            else:
+                conditions.append(f"{self._path(name)} = {parameter(value)}")
+        by = self._path(order_by)
+        conditions += [f"{by} > {parameter(above)}"] if above is not None else []
+        conditions += [f"{by} < {parameter(below)}"] if below is not None else []
+        query = f"{select('*', *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
+        parameters = [{"name": name, "value": value} for name, value in values.items()]
 
         def attempt() -> list[dict[str, Any]]:
-            found = self._access.container(self._shape.container).query_items(
+            found = self._container.query_items(
                 query, parameters=parameters, enable_cross_partition_query=True, max_item_count=limit
             )
             return list(islice(found, limit))
 
         return [self._entry(document) for document in self._access.run(f"read {self._shape.container}", attempt)]
+
+    def delete(self, keys: Sequence[str]) -> None:
+        def one(key: str) -> None:
+            # Only shapes that are partitioned by their key are ever deleted from.
+            with suppress(CosmosResourceNotFoundError):
+                self._container.delete_item(key, partition_key=key)
+
+        self._access.side_by_side(f"purge {self._shape.container}", keys, one)
+
+    @property
+    def _container(self) -> ContainerProxy:
+        return self._access.container(self._shape.container)
+
+    def _path(self, name: str) -> str:
+        return path_of([self._properties[name]])
+
+    def _document(self, entry: Entry) -> dict[str, Any]:
+        document = {self._properties[name]: _to_json(value) for name, value in entry.items()}
+        return {**document, "id": entry[self._shape.key]}
 
     def _entry(self, document: Mapping[str, Any]) -> dict[str, Any]:
         entry = {}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, SchemaMismatch
-from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
-from backup.stores.base import Limits, Rules, Shape, Sibling, Store
+from backup.errors import BackupError, NotInitialized, SchemaMismatch
+from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.stores.base import Keep, Limits, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
-from backup.stores.sql_table import SYNCED_AT, TableShape, declare, split_name
+from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, split_name
 
 _COMPOSITE_KEYS_AT_ONCE = 200
 
@@ -33,6 +34,7 @@ class SqlStore:
         missing: type[BackupError],
     ) -> None:
         self.schema, self.name = split_name(table)
+        self._table_name, self._side = table, side
         self.access = SqlAccess(
             dialect, limits.retry, missing, f"{side} ({dialect.product} {dialect.location}, table {table})"
         )
@@ -78,6 +80,13 @@ class SqlStore:
         self.access.create(declare(self.name, self.schema, theirs.columns, theirs.key_names, *more))
         self.__dict__.pop("shape", None)
         self.check(source)
+
+    def make_like(self, original: Store, *, copies: bool) -> None:
+        theirs = _sql(original).shape
+        mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect) if copies else None
+        columns = [c for c in theirs.columns if not is_mark(c, mark)]
+        self.access.create(declare(self.name, self.schema, columns, theirs.key_names))
+        self.__dict__.pop("shape", None)
 
     def check(self, source: Store) -> None:
         theirs = _sql(source).shape
@@ -215,6 +224,45 @@ class SqlStore:
                 rows.add(key)
         return rows & asked
 
+    def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
+        for part in self._parts(keys):
+            left = list(part)
+            while left:
+                found = self.access.run("read records", lambda cx, k=left: self._some_images(cx, k, action)[0])  # type: ignore[misc]
+                if found:
+                    yield found
+                left = _rest(left, found)
+
+    def _some_images(self, cx: sa.Connection, keys: Sequence[Key], action: Action) -> tuple[list[Image], int]:
+        """Images of the first of these keys, up to the byte limit, and their bytes; none when no row has one."""
+        found: dict[Key, Image] = {}
+        size, respelled = 0, False
+        with whole_rows(cx, self.shape.select.where(self.shape.is_one_of(keys)), self._limits.batch_bytes) as rows:
+            asked = set(keys)
+            for row, row_bytes in rows:
+                image = self._image(row, action)
+                if image.key not in asked:
+                    respelled = True
+                    continue
+                found[image.key] = image
+                size += row_bytes
+                if size > self._limits.batch_bytes:
+                    return list(found.values()), size
+        if respelled:
+            for key in asked - found.keys():
+                one = cx.execute(self.shape.select.where(self.shape.is_one_of([key]))).first()
+                if one is not None:
+                    found[key] = replace(self._image(one, action), key=key)
+        return list(found.values()), size
+
+    def _image(self, row: Sequence[Any], action: Action) -> Image:
+        record = self._record(row)
+        return Image(self.key_of(record), action, record, tuple(record[c.name] for c in self.shape.version))
+
+    def content(self, record: Record) -> Mapping[str, str]:
+        names = self.shape.content
+        return {names[name]: repr(value) for name, value in record.items() if name in names}
+
     def _parts(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
         step = self._keys_at_once()
         return (keys[start : start + step] for start in range(0, len(keys), step))
@@ -226,24 +274,38 @@ class SqlStore:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:  # noqa: ARG002 - rows have no place for a run
-        if records:
-            self.access.run("write records", lambda cx: self._write(cx, records, now))
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:  # noqa: ARG002 - rows have no place for a run
+        mark = self.shape.find(SYNCED_AT)
+        if not records or mark is None or mark in map(self.shape.find, records[0]):
+            return list(records)  # a SyncedAt of the source's own wins
+        added = {mark.name: _milliseconds(now)}
+        return [{**record, **added} for record in records]
 
-    def _write(self, cx: sa.Connection, records: Sequence[Record], now: datetime) -> None:
+    def as_original(self, record: Record) -> Record:
+        return record  # `write` leaves out what the table has no column for
+
+    def as_it_was(self, record: Record) -> Record:
+        return {**dict.fromkeys(self.shape.names), **record}
+
+    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+        if records:
+            self.access.run("write records", lambda cx: self._write(cx, records, keep))
+
+    def _write(self, cx: sa.Connection, records: Sequence[Record], keep: Keep | None) -> None:
         # Which rows exist is asked inside the transaction and by the server's own equality, so a batch may be repeated
         # and a key that changed only in case meets its old row. The filters have no say: a key is unique without them.
         shape = self.shape
-        pairs = [(name, column.name) for name in records[0] if (column := shape.find(name))]
-        synced_at = shape.find(SYNCED_AT)
-        added: tuple[Any, ...] = ()
+        pairs = [(name, c.name) for name in records[0] if (c := shape.find(name)) and not c.computed]
         own = [name for _, name in pairs]
-        if synced_at is not None and synced_at.name not in own:  # a SyncedAt of the source's own wins
-            own, added = [*own, synced_at.name], (_milliseconds(now),)
-        rows = [(*(record[name] for name, _ in pairs), *added) for record in records]
+        rows = [tuple(record[name] for name, _ in pairs) for record in records]
         at = [own.index(name) for name in shape.key_names]
         keys = [tuple(row[i] for i in at) for row in rows]
-        existing = {key for part in self._parts(keys) for key in self._matching(cx, part)}
+        if keep is None:
+            existing = {key for part in self._parts(keys) for key in self._matching(cx, part)}
+            waiting: list[Image] = []
+            kept_some = False
+        else:
+            existing, waiting, kept_some = self._keep(cx, keys, Action.UPDATED, keep)
         kept = {i for i, name in enumerate(own) if name in shape.identity}
         old = [
             _values(row, kept) | {f"k{i}": value for i, value in enumerate(key)}
@@ -251,22 +313,76 @@ class SqlStore:
             if key in existing
         ]
         if old and len(kept) < len(own):
-            cx.execute(shape.update(own), old)
+            cx.execute(shape.update(own).execution_options(later_write=kept_some), old)
         new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
         if new:
             self.access.dialect.before_insert(cx, shape.table, bool(shape.identity))
-            cx.execute(shape.insert(own).execution_options(later_write=bool(old)), new)
+            cx.execute(shape.insert(own).execution_options(later_write=bool(old) or kept_some), new)
+        if keep is not None:
+            keep([*waiting, *(Image(key, Action.INSERTED) for key in keys if key not in existing)], cx)
 
-    def delete(self, keys: Sequence[Key]) -> None:
+    def _keep(
+        self, cx: sa.Connection, keys: Sequence[Key], action: Action, keep: Keep
+    ) -> tuple[set[Key], list[Image], bool]:
+        """Which keys have rows; their images, but those that were too many bytes and so are kept already; whether any
+        is.
+
+        The others are kept after the change, for on SQL Server a transaction's first write is the fast one.
+        """
+        existing: set[Key] = set()
+        waiting: list[Image] = []
+        waiting_bytes, kept_some = 0, False
+        for part in self._parts(keys):
+            left = list(part)
+            while left:
+                found, size = self._some_images(cx, left, action)
+                if waiting and waiting_bytes + size > self._limits.batch_bytes:
+                    keep(waiting, cx)
+                    waiting, waiting_bytes, kept_some = [], 0, True
+                waiting += found
+                waiting_bytes += size
+                existing.update(image.key for image in found)
+                left = _rest(left, found)
+        return existing, waiting, kept_some
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
         def attempt(cx: sa.Connection) -> None:
+            if keep is not None:
+                _, images, _ = self._keep(cx, keys, Action.DELETED, keep)
+                keep(images, cx)
             for part in self._parts(keys):
                 cx.execute(self.shape.table.delete().where(self.shape.is_one_of(part)))
 
         if keys:
             self.access.run("delete records", attempt)
 
+    def key_from(self, text: str) -> Key:
+        shape = self.shape
+        key = shape.key_from(text)
+        found = self.access.run(
+            "look up a key", lambda cx: cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
+        )
+        return key if found is None else tuple(found)
+
+    def key_to_json(self, key: Key) -> list[Any]:
+        shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
+        return [part if isinstance(part, int | str) else str(part) for part in shown]
+
+    def beside(self, name: str) -> Store:
+        dialect = self.access.dialect.beside(name)
+        return SqlStore(dialect, self._table_name, self._rules, self._limits, self._side, NotInitialized)
+
+    def drop(self) -> None:
+        self.access.drop_database()
+
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self.schema)
+
+
+def _rest(keys: Sequence[Key], found: Sequence[Image]) -> list[Key]:
+    """The keys after those found; none when nothing was, for then nothing more is there."""
+    got = {image.key for image in found}
+    return [key for key in keys if key not in got] if got else []
 
 
 def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:

@@ -59,6 +59,13 @@ class SqlAccess:
             table.create,
         )
 
+    def drop_database(self) -> None:
+        """Drops the database; one that is gone already is no error."""
+        self._retry.call(
+            f"drop the database: {self.label}",
+            lambda: self._translated("drop the database", self.dialect.drop_database),
+        )
+
     def _make(
         self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
     ) -> None:

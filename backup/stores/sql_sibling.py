@@ -1,4 +1,4 @@
-"""The app's own tables beside a store's: SyncHistory and the sample's sources."""
+"""The app's own tables beside a store's: SyncHistory, the recycle bin, the sample's sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql
 
-from backup.stores.base import FieldType, Shape
+from backup.stores.base import Entry, FieldType, Shape
 from backup.stores.sql_access import SqlAccess
 
 
@@ -67,30 +67,68 @@ class SqlSibling:
                 )
                 for name, kind in shape.fields.items()
             ),
+            *(sa.Index(f"IX_{shape.name}_{names[0]}", *names) for names in shape.indexes),
             schema=schema,
         )
+        self._key = self._table.c[shape.key]
 
     def create(self) -> None:
         self._access.create(self._table)
 
-    def put(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        key = self._table.c[self._shape.key]
+        def attempt(cx: sa.Connection) -> None:
+            there = {c["name"].lower() for c in sa.inspect(cx).get_columns(self._table.name, schema=self._table.schema)}
+            for column in self._table.columns:
+                if column.name.lower() not in there:  # made by an earlier release
+                    spelled = sa.schema.CreateColumn(column).compile(dialect=cx.dialect)
+                    name = cx.dialect.identifier_preparer.format_table(self._table)
+                    cx.exec_driver_sql(f"ALTER TABLE {name} ADD {spelled}")
 
+        self._access.run(f"complete {self._shape.name}", attempt)
+
+    def put(self, entries: Sequence[Entry]) -> None:
         def attempt(cx: sa.Connection) -> None:
             for entry in entries:
-                changed = cx.execute(self._table.update().where(key == entry[self._shape.key]), dict(entry))
+                changed = cx.execute(self._table.update().where(self._key == entry[self._shape.key]), dict(entry))
                 if changed.rowcount == 0:
                     cx.execute(self._table.insert(), dict(entry))
 
         self._access.run(f"write {self._shape.name}", attempt)
 
-    def find(self, where: Mapping[str, Any], *, newest_by: str, limit: int) -> list[dict[str, Any]]:
-        query = (
-            sa.select(self._table)
-            .where(*(self._table.c[name] == value for name, value in where.items()))
-            .order_by(self._table.c[newest_by].desc())
-            .limit(limit)
-        )
+    def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
+        def attempt(cx: sa.Connection) -> None:
+            self._access.dialect.add_rows(cx, self._table, [dict(entry) for entry in entries])
+
+        if not entries:
+            return
+        if transaction is not None:
+            attempt(transaction)
+        else:
+            self._access.run(f"write {self._shape.name}", attempt)
+
+    def find(
+        self,
+        where: Mapping[str, Any],
+        *,
+        order_by: str,
+        limit: int,
+        descending: bool = False,
+        above: Any = None,
+        below: Any = None,
+    ) -> list[dict[str, Any]]:
+        by = self._table.c[order_by]
+        conditions = [self._condition(name, value) for name, value in where.items()]
+        conditions += [by > above] if above is not None else []
+        conditions += [by < below] if below is not None else []
+        query = sa.select(self._table).where(*conditions).order_by(by.desc() if descending else by).limit(limit)
         return self._access.run(
             f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
         )
+
+    def _condition(self, name: str, value: Any) -> sa.ColumnElement[bool]:
+        column = self._table.c[name]
+        return column.in_(value) if isinstance(value, list) else column == value
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if keys:
+            query = self._table.delete().where(self._key.in_(keys))
+            self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query))

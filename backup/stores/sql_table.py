@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, ConfigError, SchemaMismatch
+from backup.errors import BackupError, BadRequest, ConfigError, SchemaMismatch
 from backup.models import Chunk, Key
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
@@ -109,8 +113,9 @@ class TableShape:
         return problems
 
     def match(self, source: TableShape) -> None:
-        """Makes digests cover the source's columns under the source's names, so that both sides' are comparable."""
+        """Makes the digests of both cover the columns they share, under the source's names."""
         self.content = {copy.name: column.name for column in source.columns if (copy := self.find(column.name))}
+        source.content = {name: name for name in self.content.values()}
 
     def digest(self, row: Iterable[Any]) -> str:
         """A hash of a row read with `select`, over the columns that source and backup share."""
@@ -122,6 +127,26 @@ class TableShape:
             )
         )
         return sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def key_from(self, text: str) -> Key:
+        """The key that a person wrote: a plain value, or a JSON list where the key has several columns."""
+        width = len(self.key_names)
+        parts: Any = [text]
+        if width > 1:
+            with suppress(ValueError):
+                parts = json.loads(text)
+        if not isinstance(parts, list) or len(parts) != width or None in parts:
+            raise BadRequest(
+                f"{text!r} is not a key of the {self.label}.",
+                hint=f"Its key is {', '.join(self.key_names)}: write a JSON list of these {width} values.",
+            )
+        declared = [column.type.declared for name in self.key_names for column in [self._exact[name]]]
+        try:
+            return tuple(_value(kind, str(part)) for kind, part in zip(declared, parts, strict=True))
+        except (ValueError, ArithmeticError):
+            raise BadRequest(
+                f"{text!r} is not a key of the {self.label}.", hint=f"Its key has the type {', '.join(declared)}."
+            ) from None
 
     def insert(self, names: Sequence[str]) -> sa.Insert:
         """An insert of these columns. Its parameters are `v0`, `v1` …: column names may hold anything."""
@@ -179,6 +204,30 @@ def declare(
         sa.PrimaryKeyConstraint(*key_names),
         schema=schema,
     )
+
+
+def is_mark(column: Column, declared: str | None) -> bool:
+    """Whether a backup's column is the app's own SyncedAt, declared so, and not one of its source's."""
+    if declared is None or column.name != SYNCED_AT or not column.nullable:
+        return False
+    mine, its_own = (re.sub(r"\(\d+\)", "", text).lower() for text in (column.type.declared, declared))
+    return mine == its_own
+
+
+def _value(declared: str, text: str) -> Any:
+    """The value of a column of this declared type that a person wrote as text; bytes as 0x…"""
+    kind = re.split(r"[(\s]", declared.lower(), maxsplit=1)[0]
+    if "int" in kind or kind == "serial":
+        return int(text)
+    if kind in ("decimal", "numeric", "money", "smallmoney"):
+        return Decimal(text)
+    if kind in ("float", "real", "double"):
+        return float(text)
+    if kind == "uuid":
+        return UUID(text)
+    if kind in ("binary", "varbinary", "bytea", "blob"):
+        return bytes.fromhex(text.removeprefix("0x"))
+    return text
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:

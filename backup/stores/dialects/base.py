@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -109,6 +109,15 @@ class Dialect(Protocol):
     def failure(self, error: Exception) -> Failure:
         """What an error raised by the driver means."""
 
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Inserts those rows of one of the app's own tables whose primary key is not there yet. Fast for many."""
+
+    def beside(self, name: str) -> Dialect:
+        """The database of this name on the same server, with the same login."""
+
+    def drop_database(self) -> None:
+        """Drops the database, with all in it; one that is gone already is no error."""
+
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """Lets explicit values into an identity column where the server wants to be asked."""
 
@@ -136,6 +145,18 @@ def create_database_if_missing(
             except sa.exc.DBAPIError:
                 if cx.scalar(exists, {"name": name}) is None:
                     raise
+    finally:
+        engine.dispose()
+
+
+def drop_database(dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]) -> None:
+    """Drops the dialect's database through an engine on the server itself; `exists` as above."""
+    dialect.engine.dispose()
+    engine = server()
+    try:
+        with engine.connect() as cx:
+            if cx.scalar(exists, {"name": name}) is not None:
+                cx.exec_driver_sql(f"DROP DATABASE {cx.dialect.identifier_preparer.quote_identifier(name)}")
     finally:
         engine.dispose()
 

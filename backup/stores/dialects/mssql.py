@@ -5,9 +5,12 @@ Every statement here is understood by SQL Server 2016 and later and by Azure SQL
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,11 @@ from backup.stores.dialects.base import (
     Failure,
     create_database_if_missing,
     driver_text,
+    drop_database,
     missing_driver,
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import type_of
+from backup.stores.dialects.mssql_types import MssqlType, type_of
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
@@ -35,6 +39,7 @@ _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 8645, 8651, 10053, 10054
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
+_EXISTS = sa.text("SELECT DB_ID(:name)")
 _COLUMNS = sa.text(
     """
     SELECT CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
@@ -91,11 +96,22 @@ class SqlServerDialect:
         sa.event.listen(engine, "do_executemany", send_many)
         return engine
 
-    def ensure_database(self) -> None:
-        def server() -> sa.Engine:
-            return self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
+    def _server(self) -> sa.Engine:
+        return self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
 
-        create_database_if_missing(self, self._where.database, sa.text("SELECT DB_ID(:name)"), server)
+    def ensure_database(self) -> None:
+        create_database_if_missing(self, self._where.database, _EXISTS, self._server)
+
+    def drop_database(self) -> None:
+        drop_database(self, self._where.database, _EXISTS, self._server)
+
+    def beside(self, name: str) -> SqlServerDialect:
+        return SqlServerDialect(self._where.with_database(name))
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
+        text = json.dumps([{name: _plain(value) for name, value in row.items()} for row in rows])
+        cx.execute(add_rows_statement(cx.dialect, table), {"rows": text})
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         if identity:
@@ -133,6 +149,29 @@ class SqlServerDialect:
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT:
             return Failure("transient", text)
         return Failure("refused", text)
+
+
+def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
+    """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
+
+    OPENJSON needs a database of compatibility level 130, SQL Server 2016's own. Its paths are given, since not every
+    server that speaks T-SQL finds them itself.
+    """
+    quote = dialect.identifier_preparer
+    into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
+    names = ", ".join(quote.quote_identifier(c.name) for c in table.columns)
+    typed = ", ".join(
+        f"{quote.quote_identifier(c.name)} {c.type.compile(dialect=dialect)} '$.{c.name}'" for c in table.columns
+    )
+    statement = (
+        f"INSERT INTO {into} ({names}) SELECT {names} FROM OPENJSON(:rows) WITH ({typed}) AS added "  # noqa: S608 - names of the app's own
+        f"WHERE NOT EXISTS (SELECT 1 FROM {into} AS old WHERE old.{key} = added.{key})"
+    )
+    return sa.text(statement).bindparams(sa.bindparam("rows", type_=MssqlType("nvarchar(max)", "nvarchar")))
+
+
+def _plain(value: Any) -> Any:
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
 
 
 def _connect(pyodbc: Any, where: SqlServer) -> Any:

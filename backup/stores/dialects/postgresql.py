@@ -3,10 +3,12 @@ same."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
@@ -15,6 +17,7 @@ from backup.stores.dialects.base import (
     ServerType,
     create_database_if_missing,
     driver_text,
+    drop_database,
     missing_driver,
 )
 
@@ -23,6 +26,7 @@ from backup.stores.dialects.base import (
 _NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
+_EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
 _COLUMNS = sa.text(
     """
@@ -98,12 +102,20 @@ class PostgresqlDialect:
             sa.event.listen(engine, "do_connect", _log_in_with_token)
         return engine
 
-    def ensure_database(self) -> None:
-        def server() -> sa.Engine:
-            return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    def _server(self) -> sa.Engine:
+        return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
-        exists = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
-        create_database_if_missing(self, str(self._url.database), exists, server)
+    def ensure_database(self) -> None:
+        create_database_if_missing(self, str(self._url.database), _EXISTS, self._server)
+
+    def drop_database(self) -> None:
+        drop_database(self, str(self._url.database), _EXISTS, self._server)
+
+    def beside(self, name: str) -> PostgresqlDialect:
+        return PostgresqlDialect(self._url.set(database=name))
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        cx.execute(insert(table).on_conflict_do_nothing(), rows)
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """Identity columns take explicit values unless GENERATED ALWAYS, which a backup never declares."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import Column, Failure, ServerType, driver_text
@@ -53,6 +56,17 @@ class SqliteDialect:
     def ensure_database(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._connect("rwc").close()
+
+    def drop_database(self) -> None:
+        self.engine.dispose()
+        self.path.unlink(missing_ok=True)
+
+    def beside(self, name: str) -> SqliteDialect:
+        """A file of this name in the same folder."""
+        return SqliteDialect(URL.create("sqlite", database=str(self.path.with_name(f"{name}.db"))))
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        cx.execute(insert(table).on_conflict_do_nothing(), rows)
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """SQLite takes explicit values everywhere."""

@@ -1,0 +1,31 @@
+"""A restore drill: restores the newest state into a scratch place, compares it with the source, and drops it."""
+
+from __future__ import annotations
+
+import time
+
+from backup.recorded import Session
+from backup.restore import Wish, restore
+from backup.verify import Depth, verify
+
+
+def drill(session: Session) -> None:
+    """Restores everything into a database (or container) made for it beside the backup and compares whole records.
+
+    The scratch place is named after the run, so nothing else can be there, and is dropped whatever happens. What
+    differs is in `session.report`, how long the restore took in the run's notes. Costs the space of the whole backup
+    once more, and the right to create and drop databases. Raises what the stores raise.
+    """
+    scratch = session.backup.beside(f"drill_{session.run.sync_id.replace('-', '_')}")
+    started = time.perf_counter()
+    try:
+        scratch.make_like(session.source, copies=False)
+        restore(session, scratch, Wish())
+        seconds = time.perf_counter() - started
+        restored = session.tally.counts.inserted
+        session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
+        scratch.drift(session.source, "ignore")
+        verify(session.source, scratch, Depth(full=True), session.report)
+    finally:
+        scratch.drop()
+        scratch.close()

@@ -1,0 +1,22 @@
+"""What a service may do to its backup, and for how long it keeps what it replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from backup.guard import Guard
+from backup.stores import OnNewColumn
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A service's limits, what a new column of the source means, and how many days the recycle bin keeps."""
+
+    guard: Guard = field(default_factory=Guard)
+    on_new_column: OnNewColumn = "add"
+    recycle_days: float = 30
+
+    def kept_since(self, now: datetime) -> datetime:
+        """The time before which images may have been purged."""
+        return now - timedelta(days=self.recycle_days)

@@ -1,0 +1,180 @@
+"""One run from its start to its entry in SyncHistory: the lock, the clock, the outcome, whatever happens on the way."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from backup.errors import BackupError, StoreUnavailable, Unexpected
+from backup.history import History
+from backup.locks import Lock
+from backup.log import event, redact
+from backup.models import SYNCS, Counts, Key, Now, Run, Status
+from backup.policy import Policy
+from backup.recycle import RecycleBin
+from backup.stores import Store
+from backup.sync import Steps, Tally
+from backup.verify import Report
+
+Progress = Callable[[str, Counts], None]
+"""Told a service's name and its counts so far, after every batch."""
+
+Stores = Callable[[], AbstractContextManager[tuple[Store, Store]]]
+"""Opens source and backup."""
+
+
+def no_progress(service: str, counts: Counts) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and the error if it failed: for the answer's status and hint.
+
+    `changes` are the first thousand keys that a dry run would change, or a restore left alone, and how; `report` is
+    what a verify found; `key_to_json` shows their keys.
+    """
+
+    run: Run
+    error: BackupError | None = None
+    changes: Sequence[tuple[Key, str]] = ()
+    report: Report | None = None
+    key_to_json: Callable[[Key], list[Any]] = list
+
+
+@dataclass
+class Session:
+    """What a run works with. Work that learns more of its run replaces `run` through `become`."""
+
+    source: Store
+    backup: Store
+    history: History
+    recycled: RecycleBin
+    run: Run
+    tally: Tally
+    steps: Steps
+    policy: Policy
+    report: Report = field(default_factory=Report)
+
+    def become(self, **more: Any) -> None:
+        """Records what the run has become, before it acts on it."""
+        self.run = replace(self.run, **more)
+        self.history.save(self.run)
+
+    def note(self, *notes: str) -> None:
+        """Adds lines to what the run wants known; they are recorded at its end."""
+        self.run = replace(self.run, notes=(*self.run.notes, *notes))
+
+
+Work = Callable[[Session], None]
+"""What a run does; it counts in `tally`, and fails by raising."""
+
+
+class Recorder:
+    """Runs of one service."""
+
+    def __init__(self, service: str, policy: Policy, lock: Lock, batch_size: int, now: Now) -> None:
+        self._service, self._policy, self._lock = service, policy, lock
+        self._batch_size, self._now = batch_size, now
+
+    def run(
+        self, run: Run, stores: Stores, work: Work, progress: Progress = no_progress, *, alone: bool = True
+    ) -> Outcome:
+        """Does the work under the lock and with an entry from its start, and says how it ended; never raises an error.
+
+        A run that finds the lock taken leaves no entry: it has not started. Not `alone`, it takes no lock and has its
+        entry at its end only, since whoever holds the lock closes what is open.
+        """
+        tally = Tally(tell=lambda counts: progress(self._service, counts))
+        try:
+            with ExitStack() as stack:
+                source, backup = stack.enter_context(stores())
+                history = History(backup)
+                try:
+                    lock = self._lock(self._service, backup.location) if alone else nullcontext(lambda: None)
+                    held = stack.enter_context(lock)
+                except StoreUnavailable as error:
+                    return self._saved(history, self._ended(run, tally, error))
+                now = history.clock(self._service, self._now)
+                run = replace(run, started_at=now(), status=Status.IN_PROGRESS)
+                if alone:
+                    history.close_interrupted(self._service, run.started_at)
+                    history.save(run)
+                recycled = RecycleBin(backup, self._service)
+                steps = Steps(held, now, recycled.keeper(run, now), self._batch_size)
+                session = Session(source, backup, history, recycled, run, tally, steps, self._policy)
+                return self._saved(history, self._worked(session, work))
+        except Exception as error:
+            return self._ended(run, tally, foreseen(error))
+
+    def _worked(self, session: Session, work: Work) -> Outcome:
+        run = session.run
+        event(
+            f"{_verb(run)}.started",
+            service=self._service,
+            sync_id=run.sync_id,
+            trigger=run.trigger,
+            forced=run.forced,
+            dry_run=run.dry_run,
+            allow_mass_delete=run.allow_mass_delete,
+        )
+        error = None
+        try:
+            work(session)
+        except Exception as caught:
+            error = foreseen(caught)
+        outcome = self._ended(session.run, session.tally, error, session.steps.now)
+        return replace(outcome, report=session.report, key_to_json=session.backup.key_to_json)
+
+    def _saved(self, history: History, outcome: Outcome) -> Outcome:
+        """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
+        try:
+            history.save(outcome.run)
+        except BackupError as error:
+            if outcome.error is None:
+                raise
+            event(
+                "history.not_saved",
+                level=logging.ERROR,
+                service=self._service,
+                sync_id=outcome.run.sync_id,
+                error=error,
+            )
+        return outcome
+
+    def _ended(self, run: Run, tally: Tally, error: BackupError | None, now: Now | None = None) -> Outcome:
+        status = Status.FAILED if error else Status.COMPLETED
+        if not run.dry_run and tally.proof is not None:
+            run = replace(run, proof=tally.proof)
+        run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
+        event(
+            f"{_verb(run)}.{'failed' if error else 'completed'}",
+            level=logging.ERROR if error else logging.INFO,
+            service=self._service,
+            sync_id=run.sync_id,
+            **asdict(run.counts),
+            verified=run.verified,
+            duration_ms=run.duration_ms,
+            **({"error": error, "hint": error.hint} if error else {}),
+        )
+        return Outcome(run, error, tally.changes)
+
+
+def _verb(run: Run) -> str:
+    return "sync" if run.trigger in SYNCS else run.trigger.value
+
+
+def foreseen(error: Exception) -> BackupError:
+    """The error itself if it is the app's own, else Unexpected; then its kind and its places in the code are logged.
+
+    A foreign error's message may quote a record, so that is neither logged nor told.
+    """
+    if isinstance(error, BackupError):
+        return error
+    where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:])
+    event("unexpected", level=logging.ERROR, error=type(error).__name__, at=where)
+    return Unexpected(f"Unexpected {type(error).__name__}; what had been written stays, nothing else was changed.")

@@ -1,0 +1,226 @@
+"""Writes the backup's state, now or as of a time, into the source or another place. Never changes the backup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backup.compare import changed, went_back
+from backup.errors import BadRequest, NotInitialized, SourceMissing
+from backup.models import Action, Chunk, Key, Record, Stamps, Version
+from backup.pending import PendingDeletes
+from backup.recorded import Session
+from backup.recycle import Kept
+from backup.stores import Store
+from backup.stores.exact import key_hash
+from backup.sync import chunks_of
+
+LEFT_ALONE = "Newer"
+"""What a record is named that is newer than its copy and so was not overwritten."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to restore: the state `at` a time or (None) the newest, of these `keys` or (none given) of all."""
+
+    at: datetime | None = None
+    keys: tuple[str, ...] = ()
+    overwrite_newer: bool = False
+    delete_extra: bool = False
+
+
+def restore(session: Session, place: Store, wish: Wish) -> None:
+    """Makes the place hold what the wish says, and makes the place where it is missing. A dry run only counts and
+    names.
+
+    A record that is newer in the place than in the backup is named and left alone, unless `overwrite_newer`. One that
+    only the place has is left alone, unless `delete_extra`; then deletes come last, after the guard has seen their
+    number. What is overwritten or deleted is kept in the bin first. Records that are equal already are skipped, so a
+    restore that failed half-way may be repeated. Raises BadRequest for a key that is none, or a time that the bin does
+    not reach; SchemaMismatch when the place cannot hold the records; what the stores, the guard or the lock raise.
+    """
+    if wish.at is not None and not session.policy.kept_since(session.run.started_at) <= wish.at:
+        raise BadRequest(
+            f"The state as of {wish.at:%Y-%m-%d %H:%M:%S %Z} is not known any more: RecycleDays is "
+            f"{session.policy.recycle_days:g}.",
+            hint="The platform's own backups may reach further back.",
+        )
+    if wish.at is not None and wish.at > session.run.started_at:
+        raise BadRequest(f"{wish.at:%Y-%m-%d %H:%M:%S %Z} lies ahead.", hint="Leave the time out for the newest state.")
+    there = _prepare(session, place)
+    restoring = _Restoring(session, place, wish, there)
+    limits = session.policy.guard
+    with PendingDeletes() as extra:
+        wanted = held = 0
+        for chunk, copies, theirs in restoring.pieces():
+            wanted, held = wanted + len(copies), held + len(theirs)
+            extra.add(restoring.piece(chunk, copies, theirs))
+        if not restoring.keys:
+            restoring.gone_since()
+        if wish.delete_extra:
+            allowed = session.run.allow_mass_delete
+            limits.check_deletes(len(extra), wanted, held, session.backup.label, allowed=allowed)
+            for keys in extra.batches(session.steps.batch_size):
+                restoring.delete(keys)
+        elif len(extra):
+            note = (
+                f"{len(extra)} records are only in the {place.label}; they were left alone (delete-extra deletes them)."
+            )
+            session.note(note)
+
+
+def exists(place: Store) -> bool:
+    """Whether the place's database and table or container are there. Raises StoreUnavailable when nobody can tell."""
+    try:
+        next(place.chunks())
+    except (SourceMissing, NotInitialized):
+        return False
+    return True
+
+
+def _prepare(session: Session, place: Store) -> bool:
+    """Makes the place if it must, and checks that it can hold the records; returns whether it is there now."""
+    there = exists(place)
+    if not there and session.run.dry_run:
+        session.note(f"The {place.label} does not exist and would be made.")
+        return False
+    if not there:
+        original = session.source if place is not session.source and exists(session.source) else session.backup
+        place.make_like(original, copies=original is session.backup)
+        session.note(f"The {place.label} did not exist and was made.")
+    dropped = session.backup.drift(place, "ignore").removed
+    session.note(*(f"Column {name} of the backup has no place in the {place.label}." for name in dropped))
+    return True
+
+
+class _Restoring:
+    """One restore; holds what each of its steps needs."""
+
+    def __init__(self, session: Session, place: Store, wish: Wish, there: bool) -> None:
+        self._backup, self._place, self._recycled = session.backup, place, session.recycled
+        self._wish, self._there = wish, there  # only before a dry run the place need not be there
+        self._run, self._tally, self._steps = session.run, session.tally, session.steps
+        self._keep = session.recycled.keeper(session.run, session.steps.now, "source")
+        self._etags = place is session.source  # another place has etags of its own, not those that the copies remember
+        self.keys = tuple(map(session.backup.key_from, wish.keys))
+        since = [] if wish.at is None else session.history.since(session.run.service, wish.at)
+        self._runs_since = [run.sync_id for run in since if run.sync_id != session.run.sync_id]
+
+    def pieces(self) -> Iterator[tuple[Chunk, Stamps, Stamps]]:
+        """The stamps of backup and place, chunk by chunk, or those of the wish's keys."""
+        if self.keys:
+            for start in range(0, len(self.keys), self._steps.batch_size):
+                keys = self.keys[start : start + self._steps.batch_size]
+                yield Chunk(), _stamps_of(self._backup, keys), _stamps_of(self._place, keys) if self._there else {}
+            return
+        if not self._there:
+            yield from ((chunk, self._backup.stamps(chunk), {}) for chunk in self._backup.chunks())
+            return
+        for chunk in chunks_of(self._backup, self._place):
+            yield chunk, self._backup.stamps(chunk), self._place.stamps(chunk)
+
+    def piece(self, chunk: Chunk, copies: Stamps, theirs: Stamps) -> list[Key]:
+        """Restores the records of one chunk; returns the keys that only the place has."""
+        then = self._since(copies, theirs)
+        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in self.keys if key in then}
+        absent = [key for key in known if key in then and then[key].record is None]
+        present = [key for key in known if not (key in then and then[key].record is None)]
+        inserts, updates, newer, same = [], [], [], 0
+        spelled = self._place.matching([k for k in present if k not in theirs]) if self._there else set()
+        for key in present:
+            if key not in theirs and key not in spelled:
+                inserts.append(key)
+            elif key in theirs and not self._wish.overwrite_newer and self._is_newer(theirs[key], copies.get(key)):
+                newer.append(key)
+            elif key in spelled or self._must_write(theirs[key], copies.get(key), then.get(key)):
+                updates.append(key)
+            else:
+                same += 1
+        self._tally.name(newer, LEFT_ALONE)
+        self._tally.add(skipped=same + len(newer))
+        if self._run.dry_run:
+            self._tally.name(inserts, Action.INSERTED)
+            self._tally.name(updates, Action.UPDATED)
+            self._tally.add(inserted=len(inserts), updated=len(updates))
+        else:
+            wanted = frozenset(inserts) | frozenset(updates)
+            for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
+                self._write(records, frozenset(inserts))
+            self._write([record for key in wanted if key in then if (record := then[key].record)], frozenset(inserts))
+        kept_back = set(newer) | spelled
+        extra = [key for key in theirs if key not in copies and key not in then]
+        return [key for key in (*extra, *absent) if key in theirs and key not in kept_back]
+
+    def gone_since(self) -> None:
+        """Restores what neither the backup nor the place has any more, but the backup had at that time."""
+        for sync_id in self._runs_since:
+            for entries in self._recycled.of_run(sync_id):
+                self._restore_gone([kept for kept in entries if kept.side == "backup"])
+
+    def delete(self, keys: list[Key]) -> None:
+        """Deletes records that only the place has."""
+        self._steps.held()
+        if not self._run.dry_run:
+            for images in self._place.images(keys, Action.DELETED):
+                self._keep(images, None)
+            self._place.delete(keys)
+        else:
+            self._tally.name(keys, Action.DELETED)
+        self._tally.add(deleted=len(keys))
+
+    def _restore_gone(self, entries: Sequence[Kept]) -> None:
+        first = self._first_after(kept.key_hash for kept in entries)
+        own = {kept.entry_id for kept in entries}
+        gone = {key: kept for key, kept in first.items() if kept.entry_id in own and kept.record is not None}
+        there = self._backup.matching(list(gone)) | (self._place.matching(list(gone)) if self._there else set())
+        keys = [key for key in gone if key not in there]
+        if self._run.dry_run:
+            self._tally.name(keys, Action.INSERTED)
+            self._tally.add(inserted=len(keys))
+        else:
+            self._write([record for key in keys if (record := gone[key].record)], frozenset(keys))
+
+    def _since(self, copies: Stamps, theirs: Stamps) -> dict[Key, Kept]:
+        """The first change after the wish's time of each of these records that was changed since."""
+        return self._first_after(map(key_hash, {*copies, *theirs, *self.keys}))
+
+    def _first_after(self, hashes: Iterable[str]) -> dict[Key, Kept]:
+        return {} if self._wish.at is None else self._recycled.first_after(hashes, self._wish.at)
+
+    def _write(self, records: Sequence[Record], inserts: frozenset[Key]) -> None:
+        if not records:
+            return
+        self._steps.held()
+        keys = [self._backup.key_of(record) for record in records]
+        for images in self._place.images(keys, Action.UPDATED):
+            self._keep(images, None)
+        self._place.write([self._backup.as_original(record) for record in records])
+        inserted = sum(key in inserts for key in keys)
+        self._tally.add(inserted=inserted, updated=len(keys) - inserted)
+
+    def _must_write(self, theirs: Version, copy: Version | None, then: Kept | None) -> bool:
+        if then is None:
+            return copy is None or self._differs(theirs, copy)
+        return theirs.etag is not None or theirs.value[0] is None or theirs.value != then.version
+
+    def _is_newer(self, theirs: Version, copy: Version | None) -> bool:
+        """Whether the place's record was written after the backup copied it; in doubt it was."""
+        return copy is None or (self._differs(theirs, copy) and not went_back(theirs, copy))
+
+    def _differs(self, theirs: Version, copy: Version) -> bool:
+        if self._etags:
+            return changed(theirs, copy)
+        return theirs.value != copy.value or (theirs.value[0] is None and theirs.etag is not None)
+
+
+def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:
+    """The stamps of some keys; without etags, so what has no version of its own is told by its content."""
+    found: Stamps = {}
+    for images in store.images(keys, Action.UPDATED):
+        for image in images:
+            value = image.version or (None,)
+            if value[0] is None and image.record is not None:
+                value = (None, repr(sorted(store.content(image.record).items())))
+            found[image.key] = Version(value)
+    return found

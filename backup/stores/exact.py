@@ -1,0 +1,113 @@
+"""Records and keys as JSON text that gives back the exact values: decimals, bytes, times, infinities. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import unicodedata
+import zlib
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from backup.models import Key, Record
+
+_ZIP_BEYOND_CHARACTERS = 1_000_000  # a document of Cosmos DB may have 2 MB, whatever is in it
+_ZIPPED = "zlib:"
+_KATAKANA_TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
+
+
+def record_to_text(record: Record, *, zipped: bool = True) -> str:
+    """The record as JSON; what JSON cannot say is an object with one name: {"$decimal": "1.10"}. `zipped` if it is
+    long.
+
+    Only ASCII characters, so that no server or driver has a say in them.
+    """
+    text = json.dumps({name: _tagged(value) for name, value in record.items()}, separators=(",", ":"))
+    if not zipped or len(text) <= _ZIP_BEYOND_CHARACTERS:
+        return text
+    return _ZIPPED + base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+def record_from_text(text: str) -> dict[str, Any]:
+    """The record that `record_to_text` was given."""
+    if text.startswith(_ZIPPED):
+        text = zlib.decompress(base64.b64decode(text.removeprefix(_ZIPPED))).decode()
+    return {name: _untagged(value) for name, value in json.loads(text).items()}
+
+
+def key_to_text(key: Key) -> str:
+    """The key as a JSON list."""
+    return json.dumps([_tagged(part) for part in key], separators=(",", ":"))
+
+
+def key_from_text(text: str) -> Key:
+    """The key that `key_to_text` was given."""
+    return tuple(_untagged(part) for part in json.loads(text))
+
+
+def key_hash(key: Key) -> str:
+    """A hash that is the same for all keys that any server's collation may take for one.
+
+    Letter case, accents, character width, kana and trailing spaces have no say in it. Keys that a server tells apart
+    may share a hash too: compare by it where a false alarm does less harm than a miss.
+    """
+    parts = [_folded(part) if isinstance(part, str) else _tagged(part) for part in key]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _folded(text: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return plain.casefold().translate(_KATAKANA_TO_HIRAGANA).rstrip()
+
+
+def _tagged(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        case Decimal():
+            return {"$decimal": str(value)}
+        case bytes() | bytearray() | memoryview():
+            return {"$bytes": base64.b64encode(bytes(value)).decode()}
+        case UUID():
+            return {"$uuid": str(value)}
+        case datetime():
+            return {"$datetime": value.isoformat()}
+        case date():
+            return {"$date": value.isoformat()}
+        case time():
+            return {"$time": value.isoformat()}
+        case timedelta():
+            return {"$timedelta": [value.days, value.seconds, value.microseconds]}
+        case Mapping() if len(value) == 1 and next(iter(value)) in _FROM_TAG:
+            return {"$json": value}
+        case Mapping() | list():
+            return value  # of a document, which has nothing but JSON in it
+    raise TypeError(f"a value of type {type(value).__name__} has no exact JSON form")
+
+
+_FROM_TAG: dict[str, Callable[[Any], Any]] = {
+    "$float": float,
+    "$decimal": Decimal,
+    "$bytes": base64.b64decode,
+    "$uuid": UUID,
+    "$datetime": datetime.fromisoformat,
+    "$date": date.fromisoformat,
+    "$time": time.fromisoformat,
+    "$timedelta": lambda parts: timedelta(*parts),
+    "$json": lambda value: value,
+}
+
+
+def _untagged(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) == 1:
+        [(tag, content)] = value.items()
+        if tag in _FROM_TAG:
+            return _FROM_TAG[tag](content)
+    return value

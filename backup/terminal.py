@@ -1,0 +1,180 @@
+"""What the command line shows: tables, lines, a progress bar, errors in words. Results on standard output only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backup import api
+from backup.errors import BackupError
+from backup.log import redact
+from backup.models import Counts, Run
+from backup.proof import Kind
+from backup.recorded import Outcome, foreseen, no_progress
+from backup.recorded import Progress as Told
+from backup.registry import Registry
+from backup.services import Shown
+from backup.stores.exact import record_to_text
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def errors_shown(as_json: bool) -> Iterator[None]:
+    """Turns an error into a message and exit code 1."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as caught:
+        error = foreseen(caught)
+        if as_json:
+            print(api.error_answer(error).json)
+        else:
+            err.print(f"[bold red]{type(error).__name__}[/] {plain(str(error))}")
+            if error.hint:
+                err.print(plain(error.hint))
+        raise typer.Exit(1) from None
+
+
+def print_answer(answer: api.Answer, as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        print(answer.json)
+    else:
+        show()
+        if answer.body.get("Hint"):
+            err.print(plain(answer.body["Hint"]))
+    if answer.status != 200:
+        raise typer.Exit(1)
+
+
+def plain(text: str) -> str:
+    """Text that rich shows as it is, without secrets."""
+    return redact(text).replace("[", r"\[")
+
+
+def print_lines(entries: list[dict[str, Any]]) -> None:
+    for entry in entries:
+        out.print(plain("  ".join(f"{name}={value}" for name, value in entry.items() if value is not None)))
+    if not entries:
+        out.print("No service is configured.")
+
+
+def runs_of(registry: Registry, services: list[str], limit: int) -> list[Run]:
+    runs = [run for name in services for run in registry.get(name).history(limit)]
+    return sorted(runs, key=lambda run: run.started_at, reverse=True)
+
+
+def show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
+    """A table of counts, what the runs want known, and of dry runs the records that would change."""
+    out.print(runs_table(title, [outcome.run for outcome in outcomes]))
+    for outcome in outcomes:
+        if outcome.changes:
+            table = _table(f"{outcome.run.service}: the first {len(outcome.changes)} records", "Change", "Key")
+            for key, what in outcome.changes:
+                table.add_row(what, plain(_key(outcome.key_to_json(key))))
+            out.print(table)
+        for note in outcome.run.notes:
+            out.print(plain(f"{outcome.run.service}: {note}"))
+        if outcome.error:
+            err.print(f"[red]{outcome.run.service}[/] {plain(str(outcome.error))}")
+
+
+def show_verified(outcome: Outcome) -> None:
+    """What a verify found."""
+    report = outcome.report
+    show_outcomes(None, [outcome])
+    if report is None or outcome.error is not None:
+        return
+    counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in Kind)
+    verdict = "Verified" if outcome.run.verified else "NOT verified"
+    proof = report.proof
+    out.print(
+        f"{verdict}: {proof.source.count} records in the source, {proof.backup.count} in the backup; {counts}; "
+        f"{proof.in_flight} in flight; {report.compared} compared whole"
+    )
+    if report.differences:
+        table = _table(f"The first {len(report.differences)} differences", "Kind", "Key", "What differs")
+        for one in report.differences:
+            table.add_row(one.kind, plain(_key(outcome.key_to_json(one.key))), plain(", ".join(one.names)))
+        out.print(table)
+
+
+def show_past(shown: Shown, at: datetime | None) -> None:
+    """A record's changes, oldest first, and the record."""
+    table = _table(f"Record {plain(_key(shown.key))}", "Changed at (UTC)", "Change", "SyncId", "Version before")
+    for kept in shown.changes:
+        before = "" if kept.version is None else ", ".join(map(str, kept.version))
+        table.add_row(f"{kept.at:%Y-%m-%d %H:%M:%S.%f}", kept.action, kept.sync_id, plain(before))
+    out.print(table)
+    when = "now" if at is None else f"as of {at:%Y-%m-%d %H:%M:%S %Z}"
+    out.print(f"In the backup {when}:")
+    out.print(
+        plain("there is none" if shown.record is None else record_to_text(shown.record, zipped=False)), soft_wrap=True
+    )
+
+
+def _key(parts: list[Any]) -> str:
+    return str(parts[0]) if len(parts) == 1 else json.dumps(parts, ensure_ascii=False)
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Table:
+    """Runs as rows of counts; `past` ones also with when they started, who asked and their id."""
+    table = _table(title)
+    for column in ("Started (UTC)", "Trigger", "SyncId") if past else ():
+        table.add_column(column, no_wrap=True)
+    for column in ("Service", "Status", "Verified"):
+        table.add_column(column)
+    for column in ("Inserted", "Updated", "Deleted", "Skipped", "Milliseconds"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        counts = run.counts
+        told = (
+            f"{run.started_at:%Y-%m-%d %H:%M:%S}",
+            run.trigger + (", forced" if run.forced else "") + (", dry run" if run.dry_run else ""),
+            run.sync_id,
+        )
+        numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, run.duration_ms or 0)
+        verified = {True: "yes", False: "NO", None: ""}[run.verified]
+        table.add_row(*(told if past else ()), run.service, run.status, verified, *map(str, numbers))
+    return table
+
+
+@contextmanager
+def progress_bars(registry: Registry, service: str) -> Iterator[Told]:
+    """On a terminal a bar for each service; elsewhere the log's lines are enough."""
+    if not err.is_terminal:
+        yield no_progress
+        return
+    logging.getLogger("backup").setLevel(logging.WARNING)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bars:
+        tasks = {name: bars.add_task(name, total=_source_count(registry, name)) for name in registry.chosen(service)}
+
+        def told(name: str, counts: Counts) -> None:
+            bars.update(tasks[name], completed=counts.seen - counts.deleted)
+
+        yield told
+
+
+def _source_count(registry: Registry, name: str) -> int | None:
+    try:
+        return registry.get(name).count()
+    except BackupError:
+        return None  # the run itself will say why

@@ -1,0 +1,94 @@
+"""Takes runs back: makes the backup what it was before them, from the recycle bin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from backup.errors import Conflict, UnknownRun
+from backup.models import Action, Run
+from backup.recorded import Session
+from backup.recycle import Kept, RecycleBin
+
+_NAMED_AT_MOST = 10
+
+
+def undo(session: Session, sync_id: str, *, through: bool) -> None:
+    """Makes the backup what it was before that run, as a run that may be undone itself. A dry run only counts and
+    names.
+
+    A record that the run inserted is deleted; one it updated or deleted is written as it was. `through` takes back all
+    runs since as well, newest first. Cost: a read of the bin and a write for every record those runs changed. Raises
+    UnknownRun; Conflict, before anything is changed, when images were purged or a run that is not taken back changed
+    the same records later. If it fails half-way, undo the same runs again.
+    """
+    runs = _runs(session, sync_id, through)
+    for one in runs:
+        _refuse_purged(session, one)
+    _refuse_conflicts(session.recycled, runs)
+    session.note(f"Undoes {', '.join(one.sync_id for one in runs)}.")
+    for one in runs:
+        for entries in session.recycled.of_run(one.sync_id):
+            _take_back(session, [kept for kept in entries if kept.side == "backup"])
+
+
+def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
+    """What is to be undone, newest first."""
+    service = session.run.service
+    first = session.history.get(service, sync_id)
+    if first is None or first.sync_id == session.run.sync_id:
+        raise UnknownRun(f"The service {service} has no run {sync_id}.")
+    if not through:
+        return [first]
+    later = session.history.since(service, first.started_at)
+    return [run for run in later if run.started_at >= first.started_at]
+
+
+def _refuse_purged(session: Session, undone: Run) -> None:
+    if undone.started_at >= session.policy.kept_since(session.run.started_at):
+        return
+    if sum(map(len, session.recycled.of_run(undone.sync_id))) < undone.counts.processed:
+        raise Conflict(
+            f"The run {undone.sync_id} is older than RecycleDays, and images of it were purged. Nothing was changed.",
+            hint="The platform's own backups may reach further back.",
+        )
+
+
+def _refuse_conflicts(recycled: RecycleBin, runs: Sequence[Run]) -> None:
+    own = {one.sync_id for one in runs}
+    later = sorted({kept.sync_id for one in runs for kept in _later(recycled, one)} - own)
+    if later:
+        named = ", ".join(later[:_NAMED_AT_MOST]) + (" …" if len(later) > _NAMED_AT_MOST else "")
+        raise Conflict(
+            f"{len(later)} later runs changed the same records: {named}. Nothing was changed.",
+            hint='Take those back as well, newest first: --through on the command line, {"through": true} over HTTP.',
+        )
+
+
+def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
+    for entries in recycled.of_run(run.sync_id):
+        mine = {kept.key_hash: kept.at for kept in entries if kept.side == "backup"}
+        for other in recycled.of_keys(mine):
+            if other.sync_id != run.sync_id and other.at > mine[other.key_hash]:
+                yield other
+
+
+def _take_back(session: Session, entries: list[Kept]) -> None:
+    """Deletes first, so that a key spelled anew does not meet its old self."""
+    inserted = [kept.key for kept in entries if kept.action is Action.INSERTED]
+    images = [kept for kept in entries if kept.record is not None]
+    backup, tally, steps = session.backup, session.tally, session.steps
+    counts = {
+        "deleted": len(inserted),
+        "updated": sum(kept.action is Action.UPDATED for kept in images),
+        "inserted": sum(kept.action is Action.DELETED for kept in images),
+    }
+    if session.run.dry_run:
+        tally.name(inserted, Action.DELETED)
+        tally.name([kept.key for kept in images if kept.action is Action.UPDATED], Action.UPDATED)
+        tally.name([kept.key for kept in images if kept.action is Action.DELETED], Action.INSERTED)
+    else:
+        steps.held()
+        backup.delete(inserted, steps.keep)
+        steps.held()
+        backup.write([backup.as_it_was(kept.record) for kept in images if kept.record is not None], steps.keep)
+    tally.add(**counts)

@@ -1,0 +1,131 @@
+"""Compares source and backup and names what differs. Writes nothing."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from backup import proof
+from backup.models import Chunk, Key, Proof, Stamps, Version
+from backup.proof import Kind
+from backup.stores import Store
+from backup.sync import CHANGES_NAMED, chunks_of
+
+_RECORDS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How much is compared beside the stamps of everything: `sample` random records whole, or all (`full`)."""
+
+    full: bool = False
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A record that differs, how, and for CONTENT in which columns or properties."""
+
+    key: Key
+    kind: Kind
+    names: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """What a verify found: totals, counts of differences by kind, the first thousand, records compared whole."""
+
+    proof: Proof = field(default_factory=Proof)
+    counts: Counter[Kind] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    compared: int = 0
+
+    def add(self, found: Mapping[Key, Kind], names: Mapping[Key, tuple[str, ...]]) -> None:
+        """Counts the differences, and names them while there are fewer than a thousand."""
+        self.counts.update(found.values())
+        named = sorted(found.items(), key=str)[: CHANGES_NAMED - len(self.differences)]
+        self.differences += [Difference(key, kind, names.get(key, ())) for key, kind in named]
+
+
+def verify(source: Store, backup: Store, depth: Depth, report: Report) -> None:
+    """Compares the two stores, which `drift` has matched, and puts what it finds into `report`.
+
+    Reads key and version of every record of both sides. A difference is looked at again before it is reported: one that
+    is gone by then, or whose record is being written in the source, is in flight and no difference. Holds the stamps of
+    a chunk and a few hundred records at a time. Raises what the stores raise; `report` then holds what was found until
+    there.
+    """
+    drawn = _Sample(depth.sample)
+    for chunk in chunks_of(source, backup):
+        ours, theirs = source.stamps(chunk), backup.stamps(chunk)
+        found = proof.differences(ours, theirs)
+        wrong = proof.lasting(source, backup, chunk, ours, ours, found)
+        report.proof = proof.with_part(report.proof, ours, theirs, len(wrong), len(found) - len(wrong))
+        report.add(wrong, {})
+        same = proof.without(ours, found)
+        if depth.full:
+            _compare_records(source, backup, chunk, same, report)
+        else:
+            drawn.offer(chunk, same)
+    for chunk, stamps in drawn.by_chunk():
+        _compare_records(source, backup, chunk, stamps, report)
+
+
+def _compare_records(source: Store, backup: Store, chunk: Chunk, seen: Stamps, report: Report) -> None:
+    """Compares the whole records of these stamps, which were equal on both sides."""
+    keys = frozenset(seen)
+    ours, theirs = _digests(source, keys, chunk), _digests(backup, keys, chunk)
+    suspects = sorted((key for key in keys if ours.get(key) != theirs.get(key)), key=str)
+    report.compared += len(keys)
+    for start in range(0, len(suspects), _RECORDS_AT_ONCE):
+        part = frozenset(suspects[start : start + _RECORDS_AT_ONCE])
+        mine, copies = _contents(source, part, chunk), _contents(backup, part, chunk)
+        again = source.stamps(chunk)
+        names = {
+            key: _unlike(mine[key], copies[key])
+            for key in part
+            if key in mine and key in copies and mine[key] != copies[key] and again.get(key) == seen[key]
+        }
+        report.add(dict.fromkeys(names, Kind.CONTENT), names)
+        report.proof = proof.with_part(report.proof, {}, {}, len(names), len(part) - len(names))
+
+
+def _digests(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, bytes]:
+    return {store.key_of(one): _digest(store.content(one)) for records in store.read(keys, chunk) for one in records}
+
+
+def _digest(content: Mapping[str, str]) -> bytes:
+    return blake2b(repr(sorted(content.items())).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _contents(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, Mapping[str, str]]:
+    return {store.key_of(one): store.content(one) for records in store.read(keys, chunk) for one in records}
+
+
+def _unlike(one: Mapping[str, str], other: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
+
+
+class _Sample:
+    """A fair sample of all the stamps it is offered, of bounded size (reservoir sampling)."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._offered, self._random = size, 0, random.SystemRandom()
+        self._drawn: list[tuple[Chunk, Key, Version]] = []
+
+    def offer(self, chunk: Chunk, stamps: Stamps) -> None:
+        for key, version in stamps.items() if self._size else ():
+            self._offered += 1
+            if len(self._drawn) < self._size:
+                self._drawn.append((chunk, key, version))
+            elif (place := self._random.randrange(self._offered)) < self._size:
+                self._drawn[place] = (chunk, key, version)
+
+    def by_chunk(self) -> Iterator[tuple[Chunk, Stamps]]:
+        found: dict[Chunk, Stamps] = {}
+        for chunk, key, version in self._drawn:
+            found.setdefault(chunk, {})[key] = version
+        yield from found.items()
