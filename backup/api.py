@@ -242,8 +242,8 @@ def shape_verify(outcome: Outcome) -> Answer:
         answer.status,
         answer.body
         | {
-            "SourceCount": report.proof.source.count,
-            "BackupCount": report.proof.backup.count,
+            "SourceCount": report.proof.source.records,
+            "BackupCount": report.proof.backup.records,
             **{kind.title(): report.counts[kind] for kind in Kind},
             "InFlight": report.proof.in_flight,
             "RecordsCompared": report.compared,

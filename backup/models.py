@@ -118,14 +118,14 @@ class Counts:
         return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
 
 
-SYNCS: frozenset[Trigger] = frozenset({Trigger.HTTP, Trigger.TIMER, Trigger.CLI})
+SYNCS = frozenset({Trigger.HTTP, Trigger.TIMER, Trigger.CLI})
 """The triggers of syncs; the others name runs of another kind."""
 
 
 class Total(NamedTuple):
-    """Count and checksum of one side's stamps; the checksum does not depend on their order."""
+    """Number and checksum of one side's stamps; the checksum does not depend on their order."""
 
-    count: int = 0
+    records: int = 0
     checksum: int = 0
 
 

@@ -33,7 +33,7 @@ def total(stamps: Stamps) -> Total:
 
 def plus(one: Total, other: Total) -> Total:
     """The totals of two parts together."""
-    return Total(one.count + other.count, (one.checksum + other.checksum) % _MODULUS)
+    return Total(one.records + other.records, (one.checksum + other.checksum) % _MODULUS)
 
 
 def with_equal(proof: Proof, stamps: Stamps) -> Proof:

@@ -102,7 +102,7 @@ def show_verified(outcome: Outcome) -> None:
     verdict = "Verified" if outcome.run.verified else "NOT verified"
     proof = report.proof
     out.print(
-        f"{verdict}: {proof.source.count} records in the source, {proof.backup.count} in the backup; {counts}; "
+        f"{verdict}: {proof.source.records} records in the source, {proof.backup.records} in the backup; {counts}; "
         f"{proof.in_flight} in flight; {report.compared} compared whole"
     )
     if report.differences:

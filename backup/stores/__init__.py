@@ -6,9 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
-from backup.stores.base import Limits, Rules, Shape, Sibling, Store
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 
-__all__ = ["Limits", "Rules", "Shape", "Sibling", "Side", "SideName", "Store", "open_store"]
+__all__ = [
+    "Drift",
+    "Keep",
+    "Limits",
+    "OnNewColumn",
+    "Rules",
+    "Shape",
+    "Sibling",
+    "Side",
+    "SideName",
+    "Store",
+    "open_store",
+]
 
 
 SideName = Literal["source", "backup"]

@@ -11,6 +11,7 @@ from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps
 from backup.retry import Retry
 
 FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
+OnNewColumn = Literal["add", "fail", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,27 @@ Entry = Mapping[str, Any]
 Keep = Callable[[Sequence[Image], Any], None]
 """Keeps images in the recycle bin, each once however often it is told. Its second argument is the transaction that
 makes the change, or None where the store has none."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a backup's columns must follow its source's. Names are in the order of the catalogue.
+
+    `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
+    then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
+    without.
+    """
+
+    added: tuple[str, ...] = ()
+    widened: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether there is no statement to run."""
+        return not self.statements
 
 
 class Sibling(Protocol):
@@ -119,7 +141,19 @@ class Store(Protocol):
         """Returns if the database answers; one try, no retries."""
 
     def initialize(self, source: Store) -> None:
-        """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat."""
+        """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat.
+
+        What is there is not altered: a column that is new gets its values by the run that adds it. Raises
+        SchemaMismatch like `drift`.
+        """
+
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        """How this backup's schema must follow its source's. Reads only.
+
+        From here on both sides compare the content that they share. Raises NotInitialized, or SchemaMismatch, before
+        anything was changed and with the statements to run, when the backup cannot hold exact copies of the source's
+        records.
+        """
 
     def make_like(self, original: Store, *, copies: bool) -> None:
         """Makes database, schema and table (or container) in the shape of `original` where missing.
@@ -127,8 +161,8 @@ class Store(Protocol):
         With `copies`, `original` is a backup, and what a backup adds to its source's shape is left out.
         """
 
-    def check(self, source: Store) -> None:
-        """Raises SchemaMismatch or NotInitialized unless this backup can hold exact copies of the source's records."""
+    def adapt(self, drift: Drift) -> None:
+        """Runs the drift's statements, which `drift` of this store gave. May be repeated."""
 
     def count(self) -> int:
         """Records in it; reads an index from end to end."""

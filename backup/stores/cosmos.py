@@ -15,7 +15,7 @@ from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyVa
 
 from backup.errors import BadRequest, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
-from backup.stores.base import Keep, Limits, Rules, Shape, Sibling, Store
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
@@ -69,14 +69,14 @@ class CosmosStore:
 
     def initialize(self, source: Store) -> None:
         self.make_like(source, copies=False)
-        self.check(source)
+        self.drift(source, "add")
 
     def make_like(self, original: Store, *, copies: bool) -> None:  # noqa: ARG002 - a container's shape is its partition key
         paths = ["/" + "/".join(path) for path in _cosmos(original).partition_paths]
         self._access.create_container(self.name, paths)
         self.__dict__.pop("partition_paths", None)
 
-    def check(self, source: Store) -> None:
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:  # noqa: ARG002 - documents have no columns
         mine, theirs = self.partition_paths, _cosmos(source).partition_paths
         if mine != theirs:
             raise SchemaMismatch(
@@ -84,6 +84,10 @@ class CosmosStore:
                 hint="A partition key cannot be changed: name another BackupOrderDb__ContainerName and run initialize."
                 " Nothing was changed.",
             )
+        return Drift()
+
+    def adapt(self, drift: Drift) -> None:
+        """Containers take any document."""
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from backup.errors import BackupError, NotInitialized, SchemaMismatch
 from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
-from backup.stores.base import Keep, Limits, Rules, Shape, Sibling, Store
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
+from backup.stores.sql_drift import plan
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
-from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, split_name
+from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
 
 _COMPOSITE_KEYS_AT_ONCE = 200
 
@@ -39,6 +40,7 @@ class SqlStore:
             dialect, limits.retry, missing, f"{side} ({dialect.product} {dialect.location}, table {table})"
         )
         self._rules, self._limits = rules, limits
+        self._copied: TableShape | None = None
 
     @property
     def kind(self) -> str:
@@ -77,9 +79,9 @@ class SqlStore:
     def initialize(self, source: Store) -> None:
         theirs = _sql(source).shape
         more = [] if theirs.find(SYNCED_AT) else [sa.Column(SYNCED_AT, FIELD_TYPES["time"])]
-        self.access.create(declare(self.name, self.schema, theirs.columns, theirs.key_names, *more))
+        self.access.create(declare(self.name, self.schema, loosened(theirs), theirs.key_names, *more))
         self.__dict__.pop("shape", None)
-        self.check(source)
+        self.drift(source, "add")
 
     def make_like(self, original: Store, *, copies: bool) -> None:
         theirs = _sql(original).shape
@@ -88,15 +90,19 @@ class SqlStore:
         self.access.create(declare(self.name, self.schema, columns, theirs.key_names))
         self.__dict__.pop("shape", None)
 
-    def check(self, source: Store) -> None:
-        theirs = _sql(source).shape
-        problems = self.shape.problems(theirs)
-        if problems:
-            raise SchemaMismatch(
-                f"The {self.label} does not fit its source: {'; '.join(problems)}. Nothing was changed.",
-                hint="Alter the backup table to match, then sync with force so that existing rows get the new values.",
-            )
-        self.shape.match(theirs)
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        self._copied = _sql(source).shape
+        found = plan(self._copied, self.shape, self.access.dialect, on_new_column)
+        self.shape.match(self._copied)
+        return found
+
+    def adapt(self, drift: Drift) -> None:
+        if drift.changes_nothing:
+            return
+        self.access.alter(self.schema, self.name, drift)
+        self.__dict__.pop("shape", None)
+        if self._copied is not None:
+            self.shape.match(self._copied)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from backup.errors import BackupError, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
+from backup.stores.base import Drift
 from backup.stores.dialects import Dialect
 
 T = TypeVar("T")
@@ -65,6 +67,28 @@ class SqlAccess:
             f"drop the database: {self.label}",
             lambda: self._translated("drop the database", self.dialect.drop_database),
         )
+
+    def alter(self, schema: str | None, name: str, drift: Drift) -> None:
+        """Runs the drift's statements on the table, in one transaction where the server has one for DDL."""
+
+        def attempt(cx: sa.Connection) -> None:
+            # An answer may have been lost: a column is not added twice, and everything else may be said twice.
+            there = {column.name for column in self.dialect.columns(cx, schema, name)}
+            for added, statement in zip_longest(drift.added, drift.statements):
+                if added not in there:
+                    # Without parameters, or a driver takes a % or ? in a name for one.
+                    cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+        try:
+            self.run("alter the columns", attempt)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            raise StoreError(
+                str(error),
+                hint="No record was changed. Let this login ALTER the table, or remove what the message names and run"
+                f" on the backup: {'; '.join(drift.statements)}. Then sync again.",
+            ) from None
 
     def _make(
         self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -41,14 +42,13 @@ class TableShape:
         self._any_case = {column.name.lower(): column for column in columns}
         self.label = label
         self.key = [self.table.c[name] for name in key_names]
-        found = {name: self.find(name) for name in (*rules.version, *rules.where)}
-        if found[rules.version[0]] is None:
+        self._rules = rules
+        if self.find(rules.version[0]) is None:
             raise SchemaMismatch(
                 f"The {label} has no column {rules.version[0]}, which tells whether a row changed.",
                 hint="Add the column, raise it with every change of a row, then run initialize.",
             )
-        self.version = [self.table.c[column.name] for name in rules.version if (column := found[name])]
-        self.filters = [self.table.c[c.name] == value for name, value in rules.where.items() if (c := found[name])]
+        self._apply_rules(version=self.names, where=self.names)
         self.identity = frozenset(column.name for column in columns if column.identity)
         self.select = sa.select(*self.table.columns)
         self.content: Mapping[str, str] = {name: name for name in self.names}
@@ -87,35 +87,25 @@ class TableShape:
         """The column of this name: spelled exactly so, or else in another case."""
         return self._exact.get(name) or self._any_case.get(name.lower())
 
-    def problems(self, source: TableShape) -> list[str]:
-        """Why this table cannot hold exact copies of the source's rows; empty when it can."""
-        problems = []
-        if [n.lower() for n in self.key_names] != [n.lower() for n in source.key_names]:
-            problems.append(f"the primary key is {list(self.key_names)}, in the source {list(source.key_names)}")
-        for column in source.columns:
-            copy, declared = self.find(column.name), column.type.declared
-            in_key = column.name in source.key_names
-            if copy is None:
-                problems.append(f"column {column.name} ({declared}) is missing")
-            elif copy.computed:
-                problems.append(f"column {copy.name} is computed by the server and cannot hold a copy")
-            elif copy.identity and not in_key:
-                problems.append(f"column {copy.name} is an identity column, which cannot be overwritten")
-            elif not copy.holds(column):
-                problems.append(f"column {copy.name} is {copy.type.declared}, in the source {declared}")
-            elif in_key and copy.collation != column.collation:
-                problems.append(
-                    f"key column {copy.name} has collation {copy.collation}, in the source {column.collation}"
-                )
-        names = [copy.name for column in source.columns if (copy := self.find(column.name))]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(f"column {name} stands for several columns of the source, which differ in case")
-        return problems
-
     def match(self, source: TableShape) -> None:
-        """Makes the digests of both cover the columns they share, under the source's names."""
-        self.content = {copy.name: column.name for column in source.columns if (copy := self.find(column.name))}
-        source.content = {name: name for name in self.content.values()}
+        """Makes versions and digests of both cover the columns that both have, under the source's names.
+
+        Rows are picked by what the source can be asked: a filter column that only this table has counts no more.
+        """
+        shared = {copy.name: column.name for column in source.columns if (copy := self.find(column.name))}
+        self.content, source.content = shared, {name: name for name in shared.values()}
+        self._apply_rules(version=shared.keys(), where=shared.keys())
+        source._apply_rules(version=shared.values(), where=source.names)
+
+    def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
+        found = {rule: c for rule in (*self._rules.version, *self._rules.where) if (c := self.find(rule))}
+        names = [found[rule].name for rule in self._rules.version if rule in found]
+        self.version = [self.table.c[name] for name in names if name in version]
+        self.filters = [
+            self.table.c[found[rule].name] == value
+            for rule, value in self._rules.where.items()
+            if rule in found and found[rule].name in where
+        ]
 
     def digest(self, row: Iterable[Any]) -> str:
         """A hash of a row read with `select`, over the columns that source and backup share."""
@@ -190,6 +180,11 @@ def split_name(table: str) -> tuple[str | None, str]:
             hint="Write schema.table, with brackets where a name has a dot.",
         )
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
+
+
+def loosened(source: TableShape) -> list[Column]:
+    """The columns of a backup: nullable beyond the key, for the source may come to lose or to loosen any of them."""
+    return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.columns]
 
 
 def declare(

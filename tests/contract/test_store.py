@@ -58,7 +58,7 @@ def test_initialize_makes_an_empty_backup(bench: Bench) -> None:
     source, backup = bench.open("source"), bench.open("backup")
     backup.initialize(source)
     assert backup.count() == 0
-    backup.check(source)
+    backup.drift(source, "add")
 
 
 def test_initialize_makes_a_missing_database(bench: Bench) -> None:

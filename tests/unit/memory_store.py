@@ -8,7 +8,7 @@ from typing import Any
 
 from backup.errors import StoreUnavailable
 from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
-from backup.stores import Shape, Sibling, Store
+from backup.stores import Drift, OnNewColumn, Shape, Sibling, Store
 
 Stored = dict[str, Any]
 """A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
@@ -57,8 +57,12 @@ class MemoryStore:
     def initialize(self, source: Store) -> None:
         self._called("initialize")
 
-    def check(self, source: Store) -> None:
-        self._called("check")
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        self._called("drift")
+        return Drift()
+
+    def adapt(self, drift: Drift) -> None:
+        self._called("adapt")
 
     def count(self) -> int:
         return len(self.records)

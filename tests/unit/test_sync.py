@@ -157,7 +157,7 @@ def test_two_empty_sides_are_equal() -> None:
 
 def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
     backup = MemoryStore("backup")
-    backup.on["check"] = fail_at_call(1)
+    backup.on["drift"] = fail_at_call(1)
     with pytest.raises(StoreUnavailable):
         run_sync(MemoryStore("source", [record(1)]), backup)
     assert backup.calls == []

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import quoted_name
 from sqlalchemy.types import UserDefinedType
 
 from backup.errors import BackupError, ConfigError
+
+Relation = Literal["same", "wider", "other"]
 
 
 class ServerType(UserDefinedType[Any]):
@@ -34,8 +37,8 @@ class Column:
 
     `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain
     type of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force,
-    set for text. Identity and computed columns refuse ordinary writes in this table. Values of a column that is not
-    `sortable` have an order of their own, so it cannot be in a key.
+    set for text. Identity and computed columns refuse ordinary writes in this table. A `defaulted` one fills itself.
+    Values of a column that is not `sortable` have an order of their own, so it cannot be in a key.
     """
 
     name: str
@@ -45,32 +48,48 @@ class Column:
     collation: str | None = None
     identity: bool = False
     computed: bool = False
+    defaulted: bool = False
     sortable: bool = True
 
-    def holds(self, source: Column) -> bool:
-        """Whether every value of the source's column fits here and reads back the same: same type and size.
 
-        Text and bytes of varying length, and the digits before a decimal's point, may have more room here. Anything
-        else that is wider reads back differently: padded, or with more digits.
-        """
-        mine, theirs = _size(self.type.declared), _size(source.type.declared)
-        if mine == theirs:
-            return True
-        if mine[0] != theirs[0] or not (mine[1] and theirs[1]):
-            return False
-        if "var" in mine[0]:
-            return mine[1][0] >= theirs[1][0]
-        return mine[0] in ("decimal", "numeric") and mine[1][0] >= theirs[1][0] and mine[1][1:] == theirs[1][1:]
-
-
-def _size(declared: str) -> tuple[str, tuple[float, ...]]:
-    """`varchar(10) COLLATE x` → ("varchar", (10,))"""
-    plain = re.split(r"\s+collate\s+", declared.lower())[0].strip()
+def type_parts(declared: str) -> tuple[str, tuple[float, ...], str]:
+    """`varchar(10) COLLATE x` → ("varchar", (10,), "x"); the size max is infinite, no collation is ""."""
+    spelled, _, collation = re.sub(r"\s+collate\s+", "\n", declared.strip(), flags=re.I).partition("\n")
+    plain = spelled.lower()
     match = re.fullmatch(r"([^(]*)\(([\d\s,]+|max)\)(.*)", plain)
     if match is None:
-        return plain, ()
+        return plain, (), collation
     sizes = tuple(float("inf") if part.strip() == "max" else float(part) for part in match[2].split(","))
-    return match[1].strip() + match[3], sizes
+    return match[1].strip() + match[3], sizes, collation
+
+
+def digits(sizes: tuple[float, ...]) -> tuple[float, float]:
+    """Digits before and behind the point of decimal(p, s); without sizes there is no limit."""
+    if not sizes:
+        return float("inf"), float("inf")
+    precision, scale = (*sizes, 0.0)[:2]
+    return precision - scale, scale
+
+
+def spelled_table(dialect: sa.Dialect, table: sa.Table) -> str:
+    """The table's name for a statement, quoted."""
+    return dialect.identifier_preparer.format_table(_always_quoted(table))
+
+
+def spelled_column(
+    dialect: sa.Dialect, table: sa.Table, name: str, type_: ServerType | None = None, *, nullable: bool = True
+) -> str:
+    """The column's name for a statement, quoted; with a type, all that CREATE TABLE says of such a column."""
+    if type_ is None:
+        return dialect.identifier_preparer.quote_identifier(name)
+    column = sa.Column(quoted_name(name, quote=True), type_, nullable=nullable, autoincrement=False)
+    _always_quoted(table, column)
+    return str(sa.schema.CreateColumn(column).compile(dialect=dialect))
+
+
+def _always_quoted(table: sa.Table, *columns: sa.Column[Any]) -> sa.Table:
+    schema = quoted_name(table.schema, quote=True) if table.schema else None
+    return sa.Table(quoted_name(table.name, quote=True), sa.MetaData(), *columns, schema=schema)
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,22 @@ class Dialect(Protocol):
 
     def drop_database(self) -> None:
         """Drops the database, with all in it; one that is gone already is no error."""
+
+    def relation(self, source: Column, copy: Column) -> Relation:
+        """How the type of a source's column stands to that of its copy, collations aside.
+
+        `wider`: whatever the copy may hold fits the source's type too and reads back the same. `same`: the copy needs
+        no statement to hold whatever the source may.
+        """
+
+    def can_alter(self, table: sa.Table, column: Column) -> bool:
+        """Whether `alter` is one statement after another that the server runs with the table's rows in place."""
+
+    def add(self, table: sa.Table, column: Column) -> str:
+        """The statement that adds a plain, nullable column of this name and type."""
+
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
+        """What gives the old column, whose name stays, the type of the new one and lets NULL in if that has it."""
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
         """Lets explicit values into an identity column where the server wants to be asked."""

@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
     Column,
     Failure,
+    Relation,
     create_database_if_missing,
     driver_text,
     drop_database,
     missing_driver,
+    spelled_column,
+    spelled_table,
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import MssqlType, type_of
+from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
@@ -37,6 +41,7 @@ _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001
 # Deadlock, lock timeout, snapshot conflict, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
+_SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
@@ -44,7 +49,7 @@ _COLUMNS = sa.text(
     """
     SELECT CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
-           c.is_nullable, c.is_identity, c.is_computed, k.key_ordinal
+           c.is_nullable, c.is_identity, c.is_computed, c.default_object_id, k.key_ordinal
     FROM sys.columns c
     JOIN sys.objects o ON o.object_id = c.object_id
     JOIN sys.schemas s ON s.schema_id = o.schema_id
@@ -129,12 +134,30 @@ class SqlServerDialect:
                 collation=row["collation_name"],
                 identity=bool(row["is_identity"]),
                 computed=bool(row["is_computed"]) or row["type_name"] in ("timestamp", "rowversion"),
+                defaulted=bool(row["default_object_id"]),
             )
             for row in found
         ]
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None
+
+    def relation(self, source: Column, copy: Column) -> Relation:
+        return relation(source.type.declared, copy.type.declared)
+
+    def can_alter(self, table: sa.Table, column: Column) -> bool:
+        return column.name not in table.primary_key.columns
+
+    def add(self, table: sa.Table, column: Column) -> str:
+        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column, True)}"
+
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
+        name, in_key = spelled_table(_SPELLING, table), not self.can_alter(table, old)
+        statement = f"ALTER TABLE {name} ALTER COLUMN {_spelled(table, old.name, new, new.nullable and not in_key)}"
+        if not in_key:
+            return [statement]
+        key = ", ".join(spelled_column(_SPELLING, table, column.name) for column in table.primary_key.columns)
+        return [f"drop the primary key of {name}", statement, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})"]
 
     def failure(self, error: Exception) -> Failure:
         state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
@@ -172,6 +195,10 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
 
 def _plain(value: Any) -> Any:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
+
+
+def _spelled(table: sa.Table, name: str, column: Column, nullable: bool) -> str:
+    return spelled_column(_SPELLING, table, name, column.type, nullable=nullable)
 
 
 def _connect(pyodbc: Any, where: SqlServer) -> Any:

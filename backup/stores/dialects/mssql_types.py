@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
 from backup.errors import ConfigError
-from backup.stores.dialects.base import ServerType
+from backup.stores.dialects.base import Relation, ServerType, digits, type_parts
 
 
 class MssqlType(ServerType):
@@ -157,6 +157,32 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
     )
 
 
+def relation(source: str, copy: str) -> Relation:
+    """How the source's declared type stands to its copy's, collations aside."""
+    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
+    if (name, has) == (was, had):
+        return "same"
+    if name in _INTEGERS and was in _INTEGERS:
+        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
+    elif name in _LENGTHENED_TO.get(was, ()) or (name == was and name in ("time", "datetime2", "datetimeoffset")):
+        wider = has >= had
+    elif name in _DECIMALS and was in _DECIMALS:
+        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
+    else:
+        wider = (was, name) == ("real", "float")
+    return "wider" if wider else "other"
+
+
+_INTEGERS = ("tinyint", "smallint", "int", "bigint")
+_DECIMALS = ("decimal", "numeric")
+_LENGTHENED_TO = {  # with at least the same length; char to varchar is not among them, for the padding would stay
+    "char": ("char", "nchar"),
+    "nchar": ("nchar",),
+    "varchar": ("varchar", "nvarchar"),
+    "nvarchar": ("nvarchar",),
+    "binary": ("binary",),
+    "varbinary": ("varbinary",),
+}
 _SIMPLE = {"bigint", "int", "smallint", "tinyint", "bit", "real", "float", "date", "uniqueidentifier"}
 _SIMPLE |= {"image", "text", "ntext", "decimal", "numeric", "money", "smallmoney"}
 _CODE_PAGE = {"char", "varchar"}

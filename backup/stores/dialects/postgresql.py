@@ -9,21 +9,30 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
     Column,
     Failure,
+    Relation,
     ServerType,
     create_database_if_missing,
+    digits,
     driver_text,
     drop_database,
     missing_driver,
+    spelled_column,
+    spelled_table,
+    type_parts,
 )
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
 _NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
+_INTEGERS = ("smallint", "integer", "bigint")
+_TEXTS = ("character varying", "text")
+_SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # another style doubles each % in a name
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
@@ -32,7 +41,7 @@ _COLUMNS = sa.text(
     """
     SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
            n.nspname = 'pg_catalog', NOT a.attnotnull,
-           a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a',
+           a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a', a.atthasdef,
            CASE WHEN c.collname <> 'default' AND (a.attcollation <> t.typcollation OR t.oid <> b.oid)
                 THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
            CASE WHEN c.collname = 'default'
@@ -127,17 +136,42 @@ class PostgresqlDialect:
                 name=name,
                 type=_type_of(base, declared if builtin else "text", builtin, spelled),
                 nullable=nullable,
-                key_position=position,
+                key_position=key,
                 collation=collation,
                 identity=identity,
                 computed=computed,
+                defaulted=defaulted,
                 sortable=builtin,
             )
-            for name, base, declared, builtin, nullable, identity, computed, spelled, collation, position in found
+            for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in found
         ]
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
+
+    def relation(self, source: Column, copy: Column) -> Relation:
+        return _relation(source.type.declared, copy.type.declared)
+
+    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - a key's columns too
+        return True
+
+    def add(self, table: sa.Table, column: Column) -> str:
+        spelled = spelled_column(_SPELLING, table, column.name, column.type)
+        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
+
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
+        name = spelled_column(_SPELLING, table, old.name)
+        start = f"ALTER TABLE {spelled_table(_SPELLING, table)} ALTER COLUMN {name}"
+        statements = []
+        if new.type.declared != old.type.declared:
+            plain = new.type.declared.split(" COLLATE ")[0]
+            # Only where nothing else would do: this cast cuts what is too long, where an assignment would refuse it.
+            unlike = {self.relation(new, old), self.relation(old, new)} == {"other"}
+            using = f" USING CAST({name} AS {plain})" if unlike else ""
+            statements.append(f"{start} TYPE {new.type.declared}{using}")
+        if new.nullable and not old.nullable:
+            statements.append(f"{start} DROP NOT NULL")
+        return statements
 
     def failure(self, error: Exception) -> Failure:
         state = getattr(error, "sqlstate", None) or ""
@@ -156,6 +190,29 @@ class PostgresqlDialect:
         if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
             return Failure("transient", text)
         return Failure("refused", text)
+
+
+def _relation(source: str, copy: str) -> Relation:
+    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
+    if (name, has) == (was, had):
+        return "same"
+    if name in _INTEGERS and was in _INTEGERS:
+        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
+    elif name in _TEXTS and was in _TEXTS:
+        wider = _size(has) >= _size(had)
+    elif name == was == "numeric":
+        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
+    elif name == was and name.startswith("time"):
+        wider = _size(has, 6) >= _size(had, 6)
+    elif name == was == "character":
+        wider = _size(has) >= _size(had)
+    else:
+        wider = (was, name) == ("real", "double precision")
+    return "wider" if wider else "other"
+
+
+def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
+    return sizes[0] if sizes else default
 
 
 def _type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:

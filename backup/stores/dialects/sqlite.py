@@ -11,12 +11,30 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Column, Failure, ServerType, driver_text
+from backup.stores.dialects.base import (
+    Column,
+    Failure,
+    Relation,
+    ServerType,
+    digits,
+    driver_text,
+    spelled_column,
+    spelled_table,
+    type_parts,
+)
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
+_SPELLING = SQLiteDialect()
+_AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it
+    ("INTEGER", ("int",)),
+    ("TEXT", ("char", "clob", "text")),
+    ("BLOB", ("blob",)),
+    ("REAL", ("real",)),
+)
 
 
 class SqliteDialect:
@@ -74,7 +92,8 @@ class SqliteDialect:
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
             sa.text(
-                "SELECT name, type, \"notnull\", hidden, pk FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
+                'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL'
+                " FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
                 " WHERE hidden <> 1 ORDER BY cid"
             ),
             {"table": table, "schema": schema},
@@ -95,12 +114,31 @@ class SqliteDialect:
                 key_position=position or None,
                 collation=_named(collations.get(name)),
                 computed=hidden in (2, 3),
+                defaulted=bool(defaulted),
             )
-            for name, declared, notnull, hidden, position in found
+            for name, declared, notnull, hidden, position, defaulted in found
         ]
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
+
+    def relation(self, source: Column, copy: Column) -> Relation:
+        """`same` also for a source with more room: SQLite enforces no size, only the affinity tells."""
+        theirs, mine = source.type.declared, copy.type.declared
+        room = zip(digits(type_parts(theirs)[1]), digits(type_parts(mine)[1]), strict=True)
+        holds = _affinity(theirs) == _affinity(mine) and all(now >= before for now, before in room)
+        return "same" if holds else "other"
+
+    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - no column of any table
+        return False
+
+    def add(self, table: sa.Table, column: Column) -> str:
+        spelled = spelled_column(_SPELLING, table, column.name, column.type)
+        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
+
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:  # noqa: ARG002 - whatever the column
+        away = spelled_column(_SPELLING, table, f"{table.name}_old")
+        return [f"ALTER TABLE {spelled_table(_SPELLING, table)} RENAME TO {away}"]
 
     def failure(self, error: Exception) -> Failure:
         text, code = driver_text(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -113,6 +151,13 @@ class SqliteDialect:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
         return Failure("refused", text)
+
+
+def _affinity(declared: str) -> str:
+    name = type_parts(declared)[0]
+    if not name:
+        return "BLOB"
+    return next((affinity for affinity, parts in _AFFINITIES if any(part in name for part in parts)), "NUMERIC")
 
 
 def _declared(declared: str, collation: str | None) -> str:
