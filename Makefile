@@ -8,7 +8,7 @@ NPM := $(shell command -v npm 2>/dev/null)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint without-npm
+.PHONY: help setup demo serve test torture lint without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -23,6 +23,9 @@ serve: setup ## Serve the HTTP endpoints and the timer on 127.0.0.1:7071
 
 test: lint ## Lint, then run every test
 	$(BIN)/pytest -n 2
+
+torture: setup ## Run the reliability tests at length; hours
+	TORTURE=1 $(BIN)/pytest -n 2 tests/reliability
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What goes over HTTP and what `--json` prints: requests parsed, answers shaped, errors mapped to statuses."""
+"""What goes over HTTP and what `--json` prints: verbs called, answers shaped, errors mapped to statuses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
-from pydantic.alias_generators import to_camel, to_pascal
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic.alias_generators import to_pascal
 
 from backup import errors
 from backup.log import redact
@@ -17,6 +17,16 @@ from backup.models import Now, Record, Run, Status, Trigger, utc_now
 from backup.proof import Kind
 from backup.recorded import Outcome, foreseen
 from backup.registry import Registry, side_by_side
+from backup.requests import (
+    RestoreRequest,
+    SyncRequest,
+    UndoRequest,
+    VerifyRequest,
+    check_no_body,
+    check_query,
+    parse_body,
+    parse_flag,
+)
 from backup.restore import Wish
 from backup.services import Health, Options, Shown
 from backup.stores.exact import record_to_text
@@ -41,48 +51,6 @@ def _time(value: datetime) -> str:
 
 
 Time = Annotated[datetime, PlainSerializer(_time)]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
-
-
-class SyncRequest(_Request):
-    """The body of TriggerSync."""
-
-    service: str = "all"
-    force_full_sync: bool = False
-    dry_run: bool = False
-    allow_mass_delete: bool = False
-
-
-class UndoRequest(_Request):
-    """The body of UndoRun. Without `confirm` it only says what would change."""
-
-    through: bool = False
-    confirm: bool = False
-
-
-class RestoreRequest(_Request):
-    """The body of RestoreSource. Without `confirm` it only says what would change."""
-
-    at: AwareDatetime | None = None
-    keys: list[str | int | list[Any]] = []
-    overwrite_newer: bool = False
-    delete_extra: bool = False
-    allow_mass_delete: bool = False
-    confirm: bool = False
-
-
-class VerifyRequest(_Request):
-    """The body of VerifyBackup."""
-
-    full: bool = False
-    sample: int = Field(0, ge=0, le=1_000_000)
-    drill: bool = False
-
-
-Request = TypeVar("Request", bound=_Request)
 
 
 class _Body(BaseModel):
@@ -142,41 +110,6 @@ class Answer:
     def json(self) -> str:
         """The body as JSON text."""
         return json.dumps(self.body, ensure_ascii=False)
-
-
-def parse_body(kind: type[Request], body: bytes) -> Request:
-    """The request; no body means all its defaults. Raises BadRequest that names the field."""
-    try:
-        return kind.model_validate_json(body if body.strip() else b"{}")
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "body"
-        known = ", ".join(str(known.alias) for known in kind.model_fields.values())
-        raise errors.BadRequest(
-            f"The request body is malformed: {field}: {first['msg']}.", hint=f"Send a JSON object with any of {known}."
-        ) from None
-
-
-def parse_flag(query: Mapping[str, str], name: str) -> bool:
-    """The value of `?name=true|false`, false without it. Raises BadRequest for another value."""
-    value = query.get(name, "false")
-    if value.lower() not in ("true", "false"):
-        raise errors.BadRequest(f"{name} is {value!r}.", hint=f"Use ?{name}=true or ?{name}=false.")
-    return value.lower() == "true"
-
-
-def check_query(query: Mapping[str, str], *known: str) -> None:
-    """Raises BadRequest for a query parameter that is neither `known` nor one of the host's own."""
-    unknown = sorted(query.keys() - {*known, "code", "clientId"})
-    if unknown:
-        hint = f"This route knows {', '.join(known)}." if known else "This route takes no query parameters."
-        raise errors.BadRequest(f"There is no query parameter {unknown[0]!r}.", hint=hint)
-
-
-def check_no_body(body: bytes) -> None:
-    """Raises BadRequest for a body that says something; `{}` does not."""
-    if body.strip() not in (b"", b"{}"):
-        raise errors.BadRequest("This route takes no body.", hint="Say it in the address; README lists its parameters.")
 
 
 def trigger_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:

@@ -7,11 +7,11 @@ import logging
 from backup.errors import NotVerified
 from backup.log import event
 from backup.recorded import Session
-from backup.sync import sync
+from backup.sync import refuse_early, sync
 
 
 def sync_with_schema(session: Session) -> None:
-    """Adapts the backup's columns, syncs, and looks at the proof.
+    """Asks the guard, adapts the backup's columns, syncs, and looks at the proof.
 
     New columns are filled by copying every record again, as with force; a run that dies meanwhile has told the next one
     in SyncHistory what is left to fill. Raises SchemaMismatch before anything is changed, NotVerified after the sync
@@ -30,6 +30,7 @@ def sync_with_schema(session: Session) -> None:
         event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
         # Recorded before the columns are there, for the run may die right after.
         session.become(forced=run.forced or bool(to_fill), added_columns=to_fill, notes=tuple(notes))
+    refuse_early(session.source, backup, session.run, session.policy.guard)
     if not run.dry_run:
         backup.adapt(drift)
     sync(session.source, backup, session.run, session.tally, session.policy.guard, session.steps)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from backup.errors import BackupError, StoreUnavailable, Unexpected
+from backup.errors import BackupError, StoreError, StoreUnavailable, Unexpected
 from backup.history import History
 from backup.locks import Lock
 from backup.log import event, redact
@@ -99,17 +99,27 @@ class Recorder:
                     held = stack.enter_context(lock)
                 except StoreUnavailable as error:
                     return self._saved(history, self._ended(run, tally, error))
-                now = history.clock(self._service, self._now)
+                recycled = RecycleBin(backup, self._service)
+                now = self._clock(history, recycled)
                 run = replace(run, started_at=now(), status=Status.IN_PROGRESS)
                 if alone:
                     history.close_interrupted(self._service, run.started_at)
                     history.save(run)
-                recycled = RecycleBin(backup, self._service)
                 steps = Steps(held, now, recycled.keeper(run, now), self._batch_size)
                 session = Session(source, backup, history, recycled, run, tally, steps, self._policy)
                 return self._saved(history, self._worked(session, work))
         except Exception as error:
             return self._ended(run, tally, foreseen(error))
+
+    def _clock(self, history: History, recycled: RecycleBin) -> Now:
+        try:
+            return history.clock(self._service, self._now)
+        except StoreUnavailable:
+            raise
+        except StoreError:  # tables of an earlier release lack columns
+            history.create()
+            recycled.create()
+            return history.clock(self._service, self._now)
 
     def _worked(self, session: Session, work: Work) -> Outcome:
         run = session.run

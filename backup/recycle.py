@@ -29,7 +29,7 @@ RECYCLE_BIN = Shape(
         "Record": "text",
         "RecycledAt": "time",
     },
-    indexes=(("SyncId", "EntryId"), ("KeyHash", "ServiceName"), ("RecycledAt",)),
+    indexes=(("KeyHash",), ("RecycledAt",)),
 )
 _FIRST_PAGE = 16
 _PAGE = 500
@@ -77,7 +77,8 @@ class RecycleBin:
 
     def of_run(self, sync_id: str) -> Iterator[list[Kept]]:
         """The run's entries, in no order that says anything, a page at a time."""
-        for page in self._pages({"SyncId": sync_id, "ServiceName": self._service}):
+        start = _prefix(sync_id)
+        for page in self._pages({"SyncId": sync_id, "ServiceName": self._service}, start, f"{start}g"):
             yield list(map(_kept, page))
 
     def of_keys(self, hashes: Iterable[str], after: datetime | None = None) -> list[Kept]:
@@ -95,10 +96,12 @@ class RecycleBin:
         ]
         return sorted((kept for kept in found if kept.side == "backup"), key=lambda kept: kept.at)
 
-    def _pages(self, where: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    def _pages(
+        self, where: Mapping[str, Any], above: str | None = None, below: str | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
         """Entries in the order of their ids, as many at once as their records are small."""
-        last, size = None, _FIRST_PAGE
-        while page := self._entries.find(where, order_by="EntryId", above=last, limit=size):
+        last, size = above, _FIRST_PAGE
+        while page := self._entries.find(where, order_by="EntryId", above=last, below=below, limit=size):
             yield page
             if len(page) < size:
                 return
@@ -138,7 +141,7 @@ class RecycleBin:
         key = key_to_text(image.key)
         return {
             # The same for every try of the same change: only the first image of a record in a run is kept.
-            "EntryId": sha256(f"{run.sync_id} {side} {key}".encode()).hexdigest(),
+            "EntryId": _prefix(run.sync_id) + sha256(f"{side} {key}".encode()).hexdigest()[:32],
             "ServiceName": self._service,
             "SyncId": run.sync_id,
             "Side": side,
@@ -149,6 +152,11 @@ class RecycleBin:
             "Record": None if image.record is None else record_to_text(image.record),
             "RecycledAt": at,
         }
+
+
+def _prefix(sync_id: str) -> str:
+    """What the ids of a run's entries begin with, so that they lie together; its characters sort alike anywhere."""
+    return sync_id.replace("-", "")
 
 
 def _kept(entry: dict[str, Any]) -> Kept:

@@ -81,12 +81,16 @@ class Registry:
         return found
 
     def with_run(self, sync_id: str) -> SyncService:
-        """The service that has this run. Raises UnknownRun, and the stores' errors."""
+        """The service that has this run. Raises UnknownRun, or what kept a service from being asked."""
+        failure: BackupError = UnknownRun(f"No service has a run {sync_id!r}.")
         for name in self.names():
-            service = self.get(name)
-            if service.has_run(sync_id):
-                return service
-        raise UnknownRun(f"No service has a run {sync_id!r}.")
+            try:
+                service = self.get(name)
+                if service.has_run(sync_id):
+                    return service
+            except BackupError as error:
+                failure = error
+        raise failure
 
     def sync(
         self, name: str, trigger: Trigger, options: Options = NO_OPTIONS, progress: Progress = no_progress

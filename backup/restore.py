@@ -48,26 +48,23 @@ def restore(session: Session, place: Store, wish: Wish) -> None:
         )
     if wish.at is not None and wish.at > session.run.started_at:
         raise BadRequest(f"{wish.at:%Y-%m-%d %H:%M:%S %Z} lies ahead.", hint="Leave the time out for the newest state.")
-    there = _prepare(session, place)
-    restoring = _Restoring(session, place, wish, there)
-    limits = session.policy.guard
+    keys = tuple(map(session.backup.key_from, wish.keys))
+    runs_since = () if wish.at is None else _runs_since(session, wish.at)
+    restoring = _Restoring(session, place, _prepare(session, place), wish, keys, runs_since)
     with PendingDeletes() as extra:
         wanted = held = 0
         for chunk, copies, theirs in restoring.pieces():
             wanted, held = wanted + len(copies), held + len(theirs)
             extra.add(restoring.piece(chunk, copies, theirs))
-        if not restoring.keys:
+        if not keys:
             restoring.gone_since()
         if wish.delete_extra:
-            allowed = session.run.allow_mass_delete
-            limits.check_deletes(len(extra), wanted, held, session.backup.label, allowed=allowed)
-            for keys in extra.batches(session.steps.batch_size):
-                restoring.delete(keys)
+            guard, allowed = session.policy.guard, session.run.allow_mass_delete
+            guard.check_deletes(len(extra), wanted, held, session.backup.label, allowed=allowed)
+            for batch in extra.batches(session.steps.batch_size):
+                restoring.delete(batch)
         elif len(extra):
-            note = (
-                f"{len(extra)} records are only in the {place.label}; they were left alone (delete-extra deletes them)."
-            )
-            session.note(note)
+            session.note(f"{len(extra)} records are only in the {place.label}; without delete-extra they stay.")
 
 
 def exists(place: Store) -> bool:
@@ -94,24 +91,37 @@ def _prepare(session: Session, place: Store) -> bool:
     return True
 
 
+def _runs_since(session: Session, moment: datetime) -> Sequence[str]:
+    """The runs that ended after the moment. Raises BadRequest when the bin does not know what one of them replaced."""
+    runs = [run for run in session.history.since(session.run.service, moment) if run.sync_id != session.run.sync_id]
+    for run in runs:
+        if run.counts.processed and next(session.recycled.of_run(run.sync_id), None) is None:
+            raise BadRequest(
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: the recycle bin has nothing of the run "
+                f"{run.sync_id}, which changed records since.",
+                hint="The platform's own backups may reach further back.",
+            )
+    return [run.sync_id for run in runs]
+
+
 class _Restoring:
     """One restore; holds what each of its steps needs."""
 
-    def __init__(self, session: Session, place: Store, wish: Wish, there: bool) -> None:
+    def __init__(
+        self, session: Session, place: Store, there: bool, wish: Wish, keys: tuple[Key, ...], runs_since: Sequence[str]
+    ) -> None:
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
-        self._wish, self._there = wish, there  # only before a dry run the place need not be there
+        self._wish, self._keys, self._runs_since = wish, keys, runs_since
+        self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._keep = session.recycled.keeper(session.run, session.steps.now, "source")
         self._etags = place is session.source  # another place has etags of its own, not those that the copies remember
-        self.keys = tuple(map(session.backup.key_from, wish.keys))
-        since = [] if wish.at is None else session.history.since(session.run.service, wish.at)
-        self._runs_since = [run.sync_id for run in since if run.sync_id != session.run.sync_id]
 
     def pieces(self) -> Iterator[tuple[Chunk, Stamps, Stamps]]:
         """The stamps of backup and place, chunk by chunk, or those of the wish's keys."""
-        if self.keys:
-            for start in range(0, len(self.keys), self._steps.batch_size):
-                keys = self.keys[start : start + self._steps.batch_size]
+        if self._keys:
+            for start in range(0, len(self._keys), self._steps.batch_size):
+                keys = self._keys[start : start + self._steps.batch_size]
                 yield Chunk(), _stamps_of(self._backup, keys), _stamps_of(self._place, keys) if self._there else {}
             return
         if not self._there:
@@ -123,7 +133,7 @@ class _Restoring:
     def piece(self, chunk: Chunk, copies: Stamps, theirs: Stamps) -> list[Key]:
         """Restores the records of one chunk; returns the keys that only the place has."""
         then = self._since(copies, theirs)
-        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in self.keys if key in then}
+        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in self._keys if key in then}
         absent = [key for key in known if key in then and then[key].record is None]
         present = [key for key in known if not (key in then and then[key].record is None)]
         inserts, updates, newer, same = [], [], [], 0
@@ -183,7 +193,7 @@ class _Restoring:
 
     def _since(self, copies: Stamps, theirs: Stamps) -> dict[Key, Kept]:
         """The first change after the wish's time of each of these records that was changed since."""
-        return self._first_after(map(key_hash, {*copies, *theirs, *self.keys}))
+        return self._first_after(map(key_hash, {*copies, *theirs, *self._keys}))
 
     def _first_after(self, hashes: Iterable[str]) -> dict[Key, Kept]:
         return {} if self._wish.at is None else self._recycled.first_after(hashes, self._wish.at)

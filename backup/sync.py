@@ -62,9 +62,6 @@ def sync(source: Store, backup: Store, run: Run, tally: Tally, guard: Guard, ste
     """
     if not run.dry_run:
         tally.proof = Proof()
-    guard.check_canary(source)
-    if guard.max_update_percent is not None and not run.allow_mass_delete:
-        guard.check_updates(*_updates(source, backup), source.label)
     with PendingDeletes() as pending:
         wanted = held = 0
         for chunk in chunks_of(source, backup):
@@ -82,6 +79,16 @@ def sync(source: Store, backup: Store, run: Run, tally: Tally, guard: Guard, ste
         guard.check_deletes(len(pending), wanted, held, source.label, allowed=run.allow_mass_delete)
         for keys in pending.batches(steps.batch_size):
             _delete(source, backup, keys, run, tally, steps)
+
+
+def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
+    """Raises GuardTripped for what forbids a run to touch anything: a missing canary, too many updates.
+
+    The updates are counted only where they have a limit; that reads the stamps of both sides once more.
+    """
+    guard.check_canary(source)
+    if guard.max_update_percent is not None and not run.allow_mass_delete:
+        guard.check_updates(*_updates(source, backup), source.label)
 
 
 def chunks_of(source: Store, backup: Store) -> Iterator[Chunk]:

@@ -44,11 +44,12 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
 
 
 def _refuse_purged(session: Session, undone: Run) -> None:
-    if undone.started_at >= session.policy.kept_since(session.run.started_at):
-        return
-    if sum(map(len, session.recycled.of_run(undone.sync_id))) < undone.counts.processed:
+    kept, changed = sum(map(len, session.recycled.of_run(undone.sync_id))), undone.counts.processed
+    old = undone.started_at < session.policy.kept_since(session.run.started_at)
+    if kept == 0 < changed or (old and kept < changed):  # a record that changed twice in a run has one image
         raise Conflict(
-            f"The run {undone.sync_id} is older than RecycleDays, and images of it were purged. Nothing was changed.",
+            f"The recycle bin has images of {kept} of the {changed} records that the run {undone.sync_id} changed; "
+            "older ones than RecycleDays are purged. Nothing was changed.",
             hint="The platform's own backups may reach further back.",
         )
 

@@ -15,8 +15,9 @@ import typer
 
 from backup import errors
 from backup.__main__ import cli
-from backup.api import SyncRequest, SyncResult
+from backup.api import SyncResult
 from backup.history import HISTORY
+from backup.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
 from backup.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -71,12 +72,13 @@ def test_every_default_in_readme_is_the_settings_own() -> None:
 
 
 def test_endpoints_in_readme_are_those_that_exist() -> None:
-    assert set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/]*)", README)) == routes()
+    assert set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/{}]*)", README)) == routes()
 
 
 def test_addresses_in_readmes_calls_exist() -> None:
-    called = {f"/api/{path}" for path in re.findall(r"127\.0\.0\.1:7071/api/([\w/]+)", README)}
-    assert called <= {route.split()[1] for route in routes()}
+    called = {f"/api/{path}" for path in re.findall(r"127\.0\.0\.1:7071/api/([\w/-]+)", README)}
+    known = [re.sub(r"\{\w+\}", r"[\\w-]+", route.split()[1]) for route in routes()]
+    assert {path for path in called if not any(re.fullmatch(one, path) for one in known)} == set()
 
 
 def test_commands_in_readme_are_those_that_exist() -> None:
@@ -126,8 +128,9 @@ def test_errors_in_readme_are_those_that_exist() -> None:
     assert {name for name in kinds if f"`{name}`" not in README} == set()
 
 
-def test_names_of_a_result_and_of_a_request_are_in_readme() -> None:
-    names = {str(field.alias) for field in SyncResult.model_fields.values()} | set(SyncRequest.model_fields)
+def test_names_of_a_result_and_of_the_requests_are_in_readme() -> None:
+    requests = (SyncRequest, UndoRequest, RestoreRequest, VerifyRequest)
+    names = {str(field.alias) for kind in (SyncResult, *requests) for field in kind.model_fields.values()}
     assert {name for name in names if not re.search(rf"[`\"]{name}[`\"]", README)} == set()
 
 

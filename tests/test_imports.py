@@ -12,13 +12,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backup.errors", "backup.models"},
-    {"backup.log", "backup.ncrontab", "backup.settings", "backup.retry", "backup.compare"},
+    {"backup.log", "backup.ncrontab", "backup.settings", "backup.retry", "backup.compare", "backup.requests"},
     {"backup.stores"},
-    {"backup.history", "backup.guard", "backup.pending", "backup.locks"},
+    {
+        *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
+        *("backup.recycle", "backup.proof", "backup.policy"),
+    },
     {"backup.sync"},
+    {"backup.verify"},
+    {"backup.recorded"},
+    {"backup.undo", "backup.restore", "backup.follow"},
+    {"backup.drill"},
     {"backup.services"},
     {"backup.registry"},
     {"backup.api", "backup.schedule", "backup.sample", "backup.demo"},
+    {"backup.terminal"},
     {"backup.devhost", "function_app", "backup.__main__"},
 ]
 DRIVERS = {"sqlite3", "pyodbc", "mssql_python_odbc", "psycopg", "azure.cosmos", "sqlalchemy", "azure.identity"}

@@ -92,7 +92,10 @@ class Sibling(Protocol):
         """Inserts the entries, or replaces those of the same key."""
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
-        """Inserts those entries whose key is not there yet; as part of the store's `transaction` if one is given."""
+        """Inserts those entries whose key is not there yet; as part of the store's `transaction` if one is given.
+
+        Their texts are plain ASCII.
+        """
 
     def find(
         self,

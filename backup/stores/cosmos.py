@@ -11,19 +11,25 @@ from typing import Any, TypeVar
 
 from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceNotFoundError
-from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyValue
 
 from backup.errors import BadRequest, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
+from backup.stores.cosmos_documents import (
+    MARK,
+    json_text,
+    key_from_json,
+    key_to_json,
+    own,
+    partition_part,
+    partition_value,
+    texts,
+)
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
 Item = TypeVar("Item")
 
-MARK = "_backup"
-_SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
-_UNDEFINED = "undefined"  # keys hold partition keys as JSON text, and this is none
 _IDS_AT_ONCE = 100
 
 
@@ -135,7 +141,7 @@ class CosmosStore:
                         hint="Give it another id; nothing was changed by this run's step.",
                     )
                 stamps[self._key(item)] = Version(
-                    _texts(item.get(f"v{i}") for i in range(width)), item.get("etag") or None
+                    texts(item.get(f"v{i}") for i in range(width)), item.get("etag") or None
                 )
             return stamps
 
@@ -188,7 +194,7 @@ class CosmosStore:
         return select(what, *where, f"c.id IN ({names})"), {**(self._where_values if where else {}), **values}
 
     def key_of(self, record: Record) -> Key:
-        return (*(_partition_part(record, path) for path in self.partition_paths), record["id"])
+        return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
 
     @property
     def _key_fields(self) -> str:
@@ -196,7 +202,7 @@ class CosmosStore:
 
     def _key(self, item: Record) -> Key:
         """The key in an item that was selected with `_key_fields`."""
-        return (*(_partition_part(item, [f"p{i}"]) for i in range(len(self.partition_paths))), item["id"])
+        return (*(partition_part(item, [f"p{i}"]) for i in range(len(self.partition_paths))), item["id"])
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         found = {key for part in _parts(keys, _IDS_AT_ONCE) for key in self._keys_of_ids(part)}
@@ -231,16 +237,16 @@ class CosmosStore:
             "syncedAt": utc_text(now),
             "syncId": run.sync_id,
         }
-        return {**_own(record), MARK: mark}
+        return {**own(record), MARK: mark}
 
     def as_original(self, record: Record) -> Record:
-        return {name: value for name, value in _own(record).items() if name != MARK}
+        return {name: value for name, value in own(record).items() if name != MARK}
 
     def as_it_was(self, record: Record) -> Record:
         return record
 
     def content(self, record: Record) -> Mapping[str, str]:
-        return {name: _json(value) for name, value in self.as_original(record).items()}
+        return {name: json_text(value) for name, value in self.as_original(record).items()}
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
         for part in _parts(records, _IDS_AT_ONCE):
@@ -258,7 +264,7 @@ class CosmosStore:
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         for records in self._read(keys, ()):  # a document of another type under such a key would be overwritten too
             yield [
-                Image(self.key_of(one), action, _own(one), _texts(map(one.get, self._rules.version))) for one in records
+                Image(self.key_of(one), action, own(one), texts(map(one.get, self._rules.version))) for one in records
             ]
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
@@ -277,7 +283,7 @@ class CosmosStore:
         with suppress(ValueError):
             parts = json.loads(text)
             if isinstance(parts, list) and len(parts) == len(paths) + 1 and isinstance(parts[-1], str):
-                return (*(_UNDEFINED if part == {} else _json(part) for part in parts[:-1]), parts[-1])
+                return key_from_json(parts)
         found = sorted(self._keys_of_ids([(text,)]))
         if len(found) == 1:
             return found[0]
@@ -288,7 +294,7 @@ class CosmosStore:
         )
 
     def key_to_json(self, key: Key) -> list[Any]:
-        return [*({} if part == _UNDEFINED else json.loads(part) for part in key[:-1]), key[-1]]
+        return key_to_json(key)
 
     def beside(self, name: str) -> Store:
         return CosmosStore(self._access, name, self._rules, self._limits, self._side)
@@ -300,42 +306,11 @@ class CosmosStore:
         return CosmosSibling(self._access, shape)
 
 
-def _own(record: Record) -> dict[str, Any]:
-    """The document without the server's own properties."""
-    return {name: value for name, value in record.items() if name not in _SYSTEM}
-
-
 def _delete(container: ContainerProxy, key: Key) -> None:
     try:
-        container.delete_item(key[-1], partition_key=_partition_value(key[:-1]))
+        container.delete_item(key[-1], partition_key=partition_value(key[:-1]))
     except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
         container.read()  # … unless it is the container that is gone
-
-
-def _partition_value(parts: Sequence[str]) -> Any:
-    if len(parts) == 1:
-        return {_UNDEFINED: NonePartitionKeyValue, "null": NullPartitionKeyValue}.get(parts[0]) or json.loads(parts[0])
-    return [{} if part == _UNDEFINED else json.loads(part) for part in parts]  # {} is the wire form of undefined
-
-
-def _partition_part(record: Record, path: Sequence[str]) -> str:
-    value: Any = record
-    for name in path:
-        if not isinstance(value, dict) or name not in value:
-            return _UNDEFINED
-        value = value[name]
-    return _UNDEFINED if isinstance(value, dict | list) else _json(value)
-
-
-def _texts(values: Iterable[Any]) -> tuple[str | None, ...]:
-    return tuple(None if value is None else _json(value) for value in values)
-
-
-def _json(value: Any) -> str:
-    """One text for equal values: sorted names, and 2.0 as 2, for JSON has one kind of number."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -14,6 +14,8 @@ from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNot
 from backup.stores.base import Entry, Shape
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
 
+_PAGE = 1_000
+
 
 def utc_text(value: datetime) -> str:
     """ISO 8601 in UTC with microseconds and Z: sorts as text in the order of time. Refuses naive times."""
@@ -77,7 +79,7 @@ class CosmosSibling:
 
         def attempt() -> list[dict[str, Any]]:
             found = self._container.query_items(
-                query, parameters=parameters, enable_cross_partition_query=True, max_item_count=limit
+                query, parameters=parameters, enable_cross_partition_query=True, max_item_count=min(limit, _PAGE)
             )
             return list(islice(found, limit))
 

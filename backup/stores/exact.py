@@ -57,7 +57,7 @@ def key_hash(key: Key) -> str:
     may share a hash too: compare by it where a false alarm does less harm than a miss.
     """
     parts = [_folded(part) if isinstance(part, str) else _tagged(part) for part in key]
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _folded(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -15,11 +14,10 @@ from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps,
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
+from backup.stores.sql_batch import SqlBatch, parts, rest
 from backup.stores.sql_drift import plan
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
-
-_COMPOSITE_KEYS_AT_ONCE = 200
 
 
 class SqlStore:
@@ -155,7 +153,7 @@ class SqlStore:
                 # Nothing says when such a row changed, so its whole content is its version.
                 with whole_rows(cx, unversioned, self._limits.batch_bytes) as rows:
                     for row, _ in rows:
-                        stamps[self.key_of(self._record(row))] = Version((None, shape.digest(row)))
+                        stamps[self.key_of(self.shape.record(row))] = Version((None, shape.digest(row)))
             return stamps
 
         return self.access.run("read the stamps", attempt)
@@ -165,10 +163,8 @@ class SqlStore:
         if len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(keys, chunk)
             return
-        wanted = list(keys)
-        step = self._keys_at_once()
-        for start in range(0, len(wanted), step):
-            left = wanted[start : start + step]
+        for part in parts(list(keys), self.shape, self.access.dialect, self._limits):
+            left = list(part)
             while left:
                 query = self.shape.select.where(self.shape.is_one_of(left), *self.shape.filters)
                 records, complete = self._batch(query)
@@ -194,7 +190,7 @@ class SqlStore:
             size = 0
             with whole_rows(cx, query, self._limits.batch_bytes) as rows:
                 for row, row_bytes in rows:
-                    records.append(self._record(row))
+                    records.append(self.shape.record(row))
                     size += row_bytes
                     if size > self._limits.batch_bytes:
                         return records, False
@@ -202,81 +198,29 @@ class SqlStore:
 
         return self.access.run("read records", attempt)
 
-    def _record(self, row: Sequence[Any]) -> Record:
-        return dict(zip(self.shape.names, row, strict=True))
-
     def key_of(self, record: Record) -> Key:
-        return tuple(record[name] for name in self.shape.key_names)
+        return self.shape.key_of(record)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         filters = self.shape.filters
         return {
             key
-            for part in self._parts(keys)
-            for key in self.access.run("look up keys", lambda cx, p=part: self._matching(cx, p, filters))  # type: ignore[misc]
+            for part in parts(keys, self.shape, self.access.dialect, self._limits)
+            for key in self.access.run("look up keys", lambda cx, p=part: self._batch_on(cx).matching(p, filters))  # type: ignore[misc]
         }
 
-    def _matching(
-        self, cx: sa.Connection, keys: Sequence[Key], filters: Sequence[sa.ColumnElement[bool]] = ()
-    ) -> set[Key]:
-        shape = self.shape
-        asked = set(keys)
-        rows = {tuple(row) for row in cx.execute(sa.select(*shape.key).where(shape.is_one_of(keys), *filters))}
-        if rows <= asked:
-            return rows
-        # The server has some under another spelling: ask which ones, key by key.
-        for key in asked - rows:
-            if cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]), *filters)).first() is not None:
-                rows.add(key)
-        return rows & asked
-
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        for part in self._parts(keys):
+        for part in parts(keys, self.shape, self.access.dialect, self._limits):
             left = list(part)
             while left:
-                found = self.access.run("read records", lambda cx, k=left: self._some_images(cx, k, action)[0])  # type: ignore[misc]
+                found, _ = self.access.run("read records", lambda cx, k=left: self._batch_on(cx).images(k, action))  # type: ignore[misc]
                 if found:
                     yield found
-                left = _rest(left, found)
-
-    def _some_images(self, cx: sa.Connection, keys: Sequence[Key], action: Action) -> tuple[list[Image], int]:
-        """Images of the first of these keys, up to the byte limit, and their bytes; none when no row has one."""
-        found: dict[Key, Image] = {}
-        size, respelled = 0, False
-        with whole_rows(cx, self.shape.select.where(self.shape.is_one_of(keys)), self._limits.batch_bytes) as rows:
-            asked = set(keys)
-            for row, row_bytes in rows:
-                image = self._image(row, action)
-                if image.key not in asked:
-                    respelled = True
-                    continue
-                found[image.key] = image
-                size += row_bytes
-                if size > self._limits.batch_bytes:
-                    return list(found.values()), size
-        if respelled:
-            for key in asked - found.keys():
-                one = cx.execute(self.shape.select.where(self.shape.is_one_of([key]))).first()
-                if one is not None:
-                    found[key] = replace(self._image(one, action), key=key)
-        return list(found.values()), size
-
-    def _image(self, row: Sequence[Any], action: Action) -> Image:
-        record = self._record(row)
-        return Image(self.key_of(record), action, record, tuple(record[c.name] for c in self.shape.version))
+                left = rest(left, found)
 
     def content(self, record: Record) -> Mapping[str, str]:
         names = self.shape.content
         return {names[name]: repr(value) for name, value in record.items() if name in names}
-
-    def _parts(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-        step = self._keys_at_once()
-        return (keys[start : start + step] for start in range(0, len(keys), step))
-
-    def _keys_at_once(self) -> int:
-        width = len(self.shape.key)
-        most = min(self._limits.batch_size, self.access.dialect.max_parameters // width)
-        return min(most, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else most
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -295,72 +239,14 @@ class SqlStore:
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
         if records:
-            self.access.run("write records", lambda cx: self._write(cx, records, keep))
-
-    def _write(self, cx: sa.Connection, records: Sequence[Record], keep: Keep | None) -> None:
-        # Which rows exist is asked inside the transaction and by the server's own equality, so a batch may be repeated
-        # and a key that changed only in case meets its old row. The filters have no say: a key is unique without them.
-        shape = self.shape
-        pairs = [(name, c.name) for name in records[0] if (c := shape.find(name)) and not c.computed]
-        own = [name for _, name in pairs]
-        rows = [tuple(record[name] for name, _ in pairs) for record in records]
-        at = [own.index(name) for name in shape.key_names]
-        keys = [tuple(row[i] for i in at) for row in rows]
-        if keep is None:
-            existing = {key for part in self._parts(keys) for key in self._matching(cx, part)}
-            waiting: list[Image] = []
-            kept_some = False
-        else:
-            existing, waiting, kept_some = self._keep(cx, keys, Action.UPDATED, keep)
-        kept = {i for i, name in enumerate(own) if name in shape.identity}
-        old = [
-            _values(row, kept) | {f"k{i}": value for i, value in enumerate(key)}
-            for row, key in zip(rows, keys, strict=True)
-            if key in existing
-        ]
-        if old and len(kept) < len(own):
-            cx.execute(shape.update(own).execution_options(later_write=kept_some), old)
-        new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
-        if new:
-            self.access.dialect.before_insert(cx, shape.table, bool(shape.identity))
-            cx.execute(shape.insert(own).execution_options(later_write=bool(old) or kept_some), new)
-        if keep is not None:
-            keep([*waiting, *(Image(key, Action.INSERTED) for key in keys if key not in existing)], cx)
-
-    def _keep(
-        self, cx: sa.Connection, keys: Sequence[Key], action: Action, keep: Keep
-    ) -> tuple[set[Key], list[Image], bool]:
-        """Which keys have rows; their images, but those that were too many bytes and so are kept already; whether any
-        is.
-
-        The others are kept after the change, for on SQL Server a transaction's first write is the fast one.
-        """
-        existing: set[Key] = set()
-        waiting: list[Image] = []
-        waiting_bytes, kept_some = 0, False
-        for part in self._parts(keys):
-            left = list(part)
-            while left:
-                found, size = self._some_images(cx, left, action)
-                if waiting and waiting_bytes + size > self._limits.batch_bytes:
-                    keep(waiting, cx)
-                    waiting, waiting_bytes, kept_some = [], 0, True
-                waiting += found
-                waiting_bytes += size
-                existing.update(image.key for image in found)
-                left = _rest(left, found)
-        return existing, waiting, kept_some
+            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep))
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
-        def attempt(cx: sa.Connection) -> None:
-            if keep is not None:
-                _, images, _ = self._keep(cx, keys, Action.DELETED, keep)
-                keep(images, cx)
-            for part in self._parts(keys):
-                cx.execute(self.shape.table.delete().where(self.shape.is_one_of(part)))
-
         if keys:
-            self.access.run("delete records", attempt)
+            self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep))
+
+    def _batch_on(self, cx: sa.Connection) -> SqlBatch:
+        return SqlBatch(cx, self.shape, self.access.dialect, self._limits)
 
     def key_from(self, text: str) -> Key:
         shape = self.shape
@@ -383,16 +269,6 @@ class SqlStore:
 
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self.schema)
-
-
-def _rest(keys: Sequence[Key], found: Sequence[Image]) -> list[Key]:
-    """The keys after those found; none when nothing was, for then nothing more is there."""
-    got = {image.key for image in found}
-    return [key for key in keys if key not in got] if got else []
-
-
-def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:
-    return {f"v{i}": value for i, value in enumerate(row) if i not in but}
 
 
 def _milliseconds(now: datetime) -> str:

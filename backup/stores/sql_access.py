@@ -86,8 +86,8 @@ class SqlAccess:
         except StoreError as error:
             raise StoreError(
                 str(error),
-                hint="No record was changed. Let this login ALTER the table, or remove what the message names and run"
-                f" on the backup: {'; '.join(drift.statements)}. Then sync again.",
+                hint="No record was changed. Let this login ALTER the table, or remove what the message names and"
+                f" run on the backup: {'; '.join(drift.statements)}. Then sync again.",
             ) from None
 
     def _make(

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from backup.errors import BackupError, BadRequest, ConfigError, SchemaMismatch
-from backup.models import Chunk, Key
+from backup.models import Chunk, Key, Record
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column
@@ -82,6 +82,13 @@ class TableShape:
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
         return cls(columns, key_names, rules, name, schema, label)
+
+    def record(self, row: Sequence[Any]) -> Record:
+        """The record of a row that was read with `select`."""
+        return dict(zip(self.names, row, strict=True))
+
+    def key_of(self, record: Record) -> Key:
+        return tuple(record[name] for name in self.key_names)
 
     def find(self, name: str) -> Column | None:
         """The column of this name: spelled exactly so, or else in another case."""

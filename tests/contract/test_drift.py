@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from backup.errors import SchemaMismatch, StoreError
+from backup.errors import SchemaMismatch, StoreError, StoreUnavailable
 from backup.models import Chunk
 from backup.stores import Drift, Rules
 from backup.stores.sql import SqlStore
-from tests.contract.benches import NOW, RUN, PostgresBench, ServerBench, SqlBench, SqliteBench, SqlServerBench
+from tests.contract.benches import NOW, ONE_TRY, RUN, PostgresBench, ServerBench, SqlBench, SqliteBench, SqlServerBench
 from tests.contract.conftest import SQL_KINDS
 from tests.contract.test_store import run_sync
 
@@ -239,6 +239,19 @@ def test_a_removed_column_says_nothing_about_change(sql_bench: SqlBench) -> None
     assert run_sync(source, backup) == (0, 0, 0, 3)
 
 
+def test_a_column_of_the_backups_own_that_fills_itself_goes_on_doing_so(sql_bench: SqlBench) -> None:
+    start(sql_bench)
+    sql_bench.drop("backup")
+    sql_bench.sql(
+        "backup", f"CREATE TABLE {{table}} ({KEY}, N varchar(10) DEFAULT 'x', Own INTEGER DEFAULT 5 NOT NULL)"
+    )
+    source, backup, found = drift(sql_bench)
+    assert [name.lower() for name in found.removed] == ["own"]
+    assert found.changes_nothing
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    assert sql_bench.rows("backup", "SELECT Own FROM {table}") == [(5,), (5,)]
+
+
 def test_a_backup_is_made_nullable_beyond_its_key(sql_bench: SqlBench) -> None:
     start(sql_bench, ", N varchar(10) NOT NULL")
     assert {name.lower(): may for name, may in nullable(sql_bench, "backup").items()} == {
@@ -352,8 +365,17 @@ def test_a_new_column_is_left_out_when_that_is_wanted(sql_bench: SqlBench) -> No
         differ = [key for key in stamps if stamps[key] != copies[key]]
         assert len(differ) == updated
         for records in source.read(frozenset(differ), Chunk()):
-            backup.write(records, RUN, NOW)
+            backup.write(backup.as_copies(records, RUN, NOW))
     assert "extra" not in {name.lower() for name in nullable(sql_bench, "backup")}
+
+
+def test_a_new_column_that_is_left_out_says_nothing_about_change(sql_bench: SqlBench) -> None:
+    start(sql_bench)
+    add(sql_bench, "Status varchar(10)")
+    rules = Rules(version=("Version", "Status"))
+    source, backup = sql_bench.open("source", rules=rules), sql_bench.open("backup", rules=rules)
+    backup.drift(source, "ignore")
+    assert {version.value for version in source.stamps(Chunk()).values()} == {(2,)}
 
 
 # --- adapting ---------------------------------------------------------------------------------------------------------
@@ -396,14 +418,23 @@ def test_a_server_that_refuses_to_alter_is_told_with_what_to_run(postgresql_benc
     follow(bench)
 
 
+def test_a_server_that_is_away_is_not_taken_for_one_that_refuses(sql_bench: SqlBench) -> None:
+    backup = sql_bench.open("backup", connection_string=sql_bench.nowhere(), retry=ONE_TRY)
+    with pytest.raises(StoreUnavailable):
+        backup.adapt(Drift(statements=("ALTER TABLE x ADD y int",)))
+
+
 def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_bench: SqlBench) -> None:
     start(sql_bench)
     add(sql_bench, "Extra varchar(20)")
     sql_bench.sql("source", "UPDATE {table} SET Version = NULL, Extra = 'new'")
     source, backup, found = drift(sql_bench)
     backup.adapt(found)
-    assert run_sync(source, backup) == (0, 2, 0, 0)
-    assert run_sync(source, backup) == (0, 0, 0, 2)
+    stamps = source.stamps(Chunk())
+    (records,) = source.read(frozenset(stamps), Chunk())
+    assert backup.stamps(Chunk()) != stamps
+    backup.write(backup.as_copies(records, RUN, NOW))
+    assert backup.stamps(Chunk()) == stamps
 
 
 def test_initialize_adds_no_column_to_a_backup_that_is_there(sql_bench: SqlBench) -> None:

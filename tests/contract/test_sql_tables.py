@@ -281,10 +281,10 @@ def test_errors_do_not_quote_values(sql_bench: SqlBench) -> None:
     source, backup = bench.open("source"), bench.open("backup")
     backup.drift(source, "add")
     batches = {n: next(source.read(frozenset([(n,)]), Chunk())) for n in (1, 2, 3)}
-    backup.write(batches[2], RUN, NOW)
+    backup.write(backup.as_copies(batches[2], RUN, NOW))
     for n in (1, 3):
         with pytest.raises(Exception, match="Could not write records") as caught:
-            backup.write(batches[n], RUN, NOW)
+            backup.write(backup.as_copies(batches[n], RUN, NOW))
         assert "hunter2" not in str(caught.value)
     assert len(bench.rows("backup")) == 1
 
@@ -303,7 +303,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sql_bench: SqlBench) -> None:
     backup.drift(source, "add")
     (records,) = source.read(frozenset([(1,), (2,), (3,), (4,)]), Chunk())
     with pytest.raises(Exception, match="Could not write"):
-        backup.write(records, RUN, NOW)
+        backup.write(backup.as_copies(records, RUN, NOW))
     assert sorted(bench.rows("backup")) == [(1, 1), (2, 1)]
 
 

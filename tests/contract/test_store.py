@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from backup.errors import NotInitialized, SourceMissing, StoreError, StoreUnavailable, TransientStoreError
+from backup.errors import BadRequest, NotInitialized, SourceMissing, StoreError, StoreUnavailable, TransientStoreError
+from backup.guard import Guard
 from backup.models import WHOLE, Chunk, Run, Stamps
+from backup.recycle import RecycleBin
 from backup.retry import Retry
 from backup.stores import Shape, Store
-from backup.sync import Tally, sync
+from backup.sync import Steps, Tally, sync
 from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlServerBench
 
 THREE = [Item(n) for n in (1, 2, 3)]
@@ -28,10 +32,24 @@ SIBLING = Shape(
 )
 
 
+OWN_PARTITIONS = replace(SIBLING, partition="NoteId")
+
+
+def note(name: str, **fields: Any) -> dict[str, Any]:
+    """An entry of the sibling."""
+    return {"NoteId": name, "Subject": "x", "At": TIMES[0], "Done": False, "Text": "", "Size": 1, **fields}
+
+
 def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, int, int]:
-    """Syncs and gives the four counts."""
+    """Syncs as a run does that finds no drift, proves it and gives the four counts."""
+    recycled = RecycleBin(backup, run.service)
+    backup.drift(source, "add")
+    recycled.create()
     tally = Tally(tell=lambda counts: None)
-    sync(source, backup, run, tally, held=lambda: None, now=lambda: NOW, delete_batch=3)
+    keep = recycled.keeper(run, lambda: NOW)
+    sync(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep, batch_size=3))
+    assert tally.proof is not None
+    assert tally.proof.verified
     counts = tally.counts
     return counts.inserted, counts.updated, counts.deleted, counts.skipped
 
@@ -151,7 +169,7 @@ def test_a_table_dropped_after_its_first_use_is_an_error_and_not_empty(bench: Be
     with pytest.raises(at_least(NotInitialized, bench)):
         backup.delete([bench.key(1)])
     with pytest.raises(at_least(NotInitialized, bench)):
-        backup.write(records, RUN, NOW)
+        backup.write(backup.as_copies(records, RUN, NOW))
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -251,9 +269,9 @@ def test_write_inserts_and_overwrites_and_may_be_repeated(bench: Bench) -> None:
     bench.put("backup", Item(2, text="stale"), Item(9, text="stays"))
     (records,) = source.read(frozenset(source.stamps(Chunk())), Chunk())
     for _ in range(2):  # as after a commit whose answer was lost
-        backup.write(records, RUN, NOW)
+        backup.write(backup.as_copies(records, RUN, NOW))
         assert bench.items("backup") == {**bench.items("source"), 9: Item(9, text="stays")}
-    backup.write([], RUN, NOW)
+    backup.write([])
 
 
 def test_delete_takes_these_keys_only_and_may_be_repeated(bench: Bench) -> None:
@@ -272,6 +290,47 @@ def test_records_of_any_size_are_copied(bench: Bench) -> None:
     source, backup = bench.pair(batch_bytes=3000)
     assert run_sync(source, backup) == (len(sizes), 0, 0, 0)
     assert bench.items("backup") == bench.items("source")
+
+
+# --- keys and places ------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_understood_as_it_is_shown(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    run_sync(source, backup)
+    for store in (source, backup):
+        for n in (1, 3, 77):  # one that is not there, too
+            shown = store.key_to_json(bench.key(n))
+            assert store.key_from(json.dumps(shown) if len(shown) > 1 else str(shown[0])) == bench.key(n)
+        assert store.key_from(str(bench.key(2)[-1])) == bench.key(2)
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3, 4]", '{"Id": 1}', "[]", "[[1], [2]]"])
+def test_a_key_that_is_none_is_a_bad_request(bench: Bench, text: str) -> None:
+    bench.create(THREE)
+    with pytest.raises(BadRequest):
+        bench.open("source").key_from(text)
+
+
+def test_a_place_beside_is_made_filled_and_dropped_without_touching_the_backup(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    run_sync(source, backup)
+    before = bench.items("backup")
+    beside = backup.beside(f"beside_{uuid.uuid4().hex[:8]}")
+    try:
+        beside.make_like(source, copies=False)
+        for records in backup.read(frozenset(backup.stamps(WHOLE)), WHOLE):
+            beside.write([backup.as_original(record) for record in records])
+        assert beside.count() == 3
+        assert beside.location != backup.location
+    finally:
+        beside.drop()
+    with pytest.raises(at_least(NotInitialized, bench)):
+        beside.count()
+    beside.close()
+    assert bench.items("backup") == before
 
 
 # --- a whole sync ---------------------------------------------------------------------------------------------------
@@ -335,10 +394,47 @@ def test_a_sibling_keeps_entries_and_finds_the_newest(bench: Bench) -> None:
         {"NoteId": "d", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "d", "Size": -1},
     ]
     notes.put(entries)
-    assert notes.find({"Subject": "x"}, newest_by="At", limit=2) == [entries[1], entries[0]]
-    assert notes.find({"Subject": "x", "Done": False}, newest_by="At", limit=9) == [entries[1], entries[3]]
-    assert notes.find({}, newest_by="At", limit=9) == [entries[1], entries[2], entries[0], entries[3]]
-    assert notes.find({"Subject": "z"}, newest_by="At", limit=9) == []
+    assert notes.find({"Subject": "x"}, order_by="At", descending=True, limit=2) == [entries[1], entries[0]]
+    assert notes.find({"Subject": "x", "Done": False}, order_by="At", descending=True, limit=9) == [
+        entries[1],
+        entries[3],
+    ]
+    assert notes.find({}, order_by="At", descending=True, limit=9) == [entries[1], entries[2], entries[0], entries[3]]
+    assert notes.find({"Subject": "z"}, order_by="At", descending=True, limit=9) == []
+
+
+def test_a_sibling_finds_entries_in_order_between_bounds_with_any_of_some_values(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(SIBLING)
+    notes.create()
+    entries = [note(f"{n}", Subject="xyz"[n % 3], At=TIMES[n]) for n in range(4)]
+    notes.put(entries)
+    assert notes.find({}, order_by="At", limit=9) == entries
+    assert notes.find({}, order_by="NoteId", descending=True, limit=2) == [entries[3], entries[2]]
+    assert notes.find({"Subject": ["x", "z"]}, order_by="At", limit=9) == [entries[0], entries[2], entries[3]]
+    assert notes.find({}, order_by="At", above=TIMES[0], below=TIMES[3], limit=9) == entries[1:3]
+    assert notes.find({"Subject": "x"}, order_by="NoteId", above="0", limit=9) == [entries[3]]
+
+
+def test_a_sibling_adds_only_entries_whose_key_is_new(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(OWN_PARTITIONS)
+    notes.create()
+    notes.add([note("a", Text="first")])
+    notes.add([note("a", Text="second"), note("b")])
+    notes.add([])
+    assert notes.find({}, order_by="NoteId", limit=9) == [note("a", Text="first"), note("b")]
+
+
+def test_a_sibling_deletes_these_entries_only_and_may_be_told_again(bench: Bench) -> None:
+    bench.create()
+    notes = bench.pair()[1].sibling(OWN_PARTITIONS)
+    notes.create()
+    notes.put([note(name) for name in "abc"])
+    for _ in range(2):
+        notes.delete(["a", "c", "gone"])
+        assert notes.find({}, order_by="NoteId", limit=9) == [note("b")]
+    notes.delete([])
 
 
 def test_a_sibling_replaces_an_entry_of_the_same_key(bench: Bench) -> None:
@@ -348,7 +444,7 @@ def test_a_sibling_replaces_an_entry_of_the_same_key(bench: Bench) -> None:
     entry = {"NoteId": "a", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "first", "Size": 1}
     notes.put([entry])
     notes.put([{**entry, "Done": True, "Text": None}])
-    assert notes.find({}, newest_by="At", limit=9) == [{**entry, "Done": True, "Text": None}]
+    assert notes.find({}, order_by="At", descending=True, limit=9) == [{**entry, "Done": True, "Text": None}]
 
 
 def test_a_sibling_gives_times_in_utc_and_refuses_naive_ones(bench: Bench) -> None:
@@ -357,7 +453,7 @@ def test_a_sibling_gives_times_in_utc_and_refuses_naive_ones(bench: Bench) -> No
     notes.create()
     entry = {"NoteId": "a", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "", "Size": 1}
     notes.put([entry])
-    (found,) = notes.find({}, newest_by="At", limit=1)
+    (found,) = notes.find({}, order_by="At", descending=True, limit=1)
     assert found["At"].utcoffset() == timedelta(0)
     with pytest.raises(Exception, match="time zone"):
         notes.put([{**entry, "At": datetime(2024, 1, 1)}])  # noqa: DTZ001 - the point
@@ -367,7 +463,7 @@ def test_a_sibling_that_was_not_made_says_what_to_do(bench: Bench) -> None:
     bench.create()
     notes = bench.pair()[1].sibling(SIBLING)
     with pytest.raises(at_least(NotInitialized, bench)):
-        notes.find({}, newest_by="At", limit=1)
+        notes.find({}, order_by="At", descending=True, limit=1)
 
 
 def test_errors_are_not_retried_when_trying_again_cannot_help(bench: Bench) -> None:

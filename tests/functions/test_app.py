@@ -1,6 +1,7 @@
 """The product's own function_app.py under the real Functions worker, and as the host would look at it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ HTTP_FUNCTIONS = {
     "TriggerSync": ("backup/sync", ["POST"], FUNCTION),
     "SyncCustomer": ("backup/sync/customer", ["POST"], FUNCTION),
     "SyncOrder": ("backup/sync/order", ["POST"], FUNCTION),
+    "VerifyBackup": ("backup/verify/{service}", ["POST"], FUNCTION),
+    "UndoRun": ("backup/undo/{syncId}", ["POST"], FUNCTION),
+    "RestoreSource": ("backup/restore/{service}", ["POST"], FUNCTION),
     "InitializeBackup": ("backup/initialize", ["POST"], FUNCTION),
     "HealthCheck": ("health", ["GET"], ANONYMOUS),
 }
@@ -95,7 +99,10 @@ def test_the_route_prefix_is_api() -> None:
 
 def test_every_function_answers_under_the_real_worker(place: Place) -> None:
     with worker(ROOT, environment(place.settings)) as running:
-        answers = {name: post(running, name)[0] for name in HTTP_FUNCTIONS}
+        _, synced = post(running, "SyncOrder")
+        known = {"service": "customer", "syncId": synced["SyncId"]}
+        routes = {name: re.findall(r"{(\w+)}", route) for name, (route, *_) in HTTP_FUNCTIONS.items()}
+        answers = {name: post(running, name, **{one: known[one] for one in routes[name]})[0] for name in routes}
         timer = running.timer("ScheduledSync")
     assert answers == dict.fromkeys(HTTP_FUNCTIONS, 200)
     assert timer == {}
@@ -135,7 +142,8 @@ def test_the_timer_syncs_everything_and_logs_start_services_and_summary(place: P
         assert running.timer("ScheduledSync") == {}
         lines = log_of(running, "schedule.")
     assert [line.split()[0] for line in lines] == [
-        *("schedule.started", "schedule.service", "schedule.service", "schedule.finished")
+        *("schedule.started", "schedule.service", "schedule.service"),
+        *("schedule.purged", "schedule.verified", "schedule.purged", "schedule.verified", "schedule.finished"),
     ]
     assert "next=" in lines[-1]
     assert all(service.is_mirrored() for service in place.services)

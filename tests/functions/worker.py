@@ -95,9 +95,14 @@ class Worker:
         url: str = "http://localhost/",
         body: str | bytes = b"",
         headers: dict[str, str] | None = None,
+        route: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """{"status", "headers", "body"} of the answer, or {"failed": reason}: for the host, a 500."""
-        return self.call(name, method=method, url=url, body=body, headers=headers).result(ANSWER_SECONDS)
+        """{"status", "headers", "body"} of the answer, or {"failed": reason}: for the host, a 500.
+
+        `route` are the parameters that the host finds in the address.
+        """
+        call = self.call(name, method=method, url=url, body=body, headers=headers, route=route)
+        return call.result(ANSWER_SECONDS)
 
     def timer(self, name: str, past_due: bool = False) -> dict[str, Any]:
         """{} once the timer function has run, {"failed": reason} when the host would log it as failed."""
@@ -217,6 +222,7 @@ def _http_datum(
     url: str = "http://localhost/",
     body: str = "",
     headers: dict[str, str] | None = None,
+    route: dict[str, str] | None = None,
 ) -> Any:
     from azure_functions_runtime.bindings.datumdef import Datum  # type: ignore[import-untyped]
 
@@ -231,7 +237,7 @@ def _http_datum(
             "method": Datum(method, "string"),
             "url": Datum(url, "string"),
             "headers": strings({name.lower(): value for name, value in (headers or {}).items()}),
-            "params": {},
+            "params": strings(route or {}),
             "query": strings(query),
             "body": Datum(body.encode("utf-8", "surrogateescape"), "bytes"),
         },

@@ -66,11 +66,11 @@ def cli(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
     return python(folder, settings, "-m", "backup", *arguments)
 
 
-def post(running: Worker, name: str, body: Any = None, query: str = "") -> tuple[int, dict[str, Any]]:
-    """Status and body of the answer of an HTTP function in the worker."""
+def post(running: Worker, name: str, body: Any = None, query: str = "", **route: str) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer of an HTTP function in the worker; `route` are the parameters in its address."""
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     method = "GET" if name == "HealthCheck" else "POST"
-    answer = running.http(name, method, f"http://localhost/api/x{query}", content)
+    answer = running.http(name, method, f"http://localhost/api/x{query}", content, route=route)
     assert "failed" not in answer, answer["failed"]
     return answer["status"], json.loads(answer["body"])
 

@@ -256,6 +256,23 @@ def test_a_source_without_any_record_is_a_409_and_the_backup_keeps_everything(
     assert service.backup.contents() == before
 
 
+def test_a_source_that_lost_many_records_is_a_409_until_one_run_is_allowed_to_delete_them(sqlite_place: Place) -> None:
+    service = sqlite_place.customer
+    with worker(ROOT, environment(sqlite_place.settings)) as running:
+        post(running, "SyncCustomer")
+        before = service.backup.contents()
+        service.source.run("DELETE FROM {table} WHERE Id <= 21")  # of 100, by default 20 may go
+        refused = post(running, "SyncCustomer", query="?force=true")
+        kept = service.backup.contents()
+        _, dry = post(running, "SyncCustomer", query="?dryRun=true&allowMassDelete=true")
+        allowed = post(running, "SyncCustomer", query="?allowMassDelete=true")
+    assert (refused[0], refused[1]["Error"], refused[1]["DeletedCount"]) == (409, "GuardTripped", 0)
+    assert "21 of 100 records would be deleted" in refused[1]["Message"]
+    assert (kept, dry["DeletedCount"]) == (before, 21)
+    assert (allowed[0], allowed[1]["DeletedCount"]) == (200, 21)
+    assert service.is_mirrored()
+
+
 def test_a_source_table_that_is_gone_is_a_503_and_the_backup_keeps_everything(sqlite_place: Place) -> None:
     service = sqlite_place.customer
     with worker(ROOT, environment(service.settings)) as running:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from backup.errors import StoreUnavailable
-from backup.models import WHOLE, Chunk, Key, Record, Run, Stamps, Version
-from backup.stores import Drift, OnNewColumn, Shape, Sibling, Store
+from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.stores import Drift, Keep, OnNewColumn, Shape, Sibling, Store
 
 Stored = dict[str, Any]
 """A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
@@ -57,6 +58,9 @@ class MemoryStore:
     def initialize(self, source: Store) -> None:
         self._called("initialize")
 
+    def make_like(self, original: Store, *, copies: bool) -> None:
+        self._called("make_like")
+
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         self._called("drift")
         return Drift()
@@ -91,15 +95,53 @@ class MemoryStore:
         self._called("matching")
         return {key for key in keys if self._fold(key[0]) in self.records}
 
-    def write(self, records: Sequence[Record], run: Run, now: datetime) -> None:
-        self._called("write", [self.key_of(record) for record in records])
+    def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
+        found = [(key, self.records[self._fold(key[0])]) for key in keys if self._fold(key[0]) in self.records]
+        for start in range(0, len(found), self.batch_size):
+            part = found[start : start + self.batch_size]
+            yield [Image(key, action, dict(one), one["version"]) for key, one in part]
+
+    def content(self, record: Record) -> Mapping[str, str]:
+        return {name: repr(value) for name, value in record.items()}
+
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:
+        return list(records)
+
+    def as_original(self, record: Record) -> Record:
+        return record
+
+    def as_it_was(self, record: Record) -> Record:
+        return record
+
+    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+        keys = [self.key_of(record) for record in records]
+        self._called("write", keys)
+        if keep is not None:
+            there = [image for images in self.images(keys, Action.UPDATED) for image in images]
+            new = set(keys) - {image.key for image in there}
+            keep([*there, *(Image(key, Action.INSERTED) for key in keys if key in new)], None)
         for record in records:
             self.put(dict(record))
 
-    def delete(self, keys: Sequence[Key]) -> None:
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
         self._called("delete", list(keys))
+        if keep is not None:
+            keep([image for images in self.images(keys, Action.DELETED) for image in images], None)
         for key in keys:
             self.records.pop(self._fold(key[0]), None)
+
+    def key_from(self, text: str) -> Key:
+        return (json.loads(text),)
+
+    def key_to_json(self, key: Key) -> list[Any]:
+        return list(key)
+
+    def beside(self, name: str) -> Store:
+        return MemoryStore(name, chunk_size=self.chunk_size, batch_size=self.batch_size, fold=self._fold)
+
+    def drop(self) -> None:
+        self._called("drop")
+        self.records.clear()
 
     def sibling(self, shape: Shape) -> Sibling:
         raise NotImplementedError

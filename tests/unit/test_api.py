@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,14 +14,18 @@ from hypothesis import strategies as st
 from backup import api, errors
 from backup.errors import BackupError
 from backup.log import register_secret
-from backup.models import Counts, Run, Status, Trigger
+from backup.models import Counts, Proof, Run, Status, Trigger
+from backup.recorded import Outcome
 from backup.registry import Registry
-from backup.services import Health, Outcome
+from backup.requests import SyncRequest, parse_body
+from backup.services import NO_OPTIONS, Health, Options
 from backup.settings import load_settings
 
 STARTED = datetime(2024, 12, 7, tzinfo=UTC)
 RUN = Run("customer", Trigger.HTTP, False, STARTED, sync_id="the-id")
-COMPLETED = Outcome(RUN.ended(Status.COMPLETED, STARTED + timedelta(seconds=5), Counts(5, 10, 2, 83)))
+COMPLETED = Outcome(
+    replace(RUN, proof=Proof()).ended(Status.COMPLETED, STARTED + timedelta(seconds=5), Counts(5, 10, 2, 83))
+)
 
 
 def failed(error: BackupError) -> Outcome:
@@ -34,11 +38,11 @@ class Services:
 
     outcomes: Sequence[Outcome] = (COMPLETED,)
     checks: Sequence[Health] = ()
-    asked: list[tuple[str, bool]] = field(default_factory=list)
+    asked: list[tuple[str, Options]] = field(default_factory=list)
 
-    def sync(self, name: str, trigger: Trigger, *, force: bool) -> Sequence[Outcome]:
+    def sync(self, name: str, trigger: Trigger, options: Options) -> Sequence[Outcome]:
         assert trigger is Trigger.HTTP
-        self.asked.append((name, force))
+        self.asked.append((name, options))
         return self.outcomes
 
     def ping(self) -> Sequence[Health]:
@@ -66,16 +70,20 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
             {
                 "SyncId": "the-id",
                 "ServiceName": "customer",
+                "Trigger": "http",
                 "Status": "Completed",
+                "DryRun": False,
                 "InsertedCount": 5,
                 "UpdatedCount": 10,
                 "DeletedCount": 2,
                 "SkippedCount": 83,
                 "TotalProcessed": 17,
+                "Verified": True,
                 "StartedAt": "2024-12-07T00:00:00.000Z",
                 "CompletedAt": "2024-12-07T00:00:05.000Z",
                 "DurationMs": 5000,
                 "ErrorMessage": None,
+                "Notes": [],
             }
         ],
         "Timestamp": "2024-12-07T00:00:00.000Z",
@@ -85,16 +93,18 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
 @pytest.mark.parametrize(
     ("body", "asked"),
     [
-        (b"", ("all", False)),
-        (b" \r\n", ("all", False)),
-        (b"{}", ("all", False)),
-        (b'{"service": "all"}', ("all", False)),
-        (b'{"service": "order"}', ("order", False)),
-        (b'{"forceFullSync": true}', ("all", True)),
-        (b'{"service": "customer", "forceFullSync": false}', ("customer", False)),
+        (b"", ("all", NO_OPTIONS)),
+        (b" \r\n", ("all", NO_OPTIONS)),
+        (b"{}", ("all", NO_OPTIONS)),
+        (b'{"service": "all"}', ("all", NO_OPTIONS)),
+        (b'{"service": "order"}', ("order", NO_OPTIONS)),
+        (b'{"forceFullSync": true}', ("all", Options(force=True))),
+        (b'{"dryRun": true}', ("all", Options(dry_run=True))),
+        (b'{"allowMassDelete": true}', ("all", Options(allow_mass_delete=True))),
+        (b'{"service": "customer", "forceFullSync": false}', ("customer", NO_OPTIONS)),
     ],
 )
-def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, bool]) -> None:
+def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, Options]) -> None:
     services = Services()
     trigger_sync(services, body)
     assert services.asked == [asked]
@@ -108,6 +118,7 @@ def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, bool]) -> Non
         *(b'{"service": null}', b'{"service": 1}', b'{"service": ["all"]}', b'{"service": {}}', b'{"service": true}'),
         *(b'{"forceFullSync": "true"}', b'{"forceFullSync": 1}', b'{"forceFullSync": null}', b'{"forceFullSync": []}'),
         b'{"forceFullSync": 1' + b"0" * 5000 + b"}",
+        *(b'{"dryRun": "true"}', b'{"dryRun": 1}', b'{"allowMassDelete": null}', b'{"allowMassDelete": "yes"}'),
         *(b'{"force": true}', b'{"Service": "all"}', b'{"services": "all"}', b'{"service": "all", "x": 1}'),
         b'{"service": NaN}',
     ],
@@ -124,7 +135,7 @@ def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
 
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(errors.BadRequest, match="forceFullsync"):
-        api.parse_sync_request(b'{"forceFullsync": true}')
+        parse_body(SyncRequest, b'{"forceFullsync": true}')
 
 
 json_values = st.recursive(
@@ -135,7 +146,7 @@ json_values = st.recursive(
 bodies = st.one_of(
     st.binary(),
     json_values.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")),
-    st.dictionaries(st.sampled_from(["service", "forceFullSync", "Service", "x"]), json_values).map(
+    st.dictionaries(st.sampled_from(["service", "forceFullSync", "dryRun", "Service", "x"]), json_values).map(
         lambda value: json.dumps(value).encode()
     ),
 )
@@ -194,9 +205,12 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.NotInitialized(), 400),
         (errors.SchemaMismatch(), 400),
         (errors.UnknownService(), 404),
+        (errors.UnknownRun(), 404),
         (errors.Locked(), 409),
         (errors.LockLost(), 409),
         (errors.GuardTripped(), 409),
+        (errors.Conflict(), 409),
+        (errors.NotVerified(), 500),
         (errors.StoreError(), 500),
         (errors.StoreUnavailable(), 503),
         (errors.SourceMissing(), 503),
@@ -242,24 +256,36 @@ def test_a_single_service_that_fails_answers_its_result_and_the_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "force"),
-    [({}, False), ({"force": "true"}, True), ({"force": "TRUE"}, True), ({"force": "false"}, False)],
+    ("query", "options"),
+    [
+        ({}, NO_OPTIONS),
+        ({"force": "true"}, Options(force=True)),
+        ({"force": "TRUE"}, Options(force=True)),
+        ({"force": "false"}, NO_OPTIONS),
+        ({"dryRun": "true"}, Options(dry_run=True)),
+        ({"allowMassDelete": "true"}, Options(allow_mass_delete=True)),
+        ({"allowMassDelete": "True", "dryRun": "true", "force": "true"}, Options(True, True, True)),
+    ],
 )
-def test_force_is_read_from_the_query(query: dict[str, str], force: bool) -> None:
+def test_options_are_read_from_the_query(query: dict[str, str], options: Options) -> None:
     services = Services()
     api.sync_one(services, "order", {**query, "code": "a function key"}, b"{}")  # type: ignore[arg-type]
-    assert services.asked == [("order", force)]
+    assert services.asked == [("order", options)]
 
 
 @pytest.mark.parametrize(
     ("query", "body"),
     [
-        *(({"force": value}, b"") for value in ("yes", "1", "tru", "true,true", " true", "None")),
-        *(({name: "true"}, b"") for name in ("Force", "forced", "forceFullSync", "service")),
+        *(
+            ({name: value}, b"")
+            for name in ("force", "dryRun", "allowMassDelete")
+            for value in ("yes", "1", "tru", "true,true", " true", "None")
+        ),
+        *(({name: "true"}, b"") for name in ("Force", "forced", "forceFullSync", "service", "dryrun", "dry-run")),
         *(({}, body) for body in (b'{"force": true}', b"x", b"[]", b"\xff")),
     ],
 )
-def test_another_force_value_parameter_or_body_is_a_400_and_starts_nothing(query: dict[str, str], body: bytes) -> None:
+def test_another_value_parameter_or_body_is_a_400_and_starts_nothing(query: dict[str, str], body: bytes) -> None:
     services = Services()
     with pytest.raises(errors.BadRequest):
         api.sync_one(services, "order", query, body)  # type: ignore[arg-type]

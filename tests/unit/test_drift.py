@@ -253,8 +253,8 @@ def test_postgresql_is_told_how_to_make_another_kind_of_value_and_never_to_cut(o
 
 
 def test_a_table_without_a_schema_is_named_alone() -> None:
-    source, backup = shape(column("N", "int"), schema=None), shape(schema=None)
-    assert plan(source, backup, MSSQL, "add").statements == ("ALTER TABLE [Things] ADD [N] int NULL",)
+    source, backup = shape(column("n", "int"), schema=None), shape(schema=None, table="things")
+    assert plan(source, backup, MSSQL, "add").statements == ("ALTER TABLE [things] ADD [n] int NULL",)
 
 
 def test_columns_are_added_before_others_are_altered() -> None:

@@ -31,21 +31,27 @@ def run(place: Place, caplog: pytest.LogCaptureFixture, past_due: bool = False, 
     return [line for line in caplog.messages if line.startswith("schedule.")]
 
 
-def test_the_log_has_start_a_line_a_service_and_a_summary_with_the_next_occurrence(
+def test_the_log_has_start_lines_of_each_service_and_a_summary_with_the_next_occurrence(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start, customer, order, summary = run(place, caplog)
+    start, customer, order, *after, summary = run(place, caplog)
     assert start == "schedule.started services=customer,order past_due=False"
     counts = "inserted={} updated=0 deleted=0 skipped=0 duration_ms="
     assert customer.startswith("schedule.service service=customer status=Completed " + counts.format(100))
     assert order.startswith("schedule.service service=order status=Completed " + counts.format(55))
+    assert [line.partition(" sync_id=")[0] for line in after] == [
+        *("schedule.purged service=customer entries=0", "schedule.verified service=customer"),
+        *("schedule.purged service=order entries=0", "schedule.verified service=order"),
+    ]
+    assert [line.endswith(" verified=True") for line in after] == [False, True, False, True]
     assert summary == 'schedule.finished completed=2 failed=0 next="2026-01-02 00:00:00+00:00"'
 
 
 def test_a_scheduled_run_syncs_every_service_unforced(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     run(place, caplog)
-    entries = [service.backup.history()[0] for service in place.services]
-    assert [(entry["Trigger"], bool(entry["Forced"])) for entry in entries] == [("timer", False)] * 2
+    entries = [entry for service in place.services for entry in service.backup.history()]
+    told = [(entry["Trigger"], bool(entry["Forced"])) for entry in entries if entry["Trigger"] != "verify"]
+    assert told == [("timer", False)] * 2
     assert all(service.is_mirrored() for service in place.services)
 
 
@@ -55,7 +61,7 @@ def test_a_failing_service_is_in_the_summary_and_raises_nothing(
     (tmp_path / "orders.db").unlink()
     lines = run(place, caplog)
     assert lines[-1].startswith("schedule.finished completed=1 failed=1")
-    assert lines[-2].startswith("schedule.service service=order status=Failed")
+    assert [line for line in lines if line.startswith("schedule.service service=order status=Failed")]
 
 
 def test_a_late_run_says_so(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,12 +14,14 @@ import pytest
 from backup import services
 from backup.errors import ConfigError, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
 from backup.history import History
+from backup.locks import open_lock
 from backup.log import register_secret
-from backup.models import Counts, Run, Status, Trigger
+from backup.models import Counts, Proof, Run, Status, Total, Trigger
 from backup.registry import Registry
-from backup.services import SyncService
+from backup.retry import Retry
+from backup.services import CustomerSyncService, Options, SyncService
 from backup.settings import load_settings
-from backup.stores import Store
+from backup.stores import Limits, Store
 from tests.scenarios.places import Place, Service, on_sqlite
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,10 +44,9 @@ def side(place: Place) -> Service:
 @pytest.fixture
 def customer(place: Place) -> SyncService:
     """The customers' service, whose clock moves on by a second each time it is asked."""
-    service = place.registry.get("customer")
-    moments = (START + timedelta(seconds=n) for n in range(100))
-    service._now = lambda: next(moments)
-    return service
+    moments = (START + timedelta(seconds=n) for n in range(1000))
+    settings = load_settings(place.settings)
+    return CustomerSyncService(settings, Limits(), open_lock(settings, Retry()), lambda: next(moments))
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def history_of(service: SyncService) -> Iterator[History]:
 
 def when_syncing(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
     """Does `work` in place of the sync itself."""
-    monkeypatch.setattr(services, "sync", lambda *_, **__: work())
+    monkeypatch.setattr(services, "sync_with_schema", lambda _: work())
 
 
 def raising(error: Exception) -> Callable[[], None]:
@@ -70,21 +71,26 @@ def raising(error: Exception) -> Callable[[], None]:
 
 
 def test_a_completed_run_is_recorded_as_it_was(customer: SyncService) -> None:
-    run = customer.run(Trigger.TIMER, force=True).run
+    run = customer.sync(Trigger.TIMER, Options(force=True)).run
     with history_of(customer) as history:
         assert history.latest("customer", 5) == [run]
+    assert run.proof is not None
+    both = Total(100, run.proof.source.checksum)
     assert run == replace(
-        Run("customer", Trigger.TIMER, True, START, run.sync_id),
+        Run("customer", Trigger.TIMER, True, run.started_at, run.sync_id),
         status=Status.COMPLETED,
         counts=Counts(inserted=100),
         completed_at=run.completed_at,
+        proof=Proof(both, both),
     )
+    assert run.completed_at is not None
+    assert START < run.started_at < run.completed_at < START + timedelta(seconds=1000)
 
 
 def test_the_entry_exists_while_the_run_lasts(customer: SyncService, side: Service, monkeypatch: Any) -> None:
     seen: list[dict[str, Any]] = []
     when_syncing(monkeypatch, lambda: seen.extend(side.backup.history()))
-    customer.run(Trigger.CLI)
+    customer.sync(Trigger.CLI)
     assert [(entry["Status"], bool(entry["Success"]), entry["CompletedAt"]) for entry in seen] == [
         ("InProgress", False, None)
     ]
@@ -97,7 +103,7 @@ def test_a_failed_run_is_recorded_with_its_error(
     customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     when_syncing(monkeypatch, raising(error))
-    outcome = customer.run(Trigger.CLI)
+    outcome = customer.sync(Trigger.CLI)
     [entry] = side.backup.history()
     assert outcome.error is error
     assert (entry["Status"], entry["ErrorMessage"], bool(entry["Success"])) == ("Failed", "it went away", False)
@@ -107,7 +113,7 @@ def test_a_run_that_was_left_in_progress_is_closed_as_failed_by_the_next(custome
     dead = replace(Run("customer", Trigger.HTTP, False, START - timedelta(days=1)), status=Status.IN_PROGRESS)
     with history_of(customer) as history:
         history.save(dead)
-    customer.run(Trigger.CLI)
+    customer.sync(Trigger.CLI)
     first, second = side.backup.history()
     assert (first["SyncId"], first["Status"], second["Status"]) == (dead.sync_id, "Failed", "Completed")
     assert first["CompletedAt"]
@@ -127,7 +133,7 @@ def test_other_entries_are_left_as_they_are(customer: SyncService, side: Service
 
 
 def test_the_latest_runs_come_newest_first(customer: SyncService) -> None:
-    runs = [customer.run(Trigger.CLI).run for _ in range(3)]
+    runs = [customer.sync(Trigger.CLI).run for _ in range(3)]
     assert customer.history(2) == [runs[2], runs[1]]
 
 
@@ -143,7 +149,7 @@ def test_a_run_that_cannot_be_recorded_at_its_end_has_failed(
         save(self, run)
 
     monkeypatch.setattr(History, "save", failing_at_the_end)
-    outcome = customer.run(Trigger.CLI)
+    outcome = customer.sync(Trigger.CLI)
     assert outcome.run.status is Status.FAILED
     assert outcome.run.error == "no room for the entry"
 
@@ -159,7 +165,7 @@ def test_a_run_whose_failure_cannot_be_recorded_keeps_its_own_error(
 
     when_syncing(monkeypatch, raising(error))
     monkeypatch.setattr(History, "save", failing)
-    assert customer.run(Trigger.CLI).error is error
+    assert customer.sync(Trigger.CLI).error is error
     assert "history.not_saved" in caplog.text
 
 
@@ -170,11 +176,11 @@ def test_the_lock_is_held_while_the_sync_runs_and_free_afterwards(
     customer: SyncService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statuses = []
-    when_syncing(monkeypatch, lambda: statuses.append(customer.run(Trigger.CLI).error))
-    assert customer.run(Trigger.CLI).error is None
+    when_syncing(monkeypatch, lambda: statuses.append(customer.sync(Trigger.CLI).error))
+    assert customer.sync(Trigger.CLI).error is None
     assert isinstance(statuses[0], Locked)
     monkeypatch.undo()
-    assert customer.run(Trigger.CLI).error is None
+    assert customer.sync(Trigger.CLI).error is None
 
 
 def test_a_run_that_finds_the_lock_taken_leaves_no_entry_and_closes_none(
@@ -183,22 +189,22 @@ def test_a_run_that_finds_the_lock_taken_leaves_no_entry_and_closes_none(
     entries = []
 
     def second() -> None:
-        customer.run(Trigger.CLI)
+        customer.sync(Trigger.CLI)
         entries.extend(side.backup.history())
 
     when_syncing(monkeypatch, second)
-    customer.run(Trigger.CLI)
+    customer.sync(Trigger.CLI)
     assert [entry["Status"] for entry in entries] == ["InProgress"]
 
 
-def test_a_run_whose_lock_cannot_be_taken_for_lack_of_storage_is_recorded(customer: SyncService, side: Service) -> None:
+def test_a_run_whose_lock_cannot_be_taken_for_lack_of_storage_is_recorded(side: Service) -> None:
     @contextmanager
     def no_storage(service: str, backup: str) -> Iterator[Callable[[], None]]:
         raise StoreUnavailable("no storage account")
         yield lambda: None
 
-    customer._lock = no_storage
-    assert customer.run(Trigger.CLI).run.status is Status.FAILED
+    service = CustomerSyncService(load_settings(side.settings), Limits(), no_storage)
+    assert service.sync(Trigger.CLI).run.status is Status.FAILED
     assert [entry["ErrorMessage"] for entry in side.backup.history()] == ["no storage account"]
 
 
@@ -209,7 +215,7 @@ def test_an_unforeseen_error_is_a_failed_run_that_tells_its_kind_and_no_content(
     customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     when_syncing(monkeypatch, raising(ValueError("a record's private words")))
-    outcome = customer.run(Trigger.CLI)
+    outcome = customer.sync(Trigger.CLI)
     [entry] = side.backup.history()
     assert (entry["Status"], outcome.run.status) == ("Failed", Status.FAILED)
     assert "ValueError" in entry["ErrorMessage"]
@@ -238,7 +244,7 @@ def test_an_error_message_is_recorded_and_returned_without_secrets(
 ) -> None:
     register_secret("registered-secret-of-a-test")
     when_syncing(monkeypatch, raising(StoreError("registered-secret-of-a-test and Password=hidden;")))
-    outcome = customer.run(Trigger.CLI)
+    outcome = customer.sync(Trigger.CLI)
     told = f"{side.backup.history()} {outcome.run}"
     assert "registered-secret" not in told
     assert "hidden" not in told
@@ -362,9 +368,13 @@ def test_a_run_logs_its_start_and_its_end_with_its_counts(
     customer: SyncService, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    run = customer.run(Trigger.CLI).run
+    run = customer.sync(Trigger.CLI).run
     lines = [line for line in caplog.messages if line.startswith("sync.")]
-    assert lines[0] == f"sync.started service=customer sync_id={run.sync_id} trigger=cli forced=False"
+    assert lines[0] == (
+        f"sync.started service=customer sync_id={run.sync_id} trigger=cli forced=False"
+        " dry_run=False allow_mass_delete=False"
+    )
     assert lines[-1].startswith(
-        f"sync.completed service=customer sync_id={run.sync_id} inserted=100 updated=0 deleted=0 skipped=0 duration_ms="
+        f"sync.completed service=customer sync_id={run.sync_id} inserted=100 updated=0 deleted=0 skipped=0"
+        " verified=True duration_ms="
     )

@@ -12,10 +12,24 @@ from backup.errors import ConfigError
 from backup.settings import Settings, load_settings, schedule_binding, use_local_settings
 
 NAMES = sorted(str(field.alias) for field in Settings.model_fields.values())
+LIMITS = {
+    "MaxDeletePercent": ("7.5", 7.5),
+    "DeleteGuardFloor": ("7", 7),
+    "MaxDeletes": ("7", 7),
+    "MaxUpdatePercent": ("7.5", 7.5),
+}
 NUMBERS = {
+    **{
+        f"{part}__{name}": value
+        for part in ("BackupSync", "BackupCustomerDb", "BackupOrderDb")
+        for name, value in LIMITS.items()
+    },
     "BackupSync__ChunkSize": ("7", 7),
     "BackupSync__BatchSize": ("7", 7),
     "BackupSync__BatchBytes": ("7", 7),
+    "BackupSync__RecycleDays": ("7.5", 7.5),
+    "BackupVerify__EveryDays": ("7.5", 7.5),
+    "BackupVerify__Sample": ("7", 7),
     "BackupRetry__MaxAttempts": ("7", 7),
     "BackupRetry__BaseSeconds": ("0.5", 0.5),
     "BackupRetry__MaxSeconds": ("7.5", 7.5),
@@ -25,6 +39,7 @@ VALUES = {
     **NUMBERS,
     "BackupSchedule__CronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
     "BackupSchedule__Enabled": ("false", False),
+    "BackupSync__OnNewColumn": ("ignore", "ignore"),
 }
 
 
@@ -55,6 +70,14 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
         ("BackupSchedule__Enabled", True),
         ("BackupSync__ChunkSize", 50_000),
         ("BackupSync__BatchSize", 1_000),
+        ("BackupSync__MaxDeletePercent", 10),
+        ("BackupSync__DeleteGuardFloor", 20),
+        ("BackupSync__MaxDeletes", None),
+        ("BackupSync__MaxUpdatePercent", None),
+        ("BackupSync__OnNewColumn", "add"),
+        ("BackupSync__RecycleDays", 30),
+        ("BackupVerify__EveryDays", 7),
+        ("BackupVerify__Sample", 100),
         ("BackupRetry__MaxAttempts", 5),
         ("BackupRetry__BaseSeconds", 2),
         ("BackupRetry__MaxSeconds", 32),
@@ -68,6 +91,17 @@ def test_no_connection_has_a_default() -> None:
     settings = load_settings({})
     connections = [name for name in NAMES if "ConnectionString" in name or name.startswith("AzureWebJobsStorage")]
     assert [value_of(settings, name) for name in connections] == [None] * len(connections)
+
+
+@pytest.mark.parametrize("service", ["customer", "order"])
+def test_a_services_own_limit_goes_before_that_of_all(service: str) -> None:
+    own, every = f"Backup{service.title()}Db__MaxDeletePercent", "BackupSync__MaxDeletePercent"
+    canary = {f"Source{service.title()}Db__CanaryKey": "7"}
+    settings = load_settings({own: "0", every: "50", "BackupSync__MaxDeletes": "9", **canary})
+    limits = {"delete_guard_floor": 20, "max_deletes": 9, "max_update_percent": None}
+    other = {"customer": "order", "order": "customer"}[service]
+    assert settings.guard(service) == {**limits, "max_delete_percent": 0, "canary": "7"}
+    assert settings.guard(other) == {**limits, "max_delete_percent": 50, "canary": None}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +133,9 @@ def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
         *((name, "1e999") for name in ("BackupSync__ChunkSize", "BackupRetry__MaxAttempts")),
         *((name, "0") for name in ("BackupSync__ChunkSize", "BackupSync__BatchSize", "BackupRetry__MaxAttempts")),
         *((name, "nan") for name in NUMBERS),
+        *((name, value) for name in NUMBERS if name.endswith("Percent") for value in ("100.1", "inf")),
+        *(("BackupSync__RecycleDays", value) for value in ("0", "36501")),
+        *(("BackupSync__OnNewColumn", value) for value in ("drop", "Add", "add,fail")),
         *(("BackupSchedule__Enabled", value) for value in ("maybe", "2", "truee")),
         *(
             ("BackupSchedule__CronExpression", value)

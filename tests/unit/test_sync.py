@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.errors import GuardTripped, LockLost, StoreUnavailable
-from backup.models import Counts, Run, Trigger
-from backup.sync import Tally, sync
+from backup.follow import sync_with_schema
+from backup.guard import Guard
+from backup.models import WHOLE, Counts, Proof, Run, Trigger
+from backup.policy import Policy
+from backup.proof import total
+from backup.recorded import Session
+from backup.stores import Keep
+from backup.sync import Steps, Tally, sync
 from tests.unit.memory_store import MemoryStore, Stored, fail_at_call, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,16 +32,26 @@ contents = st.builds(
 sides = st.lists(contents, max_size=20, unique_by=lambda one: one["id"])
 
 
+def keep_nothing(images: Any, transaction: Any) -> None:
+    """Stands for the recycle bin."""
+
+
+def steps(held: Callable[[], None] = lambda: None, keep: Keep = keep_nothing) -> Steps:
+    return Steps(held, lambda: NOW, keep, batch_size=2)
+
+
 def run_sync(
     source: MemoryStore, backup: MemoryStore, *, force: bool = False, held: Callable[[], None] = lambda: None
 ) -> Counts:
-    """The counts of a sync; an error of it carries them as `counts`."""
+    """The counts of a sync, which is proven; an error of it carries them as `counts`."""
     run, tally = Run("test", Trigger.CLI, force, NOW), Tally(lambda counts: None)
     try:
-        sync(source, backup, run, tally, held=held, now=lambda: NOW, delete_batch=2)
+        sync(source, backup, run, tally, Guard(), steps(held))
     except Exception as error:
         error.counts = tally.counts  # type: ignore[attr-defined]
         raise
+    assert tally.proof is not None
+    assert tally.proof.verified
     return tally.counts
 
 
@@ -89,6 +105,15 @@ def test_a_second_sync_changes_nothing(source: list[Stored], backup: list[Stored
     run_sync(*sides)
     counts, copied = run_sync(*sides), sides[1].contents()
     assert counts == Counts(skipped=len(copied))
+
+
+@given(sides, sides, st.booleans())
+def test_the_proof_is_of_every_record_of_both_sides(source: list[Stored], backup: list[Stored], force: bool) -> None:
+    one, other = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
+    run, tally = Run("test", Trigger.CLI, force, NOW), Tally(lambda counts: None)
+    sync(one, other, run, tally, Guard(), steps())
+    assert tally.proof == Proof(total(one.stamps(WHOLE)), total(other.stamps(WHOLE)))
+    assert tally.proof.source == tally.proof.backup
 
 
 @given(sides, sides, st.integers(1, 12), st.sampled_from(["stamps", "read", "chunks"]))
@@ -145,7 +170,7 @@ def test_a_record_that_is_there_again_right_before_its_delete_is_kept() -> None:
 
 def test_a_source_without_records_never_empties_a_backup() -> None:
     backup = MemoryStore("backup", [record(1)])
-    with pytest.raises(GuardTripped, match="source of test holds no records, while its backup holds 1") as error:
+    with pytest.raises(GuardTripped, match="source of test holds no records: 1 of 1 records would be deleted") as error:
         run_sync(MemoryStore("source"), backup, force=True)
     assert error.value.hint
     assert backup.calls == []
@@ -156,10 +181,12 @@ def test_two_empty_sides_are_equal() -> None:
 
 
 def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
-    backup = MemoryStore("backup")
+    source, backup = MemoryStore("source", [record(1)]), MemoryStore("backup")
     backup.on["drift"] = fail_at_call(1)
+    nothing: Any = None  # history and recycle bin are not come to
+    run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     with pytest.raises(StoreUnavailable):
-        run_sync(MemoryStore("source", [record(1)]), backup)
+        sync_with_schema(Session(source, backup, nothing, nothing, run, tally, steps(), Policy()))
     assert backup.calls == []
 
 
@@ -193,7 +220,7 @@ def test_progress_is_told_after_every_step() -> None:
     tally = Tally(lambda counts: told.append(counts.seen))
     source = MemoryStore("source", [record(n) for n in range(6)])
     run = Run("test", Trigger.CLI, False, NOW)
-    sync(source, MemoryStore("backup"), run, tally, held=lambda: None, now=lambda: NOW, delete_batch=2)
+    sync(source, MemoryStore("backup"), run, tally, Guard(), steps())
     assert told == sorted(told)
     assert told[-1] == 6
     assert len(told) > 2

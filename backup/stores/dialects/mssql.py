@@ -115,7 +115,7 @@ class SqlServerDialect:
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
-        text = json.dumps([{name: _plain(value) for name, value in row.items()} for row in rows])
+        text = json.dumps([{name: _sent(value) for name, value in row.items()} for row in rows], ensure_ascii=False)
         cx.execute(add_rows_statement(cx.dialect, table), {"rows": text})
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
@@ -177,24 +177,35 @@ class SqlServerDialect:
 def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
     """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
 
-    OPENJSON needs a database of compatibility level 130, SQL Server 2016's own. Its paths are given, since not every
-    server that speaks T-SQL finds them itself.
+    OPENJSON needs a database of compatibility level 130, SQL Server 2016's own. Its paths are given, and quotes and
+    backslashes come as other characters (`_sent`): not every server that speaks T-SQL finds columns or undoes escapes.
     """
     quote = dialect.identifier_preparer
     into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
-    names = ", ".join(quote.quote_identifier(c.name) for c in table.columns)
-    typed = ", ".join(
-        f"{quote.quote_identifier(c.name)} {c.type.compile(dialect=dialect)} '$.{c.name}'" for c in table.columns
-    )
+    columns = [(quote.quote_identifier(c.name), c.type.compile(dialect=dialect), c) for c in table.columns]
+    typed = ", ".join(f"{name} {spelled} '$.{column.name}'" for name, spelled, column in columns)
+    values = ", ".join(_UNESCAPED.format(name) if "char" in spelled.lower() else name for name, spelled, _ in columns)
     statement = (
-        f"INSERT INTO {into} ({names}) SELECT {names} FROM OPENJSON(:rows) WITH ({typed}) AS added "  # noqa: S608 - names of the app's own
+        f"INSERT INTO {into} ({', '.join(name for name, _, _ in columns)}) SELECT {values} "  # noqa: S608 - names of the app's own
+        f"FROM OPENJSON(:rows) WITH ({typed}) AS added "
         f"WHERE NOT EXISTS (SELECT 1 FROM {into} AS old WHERE old.{key} = added.{key})"
     )
     return sa.text(statement).bindparams(sa.bindparam("rows", type_=MssqlType("nvarchar(max)", "nvarchar")))
 
 
-def _plain(value: Any) -> Any:
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
+_INSTEAD = str.maketrans({'"': "\ue000", "\\": "\ue001"})
+_UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
+
+
+def _sent(value: Any) -> Any:
+    """A value of a row as it goes into the JSON list; texts are ASCII without control characters."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat()
+    if isinstance(value, str):
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("a text that is not plain ASCII")
+        return value.translate(_INSTEAD)
+    return value
 
 
 def _spelled(table: sa.Table, name: str, column: Column, nullable: bool) -> str:

@@ -33,7 +33,7 @@ _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents
     ("INTEGER", ("int",)),
     ("TEXT", ("char", "clob", "text")),
     ("BLOB", ("blob",)),
-    ("REAL", ("real",)),
+    ("REAL", ("real", "floa", "doub")),
 )
 
 

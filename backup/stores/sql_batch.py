@@ -1,0 +1,145 @@
+"""What is done in one transaction of a table: lookups by the server's own equality of keys, images, writes, deletes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.models import Action, Image, Key, Record
+from backup.stores.base import Keep, Limits
+from backup.stores.dialects import Dialect
+from backup.stores.sql_access import whole_rows
+from backup.stores.sql_table import TableShape
+
+_COMPOSITE_KEYS_AT_ONCE = 200
+
+
+class SqlBatch:
+    """One transaction's work on one table. All of it may be repeated when the transaction has to be."""
+
+    def __init__(self, cx: sa.Connection, shape: TableShape, dialect: Dialect, limits: Limits) -> None:
+        self._cx, self._shape, self._dialect, self._limits = cx, shape, dialect, limits
+
+    def matching(self, keys: Sequence[Key], filters: Sequence[sa.ColumnElement[bool]] = ()) -> set[Key]:
+        """Those of `keys` that have a row; no more keys than `parts` gives at once."""
+        shape, asked = self._shape, set(keys)
+        query = sa.select(*shape.key).where(*filters)
+        rows = {tuple(row) for row in self._cx.execute(query.where(shape.is_one_of(keys)))}
+        if rows <= asked:
+            return rows
+        # The server has some under another spelling: ask which ones, key by key.
+        for key in asked - rows:
+            if self._cx.execute(query.where(shape.is_one_of([key]))).first() is not None:
+                rows.add(key)
+        return rows & asked
+
+    def images(self, keys: Sequence[Key], action: Action) -> tuple[list[Image], int]:
+        """Images of the first of these keys, up to the byte limit, and their bytes; none when no row has one."""
+        shape = self._shape
+        found: dict[Key, Image] = {}
+        size, respelled = 0, False
+        with whole_rows(self._cx, shape.select.where(shape.is_one_of(keys)), self._limits.batch_bytes) as rows:
+            asked = set(keys)
+            for row, row_bytes in rows:
+                image = self._image(row, action)
+                if image.key not in asked:
+                    respelled = True
+                    continue
+                found[image.key] = image
+                size += row_bytes
+                if size > self._limits.batch_bytes:
+                    return list(found.values()), size
+        if respelled:
+            for key in asked - found.keys():
+                one = self._cx.execute(shape.select.where(shape.is_one_of([key]))).first()
+                if one is not None:
+                    found[key] = replace(self._image(one, action), key=key)
+        return list(found.values()), size
+
+    def _image(self, row: Sequence[Any], action: Action) -> Image:
+        record = self._shape.record(row)
+        return Image(self._shape.key_of(record), action, record, tuple(record[c.name] for c in self._shape.version))
+
+    def write(self, records: Sequence[Record], keep: Keep | None) -> None:
+        """Inserts or overwrites these records, which have all the same columns, and keeps an image of each.
+
+        Which rows exist is asked here, by the server's own equality: a key that changed only in case meets its old row.
+        The filters have no say: a key is unique without them.
+        """
+        shape = self._shape
+        pairs = [(name, c.name) for name in records[0] if (c := shape.find(name)) and not c.computed]
+        own = [name for _, name in pairs]
+        rows = [tuple(record[name] for name, _ in pairs) for record in records]
+        at = [own.index(name) for name in shape.key_names]
+        keys = [tuple(row[i] for i in at) for row in rows]
+        existing, waiting, kept_some = self._look_up(keys, keep)
+        kept = {i for i, name in enumerate(own) if name in shape.identity}
+        old = [
+            _values(row, kept) | {f"k{i}": value for i, value in enumerate(key)}
+            for row, key in zip(rows, keys, strict=True)
+            if key in existing
+        ]
+        if old and len(kept) < len(own):
+            self._cx.execute(shape.update(own).execution_options(later_write=kept_some), old)
+        new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
+        if new:
+            self._dialect.before_insert(self._cx, shape.table, bool(shape.identity))
+            self._cx.execute(shape.insert(own).execution_options(later_write=bool(old) or kept_some), new)
+        if keep is not None:
+            keep([*waiting, *(Image(key, Action.INSERTED) for key in keys if key not in existing)], self._cx)
+
+    def _look_up(self, keys: Sequence[Key], keep: Keep | None) -> tuple[set[Key], list[Image], bool]:
+        """Which keys have rows; with `keep`, their images, and whether some, of too many bytes, are kept by now.
+
+        The others are kept after the change, for on SQL Server a transaction's first write is the fast one.
+        """
+        if keep is None:
+            found = (self.matching(part) for part in parts(keys, self._shape, self._dialect, self._limits))
+            return set().union(*found), [], False
+        return self._keep_most(keys, Action.UPDATED, keep)
+
+    def _keep_most(self, keys: Sequence[Key], action: Action, keep: Keep) -> tuple[set[Key], list[Image], bool]:
+        existing: set[Key] = set()
+        waiting: list[Image] = []
+        waiting_bytes, kept_some = 0, False
+        for part in parts(keys, self._shape, self._dialect, self._limits):
+            left = list(part)
+            while left:
+                found, size = self.images(left, action)
+                if waiting and waiting_bytes + size > self._limits.batch_bytes:
+                    keep(waiting, self._cx)
+                    waiting, waiting_bytes, kept_some = [], 0, True
+                waiting += found
+                waiting_bytes += size
+                existing.update(image.key for image in found)
+                left = rest(left, found)
+        return existing, waiting, kept_some
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None) -> None:
+        """Deletes the rows of these keys and keeps an image of each."""
+        if keep is not None:
+            _, images, _ = self._keep_most(keys, Action.DELETED, keep)
+            keep(images, self._cx)
+        for part in parts(keys, self._shape, self._dialect, self._limits):
+            self._cx.execute(self._shape.table.delete().where(self._shape.is_one_of(part)))
+
+
+def parts(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits: Limits) -> Iterator[Sequence[Key]]:
+    """The keys, as many at a time as one statement can name."""
+    width = len(shape.key)
+    step = min(limits.batch_size, dialect.max_parameters // width)
+    step = min(step, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else step
+    return (keys[start : start + step] for start in range(0, len(keys), step))
+
+
+def rest(keys: Sequence[Key], found: Sequence[Image]) -> list[Key]:
+    """The keys after those found; none when nothing was, for then nothing more is there."""
+    got = {image.key for image in found}
+    return [key for key in keys if key not in got] if got else []
+
+
+def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:
+    return {f"v{i}": value for i, value in enumerate(row) if i not in but}

@@ -1,0 +1,607 @@
+"""The recycle bin beside every kind of store: which images a change leaves, and that they give back the exact values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from backup import recycle
+from backup.errors import StoreError
+from backup.guard import Guard
+from backup.models import Action, Chunk, Image, Key, Record, Run
+from backup.recycle import RECYCLE_BIN, Kept, RecycleBin
+from backup.stores import Keep, Shape, Store
+from backup.stores.exact import key_hash
+from backup.sync import Steps, Tally, sync
+from tests.contract import test_postgresql_types, test_sqlite_types
+from tests.contract.benches import (
+    ROLES,
+    RUN,
+    SQL_SERVER,
+    Bench,
+    CosmosBench,
+    Item,
+    PostgresBench,
+    SqlBench,
+    SqliteBench,
+    SqlServerBench,
+)
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
+
+
+def moment(minutes: int) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+def run_at(minutes: int) -> tuple[Run, Callable[[], datetime]]:
+    """A run and its clock, which stands still at that minute."""
+    return replace(RUN, sync_id=f"run at {minutes}"), lambda: moment(minutes)
+
+
+class Recycled:
+    """The bin of a backup, and changes of that backup by runs that are named for the minute they took place in."""
+
+    def __init__(self, source: Store, backup: Store, service: str = "contract") -> None:
+        self.source, self.backup = source, backup
+        self.bin = RecycleBin(backup, service)
+        self.bin.create()
+
+    def keep(self, minutes: int) -> Keep:
+        return self.bin.keeper(*run_at(minutes))
+
+    def copies(self, keys: Sequence[Key], minutes: int) -> list[Record]:
+        """The source's records of these keys, as the backup keeps them."""
+        run, now = run_at(minutes)
+        records = [record for batch in self.source.read(frozenset(keys), Chunk()) for record in batch]
+        return self.backup.as_copies(records, run, now())
+
+    def write(self, keys: Sequence[Key], minutes: int) -> None:
+        self.backup.write(self.copies(keys, minutes), self.keep(minutes))
+
+    def delete(self, keys: Sequence[Key], minutes: int) -> None:
+        self.backup.delete(keys, self.keep(minutes))
+
+    def of(self, minutes: int) -> dict[Key, Kept]:
+        """The entries of a run by key; there is one of each."""
+        found = [kept for page in self.bin.of_run(run_at(minutes)[0].sync_id) for kept in page]
+        by_key = {kept.key: kept for kept in found}
+        assert len(by_key) == len(found)
+        return by_key
+
+    def actions(self, minutes: int) -> dict[Key, Action]:
+        return {key: kept.action for key, kept in self.of(minutes).items()}
+
+    def put_back(self, minutes: int) -> None:
+        """Writes the run's images back, without an image of that."""
+        images = [kept.record for kept in self.of(minutes).values() if kept.record is not None]
+        self.backup.write([self.backup.as_it_was(record) for record in images])
+
+    def add(self, keys: Iterable[Any], minutes: int) -> None:
+        """Entries without a change, as if a run had inserted these keys."""
+        self.keep(minutes)([Image((key,), Action.INSERTED) for key in keys], None)
+
+
+def recycled(bench: Bench, **limits: Any) -> Recycled:
+    """The bench's pair, the backup initialized, and its bin."""
+    return Recycled(*bench.pair(**limits))
+
+
+def seen(bench: Bench) -> Any:
+    """All that is in the backup, as the driver gives it: the app's own marks too, the server's not."""
+    if isinstance(bench, CosmosBench):
+        return [
+            {name: value for name, value in document.items() if name not in SYSTEM}
+            for document in bench.documents("backup")
+        ]
+    assert isinstance(bench, SqlBench)
+    return bench.rows("backup")
+
+
+def keys(bench: Bench, *numbers: int) -> list[Key]:
+    return [bench.key(n) for n in numbers]
+
+
+# --- what a change leaves ---------------------------------------------------------------------------------------------
+
+
+def test_each_record_that_a_run_changes_leaves_one_image_of_what_it_did(bench: Bench) -> None:
+    bench.create(Item(n, version=2) for n in (1, 2, 3))
+    it = recycled(bench)
+    bench.put("backup", Item(2), Item(4), Item(5))
+    it.write(keys(bench, 1, 2, 3), 1)
+    it.delete(keys(bench, 4, 77), 1)
+    one, two, three, four = keys(bench, 1, 2, 3, 4)
+    expected = {one: Action.INSERTED, two: Action.UPDATED, three: Action.INSERTED, four: Action.DELETED}
+    assert it.actions(1) == expected
+    assert bench.items("backup").keys() == {1, 2, 3, 5}
+
+
+def test_an_image_is_the_record_before_the_change_and_an_inserts_is_none(bench: Bench) -> None:
+    bench.create(Item(n, version=7, text="new") for n in (1, 2))
+    it = recycled(bench)
+    bench.put("backup", Item(2, 3, "old é🎉  "), Item(4, None, "gone"))
+    was = {
+        it.backup.key_of(one): one
+        for page in it.backup.images(keys(bench, 2, 4), Action.UPDATED)
+        for one in [image.record for image in page]
+        if one is not None
+    }
+    stamps = it.backup.stamps(Chunk())
+    it.write(keys(bench, 1, 2), 1)
+    it.delete(keys(bench, 4), 1)
+    kept = it.of(1)
+    assert (kept[bench.key(1)].record, kept[bench.key(1)].version) == (None, None)
+    assert {key: kept[key].record for key in keys(bench, 2, 4)} == was
+    assert kept[bench.key(2)].version == stamps[bench.key(2)].value
+    assert (kept[bench.key(4)].version or ("?",))[0] is None
+    it.put_back(1)
+    assert {n: item for n, item in bench.items("backup").items() if n != 1} == {
+        2: Item(2, 3, "old é🎉  "),
+        4: Item(4, None, "gone"),
+    }
+
+
+def test_entries_say_when_by_which_run_and_on_which_side(bench: Bench) -> None:
+    bench.create([Item(1)])
+    it = recycled(bench)
+    it.write(keys(bench, 1), 3)
+    run, _ = run_at(4)
+    it.bin.keeper(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
+    [ours], [theirs] = it.of(3).values(), it.of(4).values()
+    assert (ours.sync_id, ours.at, ours.side, ours.key_hash) == (
+        run_at(3)[0].sync_id,
+        moment(3),
+        "backup",
+        key_hash(bench.key(1)),
+    )
+    assert (theirs.sync_id, theirs.at, theirs.side, theirs.version) == (run.sync_id, moment(4), "source", (1,))
+
+
+def test_a_run_that_tells_a_change_again_keeps_the_first_image(bench: Bench) -> None:
+    bench.create([Item(1, 2, "second")])
+    it = recycled(bench)
+    bench.put("backup", Item(1, 1, "first"))
+    before = seen(bench)
+    it.write(keys(bench, 1), 1)
+    bench.put("source", Item(1, 3, "third"))
+    it.write(keys(bench, 1), 1)
+    it.delete(keys(bench, 1), 1)
+    assert it.actions(1) == {bench.key(1): Action.UPDATED}
+    it.put_back(1)
+    assert seen(bench) == before
+
+
+def test_each_run_keeps_an_image_of_its_own(bench: Bench) -> None:
+    bench.create([Item(1, 2, "second")])
+    it = recycled(bench)
+    it.write(keys(bench, 1), 1)
+    second = seen(bench)
+    bench.put("source", Item(1, 3, "third"))
+    it.write(keys(bench, 1), 2)
+    third = seen(bench)
+    it.delete(keys(bench, 1), 3)
+    assert [it.actions(n)[bench.key(1)] for n in (1, 2, 3)] == [Action.INSERTED, Action.UPDATED, Action.DELETED]
+    it.put_back(3)
+    assert seen(bench) == third
+    it.put_back(2)
+    assert seen(bench) == second
+
+
+def test_without_a_keeper_nothing_is_kept(bench: Bench) -> None:
+    bench.create([Item(1)])
+    it = recycled(bench)
+    it.backup.write(it.copies(keys(bench, 1), 1))
+    it.backup.delete(keys(bench, 1))
+    assert it.of(1) == {}
+
+
+def test_a_sync_that_changes_nothing_puts_nothing_into_the_bin(bench: Bench) -> None:
+    bench.create(Item(n) for n in (1, 2, 3))
+    it = recycled(bench)
+    for minutes in (1, 2):
+        run, now = run_at(minutes)
+        steps = Steps(lambda: None, now, it.keep(minutes), 2)
+        sync(it.source, it.backup, run, Tally(tell=lambda counts: None), Guard(), steps)
+    assert it.actions(1) == dict.fromkeys(keys(bench, 1, 2, 3), Action.INSERTED)
+    assert it.of(2) == {}
+
+
+def test_the_services_of_one_backup_have_bins_of_their_own(bench: Bench) -> None:
+    bench.create([Item(1)])
+    it = recycled(bench)
+    other = Recycled(it.source, it.backup, "other")
+    it.write(keys(bench, 1), 1)
+    assert other.of(1) == {}
+    assert other.bin.of_keys([key_hash(bench.key(1))]) == []
+    assert other.bin.purge(moment(9)) == 0
+    assert len(it.of(1)) == 1
+
+
+# --- with the change or not at all ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 8_000_000])  # some images before the change, or all after it
+def test_a_write_that_fails_leaves_no_image(sql_bench: SqlBench, batch_bytes: int) -> None:
+    bench = sql_bench
+    bench.create(Item(n, 2, "twice") for n in range(1, 9))
+    it = recycled(bench, batch_bytes=batch_bytes)
+    bench.put("backup", *(Item(n, 1, f"text {n}") for n in range(1, 6)))
+    bench.sql("backup", "CREATE UNIQUE INDEX OnlyOnce ON {table} (Name)")
+    records, before = it.copies(keys(bench, *range(1, 9)), 1), seen(bench)
+    with pytest.raises(StoreError):
+        it.backup.write(records, it.keep(1))
+    assert it.of(1) == {}
+    assert seen(bench) == before
+
+
+def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    bench.create(Item(n) for n in range(1, 9))
+    it = recycled(bench, batch_bytes=1, batch_size=3)
+    it.write(keys(bench, *range(1, 9)), 1)
+    bench.sql("backup", f"CREATE TABLE {bench.quoted('Using')} (Id INTEGER REFERENCES {{table}} (Id))")
+    bench.sql("backup", f"INSERT INTO {bench.quoted('Using')} VALUES (7)")
+    if isinstance(bench, SqliteBench):  # which looks at references only where it is told to
+        bench.sql(
+            "backup",
+            "CREATE TRIGGER Used BEFORE DELETE ON {table} WHEN OLD.Id = 7 BEGIN SELECT RAISE(ABORT, 'used'); END",
+        )
+    with pytest.raises(StoreError):
+        it.delete(keys(bench, *range(1, 9)), 2)
+    assert it.of(2) == {}
+    assert len(bench.items("backup")) == 8
+    bench.sql("backup", f"DROP TABLE {bench.quoted('Using')}")
+
+
+def told(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
+    """The keeper, and how many images it was told at a time with which transaction."""
+    calls: list[tuple[int, Any]] = []
+
+    def tell(images: Sequence[Image], transaction: Any) -> None:
+        calls.append((len(images), transaction))
+        keep(images, transaction)
+
+    return tell, calls
+
+
+@pytest.mark.parametrize("change", ["write", "delete"])
+def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(bench: Bench, change: str) -> None:
+    numbers = range(1, 13)
+    bench.create(Item(n, 2, f"new {n}") for n in numbers)
+    it = recycled(bench, batch_bytes=2_000)
+    bench.put("backup", *(Item(n, 1, f"{n} " * 500) for n in numbers if n != 3))
+    before = seen(bench)
+    keep, calls = told(it.keep(1))
+    if change == "write":
+        it.backup.write(it.copies(keys(bench, *numbers), 1), keep)
+        assert it.actions(1) == {bench.key(n): Action.INSERTED if n == 3 else Action.UPDATED for n in numbers}
+    else:
+        it.backup.delete(keys(bench, *numbers), keep)
+        assert it.actions(1) == {bench.key(n): Action.DELETED for n in numbers if n != 3}
+    assert len(calls) > 5  # the images were not all held at once
+    assert len({id(transaction) for _, transaction in calls}) == 1
+    assert (calls[0][1] is None) == (bench.kind == "cosmos")
+    it.put_back(1)
+    it.backup.delete(keys(bench, 3))
+    assert seen(bench) == before
+
+
+# --- the exact values -------------------------------------------------------------------------------------------------
+
+
+def check_values_come_back(bench: Bench, it: Recycled, forget: Callable[[], None]) -> None:
+    """Copies the source; overwrites the copies by what `forget` leaves of it; deletes them; each time puts them back."""
+    everything = list(it.source.stamps(Chunk()))
+    it.write(everything, 1)
+    before = seen(bench)
+    forget()
+    it.write(everything, 2)
+    assert seen(bench) != before
+    it.put_back(2)
+    assert seen(bench) == before
+    it.delete(everything, 3)
+    assert seen(bench) == []
+    it.put_back(3)
+    assert seen(bench) == before
+
+
+def quoted_rows(bench: SqliteBench, columns: int) -> list[tuple[Any, ...]]:
+    parts = ", ".join(f"typeof(C{n}), quote(C{n})" for n in range(columns))
+    return bench.rows("backup", f"SELECT Id, {parts} FROM {{table}} ORDER BY Id")
+
+
+def test_values_of_every_kind_that_sqlite_keeps_come_back(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    declared = [kind for kind in test_sqlite_types.DECLARED if not kind.startswith(("[", "POINT"))]
+    values = [value for value in test_sqlite_types.VALUES if not isinstance(value, str) or len(value) < 1_000]
+    columns = [f"C{n} {kind}" for n, kind in enumerate(declared)]
+    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER PRIMARY KEY, Version INTEGER, {', '.join(columns)})")
+    marks = ", ".join("?" for _ in range(len(declared) + 1))
+    rows = [(n, *[value] * len(declared)) for n, value in enumerate(values)]
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({marks.replace('?', '?, 1', 1)})", rows)
+    it = recycled(bench)
+    it.backup.write(it.copies(list(it.source.stamps(Chunk())), 1))
+    exactly = quoted_rows(bench, len(declared))
+    assert len({row[1:3] for row in exactly}) > 15
+    it.backup.delete(list(it.source.stamps(Chunk())))
+    nothing = ", ".join(f"C{n} = NULL" for n in range(len(declared)))
+    check_values_come_back(bench, it, lambda: bench.sql("source", f"UPDATE {{table}} SET Version = 2, {nothing}"))
+    assert quoted_rows(bench, len(declared)) == exactly
+
+
+def test_values_of_every_postgresql_type_come_back(postgresql_bench: PostgresBench) -> None:
+    bench, types = postgresql_bench, test_postgresql_types.VALUES
+    columns = ", ".join(f"c{n} {type_}" for n, type_ in enumerate(types))
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns})")
+    for n in range(max(map(len, types.values())) + 1):
+        row = ", ".join((values[n] if n < len(values) else "NULL").replace("%", "%%") for values in types.values())
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {row})")
+    it = recycled(bench)
+    it.backup.write(it.copies(list(it.source.stamps(Chunk())), 1))
+    as_text = f"SELECT id, {', '.join(f'c{n}::text' for n in range(len(types)))} FROM {{table}} ORDER BY id"
+    exactly = bench.rows("backup", as_text)
+    assert exactly == bench.rows("source", as_text)
+    it.backup.delete(list(it.source.stamps(Chunk())))
+    nothing = ", ".join(f"c{n} = NULL" for n in range(len(types)))
+    # Read as text: the driver cannot give the infinite times and the years beyond 9999 among these values.
+    bench.rows = lambda role, query=as_text: PostgresBench.rows(bench, role, query)  # type: ignore[method-assign]
+    check_values_come_back(bench, it, lambda: bench.sql("source", f"UPDATE {{table}} SET version = 2, {nothing}"))
+    assert seen(bench) == exactly
+
+
+@pytest.mark.skipif(SQL_SERVER is None, reason="needs TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP")
+def test_values_of_every_sql_server_type_come_back(mssql_bench: SqlServerBench) -> None:
+    from tests.contract import test_sqlserver_types
+
+    bench = mssql_bench
+    for number, (type_, values) in enumerate(test_sqlserver_types.VALUES.items()):
+        bench.name = f"Things{number}"
+        bench.sql("source", f"CREATE TABLE {{table}} (Id int NOT NULL PRIMARY KEY, V {type_} NULL, Version int)")
+        for n, value in enumerate(["NULL", *values]):
+            bench.sql("source", f"INSERT INTO {{table}} (Id, V, Version) VALUES ({n}, {value}, 1)")
+        it = recycled(bench)
+        as_bytes = f"SELECT Id, Version, {test_sqlserver_types.seen(type_)} FROM {{table}} ORDER BY Id"
+        bench.rows = lambda role, query=as_bytes: SqlServerBench.rows(bench, role, query)  # type: ignore[method-assign]
+        check_values_come_back(
+            bench,
+            it,
+            lambda: bench.sql("source", "UPDATE {table} SET Version = 2, V = NULL"),
+        )
+        for minutes in (1, 2, 3):  # the next type's rows have the same keys
+            it.backup.sibling(RECYCLE_BIN).delete([kept.entry_id for kept in it.of(minutes).values()])
+
+
+def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    order = {"type": "Order", "customer": {"id": "c"}, "lastModified": "2024-01-01T00:00:00Z"}
+    documents: list[dict[str, Any]] = [
+        {**order, "id": "nested", "items": [{"a": [1, 2.5, None, [], {}]}, "x", True], "deep": {"er": {"est": {}}}},
+        {**order, "id": "text", "unicode": "é漢🎉\u2028\\\"'\n", "empty": "", "spaces": "  a  ", "ключ 漢": 1},
+        {**order, "id": "numbers", "n": [0, -1, 1.5, 1e300, 1e-7, 2**53, 0.1], "big": 2**53, "small": -1e-7},
+        {**order, "id": "nothing", "null": None, "list": [], "object": {}},
+        {**order, "id": "tags", "a": {"$decimal": "1"}, "b": {"$json": {"$bytes": "x"}}, "$float": "nan"},
+        {**order, "id": "large", "text": "ä" * 600_000},
+        {**order, "id": "status", "status": {"name": "Paid", "id": 2}},
+        *({**order, "id": "same", "customer": {"id": one}} for one in ("a", None, 1.5, False, "")),
+        {"type": "Order", "id": "same", "lastModified": None},
+    ]
+    bench.put_documents("source", *documents)
+    it = recycled(bench)
+    marks = {name: value for name, value in order.items() if name != "customer"}
+    check_values_come_back(
+        bench,
+        it,
+        lambda: bench.put_documents(
+            "source",
+            *(
+                {"id": one["id"], **marks, "over": "written", **{k: one[k] for k in ("customer",) if k in one}}
+                for one in documents
+            ),
+        ),
+    )
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def check_respelled(bench: SqlBench, text: str, old: str, new: str) -> None:
+    """A key that changed only in what its collation ignores: its image has the old spelling, and both lead to it."""
+    bench.sql("source", f"CREATE TABLE {{table}} (Id {text} NOT NULL PRIMARY KEY, Version INTEGER)")
+    insert = f"INSERT INTO {{table}} (Id, Version) VALUES ({bench.mark}, {bench.mark})"
+    bench.sql("source", insert, [(old, 1), ("b", 1)])
+    it = recycled(bench)
+    it.write([(old,), ("b",)], 1)
+    before = seen(bench)
+    bench.sql("source", f"UPDATE {{table}} SET Id = {bench.mark}, Version = 2 WHERE Id = {bench.mark}", [(new, old)])
+    it.write([(new,)], 2)
+    assert sorted(row[0] for row in bench.rows("backup")) == sorted([new, "b"])
+    [kept] = it.of(2).values()
+    assert (kept.key, kept.action) == ((new,), Action.UPDATED)
+    assert kept.record is not None
+    assert it.backup.key_of(kept.record) == (old,)
+    assert it.bin.first_after([key_hash((new,))], moment(1)) == {(new,): kept, (old,): kept}
+    assert it.bin.first_after([key_hash((old,))], moment(1)) == {(new,): kept, (old,): kept}
+    assert it.bin.first_after([key_hash((old,)), key_hash(("b",))], moment(2)) == {}
+    it.put_back(2)
+    assert seen(bench) == before
+
+
+@pytest.mark.parametrize(
+    ("collation", "old", "new"), [("NOCASE", "A", "a"), ("RTRIM", "a", "a  "), ("NOCASE", "a", "A")]
+)
+def test_sqlite_keeps_a_respelled_keys_old_spelling(
+    sqlite_bench: SqliteBench, collation: str, old: str, new: str
+) -> None:
+    check_respelled(sqlite_bench, f"TEXT COLLATE {collation}", old, new)
+
+
+@pytest.mark.parametrize(("old", "new"), [("A", "a"), ("ä", "Ä")])
+def test_postgresql_keeps_a_respelled_keys_old_spelling(postgresql_bench: PostgresBench, old: str, new: str) -> None:
+    bench = postgresql_bench
+    bench.sql("backup", f"CREATE SCHEMA {bench.quote(bench.schema or '')}")
+    options = "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    for role in ROLES:
+        bench.sql(role, f"CREATE COLLATION {bench.quoted('alike')} {options}")
+    check_respelled(bench, f"text COLLATE {bench.quoted('alike')}", old, new)
+
+
+@pytest.mark.parametrize(("old", "new"), [("A", "a "), ("a ", "A"), ("É", "é")])
+@pytest.mark.skipif(SQL_SERVER is None, reason="needs TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP")
+def test_sql_server_keeps_a_respelled_keys_old_spelling(mssql_bench: SqlServerBench, old: str, new: str) -> None:
+    check_respelled(mssql_bench, "nvarchar(40) COLLATE Latin1_General_CI_AS", old, new)
+
+
+def test_keys_that_the_server_tells_apart_keep_images_of_their_own(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.sql("source", "CREATE TABLE {table} (Id TEXT PRIMARY KEY, Version INTEGER)")
+    bench.sql("source", "INSERT INTO {table} VALUES (?, ?)", [("A", 1), ("a", 2), ("a ", 3)])
+    it = recycled(bench)
+    it.write([("A",), ("a",), ("a ",)], 1)
+    it.delete([("A",)], 2)
+    it.delete([("a",)], 3)
+    first = it.bin.first_after([key_hash(("A",))], moment(1))
+    assert {key: (kept.key, kept.version) for key, kept in first.items()} == {
+        ("A",): (("A",), (1,)),
+        ("a",): (("a",), (2,)),
+    }
+
+
+def test_composite_keys_leave_images_and_are_put_back(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    text = "nvarchar(20)" if bench.kind == "mssql" else "varchar(20)"
+    bench.sql(
+        "source", f"CREATE TABLE {{table}} (A INTEGER NOT NULL, B {text} NOT NULL, Version INTEGER, PRIMARY KEY (B, A))"
+    )
+    insert = f"INSERT INTO {{table}} (A, B, Version) VALUES ({bench.mark}, {bench.mark}, {bench.mark})"
+    bench.sql("source", insert, [(a, b, 1) for a in range(4) for b in ("", "x", "ä")])
+    it = recycled(bench, batch_size=2)
+    it.write(list(it.source.stamps(Chunk())), 1)
+    assert it.actions(1) == {(b, a): Action.INSERTED for a in range(4) for b in ("", "x", "ä")}
+    before = sorted(seen(bench))
+    bench.sql("source", "UPDATE {table} SET Version = 2")
+    it.write([("x", 1), ("", 3)], 2)
+    it.delete([("ä", 0), ("x", 0), ("y", 0)], 2)
+    expected = {("x", 1): Action.UPDATED, ("", 3): Action.UPDATED, ("ä", 0): Action.DELETED, ("x", 0): Action.DELETED}
+    assert it.actions(2) == expected
+    assert {kept.version for kept in it.of(2).values()} == {(1,)}
+    assert it.bin.first_after([key_hash(("x", 1))], moment(1)).keys() == {("x", 1)}
+    it.put_back(2)
+    assert sorted(seen(bench)) == before
+
+
+# --- looking into it, and emptying it ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A number of entries that takes several pages: on Cosmos DB, where each is a request, of smaller ones."""
+    if bench.kind != "cosmos":
+        return 2_300
+    monkeypatch.setattr(recycle, "_FIRST_PAGE", 2)
+    monkeypatch.setattr(recycle, "_PAGE", 9)
+    monkeypatch.setattr(recycle, "_HASHES_AT_ONCE", 7)
+    return 40
+
+
+def test_of_run_gives_every_entry_once_a_page_at_a_time(bench: Bench, many: int) -> None:
+    bench.create()
+    it = recycled(bench)
+    it.add(range(many), 1)
+    it.add(range(many, many + 5), 2)
+    pages = list(it.bin.of_run(run_at(1)[0].sync_id))
+    assert sorted(kept.key for page in pages for kept in page) == [(n,) for n in range(many)]
+    assert max(map(len, pages)) <= many / 4
+
+
+def test_pages_of_large_records_are_small(sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite_bench.create()
+    it = recycled(sqlite_bench)
+    monkeypatch.setattr(recycle, "_PAGE_CHARACTERS", 10_000)
+    images = [Image((n,), Action.DELETED, {"Id": n, "Name": "x" * 3_000}, (1,)) for n in range(50)]
+    it.keep(1)(images, None)
+    sizes = [len(page) for page in it.bin.of_run(run_at(1)[0].sync_id)]
+    assert sum(sizes) == 50
+    assert max(sizes[1:]) <= 3
+
+
+def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Bench, many: int) -> None:
+    bench.create()
+    it = recycled(bench)
+    for minutes in (3, 1, 2):
+        it.add([7, 8, 9], minutes)
+    it.add(range(100, 100 + many), 1)
+    run, now = run_at(4)
+    it.bin.keeper(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
+    found = it.bin.of_keys(key_hash((n,)) for n in (9, 7, 5))
+    assert [kept.at for kept in found] == [moment(n) for n in (1, 1, 2, 2, 3, 3)]
+    assert {kept.key for kept in found} == {(7,), (9,)}
+    later = it.bin.of_keys([key_hash((7,))], after=moment(1))
+    assert [kept.at for kept in later] == [moment(2), moment(3)]
+    assert len(it.bin.of_keys(key_hash((n,)) for n in range(100, 100 + many))) == many
+
+
+def test_first_after_gives_each_keys_first_change_since(bench: Bench) -> None:
+    bench.create()
+    it = recycled(bench)
+    it.add([1, 2], 1)
+    it.add([1, 3], 2)
+    it.add([1, 2], 3)
+    hashes = [key_hash((n,)) for n in (1, 2, 3, 4)]
+
+    def first(minutes: int) -> dict[Key, datetime]:
+        return {key: kept.at for key, kept in it.bin.first_after(hashes, moment(minutes)).items()}
+
+    assert first(0) == {(1,): moment(1), (2,): moment(1), (3,): moment(2)}
+    assert first(1) == {(1,): moment(2), (2,): moment(3), (3,): moment(2)}
+    assert first(2) == {(1,): moment(3), (2,): moment(3)}
+    assert first(3) == {}
+
+
+def test_purge_deletes_only_what_is_older_a_batch_at_a_time(
+    bench: Bench, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.create()
+    it = recycled(bench)
+    it.add(range(many), 1)
+    it.add(["at the time"], 2)
+    it.add(["later"], 3)
+    sibling, batches = type(it.backup.sibling(RECYCLE_BIN)), []
+    delete = sibling.delete
+
+    def spied(self: Any, entries: Sequence[str]) -> None:
+        batches.append(len(entries))
+        delete(self, entries)
+
+    monkeypatch.setattr(sibling, "delete", spied)
+    assert it.bin.purge(moment(2)) == many
+    assert [len(it.of(n)) for n in (1, 2, 3)] == [0, 1, 1]
+    assert sum(batches) == many
+    assert max(batches) <= many / 4
+    assert it.bin.purge(moment(2)) == 0
+
+
+# --- an older release's table -----------------------------------------------------------------------------------------
+
+
+def test_create_completes_what_an_older_release_made_and_keeps_its_entries(bench: Bench) -> None:
+    bench.create()
+    backup = bench.pair()[1]
+    early = Shape("Notes", "notes", "NoteId", "Subject", {"NoteId": "name", "Subject": "name", "At": "time"})
+    late = replace(early, fields={**early.fields, "Done": "flag", "Text": "text", "Size": "integer", "Until": "time"})
+    backup.sibling(early).create()
+    old = {"NoteId": "a", "Subject": "x", "At": moment(1)}
+    backup.sibling(early).put([old])
+    notes = backup.sibling(late)
+    for _ in range(2):
+        notes.create()
+    new = {"NoteId": "b", "Subject": "x", "At": moment(2), "Done": True, "Text": "Tëxt", "Size": 7, "Until": moment(9)}
+    notes.put([new])
+    nothing = {"Done": None, "Text": None, "Size": None, "Until": None}
+    assert notes.find({"Subject": "x"}, order_by="At", limit=9) == [{**old, **nothing}, new]

@@ -1,0 +1,199 @@
+"""A service on two SQLite files with a clock of its own, in this process, that dies when told; and both files' rows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import sqlalchemy as sa
+
+from backup.locks import Held
+from backup.retry import Retry
+from backup.services import CustomerSyncService
+from backup.settings import load_settings
+from backup.stores import Limits
+from backup.stores.sql_access import SqlAccess
+from tests.reliability import plain
+from tests.reliability.keys import Key, Keys
+from tests.reliability.plain import Row, State
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+RECYCLE_DAYS = 2
+LIMITS = Limits(chunk_size=4, batch_size=2, retry=Retry(max_attempts=1))
+
+Moment = Literal["before", "uncommitted", "after"]
+Side = Literal["source", "backup"]
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that waits for an Exception hears of it."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Death at the n-th piece of SQL work: before it, right before its commit, or after it."""
+
+    call: int
+    moment: Moment
+
+
+@contextmanager
+def dying(kill: Kill | None) -> Iterator[None]:
+    """Inside, the process dies there."""
+    once, calls = SqlAccess.once, 0
+
+    def counted(access: SqlAccess, operation: str, work: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if kill is None or calls != kill.call:
+            return once(access, operation, work)
+        if kill.moment == "after":
+            once(access, operation, work)
+        if kill.moment == "uncommitted":
+            once(access, operation, lambda cx: _die(work(cx)))
+        raise Killed
+
+    with patch.object(SqlAccess, "once", counted):
+        yield
+
+
+def _die(_: Any) -> None:
+    raise Killed
+
+
+@contextmanager
+def unsafe_but_fast() -> Iterator[None]:
+    """Inside, no SQLite waits for its disk."""
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    sa.event.listen(sa.Engine, "connect", hurry)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "connect", hurry)
+
+
+@dataclass
+class Clock:
+    """Moves by a second whenever it is asked, and as far as one likes in between."""
+
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@contextmanager
+def _unlocked(service: str, place: str) -> Iterator[Held]:
+    yield lambda: None
+
+
+class Bench:
+    """The service, and the two tables as the plain driver sees them."""
+
+    def __init__(self, folder: Path, keys: Keys) -> None:
+        self.keys, self.clock = keys, Clock()
+        self._files = {
+            side: sqlite3.connect(folder / f"{side}.db", isolation_level=None) for side in ("source", "backup")
+        }
+        for file in self._files.values():
+            file.row_factory = sqlite3.Row
+            file.execute("PRAGMA synchronous = OFF")
+        self._types = {"Name": "VARCHAR(10)", "Version": "INTEGER"}
+        self._make("Customers")
+        settings = load_settings(
+            {
+                **{
+                    f"{side.title()}CustomerDb__ConnectionString": f"sqlite:///{folder / side}.db"
+                    for side in self._files
+                },
+                "BackupSync__MaxDeletePercent": str(plain.MAX_DELETE_PERCENT),
+                "BackupSync__DeleteGuardFloor": str(plain.DELETE_GUARD_FLOOR),
+                "BackupSync__MaxDeletes": str(plain.MAX_DELETES),
+                "BackupSync__RecycleDays": str(RECYCLE_DAYS),
+            }
+        )
+        self.service = CustomerSyncService(settings, LIMITS, _unlocked, self.clock)
+        self.service.initialize()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def rows(self, side: Side) -> State:
+        found = (self.row(dict(row)) for row in self._files[side].execute("SELECT * FROM Customers"))
+        return {self.key_of(row): row for row in found}
+
+    def row(self, record: dict[str, Any]) -> Row:
+        """A record without what the backup adds, and without its NULLs."""
+        return {name: value for name, value in record.items() if value is not None and name != "SyncedAt"}
+
+    def key_of(self, row: Row) -> Key:
+        return self.keys.fold(tuple(row[name] for name in self.keys.columns))
+
+    def columns(self, side: Side) -> set[str]:
+        found = self._files[side].execute("SELECT name FROM pragma_table_info('Customers')")
+        return {row["name"] for row in found} - {"SyncedAt"}
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The recycle bin by entry, records and keys as Python has them."""
+        found = map(dict, self._files["backup"].execute("SELECT * FROM RecycleBin"))
+        return {
+            one["EntryId"]: one
+            | {
+                "Key": self.keys.fold(tuple(json.loads(one["RecordKey"]))),
+                "Record": json.loads(one["Record"] or "null"),
+                "RecycledAt": datetime.fromisoformat(one["RecycledAt"]).replace(tzinfo=UTC),
+            }
+            for one in found
+        }
+
+    def history(self) -> dict[str, dict[str, Any]]:
+        found = map(dict, self._files["backup"].execute("SELECT * FROM SyncHistory ORDER BY StartedAt"))
+        return {one["SyncId"]: one | {"AddedColumns": json.loads(one["AddedColumns"] or "[]")} for one in found}
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Into the source; a row of the same key gives way."""
+        for row in rows:
+            names, marks = ", ".join(row), ", ".join("?" * len(row))
+            self._files["source"].execute(f"REPLACE INTO Customers ({names}) VALUES ({marks})", list(row.values()))
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        condition = " AND ".join(f"{name} = ?" for name in self.keys.columns)
+        for key in keys:
+            self._files["source"].execute(f"DELETE FROM Customers WHERE {condition}", key)
+
+    def add_column(self, name: str, default: str | None) -> None:
+        self._types[name] = "VARCHAR(10)" if default is None else f"VARCHAR(10) DEFAULT '{default}'"
+        self._files["source"].execute(f"ALTER TABLE Customers ADD COLUMN {name} {self._types[name]}")
+
+    def drop_column(self, name: str) -> None:
+        del self._types[name]
+        self._files["source"].execute(f"ALTER TABLE Customers DROP COLUMN {name}")
+
+    def widen(self, size: int) -> None:
+        """Gives the column Name more room."""
+        self._types["Name"] = f"VARCHAR({size})"
+        self._make("Wider")
+        names = ", ".join((*self.keys.columns, *self._types))
+        source = self._files["source"]
+        source.execute(f"INSERT INTO Wider ({names}) SELECT {names} FROM Customers")
+        source.execute("DROP TABLE Customers")
+        source.execute("ALTER TABLE Wider RENAME TO Customers")
+
+    def _make(self, table: str) -> None:
+        keyed = [f"{name} {kind} NOT NULL" for name, kind in self.keys.columns.items()]
+        others = [f"{name} {kind}" for name, kind in self._types.items()]
+        self._files["source"].execute(
+            f"CREATE TABLE {table} ({', '.join((*keyed, *others))}, PRIMARY KEY ({', '.join(self.keys.columns)}))"
+        )

@@ -1,0 +1,76 @@
+"""A TCP proxy before PostgreSQL that loses the answer to a COMMIT: the server has carried it out, nobody hears it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+_COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+"""The message as psycopg sends it: alone, and nothing follows before it is answered."""
+
+
+@dataclass
+class DeafProxy:
+    """Passes bytes on; where `is_lost` says so of the n-th COMMIT, from 1, it takes the answer and breaks the line."""
+
+    server_port: int
+    is_lost: Callable[[int], bool]
+    port: int = 0
+    commits: int = 0
+    lost: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[DeafProxy]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.port = listening.getsockname()[1]
+            accepting = threading.Thread(target=self._accept, args=(listening,), daemon=True)
+            accepting.start()
+            try:
+                yield self
+            finally:
+                listening.shutdown(socket.SHUT_RDWR)
+                accepting.join()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                client, _ = listening.accept()
+                server = socket.create_connection(("127.0.0.1", self.server_port))
+                deaf = threading.Event()
+                threading.Thread(target=self._ask, args=(client, server, deaf), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client, deaf), daemon=True).start()
+
+    def _ask(self, client: socket.socket, server: socket.socket, deaf: threading.Event) -> None:
+        last = b""
+        with contextlib.suppress(OSError):  # the other direction was cut
+            while data := client.recv(16384):
+                last = (last + data)[-len(_COMMIT) :]
+                if last == _COMMIT and self._is_lost():
+                    deaf.set()
+                server.sendall(data)
+        _end(client, server)
+
+    def _answer(self, server: socket.socket, client: socket.socket, deaf: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            # The server answers a COMMIT when it is done, and has nothing else to say before.
+            while (data := server.recv(16384)) and not deaf.is_set():
+                client.sendall(data)
+        _end(client, server)
+
+    def _is_lost(self) -> bool:
+        with self._lock:
+            self.commits += 1
+            lost = self.is_lost(self.commits)
+            self.lost += lost
+            return lost
+
+
+def _end(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()

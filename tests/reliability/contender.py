@@ -1,0 +1,94 @@
+"""A process whose threads trigger a service's sync at the same moment, and can be held inside a store call.
+
+`python -m tests.reliability.contender` takes commands on standard input and tells what happens on standard output,
+both as JSON, one object a line. The commands, by `do`:
+
+- `prepare`: make `triggers` threads for `service` under `settings`. Each run will be held once, after its first
+  call of the backup's method `hold` (check, write or delete). `lease_seconds` and `renew_seconds` shorten the lease.
+- `go`: all threads at once.
+- `release`: let the held ones go on; `release_once_lost`: when the lease's renewal has ended.
+
+What is told, by `event`: `ready`, `called` (a `method` of the backup has returned), `holding`, `answer` (`status` and
+`body` as HTTP would have them).
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from backup import api, locks
+from backup.registry import Registry
+from backup.services import foreseen
+from backup.settings import load_settings
+from backup.stores.sql import SqlStore
+
+DEADLINE_SECONDS = 100
+
+_telling = threading.Lock()
+_release = threading.Event()
+
+
+def tell(event: str, **fields: Any) -> None:
+    with _telling:
+        print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
+    """Makes a store tell each call of the method, and wait after its first one if that method is `wanted`."""
+    original = getattr(SqlStore, method)
+
+    def told(self: SqlStore, *arguments: Any) -> Any:
+        result = original(self, *arguments)
+        tell("called", method=method)
+        if wanted() == method and not self.__dict__.setdefault("_was_held", False):
+            self.__dict__["_was_held"] = True
+            tell("holding")
+            _release.wait(DEADLINE_SECONDS)
+        return result
+
+    setattr(SqlStore, method, told)
+
+
+def trigger(start: threading.Barrier, settings: dict[str, str], service: str) -> None:
+    """What function_app.py does on a request, from the moment that all are at the start."""
+    start.wait(DEADLINE_SECONDS)
+    try:
+        answer = api.sync_one(Registry(load_settings(settings)), service, {}, b"")
+    except Exception as error:
+        answer = api.error_answer(foreseen(error))
+    tell("answer", status=answer.status, body=answer.body)
+
+
+def main() -> None:
+    hold: str | None = None
+    for method in ("check", "write", "delete"):
+        hold_after(method, lambda: hold)
+    start = threading.Barrier(1)
+    for line in sys.stdin:
+        command = json.loads(line)
+        match command["do"]:
+            case "prepare":
+                hold = command["hold"]
+                locks.LEASE_SECONDS = command["lease_seconds"] or locks.LEASE_SECONDS
+                locks.RENEW_SECONDS = command["renew_seconds"] or locks.RENEW_SECONDS
+                _release.clear()
+                start = threading.Barrier(command["triggers"] + 1)
+                for _ in range(command["triggers"]):
+                    arguments = (start, command["settings"], command["service"])
+                    threading.Thread(target=trigger, args=arguments, daemon=True).start()
+                tell("ready")
+            case "go":
+                start.wait(DEADLINE_SECONDS)
+            case "release":
+                _release.set()
+            case "release_once_lost":
+                for thread in threading.enumerate():
+                    if isinstance(thread, locks._Renewal):
+                        thread.join(DEADLINE_SECONDS)
+                _release.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""A process that does runs in forks of its own, each of which kills itself with SIGKILL at a chosen step.
+
+`python -m tests.reliability.mortal` takes orders on standard input and answers on standard output, as JSON, one object
+a line; `Mortal` is the other end. Its forks have everything imported, so that a death costs little. Steps are counted
+as they are reached, and are the same in every run of the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import sqlalchemy as sa
+import sqlalchemy.dialects.postgresql.psycopg
+from azure.cosmos import ContainerProxy
+from sqlalchemy.engine.default import DefaultDialect
+
+from backup import locks
+from backup.history import History
+from backup.locks import Held
+from backup.models import Trigger
+from backup.recycle import RecycleBin
+from backup.registry import Registry
+from backup.restore import Wish
+from backup.settings import load_settings
+from backup.stores import cosmos_access
+from backup.stores.cosmos import CosmosStore
+from backup.stores.sql import SqlStore
+from tests.reliability.effort import SEED
+from tests.scenarios import product
+
+__all__ = ["Mortal", "Point", "one_of_each", "points_of"]
+
+
+class Point(NamedTuple):
+    """The n-th time, from 1, that a step is reached."""
+
+    step: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.step} #{self.occurrence}"
+
+
+def points_of(trace: Sequence[str]) -> list[Point]:
+    """Every point of a run that reached these steps."""
+    reached: Counter[str] = Counter()
+    points = []
+    for step in trace:
+        reached[step] += 1
+        points.append(Point(step, reached[step]))
+    return points
+
+
+def one_of_each(points: Sequence[Point], most: int) -> list[Point]:
+    """One point of each step, drawn by the seed; if these are more than `most`, so many of them in even distances."""
+    by_step: dict[str, list[Point]] = {}
+    for point in points:
+        by_step.setdefault(point.step, []).append(point)
+    drawn = [random.Random(f"{SEED} {step}").choice(found) for step, found in by_step.items()]
+    taken = min(most, len(drawn))
+    return [drawn[i * len(drawn) // taken] for i in range(taken)]
+
+
+class Mortal:
+    """A process that does what it is told in a fork. `with` ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": None}
+        quiet = {"PYTHONWARNINGS": "ignore"}  # of certificates that emulators sign themselves
+        self._process = product.start(folder, quiet, "-m", "tests.reliability.mortal", **pipes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Does a run to its end: its `sync_id`, `status`, `counts`, `verified`, `error`, and the `trace` of steps."""
+        ended = self._ask({**order, "kill": None})
+        assert ended["signal"] == 0, ended
+        return ended
+
+    def kill(self, order: dict[str, Any], point: Point) -> None:
+        """Does a run up to that point, and makes sure that it died there."""
+        ended = self._ask({**order, "kill": point})
+        assert ended["signal"] == signal.SIGKILL, f"the point was not reached: {ended}"
+
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return dict(json.loads(self._process.stdout.readline()))
+
+
+# --- in the process ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Steps:
+    kill: Point | None
+    trace: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reach(self, step: str) -> None:
+        with self._lock:
+            self.trace.append(step)
+            if self.kill is not None and self.kill == (step, self.trace.count(step)):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner: type, method: str, step: Callable[[Any], str]) -> None:
+        original = getattr(owner, method)
+
+        def stepped(target: Any, *arguments: Any, **named: Any) -> Any:
+            self.reach(f"before {step(target)}")
+            result = original(target, *arguments, **named)
+            self.reach(f"after {step(target)}")
+            return result
+
+        setattr(owner, method, stepped)
+
+    def after_each(self, owner: type, method: str, step: Callable[[Any], str]) -> None:
+        original = getattr(owner, method)
+
+        def stepped(target: Any, *arguments: Any) -> Iterator[Any]:
+            for one in original(target, *arguments):
+                self.reach(f"after {step(target)}")
+                yield one
+
+        setattr(owner, method, stepped)
+
+    def watch(self) -> None:
+        """Makes everything that a run does a step of it."""
+        for store in (SqlStore, CosmosStore):
+            for method in ("drift", "adapt", "stamps", "matching", "write", "delete", "close"):
+                self.around(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
+            for method in ("read", "images"):
+                self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
+        self.around(History, "save", lambda _: "history.save")
+        self._watch_bin()
+        self._watch_lock()
+        self._watch_sql()
+        for method in ("create_item", "upsert_item", "delete_item"):
+            self.around(ContainerProxy, method, lambda target, called=method: f"{called} {target.id}")  # type: ignore[misc]
+        # One request after the other: nothing is under way at the death, to be carried out after it.
+        cosmos_access._AT_ONCE = 1
+
+    def _watch_bin(self) -> None:
+        original = RecycleBin.keeper
+
+        def keeper(recycled: RecycleBin, *arguments: Any) -> Any:
+            keep = original(recycled, *arguments)
+
+            def stepped(*images: Any) -> None:
+                self.reach("before bin")
+                keep(*images)
+                self.reach("after bin")
+
+            return stepped
+
+        setattr(RecycleBin, "keeper", keeper)  # noqa: B010 - no assignment that mypy would have to be silenced for
+
+    def _watch_lock(self) -> None:
+        original = locks._file
+
+        @contextmanager
+        def stepped(service: str, backup: str) -> Iterator[Held]:
+            with original(service, backup) as held:
+                self.reach("lock taken")
+                yield held
+                self.reach("before lock release")
+            self.reach("after lock release")
+
+        locks._file = stepped
+
+    def _watch_sql(self) -> None:
+        commit: Callable[..., None] = DefaultDialect.do_commit
+
+        def sent(cx: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+            if context is not None and (context.isinsert or context.isupdate or context.isdelete):
+                table = context.compiled.statement.table.name
+                cx.info.setdefault("written", set()).add(table)
+                self.reach(f"{statement.split()[0]} {table} sent")
+
+        def do_commit(dialect: DefaultDialect, connection: Any) -> None:
+            written = ", ".join(sorted(connection.info.pop("written", ())))
+            if written:
+                self.reach(f"before commit of {written}")
+            commit(dialect, connection)
+            if written:
+                self.reach(f"after commit of {written}")
+
+        sa.event.listen(sa.Engine, "after_cursor_execute", sent)
+        DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
+
+
+def _side(store: SqlStore | CosmosStore) -> str:
+    return store.label.split()[0]
+
+
+def _do(order: dict[str, Any]) -> dict[str, Any]:
+    steps = _Steps(Point(*order["kill"]) if order["kill"] else None)
+    steps.watch()
+    service = Registry(load_settings(order["settings"])).get(order["service"])
+    match order["do"]:
+        case "sync":
+            outcome = service.sync(Trigger.CLI)
+        case "undo":
+            outcome = service.undo(order["sync_id"], through=order["through"])
+        case "restore":
+            at = datetime.fromisoformat(order["at"]) if order["at"] else None
+            outcome = service.restore(Wish(at=at, overwrite_newer=True, delete_extra=True))
+    run = outcome.run
+    return {
+        "sync_id": run.sync_id,
+        "status": run.status,
+        "counts": (run.counts.inserted, run.counts.updated, run.counts.deleted, run.counts.skipped),
+        "verified": run.verified,
+        "error": run.error,
+        "trace": steps.trace,
+    }
+
+
+def _in_fork(order: dict[str, Any]) -> dict[str, Any]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, json.dumps(_do(order)).encode())
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, **json.loads(told or b"{}")}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(_in_fork(json.loads(line))), flush=True)

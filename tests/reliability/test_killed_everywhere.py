@@ -1,0 +1,212 @@
+"""A process really killed at every step of a run, and the next run: nothing is lost, nothing is counted twice."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reliability import scenes
+from tests.reliability.effort import rounds
+from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
+from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, difference, look
+from tests.scenarios import places
+from tests.scenarios.places import Contents
+
+pytestmark = pytest.mark.timeout(rounds(120, 3600))
+
+INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
+    with Mortal(tmp_path_factory.mktemp("mortal")) as process:
+        yield process
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Scene:
+    scene = scenes.on_sqlite(tmp_path)
+    scene.begin()
+    return scene
+
+
+@pytest.fixture
+def postgresql(postgres: str) -> Iterator[Scene]:
+    with places.new_postgres_database(postgres) as source, places.new_postgres_database(postgres) as backup:
+        scene = scenes.on_postgres(source, backup)
+        scene.begin()
+        yield scene
+
+
+@pytest.fixture
+def cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Scene:
+    scene = scenes.on_cosmos(tmp_path, cosmos_server, cosmos_server_backup)
+    scene.begin()
+    return scene
+
+
+def chosen(trace: Sequence[str], most: int) -> list[Point]:
+    points = points_of(trace)
+    return rounds(one_of_each(points, most), points)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("sqlite", 16), ("postgresql", 8), ("cosmos", 6)])
+def test_the_run_after_a_killed_one_does_exactly_what_was_left(
+    kind: str, most: int, request: pytest.FixtureRequest, mortal: Mortal, subtests: pytest.Subtests
+) -> None:
+    scene = request.getfixturevalue(kind)
+    scene.change()
+    trace = mortal.run(scene.order("sync"))["trace"]
+    scene.settle()
+    scene.rewind()
+    scene.change()
+    assert mortal.run(scene.order("sync"))["trace"] == trace, "another run of the same change takes other steps"
+    scene.settle()
+    for point in chosen(trace, most):
+        with subtests.test(killed=str(point)):
+            check_killed_sync(scene, mortal, point, phase_of(trace, point), transactional=kind != "cosmos")
+
+
+def check_killed_sync(scene: Scene, mortal: Mortal, point: Point, phase: str, *, transactional: bool) -> None:
+    """Kills a sync at the point, looks at what it left, and lets the next one end."""
+    backup = scene.service.backup
+    scene.rewind()
+    before = look(backup)
+    scene.change()
+    after = scene.service.source.contents()
+    whole = difference(after, before.contents)
+
+    mortal.kill(scene.order("sync"), point)
+
+    half = look(backup).since(before)
+    left = difference(after, half.contents)
+    check_bin(half.bin, before.contents, after)
+    check_nothing_lost(half, before.contents)
+    assert left[:2] == (0, 0) or before.contents.keys() <= half.contents.keys(), "deleted before all was written"
+    stood = [run["Status"] for run in half.runs]
+    assert stood in STANDS[phase], f"{phase}: {stood}"
+
+    ended = mortal.run(scene.order("sync"))
+
+    assert (ended["status"], ended["verified"], ended["error"]) == ("Completed", True, None)
+    end = look(backup).since(before)
+    assert end.contents == after
+    assert tuple(ended["counts"]) == left, "the second run's counts are not what was left"
+    check_bin(end.bin, before.contents, after)
+    check_nothing_lost(end, before.contents)
+    if transactional:
+        keys = [one.key for one in end.bin]
+        assert len(keys) == len(set(keys)) == sum(whole[:3]), "not exactly one image of each change"
+    check_history(end.runs, ended["sync_id"], stood, left, whole)
+    scene.settle()
+
+
+def check_history(
+    entries: list[dict[str, Any]], last: str, stood: list[str], left: tuple[int, ...], whole: tuple[int, ...]
+) -> None:
+    """One entry a run: the killed one's, if it had begun, and the last one's. Together they count each change once."""
+    assert len(entries) == len({entry["SyncId"] for entry in entries}) == len(stood) + 1
+    assert entries[-1]["SyncId"] == last
+    assert (entries[-1]["Status"], bool(entries[-1]["Verified"])) == ("Completed", True)
+    assert counts_of(entries[-1]) == left
+    for entry in entries[:-1]:
+        died = stood == ["InProgress"]
+        assert entry["Status"] == ("Failed" if died else "Completed")
+        assert entry["ErrorMessage"] == (INTERRUPTED if died else None)
+        assert entry["CompletedAt"] is not None
+        assert (bool(entry["Success"]), bool(entry["Verified"])) == (not died, not died)
+        assert counts_of(entry) == ((0, 0, 0, 0) if died else whole)
+    total = [sum(numbers) for numbers in zip(*map(counts_of, entries), strict=True)]
+    assert all(counted <= true for counted, true in zip(total[:3], whole[:3], strict=True)), "a change is counted twice"
+
+
+def check_nothing_lost(now: Seen, before: Contents) -> None:
+    """Each value that was in the backup still is, or is in the bin; `check_bin` has seen that it is whole there."""
+    binned = {one.key for one in now.bin if one.record is not None}
+    lost = [key for key, value in before.items() if now.contents.get(key) != value and key not in binned]
+    assert not lost, f"neither in the backup nor in the bin: {lost}"
+
+
+# How a killed run's entry may stand, by where it died.
+STANDS: dict[str, list[list[str]]] = {
+    "unborn": [[]],
+    "being entered": [[], ["InProgress"]],
+    "working": [["InProgress"]],
+    "being ended": [["InProgress"], ["Completed"]],
+    "ended": [["Completed"]],
+}
+
+
+def phase_of(trace: Sequence[str], point: Point) -> str:
+    """Where in its life a run is at that point: before, inside, between or after the two savings of its entry."""
+    points = points_of(trace)
+    begun = [i for i, one in enumerate(points) if one.step == "before history.save"]
+    saved = [i for i, one in enumerate(points) if one.step == "after history.save"]
+    at = points.index(point)
+    if at >= saved[-1]:
+        return "ended"
+    if at > begun[-1]:
+        return "being ended"
+    if at >= saved[0]:
+        return "working"
+    return "being entered" if at > begun[0] else "unborn"
+
+
+def test_an_undo_that_was_killed_is_done_by_the_next_one(
+    sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests
+) -> None:
+    before = sqlite.service.backup.contents()
+    sqlite.change()
+    undone = mortal.run(sqlite.order("sync"))["sync_id"]
+    order = sqlite.order("undo", sync_id=undone, through=True)
+
+    def check() -> None:
+        assert sqlite.service.backup.contents() == before
+
+    check_killed_and_repeated(sqlite, mortal, order, check, subtests)
+
+
+@pytest.mark.parametrize("as_of", ["now", "before the change"])
+def test_a_restore_that_was_killed_is_done_by_the_next_one(
+    sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str
+) -> None:
+    before = sqlite.service.backup.contents()
+    [first] = sqlite.service.backup.history()
+    sqlite.change()
+    if as_of == "now":
+        order = sqlite.order("restore", at=None)
+    else:
+        mortal.run(sqlite.order("sync"))
+        order = sqlite.order("restore", at=f"{first['CompletedAt']}+00:00")
+    copies = sqlite.service.backup.contents()
+
+    def check() -> None:
+        assert sqlite.service.source.contents() == before
+        assert sqlite.service.backup.contents() == copies
+
+    check_killed_and_repeated(sqlite, mortal, order, check, subtests)
+
+
+def check_killed_and_repeated(
+    scene: Scene, mortal: Mortal, order: dict[str, Any], check: Callable[[], None], subtests: pytest.Subtests
+) -> None:
+    """Kills a run of that order at the points from here on, each time repeats it, and asks for the right result."""
+    scene.save()
+    before = look(scene.service.backup)
+    trace = mortal.run(order)["trace"]
+    for point in chosen(trace, 7):
+        with subtests.test(killed=str(point)):
+            scene.rewind()
+            mortal.kill(order, point)
+            ended = mortal.run(order)
+            assert (ended["status"], ended["error"]) == ("Completed", None)
+            check()
+            end = look(scene.service.backup).since(before)
+            owners = [(one.sync_id, one.key) for one in end.bin]
+            assert len(owners) == len(set(owners))
+            assert [run["Status"] for run in end.runs] in (
+                ["Completed"],
+                ["Failed", "Completed"],
+                ["Completed", "Completed"],
+            )

@@ -1,0 +1,249 @@
+"""Live writers: threads that insert, update and delete in a source while it is synced.
+
+Seeded: each thread draws from a generator of its own. They own disjoint keys, so none waits for another's record.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import psycopg
+from azure.cosmos import CosmosClient, exceptions
+
+DEADLINE_SECONDS = 60
+PAUSE_SECONDS = 0.001
+_STEP = 10
+_WAITING_RESIDUE = _STEP - 1
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Hand(Protocol):
+    """One writer's own connection to the source. Records are known by a number."""
+
+    def insert(self, number: int, value: int) -> None: ...
+
+    def update(self, number: int, value: int) -> None:
+        """Changes the content and raises the version, in one step."""
+
+    def delete(self, number: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Writers:
+    """Writers on a source; `with` starts them, and ends them if `stop` has not.
+
+    Three kinds of records, by number: the `lasting` ones are there from the beginning and updated, never deleted;
+    each thread inserts others beside them, updates and deletes them, and has few of them at a time; the `coming_back`
+    are deleted by `take_away` and inserted again by `bring_back`, and otherwise left alone.
+    """
+
+    def __init__(
+        self, open_hand: Callable[[], Hand], seed: int, *, lasting: int = 500, threads: int = 3, passing: int = 6
+    ) -> None:
+        """`passing` is how many records beside the lasting ones each thread has at most."""
+        if not threads < _WAITING_RESIDUE:
+            raise ValueError(f"at most {_WAITING_RESIDUE - 1} threads")
+        self.lasting = range(_STEP, (lasting + 1) * _STEP, _STEP)
+        # At the beginning of the key space, and so in the chunk that a sync reads first.
+        self.coming_back = range(_STEP + _WAITING_RESIDUE, _STEP * 6 + _WAITING_RESIDUE, _STEP)
+        self.done: Counter[str] = Counter()
+        self._open_hand, self._seed, self._passing = open_hand, seed, passing
+        self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(1, threads + 1)]
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+
+    def fill(self) -> None:
+        """Inserts the lasting records and those that will come back."""
+        hand = self._open_hand()
+        for number in (*self.lasting, *self.coming_back):
+            hand.insert(number, 0)
+        hand.close()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def stop(self) -> None:
+        """Returns when the last write is done; raises what ended a writer before its time."""
+        self._end()
+        self._raise_failure()
+
+    def _end(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_SECONDS)
+
+    def wait_for(self, more: int) -> None:
+        """Returns when they have made so many more writes; raises what ended a writer."""
+        with self._changed:
+            aim = self.done.total() + more
+            reached = self._changed.wait_for(lambda: self._failure or self.done.total() >= aim, DEADLINE_SECONDS)
+        self._raise_failure()
+        if not reached:
+            raise TimeoutError(f"the writers made {self.done} and no {more} writes more")
+
+    def take_away(self) -> None:
+        """Deletes the records that will come back."""
+        self._at_once(lambda hand, number: hand.delete(number))
+
+    def bring_back(self) -> None:
+        """Inserts them again."""
+        self._at_once(lambda hand, number: hand.insert(number, 0))
+
+    def _at_once(self, work: Callable[[Hand, int], None]) -> None:
+        hand = self._open_hand()
+        for number in self.coming_back:
+            work(hand, number)
+        hand.close()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError(f"a writer ended with {self._failure!r}") from self._failure
+
+    def _write(self, thread: int) -> None:
+        try:
+            hand = self._open_hand()
+            try:
+                self._write_with(hand, thread, random.Random(f"{self._seed} {thread}"))
+            finally:
+                hand.close()
+        except BaseException as failure:
+            with self._changed:
+                self._failure = failure
+                self._changed.notify_all()
+
+    def _write_with(self, hand: Hand, thread: int, chance: random.Random) -> None:
+        mine = self.lasting[thread - 1 :: len(self._threads)]
+        passing: list[int] = []
+        while not self._stopping.wait(PAUSE_SECONDS):
+            value = chance.randrange(1_000_000)
+            verb = chance.choice(("insert", "update", "update passing", "delete"))
+            if verb == "insert" and len(passing) < self._passing:
+                number = chance.choice(self.lasting) + thread
+                if number in passing:
+                    continue
+                hand.insert(number, value)
+                passing.append(number)
+            elif verb == "delete" and passing:
+                hand.delete(passing.pop(chance.randrange(len(passing))))
+            elif verb == "update passing" and passing:
+                hand.update(chance.choice(passing), value)
+            else:
+                verb = "update"
+                hand.update(chance.choice(mine), value)
+            with self._changed:
+                self.done[verb.partition(" ")[0]] += 1
+                self._changed.notify_all()
+
+
+@dataclass
+class SqlHand:
+    """Rows of a table with Id, Name, Balance and Version, by statements of one driver."""
+
+    run: Callable[[str, Sequence[Any]], Any]
+    close_connection: Callable[[], None]
+    table: str
+    mark: str
+
+    def insert(self, number: int, value: int) -> None:
+        self._run('INSERT INTO {} ("Id", "Name", "Balance", "Version") VALUES (?, ?, ?, 1)', number, f"v{value}", value)
+
+    def update(self, number: int, value: int) -> None:
+        self._run(
+            'UPDATE {} SET "Name" = ?, "Balance" = ?, "Version" = "Version" + 1 WHERE "Id" = ?',
+            *(f"v{value}", value, number),
+        )
+
+    def delete(self, number: int) -> None:
+        self._run('DELETE FROM {} WHERE "Id" = ?', number)
+
+    def _run(self, statement: str, *values: Any) -> None:
+        self.run(statement.format(self.table).replace("?", self.mark), values)
+
+    def close(self) -> None:
+        self.close_connection()
+
+
+COLUMNS = '"Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Balance" NUMERIC(18, 2), "Version" INTEGER NOT NULL'
+
+
+def sqlite_hand(path: Path, table: str) -> Hand:
+    """Every statement is a transaction of its own; it waits its turn for the file."""
+    connection = sqlite3.connect(path, timeout=DEADLINE_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = OFF")  # a test that loses power is run again
+    return SqlHand(connection.execute, connection.close, table, "?")
+
+
+def postgres_hand(address: str, table: str) -> Hand:
+    """Every statement is a transaction of its own; `table` is quoted."""
+    connection = psycopg.connect(address, autocommit=True)
+
+    def run(statement: str, values: Sequence[Any]) -> None:
+        connection.execute(statement, values)
+
+    return SqlHand(run, connection.close, table, "%s")
+
+
+class CosmosHand:
+    """Documents of type Order in a container partitioned by /customerId; every change has a later lastModified."""
+
+    def __init__(self, account: str, database: str, container: str) -> None:
+        self._client = CosmosClient.from_connection_string(account, enable_endpoint_discovery=False)
+        self._container = self._client.get_database_client(database).get_container_client(container)
+        self._changes: Counter[int] = Counter()
+
+    def insert(self, number: int, value: int) -> None:
+        self._put(number, value)
+
+    def update(self, number: int, value: int) -> None:
+        self._put(number, value)
+
+    def _put(self, number: int, value: int) -> None:
+        self._changes[number] += 1
+        modified = _START + timedelta(seconds=number, milliseconds=self._changes[number])
+        self._container.upsert_item(
+            {
+                "id": order_id(number),
+                "type": "Order",
+                "customerId": _customer(number),
+                "status": {"id": value % 3, "name": f"status {value % 3}"},
+                "lastModified": modified.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "total": value,
+            },
+            no_response=True,
+        )
+
+    def delete(self, number: int) -> None:
+        try:
+            self._container.delete_item(order_id(number), partition_key=_customer(number))
+        except exceptions.CosmosResourceNotFoundError as error:
+            raise AssertionError("a writer's record was deleted by another") from error
+
+    def close(self) -> None:
+        self._client.__exit__()  # type: ignore[no-untyped-call]
+
+
+def order_id(number: int) -> str:
+    """Sorts as the numbers do."""
+    return f"order-{number:06}"
+
+
+def _customer(number: int) -> str:
+    return f"customer-{number % 20}"
