@@ -131,7 +131,9 @@ class RecycleBin:
         """Deletes the entries older than a time, a batch at a time, oldest first; returns how many."""
         purged = 0
         while True:
-            page = self._entries.find({"ServiceName": self._service}, order_by="RecycledAt", below=before, limit=_PAGE)
+            page = self._entries.find(
+                {"ServiceName": self._service}, order_by="RecycledAt", below=before, limit=_PAGE, fields=("EntryId",)
+            )
             self._entries.delete([entry["EntryId"] for entry in page])
             purged += len(page)
             if len(page) < _PAGE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from backup.errors import BackupError, UnknownRun, UnknownService
@@ -102,7 +103,11 @@ class Registry:
                 return self.get(service).sync(trigger, options, progress)
             except BackupError as error:
                 now = utc_now()
-                run = Run(service, trigger, options.force, now, dry_run=options.dry_run)
+                run = replace(
+                    Run(service, trigger, options.force, now),
+                    dry_run=options.dry_run,
+                    allow_mass_delete=options.allow_mass_delete,
+                )
                 run = run.ended(Status.FAILED, now, Counts(), redact(str(error)))
                 event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
                 return Outcome(run, error)

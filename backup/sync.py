@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from backup import proof
 from backup.compare import Changes, compare, settle, went_back
+from backup.errors import GuardTripped
 from backup.guard import Guard
 from backup.locks import Held
 from backup.log import event
@@ -76,7 +77,7 @@ def sync(source: Store, backup: Store, run: Run, tally: Tally, guard: Guard, ste
                 _write(source, backup, chunk, changes, run, tally, steps)
                 tally.proof = _prove(source, backup, chunk, stamps, changes, tally.proof or Proof())
             pending.add(changes.delete)
-        guard.check_deletes(len(pending), wanted, held, source.label, allowed=run.allow_mass_delete)
+        _check_deletes(source, pending, wanted, held, run, tally, guard, steps)
         for keys in pending.batches(steps.batch_size):
             _delete(source, backup, keys, run, tally, steps)
 
@@ -117,7 +118,6 @@ def _changes(stamps: Stamps, copies: Stamps, backup: Store, force: bool) -> Chan
 def _count(changes: Changes, tally: Tally) -> None:
     tally.name(changes.insert, Action.INSERTED)
     tally.name(changes.update, Action.UPDATED)
-    tally.name(changes.delete, Action.DELETED)
     tally.add(inserted=len(changes.insert), updated=len(changes.update))
 
 
@@ -142,14 +142,33 @@ def _prove(source: Store, backup: Store, chunk: Chunk, seen: Stamps, changes: Ch
     return proof.with_part(so_far, ours, theirs, len(wrong), len(found) - len(wrong))
 
 
+def _check_deletes(
+    source: Store, pending: PendingDeletes, wanted: int, held: int, run: Run, tally: Tally, guard: Guard, steps: Steps
+) -> None:
+    """Asks the guard; before it trips, what the source has after all, perhaps spelled anew, is no longer counted."""
+    try:
+        guard.check_deletes(len(pending), wanted, held, source.label, allowed=run.allow_mass_delete)
+    except GuardTripped:
+        deletes = 0
+        for keys in pending.batches(steps.batch_size):
+            gone = set(keys) - source.matching(keys)
+            deletes += len(gone)
+            if run.dry_run:
+                tally.name(gone, Action.DELETED)
+        guard.check_deletes(deletes, wanted, held, source.label, allowed=False)
+
+
 def _delete(source: Store, backup: Store, keys: list[Key], run: Run, tally: Tally, steps: Steps) -> None:
     steps.held()
     present = source.matching(keys)
     gone = [key for key in keys if key not in present]
-    if not run.dry_run:
-        backup.delete(gone, steps.keep)
-        tally.proof = proof.with_part(tally.proof or Proof(), {}, {}, len(backup.matching(gone)), len(present))
+    if run.dry_run:
+        tally.name(gone, Action.DELETED)
+        tally.add(deleted=len(gone))
+        return
+    backup.delete(gone, steps.keep)
     tally.add(deleted=len(gone))
+    tally.proof = proof.with_part(tally.proof or Proof(), {}, {}, len(backup.matching(gone)), len(present))
 
 
 def _name_lower_versions(run: Run, changes: Changes, stamps: Stamps, copies: Stamps) -> None:

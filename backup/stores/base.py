@@ -106,8 +106,9 @@ class Sibling(Protocol):
         descending: bool = False,
         above: Any = None,
         below: Any = None,
+        fields: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
-        """Up to `limit` entries with all of `where`, in the order of one field.
+        """Up to `limit` entries with all of `where`, in the order of one field; only `fields` of them if any are named.
 
         A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
         """

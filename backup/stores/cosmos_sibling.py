@@ -57,6 +57,7 @@ class CosmosSibling:
         descending: bool = False,
         above: Any = None,
         below: Any = None,
+        fields: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
         values: dict[str, Any] = {}
 
@@ -74,7 +75,8 @@ class CosmosSibling:
         by = self._path(order_by)
         conditions += [f"{by} > {parameter(above)}"] if above is not None else []
         conditions += [f"{by} < {parameter(below)}"] if below is not None else []
-        query = f"{select('*', *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
+        what = ", ".join(f"{self._path(name)} AS {self._properties[name]}" for name in fields) or "*"
+        query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
         parameters = [{"name": name, "value": value} for name, value in values.items()]
 
         def attempt() -> list[dict[str, Any]]:
@@ -83,7 +85,9 @@ class CosmosSibling:
             )
             return list(islice(found, limit))
 
-        return [self._entry(document) for document in self._access.run(f"read {self._shape.container}", attempt)]
+        return [
+            self._entry(document, fields) for document in self._access.run(f"read {self._shape.container}", attempt)
+        ]
 
     def delete(self, keys: Sequence[str]) -> None:
         def one(key: str) -> None:
@@ -104,9 +108,10 @@ class CosmosSibling:
         document = {self._properties[name]: _to_json(value) for name, value in entry.items()}
         return {**document, "id": entry[self._shape.key]}
 
-    def _entry(self, document: Mapping[str, Any]) -> dict[str, Any]:
+    def _entry(self, document: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
         entry = {}
-        for name, kind in self._shape.fields.items():
+        for name in fields or self._shape.fields:
+            kind = self._shape.fields[name]
             value = document.get(self._properties[name])
             entry[name] = datetime.fromisoformat(value) if kind == "time" and value else value
         return entry

@@ -114,12 +114,18 @@ class SqlSibling:
         descending: bool = False,
         above: Any = None,
         below: Any = None,
+        fields: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
         by = self._table.c[order_by]
         conditions = [self._condition(name, value) for name, value in where.items()]
         conditions += [by > above] if above is not None else []
         conditions += [by < below] if below is not None else []
-        query = sa.select(self._table).where(*conditions).order_by(by.desc() if descending else by).limit(limit)
+        query = (
+            sa.select(*(self._table.c[name] for name in fields or self._shape.fields))
+            .where(*conditions)
+            .order_by(by.desc() if descending else by)
+            .limit(limit)
+        )
         return self._access.run(
             f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
         )

@@ -126,12 +126,14 @@ class TableShape:
         return sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
 
     def key_from(self, text: str) -> Key:
-        """The key that a person wrote: a plain value, or a JSON list where the key has several columns."""
+        """The key that a person wrote: a JSON list of its columns' values, or the plain value where it has but one."""
         width = len(self.key_names)
-        parts: Any = [text]
-        if width > 1:
+        parts: Any = None
+        if width > 1 or text.startswith("["):
             with suppress(ValueError):
                 parts = json.loads(text)
+        if width == 1 and not (isinstance(parts, list) and len(parts) == 1):
+            parts = [text]
         if not isinstance(parts, list) or len(parts) != width or None in parts:
             raise BadRequest(
                 f"{text!r} is not a key of the {self.label}.",

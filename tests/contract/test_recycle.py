@@ -1,7 +1,8 @@
-"""The recycle bin beside every kind of store: which images a change leaves, and that they give back the exact values."""
+"""The recycle bin beside every kind of store: which images a change leaves, and that they give the values back."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,7 @@ def moment(minutes: int) -> datetime:
 
 def run_at(minutes: int) -> tuple[Run, Callable[[], datetime]]:
     """A run and its clock, which stands still at that minute."""
-    return replace(RUN, sync_id=f"run at {minutes}"), lambda: moment(minutes)
+    return replace(RUN, sync_id=f"{minutes:08}-0000-4000-8000-000000000000"), lambda: moment(minutes)
 
 
 class Recycled:
@@ -95,10 +96,8 @@ def recycled(bench: Bench, **limits: Any) -> Recycled:
 def seen(bench: Bench) -> Any:
     """All that is in the backup, as the driver gives it: the app's own marks too, the server's not."""
     if isinstance(bench, CosmosBench):
-        return [
-            {name: value for name, value in document.items() if name not in SYSTEM}
-            for document in bench.documents("backup")
-        ]
+        documents = bench.documents("backup")
+        return sorted(json.dumps({k: v for k, v in one.items() if k not in SYSTEM}) for one in documents)
     assert isinstance(bench, SqlBench)
     return bench.rows("backup")
 
@@ -272,7 +271,7 @@ def told(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
 
 @pytest.mark.parametrize("change", ["write", "delete"])
 def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(bench: Bench, change: str) -> None:
-    numbers = range(1, 13)
+    numbers = range(1, 9)
     bench.create(Item(n, 2, f"new {n}") for n in numbers)
     it = recycled(bench, batch_bytes=2_000)
     bench.put("backup", *(Item(n, 1, f"{n} " * 500) for n in numbers if n != 3))
@@ -284,7 +283,7 @@ def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(benc
     else:
         it.backup.delete(keys(bench, *numbers), keep)
         assert it.actions(1) == {bench.key(n): Action.DELETED for n in numbers if n != 3}
-    assert len(calls) > 5  # the images were not all held at once
+    assert len(calls) > 3  # the images were not all held at once
     assert len({id(transaction) for _, transaction in calls}) == 1
     assert (calls[0][1] is None) == (bench.kind == "cosmos")
     it.put_back(1)
@@ -296,7 +295,7 @@ def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(benc
 
 
 def check_values_come_back(bench: Bench, it: Recycled, forget: Callable[[], None]) -> None:
-    """Copies the source; overwrites the copies by what `forget` leaves of it; deletes them; each time puts them back."""
+    """Copies the source; overwrites the copies by what `forget` leaves of it, deletes them; puts back each time."""
     everything = list(it.source.stamps(Chunk()))
     it.write(everything, 1)
     before = seen(bench)
@@ -387,10 +386,11 @@ def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
         {**order, "id": "numbers", "n": [0, -1, 1.5, 1e300, 1e-7, 2**53, 0.1], "big": 2**53, "small": -1e-7},
         {**order, "id": "nothing", "null": None, "list": [], "object": {}},
         {**order, "id": "tags", "a": {"$decimal": "1"}, "b": {"$json": {"$bytes": "x"}}, "$float": "nan"},
-        {**order, "id": "large", "text": "ä" * 600_000},
+        {**order, "id": "large", "text": "ä" * 180_000},
         {**order, "id": "status", "status": {"name": "Paid", "id": 2}},
-        *({**order, "id": "same", "customer": {"id": one}} for one in ("a", None, 1.5, False, "")),
-        {"type": "Order", "id": "same", "lastModified": None},
+        *({**order, "id": "same", "customer": {"id": one}} for one in ("a", "b")),
+        *({**order, "id": f"under {one!r}", "customer": {"id": one}} for one in (None, 1.5, False, "")),
+        {"type": "Order", "id": "under nothing", "lastModified": None},
     ]
     bench.put_documents("source", *documents)
     it = recycled(bench)
@@ -505,9 +505,9 @@ def many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
     if bench.kind != "cosmos":
         return 2_300
     monkeypatch.setattr(recycle, "_FIRST_PAGE", 2)
-    monkeypatch.setattr(recycle, "_PAGE", 9)
-    monkeypatch.setattr(recycle, "_HASHES_AT_ONCE", 7)
-    return 40
+    monkeypatch.setattr(recycle, "_PAGE", 5)
+    monkeypatch.setattr(recycle, "_HASHES_AT_ONCE", 6)
+    return 20
 
 
 def test_of_run_gives_every_entry_once_a_page_at_a_time(bench: Bench, many: int) -> None:

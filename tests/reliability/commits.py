@@ -14,10 +14,13 @@ _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 @dataclass
 class DeafProxy:
-    """Passes bytes on; where `is_lost` says so of the n-th COMMIT, from 1, it takes the answer and breaks the line."""
+    """Passes bytes on; where `is_lost` says so of a COMMIT, it takes the answer and breaks the line.
+
+    `is_lost` is told its number, from 1, among all and among those of its line.
+    """
 
     server_port: int
-    is_lost: Callable[[int], bool]
+    is_lost: Callable[[int, int], bool]
     port: int = 0
     commits: int = 0
     lost: int = 0
@@ -45,12 +48,14 @@ class DeafProxy:
                 threading.Thread(target=self._answer, args=(server, client, deaf), daemon=True).start()
 
     def _ask(self, client: socket.socket, server: socket.socket, deaf: threading.Event) -> None:
-        last = b""
+        last, commits = b"", 0
         with contextlib.suppress(OSError):  # the other direction was cut
             while data := client.recv(16384):
                 last = (last + data)[-len(_COMMIT) :]
-                if last == _COMMIT and self._is_lost():
-                    deaf.set()
+                if last == _COMMIT:
+                    commits += 1
+                    if self._is_lost(commits):
+                        deaf.set()
                 server.sendall(data)
         _end(client, server)
 
@@ -61,10 +66,10 @@ class DeafProxy:
                 client.sendall(data)
         _end(client, server)
 
-    def _is_lost(self) -> bool:
+    def _is_lost(self, of_line: int) -> bool:
         with self._lock:
             self.commits += 1
-            lost = self.is_lost(self.commits)
+            lost = self.is_lost(self.commits, of_line)
             self.lost += lost
             return lost
 

@@ -63,6 +63,14 @@ def alone(service: Service) -> Place:
     return place
 
 
+def few_orders(service: Service) -> Place:
+    """The same with a dozen orders: what a test on a server can afford."""
+    place = Place(service, service)
+    revised(place, *range(1, 13), revision=1)
+    place.initialize()
+    return place
+
+
 def raised(place: Place, *numbers: int, version: int = 2) -> None:
     """Gives customers of the source a higher version, which has other values; those that are new are added."""
     sample.put(place.registry, "customer", (sample.customer(n, version) for n in numbers))

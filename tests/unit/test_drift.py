@@ -223,9 +223,9 @@ def test_a_new_column_is_added_as_a_plain_nullable_one(dialect: Dialect, declare
             MSSQL,
             f"nvarchar(20) {CI}",
             f"nvarchar(10) {CI}",
-            f"ALTER TABLE [s].[Things] ALTER COLUMN [N] nvarchar(20) {CI} NULL",
+            f"ALTER TABLE [s].[Things] ALTER COLUMN [N] nvarchar(20) {CI}",
         ),
-        (MSSQL, "bigint", "int", "ALTER TABLE [s].[Things] ALTER COLUMN [N] bigint NULL"),
+        (MSSQL, "bigint", "int", "ALTER TABLE [s].[Things] ALTER COLUMN [N] bigint"),
         (POSTGRESQL, "bigint", "integer", 'ALTER TABLE "s"."Things" ALTER COLUMN "N" TYPE bigint'),
         (
             POSTGRESQL,
@@ -314,7 +314,7 @@ def test_postgresql_lets_a_widened_column_be_null_as_well() -> None:
 def test_another_collation_is_refused_with_its_statement(new: str) -> None:
     problem, statement = refused([column("N", f"{new} {CI}")], [column("N", f"varchar(10) {CS}")])
     assert problem == "column N has collation Latin1_General_CS_AS, in the source Latin1_General_CI_AS"
-    assert statement == f"ALTER TABLE [s].[Things] ALTER COLUMN [N] {new} {CI} NULL"
+    assert statement == f"ALTER TABLE [s].[Things] ALTER COLUMN [N] {new} {CI}"
 
 
 def test_keys_under_two_collations_that_nobody_declared_are_refused() -> None:

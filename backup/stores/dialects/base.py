@@ -77,9 +77,10 @@ def spelled_table(dialect: sa.Dialect, table: sa.Table) -> str:
 
 
 def spelled_column(
-    dialect: sa.Dialect, table: sa.Table, name: str, type_: ServerType | None = None, *, nullable: bool = True
+    dialect: sa.Dialect, table: sa.Table, name: str, type_: ServerType | None = None, *, nullable: bool | None = True
 ) -> str:
-    """The column's name for a statement, quoted; with a type, all that CREATE TABLE says of such a column."""
+    """The column's name for a statement, quoted; with a type, all that CREATE TABLE says of such a column. Where
+    `nullable` is None, that does not say whether it may be NULL."""
     if type_ is None:
         return dialect.identifier_preparer.quote_identifier(name)
     column = sa.Column(quoted_name(name, quote=True), type_, nullable=nullable, autoincrement=False)

@@ -24,6 +24,7 @@ from backup.stores.dialects.base import (
     Column,
     Failure,
     Relation,
+    ServerType,
     create_database_if_missing,
     driver_text,
     drop_database,
@@ -47,7 +48,8 @@ _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 _EXISTS = sa.text("SELECT DB_ID(:name)")
 _COLUMNS = sa.text(
     """
-    SELECT CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
+    SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
+           CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
            c.is_nullable, c.is_identity, c.is_computed, c.default_object_id, k.key_ordinal
     FROM sys.columns c
@@ -73,6 +75,7 @@ class SqlServerDialect:
 
     def __init__(self, where: SqlServer) -> None:
         self._where = where
+        self._collation: str | None = None  # the database's own, known with its first columns
 
     @property
     def location(self) -> str:
@@ -125,6 +128,7 @@ class SqlServerDialect:
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
+        self._collation = found[0]["database_collation"] if found else None
         return [
             Column(
                 name=row["name"],
@@ -149,11 +153,16 @@ class SqlServerDialect:
         return column.name not in table.primary_key.columns
 
     def add(self, table: sa.Table, column: Column) -> str:
-        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column, True)}"
+        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column.type, True)}"
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         name, in_key = spelled_table(_SPELLING, table), not self.can_alter(table, old)
-        statement = f"ALTER TABLE {name} ALTER COLUMN {_spelled(table, old.name, new, new.nullable and not in_key)}"
+        # What stays as it is goes without saying: not every server that speaks T-SQL lets it be said. Without a word a
+        # column may be NULL, for ODBC switches ANSI_NULL_DFLT_ON on, and has the database's collation.
+        nullable = False if in_key else None if old.nullable else new.nullable
+        spelled, _, collation = new.type.declared.partition(" COLLATE ")
+        plain = ServerType(spelled) if collation.lower() == (self._collation or "").lower() else new.type
+        statement = f"ALTER TABLE {name} ALTER COLUMN {_spelled(table, old.name, plain, nullable)}"
         if not in_key:
             return [statement]
         key = ", ".join(spelled_column(_SPELLING, table, column.name) for column in table.primary_key.columns)
@@ -208,8 +217,8 @@ def _sent(value: Any) -> Any:
     return value
 
 
-def _spelled(table: sa.Table, name: str, column: Column, nullable: bool) -> str:
-    return spelled_column(_SPELLING, table, name, column.type, nullable=nullable)
+def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:
+    return spelled_column(_SPELLING, table, name, type_, nullable=nullable)
 
 
 def _connect(pyodbc: Any, where: SqlServer) -> Any:
