@@ -40,13 +40,13 @@ class Guard:
         if self._beyond(self.max_delete_percent, deletes, held):
             raise GuardTripped(
                 f"{figures} to match the {label}, {_percent(deletes, held)}; MaxDeletePercent is "
-                f"{self.max_delete_percent:g}. Nothing was deleted; inserts and updates stand.",
+                f"{self.max_delete_percent:g}. Nothing was deleted; what was inserted and updated stands.",
                 hint=_HINT,
             )
         if self.max_deletes is not None and deletes > self.max_deletes:
             raise GuardTripped(
-                f"{figures} to match the {label}; MaxDeletes is {self.max_deletes}. Nothing was deleted; inserts and "
-                "updates stand.",
+                f"{figures} to match the {label}; MaxDeletes is {self.max_deletes}. Nothing was deleted; what was "
+                "inserted and updated stands.",
                 hint=_HINT,
             )
 

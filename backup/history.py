@@ -42,6 +42,7 @@ HISTORY = Shape(
         "DifferingCount": "integer",
         "InFlightCount": "integer",
         "AddedColumns": "text",
+        "UndoneRuns": "text",
         "Notes": "text",
         "ErrorMessage": "text",
     },
@@ -86,11 +87,11 @@ class History:
         return next(iter(self._find(service, 1, SyncId=sync_id)), None)
 
     def since(self, service: str, moment: datetime) -> list[Run]:
-        """The runs that ended after this moment and may have changed records, newest first."""
+        """The runs that ended after this moment and may have changed the backup, newest first."""
         found = self._entries.find(
             {"ServiceName": service}, order_by="CompletedAt", descending=True, above=moment, limit=_ALL
         )
-        runs = [run for run in map(_run, found) if run.trigger is not Trigger.VERIFY and not run.dry_run]
+        runs = [run for run in map(_run, found) if run.may_change_backup]
         return sorted(runs, key=lambda run: run.started_at, reverse=True)
 
     def columns_to_fill(self, service: str) -> set[str]:
@@ -145,6 +146,7 @@ def _entry(run: Run) -> dict[str, Any]:
         "DifferingCount": proof and proof.differing,
         "InFlightCount": proof and proof.in_flight,
         "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
+        "UndoneRuns": json.dumps(run.undone) if run.undone else None,
         "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
     }
@@ -167,6 +169,7 @@ def _run(entry: dict[str, Any]) -> Run:
         dry_run=bool(entry["DryRun"]),
         allow_mass_delete=bool(entry["AllowMassDelete"]),
         added_columns=tuple(json.loads(entry["AddedColumns"] or "[]")),
+        undone=tuple(json.loads(entry["UndoneRuns"] or "[]")),
         proof=_proof(entry),
         notes=tuple((entry["Notes"] or "").splitlines()),
     )

@@ -154,8 +154,8 @@ class Proof:
 class Run:
     """One execution of one service's sync, undo, restore or verify; one SyncHistory entry. Times are aware UTC.
 
-    `added_columns` are those the backup's table got at its start. `notes` are what the run wants known beside its
-    counts, a line each.
+    `added_columns` are those the backup's table got at its start, `undone` the runs that an undo takes back. `notes`
+    are what the run wants known beside its counts, a line each.
     """
 
     service: str
@@ -170,8 +170,14 @@ class Run:
     dry_run: bool = False
     allow_mass_delete: bool = False
     added_columns: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
     proof: Proof | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def may_change_backup(self) -> bool:
+        """Whether it is of a kind that writes to the backup's records."""
+        return not self.dry_run and self.trigger not in (Trigger.RESTORE, Trigger.VERIFY)
 
     @property
     def verified(self) -> bool | None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from backup.compare import changed, went_back
 from backup.errors import BadRequest, NotInitialized, SourceMissing
-from backup.models import Action, Chunk, Key, Record, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Key, Record, Stamps, Version
 from backup.pending import PendingDeletes
 from backup.recorded import Session
 from backup.recycle import Kept
 from backup.stores import Store
 from backup.stores.exact import key_hash
 from backup.sync import chunks_of
+
+_KEYS_AT_ONCE = 100
 
 LEFT_ALONE = "Newer"
 """What a record is named that is newer than its copy and so was not overwritten."""
@@ -53,9 +57,9 @@ def restore(session: Session, place: Store, wish: Wish) -> None:
     restoring = _Restoring(session, place, _prepare(session, place), wish, keys, runs_since)
     with PendingDeletes() as extra:
         wanted = held = 0
-        for chunk, copies, theirs in restoring.pieces():
-            wanted, held = wanted + len(copies), held + len(theirs)
-            extra.add(restoring.piece(chunk, copies, theirs))
+        for piece in restoring.pieces():
+            wanted, held = wanted + len(piece.copies), held + len(piece.theirs)
+            extra.add(restoring.restore(piece))
         if not keys:
             restoring.gone_since()
         if wish.delete_extra:
@@ -104,12 +108,22 @@ def _runs_since(session: Session, moment: datetime) -> Sequence[str]:
     return [run.sync_id for run in runs]
 
 
+class _Piece(NamedTuple):
+    """Part of the key space: its stamps in the backup and in the place; `asked` are the keys the wish names there."""
+
+    chunk: Chunk
+    asked: Sequence[Key]
+    copies: Stamps
+    theirs: Stamps
+
+
 class _Restoring:
     """One restore; holds what each of its steps needs."""
 
     def __init__(
         self, session: Session, place: Store, there: bool, wish: Wish, keys: tuple[Key, ...], runs_since: Sequence[str]
     ) -> None:
+        self._session = session
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
         self._there = there  # it need not be, in a dry run
@@ -117,23 +131,31 @@ class _Restoring:
         self._keep = session.recycled.keeper(session.run, session.steps.now, "source")
         self._etags = place is session.source  # another place has etags of its own, not those that the copies remember
 
-    def pieces(self) -> Iterator[tuple[Chunk, Stamps, Stamps]]:
-        """The stamps of backup and place, chunk by chunk, or those of the wish's keys."""
+    def pieces(self) -> Iterator[_Piece]:
+        """The whole key space, or the wish's keys."""
         if self._keys:
-            for start in range(0, len(self._keys), self._steps.batch_size):
-                keys = self._keys[start : start + self._steps.batch_size]
-                yield Chunk(), _stamps_of(self._backup, keys), _stamps_of(self._place, keys) if self._there else {}
+            for keys in _parts(self._keys):
+                theirs = _stamps_of(self._place, keys) if self._there else {}
+                yield _Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
             return
-        if not self._there:
-            yield from ((chunk, self._backup.stamps(chunk), {}) for chunk in self._backup.chunks())
-            return
-        for chunk in chunks_of(self._backup, self._place):
-            yield chunk, self._backup.stamps(chunk), self._place.stamps(chunk)
+        for chunk in chunks_of(self._backup, self._place) if self._there else self._backup.chunks():
+            copies, theirs = self._backup.stamps(chunk), self._place.stamps(chunk) if self._there else {}
+            if self._wish.at is None:
+                yield _Piece(chunk, (), copies, theirs)
+                continue
+            for keys in _parts(list(copies.keys() | theirs.keys())):  # few, since whole images of them may be held
+                yield _Piece(
+                    chunk, (), {k: copies[k] for k in keys if k in copies}, {k: theirs[k] for k in keys if k in theirs}
+                )
 
-    def piece(self, chunk: Chunk, copies: Stamps, theirs: Stamps) -> list[Key]:
-        """Restores the records of one chunk; returns the keys that only the place has."""
-        then = self._since(copies, theirs)
-        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in self._keys if key in then}
+    def restore(self, piece: _Piece) -> list[Key]:
+        """Restores the records of one piece; returns the keys that only the place has."""
+        chunk, asked, copies, theirs = piece
+        then = self._first_after(map(key_hash, {*copies, *theirs, *asked}))
+        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
+        for key in asked:
+            if key not in known:
+                self._session.note(f"The backup has no record {json.dumps(self._backup.key_to_json(key))}.")
         absent = [key for key in known if key in then and then[key].record is None]
         present = [key for key in known if not (key in then and then[key].record is None)]
         inserts, updates, newer, same = [], [], [], 0
@@ -158,9 +180,9 @@ class _Restoring:
             for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
                 self._write(records, frozenset(inserts))
             self._write([record for key in wanted if key in then if (record := then[key].record)], frozenset(inserts))
-        kept_back = set(newer) | spelled
         extra = [key for key in theirs if key not in copies and key not in then]
-        return [key for key in (*extra, *absent) if key in theirs and key not in kept_back]
+        known_otherwise = self._backup.matching(extra)  # under another spelling
+        return [*(key for key in extra if key not in known_otherwise), *(key for key in absent if key in theirs)]
 
     def gone_since(self) -> None:
         """Restores what neither the backup nor the place has any more, but the backup had at that time."""
@@ -191,23 +213,22 @@ class _Restoring:
         else:
             self._write([record for key in keys if (record := gone[key].record)], frozenset(keys))
 
-    def _since(self, copies: Stamps, theirs: Stamps) -> dict[Key, Kept]:
-        """The first change after the wish's time of each of these records that was changed since."""
-        return self._first_after(map(key_hash, {*copies, *theirs, *self._keys}))
-
     def _first_after(self, hashes: Iterable[str]) -> dict[Key, Kept]:
+        """The first change after the wish's time of each of these records that was changed since."""
         return {} if self._wish.at is None else self._recycled.first_after(hashes, self._wish.at)
 
     def _write(self, records: Sequence[Record], inserts: frozenset[Key]) -> None:
-        if not records:
-            return
-        self._steps.held()
-        keys = [self._backup.key_of(record) for record in records]
-        for images in self._place.images(keys, Action.UPDATED):
-            self._keep(images, None)
-        self._place.write([self._backup.as_original(record) for record in records])
-        inserted = sum(key in inserts for key in keys)
-        self._tally.add(inserted=inserted, updated=len(keys) - inserted)
+        alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it
+        for record in records:
+            alike.setdefault(frozenset(record), []).append(record)
+        for group in alike.values():
+            self._steps.held()
+            keys = [self._backup.key_of(record) for record in group]
+            for images in self._place.images(keys, Action.UPDATED):
+                self._keep(images, None)
+            self._place.write([self._backup.as_original(record) for record in group])
+            inserted = sum(key in inserts for key in keys)
+            self._tally.add(inserted=inserted, updated=len(keys) - inserted)
 
     def _must_write(self, theirs: Version, copy: Version | None, then: Kept | None) -> bool:
         if then is None:
@@ -222,6 +243,10 @@ class _Restoring:
         if self._etags:
             return changed(theirs, copy)
         return theirs.value != copy.value or (theirs.value[0] is None and theirs.etag is not None)
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
 
 
 def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from backup.errors import Conflict, UnknownRun
+from backup.errors import BadRequest, Conflict, UnknownRun
 from backup.models import Action, Run
 from backup.recorded import Session
 from backup.recycle import Kept, RecycleBin
@@ -24,8 +24,9 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     runs = _runs(session, sync_id, through)
     for one in runs:
         _refuse_purged(session, one)
-    _refuse_conflicts(session.recycled, runs)
-    session.note(f"Undoes {', '.join(one.sync_id for one in runs)}.")
+    _refuse_conflicts(session, runs)
+    ids = tuple(one.sync_id for one in runs)
+    session.become(undone=ids, notes=(f"Undoes {', '.join(ids)}.",))
     for one in runs:
         for entries in session.recycled.of_run(one.sync_id):
             _take_back(session, [kept for kept in entries if kept.side == "backup"])
@@ -37,6 +38,11 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
     first = session.history.get(service, sync_id)
     if first is None or first.sync_id == session.run.sync_id:
         raise UnknownRun(f"The service {service} has no run {sync_id}.")
+    if not first.may_change_backup:
+        raise BadRequest(
+            f"The run {sync_id} changed nothing in the backup: it is a dry run, a restore or a verify.",
+            hint="What a restore overwrote in the source is in the recycle bin, with the side `source`.",
+        )
     if not through:
         return [first]
     later = session.history.since(service, first.started_at)
@@ -54,9 +60,12 @@ def _refuse_purged(session: Session, undone: Run) -> None:
         )
 
 
-def _refuse_conflicts(recycled: RecycleBin, runs: Sequence[Run]) -> None:
+def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
     own = {one.sync_id for one in runs}
-    later = sorted({kept.sync_id for one in runs for kept in _later(recycled, one)} - own)
+    # An undo of the same runs, perhaps one that failed half-way, left what this one would leave.
+    since = session.history.since(session.run.service, runs[-1].started_at)
+    same = {run.sync_id for run in since if own & {*run.undone}}
+    later = sorted({kept.sync_id for one in runs for kept in _later(session.recycled, one)} - own - same)
     if later:
         named = ", ".join(later[:_NAMED_AT_MOST]) + (" …" if len(later) > _NAMED_AT_MOST else "")
         raise Conflict(

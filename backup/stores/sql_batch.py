@@ -86,8 +86,10 @@ class SqlBatch:
             self._cx.execute(shape.update(own).execution_options(later_write=kept_some), old)
         new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
         if new:
-            self._dialect.before_insert(self._cx, shape.table, bool(shape.identity))
-            self._cx.execute(shape.insert(own).execution_options(later_write=bool(old) or kept_some), new)
+            identity = bool(shape.identity)
+            self._dialect.before_insert(self._cx, shape.table, identity)
+            options = {"later_write": bool(old) or kept_some, "into_identity": identity}
+            self._cx.execute(shape.insert(own).execution_options(**options), new)
         if keep is not None:
             keep([*waiting, *(Image(key, Action.INSERTED) for key in keys if key not in existing)], self._cx)
 

@@ -298,7 +298,7 @@ def test_the_answer_to_any_write_may_be_lost(
     monkeypatch.setattr(cosmos_access, "_AT_ONCE", 1)  # the n-th write is the same in every run
     check_run(cosmos, losing(transport, lambda n, again: False))
     positions = range(1, transport.writes + 1)
-    for position in rounds(positions[:: len(positions) // 5 + 1], positions):
+    for position in rounds(positions[:: len(positions) // 3 + 1], positions):
         with subtests.test(lost=position):
             check_run(cosmos, losing(transport, lambda n, again, lost=position: n == lost))  # type: ignore[misc]
             assert (transport.lost, transport.repeated) == (1, 1)

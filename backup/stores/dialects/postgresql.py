@@ -41,7 +41,7 @@ _COLUMNS = sa.text(
     """
     SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
            n.nspname = 'pg_catalog', NOT a.attnotnull,
-           a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a', a.atthasdef,
+           a.attidentity <> '', a.attgenerated <> '', a.atthasdef,
            CASE WHEN c.collname <> 'default' AND (a.attcollation <> t.typcollation OR t.oid <> b.oid)
                 THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
            CASE WHEN c.collname = 'default'
@@ -107,6 +107,7 @@ class PostgresqlDialect:
         except ImportError as error:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
         sa.event.listen(engine, "connect", _settle_text_formats)
+        sa.event.listen(engine, "before_cursor_execute", _override_identity, retval=True)
         if not url.password and (url.host or "").endswith(".database.azure.com"):
             sa.event.listen(engine, "do_connect", _log_in_with_token)
         return engine
@@ -127,7 +128,7 @@ class PostgresqlDialect:
         cx.execute(insert(table).on_conflict_do_nothing(), rows)
 
     def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
-        """Identity columns take explicit values unless GENERATED ALWAYS, which a backup never declares."""
+        """The insert itself says that it overrides the identity."""
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).all()
@@ -218,6 +219,16 @@ def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
 def _type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
     spelled = f"{declared} COLLATE {collation}" if collation else declared
     return ServerType(spelled) if builtin and base in _NATIVE else TextType(spelled)
+
+
+def _override_identity(
+    _cx: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
+) -> tuple[str, Any]:
+    """Lets explicit values into an identity column that is GENERATED ALWAYS."""
+    if context is not None and context.execution_options.get("into_identity"):
+        start, values, end = statement.rpartition(") VALUES (")
+        statement = f"{start}) OVERRIDING SYSTEM VALUE VALUES ({end}" if values else statement
+    return statement, parameters
 
 
 def _settle_text_formats(connection: Any, _record: Any) -> None:
