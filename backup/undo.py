@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backup.errors import BadRequest, Conflict, UnknownRun
-from backup.models import Action, Run
+from backup.models import Action, Run, Status
 from backup.recorded import Session
 from backup.recycle import Kept, RecycleBin
 
@@ -52,7 +52,8 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
 def _refuse_purged(session: Session, undone: Run) -> None:
     kept, changed = sum(map(len, session.recycled.of_run(undone.sync_id))), undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
-    if kept == 0 < changed or (old and kept < changed):  # a record that changed twice in a run has one image
+    # A record that changed twice in a run has one image. An interrupted run has not told what it changed.
+    if kept == 0 < changed or (old and (kept < changed or undone.status is Status.FAILED)):
         raise Conflict(
             f"The recycle bin has images of {kept} of the {changed} records that the run {undone.sync_id} changed; "
             "older ones than RecycleDays are purged. Nothing was changed.",
