@@ -120,11 +120,17 @@ class RecycleBin:
             groups.setdefault(kept.key_hash, []).append(kept)
         first: dict[Key, Kept] = {}
         for group in groups.values():
-            one_record = any(kept.record and self._backup.key_of(kept.record) != kept.key for kept in group)
+            name: dict[Key, Key] = {}  # one for all spellings of a record: an image's own key tells what it was before
             for kept in group:
-                first.setdefault(kept.key, group[0] if one_record else kept)
-                if one_record and kept.record:
-                    first.setdefault(self._backup.key_of(kept.record), group[0])
+                spellings = {kept.key, self._backup.key_of(kept.record) if kept.record else kept.key}
+                known = {name[key] for key in spellings if key in name}
+                chosen = next(iter(known), kept.key)
+                name |= dict.fromkeys(spellings, chosen)
+                name |= {key: chosen for key, other in name.items() if other in known}
+            oldest: dict[Key, Kept] = {}
+            for kept in group:
+                oldest.setdefault(name[kept.key], kept)
+            first |= {key: oldest[name[key]] for key in name}
         return first
 
     def purge(self, before: datetime) -> int:

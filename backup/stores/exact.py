@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,11 @@ from backup.models import Key, Record
 
 _ZIP_BEYOND_CHARACTERS = 1_000_000  # a document of Cosmos DB may have 2 MB, whatever is in it
 _ZIPPED = "zlib:"
-_KATAKANA_TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
+_KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7)}
+_SAME_LETTERS = (
+    str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
+)
+_ALL_DIGITS = Context(prec=1_000)
 
 
 def record_to_text(record: Record, *, zipped: bool = True) -> str:
@@ -51,18 +55,31 @@ def key_from_text(text: str) -> Key:
 
 
 def key_hash(key: Key) -> str:
-    """A hash that is the same for all keys that any server's collation may take for one.
+    """A hash that is the same for keys that a server may take for one.
 
-    Letter case, accents, character width, kana and trailing spaces have no say in it. Keys that a server tells apart
-    may share a hash too: compare by it where a false alarm does less harm than a miss.
+    Letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters, those beyond
+    U+FFFF and trailing spaces have no say in it, nor has how a number is written. Keys that a server tells apart may share
+    a hash too: compare by it where a false alarm does less harm than a miss.
     """
-    parts = [_folded(part) if isinstance(part, str) else _tagged(part) for part in key]
+    parts = [_folded(part) if isinstance(part, str) else _number(part) for part in key]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _folded(text: str) -> str:
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return plain.casefold().translate(_KATAKANA_TO_HIRAGANA).rstrip()
+    plain = "".join(
+        str(unicodedata.decimal(c, c))
+        for c in unicodedata.normalize("NFKD", text.casefold())
+        if not unicodedata.combining(c) and unicodedata.category(c)[0] != "C" and c <= "\uffff"
+    )
+    return plain.casefold().translate(_SAME_LETTERS).rstrip()
+
+
+def _number(value: Any) -> Any:
+    """A number as one text, however it is written; any other value tagged."""
+    if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
+        number = Decimal(str(value) if not isinstance(value, bool) else int(value))
+        return format(number.normalize(_ALL_DIGITS), "f") if number and number.is_finite() else str(abs(number))
+    return _tagged(value)
 
 
 def _tagged(value: Any) -> Any:

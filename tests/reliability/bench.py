@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
+from uuid import UUID
 
 import sqlalchemy as sa
 
+from backup import models
 from backup.locks import Held
 from backup.retry import Retry
 from backup.services import CustomerSyncService
@@ -30,6 +33,13 @@ LIMITS = Limits(chunk_size=4, batch_size=2, retry=Retry(max_attempts=1))
 
 Moment = Literal["before", "uncommitted", "after"]
 Side = Literal["source", "backup"]
+Entry = dict[str, Any]
+"""Of the recycle bin or SyncHistory, by column."""
+
+
+def as_utc(text: str) -> datetime:
+    """A time of the app's own tables."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class Killed(BaseException):
@@ -103,6 +113,10 @@ class Bench:
 
     def __init__(self, folder: Path, keys: Keys) -> None:
         self.keys, self.clock = keys, Clock()
+        # SyncIds in their order, so that the same steps are the same steps again.
+        ids = map(UUID, map("{:032x}".format, count(1)))
+        self._ids = patch.object(models, "uuid4", lambda: next(ids))
+        self._ids.start()
         self._files = {
             side: sqlite3.connect(folder / f"{side}.db", isolation_level=None) for side in ("source", "backup")
         }
@@ -127,6 +141,7 @@ class Bench:
         self.service.initialize()
 
     def close(self) -> None:
+        self._ids.stop()
         for file in self._files.values():
             file.close()
 
@@ -134,7 +149,7 @@ class Bench:
         found = (self.row(dict(row)) for row in self._files[side].execute("SELECT * FROM Customers"))
         return {self.key_of(row): row for row in found}
 
-    def row(self, record: dict[str, Any]) -> Row:
+    def row(self, record: Mapping[str, Any]) -> Row:
         """A record without what the backup adds, and without its NULLs."""
         return {name: value for name, value in record.items() if value is not None and name != "SyncedAt"}
 
@@ -145,22 +160,21 @@ class Bench:
         found = self._files[side].execute("SELECT name FROM pragma_table_info('Customers')")
         return {row["name"] for row in found} - {"SyncedAt"}
 
-    def entries(self) -> dict[str, dict[str, Any]]:
-        """The recycle bin by entry, records and keys as Python has them."""
-        found = map(dict, self._files["backup"].execute("SELECT * FROM RecycleBin"))
+    def entries(self) -> dict[str, Entry]:
+        """The recycle bin by entry, with the folded key as `Key` and the record as `Row`."""
         return {
-            one["EntryId"]: one
-            | {
-                "Key": self.keys.fold(tuple(json.loads(one["RecordKey"]))),
-                "Record": json.loads(one["Record"] or "null"),
-                "RecycledAt": datetime.fromisoformat(one["RecycledAt"]).replace(tzinfo=UTC),
-            }
-            for one in found
+            one["EntryId"]: {**dict(one), "Key": self.keys.fold(tuple(json.loads(one["RecordKey"])))}
+            | {"Row": one["Record"] and self.row(json.loads(one["Record"])), "RecycledAt": as_utc(one["RecycledAt"])}
+            for one in self._files["backup"].execute("SELECT * FROM RecycleBin")
         }
 
-    def history(self) -> dict[str, dict[str, Any]]:
-        found = map(dict, self._files["backup"].execute("SELECT * FROM SyncHistory ORDER BY StartedAt"))
-        return {one["SyncId"]: one | {"AddedColumns": json.loads(one["AddedColumns"] or "[]")} for one in found}
+    def history(self) -> dict[str, Entry]:
+        """SyncHistory by SyncId."""
+        return {
+            one["SyncId"]: {**dict(one), "AddedColumns": json.loads(one["AddedColumns"] or "[]")}
+            | {"UndoneRuns": json.loads(one["UndoneRuns"] or "[]")}
+            for one in self._files["backup"].execute("SELECT * FROM SyncHistory ORDER BY StartedAt")
+        }
 
     def write(self, rows: Sequence[Row]) -> None:
         """Into the source; a row of the same key gives way."""

@@ -4,7 +4,7 @@
 both as JSON, one object a line. The commands, by `do`:
 
 - `prepare`: make `triggers` threads for `service` under `settings`. Each run will be held once, after its first
-  call of the backup's method `hold` (check, write or delete). `lease_seconds` and `renew_seconds` shorten the lease.
+  call of the backup's method `hold` (drift, write or delete). `lease_seconds` and `renew_seconds` shorten the lease.
 - `go`: all threads at once.
 - `release`: let the held ones go on; `release_once_lost`: when the lease's renewal has ended.
 
@@ -63,7 +63,7 @@ def trigger(start: threading.Barrier, settings: dict[str, str], service: str) ->
 
 def main() -> None:
     hold: str | None = None
-    for method in ("check", "write", "delete"):
+    for method in ("drift", "write", "delete"):
         hold_after(method, lambda: hold)
     start = threading.Barrier(1)
     for line in sys.stdin:

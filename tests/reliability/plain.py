@@ -1,4 +1,4 @@
-"""What a service must do, as dicts: which records a sync, an undo and a restore change. Knows nothing of the product."""
+"""What a service must do, as dicts: what a sync, an undo and a restore change. Knows nothing of the product."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def sync(
     inserts, deletes = {*source} - common, {*backup} - common
     written = {**backup, **{key: copy_of(source[key], backup.get(key, {}), columns) for key in inserts | changed}}
     done = {key: row for key, row in written.items() if key not in deletes}
-    tripped = trips(len(deletes) + len(respelled), len(source), len(backup))
+    tripped = trips(len(deletes), len(source), len(backup))
     return Sync(inserts, changed, deletes, respelled, len(common - changed), written, done, tripped)
 
 
@@ -78,15 +78,18 @@ def copy_of(row: Row, before: Row, columns: Collection[str]) -> Row:
     return {name: value for name, value in before.items() if name not in columns} | row
 
 
-def undo(backup: State, images: Iterable[Mapping[Key, Row | None]]) -> State:
-    """The backup with the images of some runs put back, newest run first."""
-    after = dict(backup)
+def undo(backup: State, images: Iterable[Mapping[Key, Row | None]]) -> tuple[State, set[Key]]:
+    """The backup with the images of some runs put back, newest run first; and the keys that this touches."""
+    after, touched = dict(backup), set()
     for one in images:
         for key, image in one.items():
-            after.pop(key, None)
             if image is not None:
                 after[key] = image
-    return after
+                touched.add(key)
+            elif key in after:
+                del after[key]
+                touched.add(key)
+    return after, touched
 
 
 @dataclass(frozen=True)
@@ -106,18 +109,23 @@ def restore(
     then: State,
     since: Collection[Key],
     shared: Collection[str],
+    names: Collection[str],
     keys: Collection[Key],
     overwrite_newer: bool,
 ) -> Restore:
-    """`then` is the backup's state to restore, `since` the keys changed in the backup since."""
+    """`then` is the backup's state to restore, `since` the keys changed in the backup since, `names` the key's."""
     asked = set(keys) or source.keys() | backup.keys() | then.keys()
     inserts = {key: then[key] for key in asked if key in then and key not in source}
     common = {key for key in asked if key in then and key in source}
-    newer = {key for key in common if not overwrite_newer and _is_newer(source[key], backup.get(key), shared)}
+    respelled = {key for key in common if any(source[key][name] != then[key][name] for name in names)}
+    newer = {key for key in common if key in respelled or _is_newer(source[key], backup.get(key), shared)}
+    newer = set() if overwrite_newer else newer
     updates = {
         key: then[key]
         for key in common - newer
-        if stamp(source[key], shared) != stamp(then[key], shared) or (key in since and "Version" not in source[key])
+        if stamp(source[key], shared) != stamp(then[key], shared)
+        or key in respelled
+        or (key in since and "Version" not in source[key])
     }
     extra = {key for key in asked if key in source and key not in then}
     wanted, held = len(asked & backup.keys()), len(asked & source.keys())

@@ -166,7 +166,7 @@ def test_of_fifty_triggers_at_one_moment_one_runs_and_the_others_are_409(
 
     for _ in range(times := rounds(1, 20)):
         for contender in contenders:
-            contender.prepare("customer", settings, "check", THREADS)
+            contender.prepare("customer", settings, "drift", THREADS)
         take(PROCESSES, "ready")
         for contender in contenders:
             contender.do("go")

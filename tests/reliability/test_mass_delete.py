@@ -1,0 +1,344 @@
+"""Mistakes in a source that look like many deletes: each run is stopped before its first one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.cosmos import CosmosClient
+
+from backup import api
+from backup.models import Counts, Trigger
+from backup.registry import Registry
+from backup.services import NO_OPTIONS, Options
+from backup.settings import load_settings
+from tests.scenarios import places
+from tests.scenarios.places import Contents, Cosmos, Place, Service, Sql
+
+QUICK = {"BackupRetry__BaseSeconds": "0", "BackupSync__ChunkSize": "30", "BackupSync__BatchSize": "10"}
+ALLOWED = Options(allow_mass_delete=True)
+
+Mistake = Callable[[Service], None]
+
+
+@pytest.fixture
+def customers(tmp_path: Path) -> Service:
+    """A mirrored table of 100 customers."""
+    place = places.on_sqlite(tmp_path)
+    place.fill()
+    assert sync(place.customer)[0] == 200
+    return place.customer
+
+
+@pytest.fixture
+def orders(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Service:
+    """A mirrored container of 55 orders."""
+    place = places.with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup)
+    place.fill()
+    assert sync(place.order)[0] == 200
+    return place.order
+
+
+def sync(
+    service: Service,
+    options: Options = NO_OPTIONS,
+    settings: dict[str, str] | None = None,
+    after_first_step: Callable[[], None] = lambda: None,
+) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer; what is given happens once the run has read its first chunk."""
+    left = [after_first_step]
+
+    def progress(name: str, counts: Counts) -> None:
+        if left:
+            left.pop()()
+
+    registry = Registry(load_settings({**QUICK, **service.settings, **(settings or {})}))
+    [outcome] = registry.sync(service.name, Trigger.HTTP, options, progress)
+    answer = api.shape_one(outcome)
+    return answer.status, answer.body
+
+
+def run_on_source(service: Service, statement: str) -> None:
+    assert isinstance(service.source, Sql)
+    service.source.run(statement)
+
+
+def statement(text: str) -> Mistake:
+    return lambda service: run_on_source(service, text)
+
+
+def path_of(side: Sql | Cosmos) -> Path:
+    assert isinstance(side, Sql)
+    return Path(side.url.removeprefix("sqlite:///"))
+
+
+def another_database(service: Service) -> None:
+    """In the source's place lies a database with as many other customers."""
+    run_on_source(service, "UPDATE {table} SET Id = Id + 1000")
+
+
+def break_file(service: Service) -> None:
+    file = path_of(service.source)
+    file.write_bytes(file.read_bytes()[:8192])
+
+
+def is_whole(before: Contents, after: Contents) -> bool:
+    """Whether nothing is missing. What is there may have been updated, and more may have come."""
+    return before.keys() <= after.keys()
+
+
+# Nothing is deleted
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(statement("DELETE FROM {table}"), id="empty table"),
+        pytest.param(another_database, id="another database"),
+        pytest.param(statement("DELETE FROM {table} WHERE Id % 2 = 0"), id="half of the rows"),
+        pytest.param(statement("DELETE FROM {table} WHERE Id > 1"), id="one row left"),
+    ],
+)
+def test_a_source_that_lost_its_records_is_a_409_until_the_deletes_are_allowed(
+    customers: Service, mistake: Mistake
+) -> None:
+    before = customers.backup.contents()
+    mistake(customers)
+    status, answer = sync(customers)
+    after = customers.backup.contents()
+    assert (status, answer["Error"], answer["Status"], answer["DeletedCount"]) == (409, "GuardTripped", "Failed", 0)
+    assert {"allowMassDelete", "--allow-mass-delete"} <= {*answer["Hint"].replace('"', " ").replace(".", " ").split()}
+    assert is_whole(before, after)
+    assert {key: after[key] for key in before} == before
+    assert sync(customers, ALLOWED)[0] == 200
+    assert customers.is_mirrored()
+    *_, refused, allowed = customers.backup.history()
+    assert (refused["AllowMassDelete"], refused["Status"]) == (0, "Failed")
+    assert (allowed["AllowMassDelete"], allowed["Status"], allowed["Trigger"]) == (1, "Completed", "http")
+
+
+def test_what_is_new_or_changed_in_a_source_that_lost_half_of_its_records_is_copied(customers: Service) -> None:
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 50")
+    run_on_source(customers, "UPDATE {table} SET Version = Version + 1, Name = 'changed' WHERE Id > 90")
+    status, answer = sync(customers)
+    copies = customers.backup.contents()
+    assert (status, answer["UpdatedCount"]) == (409, 10)
+    assert len(copies) == 100
+    assert {key for key, copy in copies.items() if copy["Name"] == "changed"} == set(range(91, 101))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_filter_that_matches_nothing_is_a_409(tmp_path: Path, force: bool) -> None:
+    place = places.on_sqlite(tmp_path)
+    place.fill()
+    sync(place.order)
+    before = place.order.backup.contents()
+    run_on_source(place.order, "UPDATE {table} SET Type = 'Draft'")
+    status, answer = sync(place.order, Options(force=force))
+    assert (status, answer["Error"]) == (409, "GuardTripped")
+    assert place.order.backup.contents() == before
+
+
+@pytest.mark.parametrize("options", [NO_OPTIONS, ALLOWED])
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(statement("DROP TABLE {table}"), id="dropped table"),
+        pytest.param(lambda service: path_of(service.source).unlink(), id="missing file"),
+        pytest.param(break_file, id="broken file"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_a_503_even_where_deletes_are_allowed(
+    customers: Service, mistake: Mistake, options: Options
+) -> None:
+    before = customers.backup.contents()
+    mistake(customers)
+    status, answer = sync(customers, options)
+    assert (status, answer["Status"]) == (503, "Failed")
+    assert customers.backup.contents() == before
+    assert customers.statuses == ["Completed", "Failed"]
+
+
+@pytest.mark.parametrize(
+    ("breaks_off", "options", "expected"),
+    [
+        ("DELETE FROM {table} WHERE Id > 40", NO_OPTIONS, 409),
+        ("DROP TABLE {table}", NO_OPTIONS, 503),
+        ("DROP TABLE {table}", ALLOWED, 503),
+    ],
+)
+def test_a_source_that_breaks_off_half_way_costs_no_record(
+    customers: Service, breaks_off: str, options: Options, expected: int
+) -> None:
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 10")
+    before = customers.backup.contents()
+    status, answer = sync(customers, options, after_first_step=lambda: run_on_source(customers, breaks_off))
+    assert (status, answer["Status"], answer["DeletedCount"]) == (expected, "Failed", 0)
+    assert is_whole(before, customers.backup.contents())
+
+
+def test_a_dropped_container_is_a_503_and_costs_no_document(orders: Service) -> None:
+    before, source = orders.backup.contents(), orders.source
+    assert isinstance(source, Cosmos)
+    with CosmosClient.from_connection_string(source.account) as client:
+        client.get_database_client(source.database).delete_container(source.container)
+    for options in (NO_OPTIONS, ALLOWED):
+        status, answer = sync(orders, options)
+        assert (status, answer["Error"], answer["Status"]) == (503, "SourceMissing", "Failed")
+    assert orders.backup.contents() == before
+
+
+def test_documents_that_the_filter_matches_no_more_are_a_409_until_their_deletes_are_allowed(orders: Service) -> None:
+    before, source = orders.backup.contents(), orders.source
+    assert isinstance(source, Cosmos)
+    with CosmosClient.from_connection_string(source.account) as client:
+        container = client.get_database_client(source.database).get_container_client(source.container)
+        for document in list(container.read_all_items()):
+            container.upsert_item({**document, "type": "Draft"})
+    status, answer = sync(orders)
+    assert (status, answer["Error"], answer["DeletedCount"]) == (409, "GuardTripped", 0)
+    assert orders.backup.contents() == before
+    assert sync(orders, ALLOWED)[0] == 200
+    assert orders.backup.contents() == {}
+    last = orders.backup.history()[-1]
+    assert (last["AllowMassDelete"], last["Trigger"]) == (True, "http")
+
+
+# Limits
+
+NO_FLOOR = {"BackupSync__DeleteGuardFloor": "0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 20),  # 10 %, but only from more than 20 on
+        ({"BackupSync__MaxDeletes": "5"}, 5),
+        ({"BackupSync__DeleteGuardFloor": "7", "BackupSync__MaxDeletePercent": "0"}, 7),
+        ({**NO_FLOOR, "BackupSync__MaxDeletePercent": "12"}, 12),
+        ({**NO_FLOOR, "BackupSync__MaxDeletePercent": "12.9"}, 12),
+        ({**NO_FLOOR, "BackupSync__MaxDeletePercent": "0"}, 0),
+        ({"BackupSync__MaxDeletes": "5", "BackupCustomerDb__MaxDeletes": "8"}, 8),
+        ({"BackupSync__MaxDeletes": "8", "BackupCustomerDb__MaxDeletes": "5"}, 5),
+        ({"BackupSync__MaxDeletes": "8", "BackupOrderDb__MaxDeletes": "5"}, 8),
+        ({**NO_FLOOR, "BackupSync__MaxDeletePercent": "50", "BackupCustomerDb__MaxDeletePercent": "3"}, 3),
+        ({"BackupSync__MaxDeletePercent": "0", "BackupCustomerDb__DeleteGuardFloor": "4"}, 4),
+    ],
+)
+def test_as_many_deletes_as_the_limit_says_pass_and_one_more_does_not(
+    customers: Service, settings: dict[str, str], most: int
+) -> None:
+    run_on_source(customers, f"DELETE FROM {{table}} WHERE Id <= {most + 1}")
+    status, answer = sync(customers, settings=settings)
+    assert (status, answer["DeletedCount"], len(customers.backup.contents())) == (409, 0, 100)
+    run_on_source(customers, "INSERT INTO {table} (Id, Name, Version) VALUES (1, 'back again', 9)")
+    status, answer = sync(customers, settings=settings)
+    assert (status, answer["DeletedCount"], len(customers.backup.contents())) == (200, most, 100 - most)
+
+
+def test_too_many_updates_are_a_409_before_the_first_write(customers: Service) -> None:
+    limits = {**NO_FLOOR, "BackupSync__MaxUpdatePercent": "12"}
+    run_on_source(customers, "UPDATE {table} SET Version = Version + 1, Name = 'changed' WHERE Id <= 13")
+    run_on_source(customers, "UPDATE {table} SET Id = 1000 WHERE Id = 100")
+    before = tables(customers)
+    status, answer = sync(customers, settings=limits)
+    assert (status, answer["Error"], answer["TotalProcessed"]) == (409, "GuardTripped", 0)
+    assert "--allow-mass-delete" in answer["Hint"]
+    assert tables(customers) == before
+    run_on_source(customers, "DELETE FROM {table} WHERE Id = 13")
+    assert sync(customers, settings=limits)[0] == 200
+    assert customers.backup.contents()[1]["Name"] == "changed"
+
+
+def test_allowing_a_mass_delete_allows_the_updates_too(customers: Service) -> None:
+    run_on_source(customers, "UPDATE {table} SET Version = Version + 1")
+    limits = {"BackupSync__MaxUpdatePercent": "12"}
+    assert sync(customers, settings=limits)[0] == 409
+    assert sync(customers, ALLOWED, limits)[1]["UpdatedCount"] == 100
+
+
+@pytest.mark.parametrize("options", [NO_OPTIONS, ALLOWED, Options(dry_run=True)])
+def test_a_source_without_the_canary_is_a_409_before_the_first_write(customers: Service, options: Options) -> None:
+    run_on_source(customers, "UPDATE {table} SET Version = Version + 1")
+    before = tables(customers)
+    status, answer = sync(customers, options, {"SourceCustomerDb__CanaryKey": "101"})
+    assert (status, answer["Error"], answer["TotalProcessed"]) == (409, "GuardTripped", 0)
+    assert "CanaryKey" in answer["Message"] + answer["Hint"]
+    assert tables(customers) == before
+
+
+def test_a_source_with_the_canary_is_copied(customers: Service) -> None:
+    run_on_source(customers, "UPDATE {table} SET Version = Version + 1")
+    assert sync(customers, settings={"SourceCustomerDb__CanaryKey": "100"})[1]["UpdatedCount"] == 100
+
+
+def test_an_allowed_run_does_not_allow_the_next_one(customers: Service) -> None:
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 50")
+    assert sync(customers, ALLOWED)[0] == 200
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 75")
+    assert sync(customers)[0] == 409
+    assert len(customers.backup.contents()) == 50
+
+
+# Dry runs
+
+
+@pytest.mark.parametrize("deleted", [20, 21, 100])
+def test_a_dry_run_is_refused_as_the_real_one_and_writes_nothing_but_its_entry(
+    customers: Service, deleted: int
+) -> None:
+    run_on_source(customers, f"DELETE FROM {{table}} WHERE Id <= {deleted}")
+    before = tables(customers)
+    status, answer = sync(customers, Options(dry_run=True))
+    assert tables(customers) == before
+    dry = customers.backup.history()[-1]
+    real_status, real = sync(customers)
+    assert (status, answer.get("Error"), answer["DeletedCount"]) == (
+        *(real_status, real.get("Error"), real["DeletedCount"]),
+    )
+    assert (dry["DryRun"], dry["Trigger"], dry["SyncId"]) == (1, "http", answer["SyncId"])
+    assert len(customers.backup.history()) == 3
+
+
+def test_a_dry_run_that_is_allowed_names_the_deletes_and_makes_none(customers: Service) -> None:
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 50")
+    before = tables(customers)
+    status, answer = sync(customers, Options(dry_run=True, allow_mass_delete=True))
+    assert (status, answer["DeletedCount"]) == (200, 50)
+    assert {tuple(one["Key"]) for one in answer["Changes"]} == {(n,) for n in range(1, 51)}
+    assert {one["Change"] for one in answer["Changes"]} == {"Deleted"}
+    assert tables(customers) == before
+
+
+def tables(service: Service) -> list[str]:
+    """The backup's file as SQL, without what SyncHistory holds."""
+    with closing(sqlite3.connect(path_of(service.backup))) as file:
+        return [line for line in file.iterdump() if not line.startswith('INSERT INTO "SyncHistory"')]
+
+
+# The second look
+
+
+def test_keys_that_come_back_before_the_deletes_are_not_deleted(customers: Service) -> None:
+    rows = "SELECT * FROM {table} WHERE Id <= 10"
+    run_on_source(customers, f"CREATE TABLE aside AS {rows}")
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 15")
+    status, answer = sync(
+        customers, after_first_step=lambda: run_on_source(customers, "INSERT INTO {table} SELECT * FROM aside")
+    )
+    assert (status, answer["DeletedCount"]) == (200, 5)
+    assert customers.backup.contents().keys() == set(range(1, 11)) | set(range(16, 101))
+
+
+def test_both_services_have_limits_of_their_own(tmp_path: Path) -> None:
+    place: Place = places.on_sqlite(tmp_path)
+    place.fill()
+    for service in place.services:
+        sync(service)
+        run_on_source(service, "DELETE FROM {table} WHERE rowid <= 6")
+    limits = {"BackupSync__MaxDeletes": "5", "BackupOrderDb__MaxDeletes": "6"}
+    assert [sync(service, settings=limits)[0] for service in place.services] == [409, 200]
