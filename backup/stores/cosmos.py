@@ -290,7 +290,7 @@ class CosmosStore:
         known = "; ".join(json.dumps(self.key_to_json(key)) for key in found[:10])
         raise BadRequest(
             f"{text!r} is not one key of the {self.label}.",
-            hint=f"Write [partition key, id] as JSON{': ' + known if known else '; of one that is gone, see RecordKey in the bin'}.",
+            hint=f"Write [partition key, id] as JSON: {known or 'the recycle bin has it, if the document is gone'}.",
         )
 
     def key_to_json(self, key: Key) -> list[Any]:

@@ -57,9 +57,9 @@ def key_from_text(text: str) -> Key:
 def key_hash(key: Key) -> str:
     """A hash that is the same for keys that a server may take for one.
 
-    Letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters, those beyond
-    U+FFFF and trailing spaces have no say in it, nor has how a number is written. Keys that a server tells apart may share
-    a hash too: compare by it where a false alarm does less harm than a miss.
+    Letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters, those
+    beyond U+FFFF and trailing spaces have no say in it, nor has how a number is written. Keys that a server tells apart
+    may share a hash too: compare by it where a false alarm does less harm than a miss.
     """
     parts = [_folded(part) if isinstance(part, str) else _number(part) for part in key]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -75,10 +75,11 @@ def _folded(text: str) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A number as one text, however it is written; any other value tagged."""
+    """A number in one form, however it is written; any other value tagged."""
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         number = Decimal(str(value) if not isinstance(value, bool) else int(value))
-        return format(number.normalize(_ALL_DIGITS), "f") if number and number.is_finite() else str(abs(number))
+        text = format(number.normalize(_ALL_DIGITS), "f") if number.is_finite() else str(number)
+        return {"$number": text if number else "0"}
     return _tagged(value)
 
 
