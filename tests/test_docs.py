@@ -149,3 +149,9 @@ def test_each_command_has_a_help_text(name: str) -> None:
         [sys.executable, "-m", "backup", name, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert (COMMANDS[name].help or "").split(".")[0] in " ".join(ran.stdout.split())
+
+
+def test_tests_in_readme_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README)
+    assert named
+    assert [name for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []
