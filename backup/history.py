@@ -103,9 +103,12 @@ class History:
             columns.update(run.added_columns)
         return columns
 
-    def clock(self, service: str, now: Now) -> Now:
-        """A clock that never goes back behind the service's runs: what they did is in the order of its times."""
-        times = [time for run in self._find(service, 1) for time in (run.started_at, run.completed_at) if time]
+    def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
+        """A clock that never goes back behind the service's runs: what they did is in the order of its times.
+
+        `kept_at` is the time of the bin's newest entry, for a run that died has no end in here.
+        """
+        times = [time for run in self._find(service, 1) for time in (run.started_at, run.completed_at, kept_at) if time]
         earliest = max(times) + _TICK if times else now()
 
         def steady() -> datetime:

@@ -113,13 +113,13 @@ class Recorder:
 
     def _clock(self, history: History, recycled: RecycleBin) -> Now:
         try:
-            return history.clock(self._service, self._now)
+            return history.clock(self._service, self._now, recycled.newest())
         except StoreUnavailable:
             raise
         except StoreError:  # tables of an earlier release lack columns
             history.create()
             recycled.create()
-            return history.clock(self._service, self._now)
+            return history.clock(self._service, self._now, recycled.newest())
 
     def _worked(self, session: Session, work: Work) -> Outcome:
         run = session.run

@@ -75,6 +75,13 @@ class RecycleBin:
 
         return keep
 
+    def newest(self) -> datetime | None:
+        """When the newest entry was made."""
+        page = self._entries.find(
+            {"ServiceName": self._service}, order_by="RecycledAt", descending=True, limit=1, fields=("RecycledAt",)
+        )
+        return page[0]["RecycledAt"] if page else None
+
     def of_run(self, sync_id: str) -> Iterator[list[Kept]]:
         """The run's entries, in no order that says anything, a page at a time."""
         start = _prefix(sync_id)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from backup.compare import changed, went_back
 from backup.errors import BadRequest, NotInitialized, SourceMissing
-from backup.models import WHOLE, Action, Chunk, Key, Record, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version
 from backup.pending import PendingDeletes
 from backup.recorded import Session
 from backup.recycle import Kept
@@ -95,7 +95,7 @@ def _prepare(session: Session, place: Store) -> bool:
     return True
 
 
-def _runs_since(session: Session, moment: datetime) -> Sequence[str]:
+def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
     """The runs that ended after the moment. Raises BadRequest when the bin does not know what one of them replaced."""
     runs = [run for run in session.history.since(session.run.service, moment) if run.sync_id != session.run.sync_id]
     for run in runs:
@@ -105,7 +105,7 @@ def _runs_since(session: Session, moment: datetime) -> Sequence[str]:
                 f"{run.sync_id}, which changed records since.",
                 hint="The platform's own backups may reach further back.",
             )
-    return [run.sync_id for run in runs]
+    return runs
 
 
 class _Piece(NamedTuple):
@@ -121,11 +121,12 @@ class _Restoring:
     """One restore; holds what each of its steps needs."""
 
     def __init__(
-        self, session: Session, place: Store, there: bool, wish: Wish, keys: tuple[Key, ...], runs_since: Sequence[str]
+        self, session: Session, place: Store, there: bool, wish: Wish, keys: tuple[Key, ...], runs_since: Sequence[Run]
     ) -> None:
         self._session = session
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
+        self._filling = {run.sync_id for run in runs_since if run.added_columns}
         self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._keep = session.recycled.keeper(session.run, session.steps.now, "source")
@@ -151,7 +152,11 @@ class _Restoring:
     def restore(self, piece: _Piece) -> list[Key]:
         """Restores the records of one piece; returns the keys that only the place has."""
         chunk, asked, copies, theirs = piece
-        then = self._first_after(map(key_hash, {*copies, *theirs, *asked}))
+        then = {
+            key: kept
+            for key, kept in self._first_after(map(key_hash, {*copies, *theirs, *asked})).items()
+            if not self._was_only_filled(kept, copies.get(key))
+        }
         known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
         for key in asked:
             if key not in known:
@@ -163,7 +168,9 @@ class _Restoring:
         for key in present:
             if key not in theirs and key not in spelled:
                 inserts.append(key)
-            elif key in theirs and not self._wish.overwrite_newer and self._is_newer(theirs[key], copies.get(key)):
+            elif not self._wish.overwrite_newer and (
+                key in spelled or self._is_newer(theirs[key], copies.get(key))  # spelled anew: in doubt it is newer
+            ):
                 newer.append(key)
             elif key in spelled or self._must_write(theirs[key], copies.get(key), then.get(key)):
                 updates.append(key)
@@ -186,8 +193,8 @@ class _Restoring:
 
     def gone_since(self) -> None:
         """Restores what neither the backup nor the place has any more, but the backup had at that time."""
-        for sync_id in self._runs_since:
-            for entries in self._recycled.of_run(sync_id):
+        for run in self._runs_since:
+            for entries in self._recycled.of_run(run.sync_id):
                 self._restore_gone([kept for kept in entries if kept.side == "backup"])
 
     def delete(self, keys: list[Key]) -> None:
@@ -212,6 +219,13 @@ class _Restoring:
             self._tally.add(inserted=len(keys))
         else:
             self._write([record for key in keys if (record := gone[key].record)], frozenset(keys))
+
+    def _was_only_filled(self, kept: Kept, copy: Version | None) -> bool:
+        """Whether the record has the version it had then, and since got but the columns that the change filled.
+
+        Without them it would be another record of the same version, which no sync sees.
+        """
+        return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
 
     def _first_after(self, hashes: Iterable[str]) -> dict[Key, Kept]:
         """The first change after the wish's time of each of these records that was changed since."""

@@ -26,7 +26,9 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
         _refuse_purged(session, one)
     _refuse_conflicts(session, runs)
     ids = tuple(one.sync_id for one in runs)
-    session.become(undone=ids, notes=(f"Undoes {', '.join(ids)}.",))
+    # The records lose what these runs filled new columns with, under versions that stay: the next sync must fill them.
+    added = tuple(sorted({name for one in runs for name in one.added_columns}))
+    session.become(undone=ids, added_columns=added, notes=(f"Undoes {', '.join(ids)}.",))
     for one in runs:
         for entries in session.recycled.of_run(one.sync_id):
             _take_back(session, [kept for kept in entries if kept.side == "backup"])
@@ -46,7 +48,8 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
     if not through:
         return [first]
     later = session.history.since(service, first.started_at)
-    return [run for run in later if run.started_at >= first.started_at]
+    # While the clock is behind, a run ends when it starts: `since` does not name the first one then.
+    return [*(run for run in later if run.started_at > first.started_at), first]
 
 
 def _refuse_purged(session: Session, undone: Run) -> None:
@@ -86,6 +89,8 @@ def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
 def _take_back(session: Session, entries: list[Kept]) -> None:
     """Deletes first, so that a key spelled anew does not meet its old self."""
     inserted = [kept.key for kept in entries if kept.action is Action.INSERTED]
+    there = session.backup.matching(inserted)
+    inserted = [key for key in inserted if key in there]  # another of the undone runs may have deleted it again
     images = [kept for kept in entries if kept.record is not None]
     backup, tally, steps = session.backup, session.tally, session.steps
     counts = {

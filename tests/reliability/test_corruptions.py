@@ -6,8 +6,6 @@ And what a restore drill leaves behind: nothing.
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import random
 import sqlite3
 import uuid
@@ -33,6 +31,7 @@ from backup.stores.cosmos import CosmosStore
 from backup.stores.sql import SqlStore
 from backup.sync import CHANGES_NAMED
 from backup.verify import Depth
+from tests.reliability import damage
 from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.writers import DEADLINE_SECONDS, Writers
@@ -47,56 +46,7 @@ FULL = Depth(full=True)
 FIRST_STILL = 100_000
 """Keys from here on are no writer's."""
 
-Damage = Callable[[Any, random.Random], Any]
 Differences = set[tuple[Any, tuple[str, ...]]]
-
-
-# How one value becomes another. Each makes a value that is not the same, but as like it as can be.
-
-
-def another_integer(value: Any, chance: random.Random) -> Any:
-    return chance.choice([value + 1, value ^ (1 << chance.randrange(40)), None])
-
-
-def another_float(value: Any, chance: random.Random) -> Any:
-    return chance.choice([math.nextafter(value, math.inf), math.nextafter(value, -math.inf), None])
-
-
-def another_text(value: Any, chance: random.Random) -> Any:
-    if value is None:
-        return ""
-    if value == "":
-        return chance.choice([None, " "])
-    return chance.choice([f"{value} ", value[:-1], value.swapcase() + "\u0301", f"{value}\u200b"])
-
-
-def another_blob(value: Any, chance: random.Random) -> Any:
-    if value is None:
-        return b""
-    if value == b"":
-        return chance.choice([None, b"\0"])
-    at, bit = chance.randrange(len(value)), 1 << chance.randrange(8)
-    return bytes(byte ^ bit if i == at else byte for i, byte in enumerate(value))
-
-
-def another_type(value: Any, chance: random.Random) -> Any:
-    """The like of it in another type, which SQLite allows in a column that has none."""
-    match value:
-        case int():
-            return chance.choice([float(value), str(value)])
-        case float():
-            return -value if value == 0 else chance.choice([str(value), math.nextafter(value, 0)])
-        case str():
-            return chance.choice([value.encode(), f"{value} "])
-    return value.decode()
-
-
-def another_decimal(value: Any, chance: random.Random) -> Any:
-    return chance.choice([value + Decimal("0.000001"), -value - 1, None])
-
-
-def another_flag(value: Any, chance: random.Random) -> Any:
-    return chance.choice([not value, None])
 
 
 @dataclass
@@ -134,7 +84,7 @@ class Table:
 
     columns: Mapping[str, str]
     value: Callable[[str, int, random.Random], Any]
-    damage: Mapping[str, Damage]
+    damages: Mapping[str, damage.Damage]
 
     def create(self, source: Sql) -> None:
         columns = ", ".join(f'"{name}" {kind}' for name, kind in self.columns.items())
@@ -143,21 +93,21 @@ class Table:
     def fill(self, source: Sql, rows: int) -> None:
         chance = random.Random(SEED)
         keys = range(FIRST_STILL, FIRST_STILL + rows)
-        found = [{"Id": n, "Version": 1} | {c: self.value(c, n, chance) for c in self.damage} for n in keys]
-        run_many(source, sa.insert(named(source, ["Id", "Version", *self.damage])), found)
+        found = [{"Id": n, "Version": 1} | {c: self.value(c, n, chance) for c in self.damages} for n in keys]
+        run_many(source, sa.insert(named(source, ["Id", "Version", *self.damages])), found)
 
     def corrupt(self, backup: Sql, places: Sequence[tuple[int, str]], chance: random.Random) -> list[Any]:
         """Damages these values and returns what they were."""
-        table = named(backup, ["Id", *self.damage])
+        table = named(backup, ["Id", *self.damages])
         query = sa.select(table).where(table.c.Id.in_([key for key, _ in places]))
         rows = {row["Id"]: row for row in run(backup, query)}
         were = [rows[key][column] for key, column in places]
-        values = [self.damage[column](was, chance) for was, (_, column) in zip(were, places, strict=True)]
+        values = [self.damages[column](was, chance) for was, (_, column) in zip(were, places, strict=True)]
         self.put(backup, places, values)
         return were
 
     def put(self, backup: Sql, places: Sequence[tuple[int, str]], values: Sequence[Any]) -> None:
-        table = named(backup, ["Id", *self.damage])
+        table = named(backup, ["Id", *self.damages])
         engine = sa.create_engine(backup.url, poolclass=sa.NullPool)
         with engine.begin() as cx:
             for (key, column), value in zip(places, values, strict=True):
@@ -206,8 +156,8 @@ SQLITE = Table(
     },
     sqlite_value,
     {
-        **{"Number": another_integer, "Amount": another_float, "Text": another_text},
-        **{"Bytes": another_blob, "Loose": another_type},
+        **{"Number": damage.another_integer, "Amount": damage.another_float, "Text": damage.another_text},
+        **{"Bytes": damage.another_blob, "Loose": damage.another_type},
     },
 )
 
@@ -229,8 +179,13 @@ POSTGRESQL = Table(
     },
     postgresql_value,
     {
-        **{"Number": lambda value, chance: None if value < 0 else value - 1, "Amount": another_float},
-        **{"Text": another_text, "Bytes": another_blob, "Exact": another_decimal, "Flag": another_flag},
+        **{"Number": lambda value, chance: None if value < 0 else value - 1, "Amount": damage.another_float},
+        **{
+            "Text": damage.another_text,
+            "Bytes": damage.another_blob,
+            "Exact": damage.another_decimal,
+            "Flag": damage.another_flag,
+        },
     },
 )
 
@@ -298,7 +253,7 @@ def backup_of(mirrored: Mirrored) -> Sql:
 def drawn(table: Table, rows: int, many: int, chance: random.Random) -> list[tuple[int, str]]:
     """One column of each of so many rows."""
     keys = chance.sample(range(FIRST_STILL, FIRST_STILL + rows), many)
-    return [(key, chance.choice(sorted(table.damage))) for key in keys]
+    return [(key, chance.choice(sorted(table.damages))) for key in keys]
 
 
 def as_differences(places: Sequence[tuple[Any, str]]) -> Differences:
@@ -412,33 +367,12 @@ def make_documents(service: Service, many: int) -> None:
     sample.put(Registry(load_settings(settings)), "order", map(sample.order, range(1, many + 1)))
 
 
-def damaged(document: dict[str, Any], chance: random.Random) -> tuple[dict[str, Any], str]:
-    """The document with one property changed, and which."""
-    other = json.loads(json.dumps(document))
-    match chance.randrange(5):
-        case 0:
-            items = other["items"]
-            items[chance.randrange(len(items))]["damaged"] = None
-            return other, "items"
-        case 1:
-            other["total"] += chance.choice([1e-9, 1, -1])
-            return other, "total"
-        case 2:
-            other["items"].append({})
-            return other, "items"
-        case 3:
-            del other["total"]
-            return other, "total"
-    other["more"] = chance.choice([None, "", 0, False, [], {}])
-    return other, "more"
-
-
 def test_each_corruption_on_cosmos_is_named_and_nothing_else(on_cosmos: Mirrored) -> None:
     chance, planted = random.Random(SEED), set()
     with container(on_cosmos.service.backup) as documents:
         found = sorted(documents.read_all_items(), key=lambda one: str(one["id"]))
         for document in chance.sample(found, 200):
-            other, name = damaged(dict(document), chance)
+            other, name = damage.another_document(dict(document), chance)
             documents.upsert_item(other)
             planted.add((document["id"], (name,)))
     assert contents(on_cosmos.verify()) == planted

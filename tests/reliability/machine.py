@@ -1,0 +1,448 @@
+"""Random histories of source writes, deletes, clock jumps, schema changes, syncs, kills, undos and restores.
+
+Every step is done twice: by the product on two SQLite files, and on the dicts of plain.py. Both must agree, on the
+rows of both sides and on what the recycle bin keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from backup.errors import BadRequest, Conflict, GuardTripped
+from backup.models import Counts, Status, Trigger
+from backup.proof import Kind
+from backup.recorded import Outcome
+from backup.restore import LEFT_ALONE, Wish
+from backup.services import NO_OPTIONS, Options
+from backup.verify import Depth
+from tests.reliability import plain
+from tests.reliability.bench import (
+    RECYCLE_DAYS,
+    START,
+    Bench,
+    Entry,
+    Kill,
+    Killed,
+    Side,
+    as_utc,
+    dying,
+)
+from tests.reliability.keys import LETTERS, NUMBERS, PAIRS, Key, Keys
+from tests.reliability.plain import Row, State
+
+HOUR, DAY = 3600, 86_400
+
+
+@dataclass(frozen=True)
+class Write:
+    """Rows inserted or overwritten, with a new version or none."""
+
+    places: Sequence[int]
+    value: str | None
+    unversioned: bool
+
+
+@dataclass(frozen=True)
+class Delete:
+    places: Sequence[int]
+
+
+class Schema(Enum):
+    """What becomes of the source's columns."""
+
+    ADD = auto()
+    ADD_WITH_DEFAULT = auto()
+    DROP = auto()
+    WIDEN = auto()
+
+
+Edit = Write | Delete | Schema | timedelta
+"""What others do to the source; a jump of the clock."""
+
+places = st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True)
+seldom = st.sampled_from([False, False, False, True])
+edits = st.lists(
+    st.one_of(
+        st.builds(Write, places, st.sampled_from([None, "", "a", "ä ", "\x00"]), seldom),
+        st.builds(Delete, places),
+        st.sampled_from([timedelta(seconds=seconds) for seconds in (-3 * DAY, -HOUR, -1, 1, HOUR, DAY, 3 * DAY)]),
+        st.sampled_from(Schema),
+    ),
+    max_size=4,
+)
+recent = st.integers(0, 5)
+deaths = st.one_of(
+    st.none(), st.none(), st.builds(Kill, st.integers(1, 50), st.sampled_from(["before", "uncommitted", "after"]))
+)
+
+
+@dataclass
+class Ran:
+    """A run of the past, as far as undos and restores ask for it."""
+
+    sync_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    columns: set[str]
+    changes_nothing: bool = False
+    images: dict[Key, Row | None] = field(default_factory=dict)
+    """What the backup had before it, of all keys that it changed there."""
+    hashes: set[str] = field(default_factory=set)
+    undone: set[str] = field(default_factory=set)
+    purged: bool = False
+
+
+def cut(state: State, columns: set[str]) -> State:
+    """The rows in these columns."""
+    return {key: {name: value for name, value in row.items() if name in columns} for key, row in state.items()}
+
+
+class Machine(RuleBasedStateMachine):
+    """One history. `source` and `backup` are what must be there."""
+
+    keys: ClassVar[Keys] = NUMBERS
+    knows_the_past: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = TemporaryDirectory()
+        self.bench = Bench(Path(self._folder.name), self.keys)
+        self.source: State = {}
+        self.backup: State = {}
+        self.runs: list[Ran] = []
+        self.kept: dict[str, Entry] = {}
+        self.moments: list[tuple[datetime, State, set[str]]] = [(START, {}, self.bench.columns("backup"))]
+        self.purged_before = START - timedelta(days=1)
+        self.unfilled: set[str] = set()
+        self.undone_columns: set[str] = set()
+        self._versions, self._names = count(1), count(1)
+
+    def teardown(self) -> None:
+        self.bench.close()
+        self._folder.cleanup()
+
+    # --- what others do to the source, and to the clock ---------------------------------------------------------------
+
+    def edit(self, edits: Sequence[Edit]) -> None:
+        for one in edits:
+            match one:
+                case Write(places, value, unversioned):
+                    self._write(places, value, unversioned)
+                case Delete(places):
+                    keys = [self.keys.pool[place] for place in places]
+                    self.bench.delete(keys)
+                    gone = {*map(self.keys.fold, keys)}
+                    self.source = {key: row for key, row in self.source.items() if key not in gone}
+                case timedelta():
+                    self.bench.clock.now += one
+                case Schema():
+                    self._alter(one)
+
+    def _write(self, places: Sequence[int], value: str | None, unversioned: bool) -> None:
+        rows = []
+        for place in places:
+            row: Row = dict(zip(self.keys.columns, self.keys.pool[place], strict=True))
+            row |= dict.fromkeys(self.bench.columns("source") - {*row, "Version"}, value)
+            rows.append(row | {"Version": None if unversioned else next(self._versions)})
+        self.bench.write(rows)
+        self.source = self.source | {self.bench.key_of(row): self.bench.row(row) for row in rows}
+
+    def _alter(self, how: Schema) -> None:
+        added = self.bench.columns("source") - {*self.keys.columns, "Name", "Version"}
+        match how:
+            case Schema.WIDEN:
+                self.bench.widen(50)
+            case Schema.DROP if added:
+                name = min(added)
+                self.bench.drop_column(name)
+                self.source = cut(self.source, self.bench.columns("source"))
+            case Schema.ADD | Schema.ADD_WITH_DEFAULT if len(added) < 3:
+                name = f"c{next(self._names)}"
+                default = "d" if how is Schema.ADD_WITH_DEFAULT else None
+                self.bench.add_column(name, default)
+                if default is not None:
+                    self.source = {key: {**row, name: default} for key, row in self.source.items()}
+
+    @initialize(copied=st.booleans())
+    def fill(self, copied: bool) -> None:
+        self.edit([Write(range(10), "", False)])
+        if copied:
+            self.sync([], None, NO_OPTIONS)
+
+    # --- what the product does ----------------------------------------------------------------------------------------
+
+    @rule(edits=edits, kill=deaths, options=st.builds(Options, seldom, seldom, seldom))
+    def sync(self, edits: Sequence[Edit], kill: Kill | None, options: Options) -> None:
+        self.edit(edits)
+        columns, copied = self.bench.columns("source"), self.bench.columns("backup")
+        to_fill = (columns - copied) | self.unfilled
+        dry_run = options.dry_run
+        unsure = bool(self.undone_columns) and not (options.force or to_fill)  # then more may be copied than must
+        plan = plain.sync(
+            *(self.source, self.backup, columns, copied, [*self.keys.columns]),
+            force=options.force or bool(to_fill or self.undone_columns),
+        )
+        outcome, ran = self._run(lambda: self.bench.service.sync(Trigger.CLI, options), kill)
+        tripped = plan.tripped and not options.allow_mass_delete
+        backup = self.backup if dry_run else plan.written if tripped else plan.done
+        touched = set() if dry_run else plan.writes if tripped else plan.writes | plan.deletes
+        if outcome is None:
+            backup = self._part_of(plan, tripped)
+        else:
+            assert isinstance(outcome.error, GuardTripped) if tripped else outcome.error is None, outcome.run.error
+            expected = Counts(len(plan.inserts), len(plan.updates), 0 if tripped else len(plan.deletes), plan.skipped)
+            assert outcome.run.counts == expected or unsure
+            assert dry_run or outcome.run.verified is not tripped
+            assert dry_run or tripped or cut(backup, columns) == self.source
+        self._settle(ran, self.source, backup, "backup", touched, outcome is not None and not unsure)
+        if dry_run or ran is None:
+            return
+        if self.bench.history()[ran.sync_id]["Status"] == Status.COMPLETED:
+            self.unfilled, self.undone_columns = set(), set()
+        else:
+            assert ran.columns <= to_fill | self.undone_columns
+            self.unfilled |= ran.columns
+
+    def _part_of(self, plan: plain.Sync, tripped: bool) -> State:
+        """What a sync that died has left: some records whole, and none deleted before all others were written."""
+        now = self.bench.rows("backup")
+        for key in self.backup.keys() | now.keys() | plan.written.keys():
+            assert now.get(key) in (self.backup.get(key), plan.written.get(key), plan.done.get(key)), key
+        if plan.deletes - now.keys():
+            assert not tripped
+            assert {key: now.get(key) for key in plan.writes} == {key: plan.written[key] for key in plan.writes}
+        return now
+
+    @precondition(lambda self: self.runs)
+    @rule(edits=edits, which=recent, through=st.booleans(), dry_run=seldom, kill=deaths)
+    def undo(self, edits: Sequence[Edit], which: int, through: bool, dry_run: bool, kill: Kill | None) -> None:
+        self.edit(edits)
+        through = through and self.knows_the_past
+        places = [at for at, run in enumerate(self.runs) if not run.changes_nothing] or [0]
+        at = places[max(0, len(places) - 1 - which)]
+        first = self.runs[at]
+        undone = [run for run in reversed(self.runs[at:]) if not run.changes_nothing] if through else [first]
+        own = {run.sync_id for run in undone}
+        others = [run for run in self.runs[at + 1 :] if run not in undone and not own & run.undone]
+        images = [run.images for run in undone]
+        outcome, ran = self._run(lambda: self.bench.service.undo(first.sync_id, through=through, dry_run=dry_run), kill)
+        refused = outcome is not None and isinstance(outcome.error, Conflict | BadRequest)
+        backup, touched = plain.undo(self.backup, [] if dry_run or refused else images)
+        if outcome is None:
+            backup = self.bench.rows("backup")
+            for key in self.backup.keys() | backup.keys():
+                values = [self.backup.get(key), *(one[key] for one in images if key in one and not dry_run)]
+                assert backup.get(key) in values, key
+        elif first.changes_nothing:
+            assert isinstance(outcome.error, BadRequest)
+        elif refused:
+            # Keys that some server might take for one count as one. Older runs than the bin reaches may be refused.
+            old = any(run.purged or run.started_at < self._reach(outcome) for run in undone)
+            assert old or any(run.hashes & first.hashes for run in others)
+        else:
+            assert outcome.error is None, outcome.run.error
+            assert not any(run.purged for run in undone)
+            assert not any(run.images.keys() & first.images.keys() for run in others)
+        self._settle(ran, self.source, backup, "backup", touched, outcome is not None)
+        if ran is not None and not dry_run:
+            self.undone_columns |= ran.columns
+            assert not ran.images or ran.columns == {name for run in undone for name in run.columns}
+
+    @rule(
+        edits=edits,
+        which=st.none() | recent,
+        places=st.just([]) | places,
+        overwrite_newer=st.booleans(),
+        delete_extra=st.booleans(),
+        options=st.builds(Options, dry_run=seldom, allow_mass_delete=seldom),
+        kill=deaths,
+    )
+    def restore(
+        self,
+        edits: Sequence[Edit],
+        which: int | None,
+        places: list[int],
+        overwrite_newer: bool,
+        delete_extra: bool,
+        options: Options,
+        kill: Kill | None,
+    ) -> None:
+        self.edit(edits)
+        columns, copied = self.bench.columns("source"), self.bench.columns("backup")
+        at, then, known = self._moment(which)
+        images = [entry for entry in self.kept.values() if entry["Side"] == "backup"]
+        since = {entry["Key"] for entry in images if at is not None and entry["RecycledAt"] > at}
+        asked = [self.keys.pool[place] for place in places]
+        wish = Wish(at, tuple(map(self.keys.text, asked)), overwrite_newer, delete_extra)
+        keys = {*map(self.keys.fold, asked)}
+        plan = plain.restore(
+            *(self.source, self.backup, then, since, columns & copied, [*self.keys.columns], keys), overwrite_newer
+        )
+        outcome, ran = self._run(lambda: self.bench.service.restore(wish, options), kill)
+        tripped = delete_extra and plan.tripped and not options.allow_mass_delete
+        extra = plan.extra if delete_extra and not tripped else set()
+        refused = outcome is not None and isinstance(outcome.error, BadRequest)
+        if outcome is not None:
+            assert refused is (at is not None and not self._reach(outcome) <= at <= outcome.run.started_at)
+        if outcome is not None and not refused:
+            assert isinstance(outcome.error, GuardTripped) if tripped else outcome.error is None, outcome.run.error
+            counts = outcome.run.counts
+            assert (counts.inserted, counts.updated, counts.deleted) == (
+                *(len(plan.inserts), len(plan.updates), len(extra)),
+            )
+            assert {self.keys.fold(key) for key, what in outcome.changes if what == LEFT_ALONE} == plan.newer
+        writes = {} if options.dry_run or refused else {**plan.inserts, **plan.updates}
+        gone = set() if options.dry_run or refused else extra
+        source = self.bench.rows("source")
+        for key in self.source.keys() | source.keys() | writes.keys():
+            if outcome is None and source.get(key) == self.source.get(key):
+                continue
+            if key in writes:
+                self._expect_restored(key, source[key], writes[key], columns, known)
+            else:
+                assert source.get(key) == (None if key in gone else self.source.get(key)), key
+        touched = (writes.keys() | gone) & self.source.keys()
+        self._settle(ran, source, self.backup, "source", touched, outcome is not None)
+
+    def _expect_restored(self, key: Key, row: Row, then: Row, columns: set[str], known: set[str]) -> None:
+        """The row is as it was then in the columns known then; in others it has any value that could be meant."""
+        assert cut({key: row}, columns & known) == cut({key: then}, columns & known)
+        others = [self.source.get(key, {}), self.backup.get(key, {}), dict.fromkeys(columns, "d"), {}]
+        for name in columns - known:
+            assert row.get(name) in [other.get(name) for other in others], (key, name)
+
+    @rule(full=st.booleans())
+    def verify(self, full: bool) -> None:
+        columns, copied = self.bench.columns("source"), self.bench.columns("backup")
+        plan = plain.sync(self.source, self.backup, columns, copied, [*self.keys.columns], force=False)
+        outcome, ran = self._run(lambda: self.bench.service.verify(Depth(full=full)), None)
+        assert outcome is not None
+        assert outcome.error is None
+        assert outcome.report is not None
+        differences = outcome.report.differences
+        found = {self.keys.fold(one.key) for one in differences if one.kind != Kind.CONTENT}
+        assert found == plan.writes | plan.deletes
+        if not (self.unfilled or self.undone_columns):
+            assert outcome.run.verified is not bool(found)
+            assert len(differences) >= len(found)
+        self._settle(ran, self.source, self.backup, "backup", set(), exact=True)
+
+    @rule(place=st.integers(0, 9), which=st.none() | recent)
+    def show(self, place: int, which: int | None) -> None:
+        key = self.keys.pool[place]
+        folded = self.keys.fold(key)
+        at, then, _ = self._moment(which)
+        shown = self.bench.service.show(self.keys.text(key), at)
+        assert (shown.record and self.bench.row(shown.record)) == then.get(folded)
+        mine = {one: entry for one, entry in self.kept.items() if (entry["Key"], entry["Side"]) == (folded, "backup")}
+        # `kept` is in the order of the runs.
+        assert [change.entry_id for change in shown.changes if change.entry_id in mine] == [*mine]
+
+    @rule()
+    def purge(self) -> None:
+        self.bench.service.purge()
+        before = self.bench.clock.now - timedelta(days=RECYCLE_DAYS)
+        self.purged_before = max(self.purged_before, before)
+        runs = {run.sync_id: run for run in self.runs}
+        for one, entry in list(self.kept.items()):
+            if entry["RecycledAt"] < before:
+                del self.kept[one]
+                run = runs[entry["SyncId"]]
+                run.purged = True
+                run.images = {key: row for key, row in run.images.items() if key != entry["Key"]}
+        assert self.bench.entries() == self.kept
+
+    # --- how a run is watched -----------------------------------------------------------------------------------------
+
+    def _run(self, call: Callable[[], Outcome], kill: Kill | None) -> tuple[Outcome | None, Ran | None]:
+        """The outcome, None of a run that died; and the run, None of one that died before its entry."""
+        self._was: dict[Side, State] = {"source": self.source, "backup": self.backup}
+        known = {run.sync_id for run in self.runs}
+        outcome = None
+        with suppress(Killed), dying(kill):
+            outcome = call()
+        history = self.bench.history()
+        new = [entry for one, entry in history.items() if one not in known]
+        assert len(new) == 1 or (new == [] and outcome is None)
+        if not new:
+            return None, None
+        [entry] = new
+        started, ended = (entry[name] and as_utc(entry[name]) for name in ("StartedAt", "CompletedAt"))
+        ran = Ran(entry["SyncId"], started, ended, {*entry["AddedColumns"]})
+        ran.changes_nothing = bool(entry["DryRun"]) or entry["Trigger"] in (Trigger.VERIFY, Trigger.RESTORE)
+        ran.undone = {*entry["UndoneRuns"]}
+        open_ones = {one for one, entry in history.items() if entry["Status"] == Status.IN_PROGRESS}
+        if outcome is not None:
+            assert (outcome.run.sync_id, outcome.run.status) == (ran.sync_id, entry["Status"])
+        assert entry["Trigger"] == Trigger.VERIFY or open_ones == ({ran.sync_id} if ended is None else set())
+        return outcome, ran
+
+    def _settle(
+        self, ran: Ran | None, source: State, backup: State, side: Side, touched: set[Key], exact: bool
+    ) -> None:
+        """The rows are these; each record that the run changed is in the bin as it was; nothing has gone from there."""
+        now: dict[Side, State] = {"source": source, "backup": backup}
+        assert self.bench.rows("source") == source
+        assert self.bench.rows("backup") == backup
+        entries = self.bench.entries()
+        assert {one: entries.get(one) for one in self.kept} == self.kept
+        new = {one: entry for one, entry in entries.items() if one not in self.kept}
+        before, after = self._was[side], now[side]
+        for entry in new.values():
+            assert ran is not None
+            assert (entry["SyncId"], entry["Side"]) == (ran.sync_id, side)
+            assert entry["Row"] == before.get(entry["Key"]), entry
+        images = {entry["Key"]: entry["Row"] for entry in new.values()}
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        if side == "source":
+            changed &= before.keys()  # of what was not there nothing is kept
+        assert changed <= images.keys() <= touched
+        assert not exact or images.keys() == touched
+        self.source, self.backup = source, backup
+        self.kept |= new
+        if ran is not None:
+            if side == "backup":
+                ran.images, ran.hashes = images, {entry["KeyHash"] for entry in new.values()}
+            self.runs.append(ran)
+            at = max((ran.ended_at or ran.started_at, *(entry["RecycledAt"] for entry in new.values())))
+            self.moments.append((at, backup, self.bench.columns("backup")))
+
+    def _moment(self, which: int | None) -> tuple[datetime | None, State, set[str]]:
+        """A time that the bin reaches, or None for now; the state of the backup then, and its columns."""
+        if which is None or not self.knows_the_past:
+            return None, self.backup, self.bench.columns("backup")
+        found = self.moments[max(0, len(self.moments) - 1 - which)]
+        # A purge under a clock that was ahead tells nobody how far it went: times before it are not asked for.
+        return found if found[0] >= self.purged_before else self._moment(None)
+
+    def _reach(self, outcome: Outcome) -> datetime:
+        """The time before which the run takes the bin for purged."""
+        return outcome.run.started_at - timedelta(days=RECYCLE_DAYS)
+
+
+class PairsMachine(Machine):
+    """Keys of two columns, some of which look alike."""
+
+    keys = PAIRS
+
+
+class LettersMachine(Machine):
+    """Keys that the server compares without regard to case.
+
+    The past is not asked for: a key that was deleted under one spelling and inserted under another is two keys to the
+    bin, for nobody can ask the server whether keys are equal that it has not.
+    """
+
+    keys = LETTERS
+    knows_the_past = False
