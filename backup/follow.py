@@ -19,7 +19,7 @@ def sync_with_schema(session: Session) -> None:
     """
     run, backup = session.run, session.backup
     drift = backup.drift(session.source, session.policy.on_new_column)
-    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service)}))
+    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.removed)}))
     notes = [
         *(f"Column {name} is new; every record is copied again to fill it." for name in to_fill),
         *(f"Column {name} is widened as in the source." for name in drift.widened),
@@ -29,7 +29,8 @@ def sync_with_schema(session: Session) -> None:
     if notes:
         event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
         # Recorded before the columns are there, for the run may die right after.
-        session.become(forced=run.forced or bool(to_fill), added_columns=to_fill, notes=tuple(notes))
+        forced = run.forced or bool(to_fill)
+        session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=tuple(notes))
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if not run.dry_run:
         backup.adapt(drift)

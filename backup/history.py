@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,6 +42,7 @@ HISTORY = Shape(
         "DifferingCount": "integer",
         "InFlightCount": "integer",
         "AddedColumns": "text",
+        "RemovedColumns": "text",
         "UndoneRuns": "text",
         "Notes": "text",
         "ErrorMessage": "text",
@@ -94,14 +95,18 @@ class History:
         runs = [run for run in map(_run, found) if run.may_change_backup]
         return sorted(runs, key=lambda run: run.started_at, reverse=True)
 
-    def columns_to_fill(self, service: str) -> set[str]:
-        """Columns that runs added to the backup and did not live to fill."""
+    def columns_to_fill(self, service: str, removed: Collection[str]) -> set[str]:
+        """Columns whose old rows have not their source's values; `removed` are those the source has no more.
+
+        Runs added them and did not live to fill them, or the source had lost them at the last sync and has them again.
+        """
         columns: set[str] = set()
         for run in self._find(service, _LOOKED_BACK, DryRun=False):
+            columns.update(run.removed_columns)
             if run.status is Status.COMPLETED and run.trigger in SYNCS:
                 break
             columns.update(run.added_columns)
-        return columns
+        return columns.difference(removed)
 
     def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
         """A clock that never goes back behind the service's runs: what they did is in the order of its times.
@@ -149,6 +154,7 @@ def _entry(run: Run) -> dict[str, Any]:
         "DifferingCount": proof and proof.differing,
         "InFlightCount": proof and proof.in_flight,
         "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
+        "RemovedColumns": json.dumps(run.removed_columns) if run.removed_columns else None,
         "UndoneRuns": json.dumps(run.undone) if run.undone else None,
         "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
@@ -172,6 +178,7 @@ def _run(entry: dict[str, Any]) -> Run:
         dry_run=bool(entry["DryRun"]),
         allow_mass_delete=bool(entry["AllowMassDelete"]),
         added_columns=tuple(json.loads(entry["AddedColumns"] or "[]")),
+        removed_columns=tuple(json.loads(entry["RemovedColumns"] or "[]")),
         undone=tuple(json.loads(entry["UndoneRuns"] or "[]")),
         proof=_proof(entry),
         notes=tuple((entry["Notes"] or "").splitlines()),

@@ -154,8 +154,8 @@ class Proof:
 class Run:
     """One execution of one service's sync, undo, restore or verify; one SyncHistory entry. Times are aware UTC.
 
-    `added_columns` are those the backup's table got at its start, `undone` the runs that an undo takes back. `notes`
-    are what the run wants known beside its counts, a line each.
+    `added_columns` are those it had to fill, `removed_columns` those the source had no more, `undone` the runs that an
+    undo takes back. `notes` are what the run wants known beside its counts, a line each.
     """
 
     service: str
@@ -170,6 +170,7 @@ class Run:
     dry_run: bool = False
     allow_mass_delete: bool = False
     added_columns: tuple[str, ...] = ()
+    removed_columns: tuple[str, ...] = ()
     undone: tuple[str, ...] = ()
     proof: Proof | None = None
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from backup.drill import drill
-from backup.errors import BackupError, ConfigError
+from backup.errors import BackupError, BadRequest, ConfigError
 from backup.follow import sync_with_schema
 from backup.guard import Guard
 from backup.history import History
@@ -146,12 +146,14 @@ class SyncService:
         return Run(self.name, trigger, forced, now, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
-        """One record's past. Raises BadRequest for a key that is none, and the stores' errors."""
+        """One record's past. Raises BadRequest for a key that is none or a time beyond the bin; the stores' errors."""
         with self.stores() as (_, backup):
             asked = backup.key_from(key)
             recycled = RecycleBin(backup, self.name)
             hashes = [key_hash(asked)]
             record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
+            if at is not None and at < self._policy.kept_since(self._now()):
+                raise BadRequest(f"What was at {at:%Y-%m-%d %H:%M:%S %Z} is not known any more, after RecycleDays.")
             if at is not None and (first := recycled.first_after(hashes, at).get(asked)):
                 record = first.record
             return Shown(backup.key_to_json(asked), record, recycled.of_keys(hashes))
