@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import Context, Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ _KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7
 _SAME_LETTERS = (
     str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
 )
-_ALL_DIGITS = Context(prec=1_000)
+_ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 def record_to_text(record: Record, *, zipped: bool = True) -> str:
@@ -78,7 +78,7 @@ def _number(value: Any) -> Any:
     """A number in one form, however it is written; any other value tagged."""
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         number = Decimal(str(value) if not isinstance(value, bool) else int(value))
-        text = format(number.normalize(_ALL_DIGITS), "f") if number.is_finite() else str(number)
+        text = str(number.normalize(_ALL_DIGITS) if number.is_finite() else number)
         return {"$number": text if number else "0"}
     return _tagged(value)
 
