@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -57,6 +58,7 @@ class Writers:
         # At the beginning of the key space, and so in the chunk that a sync reads first.
         self.coming_back = range(_STEP + _WAITING_RESIDUE, _STEP * 6 + _WAITING_RESIDUE, _STEP)
         self.done: Counter[str] = Counter()
+        self._values = count(1)  # each write has its own, so that no version comes twice, whoever writes it
         self._open_hand, self._seed, self._passing = open_hand, seed, passing
         self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(1, threads + 1)]
         self._changed = threading.Condition()
@@ -133,7 +135,7 @@ class Writers:
         mine = self.lasting[thread - 1 :: len(self._threads)]
         passing: list[int] = []
         while not self._stopping.wait(PAUSE_SECONDS):
-            value = chance.randrange(1_000_000)
+            value = next(self._values)
             verb = chance.choice(("insert", "update", "update passing", "delete"))
             if verb == "insert" and len(passing) < self._passing:
                 number = chance.choice(self.lasting) + thread
@@ -163,12 +165,14 @@ class SqlHand:
     mark: str
 
     def insert(self, number: int, value: int) -> None:
-        self._run('INSERT INTO {} ("Id", "Name", "Balance", "Version") VALUES (?, ?, ?, 1)', number, f"v{value}", value)
+        self._run(
+            'INSERT INTO {} ("Id", "Name", "Balance", "Version") VALUES (?, ?, ?, ?)', number, f"v{value}", value, value
+        )
 
     def update(self, number: int, value: int) -> None:
         self._run(
-            'UPDATE {} SET "Name" = ?, "Balance" = ?, "Version" = "Version" + 1 WHERE "Id" = ?',
-            *(f"v{value}", value, number),
+            'UPDATE {} SET "Name" = ?, "Balance" = ?, "Version" = ? WHERE "Id" = ?',
+            *(f"v{value}", value, value, number),
         )
 
     def delete(self, number: int) -> None:
