@@ -22,7 +22,7 @@ serve: setup ## Serve the HTTP endpoints and the timer on 127.0.0.1:7071
 	@$(BIN)/python -m backup serve
 
 test: lint ## Lint, then run every test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 torture: setup ## Run the reliability tests at length; hours
 	TORTURE=1 $(BIN)/pytest -n 2 tests/reliability
