@@ -343,7 +343,13 @@ class Machine(RuleBasedStateMachine):
         key = self.keys.pool[place]
         folded = self.keys.fold(key)
         at, then, _ = self._moment(which)
-        shown = self.bench.service.show(self.keys.text(key), at)
+        try:
+            shown = self.bench.service.show(self.keys.text(key), at)
+        except BadRequest:
+            assert at is not None
+            assert at < self._kept_since()
+            return
+        assert at is None or at >= self._kept_since()
         assert (shown.record and self.bench.row(shown.record)) == then.get(folded)
         mine = {one: entry for one, entry in self.kept.items() if (entry["Key"], entry["Side"]) == (folded, "backup")}
         # `kept` is in the order of the runs.
@@ -352,7 +358,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def purge(self) -> None:
         self.bench.service.purge()
-        before = self.bench.clock.now - timedelta(days=RECYCLE_DAYS)
+        before = self._kept_since()
         self.purged_before = max(self.purged_before, before)
         runs = {run.sync_id: run for run in self.runs}
         for one, entry in list(self.kept.items()):
@@ -425,6 +431,10 @@ class Machine(RuleBasedStateMachine):
         found = self.moments[max(0, len(self.moments) - 1 - which)]
         # A purge under a clock that was ahead tells nobody how far it went: times before it are not asked for.
         return found if found[0] >= self.purged_before else self._moment(None)
+
+    def _kept_since(self) -> datetime:
+        """The time before which whoever asked for the clock last takes the bin for purged."""
+        return self.bench.clock.now - timedelta(days=RECYCLE_DAYS)
 
     def _reach(self, outcome: Outcome) -> datetime:
         """The time before which the run takes the bin for purged."""
