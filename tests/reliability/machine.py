@@ -186,7 +186,7 @@ class Machine(RuleBasedStateMachine):
     def sync(self, edits: Sequence[Edit], kill: Kill | None, options: Options) -> None:
         self.edit(edits)
         columns, copied = self.bench.columns("source"), self.bench.columns("backup")
-        to_fill = (columns - copied) | self.unfilled
+        to_fill = (columns - copied) | (self.unfilled & columns)  # what the source has no more cannot be filled
         dry_run = options.dry_run
         unsure = bool(self.undone_columns) and not (options.force or to_fill)  # then more may be copied than must
         plan = plain.sync(
