@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from enum import StrEnum
 from typing import Annotated
 
@@ -35,6 +36,7 @@ def main(
     as_json_: Annotated[bool, typer.Option("--json", help="print JSON and nothing else on standard output")] = False,
 ) -> None:
     """Measures syncs beside other ways to do the same. See benchmarks/README.md."""
+    logging.getLogger("azure").setLevel(logging.ERROR)
     progress = Console(stderr=True, highlight=False)
     names = [str(one) for one in workload or (*WORKLOADS, "cold")]
     chosen = [str(one) for one in contender or CONTENDERS]
@@ -63,7 +65,8 @@ def main(
         return
     console = Console(width=150) if not Console().is_terminal else Console()
     show(console, engine, lines, growth)
-    show_figures(console, found, cold)
+    if found:
+        show_figures(console, found, cold)
 
 
 def _grow(engine: EngineName, sizes: list[int], repeat: int, tell: Tell) -> list[Line]:

@@ -147,7 +147,7 @@ def _explain(console: Console, lines: Sequence[Line]) -> None:
         if line.cannot or line.wrong:
             kind = "cannot" if line.cannot else "WRONG"
             console.print(f"  {line.name} {kind}: {line.cannot or line.wrong}", markup=False, highlight=False)
-        elif line.turns and line.turns[-1].seconds > LONG_SECONDS and len(line.turns) == 1:
+        elif line.cut_short:
             console.print(f"  {line.name}: not repeated, it takes more than {LONG_SECONDS:g} s", highlight=False)
     console.print()
 

@@ -36,6 +36,8 @@ class Line:
     reads: Reads = field(default_factory=Reads)
     cannot: str | None = None
     wrong: str | None = None
+    cut_short: bool = False
+    """Whether it was not repeated, because it takes long."""
 
     @property
     def name(self) -> str:
@@ -91,7 +93,9 @@ class Turns:
             if change is not None:
                 engine.change(change)
             for contender, line in playing:
-                if line.cannot or (not counting and line.turns and line.turns[-1].seconds > LONG_SECONDS):
+                if not counting and line.turns and line.turns[-1].seconds > LONG_SECONDS:
+                    line.cut_short = True
+                if line.cannot or (line.cut_short and not counting):
                     continue
                 what = "counting" if counting else f"round {number + 1}"
                 self._tell(f"{engine.name}, {engine.rows:,} rows, {workload.title}, {what}: {line.name}")
@@ -109,7 +113,10 @@ class Turns:
         if counting:
             with engine.counted(place) as (watched, meter):
                 measured = measure(replace(job, place=watched), contender.interpreter())
-            line.reads = meter.reads() if meter is not None else measured.reads
+            if meter is not None:
+                line.reads = meter.reads()
+            elif contender.drives_python:
+                line.reads = measured.reads
         else:
             measured = measure(job, contender.interpreter())
             line.turns.append(measured)

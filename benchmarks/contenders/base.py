@@ -22,6 +22,9 @@ class Contender(ABC):
     mirrors: ClassVar[bool] = True
     """Whether a turn leaves its backup equal to the source."""
 
+    drives_python: ClassVar[bool] = True
+    """Whether it asks through Python's drivers, where SQLite's statements are counted."""
+
     def parts(self, workload: str) -> tuple[str, ...]:  # noqa: ARG002 - most do the same in all
         """The turns that it takes in each round of the workload."""
         return ("",)

@@ -23,6 +23,7 @@ class Sling(Contender):
 
     name = "sling"
     exact = False
+    drives_python = False
 
     def cannot(self, engine: EngineName, workload: str) -> str | None:
         if engine == "cosmos":
