@@ -19,7 +19,7 @@ def sync_with_schema(session: Session) -> None:
     """
     run, backup = session.run, session.backup
     drift = backup.drift(session.source, session.policy.on_new_column)
-    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.removed)}))
+    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.shared)}))
     notes = [
         *(f"Column {name} is new; every record is copied again to fill it." for name in to_fill),
         *(f"Column {name} is widened as in the source." for name in drift.widened),

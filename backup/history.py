@@ -95,8 +95,8 @@ class History:
         runs = [run for run in map(_run, found) if run.may_change_backup]
         return sorted(runs, key=lambda run: run.started_at, reverse=True)
 
-    def columns_to_fill(self, service: str, removed: Collection[str]) -> set[str]:
-        """Columns whose old rows have not their source's values; `removed` are those the source has no more.
+    def columns_to_fill(self, service: str, shared: Collection[str]) -> set[str]:
+        """Those of the columns that both sides have whose old rows have not their source's values.
 
         Runs added them and did not live to fill them, or the source had lost them at the last sync and has them again.
         """
@@ -106,7 +106,8 @@ class History:
             if run.status is Status.COMPLETED and run.trigger in SYNCS:
                 break
             columns.update(run.added_columns)
-        return columns.difference(removed)
+        known = {name.lower() for name in columns}
+        return {name for name in shared if name.lower() in known}
 
     def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
         """A clock that never goes back behind the service's runs: what they did is in the order of its times.

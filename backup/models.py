@@ -38,6 +38,25 @@ class Version(NamedTuple):
 
 Stamps = dict[Key, Version]
 
+StampRow = tuple[Any, ...]
+"""A stamp laid flat: the key's parts, the version's fields, and what else the store's stamps have.
+
+The two sides of a service give equal rows for a record exactly if it has not changed, so most records are settled by
+comparing sets of rows.
+"""
+
+
+class Fingerprint(NamedTuple):
+    """What a server says of all stamps of a chunk in a few numbers.
+
+    `functions` names how the `sums` were made; two that differ are not compared by them. The sums of two parts of a
+    chunk add up to those of the whole.
+    """
+
+    functions: str
+    records: int
+    sums: tuple[int, ...]
+
 
 class Chunk(NamedTuple):
     """A contiguous part of the key space: every key k with `after` < k <= `upto`, as the server orders keys.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.retry import Retry
 
 FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
@@ -67,7 +67,7 @@ class Drift:
 
     `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
     then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without.
+    without. `shared`: those that both have once the statements have run.
     """
 
     added: tuple[str, ...] = ()
@@ -75,6 +75,7 @@ class Drift:
     removed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    shared: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def changes_nothing(self) -> bool:
@@ -175,11 +176,24 @@ class Store(Protocol):
         """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
         here; the first begins and the last ends where `within` does. Costs one seek a chunk."""
 
-    def stamps(self, chunk: Chunk) -> Stamps:
-        """Key and version of every record in the chunk."""
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
-        """The whole records of these keys of the chunk, in batches. One that is gone by now is left out."""
+        Equal fingerprints of two sides mean equal stamps, but for the chance that ARCHITECTURE states. `drift` must
+        have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the network.
+        """
+
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """The stamp of every record in the chunk, laid flat."""
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        """The stamps that these rows of this store lay flat."""
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        """Key and version of every record in the chunk: `stamps_of(stamp_rows(chunk))`."""
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        """The whole records of these keys of the chunk, or of all (None), in batches. One that is gone is left out."""
 
     def key_of(self, record: Record) -> Key:
         """The key of a record that a store of the same kind has read."""

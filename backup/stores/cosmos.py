@@ -13,7 +13,7 @@ from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceNotFoundError
 
 from backup.errors import BadRequest, SchemaMismatch, StoreError
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.cosmos_access import CosmosAccess, path_of, select
 from backup.stores.cosmos_documents import (
@@ -125,27 +125,37 @@ class CosmosStore:
                 since = 0
                 yield (name,)
 
-    def stamps(self, chunk: Chunk) -> Stamps:
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:  # noqa: ARG002 - not yet
+        return None
+
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """Partition key and id, version fields, etag; all as text."""
         fields = [f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version)]
         etag = "c._etag" if self._side == "source" else path_of([MARK, "etag"])
         conditions, values = self._within(chunk)
         query = select(f"{self._key_fields}, {etag} AS etag, {', '.join(fields)}", *conditions)
         width = len(self._rules.version)
 
-        def attempt() -> Stamps:
-            stamps: Stamps = {}
+        def attempt() -> set[StampRow]:
+            rows: set[StampRow] = set()
             for item in self._items(query, values):
                 if item["id"] in (".", ".."):
                     raise StoreError(
                         f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
                         hint="Give it another id; nothing was changed by this run's step.",
                     )
-                stamps[self._key(item)] = Version(
-                    texts(item.get(f"v{i}") for i in range(width)), item.get("etag") or None
-                )
-            return stamps
+                version = texts(item.get(f"v{i}") for i in range(width))
+                rows.add((*self._key(item), *version, item.get("etag") or None))
+            return rows
 
         return self._access.run("read the stamps", attempt)
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        width = len(self.partition_paths) + 1
+        return {row[:width]: Version(row[width:-1], row[-1]) for row in rows}
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        return self.stamps_of(self.stamp_rows(chunk))
 
     def _within(self, chunk: Chunk) -> tuple[list[str], dict[str, Any]]:
         """The conditions of the service's documents in the chunk, and their parameters."""
@@ -158,8 +168,12 @@ class CosmosStore:
             values["upto"] = chunk.upto[0]
         return conditions, values
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:  # noqa: ARG002 - ids suffice here
-        return self._read(keys, self._where)
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        if keys is not None:  # then ids suffice
+            yield from self._read(keys, self._where)
+            return
+        left = set(self.stamps(chunk))
+        yield from self._read(left, self._where)
 
     def _read(self, keys: Iterable[Key], where: Sequence[str]) -> Iterator[list[Record]]:
         for part in _parts(list(keys), _IDS_AT_ONCE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.errors import BackupError, NotInitialized, SchemaMismatch
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
@@ -139,28 +139,42 @@ class SqlStore:
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
             )
 
-    def stamps(self, chunk: Chunk) -> Stamps:
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:  # noqa: ARG002 - no dialect can yet
+        return None
+
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """Key, version fields, and of rows without a version a hash of their content, else None."""
         shape = self.shape
-        width = len(shape.key)
         conditions = [*shape.within(chunk), *shape.filters]
         query = sa.select(*shape.key, *shape.version).where(*conditions)
         unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
+        first = len(shape.key)
 
-        def attempt(cx: sa.Connection) -> Stamps:
+        def attempt(cx: sa.Connection) -> set[StampRow]:
             with small_rows(cx, query) as found:
-                stamps = {row[:width]: Version(row[width:]) for row in map(tuple, found)}
-            if any(version.value[0] is None for version in stamps.values()):
+                rows = {(*row, None) for row in found}
+            if any(row[first] is None for row in rows):
                 # Nothing says when such a row changed, so its whole content is its version.
-                with whole_rows(cx, unversioned, self._limits.batch_bytes) as rows:
-                    for row, _ in rows:
-                        stamps[self.key_of(self.shape.record(row))] = Version((None, shape.digest(row)))
-            return stamps
+                rows = {row for row in rows if row[first] is not None}
+                with whole_rows(cx, unversioned, self._limits.batch_bytes) as whole:
+                    for row, _ in whole:
+                        record = shape.record(row)
+                        version = (record[column.name] for column in shape.version)
+                        rows.add((*shape.key_of(record), *version, shape.digest(row)))
+            return rows
 
         return self.access.run("read the stamps", attempt)
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        width = len(self.shape.key)
+        return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        return self.stamps_of(self.stamp_rows(chunk))
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         # Most of the chunk: page through it in key order. A few keys: look each up.
-        if len(keys) * 2 > self._limits.chunk_size:
+        if keys is None or len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(keys, chunk)
             return
         for part in parts(list(keys), self.shape, self.access.dialect, self._limits):
@@ -172,7 +186,7 @@ class SqlStore:
                 yield [record for key, record in got.items() if key in keys]
                 left = [] if complete or got.keys().isdisjoint(left) else [key for key in left if key not in got]
 
-    def _read_range(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+    def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         shape, complete = self.shape, False
         while not complete:
             page = shape.select.where(*shape.within(chunk), *shape.filters).order_by(*shape.key)
@@ -180,7 +194,7 @@ class SqlStore:
             if records:
                 complete = complete and len(records) < self._limits.batch_size
                 chunk = Chunk(self.key_of(records[-1]), chunk.upto)
-                yield [record for record in records if self.key_of(record) in keys]
+                yield records if keys is None else [record for record in records if self.key_of(record) in keys]
 
     def _batch(self, query: sa.Select[Any]) -> tuple[list[Record], bool]:
         """The query's first rows, up to the byte limit, and whether these were all."""

@@ -418,6 +418,8 @@ class Machine(RuleBasedStateMachine):
         self.source, self.backup = source, backup
         self.kept |= new
         if ran is not None:
+            # The first run may come after the clock was set back behind the beginning.
+            self.moments = [one for one in self.moments if one[0] < ran.started_at]
             if side == "backup":
                 ran.images, ran.hashes = images, {entry["KeyHash"] for entry in new.values()}
             self.runs.append(ran)
