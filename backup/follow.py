@@ -58,12 +58,15 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
     run, tally = session.run, session.tally
     changed = session.recycled.counted(run.sync_id) if session.resumed else Counts()
+    if run.dry_run:
+        changed = start.counts
     # Records that were changed beyond the checkpoint are met again, as such that need no change.
-    again = changed.processed - changed.deleted - start.counts.inserted - start.counts.updated
+    again = max(0, changed.processed - changed.deleted - start.counts.inserted - start.counts.updated)
     tally.counts = replace(changed, skipped=start.counts.skipped)
     saver = _Saver(session)
     steps = replace(session.steps, save=saver.save)
     left = sync(session.source, session.backup, run, tally, session.policy.guard, steps, start)
+    steps.held()  # who has lost the lock may no longer say how the run stands
     if left is not None:
         saver.save(left, always=True)
         return left
@@ -84,6 +87,7 @@ class _Saver:
         session = self._session
         processed, now = session.tally.counts.processed, time.monotonic()
         if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
+            session.steps.held()
             session.become(counts=session.tally.counts, checkpoint=at.to_text(), percent=self._percent(at))
             self._saved_at, self._processed = now, processed
 
