@@ -9,7 +9,6 @@ from dataclasses import replace
 from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified
 from backup.log import event
-from backup.models import Counts
 from backup.recorded import Session
 from backup.sync import refuse_early, sync
 
@@ -57,12 +56,10 @@ def sync_with_schema(session: Session) -> None:
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
     run, tally = session.run, session.tally
-    changed = session.recycled.counted(run.sync_id) if session.resumed else Counts()
-    if run.dry_run:
-        changed = start.counts
-    # Records that were changed beyond the checkpoint are met again, as such that need no change.
-    again = max(0, changed.processed - changed.deleted - start.counts.inserted - start.counts.updated)
-    tally.counts = replace(changed, skipped=start.counts.skipped)
+    if session.resumed:
+        changed = start.counts if run.dry_run else session.recycled.counted(run.sync_id)
+        tally.counts = replace(changed, skipped=start.counts.skipped)
+    before = tally.counts
     saver = _Saver(session)
     steps = replace(session.steps, save=saver.save)
     left = sync(session.source, session.backup, run, tally, session.policy.guard, steps, start)
@@ -70,8 +67,11 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     if left is not None:
         saver.save(left, always=True)
         return left
-    met = "updated" if run.forced else "skipped"
-    tally.add(**{met: -min(again, getattr(tally.counts, met))})
+    if session.resumed and not run.dry_run:
+        # What an earlier call had changed was met again, or changed again; the bin has each record once.
+        met = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
+        changed = session.recycled.counted(run.sync_id)
+        tally.counts = replace(changed, skipped=max(0, met - changed.inserted - changed.updated))
     return None
 
 

@@ -205,12 +205,13 @@ class Machine(RuleBasedStateMachine):
             *(self.source, self.backup, columns, copied, [*self.keys.columns]),
             force=force or bool(to_fill or self.undone_columns),
         )
-        before = self._in_bin(found)
+        before = Counts() if found is None else self._in_bin(found)
         with stopping(stop):
             outcome, ran = self._run(lambda: self.bench.service.sync(Trigger.CLI, options), kill, found)
         self._check_sync(outcome, ran, plan, options.dry_run, options.allow_mass_delete, exact=not unsure)
         if outcome is not None and not outcome.in_progress:
-            expected = _counts(plan, options.allow_mass_delete, before, Counts(), forced=force or bool(to_fill))
+            again = None if found is None or outcome.error is not None else self._in_bin(found)
+            expected = _counts(plan, options.allow_mass_delete, before, Counts(), again)
             assert outcome.run.counts == expected or unsure
             assert options.dry_run or outcome.error or cut(self.backup, columns) == self.source
         self._forget_filled(ran, to_fill)
@@ -244,8 +245,9 @@ class Machine(RuleBasedStateMachine):
         )
         self._check_sync(outcome, ran, plan, dry_run, allowed, exact=True)
         if outcome is not None and not outcome.in_progress:
-            counts = at.counts if dry_run else before
-            assert outcome.run.counts == _counts(plan, allowed, counts, at.counts, forced=force)
+            again = None if dry_run or outcome.error is not None else self._in_bin(found)
+            before = at.counts if dry_run else before
+            assert outcome.run.counts == _counts(plan, allowed, before, at.counts, again)
         self._forget_filled(ran, to_fill)
         return outcome
 
@@ -297,10 +299,8 @@ class Machine(RuleBasedStateMachine):
         assert len(found) <= 1
         return next((one for one in found if one["Checkpoint"] is not None), None)
 
-    def _in_bin(self, found: Entry | None) -> Counts:
-        """What the run has changed so far."""
-        if found is None:
-            return Counts()
+    def _in_bin(self, found: Entry) -> Counts:
+        """How many records the run has changed so far."""
         images = [one for one in self.kept.values() if one["SyncId"] == found["SyncId"]]
         return Counts(*(sum(one["Action"] == action for one in images) for action in Action))
 
@@ -549,20 +549,19 @@ class Machine(RuleBasedStateMachine):
         return outcome.run.started_at - timedelta(days=RECYCLE_DAYS)
 
 
-def _counts(plan: plain.Sync, allowed: bool, before: Counts, walked: Counts, *, forced: bool) -> Counts:
-    """What a sync counts at its end: what is in the bin of it `before` this call, and what it does in it.
+def _counts(plan: plain.Sync, allowed: bool, before: Counts, walked: Counts, images: Counts | None) -> Counts:
+    """What a sync counts at its end: what it had changed `before` this call, and what it does in it.
 
-    What it had changed where it has not `walked` is met again, as something to skip, or (`forced`) to update.
+    One that was gone on with and has succeeded counts its `images`: each record once, however often it was changed.
     """
-    tripped = plan.tripped and not allowed
-    inserted, updated = before.inserted + len(plan.inserts), before.updated + len(plan.updates)
-    deleted, skipped = before.deleted + (0 if tripped else len(plan.deletes)), walked.skipped + plan.skipped
-    again = 0 if tripped else max(0, before.inserted + before.updated - walked.inserted - walked.updated)
-    if forced:
-        updated -= min(again, updated)
-    else:
-        skipped -= min(again, skipped)
-    return Counts(inserted, updated, deleted, skipped)
+    inserted, updated = len(plan.inserts), len(plan.updates)
+    deleted = 0 if plan.tripped and not allowed else len(plan.deletes)
+    if images is None:
+        return before.plus(inserted=inserted, updated=updated, deleted=deleted).plus(
+            skipped=walked.skipped + plan.skipped - before.skipped
+        )
+    met = walked.seen + inserted + updated + plan.skipped
+    return images.plus(skipped=max(0, met - images.inserted - images.updated))
 
 
 class PairsMachine(Machine):
