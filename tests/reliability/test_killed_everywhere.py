@@ -13,7 +13,7 @@ from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, differen
 from tests.scenarios import places
 from tests.scenarios.places import Contents
 
-pytestmark = pytest.mark.timeout(rounds(120, 3600))
+pytestmark = pytest.mark.timeout(rounds(300, 3600))
 
 
 @pytest.fixture(scope="module")
