@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
 
 __all__ = [
     "Drift",
@@ -21,9 +20,6 @@ __all__ = [
     "Store",
     "open_store",
 ]
-
-
-SideName = Literal["source", "backup"]
 
 
 @dataclass(frozen=True)
@@ -75,5 +71,6 @@ def _open_cosmos(
     from backup.stores.cosmos_access import CosmosAccess
 
     label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
-    access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts)
+    ceiling = limits.max_request_units_per_second
+    access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts, ceiling)
     return CosmosStore(access, side.container or "", rules, limits, side.role)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
+from math import ceil
 from typing import Any, TypeVar
 
 from azure.cosmos import ContainerProxy
@@ -14,8 +16,8 @@ from azure.cosmos.exceptions import CosmosResourceNotFoundError
 
 from backup.errors import BadRequest, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
-from backup.stores.cosmos_access import CosmosAccess, path_of, select
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
+from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_documents import (
     MARK,
     json_text,
@@ -26,11 +28,15 @@ from backup.stores.cosmos_documents import (
     partition_value,
     texts,
 )
+from backup.stores.cosmos_queries import Queries, Query, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
 Item = TypeVar("Item")
 
 _IDS_AT_ONCE = 100
+_STAMPS_AT_ONCE = 5_000
+_EXACT = 1 << 53  # whole numbers up to here are exact in JSON
+_MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
 
 class CosmosStore:
@@ -42,11 +48,9 @@ class CosmosStore:
 
     kind = "cosmos"
 
-    def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: str) -> None:
+    def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
         self._access, self.name, self._rules, self._limits = access, container, rules, limits
-        self._side = side
-        self._where = [f"{path_of([name])} = @w{i}" for i, name in enumerate(rules.where)]
-        self._where_values = {f"w{i}": value for i, value in enumerate(rules.where.values())}
+        self._side, self._queries = side, Queries(rules, side)
 
     @property
     def label(self) -> str:
@@ -55,6 +59,10 @@ class CosmosStore:
     @property
     def location(self) -> str:
         return f"{self._access.location}/{self.name}"
+
+    @property
+    def request_charge(self) -> float | None:
+        return self._access.pace.charge
 
     def ping(self) -> None:
         self._access.once("get an answer", lambda: self._access.container(self.name).read())
@@ -101,8 +109,15 @@ class CosmosStore:
         return self._count(WHOLE)
 
     def _count(self, chunk: Chunk) -> int:
-        conditions, values = self._within(chunk)
-        return int(self._query("count", select("VALUE COUNT(1)", *conditions), values)[0])
+        found = self._access.run("count", lambda: self._number(self._queries.count(chunk)))
+        if found is None:
+            raise StoreError(f"The {self.label} did not say how many documents it has.")
+        return int(found)
+
+    def _number(self, query: Query) -> float | None:
+        """What a count or sum comes to, of a server that gives it in parts, too; None where it gives none."""
+        found = [value for value in self._items(query) if isinstance(value, int | float)]
+        return sum(found) if found else None
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
@@ -116,39 +131,77 @@ class CosmosStore:
     def _bounds(self, within: Chunk) -> Iterator[Key]:
         # Not retried as a whole; the SDK retries each of its pages. Bounds have no character from U+D800 on, where
         # servers and Python order text differently.
-        conditions, values = self._within(within)
-        query = f"{select('VALUE c.id', *conditions)} ORDER BY c.id"
         since = 0
-        for name in self._access.stream("list ids", self._items(query, values)):
+        for name in self._access.stream("list ids", self._items(self._queries.ids(within))):
             since += 1
             if since >= self._limits.chunk_size and max(name) < "\ud800":
                 since = 0
                 yield (name,)
 
-    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:  # noqa: ARG002 - not yet
-        return None
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        """Number of documents and sum of their times of last write: `_ts` here, the source's as noted in a copy there.
+
+        These times only grow, so what one change adds to the sum no other takes away; but they have whole seconds: a
+        change within the second of the last copy does not show. A copy without its note makes the sums differ. Costs
+        two queries side by side (more from four million documents on), which a range index may answer.
+        """
+        count, *sums = self._numbers([self._queries.count(chunk), *self._queries.sums(chunk, many=False)])
+        if count is None:
+            return None
+        if count >= _MANY:
+            sums = self._numbers(self._queries.sums(chunk, many=True))
+        exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
+        if any(value > _EXACT or value != int(value) for value in exact):
+            return None
+        return Fingerprint(f"count and {len(sums)} sums of _ts", int(count), tuple(map(int, exact)))
+
+    def _numbers(self, queries: Sequence[Query]) -> list[float | None]:
+        return self._access.side_by_side("count", queries, self._number)
+
+    def watermark(self) -> str | None:
+        """The greatest `_ts` of the service's documents; None when there are none."""
+        found = self._access.run("look for the newest", lambda: list(self._items(self._queries.newest())))
+        newest = [value for value in found if isinstance(value, int | float)]
+        return str(int(max(newest))) if newest else None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """By `_ts`, in its order, up to 5,000 at a time."""
+        paths, reached = self.partition_paths, int(since) - ceil(overlap_seconds)
+        seen: set[StampRow] = set()  # of the second that was reached
+
+        def opened() -> Iterator[tuple[int, StampRow]]:
+            for item in self._items(self._queries.since(reached, paths)):
+                row = self._row(item)
+                if row not in seen:
+                    yield item["ts"], row
+
+        for piece in self._access.pieces(
+            "read what changed", opened, lambda items: list(islice(items, _STAMPS_AT_ONCE))
+        ):
+            last = piece[-1][0]
+            seen = {row for ts, row in piece if ts == last} | (seen if last == reached else set())
+            reached = last
+            # A document that is written meanwhile comes twice; what came last is how it is.
+            yield set({row[: len(paths) + 1]: row for _, row in piece}.values())
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Partition key and id, version fields, etag; all as text."""
-        fields = [f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version)]
-        etag = "c._etag" if self._side == "source" else path_of([MARK, "etag"])
-        conditions, values = self._within(chunk)
-        query = select(f"{self._key_fields}, {etag} AS etag, {', '.join(fields)}", *conditions)
-        width = len(self._rules.version)
+        query = self._queries.within(chunk, self._queries.stamp(self.partition_paths))
+        return self._access.run("read the stamps", lambda: set(map(self._row, self._items(query))))
 
-        def attempt() -> set[StampRow]:
-            rows: set[StampRow] = set()
-            for item in self._items(query, values):
-                if item["id"] in (".", ".."):
-                    raise StoreError(
-                        f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
-                        hint="Give it another id; nothing was changed by this run's step.",
-                    )
-                version = texts(item.get(f"v{i}") for i in range(width))
-                rows.add((*self._key(item), *version, item.get("etag") or None))
-            return rows
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        width, wanted = len(self.partition_paths) + 1, set(keys)
+        what = self._queries.stamp(self.partition_paths)
+        found = self._by_ids("read stamps", keys, what, of_service=True)
+        return {row for row in map(self._row, found) if row[:width] in wanted}
 
-        return self._access.run("read the stamps", attempt)
+    def _row(self, item: Record) -> StampRow:
+        if item["id"] in (".", ".."):
+            raise StoreError(
+                f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
+                hint="Give it another id; nothing was changed by this run's step.",
+            )
+        return self._queries.row_in(item, len(self.partition_paths))
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
         width = len(self.partition_paths) + 1
@@ -157,82 +210,64 @@ class CosmosStore:
     def stamps(self, chunk: Chunk) -> Stamps:
         return self.stamps_of(self.stamp_rows(chunk))
 
-    def _within(self, chunk: Chunk) -> tuple[list[str], dict[str, Any]]:
-        """The conditions of the service's documents in the chunk, and their parameters."""
-        conditions, values = [*self._where], {**self._where_values}
-        if chunk.after is not None:
-            conditions.append("c.id > @after")
-            values["after"] = chunk.after[0]
-        if chunk.upto is not None:
-            conditions.append("c.id <= @upto")
-            values["upto"] = chunk.upto[0]
-        return conditions, values
-
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         if keys is not None:  # then ids suffice
-            yield from self._read(keys, self._where)
+            for part in _parts(list(keys), self._limits.batch_size):
+                yield from self._read(part, of_service=True)
             return
-        left = set(self.stamps(chunk))
-        yield from self._read(left, self._where)
+        seen: set[Key] = set()  # of one chunk: no more than its stamps
 
-    def _read(self, keys: Iterable[Key], where: Sequence[str]) -> Iterator[list[Record]]:
-        for part in _parts(list(keys), _IDS_AT_ONCE):
-            left = set(part)
-            while left:
-                records = self._batch(left, where)
-                left.difference_update(map(self.key_of, records))
+        def opened() -> Iterator[Record]:
+            items = self._items(self._queries.within(chunk, "*"))
+            return (item for item in items if self.key_of(item) not in seen)
+
+        for records in self._access.pieces("read documents", opened, self._batch):
+            seen.update(map(self.key_of, records))
+            yield records
+
+    def _batch(self, items: Iterator[Record]) -> list[Record]:
+        records, _ = _up_to(items, self._limits.batch_size, self._limits.batch_bytes)
+        return records
+
+    def _read(self, keys: Sequence[Key], *, of_service: bool) -> Iterator[list[Record]]:
+        """The documents of these keys, looked up side by side; at once no more than the byte limit of a batch."""
+        parts = [set(part) for part in _parts(keys, _IDS_AT_ONCE)]
+        while parts:
+            max_bytes = self._limits.batch_bytes // len(parts)
+
+            def one(part: set[Key], max_bytes: int = max_bytes) -> tuple[list[Record], bool]:
+                items = self._items(self._queries.by_ids(part, "*", of_service=of_service))
+                return _up_to((item for item in items if self.key_of(item) in part), len(part), max_bytes)
+
+            found = self._access.side_by_side("read documents", parts, one)
+            if records := [record for some, _ in found for record in some]:
                 yield records
-                if not records:
-                    break
-
-    def _batch(self, keys: set[Key], where: Sequence[str]) -> list[Record]:
-        """Documents of these keys up to the byte limit; none when all that are left are gone."""
-        query, values = self._by_ids(keys, "*", where)
-
-        def attempt() -> list[Record]:
-            records: list[Record] = []
-            size = 0
-            for item in self._items(query, values):
-                if self.key_of(item) in keys:
-                    records.append(item)
-                    size += len(json.dumps(item))
-                    if size > self._limits.batch_bytes:
-                        break
-            return records
-
-        return self._access.run("read documents", attempt)
-
-    def _by_ids(self, keys: Iterable[Key], what: str, where: Sequence[str]) -> tuple[str, dict[str, Any]]:
-        values = {f"k{i}": name for i, name in enumerate(sorted({key[-1] for key in keys}))}
-        names = ", ".join(f"@{name}" for name in values)
-        return select(what, *where, f"c.id IN ({names})"), {**(self._where_values if where else {}), **values}
+            parts = [
+                part.difference(map(self.key_of, some))
+                for part, (some, complete) in zip(parts, found, strict=True)
+                if not complete
+            ]
 
     def key_of(self, record: Record) -> Key:
         return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
 
-    @property
-    def _key_fields(self) -> str:
-        return ", ".join(["c.id", *(f"{path_of(path)} AS p{i}" for i, path in enumerate(self.partition_paths))])
-
-    def _key(self, item: Record) -> Key:
-        """The key in an item that was selected with `_key_fields`."""
-        return (*(partition_part(item, [f"p{i}"]) for i in range(len(self.partition_paths))), item["id"])
-
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        found = {key for part in _parts(keys, _IDS_AT_ONCE) for key in self._keys_of_ids(part)}
-        return found.intersection(keys)
+        return self._keys_of_ids(keys).intersection(keys)
 
     def _keys_of_ids(self, keys: Sequence[Key]) -> set[Key]:
         """The keys of the documents with these ids, whatever their partition."""
-        query, values = self._by_ids(keys, self._key_fields, self._where)
-        return set(map(self._key, self._query("look up ids", query, values)))
+        found = self._by_ids("look up ids", keys, self._queries.key(self.partition_paths), of_service=True)
+        return {key_in(item, len(self.partition_paths)) for item in found}
 
-    def _query(self, operation: str, query: str, values: dict[str, Any]) -> list[Any]:
-        return self._access.run(operation, lambda: list(self._items(query, values)))
+    def _by_ids(self, operation: str, keys: Sequence[Key], what: str, *, of_service: bool) -> list[Any]:
+        """`what` of the documents with these ids, whatever their partition."""
+        queries = [self._queries.by_ids(part, what, of_service=of_service) for part in _parts(keys, _IDS_AT_ONCE)]
+        found = self._access.side_by_side(operation, queries, lambda query: list(self._items(query)))
+        return [item for part in found for item in part]
 
-    def _items(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
-        parameters = [{"name": f"@{name}", "value": value} for name, value in values.items()]
-        return iter(self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
+    def _items(self, query: Query) -> Iterator[Any]:
+        found = self._container.query_items(query.text, parameters=query.parameters, enable_cross_partition_query=True)
+        return iter(found)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -263,7 +298,7 @@ class CosmosStore:
         return {name: json_text(value) for name, value in self.as_original(record).items()}
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
-        for part in _parts(records, _IDS_AT_ONCE):
+        for part in _parts(records, self._limits.batch_size):
             if keep is not None:
                 keys = [self.key_of(record) for record in part]
                 there: set[Key] = set()
@@ -271,18 +306,20 @@ class CosmosStore:
                     there.update(image.key for image in images)
                     keep(images, None)
                 keep([Image(key, Action.INSERTED) for key in keys if key not in there], None)
-            self._access.side_by_side(
-                "write a document", part, lambda document: self._container.upsert_item(document, no_response=True)
-            )
+            self._access.side_by_side("write a document", part, self._upsert)
+
+    def _upsert(self, document: Record) -> None:
+        self._container.upsert_item(dict(document), no_response=True)
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        for records in self._read(keys, ()):  # a document of another type under such a key would be overwritten too
+        # A document of another type under such a key would be overwritten too.
+        for records in self._read(keys, of_service=False):
             yield [
                 Image(self.key_of(one), action, own(one), texts(map(one.get, self._rules.version))) for one in records
             ]
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
-        for part in _parts(keys, _IDS_AT_ONCE):
+        for part in _parts(keys, self._limits.batch_size):
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
@@ -325,6 +362,18 @@ def _delete(container: ContainerProxy, key: Key) -> None:
         container.delete_item(key[-1], partition_key=partition_value(key[:-1]))
     except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
         container.read()  # … unless it is the container that is gone
+
+
+def _up_to(items: Iterator[Record], most: int, max_bytes: int) -> tuple[list[Record], bool]:
+    """The first of the items, at least one, up to a number and a size; and whether these were all."""
+    records: list[Record] = []
+    size = 0
+    for item in items:
+        records.append(item)
+        size += len(json.dumps(item))
+        if len(records) >= most or size > max_bytes:
+            return records, False
+    return records, True
 
 
 def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -54,6 +54,10 @@ class SqlStore:
         schema = self.schema or dialect.default_schema
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
+    @property
+    def request_charge(self) -> float | None:
+        return None
+
     def ping(self) -> None:
         self.access.once("get an answer", lambda cx: cx.scalar(sa.select(1)))
 
@@ -144,8 +148,10 @@ class SqlStore:
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Key, version fields, and of rows without a version a hash of their content, else None."""
+        return self._stamp_rows([*self.shape.within(chunk), *self.shape.filters])
+
+    def _stamp_rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
         shape = self.shape
-        conditions = [*shape.within(chunk), *shape.filters]
         query = sa.select(*shape.key, *shape.version).where(*conditions)
         unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
         first = len(shape.key)
@@ -164,6 +170,20 @@ class SqlStore:
             return rows
 
         return self.access.run("read the stamps", attempt)
+
+    def watermark(self) -> str | None:
+        return None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:  # noqa: ARG002 - all, for there are no watermarks
+        return map(self.stamp_rows, self.chunks())
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        shape = self.shape
+        return {
+            row
+            for part in parts(keys, shape, self.access.dialect, self._limits)
+            for row in self._stamp_rows([shape.is_one_of(part), *shape.filters])
+        }
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
         width = len(self.shape.key)

@@ -36,7 +36,7 @@ from backup.recycle import RecycleBin
 from backup.registry import Registry
 from backup.restore import Wish
 from backup.settings import load_settings
-from backup.stores import cosmos_access
+from backup.stores import cosmos_pace
 from backup.stores.cosmos import CosmosStore
 from backup.stores.sql import SqlStore
 from tests.reliability.effort import SEED
@@ -158,7 +158,7 @@ class _Steps:
         for method in ("create_item", "upsert_item", "delete_item"):
             self.around(ContainerProxy, method, lambda target, called=method: f"{called} {target.id}")  # type: ignore[misc]
         # One request after the other: nothing is under way at the death, to be carried out after it.
-        cosmos_access._AT_ONCE = 1
+        cosmos_pace.AT_MOST = 1
 
     def _watch_bin(self) -> None:
         original = RecycleBin.keeper
