@@ -147,7 +147,7 @@ class Settling:
         """Compares the stamps of a piece and writes what differs. `counted` of its records are in the tally already;
         None stands for all of them, and for a piece whose deletes were made."""
         with self._stamps_at_once:
-            found = self._sides.compare(piece, self._run.forced)
+            found = self._sides.compare(piece, self._run.forced and counted is not None)
             changes, wanted = found.changes, len(found.ours)
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
             self._tally.add(skipped=skipped)
