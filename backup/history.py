@@ -44,6 +44,10 @@ HISTORY = Shape(
         "AddedColumns": "text",
         "RemovedColumns": "text",
         "UndoneRuns": "text",
+        "Percent": "integer",
+        "Checkpoint": "text",
+        "Watermark": "name",
+        "RequestCharge": "decimal",
         "Notes": "text",
         "ErrorMessage": "text",
     },
@@ -69,11 +73,20 @@ class History:
         """Writes the run's entry as it stands; may be repeated."""
         self._entries.put([_entry(run)])
 
-    def close_interrupted(self, service: str, now: datetime) -> None:
-        """Ends as Failed what dead runs left InProgress. The caller holds the lock, so none of them is alive."""
-        for run in self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value):
-            event("sync.interrupted", level=logging.WARNING, service=service, sync_id=run.sync_id)
-            self.save(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED))
+    def open_runs(self, service: str) -> Sequence[Run]:
+        """The runs InProgress, newest first. For who holds the lock none of them is alive."""
+        return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
+
+    def close_interrupted(self, run: Run, now: datetime) -> None:
+        """Ends as Failed what a dead run left InProgress. The caller holds the lock."""
+        event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
+        self.save(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED))
+
+    def last_synced(self, service: str) -> Run | None:
+        """The newest sync that completed."""
+        triggers = sorted(trigger.value for trigger in SYNCS)
+        found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=triggers)
+        return next(iter(found), None)
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
@@ -157,6 +170,10 @@ def _entry(run: Run) -> dict[str, Any]:
         "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
         "RemovedColumns": json.dumps(run.removed_columns) if run.removed_columns else None,
         "UndoneRuns": json.dumps(run.undone) if run.undone else None,
+        "Percent": run.percent,
+        "Checkpoint": run.checkpoint,
+        "Watermark": run.watermark,
+        "RequestCharge": run.request_charge,
         "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
     }
@@ -183,6 +200,10 @@ def _run(entry: dict[str, Any]) -> Run:
         undone=tuple(json.loads(entry["UndoneRuns"] or "[]")),
         proof=_proof(entry),
         notes=tuple((entry["Notes"] or "").splitlines()),
+        percent=entry["Percent"],
+        checkpoint=entry["Checkpoint"],
+        watermark=entry["Watermark"],
+        request_charge=entry["RequestCharge"],
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
-from backup.models import Action, Image, Key, Now, Run
+from backup.models import Action, Counts, Image, Key, Now, Run
 from backup.stores import Keep, Shape, Sibling, Store
 from backup.stores.exact import key_from_text, key_hash, key_to_text, record_from_text, record_to_text
 
@@ -74,6 +74,16 @@ class RecycleBin:
             self._entries.add([self._entry(run, side, image, at) for image in images], transaction)
 
         return keep
+
+    def counted(self, sync_id: str) -> Counts:
+        """How many of the backup's records the run has changed so far; none is skipped."""
+        where = {"SyncId": sync_id, "ServiceName": self._service, "Side": "backup"}
+        start = _prefix(sync_id)
+        found = {
+            action: self._entries.count({**where, "Action": action.value}, "EntryId", start, f"{start}g")
+            for action in Action
+        }
+        return Counts(found[Action.INSERTED], found[Action.UPDATED], found[Action.DELETED])
 
     def newest(self) -> datetime | None:
         """When the newest entry was made."""

@@ -29,12 +29,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at once: stamps of a chunk, rows and bytes of a batch. And how much a Cosmos DB account is asked
-    for in a second, if there is a limit."""
+    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
+    Cosmos DB account is asked for in a second, if there is a limit."""
 
     chunk_size: int = 50_000
     batch_size: int = 1_000
     batch_bytes: int = 8 * 1024 * 1024
+    parallelism: int = 4
     retry: Retry = field(default_factory=Retry)
     max_request_units_per_second: float | None = None
 
@@ -116,6 +117,9 @@ class Sibling(Protocol):
 
         A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
         """
+
+    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
+        """How many entries have all of `where`, and between the bounds (themselves left out) the field `by`."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Deletes the entries of these keys; those that are gone already are no error."""

@@ -130,6 +130,12 @@ class SqlSibling:
             f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
         )
 
+    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
+        conditions = [self._condition(name, value) for name, value in where.items()]
+        column = self._table.c[by]
+        query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
+        return int(self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query)) or 0)
+
     def _condition(self, name: str, value: Any) -> sa.ColumnElement[bool]:
         column = self._table.c[name]
         return column.in_(value) if isinstance(value, list) else column == value
