@@ -15,6 +15,9 @@ from sqlalchemy.types import UserDefinedType
 
 from backup.errors import BackupError, ConfigError
 
+CONNECTIONS = 6
+"""How many a dialect opens at most, unless it is told otherwise."""
+
 Relation = Literal["same", "wider", "other"]
 
 

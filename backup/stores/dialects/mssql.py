@@ -22,6 +22,7 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
     Prepared,
@@ -75,8 +76,8 @@ class SqlServerDialect:
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
 
-    def __init__(self, where: SqlServer) -> None:
-        self._where = where
+    def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
+        self._where, self._connections = where, connections
         self._collation: str | None = None  # the database's own, known with its first columns
 
     @property
@@ -85,7 +86,7 @@ class SqlServerDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return self._engine(self._where)
+        return self._engine(self._where, pool_size=self._connections, max_overflow=0)
 
     def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
         try:
@@ -116,7 +117,7 @@ class SqlServerDialect:
         drop_database(self, self._where.database, _EXISTS, self._server)
 
     def beside(self, name: str) -> SqlServerDialect:
-        return SqlServerDialect(self._where.with_database(name))
+        return SqlServerDialect(self._where.with_database(name), self._connections)
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
     Prepared,
@@ -101,8 +102,8 @@ class PostgresqlDialect:
     default_schema: str | None = "public"
     max_parameters = 30_000
 
-    def __init__(self, url: URL) -> None:
-        self._url = url
+    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
+        self._url, self._connections = url, connections
         self._copied: dict[str, bool] = {}
 
     @property
@@ -112,7 +113,7 @@ class PostgresqlDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return self._engine(self._url)
+        return self._engine(self._url, pool_size=self._connections, max_overflow=0)
 
     def _engine(self, url: URL, **options: Any) -> sa.Engine:
         try:
@@ -142,7 +143,7 @@ class PostgresqlDialect:
         drop_database(self, str(self._url.database), _EXISTS, self._server)
 
     def beside(self, name: str) -> PostgresqlDialect:
-        return PostgresqlDialect(self._url.set(database=name))
+        return PostgresqlDialect(self._url.set(database=name), self._connections)
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()

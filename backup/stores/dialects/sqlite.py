@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
     Prepared,
@@ -55,8 +56,9 @@ class SqliteDialect:
     default_schema: str | None = None
     max_parameters = 30_000
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self.path = Path(url.database or "").resolve()
+        self._connections = connections
 
     @property
     def location(self) -> str:
@@ -65,7 +67,12 @@ class SqliteDialect:
     @cached_property
     def engine(self) -> sa.Engine:
         return sa.create_engine(
-            "sqlite://", creator=lambda: self._connect("rw"), poolclass=sa.QueuePool, hide_parameters=True
+            "sqlite://",
+            creator=lambda: self._connect("rw"),
+            poolclass=sa.QueuePool,
+            pool_size=self._connections,
+            max_overflow=0,
+            hide_parameters=True,
         )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -91,7 +98,8 @@ class SqliteDialect:
 
     def beside(self, name: str) -> SqliteDialect:
         """A file of this name in the same folder."""
-        return SqliteDialect(URL.create("sqlite", database=str(self.path.with_name(f"{name}.db"))))
+        url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
+        return SqliteDialect(url, self._connections)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
