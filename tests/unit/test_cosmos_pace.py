@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from hypothesis import given
@@ -129,7 +129,7 @@ def test_never_more_work_is_under_way_than_there_are_slots() -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    assert 1 <= most
+    assert most >= 1
     assert pace.charge == 100
 
 
