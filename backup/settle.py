@@ -60,9 +60,9 @@ class Tally:
 class Steps:
     """What a run needs at every step: whether it still holds its lock, the clock, the bin, how much goes in a batch.
 
-    `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, the source's
-    recent changes are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run may go on
-    before it has to stop; `save` is told every checkpoint.
+    `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, recent
+    changes of the source are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run
+    may go on before it has to stop; `save` is told every checkpoint.
     """
 
     held: Held

@@ -273,11 +273,11 @@ class SqlStore:
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
         if records:
-            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep))
+            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep), writes=True)
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
         if keys:
-            self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep))
+            self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep), writes=True)
 
     def _batch_on(self, cx: sa.Connection) -> SqlBatch:
         return SqlBatch(cx, self.shape, self.access.dialect, self._limits)

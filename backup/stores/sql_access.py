@@ -29,15 +29,18 @@ class SqlAccess:
         self._retry = retry
         self._engine_used = False
 
-    def run(self, operation: str, work: Callable[[sa.Connection], T]) -> T:
-        """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition."""
-        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work))
+    def run(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
+        """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition.
 
-    def once(self, operation: str, work: Callable[[sa.Connection], T]) -> T:
+        Work that `writes` says so: on SQLite it waits for its turn.
+        """
+        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work, writes=writes))
+
+    def once(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
         """The same in one try."""
 
         def transaction() -> T:
-            with self.dialect.engine.begin() as cx:
+            with self.dialect.writing() if writes else self.dialect.engine.begin() as cx:
                 return work(cx)
 
         return self._translated(operation, transaction)
@@ -80,7 +83,7 @@ class SqlAccess:
                     cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
         try:
-            self.run("alter the columns", attempt)
+            self.run("alter the columns", attempt, writes=True)
         except StoreUnavailable:
             raise
         except StoreError as error:
@@ -96,7 +99,7 @@ class SqlAccess:
         if self.run(operation, exists):
             return
         try:
-            self.run(operation, make)
+            self.run(operation, make, writes=True)
         except StoreError:
             if not self.run(operation, exists):
                 raise

@@ -163,7 +163,8 @@ class TableShape:
     def is_one_of(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
         """The condition for rows of these keys, as the server compares keys."""
         if len(self.key) == 1:
-            return self.key[0].in_([key[0] for key in keys])
+            type_ = self._exact[self.key_names[0]].type
+            return type_.has_one_of(self.key[0], [key[0] for key in keys])
         pairs = ([column == value for column, value in zip(self.key, key, strict=True)] for key in keys)
         return sa.or_(*(sa.and_(*conditions) for conditions in pairs))
 

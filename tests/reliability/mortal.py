@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,13 @@ from backup.stores.sql import SqlStore
 from tests.reliability.effort import SEED
 from tests.scenarios import product
 
-__all__ = ["Mortal", "Point", "one_of_each", "points_of"]
+__all__ = ["Mortal", "Point", "one_of_each", "points_of", "written_by"]
+
+
+def written_by(statement: str) -> str | None:
+    """The name of the table that a statement writes to."""
+    found = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:[\w"]+\.)?"?(\w+)', statement)
+    return found and found[1]
 
 
 class Point(NamedTuple):
@@ -192,8 +199,7 @@ class _Steps:
         commit: Callable[..., None] = DefaultDialect.do_commit
 
         def sent(cx: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-            if context is not None and (context.isinsert or context.isupdate or context.isdelete):
-                table = context.compiled.statement.table.name
+            if (table := written_by(statement)) is not None:
                 cx.info.setdefault("written", set()).add(table)
                 self.reach(f"{statement.split()[0]} {table} sent")
 

@@ -19,6 +19,7 @@ from backup.stores import cosmos_pace
 from tests.reliability import scenes
 from tests.reliability.commits import DeafProxy
 from tests.reliability.effort import rounds
+from tests.reliability.mortal import written_by
 from tests.reliability.scenes import Scene, check_bin, counts_of, difference, look
 from tests.scenarios import places
 from tests.scenarios.places import Sql
@@ -81,7 +82,7 @@ def sqlite(tmp_path: Path) -> Scene:
 
 
 def note_write(cx: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-    if context is not None and (context.isinsert or context.isupdate or context.isdelete):
+    if written_by(statement) is not None:
         cx.info["wrote"] = True
 
 

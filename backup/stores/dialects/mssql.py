@@ -9,7 +9,8 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
     Column,
     Failure,
+    Prepared,
     Relation,
     ServerType,
     create_database_if_missing,
@@ -116,15 +118,20 @@ class SqlServerDialect:
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name))
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    def insert_rows(
+        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
+    ) -> None:
+        if identity:
+            cx.exec_driver_sql(f"SET IDENTITY_INSERT {spelled_table(_SPELLING, insert.table)} ON")
+        insert.run(cx, rows, later_write=not first)
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
         text = json.dumps([{name: _sent(value) for name, value in row.items()} for row in rows], ensure_ascii=False)
         cx.execute(add_rows_statement(cx.dialect, table), {"rows": text})
-
-    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
-        if identity:
-            name = cx.dialect.identifier_preparer.format_table(table)
-            cx.exec_driver_sql(f"SET IDENTITY_INSERT {name} ON")
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()

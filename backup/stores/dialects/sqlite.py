@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,10 +19,13 @@ from sqlalchemy.engine import URL
 from backup.stores.dialects.base import (
     Column,
     Failure,
+    Prepared,
     Relation,
     ServerType,
     digits,
+    driver_rows,
     driver_text,
+    send,
     spelled_column,
     spelled_table,
     type_parts,
@@ -35,6 +40,11 @@ _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents
     ("BLOB", ("blob",)),
     ("REAL", ("real", "floa", "doub")),
 )
+
+
+@cache
+def _writer(path: Path) -> AbstractContextManager[bool]:  # noqa: ARG001 - one for each file
+    return RLock()
 
 
 class SqliteDialect:
@@ -83,11 +93,28 @@ class SqliteDialect:
         """A file of this name in the same folder."""
         return SqliteDialect(URL.create("sqlite", database=str(self.path.with_name(f"{name}.db"))))
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        cx.execute(insert(table).on_conflict_do_nothing(), rows)
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        # The file has one writer at a time. Threads of this process queue here, where waiting is fair and has no end;
+        # the driver would poll. IMMEDIATE: what a transaction reads before its first change belongs to it too.
+        with _writer(self.path), self.engine.begin() as cx:
+            cx.exec_driver_sql("BEGIN IMMEDIATE")
+            yield cx
 
-    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
-        """SQLite takes explicit values everywhere."""
+    def insert_rows(
+        self,
+        cx: sa.Connection,
+        insert: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        identity: bool,  # noqa: ARG002 - SQLite takes explicit values everywhere
+        first: bool,  # noqa: ARG002
+    ) -> None:
+        insert.run(cx, rows)
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = insert(table).on_conflict_do_nothing().compile(dialect=cx.dialect)
+        send(cx, str(statement), driver_rows(table, rows, cx.dialect))
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
