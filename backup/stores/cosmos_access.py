@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import contextlib
 import json
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cached_property
@@ -72,11 +73,12 @@ class CosmosAccess:
             from backup.stores.identity import credential as identity
 
             credential = identity()
-        host = urlsplit(self._where.endpoint).hostname or ""
         options: dict[str, Any] = {}
+        host = urlsplit(self._where.endpoint).hostname or ""
+        emulated = host in self._emulator_hosts | {"localhost", "127.0.0.1"}
         if host in self._emulator_hosts:
             options["connection_verify"] = False
-        if host in self._emulator_hosts | {"localhost", "127.0.0.1"}:
+        if emulated:
             # An emulator advertises the address it has for itself, which may not lead there from here.
             options["enable_endpoint_discovery"] = False
         return CosmosClient(
@@ -86,7 +88,7 @@ class CosmosAccess:
             # Called for each attempt of any request, those that the SDK makes by itself included.
             raw_request_hook=self._admit,
             raw_response_hook=self._answered,
-            transport=_transport(self.pace.at_most),
+            transport=_transport(self.pace.at_most, verified=not emulated),
             **options,
         )
 
@@ -223,14 +225,29 @@ class CosmosAccess:
             client.__exit__()
 
 
-def _transport(connections: int) -> RequestsTransport:
-    """The SDK's own, with a connection to keep for each request in flight; it would keep ten, and open one for each
-    request beyond."""
+class _Connections(HTTPAdapter):
+    """Keeps a connection for each request in flight; the SDK's own would keep ten, and open one for each beyond.
+
+    What fails is told as it was, as the SDK has it, and tried again above.
+    """
+
+    def __init__(self, kept: int, verified: bool) -> None:
+        self._verified = verified
+        super().__init__(pool_maxsize=kept, max_retries=NoRetry(total=False, redirect=False, raise_on_status=False))
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+        if not self._verified:
+            # Else each connection reads the system's certificates, which takes a tenth of a second, to verify nothing.
+            options["ssl_context"] = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        super().init_poolmanager(connections, maxsize, block, **options)
+
+
+def _transport(kept: int, verified: bool) -> RequestsTransport:
     session = Session()
-    # As the SDK has it: what failed is told as it was, and tried again above.
-    none = NoRetry(total=False, redirect=False, raise_on_status=False)
-    session.mount("https://", HTTPAdapter(pool_maxsize=connections, max_retries=none))
-    session.mount("http://", HTTPAdapter(pool_maxsize=connections, max_retries=none))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Connections(kept, verified))
     return RequestsTransport(session=session)
 
 
