@@ -145,7 +145,7 @@ class SqlAccess:
 
 def flat_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[tuple[Any, ...]]:
     """All rows of the query, as the driver gives them: its rows cost less than SQLAlchemy's, and here it counts."""
-    result = cx.execute(query.execution_options(stream_results=True))
+    result = cx.execute(query)  # not streamed: of a streamed one SQLAlchemy has taken the first row already
     rows: set[tuple[Any, ...]] = set()
     try:
         cursor: Any = result.cursor
