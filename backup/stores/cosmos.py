@@ -28,7 +28,7 @@ from backup.stores.cosmos_documents import (
     partition_value,
     texts,
 )
-from backup.stores.cosmos_queries import Queries, Query, key_in
+from backup.stores.cosmos_queries import PART, Queries, Query, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
 Item = TypeVar("Item")
@@ -153,7 +153,8 @@ class CosmosStore:
         exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
         if any(value > _EXACT or value != int(value) for value in exact):
             return None
-        return Fingerprint(f"count and {len(sums)} sums of _ts", int(count), tuple(map(int, exact)))
+        total = sum(int(value) * of for value, of in zip(exact, (1, PART), strict=False))
+        return Fingerprint("count and sum of _ts", int(count), (0, total))
 
     def _numbers(self, queries: Sequence[Query]) -> list[float | None]:
         return self._access.side_by_side("count", queries, self._number)
