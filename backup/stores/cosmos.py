@@ -28,6 +28,7 @@ from backup.stores.cosmos_documents import (
     partition_value,
     texts,
 )
+from backup.stores.cosmos_pace import Pace
 from backup.stores.cosmos_queries import PART, Queries, Query, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
@@ -61,8 +62,13 @@ class CosmosStore:
         return f"{self._access.location}/{self.name}"
 
     @property
+    def pace(self) -> Pace:
+        """How fast its account is asked."""
+        return self._access.pace
+
+    @property
     def request_charge(self) -> float | None:
-        return self._access.pace.charge
+        return self.pace.charge
 
     def ping(self) -> None:
         self._access.once("get an answer", lambda: self._access.container(self.name).read())

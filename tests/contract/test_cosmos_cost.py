@@ -10,8 +10,9 @@ import pytest
 from azure.core.exceptions import ServiceResponseError
 
 from backup.models import WHOLE, Chunk, StampRow
-from backup.stores import cosmos
+from backup.stores import cosmos, cosmos_access
 from backup.stores.cosmos import CosmosStore
+from backup.stores.cosmos_pace import Pace
 from backup.stores.cosmos_queries import Query
 from tests.contract.benches import NOW, RUN, CosmosBench, Item
 
@@ -345,3 +346,30 @@ def test_the_charge_of_a_store_is_that_of_all_its_requests(copied: Copied) -> No
     before = backup.request_charge
     backup.write(backup.as_copies([{**one, "_etag": "x", "_ts": 1} for one in orders(7, 8, 9)], RUN, NOW))
     assert backup.request_charge == before + 3
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_ceiling_of_request_units_holds_for_every_request(
+    cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cosmos_access, "Pace", lambda units: Pace(units, clock, clock.sleep))
+    cosmos_bench.create()
+    source = cosmos_bench.open("source", max_request_units_per_second=5)
+    for _ in range(10):
+        source.count()
+    source.write(orders(*range(20)))
+    assert source.request_charge is not None
+    assert source.request_charge >= 30
+    assert clock.now >= (source.request_charge - 5 - 2) / 5
