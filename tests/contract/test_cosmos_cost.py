@@ -10,7 +10,7 @@ import pytest
 from azure.core.exceptions import ServiceResponseError
 
 from backup.models import WHOLE, Chunk, StampRow
-from backup.stores import cosmos, cosmos_access
+from backup.stores import cosmos, cosmos_access, cosmos_container
 from backup.stores.cosmos import CosmosStore
 from backup.stores.cosmos_pace import Pace
 from backup.stores.cosmos_queries import Query
@@ -228,8 +228,8 @@ def served(monkeypatch: pytest.MonkeyPatch, cosmos_bench: CosmosBench) -> Callab
         cosmos_bench.create()
         store, _ = pair(cosmos_bench)
         answers = Served([(ts, f"{n:03}") for n, ts in enumerate(seconds)], list(breaks))
-        monkeypatch.setattr(store, "_items", answers.items)
-        monkeypatch.setattr(cosmos, "_STAMPS_AT_ONCE", 3)
+        monkeypatch.setattr(store._container, "items", answers.items)
+        monkeypatch.setattr(cosmos_container, "_STAMPS_AT_ONCE", 3)
         return answers, store
 
     return serve
@@ -302,13 +302,27 @@ def test_more_keys_than_one_query_takes_are_read_in_batches(cosmos_bench: Cosmos
         assert len(batches) >= (15 if batch else 1)
 
 
+def test_documents_that_are_there_cost_one_query_a_hundred(
+    cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cosmos_bench.create()
+    source, _ = pair(cosmos_bench)
+    source.write(orders(*range(150)))
+    asked: list[Query] = []
+    items = source._container.items
+    monkeypatch.setattr(source._container, "items", lambda query: asked.append(query) or items(query))  # type: ignore[func-returns-value]
+    keys = frozenset(('"c"', f"{n:06}") for n in range(150))
+    assert sum(map(len, source.read(keys, WHOLE))) == 150
+    assert sorted(sum(name.startswith("k") for name in query.values) for query in asked) == [50, 100]
+
+
 def test_all_documents_are_read_by_one_query_and_those_of_another_type_are_not(
     copied: Copied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, source, _ = copied
     asked = []
-    items = source._items
-    monkeypatch.setattr(source, "_items", lambda query: asked.append(query) or items(query))  # type: ignore[func-returns-value]
+    items = source._container.items
+    monkeypatch.setattr(source._container, "items", lambda query: asked.append(query) or items(query))  # type: ignore[func-returns-value]
     assert [record["id"] for records in source.read(None, WHOLE) for record in records] == [
         f"{n:06}" for n in (1, 2, 3, 4, 5)
     ]
@@ -321,7 +335,7 @@ def test_reading_all_documents_goes_on_where_an_answer_broke_off(
     cosmos_bench.create()
     cosmos_bench.put_documents("source", *orders(*range(11)))
     source, _ = pair(cosmos_bench, batch_size=3)
-    items, breaks = source._items, [4, 8, 2]
+    items, breaks = source._container.items, [4, 8, 2]
 
     def breaking(query: Query) -> Iterator[Any]:
         after = breaks.pop() if breaks else 100
@@ -330,7 +344,7 @@ def test_reading_all_documents_goes_on_where_an_answer_broke_off(
                 raise ServiceResponseError("the connection was lost")
             yield item
 
-    monkeypatch.setattr(source, "_items", breaking)
+    monkeypatch.setattr(source._container, "items", breaking)
     read = [record["id"] for records in source.read(None, WHOLE) for record in records]
     assert sorted(read) == [f"{n:06}" for n in range(11)]
     assert breaks == []
