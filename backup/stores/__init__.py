@@ -51,7 +51,8 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     from backup.stores.dialects import open_dialect
     from backup.stores.sql import SqlStore
 
-    dialect = open_dialect(side.connection_string, setting, default_database=side.database)
+    connections = limits.parallelism + 2  # one for the run's own thread, and one to spare
+    dialect = open_dialect(side.connection_string, setting, default_database=side.database, connections=connections)
     default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
     return SqlStore(dialect, side.table or default, rules, limits, name, missing)
 

@@ -36,6 +36,7 @@ class Limits:
     batch_size: int = 1_000
     batch_bytes: int = 8 * 1024 * 1024
     parallelism: int = 4
+    max_statement_seconds: float = 2.0
     retry: Retry = field(default_factory=Retry)
     max_request_units_per_second: float | None = None
 

@@ -49,6 +49,7 @@ class TableShape:
                 hint="Add the column, raise it with every change of a row, then run initialize.",
             )
         self._apply_rules(version=self.names, where=self.names)
+        self.may_lack_version = any(column.nullable for column in columns if column.name == self.version[0].name)
         self.identity = frozenset(column.name for column in columns if column.identity)
         self.select = sa.select(*self.table.columns)
         self.content: Mapping[str, str] = {name: name for name in self.names}

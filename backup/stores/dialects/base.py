@@ -15,6 +15,9 @@ from sqlalchemy.types import UserDefinedType
 
 from backup.errors import BackupError, ConfigError
 
+CONNECTIONS = 6
+"""How many a dialect opens at most, unless it is told otherwise."""
+
 Relation = Literal["same", "wider", "other"]
 
 
@@ -161,6 +164,24 @@ def picker(wanted: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """How a server mixes a stamp: two numbers made of all its parts, which are summed, and what names the way.
+
+    `irregular` is 1 for a stamp that cannot be mixed, else 0. `low` are the low 32 bits of the first version field,
+    where that is an integer, so that their sum is exact.
+    """
+
+    functions: str
+    numbers: tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]
+    irregular: sa.ColumnElement[Any] | None
+    low: sa.ColumnElement[Any] | None
+
+
+Fields = Sequence[tuple[Column, sa.ColumnElement[Any]]]
+"""The columns of a stamp, as the catalogue and as a statement names them: the key's, then the version's."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """What a driver's error means, in words that are safe to show."""
 
@@ -192,6 +213,12 @@ class Dialect(Protocol):
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         """Whether there is a schema that the server knows by this name."""
+
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:
+        """How this server, of that version, mixes stamps of these fields; None where it cannot.
+
+        Two sides mix alike exactly if the `functions` are the same.
+        """
 
     def failure(self, error: Exception) -> Failure:
         """What an error raised by the driver means."""

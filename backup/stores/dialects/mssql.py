@@ -22,8 +22,11 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
+    Fields,
+    Mixed,
     Prepared,
     Relation,
     ServerType,
@@ -34,8 +37,9 @@ from backup.stores.dialects.base import (
     spelled_column,
     spelled_table,
 )
+from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
+from backup.stores.dialects.mssql_types import MssqlType, big, integers_of, relation, type_of
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
@@ -75,8 +79,8 @@ class SqlServerDialect:
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
 
-    def __init__(self, where: SqlServer) -> None:
-        self._where = where
+    def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
+        self._where, self._connections = where, connections
         self._collation: str | None = None  # the database's own, known with its first columns
 
     @property
@@ -85,7 +89,7 @@ class SqlServerDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return self._engine(self._where)
+        return self._engine(self._where, pool_size=self._connections, max_overflow=0)
 
     def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
         try:
@@ -116,7 +120,7 @@ class SqlServerDialect:
         drop_database(self, self._where.database, _EXISTS, self._server)
 
     def beside(self, name: str) -> SqlServerDialect:
-        return SqlServerDialect(self._where.with_database(name))
+        return SqlServerDialect(self._where.with_database(name), self._connections)
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -149,6 +153,22 @@ class SqlServerDialect:
             )
             for row in found
         ]
+
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:  # noqa: ARG002 - any version
+        integers: list[sa.ColumnElement[Any]] = []
+        for column, one in fields:
+            found = integers_of(column.type, one)
+            if found is None:
+                return None
+            integers += [sa.func.isnull(part, big(NULL_AS)) for part in found] if column.nullable else found
+        version = fields[key_width][1]
+        first, second = (mix.of(integers, big) for mix in MIXES)
+        return Mixed(
+            "integers: " + ", ".join(column.type.declared for column, _ in fields),
+            (first, second),
+            sa.case((version.is_(None), sa.literal_column("1")), else_=sa.literal_column("0")),
+            (integers_of(fields[key_width][0].type, version) or [])[0].op("&")(big(LOW_BITS)),
+        )
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None

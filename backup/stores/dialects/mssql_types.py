@@ -157,6 +157,33 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
     )
 
 
+def big(number: int) -> sa.ColumnElement[Any]:
+    """A constant as a bigint, for a number of more digits than an int is a decimal here, and mixes with nothing."""
+    return sa.cast(sa.literal_column(str(number)), sa.BigInteger)
+
+
+def integers_of(type_: ServerType, one: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]] | None:
+    """Integers that say a column's value: itself, or 128 bits of a hash of its exact text or bytes; NULL of NULL.
+
+    None for types that have no text of all their digits.
+    """
+    base = type_.base if isinstance(type_, MssqlType) else ""
+    if base in (*_INTEGERS, "bit") or type_.declared == "binary(8)":
+        return [sa.cast(one, sa.BigInteger)]
+    text: sa.ColumnElement[Any]
+    if isinstance(type_, ConvertedType) and base not in ("xml", "json"):
+        text = type_.column_expression(one)
+    elif base in ("uniqueidentifier", "date", "decimal", "numeric"):
+        text = sa.cast(one, _Raw("varchar(60)"))
+    elif base in _SIZED:
+        text = one
+    else:
+        return None
+    hashed = sa.func.hashbytes(sa.literal_column("'SHA2_256'"), text)
+    starts = (sa.literal_column("1", sa.Integer), sa.literal_column("9", sa.Integer))
+    return [sa.cast(sa.func.substring(hashed, start, sa.literal_column("8")), sa.BigInteger) for start in starts]
+
+
 def relation(source: str, copy: str) -> Relation:
     """How the source's declared type stands to its copy's, collations aside."""
     (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)

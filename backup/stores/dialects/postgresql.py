@@ -4,7 +4,7 @@ same."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,11 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
+    Fields,
+    Mixed,
     Prepared,
     Relation,
     ServerType,
@@ -101,8 +104,8 @@ class PostgresqlDialect:
     default_schema: str | None = "public"
     max_parameters = 30_000
 
-    def __init__(self, url: URL) -> None:
-        self._url = url
+    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
+        self._url, self._connections = url, connections
         self._copied: dict[str, bool] = {}
 
     @property
@@ -112,7 +115,7 @@ class PostgresqlDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return self._engine(self._url)
+        return self._engine(self._url, pool_size=self._connections, max_overflow=0)
 
     def _engine(self, url: URL, **options: Any) -> sa.Engine:
         try:
@@ -142,7 +145,7 @@ class PostgresqlDialect:
         drop_database(self, str(self._url.database), _EXISTS, self._server)
 
     def beside(self, name: str) -> PostgresqlDialect:
-        return PostgresqlDialect(self._url.set(database=name))
+        return PostgresqlDialect(self._url.set(database=name), self._connections)
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -195,6 +198,29 @@ class PostgresqlDialect:
             )
             for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in found
         ]
+
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:
+        if not server or int(server[0]) < 11:
+            return None  # before, there were no hash functions with a seed
+        version = fields[key_width][1]
+        first, second = (self._hashed(fields, seed) for seed in (1, 2))
+        is_integer = fields[key_width][0].type.declared in _INTEGERS
+        return Mixed(
+            f"PostgreSQL {server[0]}: " + ", ".join(_hash_of(column)[0] for column, _ in fields),
+            (first, second),
+            sa.case((version.is_(None), sa.literal_column("1")), else_=sa.literal_column("0")),
+            sa.cast(version, sa.BigInteger).op("&")(sa.literal_column("4294967295")) if is_integer else None,
+        )
+
+    def _hashed(self, fields: Fields, seed: int) -> sa.ColumnElement[Any]:
+        """A hash of all fields: each is hashed with the hash of those before it as the seed."""
+        so_far: sa.ColumnElement[Any] = sa.literal_column(f"{seed}::bigint", sa.BigInteger())
+        for column, one in fields:
+            name, value = _hash_of(column)
+            hashed = getattr(sa.func, name)(value(one), so_far, type_=sa.BigInteger())
+            null = sa.func.hashtextextended(sa.literal_column("'null'::text"), so_far, type_=sa.BigInteger())
+            so_far = sa.func.coalesce(hashed, null) if column.nullable else hashed
+        return so_far
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
@@ -259,6 +285,18 @@ def _relation(source: str, copy: str) -> Relation:
     else:
         wider = (was, name) == ("real", "double precision")
     return "wider" if wider else "other"
+
+
+def _hash_of(column: Column) -> tuple[str, Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]]:
+    """The server's hash function for a column's values, and how they are given to it."""
+    declared = type_parts(column.type.declared)[0]
+    if declared in _INTEGERS:
+        return "hashint8extended", lambda one: sa.cast(one, sa.BigInteger)
+    if declared == "numeric":
+        return "hash_numeric_extended", lambda one: one
+    if declared == "uuid":
+        return "uuid_hash_extended", lambda one: one
+    return "hashtextextended", lambda one: sa.collate(sa.cast(one, sa.Text), "C")
 
 
 def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:

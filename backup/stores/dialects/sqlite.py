@@ -17,8 +17,11 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
+    Fields,
+    Mixed,
     Prepared,
     Relation,
     ServerType,
@@ -30,6 +33,7 @@ from backup.stores.dialects.base import (
     spelled_table,
     type_parts,
 )
+from backup.stores.dialects.mixing import LOW_BITS, MIXES
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -55,8 +59,9 @@ class SqliteDialect:
     default_schema: str | None = None
     max_parameters = 30_000
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self.path = Path(url.database or "").resolve()
+        self._connections = connections
 
     @property
     def location(self) -> str:
@@ -65,7 +70,12 @@ class SqliteDialect:
     @cached_property
     def engine(self) -> sa.Engine:
         return sa.create_engine(
-            "sqlite://", creator=lambda: self._connect("rw"), poolclass=sa.QueuePool, hide_parameters=True
+            "sqlite://",
+            creator=lambda: self._connect("rw"),
+            poolclass=sa.QueuePool,
+            pool_size=self._connections,
+            max_overflow=0,
+            hide_parameters=True,
         )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -91,7 +101,8 @@ class SqliteDialect:
 
     def beside(self, name: str) -> SqliteDialect:
         """A file of this name in the same folder."""
-        return SqliteDialect(URL.create("sqlite", database=str(self.path.with_name(f"{name}.db"))))
+        url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
+        return SqliteDialect(url, self._connections)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -146,6 +157,22 @@ class SqliteDialect:
             for name, declared, notnull, hidden, position, defaulted in found
         ]
 
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:  # noqa: ARG002 - any version
+        if any(_affinity(column.type.declared) != "INTEGER" for column, _ in fields):
+            return None  # SQLite has no function that hashes texts
+        # Only the column that stands for the rowid surely holds integers.
+        is_rowid = key_width == 1 and fields[0][0].type.declared.upper() == "INTEGER"
+        unsure = [one for _, one in fields[is_rowid:]]
+        regular = sa.and_(*(sa.func.typeof(one) == sa.literal_column("'integer'") for one in unsure))
+        integers, version = [one for _, one in fields], fields[key_width][1]
+        first, second = (mix.of(integers, _number) for mix in MIXES)
+        return Mixed(
+            f"integers {len(fields)}",
+            (first, second),
+            sa.case((regular, sa.literal_column("0")), else_=sa.literal_column("1")),
+            version.op("&")(_number(LOW_BITS)),
+        )
+
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
 
@@ -178,6 +205,10 @@ class SqliteDialect:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
         return Failure("refused", text)
+
+
+def _number(value: int) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value), sa.BigInteger())
 
 
 def _affinity(declared: str) -> str:
