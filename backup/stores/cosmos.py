@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
-from itertools import islice
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any
 
 from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceNotFoundError
@@ -18,23 +16,12 @@ from backup.errors import BadRequest, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
 from backup.stores.cosmos_access import CosmosAccess
-from backup.stores.cosmos_documents import (
-    MARK,
-    json_text,
-    key_from_json,
-    key_to_json,
-    own,
-    partition_part,
-    partition_value,
-    texts,
-)
-from backup.stores.cosmos_queries import Queries, Query, key_in
+from backup.stores.cosmos_container import CosmosContainer, parts
+from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, partition_value, texts
+from backup.stores.cosmos_pace import Pace
+from backup.stores.cosmos_queries import PART, Queries, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
-Item = TypeVar("Item")
-
-_IDS_AT_ONCE = 100
-_STAMPS_AT_ONCE = 5_000
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
@@ -51,6 +38,7 @@ class CosmosStore:
     def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
         self._access, self.name, self._rules, self._limits = access, container, rules, limits
         self._side, self._queries = side, Queries(rules, side)
+        self._container = CosmosContainer(access, container, self._queries, limits)
 
     @property
     def label(self) -> str:
@@ -61,23 +49,25 @@ class CosmosStore:
         return f"{self._access.location}/{self.name}"
 
     @property
+    def pace(self) -> Pace:
+        """How fast its account is asked."""
+        return self._access.pace
+
+    @property
     def request_charge(self) -> float | None:
-        return self._access.pace.charge
+        return self.pace.charge
 
     def ping(self) -> None:
-        self._access.once("get an answer", lambda: self._access.container(self.name).read())
+        self._access.once("get an answer", lambda: self._container.proxy.read())
 
     def close(self) -> None:
         self._access.close()
-        self.__dict__.pop("partition_paths", None)
+        self._container.forget()
 
-    @cached_property
+    @property
     def partition_paths(self) -> list[list[str]]:
         """The container's partition key, each path as property names; several when it is hierarchical."""
-        properties = self._access.run("read the container", lambda: self._access.container(self.name).read())
-        return [
-            [part.strip('"') for part in path.strip("/").split("/")] for path in properties["partitionKey"]["paths"]
-        ]
+        return self._container.partition_paths
 
     # --- making and checking the backup -------------------------------------------------------------------------------
 
@@ -88,7 +78,7 @@ class CosmosStore:
     def make_like(self, original: Store, *, copies: bool) -> None:  # noqa: ARG002 - a container's shape is its partition key
         paths = ["/" + "/".join(path) for path in _cosmos(original).partition_paths]
         self._access.create_container(self.name, paths)
-        self.__dict__.pop("partition_paths", None)
+        self._container.forget()
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:  # noqa: ARG002 - documents have no columns
         mine, theirs = self.partition_paths, _cosmos(source).partition_paths
@@ -109,15 +99,10 @@ class CosmosStore:
         return self._count(WHOLE)
 
     def _count(self, chunk: Chunk) -> int:
-        found = self._access.run("count", lambda: self._number(self._queries.count(chunk)))
+        [found] = self._container.numbers([self._queries.count(chunk)])
         if found is None:
             raise StoreError(f"The {self.label} did not say how many documents it has.")
         return int(found)
-
-    def _number(self, query: Query) -> float | None:
-        """What a count or sum comes to, of a server that gives it in parts, too; None where it gives none."""
-        found = [value for value in self._items(query) if isinstance(value, int | float)]
-        return sum(found) if found else None
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
@@ -129,10 +114,9 @@ class CosmosStore:
         yield Chunk(after, within.upto)
 
     def _bounds(self, within: Chunk) -> Iterator[Key]:
-        # Not retried as a whole; the SDK retries each of its pages. Bounds have no character from U+D800 on, where
-        # servers and Python order text differently.
+        # Bounds have no character from U+D800 on, where servers and Python order text differently.
         since = 0
-        for name in self._access.stream("list ids", self._items(self._queries.ids(within))):
+        for name in self._container.one_by_one("list ids", self._queries.ids(within)):
             since += 1
             if since >= self._limits.chunk_size and max(name) < "\ud800":
                 since = 0
@@ -145,54 +129,39 @@ class CosmosStore:
         change within the second of the last copy does not show. A copy without its note makes the sums differ. Costs
         two queries side by side (more from four million documents on), which a range index may answer.
         """
-        count, *sums = self._numbers([self._queries.count(chunk), *self._queries.sums(chunk, many=False)])
+        count, *sums = self._container.numbers([self._queries.count(chunk), *self._queries.sums(chunk, many=False)])
         if count is None:
             return None
         if count >= _MANY:
-            sums = self._numbers(self._queries.sums(chunk, many=True))
+            sums = self._container.numbers(self._queries.sums(chunk, many=True))
         exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
         if any(value > _EXACT or value != int(value) for value in exact):
             return None
-        return Fingerprint(f"count and {len(sums)} sums of _ts", int(count), tuple(map(int, exact)))
-
-    def _numbers(self, queries: Sequence[Query]) -> list[float | None]:
-        return self._access.side_by_side("count", queries, self._number)
+        total = sum(int(value) * of for value, of in zip(exact, (1, PART), strict=False))
+        return Fingerprint("count and sum of _ts", int(count), (0, total))
 
     def watermark(self) -> str | None:
         """The greatest `_ts` of the service's documents; None when there are none."""
-        found = self._access.run("look for the newest", lambda: list(self._items(self._queries.newest())))
+        found = self._container.all("look for the newest", self._queries.newest())
         newest = [value for value in found if isinstance(value, int | float)]
         return str(int(max(newest))) if newest else None
 
     def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
         """By `_ts`, in its order, up to 5,000 at a time."""
-        paths, reached = self.partition_paths, int(since) - ceil(overlap_seconds)
-        seen: set[StampRow] = set()  # of the second that was reached
-
-        def opened() -> Iterator[tuple[int, StampRow]]:
-            for item in self._items(self._queries.since(reached, paths)):
-                row = self._row(item)
-                if row not in seen:
-                    yield item["ts"], row
-
-        for piece in self._access.pieces(
-            "read what changed", opened, lambda items: list(islice(items, _STAMPS_AT_ONCE))
-        ):
-            last = piece[-1][0]
-            seen = {row for ts, row in piece if ts == last} | (seen if last == reached else set())
-            reached = last
+        width = len(self.partition_paths) + 1
+        for items in self._container.written_since(int(since) - ceil(overlap_seconds)):
             # A document that is written meanwhile comes twice; what came last is how it is.
-            yield set({row[: len(paths) + 1]: row for _, row in piece}.values())
+            yield set({row[:width]: row for row in map(self._row, items)}.values())
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Partition key and id, version fields, etag; all as text."""
         query = self._queries.within(chunk, self._queries.stamp(self.partition_paths))
-        return self._access.run("read the stamps", lambda: set(map(self._row, self._items(query))))
+        return set(map(self._row, self._container.all("read the stamps", query)))
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         width, wanted = len(self.partition_paths) + 1, set(keys)
         what = self._queries.stamp(self.partition_paths)
-        found = self._by_ids("read stamps", keys, what, of_service=True)
+        found = self._container.by_ids("read stamps", keys, what)
         return {row for row in map(self._row, found) if row[:width] in wanted}
 
     def _row(self, item: Record) -> StampRow:
@@ -211,63 +180,22 @@ class CosmosStore:
         return self.stamps_of(self.stamp_rows(chunk))
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
-        if keys is not None:  # then ids suffice
-            for part in _parts(list(keys), self._limits.batch_size):
-                yield from self._read(part, of_service=True)
+        if keys is None:
+            yield from self._container.every_document(chunk)
             return
-        seen: set[Key] = set()  # of one chunk: no more than its stamps
-
-        def opened() -> Iterator[Record]:
-            items = self._items(self._queries.within(chunk, "*"))
-            return (item for item in items if self.key_of(item) not in seen)
-
-        for records in self._access.pieces("read documents", opened, self._batch):
-            seen.update(map(self.key_of, records))
-            yield records
-
-    def _batch(self, items: Iterator[Record]) -> list[Record]:
-        records, _ = _up_to(items, self._limits.batch_size, self._limits.batch_bytes)
-        return records
-
-    def _read(self, keys: Sequence[Key], *, of_service: bool) -> Iterator[list[Record]]:
-        """The documents of these keys, looked up side by side; at once no more than the byte limit of a batch."""
-        parts = [set(part) for part in _parts(keys, _IDS_AT_ONCE)]
-        while parts:
-            max_bytes = self._limits.batch_bytes // len(parts)
-
-            def one(part: set[Key], max_bytes: int = max_bytes) -> tuple[list[Record], bool]:
-                items = self._items(self._queries.by_ids(part, "*", of_service=of_service))
-                return _up_to((item for item in items if self.key_of(item) in part), len(part), max_bytes)
-
-            found = self._access.side_by_side("read documents", parts, one)
-            if records := [record for some, _ in found for record in some]:
-                yield records
-            parts = [
-                part.difference(map(self.key_of, some))
-                for part, (some, complete) in zip(parts, found, strict=True)
-                if not complete
-            ]
+        for part in parts(list(keys), self._limits.batch_size):  # of any chunk, for ids suffice
+            yield from self._container.documents(part, of_service=True)
 
     def key_of(self, record: Record) -> Key:
-        return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
+        return self._container.key_of(record)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         return self._keys_of_ids(keys).intersection(keys)
 
     def _keys_of_ids(self, keys: Sequence[Key]) -> set[Key]:
         """The keys of the documents with these ids, whatever their partition."""
-        found = self._by_ids("look up ids", keys, self._queries.key(self.partition_paths), of_service=True)
+        found = self._container.by_ids("look up ids", keys, self._queries.key(self.partition_paths))
         return {key_in(item, len(self.partition_paths)) for item in found}
-
-    def _by_ids(self, operation: str, keys: Sequence[Key], what: str, *, of_service: bool) -> list[Any]:
-        """`what` of the documents with these ids, whatever their partition."""
-        queries = [self._queries.by_ids(part, what, of_service=of_service) for part in _parts(keys, _IDS_AT_ONCE)]
-        found = self._access.side_by_side(operation, queries, lambda query: list(self._items(query)))
-        return [item for part in found for item in part]
-
-    def _items(self, query: Query) -> Iterator[Any]:
-        found = self._container.query_items(query.text, parameters=query.parameters, enable_cross_partition_query=True)
-        return iter(found)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -298,7 +226,7 @@ class CosmosStore:
         return {name: json_text(value) for name, value in self.as_original(record).items()}
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
-        for part in _parts(records, self._limits.batch_size):
+        for part in parts(records, self._limits.batch_size):
             if keep is not None:
                 keys = [self.key_of(record) for record in part]
                 there: set[Key] = set()
@@ -309,25 +237,21 @@ class CosmosStore:
             self._access.side_by_side("write a document", part, self._upsert)
 
     def _upsert(self, document: Record) -> None:
-        self._container.upsert_item(dict(document), no_response=True)
+        self._container.proxy.upsert_item(dict(document), no_response=True)
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         # A document of another type under such a key would be overwritten too.
-        for records in self._read(keys, of_service=False):
+        for records in self._container.documents(keys, of_service=False):
             yield [
                 Image(self.key_of(one), action, own(one), texts(map(one.get, self._rules.version))) for one in records
             ]
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
-        for part in _parts(keys, self._limits.batch_size):
+        for part in parts(keys, self._limits.batch_size):
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
-            self._access.side_by_side("delete a document", part, lambda key: _delete(self._container, key))
-
-    @property
-    def _container(self) -> ContainerProxy:
-        return self._access.container(self.name)
+            self._access.side_by_side("delete a document", part, lambda key: _delete(self._container.proxy, key))
 
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths
@@ -362,22 +286,6 @@ def _delete(container: ContainerProxy, key: Key) -> None:
         container.delete_item(key[-1], partition_key=partition_value(key[:-1]))
     except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
         container.read()  # … unless it is the container that is gone
-
-
-def _up_to(items: Iterator[Record], most: int, max_bytes: int) -> tuple[list[Record], bool]:
-    """The first of the items, at least one, up to a number and a size; and whether these were all."""
-    records: list[Record] = []
-    size = 0
-    for item in items:
-        records.append(item)
-        size += len(json.dumps(item))
-        if len(records) >= most or size > max_bytes:
-            return records, False
-    return records, True
-
-
-def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _shown(paths: list[list[str]]) -> str:

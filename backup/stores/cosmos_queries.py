@@ -13,6 +13,9 @@ from backup.models import WHOLE, Chunk, Key, Record, StampRow
 from backup.stores.base import Rules
 from backup.stores.cosmos_documents import MARK, partition_part, texts
 
+PART = 1 << 16
+"""Times are summed in two parts where there are many: what is left beyond multiples of this, and how many these are."""
+
 
 class Query(NamedTuple):
     """A query's text and its parameters by name, without the @."""
@@ -66,11 +69,12 @@ class Queries:
         return self.within(chunk, "VALUE COUNT(1)")
 
     def sums(self, chunk: Chunk, many: bool) -> list[Query]:
-        """Sums of their `ts`, all exact in the server's doubles: one sum, or of `many` documents the sums of two parts.
+        """The sum of their `ts`; of `many` documents in two sums, of the rest by `PART` and of the whole multiples, for
+        the server adds in doubles.
 
-        A `ts` is below 2^31. What has none adds nothing, as the server has it.
+        What has no `ts` adds nothing, as the server has it.
         """
-        parts = [f"{self._ts} % 65536", f"FLOOR({self._ts} / 65536)"] if many else [self._ts]
+        parts = [f"{self._ts} % {PART}", f"FLOOR({self._ts} / {PART})"] if many else [self._ts]
         return [self.within(chunk, f"VALUE SUM({part})") for part in parts]
 
     def newest(self) -> Query:
