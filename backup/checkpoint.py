@@ -16,8 +16,8 @@ class Checkpoint:
     """How far a walk through the key space has come: from `begin` to the end, then (`wrapped`) from start to `begin`.
 
     Everything between `begin` and `after` is settled but for its deletes: `deleting` are the parts that hold keys to
-    delete. `counts` are what this walk counted there, `wanted` and `held` how many records the source and the backup
-    had there, `proof` what was proven.
+    delete, the first `deleting_first` of them those before the walk wrapped. `counts` are what this walk counted there,
+    `wanted` and `held` how many records the source and the backup had there, `proof` what was proven.
     """
 
     begin: Key | None = None
@@ -29,6 +29,7 @@ class Checkpoint:
     held: int = 0
     proof: Proof = field(default_factory=Proof)
     deleting: tuple[Chunk, ...] = ()
+    deleting_first: int = 0
 
     @property
     def left(self) -> list[Chunk]:
@@ -43,6 +44,11 @@ class Checkpoint:
     ) -> Checkpoint:
         """This one after the chunk, which is the next of what is left; without a proof it will be proven later."""
         ends_the_space = chunk.upto is None
+        first, then = self.deleting[: self.deleting_first], self.deleting[self.deleting_first :]
+        if deletes:
+            first, then = (first, (*then, chunk)) if self.wrapped else ((*first, chunk), then)
+        if len(first) + len(then) > _RANGES_AT_MOST:
+            first, then = _merged(first), _merged(then)
         return Checkpoint(
             begin=self.begin,
             after=chunk.upto,
@@ -52,12 +58,15 @@ class Checkpoint:
             wanted=self.wanted + wanted,
             held=self.held + held,
             proof=self.proof if proof is None else self.proof.and_(proof),
-            deleting=_merged((*self.deleting, chunk)) if deletes else self.deleting,
+            deleting=(*first, *then),
+            deleting_first=len(first),
         )
 
     def proven(self, part: Chunk, proof: Proof) -> Checkpoint:
         """This one once a part of `deleting` has lost its deletes and was proven."""
-        return replace(self, proof=self.proof.and_(proof), deleting=tuple(one for one in self.deleting if one != part))
+        first = self.deleting_first - (part in self.deleting[: self.deleting_first])
+        left = tuple(one for one in self.deleting if one != part)
+        return replace(self, proof=self.proof.and_(proof), deleting=left, deleting_first=first)
 
     def begun_anew(self) -> Checkpoint:
         """A walk through the whole key space that begins where this one stands, and knows nothing yet."""
@@ -89,21 +98,14 @@ class Checkpoint:
             held=values["held"],
             proof=Proof(Total(*proof["source"]), Total(*proof["backup"]), proof["differing"], proof["in_flight"]),
             deleting=tuple(Chunk(_key(after), _key(upto)) for after, upto in values["deleting"]),
+            deleting_first=values["deleting_first"],
         )
 
 
 def _merged(ranges: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
-    """The ranges, two neighbours made one (with what lies between them) when they are many."""
-    if len(ranges) <= _RANGES_AT_MOST:
-        return ranges
+    """Ranges in the order of their keys, two neighbours made one, with what lies between them."""
     pairs = [ranges[start : start + 2] for start in range(0, len(ranges), 2)]
-    return tuple(one for pair in pairs for one in _joined(pair))
-
-
-def _joined(pair: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
-    if len(pair) == 1 or pair[0].upto is None:  # there the walk wrapped: nothing lies between the two
-        return pair
-    return (Chunk(pair[0].after, pair[1].upto),)
+    return tuple(Chunk(pair[0].after, pair[-1].upto) for pair in pairs)
 
 
 def _key_text(key: Key | None) -> str | None:

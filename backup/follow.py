@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified
 from backup.log import event
-from backup.models import Counts
 from backup.recorded import Session
 from backup.settle import Steps
 from backup.sync import refuse_early, sync
@@ -61,20 +60,23 @@ def sync_with_schema(session: Session) -> None:
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
     tally = session.tally
-    changed = session.recycled.counted(session.run.sync_id) if session.resumed else Counts()
-    # Records that were changed beyond the checkpoint are met again, as such that need no change.
-    again = changed.processed - changed.deleted - start.counts.inserted - start.counts.updated
-    tally.counts = replace(changed, skipped=start.counts.skipped)
+    if session.resumed:
+        changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
+        tally.counts = replace(changed, skipped=start.counts.skipped)
+    before = tally.counts
     saver = _Saver(session)
-    steps = replace(session.steps, save=saver.save)
-    steps = _from_watermark(session, steps)
-    run, guard = session.run, session.policy.guard
-    left = sync(session.source, session.backup, run, tally, guard, steps, start)
+    steps = _from_watermark(session, replace(session.steps, save=saver.save))
+    run = session.run
+    left = sync(session.source, session.backup, run, tally, session.policy.guard, steps, start)
+    steps.held()  # who has lost the lock may no longer say how the run stands
     if left is not None:
         saver.save(left, always=True)
         return left
-    met = "updated" if run.forced else "skipped"
-    tally.add(**{met: -min(again, getattr(tally.counts, met))})
+    if session.resumed and not run.dry_run:
+        # What an earlier call had changed was met again, or changed again; the bin has each record once.
+        met = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
+        changed = session.recycled.counted(run.sync_id)
+        tally.counts = replace(changed, skipped=max(0, met - changed.inserted - changed.updated))
     return None
 
 
@@ -111,6 +113,7 @@ class _Saver:
         session = self._session
         processed, now = session.tally.counts.processed, time.monotonic()
         if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
+            session.steps.held()
             session.become(counts=session.tally.counts, checkpoint=at.to_text(), percent=self._percent(at))
             self._saved_at, self._processed = now, processed
 

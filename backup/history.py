@@ -127,7 +127,9 @@ class History:
 
         `kept_at` is the time of the bin's newest entry, for a run that died has no end in here.
         """
-        times = [time for run in self._find(service, 1) for time in (run.started_at, run.completed_at, kept_at) if time]
+        # A run that was gone on with may end after one that began after it.
+        last = self._entries.find({"ServiceName": service}, order_by="SyncedAt", descending=True, limit=1)
+        times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if time]
         earliest = max(times) + _TICK if times else now()
 
         def steady() -> datetime:

@@ -228,6 +228,7 @@ class Run:
             and other.trigger in SYNCS
             and other.checkpoint is not None
             and not self.dry_run
+            and not other.dry_run
             and self.allow_mass_delete == other.allow_mass_delete
             and (other.forced or not self.forced)
         )

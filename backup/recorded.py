@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from backup.checkpoint import Checkpoint
-from backup.errors import BackupError, StoreError, StoreUnavailable, Unexpected
+from backup.errors import BackupError, LockLost, StoreError, StoreUnavailable, Unexpected
 from backup.history import History
 from backup.locks import Lock
 from backup.log import event, redact
@@ -200,7 +200,9 @@ class Recorder:
                 session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
                 session.charged_before = run.request_charge or 0.0
                 outcome = self._worked(session, work)
-                return outcome if session.unfinished else self._saved(history, outcome)
+                # Who now holds the lock goes on with the same entry, and may have ended it already.
+                passed_on = isinstance(outcome.error, LockLost) and run.checkpoint is not None
+                return outcome if session.unfinished or passed_on else self._saved(history, outcome)
         except Exception as error:
             return self._ended(run, tally, foreseen(error))
 

@@ -168,8 +168,10 @@ class Settling:
     def _settle_by_stamps(self, piece: Chunk, counted: int | None) -> Settled:
         """Compares the stamps of a piece and writes what differs. `counted` of its records are in the tally already;
         None stands for all of them, and for a piece whose deletes were made."""
+        # Force is for what was not written before, so that nothing is written (and counted) twice.
+        force = self._run.forced and counted == 0
         with self._stamps_at_once:
-            found = self._sides.compare(piece, self._run.forced and counted is not None)
+            found = self._sides.compare(piece, force)
             changes, wanted = found.changes, len(found.ours)
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
             self._tally.add(skipped=skipped)

@@ -33,12 +33,10 @@ def sync(
     done. Running it again goes on from there.
     """
     at = start or Checkpoint()
+    before = at.deleting
     with Workers(steps.parallelism) as workers, PendingDeletes() as pending:
         sides = Sides(source, backup, workers)
         settling = Settling(sides, run, tally, steps, workers.check)
-        for part in at.deleting:  # what was found before the checkpoint is found once more
-            for piece in backup.chunks(part):
-                pending.add(sides.compare(piece, force=False).changes.delete)
         if not run.dry_run:
             tally.proof = at.proof
         ahead, whole = _catch_up(settling, run, steps)
@@ -53,6 +51,9 @@ def sync(
                 steps.save(at)
         if not at.complete:
             return at
+        for part in before:  # what was found before the checkpoint is found once more
+            for piece in backup.chunks(part):
+                pending.add(sides.compare(piece, force=False).changes.delete)
         _check_deletes(source, pending, at, run, tally, guard, steps)
         for keys in pending.batches(steps.batch_size):
             if steps.seconds_left() <= 0:

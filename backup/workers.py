@@ -72,8 +72,11 @@ class Workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except _Stopped:
-            raise self._first or AssertionError("nothing stops without an error") from None
+        except Exception as error:
+            first = self._first or error
+            if first is error:
+                raise
+            raise first from None
 
     def _watched(self, work: Callable[[Item], Result], item: Item) -> Result:
         self.check()

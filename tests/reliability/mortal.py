@@ -29,7 +29,7 @@ import sqlalchemy.dialects.postgresql.psycopg
 from azure.cosmos import ContainerProxy
 from sqlalchemy.engine.default import DefaultDialect
 
-from backup import locks
+from backup import follow, locks
 from backup.history import History
 from backup.locks import Held
 from backup.models import Trigger
@@ -154,11 +154,12 @@ class _Steps:
     def watch(self) -> None:
         """Makes everything that a run does a step of it."""
         for store in (SqlStore, CosmosStore):
-            for method in ("drift", "adapt", "stamps", "matching", "write", "delete", "close"):
+            for method in ("drift", "adapt", "fingerprint", "stamp_rows", "matching", "write", "delete", "close"):
                 self.around(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
             for method in ("read", "images"):
                 self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
         self.around(History, "save", lambda _: "history.save")
+        follow._SECONDS_BETWEEN_SAVES = float("inf")  # when a second is over is no step
         self._watch_bin()
         self._watch_lock()
         self._watch_sql()
@@ -226,6 +227,8 @@ def _do(order: dict[str, Any]) -> dict[str, Any]:
     match order["do"]:
         case "sync":
             outcome = service.sync(Trigger.CLI)
+        case "resume":
+            outcome = service.resume(Trigger.TIMER) or service.sync(Trigger.CLI)
         case "undo":
             outcome = service.undo(order["sync_id"], through=order["through"])
         case "restore":
