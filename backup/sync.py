@@ -55,10 +55,12 @@ def sync(
             for piece in backup.chunks(part):
                 pending.add(sides.compare(piece, force=False).changes.delete)
         _check_deletes(source, pending, at, run, tally, guard, steps)
+        further = at != start
         for keys in pending.batches(steps.batch_size):
-            if steps.seconds_left() <= 0:
+            if further and steps.seconds_left() <= 0:
                 return at
             _delete(source, backup, keys, run, tally, steps)
+            further = True
         parts = () if run.dry_run else at.deleting
         for part, proven in zip(parts, workers.in_order(settling.settle_again, parts), strict=True):
             tally.proof = (tally.proof or Proof()).and_(proven)
@@ -101,13 +103,14 @@ def _catch_up(settling: Settling, run: Run, steps: Steps) -> tuple[int, Settled 
 
 
 def _chunks(source: Store, at: Checkpoint, steps: Steps) -> Iterator[Chunk]:
-    """What is left to walk, while there is time for one more chunk."""
-    longest, asked = 0.0, time.perf_counter()
+    """What is left to walk, while there is time for one more chunk; one at least, so that every call gets further."""
+    longest, asked, first = 0.0, time.perf_counter(), True
     for part in at.left:
         for chunk in source.chunks(part):
-            if steps.seconds_left() <= longest * _CHUNKS_KEPT_FREE:
+            if not first and steps.seconds_left() <= longest * _CHUNKS_KEPT_FREE:
                 return
             yield chunk
+            first = False
             # Asked again when a worker is free: about as long as a chunk takes.
             longest, asked = max(longest, time.perf_counter() - asked), time.perf_counter()
 
