@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.cold import cold_start
 from benchmarks.contenders import CONTENDERS
-from benchmarks.engines import open_engine
+from benchmarks.engines import DATA, open_engine
 from benchmarks.engines.base import EngineMissing
 from benchmarks.figures import figures
 from benchmarks.jobs import EngineName
@@ -33,6 +34,7 @@ def main(
     workload: Annotated[list[WorkloadName] | None, typer.Option(help="only these; all but growth if none")] = None,
     contender: Annotated[list[ContenderName] | None, typer.Option(help="only these; all if none")] = None,
     size: Annotated[list[int] | None, typer.Option(min=1000, help="sizes of growth; 1e5, 1e6, 1e7 if none")] = None,
+    folder: Annotated[Path, typer.Option(help="for files; what lies in it is lost")] = DATA,
     as_json_: Annotated[bool, typer.Option("--json", help="print JSON and nothing else on standard output")] = False,
 ) -> None:
     """Measures syncs beside other ways to do the same. See benchmarks/README.md."""
@@ -49,11 +51,11 @@ def main(
 
     try:
         if plain := [name for name in names if name in WORKLOADS]:
-            with open_engine(engine, count) as opened:
+            with open_engine(engine, count, folder) as opened:
                 turns = Turns(opened, [CONTENDERS[name] for name in chosen], repeat, tell)
                 lines = [line for name in plain for line in turns.run(WORKLOADS[name])]
         if "growth" in names:
-            growth = _grow(engine, sorted(size or _SIZES), repeat, tell)
+            growth = _grow(engine, sorted(size or _SIZES), repeat, folder, tell)
     except EngineMissing as missing:
         progress.print(f"{engine} cannot be measured: {missing}", style="red")
         raise typer.Exit(2) from None
@@ -69,11 +71,11 @@ def main(
         show_figures(console, found, cold)
 
 
-def _grow(engine: EngineName, sizes: list[int], repeat: int, tell: Tell) -> list[Line]:
+def _grow(engine: EngineName, sizes: list[int], repeat: int, folder: Path, tell: Tell) -> list[Line]:
     lines: list[Line] = []
     for size in sizes:
         tell(f"{engine}: makes {size:,} rows")
-        with open_engine(engine, size) as opened:
+        with open_engine(engine, size, folder) as opened:
             turns = Turns(opened, [CONTENDERS["ours"]], repeat, tell)
             lines += [line for one in GROWTH for line in turns.run(one)]
     return lines

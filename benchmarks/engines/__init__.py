@@ -13,7 +13,7 @@ DATA = ROOT / "data" / "bench"
 
 
 @contextmanager
-def open_engine(name: EngineName, rows: int, folder: Path = DATA) -> Iterator[Engine]:
+def open_engine(name: EngineName, rows: int, folder: Path) -> Iterator[Engine]:
     """The engine, its source built of so many records; its server is started, and ended when left.
 
     Raises EngineMissing where something has to be installed or named first.

@@ -44,6 +44,7 @@ def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
             yield engine
         finally:
             engine.leave()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class CosmosEngine(Engine):

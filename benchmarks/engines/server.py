@@ -29,30 +29,37 @@ def server(name: Literal["postgresql", "sqlserver"], rows: int, folder: Path) ->
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if name == "postgresql":
-        from tests.emulators.servers import ServerMissing, postgres
-
+    with _postgresql() if name == "postgresql" else _sqlserver() as (source, backup):
+        engine = ServerEngine(name, rows, folder, source, backup)
         try:
-            with postgres() as url:
-                for side in ("source", "backup"):
-                    _create_database(url, side)
-                engine = ServerEngine(name, rows, folder, _named(url, "source"), _named(url, "backup"))
-                engine.build()
-                yield engine
-        except ServerMissing as missing:
-            raise EngineMissing(str(missing)) from None
-        return
-    named = [os.environ.get(f"TEST_SQLSERVER_{side}") for side in ("SOURCE", "BACKUP")]
-    if not (named[0] and named[1]):
+            engine.build()
+            yield engine
+        finally:
+            engine.leave()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _postgresql() -> Iterator[tuple[str, str]]:
+    from tests.emulators.servers import ServerMissing, postgres
+
+    try:
+        with postgres() as url:
+            for side in ("source", "backup"):
+                _create_database(url, side)
+            yield _named(url, "source"), _named(url, "backup")
+    except ServerMissing as missing:
+        raise EngineMissing(str(missing)) from None
+
+
+@contextmanager
+def _sqlserver() -> Iterator[tuple[str, str]]:
+    source, backup = (os.environ.get(f"TEST_SQLSERVER_{side}") for side in ("SOURCE", "BACKUP"))
+    if not (source and backup):
         raise EngineMissing(
             "set TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP to connection strings of two databases"
         )
-    engine = ServerEngine(name, rows, folder, named[0], named[1])
-    try:
-        engine.build()
-        yield engine
-    finally:
-        engine.leave()
+    yield source, backup
 
 
 def _named(url: str, database: str) -> str:
