@@ -82,7 +82,7 @@ class SqlBatch:
         existing, waiting, kept_some = self._look_up(keys, keep)
         old, new, new_keys = _split(rows, keys, existing)
         if old and not shape.identity.issuperset(own):
-            _prepared(shape, "update", own, dialect).run(self._cx, old, later_write=kept_some)
+            self._dialect.update_rows(self._cx, _prepared(shape, "update", own, dialect), old, first=not kept_some)
         if new:
             first = not (old or kept_some)
             insert = _prepared(shape, "insert", own, dialect)

@@ -234,6 +234,9 @@ class Dialect(Protocol):
         `first`: the transaction has written nothing yet.
         """
 
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]], *, first: bool) -> None:
+        """Gives the rows that have their keys these values."""
+
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Inserts those rows of one of the app's own tables whose primary key is not there yet. Fast for many."""
 

@@ -34,10 +34,12 @@ from backup.stores.dialects.base import (
     driver_text,
     drop_database,
     missing_driver,
+    send,
     spelled_column,
     spelled_table,
 )
 from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
+from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import MssqlType, big, integers_of, relation, type_of
 
@@ -130,7 +132,19 @@ class SqlServerDialect:
     ) -> None:
         if identity:
             cx.exec_driver_sql(f"SET IDENTITY_INSERT {spelled_table(_SPELLING, insert.table)} ON")
-        insert.run(cx, rows, later_write=not first)
+        self._write(cx, insert_statement, insert, rows, first)
+
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]], *, first: bool) -> None:
+        self._write(cx, update_statement, update, rows, first)
+
+    def _write(
+        self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
+    ) -> None:
+        sent = to_json([prepared.table.c[name].type for name in prepared.names], rows)
+        if sent is None:
+            prepared.run(cx, rows, later_write=not first)
+        else:
+            send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).

@@ -166,6 +166,16 @@ class PostgresqlDialect:
         text = f"{start}) OVERRIDING SYSTEM VALUE{values[1:]}{end}" if identity else insert.text
         insert._replace(text=text).run(cx, rows)
 
+    def update_rows(
+        self,
+        cx: sa.Connection,
+        update: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        first: bool,  # noqa: ARG002 - a write like any other
+    ) -> None:
+        update.run(cx, rows)
+
     def _can_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
         """COPY refuses a table whose rows a policy picks for this role."""
         name = spelled_table(_SPELLING, table)

@@ -123,6 +123,16 @@ class SqliteDialect:
     ) -> None:
         insert.run(cx, rows)
 
+    def update_rows(
+        self,
+        cx: sa.Connection,
+        update: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        first: bool,  # noqa: ARG002 - a write like any other
+    ) -> None:
+        update.run(cx, rows)
+
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         statement = insert(table).on_conflict_do_nothing().compile(dialect=cx.dialect)
         send(cx, str(statement), driver_rows(table, rows, cx.dialect))
