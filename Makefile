@@ -8,7 +8,7 @@ NPM := $(shell command -v npm 2>/dev/null)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test torture lint without-npm
+.PHONY: help setup demo serve test torture bench lint without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,6 +27,9 @@ test: lint ## Lint, then run every test
 torture: setup ## Run the reliability tests at length; hours
 	TORTURE=1 $(BIN)/pytest -n 2 tests/reliability
 
+bench: setup .venv-bench/.installed ## Measure syncs beside other ways to do the same; ARGS="--engine postgresql"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,6 +46,13 @@ lint: setup ## Check style, format and types
 # azure-functions of that Python, so its own requirements are left out.
 	@$(BIN)/pip install -qq --ignore-requires-python --no-deps 'azure-functions-runtime~=1.3' 'azurefunctions-extensions-base~=1.2'
 	@touch $@
+
+# The tools that the benchmark compares with, apart from the app because of all that they bring. It runs without them too.
+.venv-bench/.installed: benchmarks/requirements.txt Makefile
+	@echo "Installing dlt and sling into .venv-bench (some minutes, once) …"
+	@$(PYTHON) -m venv .venv-bench
+	@if .venv-bench/bin/pip install -qq -r benchmarks/requirements.txt; then touch $@; \
+	else rm -rf .venv-bench; echo "They cannot be installed: the tables will say so."; fi
 
 # Azurite and a Cosmos server, for tests only. A laptop without them skips those tests; CI must have them.
 $(EMULATORS): tests/emulators/package.json tests/emulators/package-lock.json Makefile

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified
 from backup.log import event
 from backup.recorded import Session
+from backup.settle import Steps
 from backup.sync import refuse_early, sync
 
 _SECONDS_BETWEEN_SAVES = 1.0
+_COMPARED = " compared "  # between a watermark and the time of the last full comparison
+_EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
 def sync_with_schema(session: Session) -> None:
@@ -55,13 +59,14 @@ def sync_with_schema(session: Session) -> None:
 
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
-    run, tally = session.run, session.tally
+    tally = session.tally
     if session.resumed:
-        changed = start.counts if run.dry_run else session.recycled.counted(run.sync_id)
+        changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
         tally.counts = replace(changed, skipped=start.counts.skipped)
     before = tally.counts
     saver = _Saver(session)
-    steps = replace(session.steps, save=saver.save)
+    steps = _from_watermark(session, replace(session.steps, save=saver.save))
+    run = session.run
     left = sync(session.source, session.backup, run, tally, session.policy.guard, steps, start)
     steps.held()  # who has lost the lock may no longer say how the run stands
     if left is not None:
@@ -73,6 +78,27 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         changed = session.recycled.counted(run.sync_id)
         tally.counts = replace(changed, skipped=max(0, met - changed.inserted - changed.updated))
     return None
+
+
+def _from_watermark(session: Session, steps: Steps) -> Steps:
+    """The steps of a run that asks the source for recent changes, if it knows them; the run notes its own watermark.
+
+    That is taken before anything is read, and counts once the run is completed. It carries the time of the last full
+    comparison: without one, or once that is old, or with force, only stamps count.
+    """
+    now = steps.now()
+    mark = session.source.watermark()
+    if mark is None:
+        return steps
+    last = session.history.last_synced(session.run.service)
+    since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
+    oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
+    full = session.run.forced or not since or datetime.fromisoformat(compared) < oldest
+    if not (session.resumed and session.run.watermark):
+        at = now.isoformat() if full else compared
+        session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
+    overlap = session.policy.overlap_seconds
+    return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
 
 
 class _Saver:

@@ -88,13 +88,20 @@ class Session:
     policy: Policy
     start: Checkpoint
     resumed: bool
+    charged_before: float = 0.0
     unfinished: bool = False
     report: Report = field(default_factory=Report)
 
     def become(self, **more: Any) -> None:
         """Records what the run has become, before it acts on it."""
-        self.run = replace(self.run, **more)
+        self.run = replace(self.run, **more, request_charge=self.charge())
         self.history.save(self.run)
+
+    def charge(self) -> float | None:
+        """What the run has cost in request units, with what other calls of it did; None where nothing costs any."""
+        costs = [store.request_charge for store in (self.source, self.backup)]
+        known = [self.charged_before, *(cost for cost in costs if cost is not None)]
+        return sum(known) if len(known) > 1 else None
 
     def note(self, *notes: str) -> None:
         """Adds lines to what the run wants known; they are recorded at its end."""
@@ -191,6 +198,7 @@ class Recorder:
                 steps = Steps(held, now, recycled.keeper(run, now), limits.batch_size, limits.parallelism)
                 steps = replace(steps, seconds_left=_countdown(turn.seconds))
                 session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
+                session.charged_before = run.request_charge or 0.0
                 outcome = self._worked(session, work)
                 # Who now holds the lock goes on with the same entry, and may have ended it already.
                 passed_on = isinstance(outcome.error, LockLost) and run.checkpoint is not None
@@ -240,6 +248,7 @@ class Recorder:
             event("sync.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
             return Outcome(run)
         session.unfinished = False
+        session.run = replace(session.run, request_charge=session.charge())
         outcome = self._ended(session.run, session.tally, error, session.steps.now)
         return replace(outcome, report=session.report, key_to_json=session.backup.key_to_json)
 

@@ -36,7 +36,13 @@ class Registry:
         self._settings = settings
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
         self._limits = Limits(
-            settings.chunk_size, settings.batch_size, settings.batch_bytes, settings.parallelism, retry=retry
+            chunk_size=settings.chunk_size,
+            batch_size=settings.batch_size,
+            batch_bytes=settings.batch_bytes,
+            parallelism=settings.parallelism,
+            max_statement_seconds=settings.max_statement_seconds,
+            max_request_units_per_second=settings.max_request_units_per_second,
+            retry=retry,
         )
         self._lock = open_lock(settings, retry)
 

@@ -73,7 +73,13 @@ class SyncService:
         """Raises ConfigError when a connection string is missing."""
         self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
         self._limits, self._lock, self._now = limits, lock, now
-        self._policy = Policy(Guard(**settings.guard(self.name)), settings.on_new_column, settings.recycle_days)
+        self._policy = Policy(
+            Guard(**settings.guard(self.name)),
+            settings.on_new_column,
+            settings.recycle_days,
+            settings.overlap_seconds,
+            settings.full_every_days,
+        )
         self._recorder = Recorder(self.name, self._policy, lock, limits, now)
 
     def _open(self, side: Side) -> Store:

@@ -9,10 +9,10 @@ from threading import Lock, Semaphore
 
 from backup import proof
 from backup.checkpoint import Checkpoint
-from backup.compare import Changes, went_back
+from backup.compare import Changes, compare, went_back
 from backup.locks import Held
 from backup.log import event
-from backup.models import Action, Chunk, Counts, Fingerprint, Key, Now, Proof, Record, Run
+from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Key, Now, Proof, Record, Run
 from backup.sides import Compared, Sides
 from backup.stores import Keep
 
@@ -60,8 +60,9 @@ class Tally:
 class Steps:
     """What a run needs at every step: whether it still holds its lock, the clock, the bin, how much goes in a batch.
 
-    `parallelism` chunks are worked on at once. `seconds_left` says how long the run may go on before it has to stop;
-    `save` is told every checkpoint.
+    `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, recent
+    changes of the source are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run
+    may go on before it has to stop; `save` is told every checkpoint.
     """
 
     held: Held
@@ -69,6 +70,9 @@ class Steps:
     keep: Keep
     batch_size: int
     parallelism: int = 1
+    since: str | None = None
+    overlap_seconds: float = 0.0
+    full: bool = False
     seconds_left: Callable[[], float] = no_end
     save: Callable[[Checkpoint], None] = forget
 
@@ -105,11 +109,8 @@ class Settling:
         stamps of both sides say what to write. A dry run only counts and names.
         """
         mine, theirs = self._sides.fingerprints(chunk)
-        if mine is not None and proof.alike(mine, theirs) and not self._run.forced:
-            self._tally.add(skipped=mine.records)
-            return Settled(
-                chunk, Counts(skipped=mine.records), mine.records, mine.records, proof=proof.of_fingerprint(mine)
-            )
+        if proof.alike(mine, theirs) and not (self._run.forced or self._steps.full):
+            return self._skip(chunk, mine)
         copied = 0
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:
             copied = self._copy_all(chunk)
@@ -125,6 +126,21 @@ class Settling:
             copied = 0  # of several pieces, none was copied
         return settled
 
+    def skip(self, chunk: Chunk) -> Settled | None:
+        """The chunk settled if fingerprints do that."""
+        mine, theirs = self._sides.fingerprints(chunk)
+        return self._skip(chunk, mine) if proof.alike(mine, theirs) else None
+
+    def catch_up(self, since: str) -> int:
+        """Writes what was written in the source since the watermark; returns how many records. A dry run leaves it to
+        the chunks, whose fingerprints then differ."""
+        written = Counts()
+        for rows in self._source.recent(since, self._steps.overlap_seconds):
+            copies = self._backup.stamp_rows_of(list(self._source.stamps_of(rows)))
+            changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
+            written = written.and_(self._write(WHOLE, changes))
+        return written.processed
+
     def settle_again(self, chunk: Chunk) -> Proof:
         """The proof of a chunk whose deletes were made; what has changed in it since is written first."""
         equal = self._sides.proven(chunk)
@@ -134,6 +150,12 @@ class Settling:
         for piece in self._backup.chunks(chunk):
             found = found.and_(self._settle_by_stamps(piece, None).proof or Proof())
         return found
+
+    def _skip(self, chunk: Chunk, found: Fingerprint | None) -> Settled:
+        assert found is not None  # noqa: S101 - for mypy; alike fingerprints are some
+        self._tally.add(skipped=found.records)
+        records, proven = found.records, proof.of_fingerprint(found)
+        return Settled(chunk, Counts(skipped=records), records, records, proof=proven)
 
     def _copy_all(self, chunk: Chunk) -> int:
         copied = 0

@@ -9,14 +9,15 @@ from backup import proof
 from backup.checkpoint import Checkpoint
 from backup.errors import GuardTripped
 from backup.guard import Guard
-from backup.models import Action, Chunk, Key, Proof, Run
+from backup.models import WHOLE, Action, Chunk, Key, Proof, Run
 from backup.pending import PendingDeletes
-from backup.settle import Settling, Steps, Tally
+from backup.settle import Settled, Settling, Steps, Tally
 from backup.sides import Sides
 from backup.stores import Store
 from backup.workers import Workers
 
 _CHUNKS_KEPT_FREE = 1.5
+_CATCH_UPS = 3
 
 
 def sync(
@@ -38,7 +39,8 @@ def sync(
         settling = Settling(sides, run, tally, steps, workers.check)
         if not run.dry_run:
             tally.proof = at.proof
-        for settled in workers.in_order(settling.settle, _chunks(source, at, steps)):
+        ahead, whole = _catch_up(settling, run, steps)
+        for settled in [whole] if whole else workers.in_order(settling.settle, _chunks(source, at, steps)):
             pending.add(settled.deletes)
             at = at.past(
                 *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
@@ -65,6 +67,7 @@ def sync(
             at = at.proven(part, proven)
             if steps.seconds_left() <= 0:
                 return at
+    tally.add(skipped=-min(ahead, tally.counts.skipped))  # the chunks have met these records as equal
     return None
 
 
@@ -82,6 +85,21 @@ def chunks_of(source: Store, backup: Store) -> Iterator[Chunk]:
     """The source's chunks, cut again where the backup holds more, so that the stamps of both sides fit into memory."""
     for chunk in source.chunks():
         yield from backup.chunks(chunk)
+
+
+def _catch_up(settling: Settling, run: Run, steps: Steps) -> tuple[int, Settled | None]:
+    """Writes what the source says was written lately. Returns how many records, and everything settled if it now is.
+
+    Under live writes it asks again, a few times: walking everything costs more.
+    """
+    ahead = 0
+    for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
+        written = settling.catch_up(steps.since or "")
+        ahead += written
+        whole = None if steps.full else settling.skip(WHOLE)
+        if whole is not None or not written or steps.full:
+            return ahead, whole
+    return ahead, None
 
 
 def _chunks(source: Store, at: Checkpoint, steps: Steps) -> Iterator[Chunk]:

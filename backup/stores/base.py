@@ -11,6 +11,7 @@ from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record,
 from backup.retry import Retry
 
 FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
+SideName = Literal["source", "backup"]
 OnNewColumn = Literal["add", "fail", "ignore"]
 
 
@@ -28,13 +29,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on."""
+    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
+    Cosmos DB account is asked for in a second, if there is a limit."""
 
     chunk_size: int = 50_000
     batch_size: int = 1_000
     batch_bytes: int = 8 * 1024 * 1024
     parallelism: int = 4
+    max_statement_seconds: float = 2.0
     retry: Retry = field(default_factory=Retry)
+    max_request_units_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,10 @@ class Store(Protocol):
     def location(self) -> str:
         """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
 
+    @property
+    def request_charge(self) -> float | None:
+        """Request units that all requests have cost since the store was opened; None where there are none."""
+
     def ping(self) -> None:
         """Returns if the database answers; one try, no retries."""
 
@@ -187,8 +195,21 @@ class Store(Protocol):
         have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the network.
         """
 
+    def watermark(self) -> str | None:
+        """Up to where the server's own clock has come by the newest of the service's records, for `recent` of a later
+        run; None where a store has no such thing. To be asked before a run reads, and kept once all is written."""
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """The stamps of what was written since that watermark, or up to so long before; a few thousand at a time.
+
+        Never less than that; of a store without watermarks, all stamps.
+        """
+
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """The stamp of every record in the chunk, laid flat."""
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        """The stamps of those of these keys that are there."""
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
         """The stamps that these rows of this store lay flat."""

@@ -12,7 +12,8 @@ from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNotFoundError
 
 from backup.stores.base import Entry, Shape
-from backup.stores.cosmos_access import CosmosAccess, path_of, select
+from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_queries import path_of, select
 
 _PAGE = 1_000
 

@@ -61,15 +61,15 @@ def dying(kill: Kill | None) -> Iterator[None]:
     """Inside, the process dies there."""
     once, calls = SqlAccess.once, 0
 
-    def counted(access: SqlAccess, operation: str, work: Any) -> Any:
+    def counted(access: SqlAccess, operation: str, work: Any, **how: bool) -> Any:
         nonlocal calls
         calls += 1
         if kill is None or calls != kill.call:
-            return once(access, operation, work)
+            return once(access, operation, work, **how)
         if kill.moment == "after":
-            once(access, operation, work)
+            once(access, operation, work, **how)
         if kill.moment == "uncommitted":
-            once(access, operation, lambda cx: _die(work(cx)))
+            once(access, operation, lambda cx: _die(work(cx)), **how)
         raise Killed
 
     with patch.object(SqlAccess, "once", counted):

@@ -20,6 +20,7 @@ class MemoryStore:
 
     kind = "memory"
     name = "records"
+    request_charge: float | None = None
 
     def __init__(
         self,
@@ -84,6 +85,15 @@ class MemoryStore:
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         self._called("stamps")
         return {(one["id"], one["version"], one["etag"]) for one in self._within(chunk)}
+
+    def watermark(self) -> str | None:
+        return None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        return map(self.stamp_rows, self.chunks())
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        return {row for row in self.stamp_rows(WHOLE) if row[:1] in keys}
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
         return {(key,): Version(version, etag) for key, version, etag in rows}

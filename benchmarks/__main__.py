@@ -1,0 +1,88 @@
+"""`python -m benchmarks`: builds the data, gives every contender its turns, and prints what it measured."""
+
+from __future__ import annotations
+
+import json
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.cold import cold_start
+from benchmarks.contenders import CONTENDERS
+from benchmarks.engines import DATA, open_engine
+from benchmarks.engines.base import EngineMissing
+from benchmarks.figures import figures
+from benchmarks.jobs import EngineName
+from benchmarks.report import as_json, show, show_figures
+from benchmarks.turns import Line, Tell, Turns
+from benchmarks.workloads import GROWTH, WORKLOADS
+
+ContenderName = StrEnum("ContenderName", list(CONTENDERS))  # type: ignore[misc]
+WorkloadName = StrEnum("WorkloadName", [*WORKLOADS, "cold", "growth"])  # type: ignore[misc]
+_SIZES = (100_000, 1_000_000, 10_000_000)
+
+
+def main(
+    engine: Annotated[EngineName, typer.Option(help="what holds both sides")] = "sqlite",
+    rows: Annotated[int, typer.Option(min=1000, help="customers, for the SQL engines")] = 1_000_000,
+    orders: Annotated[int, typer.Option(min=1000, help="orders, for cosmos")] = 100_000,
+    repeat: Annotated[int, typer.Option(min=1, help="rounds that are timed")] = 3,
+    workload: Annotated[list[WorkloadName] | None, typer.Option(help="only these; all but growth if none")] = None,
+    contender: Annotated[list[ContenderName] | None, typer.Option(help="only these; all if none")] = None,
+    size: Annotated[list[int] | None, typer.Option(min=1000, help="sizes of growth; 1e5, 1e6, 1e7 if none")] = None,
+    folder: Annotated[Path, typer.Option(help="for files; what lies in it is lost")] = DATA,
+    as_json_: Annotated[bool, typer.Option("--json", help="print JSON and nothing else on standard output")] = False,
+) -> None:
+    """Measures syncs beside other ways to do the same. See benchmarks/README.md."""
+    logging.getLogger("azure").setLevel(logging.ERROR)
+    progress = Console(stderr=True, highlight=False)
+    names = [str(one) for one in workload or (*WORKLOADS, "cold")]
+    chosen = [str(one) for one in contender or CONTENDERS]
+    count = orders if engine == "cosmos" else rows
+    lines: list[Line] = []
+    growth: list[Line] = []
+
+    def tell(what: str) -> None:
+        progress.print(what, style="dim")
+
+    try:
+        if plain := [name for name in names if name in WORKLOADS]:
+            with open_engine(engine, count, folder) as opened:
+                turns = Turns(opened, [CONTENDERS[name] for name in chosen], repeat, tell)
+                lines = [line for name in plain for line in turns.run(WORKLOADS[name])]
+        if "growth" in names:
+            growth = _grow(engine, sorted(size or _SIZES), repeat, folder, tell)
+    except EngineMissing as missing:
+        progress.print(f"{engine} cannot be measured: {missing}", style="red")
+        raise typer.Exit(2) from None
+    cold = cold_start() if "cold" in names else None
+    found = figures(engine, lines, growth, cold)
+    if as_json_:
+        options = {"rows": count, "repeat": repeat}
+        print(json.dumps(as_json(engine, options, lines, growth, found, cold), indent=1))
+        return
+    console = Console(width=150) if not Console().is_terminal else Console()
+    show(console, engine, lines, growth)
+    if found:
+        show_figures(console, found, cold)
+
+
+def _grow(engine: EngineName, sizes: list[int], repeat: int, folder: Path, tell: Tell) -> list[Line]:
+    lines: list[Line] = []
+    for size in sizes:
+        tell(f"{engine}: makes {size:,} rows")
+        with open_engine(engine, size, folder) as opened:
+            turns = Turns(opened, [CONTENDERS["ours"]], repeat, tell)
+            lines += [line for one in GROWTH for line in turns.run(one)]
+    return lines
+
+
+cli = typer.Typer(pretty_exceptions_enable=False)
+cli.command()(main)
+
+if __name__ == "__main__":
+    cli()

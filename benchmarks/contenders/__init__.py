@@ -1,0 +1,12 @@
+"""The contenders, by name, in the order of the table."""
+
+from __future__ import annotations
+
+from benchmarks.contenders.base import Contender
+from benchmarks.contenders.dlt import Dlt
+from benchmarks.contenders.floor import Floor
+from benchmarks.contenders.ours import Ours
+from benchmarks.contenders.plain import Plain
+from benchmarks.contenders.sling import Sling
+
+CONTENDERS: dict[str, Contender] = {one.name: one for one in (Ours(), Plain(), Floor(), Dlt(), Sling())}

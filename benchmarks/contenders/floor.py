@@ -1,0 +1,163 @@
+"""The floor: what the driver needs at least for a part of the work. It makes no backup; each part is a turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+from benchmarks import drivers
+from benchmarks.contenders.base import Contender
+from benchmarks.data import customers, order
+from benchmarks.jobs import Job, Place, Told, Work
+from benchmarks.orders import container, drop_container, preload
+
+_READS = {
+    "count": "SELECT COUNT(*) FROM {table}",
+    "sums": "SELECT COUNT(*), SUM({version}) FROM {table}",
+    "stamps": "SELECT {key}, {version} FROM {table}",
+    "rows": "SELECT {columns} FROM {table}",
+}
+_QUERIES = {
+    "count": ("SELECT VALUE COUNT(1) FROM c",),
+    "sums": ("SELECT VALUE COUNT(1) FROM c", "SELECT VALUE SUM(c._ts) FROM c"),
+    "stamps": ("SELECT c.id, c.customerId, c.lastModified, c.status, c._etag FROM c",),
+    "rows": ("SELECT * FROM c",),
+}
+
+
+class Floor(Contender):
+    """`count`, `sums` and `stamps` (key and version) are asked of both sides, `rows` of the source; `sums at once` asks
+    both at the same time. `insert` inserts the rows that the source was built of."""
+
+    name = "floor"
+    mirrors = False
+
+    def parts(self, workload: str) -> tuple[str, ...]:
+        match workload:
+            case "first" | "force":
+                return ("rows", "insert")
+            case "unchanged":
+                return ("count", "sums", "sums at once", "stamps")
+            case _:
+                return ("stamps",)
+
+    def prepare(self, job: Job) -> Work:
+        place = job.place
+        cosmos = place.engine == "cosmos"
+        if cosmos:
+            preload()
+        else:
+            drivers.preload(place.engine)
+        if job.part in ("insert", ""):
+            return lambda: _insert_documents(job) if cosmos else _insert(job)
+        read = _read_documents if cosmos else _read
+        what = job.part.removesuffix(" at once")
+        sides: list[Callable[[], int]] = [lambda: read(place, "source", what)]
+        if what != "rows":
+            sides.append(lambda: read(place, "backup", what))
+        if job.part.endswith("at once"):
+            return lambda: Told(records=_together(sides))
+        return lambda: Told(records=_in_turn(sides))
+
+
+def _in_turn(sides: list[Callable[[], int]]) -> int:
+    return [side() for side in sides][0]  # noqa: RUF015 - every side is asked, the source's answer is told
+
+
+def _together(sides: list[Callable[[], int]]) -> int:
+    found: list[int] = [0] * len(sides)
+
+    def one(number: int) -> None:
+        found[number] = sides[number]()
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(len(sides))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found[0]
+
+
+def _read(place: Place, side: str, what: str) -> int:
+    engine = place.engine
+    text, table = (place.source, place.source_table) if side == "source" else (place.backup, place.backup_table)
+    statement = _READS[what].format(
+        table=drivers.quoted(engine, table),
+        key=drivers.quoted(engine, "Id"),
+        version=drivers.quoted(engine, "Version"),
+        columns=drivers.columns(engine),
+    )
+    with closing(drivers.connect(engine, text)) as connection:
+        if what in ("count", "sums"):
+            return int(drivers.query(connection, statement)[0][0])
+        return sum(len(rows) for rows in drivers.read(engine, connection, statement))
+
+
+def inserted(place: Place) -> Place:
+    """Where the part `insert` puts its rows: beside the floor's copy, in a file of its own where there are files."""
+    if place.engine == "sqlite":
+        return replace(place, backup=place.backup.replace("backup.db", "inserted.db"))
+    apart = "/" if place.engine == "cosmos" else "."
+    return replace(place, backup_table=f"{place.backup_table.rpartition(apart)[0]}{apart}Inserted")
+
+
+def _insert(job: Job) -> Told:
+    """Inserts all rows into a new table, timed without the making of them."""
+    engine = job.place.engine
+    place = inserted(job.place) if job.part else job.place
+    if engine == "sqlite":
+        drivers.sqlite_file(place.backup).unlink(missing_ok=True)
+    with closing(drivers.connect(engine, place.backup)) as connection:
+        drivers.create_schema(engine, connection, place.backup_table.rpartition(".")[0])
+        drivers.run(connection, f"DROP TABLE IF EXISTS {drivers.quoted(engine, place.backup_table)}")
+        clock = _Clock()
+        with clock:
+            drivers.run(connection, drivers.create_table(engine, place.backup_table))
+        for rows in drivers.batches(customers(engine, 1, job.rows)):
+            with clock:
+                drivers.insert(engine, connection, place.backup_table, rows)
+        with clock:
+            connection.commit()
+    return Told(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)
+
+
+class _Clock:
+    """Adds up what the blocks under it take."""
+
+    def __init__(self) -> None:
+        self.seconds = self.cpu_seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._started, self._worked = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._started
+        self.cpu_seconds += time.process_time() - self._worked
+
+
+def _read_documents(place: Place, side: str, what: str) -> int:
+    source = side == "source"
+    where = container(place.source if source else place.backup, place.source_table if source else place.backup_table)
+    found = 0
+    for number, query in enumerate(_QUERIES[what]):
+        answer = where.query_items(query, enable_cross_partition_query=True)
+        if what in ("count", "sums"):
+            [value] = answer
+            found = found if number else int(value)
+        else:
+            found = sum(1 for _ in answer)
+    return found
+
+
+def _insert_documents(job: Job) -> Told:
+    place = inserted(job.place) if job.part else job.place
+    drop_container(place.backup, place.backup_table)
+    where = container(place.backup, place.backup_table, create=True)
+    clock = _Clock()
+    for document in map(order, range(1, job.rows + 1)):
+        with clock:
+            where.upsert_item(document)
+    return Told(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)

@@ -1,0 +1,52 @@
+"""This product: `SyncService.sync`, through the registry that HTTP, timer and command line use."""
+
+from __future__ import annotations
+
+from benchmarks.contenders.base import Contender
+from benchmarks.jobs import Job, Place, Work
+
+
+class Ours(Contender):
+    """Default settings, but for where the two sides are."""
+
+    name = "ours"
+
+    def prepare(self, job: Job) -> Work:
+        from backup.log import quiet_libraries
+        from backup.models import Trigger
+        from backup.registry import Registry
+        from backup.services import Options
+        from backup.settings import load_settings
+
+        quiet_libraries()
+        registry = Registry(load_settings(settings(job.place)))
+        name = job.place.service
+        for side in ("source", "backup"):  # imports the drivers; a first copy's backup does not answer yet
+            registry.get(name).ping("source" if side == "source" else "backup")
+        options = Options(force=job.task == "force")
+
+        def work() -> None:
+            if job.task == "copy":
+                registry.get(name).initialize()
+            [outcome] = registry.sync(name, Trigger.CLI, options)
+            if outcome.error is not None:
+                raise outcome.error
+
+        return work
+
+
+def settings(place: Place) -> dict[str, str]:
+    """The app's settings for the place, and no others."""
+    given = {}
+    for side, connection, table in (
+        ("Source", place.source, place.source_table),
+        ("Backup", place.backup, place.backup_table),
+    ):
+        prefix = f"{side}{place.service.title()}Db"
+        given[f"{prefix}__ConnectionString"] = connection
+        if place.engine == "cosmos":
+            database, _, container = table.partition("/")
+            given |= {f"{prefix}__DatabaseName": database, f"{prefix}__ContainerName": container}
+        else:
+            given[f"{prefix}__Table"] = table
+    return given

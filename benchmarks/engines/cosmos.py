@@ -1,0 +1,145 @@
+"""Cosmos DB: an account for each side, a database for each contender. Nothing is saved: contenders catch up instead."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks.data import Change, order
+from benchmarks.engines.base import Engine, EngineMissing
+from benchmarks.jobs import EngineName, Place
+from benchmarks.orders import client, container, own
+
+_AT_ONCE = 4
+
+
+@contextmanager
+def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
+    """The engine: the accounts that TEST_COSMOS_SOURCE and TEST_COSMOS_BACKUP name, or two servers from npm.
+
+    Raises EngineMissing where neither is there.
+    """
+    from tests.emulators import servers
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        _trust_nothing(folder)
+        try:
+            source, backup = (
+                os.environ.get(f"TEST_COSMOS_{side}") or stack.enter_context(servers.cosmos())
+                for side in ("SOURCE", "BACKUP")
+            )
+        except servers.ServerMissing as missing:
+            raise EngineMissing(str(missing)) from None
+        engine = CosmosEngine(rows, folder, source, backup)
+        engine.build()
+        try:
+            yield engine
+        finally:
+            engine.leave()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class CosmosEngine(Engine):
+    """Containers `orders` in databases `bench_…`.
+
+    A document put right has a new etag, so the contenders put their copies right by a sync of their own.
+    """
+
+    name: ClassVar[EngineName] = "cosmos"
+    keeps = False
+
+    def __init__(self, rows: int, folder: Path, source: str, backup: str) -> None:
+        super().__init__(rows, folder)
+        self.source, self.backup = source, backup
+
+    def build(self) -> None:
+        _drop(self.source, "bench_source")
+        self._put(container(self.source, "bench_source/orders", create=True), range(1, self.rows + 1), 1)
+
+    def place(self, contender: str) -> Place:
+        return Place(
+            engine="cosmos",
+            service="order",
+            source=self.source,
+            source_table="bench_source/orders",
+            backup=self.backup,
+            backup_table=f"bench_{contender}/orders",
+            folder=str(self.own_folder(contender)),
+        )
+
+    def change(self, change: Change) -> None:
+        where = container(self.source, "bench_source/orders")
+        if change.kind == "update":
+            self._put(where, change.numbers, 2)
+            return
+        for n in change.numbers:
+            where.delete_item(order(n)["id"], partition_key=order(n)["customerId"])
+        self.deleted = len(change.numbers)
+
+    def undo(self, change: Change) -> None:
+        self._put(container(self.source, "bench_source/orders"), change.numbers, 1)
+        self.deleted = 0
+
+    def clear(self, contender: str) -> None:
+        _drop(self.backup, f"bench_{contender}")
+        self.own_folder(contender).mkdir(parents=True, exist_ok=True)
+
+    def save(self, contender: str) -> None:
+        """Nothing: see `keeps`."""
+
+    def restore(self, contender: str) -> None:
+        """Nothing: see `keeps`."""
+
+    def difference(self, place: Place, *, exact: bool) -> str | None:  # noqa: ARG002 - JSON has no other types
+        wanted, held = (
+            _all(container(self.source, place.source_table)),
+            _all(container(self.backup, place.backup_table)),
+        )
+        different = sum(held.get(key) != document for key, document in wanted.items())
+        extra = len(held.keys() - wanted.keys())
+        return None if not different and not extra else f"{different} documents differ, {extra} are too many"
+
+    def leave(self) -> None:
+        """Drops the databases that were made."""
+        for account in (self.source, self.backup):
+            for database in list(client(account).list_databases()):
+                if str(database["id"]).startswith("bench_"):
+                    _drop(account, database["id"])
+
+    def _put(self, where: Any, numbers: range, revision: int) -> None:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda n: where.upsert_item(order(n, revision)), numbers):
+                pass
+
+
+def _all(where: Any) -> dict[tuple[str, str], int]:
+    documents: Iterator[dict[str, Any]] = map(own, where.read_all_items())
+    return {(one["customerId"], one["id"]): hash(json.dumps(one, sort_keys=True)) for one in documents}
+
+
+def _trust_nothing(folder: Path) -> None:
+    """Spares each connection the reading of the system's certificates: those of emulators are not verified anyway.
+
+    The server from npm closes every connection after one answer, so that reading them was most of what a request took.
+    """
+    nothing = folder / "no-certificates"
+    nothing.write_bytes(b"")
+    if not os.environ.get("TEST_COSMOS_SOURCE"):
+        os.environ |= {"SSL_CERT_FILE": str(nothing), "SSL_CERT_DIR": str(folder / "none")}
+
+
+def _drop(account: str, database: str) -> None:
+    from azure.cosmos.exceptions import CosmosResourceNotFoundError
+
+    try:
+        client(account).delete_database(database)
+    except CosmosResourceNotFoundError:
+        return

@@ -1,0 +1,119 @@
+"""The figures that this product wants to reach, computed from what was measured. A figure without its measure is left
+out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.cold import ColdStart
+from benchmarks.jobs import EngineName
+from benchmarks.turns import Line
+
+_MIB = 1024 * 1024
+MAX_STATEMENT_SECONDS = 2.0
+"""The default of the setting."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure and its target; `at_least`, or else at most."""
+
+    name: str
+    measured: float
+    target: float
+    at_least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether the measure is on the right side of the target."""
+        return self.measured >= self.target if self.at_least else self.measured <= self.target
+
+
+class _Lines:
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = lines
+
+    def seconds(self, workload: str, name: str) -> float | None:
+        return next((one.seconds for one in self._lines if (one.workload, one.name) == (workload, name)), None)
+
+    def ratio(self, workload: str, name: str, of: str = "ours") -> float | None:
+        above, below = self.seconds(workload, name), self.seconds(workload, of)
+        return above / below if above is not None and below else None
+
+    def line(self, workload: str, name: str) -> Line | None:
+        return next((one for one in self._lines if (one.workload, one.name) == (workload, name)), None)
+
+
+def figures(engine: EngineName, lines: Sequence[Line], growth: Sequence[Line], cold: ColdStart | None) -> list[Figure]:
+    """Those that the engine and the workloads measured allow."""
+    found = list(_of_cosmos(_Lines(lines)) if engine == "cosmos" else _of_sql(engine, _Lines(lines)))
+    found += _of_growth(growth)
+    if cold is not None:
+        found.append(Figure("cold start: seconds of import function_app", cold.import_seconds, 0.4))
+        found.append(Figure("cold start: database drivers loaded", len(cold.drivers_loaded), 0))
+    return found
+
+
+def _of_sql(engine: EngineName, lines: _Lines) -> Iterator[Figure]:
+    wanted: list[tuple[str, float | None, float, bool]] = [
+        (
+            "nothing changed: time / COUNT(*), SUM(Version) of both sides, one after the other",
+            lines.ratio("unchanged", "ours", "floor: sums"),
+            1.5,
+            False,
+        ),
+        ("nothing changed: times faster than plain", lines.ratio("unchanged", "plain"), 20, True),
+        (
+            "0.1 % changed, spread: time / key and version of both sides",
+            lines.ratio("spread", "ours", "floor: stamps"),
+            1.5,
+            False,
+        ),
+        ("0.1 % changed, spread: times faster than plain", lines.ratio("spread", "plain"), 10, True),
+    ]
+    others = {name: lines.ratio("spread", name) for name in ("dlt", "sling")}
+    best = min((value for value in others.values() if value is not None), default=None)
+    wanted.append(("0.1 % changed, spread: times faster than the best other", best, 10, True))
+    wanted.append(("first copy: rate / rate of bulk insert alone", lines.ratio("first", "floor: insert"), 0.8, True))
+    factor = {"sqlserver": 5.0, "postgresql": 1.0}.get(engine)
+    if factor is not None:
+        wanted += [
+            (f"first copy: times faster than {name}", lines.ratio("first", name), factor, True)
+            for name in ("sling", "dlt")
+        ]
+    yield from (Figure(name, value, target, least) for name, value, target, least in wanted if value is not None)
+
+
+def _of_cosmos(lines: _Lines) -> Iterator[Figure]:
+    faster = lines.ratio("spread", "plain")
+    if faster is not None:
+        yield Figure("0.1 % of orders changed: times faster than plain", faster, 10, at_least=True)
+    line = lines.line("spread", "ours")
+    if line is not None and line.seconds is not None and line.reads.documents is not None:
+        changed = max(1, line.rows // 1000)
+        yield Figure("0.1 % of orders changed: documents read / changed", line.reads.documents / changed, 2)
+
+
+def _of_growth(lines: Sequence[Line]) -> Iterator[Figure]:
+    sizes = sorted({line.rows for line in lines})
+    by_name: dict[str, list[Line]] = {}
+    for line in sorted(lines, key=lambda one: one.rows):
+        if line.seconds is not None:
+            by_name.setdefault(line.workload, []).append(line)
+    for name, found in by_name.items():
+        peaks = [line.peak_bytes / _MIB for line in found]
+        yield Figure(f"memory, {name}: most MiB above idle at {_told(sizes)} rows", max(peaks), 64)
+        yield Figure(f"memory, {name}: most / least of these", max(peaks) / max(min(peaks), 0.001), 1.1)
+    for name, found in by_name.items():
+        if len(found) > 1 and found[-1].rows == 10 * found[-2].rows and found[-2].seconds and found[-1].seconds:
+            told = f"growth, {name}: time at {found[-1].rows:.0e} / at {found[-2].rows:.0e} rows"
+            yield Figure(told.replace("e+0", "e"), found[-1].seconds / found[-2].seconds, 11)
+    longest = [line.reads.longest_seconds for line in lines if line.rows == sizes[-1] and line.reads.longest_seconds]
+    if longest:
+        told = f"longest statement on the source in seconds, at {_told(sizes[-1:])} rows"
+        yield Figure(told, max(longest), MAX_STATEMENT_SECONDS * 1.5)
+
+
+def _told(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{size:.0e}".replace("e+0", "e") for size in sizes)

@@ -1,0 +1,159 @@
+"""What was measured, as tables for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cold import ColdStart
+from benchmarks.figures import Figure
+from benchmarks.turns import LONG_SECONDS, Line
+from benchmarks.workloads import GROWTH, WORKLOADS
+
+_MIB = 1024 * 1024
+_TITLES = {one.name: one.title for one in (*WORKLOADS.values(), *GROWTH)}
+
+
+def machine() -> dict[str, Any]:
+    """Where the run was made."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+
+
+def show(console: Console, engine: str, lines: Sequence[Line], growth: Sequence[Line]) -> None:
+    """A table for each workload, and one for each size of the growth."""
+    for group in (lines, growth):
+        for workload in dict.fromkeys((line.workload, line.rows) for line in group):
+            part = [line for line in group if (line.workload, line.rows) == workload]
+            console.print(_table(engine, part))
+            _explain(console, part)
+
+
+def show_figures(console: Console, found: Sequence[Figure], cold: ColdStart | None) -> None:
+    """Each target that was measured, and whether it was reached."""
+    if cold is not None:
+        loaded = ", ".join(cold.drivers_loaded) or "none"
+        console.print(
+            f"Cold start: import function_app {cold.import_seconds:.3f} s beyond a bare interpreter's"
+            f" {cold.bare_seconds:.3f} s; database drivers loaded: {loaded}\n"
+        )
+    table = Table("Figure", title="Figures", title_justify="left")
+    for name in ("Measured", "Target", "Reached"):
+        table.add_column(name, justify="right")
+    for one in found:
+        target = f"{'≥' if one.at_least else '≤'} {one.target:g}"
+        table.add_row(one.name, _figure(one.measured), target, "yes" if one.reached else "[bold red]no[/]")
+    console.print(table)
+
+
+def as_json(
+    engine: str,
+    options: dict[str, Any],
+    lines: Sequence[Line],
+    growth: Sequence[Line],
+    found: Sequence[Figure],
+    cold: ColdStart | None,
+) -> dict[str, Any]:
+    """Everything of the run."""
+    return {
+        "engine": engine,
+        **options,
+        "machine": machine(),
+        "lines": [_line(one) for one in lines],
+        "growth": [_line(one) for one in growth],
+        "cold_start": None if cold is None else asdict(cold),
+        "figures": [{**asdict(one), "reached": one.reached} for one in found],
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "workload": line.workload,
+        "rows": line.rows,
+        "contender": line.contender,
+        "part": line.part,
+        "correct": line.wrong is None if line.turns else None,
+        "wrong": line.wrong,
+        "cannot": line.cannot,
+        "median_seconds": line.seconds,
+        "cpu_seconds": line.cpu_seconds,
+        "seconds": [turn.seconds for turn in line.turns],
+        "rows_per_second": None if not line.seconds else line.rows / line.seconds,
+        "idle_bytes": line.idle_bytes,
+        "peak_bytes": line.peak_bytes,
+        "source": asdict(line.reads),
+    }
+
+
+def _table(engine: str, lines: Sequence[Line]) -> Table:
+    first = lines[0]
+    ours = next((line.seconds for line in lines if line.contender == "ours"), None)
+    cosmos = engine == "cosmos"
+    table = Table(
+        "Contender",
+        title=f"{_TITLES[first.workload]} – {engine}, {first.rows:,} {'orders' if cosmos else 'customers'}",
+        title_justify="left",
+    )
+    asked = ("Requests", "Documents", "Charge") if cosmos else ("Statements",)
+    for name in (
+        "Turns",
+        "Median s",
+        "CPU s",
+        "× ours",
+        "Rows/s",
+        "Read MiB",
+        *asked,
+        "Longest s",
+        "Peak MiB",
+        "Idle MiB",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("Result")
+    for line in lines:
+        seconds, reads = line.seconds, line.reads
+        result = "cannot" if line.cannot else "[bold red]WRONG[/]" if line.wrong else "right"
+        counted = (reads.statements, reads.documents, reads.charge) if cosmos else (reads.statements,)
+        table.add_row(
+            line.name,
+            str(len(line.turns)) if line.turns else "–",
+            _figure(seconds),
+            _figure(line.cpu_seconds),
+            _figure(seconds / ours if seconds is not None and ours else None),
+            f"{line.rows / seconds:,.0f}" if seconds else "–",
+            _figure(None if reads.bytes is None else reads.bytes / _MIB),
+            *("–" if one is None else f"{one:,}" for one in counted),
+            _figure(reads.longest_seconds),
+            _figure(line.peak_bytes / _MIB if line.turns else None),
+            _figure(line.idle_bytes / _MIB if line.turns else None),
+            result,
+        )
+    return table
+
+
+def _explain(console: Console, lines: Sequence[Line]) -> None:
+    for line in lines:
+        if line.cannot or line.wrong:
+            kind = "cannot" if line.cannot else "WRONG"
+            console.print(f"  {line.name} {kind}: {line.cannot or line.wrong}", markup=False, highlight=False)
+        elif line.cut_short:
+            console.print(f"  {line.name}: not repeated, it takes more than {LONG_SECONDS:g} s", highlight=False)
+    console.print()
+
+
+def _figure(value: float | None) -> str:
+    """Three digits that count."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"

@@ -1,0 +1,188 @@
+"""One workload: rounds in which every contender has its turn, from the same state, in a process of its own.
+
+The state before a turn is put right and its result is checked outside of what is timed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contenders.base import Contender
+from benchmarks.contenders.floor import inserted
+from benchmarks.engines.base import Engine
+from benchmarks.jobs import ROOT, Job, Measured, Reads, Task
+from benchmarks.workloads import Workload
+
+LONG_SECONDS = 30.0
+"""A turn that took longer is not repeated."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Line:
+    """One contender's turns in one workload."""
+
+    workload: str
+    rows: int
+    contender: str
+    part: str = ""
+    turns: list[Measured] = field(default_factory=list)
+    reads: Reads = field(default_factory=Reads)
+    cannot: str | None = None
+    wrong: str | None = None
+    cut_short: bool = False
+    """Whether it was not repeated, because it takes long."""
+
+    @property
+    def name(self) -> str:
+        """Contender and part."""
+        return f"{self.contender}: {self.part}" if self.part else self.contender
+
+    @property
+    def seconds(self) -> float | None:
+        """The median; None where there was no turn that counts."""
+        return median(turn.seconds for turn in self.turns) if self.turns and not self.wrong else None
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """The median of the processor's time that the client took."""
+        return median(turn.cpu_seconds for turn in self.turns) if self.turns and not self.wrong else None
+
+    @property
+    def idle_bytes(self) -> int:
+        """The median of the process before its work."""
+        return round(median(turn.idle_bytes for turn in self.turns)) if self.turns else 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The median of the most memory above that."""
+        return round(median(max(0, turn.peak_bytes - turn.idle_bytes) for turn in self.turns)) if self.turns else 0
+
+
+class Turns:
+    """The contenders of one engine, and which of their backups are as a first copy left them."""
+
+    def __init__(self, engine: Engine, contenders: Sequence[Contender], repeat: int, tell: Tell) -> None:
+        self._engine, self._contenders, self._repeat, self._tell = engine, contenders, repeat, tell
+        self._copied: set[str] = set()
+        self._changed: set[str] = set()
+
+    def run(self, workload: Workload) -> list[Line]:
+        """All turns of the workload; a last round counts what is asked of the source, and is not timed."""
+        engine = self._engine
+        change = workload.change(engine.rows)
+        pairs = [
+            (contender, Line(workload.name, engine.rows, contender.name, part))
+            for contender in self._contenders
+            for part in contender.parts(workload.name)
+        ]
+        for contender, line in pairs:
+            line.cannot = contender.cannot(engine.name, workload.name)
+        for number in range(self._repeat + 1):
+            counting = number == self._repeat
+            playing = [(one, line) for one, line in pairs if not line.cannot and not line.wrong]
+            for contender, line in playing:
+                if workload.task != "copy" or not contender.mirrors:
+                    line.cannot = line.cannot or self._make_ready(contender)
+            if change is not None:
+                engine.change(change)
+            for contender, line in playing:
+                if not counting and line.turns and line.turns[-1].seconds > LONG_SECONDS:
+                    line.cut_short = True
+                if line.cannot or (line.cut_short and not counting):
+                    continue
+                what = "counting" if counting else f"round {number + 1}"
+                self._tell(f"{engine.name}, {engine.rows:,} rows, {workload.title}, {what}: {line.name}")
+                self._turn(contender, line, workload, counting)
+            if change is not None:
+                engine.undo(change)
+        return [line for _, line in pairs]
+
+    def _turn(self, contender: Contender, line: Line, workload: Workload, counting: bool) -> None:
+        engine, name = self._engine, contender.name
+        place = engine.place(name)
+        if workload.task == "copy" and contender.mirrors:
+            engine.clear(name)
+        job = Job(name, workload.task, place, engine.rows, line.part, counting)
+        if counting:
+            with engine.counted(place) as (watched, meter):
+                measured = measure(replace(job, place=watched), contender.interpreter())
+            if meter is not None:
+                line.reads = meter.reads()
+            elif contender.drives_python:
+                line.reads = measured.reads
+        else:
+            measured = measure(job, contender.interpreter())
+            line.turns.append(measured)
+        line.wrong = self._wrong(contender, line, measured)
+        if not contender.mirrors:
+            return
+        if workload.task == "copy" and not line.wrong:
+            self._keep(name)
+        elif workload.writes or line.wrong:
+            self._changed.add(name)
+
+    def _wrong(self, contender: Contender, line: Line, measured: Measured) -> str | None:
+        """What is wrong with what the turn left, or with what it saw."""
+        engine = self._engine
+        place = engine.place(contender.name)
+        if measured.error:
+            return f"failed: {measured.error}"
+        if contender.mirrors:
+            return engine.difference(place, exact=contender.exact)
+        if line.part == "insert":
+            return engine.difference(inserted(place), exact=True)
+        there = engine.rows - engine.deleted
+        return None if measured.records == there else f"saw {measured.records} of {there} records"
+
+    def _make_ready(self, contender: Contender) -> str | None:
+        """Gives the contender a backup as after a first copy of the source as it is now; why not, if it has none."""
+        engine, name = self._engine, contender.name
+        if name in self._copied and name not in self._changed:
+            return None
+        if name in self._copied and engine.keeps:
+            engine.restore(name)
+        else:
+            doing = "puts its copy right" if name in self._copied else "makes its copy"
+            self._tell(f"{engine.name}, {engine.rows:,} rows: {name} {doing}")
+            if name not in self._copied:
+                engine.clear(name)
+            task: Task = "sync" if name in self._copied else "copy"
+            measured = measure(Job(name, task, engine.place(name), engine.rows), contender.interpreter())
+            wrong = measured.error or engine.difference(engine.place(name), exact=contender.exact)
+            if wrong:
+                return f"its first copy failed: {wrong}"
+            self._keep(name)
+        self._changed.discard(name)
+        return None
+
+    def _keep(self, name: str) -> None:
+        if name not in self._copied:
+            self._engine.save(name)
+        self._copied.add(name)
+        self._changed.discard(name)
+
+
+def measure(job: Job, interpreter: Path) -> Measured:
+    """The job done in a new process, which sees none of this one's settings of the app."""
+    environment = {
+        name: value for name, value in os.environ.items() if "__" not in name and not name.startswith("AzureWebJobs")
+    }
+    ended = subprocess.run(
+        [str(interpreter), "-m", "benchmarks.child"],
+        input=job.to_json(),
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        return Measured(error=" ".join(ended.stderr.split())[-400:])
+    return Measured.from_json(ended.stdout.splitlines()[-1])

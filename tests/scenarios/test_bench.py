@@ -1,0 +1,55 @@
+"""That the benchmark runs, and that it would say so if a sync were wrong. Its figures are of no interest here."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.data import Change
+from benchmarks.engines.sqlite import sqlite
+
+ROOT = Path(__file__).parent.parent.parent
+CONTENDERS = ["ours", "floor"]
+CHOSEN = ["first", "spread", "deleted", "force"]  # the others do no more than these
+
+
+def run(folder: Path, *options: str) -> dict[str, object]:
+    """What `python -m benchmarks --json` prints."""
+    fixed = ["--rows", "2000", "--repeat", "1", "--json", "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks", *fixed, *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return dict(json.loads(ended.stdout))
+
+
+def test_workloads_are_measured_and_leave_the_backup_equal(tmp_path: Path) -> None:
+    chosen = [f"--contender={name}" for name in CONTENDERS] + [f"--workload={name}" for name in CHOSEN]
+    told = run(tmp_path, *chosen)
+    lines = {(line["workload"], line["contender"], line["part"]): line for line in told["lines"]}  # type: ignore[attr-defined]
+    assert {key: line["wrong"] or line["cannot"] for key, line in lines.items()} == dict.fromkeys(lines)
+    assert {workload for workload, contender, _ in lines if contender == "ours"} == set(CHOSEN)
+    ours = lines["spread", "ours", ""]
+    assert len(ours["seconds"]) == 1
+    assert min(ours["seconds"][0], ours["peak_bytes"], ours["source"]["statements"], ours["source"]["bytes"]) > 0
+    figures = {figure["name"]: figure for figure in told["figures"]}  # type: ignore[attr-defined]
+    assert {tuple(figure) for figure in figures.values()} == {("name", "measured", "target", "at_least", "reached")}
+    assert "first copy: rate / rate of bulk insert alone" in figures
+
+
+def test_a_backup_that_differs_is_seen(tmp_path: Path) -> None:
+    with sqlite(2000, tmp_path / "bench") as engine:
+        place = engine.place("ours")
+        engine.clear("ours")
+        with closing(sqlite3.connect(place.backup.removeprefix("sqlite:///"))) as database, database:
+            database.execute("ATTACH ? AS source", (place.source.removeprefix("sqlite:///"),))
+            database.execute("CREATE TABLE Customers AS SELECT * FROM source.Customers")
+        assert engine.difference(place, exact=True) is None
+        for change in (Change("update", 2000, 2), Change("delete", 2000, 20)):
+            engine.change(change)
+            assert engine.difference(place, exact=True) is not None
+            engine.undo(change)
+            assert engine.difference(place, exact=True) is None
