@@ -11,7 +11,7 @@ from backup import api
 from backup.log import quiet_libraries
 from backup.recorded import foreseen
 from backup.registry import Registry
-from backup.schedule import run_scheduled
+from backup.schedule import resume_open, run_scheduled
 from backup.settings import load_settings, schedule_binding
 
 quiet_libraries()
@@ -80,8 +80,14 @@ def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     return _respond(lambda: api.health(_registry, req.params))
 
 
-@app.timer_trigger(arg_name="timer", schedule=schedule_binding())
+@app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))
 def ScheduledSync(timer: func.TimerRequest) -> None:
     """Every service, on the schedule."""
     settings = load_settings()
     run_scheduled(settings, Registry(settings), past_due=timer.past_due)
+
+
+@app.timer_trigger(arg_name="timer", schedule=schedule_binding("resume_schedule"))
+def ResumeSync(timer: func.TimerRequest) -> None:
+    """Syncs that were left open: their time was up, or their process died."""
+    resume_open(_registry())

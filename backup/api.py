@@ -75,6 +75,8 @@ class SyncResult(_Body):
     completed_at: Time | None
     duration_ms: int | None
     error_message: str | None
+    percent: int | None
+    request_charge: float | None
     notes: tuple[str, ...]
 
     @classmethod
@@ -95,6 +97,8 @@ class SyncResult(_Body):
             completed_at=run.completed_at,
             duration_ms=run.duration_ms,
             error_message=run.error,
+            percent=run.percent,
+            request_charge=run.request_charge,
             notes=run.notes,
         )
 
@@ -113,19 +117,21 @@ class Answer:
 
 
 def trigger_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
-    """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status."""
+    """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status; 202 when
+    none failed and some have not ended after `SyncWaitSeconds`."""
     check_query(query)
     request = parse_body(SyncRequest, body)
     options = Options(request.force_full_sync, request.dry_run, request.allow_mass_delete)
-    return shape_syncs(registry.sync(request.service, Trigger.HTTP, options), now)
+    return shape_syncs(registry.sync(request.service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds), now)
 
 
 def sync_one(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Runs one service; its result stands at the top level, with `Success` beside it."""
+    """Runs one service; its result stands at the top level, with `Success` beside it. 202 when it has not ended after
+    `SyncWaitSeconds`."""
     check_query(query, "force", "dryRun", "allowMassDelete")
     options = Options(*(parse_flag(query, name) for name in ("force", "dryRun", "allowMassDelete")))
     check_no_body(body)
-    [outcome] = registry.sync(service, Trigger.HTTP, options)
+    [outcome] = registry.sync(service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds)
     return shape_one(outcome)
 
 
@@ -158,7 +164,7 @@ def shape_one(outcome: Outcome) -> Answer:
     """The answer to one run: its result with `Success` beside it; of a dry run also what would change."""
     result = _result(outcome)
     if outcome.error is None:
-        return Answer(200, {"Success": True, **result})
+        return Answer(202 if outcome.in_progress else 200, {"Success": True, **result})
     return Answer(status_of(outcome.error), {**_error_body(outcome.error), **result})
 
 
@@ -187,9 +193,13 @@ def shape_verify(outcome: Outcome) -> Answer:
 
 def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     """The answer of TriggerSync for these outcomes."""
-    return _together(
+    answer = _together(
         list(map(_result, outcomes)), [outcome.error for outcome in outcomes], "syncs completed successfully", now
     )
+    going_on = sum(outcome.in_progress for outcome in outcomes)
+    if answer.status != 200 or not going_on:
+        return answer
+    return Answer(202, answer.body | {"Message": f"{going_on} of {len(outcomes)} syncs are in progress"})
 
 
 def shape_past(shown: Shown) -> Answer:

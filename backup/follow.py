@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
 
+from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified
 from backup.log import event
 from backup.recorded import Session
+from backup.settle import Steps
 from backup.sync import refuse_early, sync
+
+_SECONDS_BETWEEN_SAVES = 1.0
+_COMPARED = " compared "  # between a watermark and the time of the last full comparison
+_EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
 def sync_with_schema(session: Session) -> None:
     """Asks the guard, adapts the backup's columns, syncs, and looks at the proof.
 
     New columns are filled by copying every record again, as with force; a run that dies meanwhile has told the next one
-    in SyncHistory what is left to fill. Raises SchemaMismatch before anything is changed, NotVerified after the sync
-    was done, and what `sync` raises.
+    in SyncHistory what is left to fill. When time was up, the session is left unfinished, with a checkpoint. Raises
+    SchemaMismatch before anything is changed, NotVerified after the sync was done, and what `sync` raises.
     """
     run, backup = session.run, session.backup
     drift = backup.drift(session.source, session.policy.on_new_column)
-    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.removed)}))
+    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.shared)}))
     notes = [
         *(f"Column {name} is new; every record is copied again to fill it." for name in to_fill),
         *(f"Column {name} is widened as in the source." for name in drift.widened),
@@ -34,9 +43,84 @@ def sync_with_schema(session: Session) -> None:
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if not run.dry_run:
         backup.adapt(drift)
-    sync(session.source, backup, session.run, session.tally, session.policy.guard, session.steps)
+    start = session.start
+    if session.resumed and not {*to_fill} <= {*run.added_columns}:  # what was walked before has not their values
+        start = start.begun_anew()
+    left = _sync(session, start)
+    if left is not None:
+        session.unfinished = True
+        return
     proof = session.tally.proof
     if proof is not None and not proof.verified:
         raise NotVerified(
             f"The sync ended, but {proof.differing} records of the {backup.label} differ from the source."
         )
+
+
+def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
+    """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
+    tally = session.tally
+    if session.resumed:
+        changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
+        tally.counts = replace(changed, skipped=start.counts.skipped)
+    before = tally.counts
+    saver = _Saver(session)
+    steps = _from_watermark(session, replace(session.steps, save=saver.save))
+    run = session.run
+    left = sync(session.source, session.backup, run, tally, session.policy.guard, steps, start)
+    steps.held()  # who has lost the lock may no longer say how the run stands
+    if left is not None:
+        saver.save(left, always=True)
+        return left
+    if session.resumed and not run.dry_run:
+        # What an earlier call had changed was met again, or changed again; the bin has each record once.
+        met = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
+        changed = session.recycled.counted(run.sync_id)
+        tally.counts = replace(changed, skipped=max(0, met - changed.inserted - changed.updated))
+    return None
+
+
+def _from_watermark(session: Session, steps: Steps) -> Steps:
+    """The steps of a run that asks the source for recent changes, if it knows them; the run notes its own watermark.
+
+    That is taken before anything is read, and counts once the run is completed. It carries the time of the last full
+    comparison: without one, or once that is old, or with force, only stamps count.
+    """
+    now = steps.now()
+    mark = session.source.watermark()
+    if mark is None:
+        return steps
+    last = session.history.last_synced(session.run.service)
+    since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
+    oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
+    full = session.run.forced or not since or datetime.fromisoformat(compared) < oldest
+    if not (session.resumed and session.run.watermark):
+        at = now.isoformat() if full else compared
+        session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
+    overlap = session.policy.overlap_seconds
+    return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
+
+
+class _Saver:
+    """Writes checkpoints into the run's entry: after every chunk that changed something, else at most once a second."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._saved_at, self._processed = time.monotonic(), session.tally.counts.processed
+        self._records: int | None = None
+
+    def save(self, at: Checkpoint, *, always: bool = False) -> None:
+        session = self._session
+        processed, now = session.tally.counts.processed, time.monotonic()
+        if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
+            session.steps.held()
+            session.become(counts=session.tally.counts, checkpoint=at.to_text(), percent=self._percent(at))
+            self._saved_at, self._processed = now, processed
+
+    def _percent(self, at: Checkpoint) -> int:
+        """Of the source's records as the last sync counted them, or as they are counted now."""
+        if self._records is None:
+            last = self._session.history.last_synced(self._session.run.service)
+            counted = last.proof.source.records if last is not None and last.proof is not None else 0
+            self._records = counted or self._session.source.count()
+        return min(99, at.wanted * 100 // max(1, self._records))

@@ -44,6 +44,10 @@ HISTORY = Shape(
         "AddedColumns": "text",
         "RemovedColumns": "text",
         "UndoneRuns": "text",
+        "Percent": "integer",
+        "Checkpoint": "text",
+        "Watermark": "name",
+        "RequestCharge": "decimal",
         "Notes": "text",
         "ErrorMessage": "text",
     },
@@ -69,11 +73,20 @@ class History:
         """Writes the run's entry as it stands; may be repeated."""
         self._entries.put([_entry(run)])
 
-    def close_interrupted(self, service: str, now: datetime) -> None:
-        """Ends as Failed what dead runs left InProgress. The caller holds the lock, so none of them is alive."""
-        for run in self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value):
-            event("sync.interrupted", level=logging.WARNING, service=service, sync_id=run.sync_id)
-            self.save(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED))
+    def open_runs(self, service: str) -> Sequence[Run]:
+        """The runs InProgress, newest first. For who holds the lock none of them is alive."""
+        return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
+
+    def close_interrupted(self, run: Run, now: datetime) -> None:
+        """Ends as Failed what a dead run left InProgress. The caller holds the lock."""
+        event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
+        self.save(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED))
+
+    def last_synced(self, service: str) -> Run | None:
+        """The newest sync that completed."""
+        triggers = sorted(trigger.value for trigger in SYNCS)
+        found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=triggers)
+        return next(iter(found), None)
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
@@ -95,8 +108,8 @@ class History:
         runs = [run for run in map(_run, found) if run.may_change_backup]
         return sorted(runs, key=lambda run: run.started_at, reverse=True)
 
-    def columns_to_fill(self, service: str, removed: Collection[str]) -> set[str]:
-        """Columns whose old rows have not their source's values; `removed` are those the source has no more.
+    def columns_to_fill(self, service: str, shared: Collection[str]) -> set[str]:
+        """Those of the columns that both sides have whose old rows have not their source's values.
 
         Runs added them and did not live to fill them, or the source had lost them at the last sync and has them again.
         """
@@ -106,14 +119,17 @@ class History:
             if run.status is Status.COMPLETED and run.trigger in SYNCS:
                 break
             columns.update(run.added_columns)
-        return columns.difference(removed)
+        known = {name.lower() for name in columns}
+        return {name for name in shared if name.lower() in known}
 
     def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
         """A clock that never goes back behind the service's runs: what they did is in the order of its times.
 
         `kept_at` is the time of the bin's newest entry, for a run that died has no end in here.
         """
-        times = [time for run in self._find(service, 1) for time in (run.started_at, run.completed_at, kept_at) if time]
+        # A run that was gone on with may end after one that began after it.
+        last = self._entries.find({"ServiceName": service}, order_by="SyncedAt", descending=True, limit=1)
+        times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if time]
         earliest = max(times) + _TICK if times else now()
 
         def steady() -> datetime:
@@ -156,6 +172,10 @@ def _entry(run: Run) -> dict[str, Any]:
         "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
         "RemovedColumns": json.dumps(run.removed_columns) if run.removed_columns else None,
         "UndoneRuns": json.dumps(run.undone) if run.undone else None,
+        "Percent": run.percent,
+        "Checkpoint": run.checkpoint,
+        "Watermark": run.watermark,
+        "RequestCharge": run.request_charge,
         "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
     }
@@ -182,6 +202,10 @@ def _run(entry: dict[str, Any]) -> Run:
         undone=tuple(json.loads(entry["UndoneRuns"] or "[]")),
         proof=_proof(entry),
         notes=tuple((entry["Notes"] or "").splitlines()),
+        percent=entry["Percent"],
+        checkpoint=entry["Checkpoint"],
+        watermark=entry["Watermark"],
+        request_charge=entry["RequestCharge"],
     )
 
 

@@ -38,6 +38,25 @@ class Version(NamedTuple):
 
 Stamps = dict[Key, Version]
 
+StampRow = tuple[Any, ...]
+"""A stamp laid flat: the key's parts, the version's fields, and what else the store's stamps have.
+
+The two sides of a service give equal rows for a record exactly if it has not changed, so most records are settled by
+comparing sets of rows.
+"""
+
+
+class Fingerprint(NamedTuple):
+    """What a server says of all stamps of a chunk in a few numbers.
+
+    `functions` names how the `sums` were made; two that differ are not compared by them. The sums of two parts of a
+    chunk add up to those of the whole.
+    """
+
+    functions: str
+    records: int
+    sums: tuple[int, ...]
+
 
 class Chunk(NamedTuple):
     """A contiguous part of the key space: every key k with `after` < k <= `upto`, as the server orders keys.
@@ -113,6 +132,10 @@ class Counts:
         """Every record the run has settled so far, the skipped ones too."""
         return self.processed + self.skipped
 
+    def and_(self, other: Counts) -> Counts:
+        """Both together."""
+        return self.plus(**{name: getattr(other, name) for name in ("inserted", "updated", "deleted", "skipped")})
+
     def plus(self, **more: int) -> Counts:
         """These counts with `more` added by name."""
         return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
@@ -122,11 +145,18 @@ SYNCS = frozenset({Trigger.HTTP, Trigger.TIMER, Trigger.CLI})
 """The triggers of syncs; the others name runs of another kind."""
 
 
+_CHECKSUMS = 1 << 128
+
+
 class Total(NamedTuple):
     """Number and checksum of one side's stamps; the checksum does not depend on their order."""
 
     records: int = 0
     checksum: int = 0
+
+    def and_(self, other: Total) -> Total:
+        """The total of two parts together."""
+        return Total(self.records + other.records, (self.checksum + other.checksum) % _CHECKSUMS)
 
 
 NOTHING = Total()
@@ -144,6 +174,15 @@ class Proof:
     differing: int = 0
     in_flight: int = 0
 
+    def and_(self, other: Proof) -> Proof:
+        """The proof of two parts together."""
+        return Proof(
+            self.source.and_(other.source),
+            self.backup.and_(other.backup),
+            self.differing + other.differing,
+            self.in_flight + other.in_flight,
+        )
+
     @property
     def verified(self) -> bool:
         """Whether every record of both sides was seen to be equal, but for those in flight."""
@@ -155,7 +194,10 @@ class Run:
     """One execution of one service's sync, undo, restore or verify; one SyncHistory entry. Times are aware UTC.
 
     `added_columns` are those it had to fill, `removed_columns` those the source had no more, `undone` the runs that an
-    undo takes back. `notes` are what the run wants known beside its counts, a line each.
+    undo takes back. `notes` are what the run wants known beside its counts, a line each. While it is in progress,
+    `percent` says how much of the source it has walked, and `checkpoint` where another process may go on. `watermark`
+    is up to where the source's recent changes are in the backup, `request_charge` what the run cost in request units;
+    both are for Cosmos DB alone.
     """
 
     service: str
@@ -174,6 +216,22 @@ class Run:
     undone: tuple[str, ...] = ()
     proof: Proof | None = None
     notes: tuple[str, ...] = ()
+    percent: int | None = None
+    checkpoint: str | None = None
+    watermark: str | None = None
+    request_charge: float | None = None
+
+    def takes_over(self, other: Run) -> bool:
+        """Whether this run, not yet begun, may go on as the other, open one: as a sync that does no less."""
+        return (
+            self.trigger in SYNCS
+            and other.trigger in SYNCS
+            and other.checkpoint is not None
+            and not self.dry_run
+            and not other.dry_run
+            and self.allow_mass_delete == other.allow_mass_delete
+            and (other.forced or not self.forced)
+        )
 
     @property
     def may_change_backup(self) -> bool:
@@ -198,4 +256,5 @@ class Run:
 
     def ended(self, status: Status, now: datetime, counts: Counts, error: str | None = None) -> Run:
         """This run as it stands at its end."""
-        return replace(self, status=status, completed_at=now, counts=counts, error=error)
+        end = replace(self, status=status, completed_at=now, counts=counts, error=error)
+        return replace(end, percent=None, checkpoint=None)

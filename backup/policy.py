@@ -11,11 +11,17 @@ from backup.stores import OnNewColumn
 
 @dataclass(frozen=True)
 class Policy:
-    """A service's limits, what a new column of the source means, and how many days the recycle bin keeps."""
+    """A service's limits, what a new column of the source means, and how many days the recycle bin keeps.
+
+    Of a source that tells what was written since a watermark, the last `overlap_seconds` before it are asked again, and
+    every `full_every_days` everything is compared.
+    """
 
     guard: Guard = field(default_factory=Guard)
     on_new_column: OnNewColumn = "add"
     recycle_days: float = 30
+    overlap_seconds: float = 300
+    full_every_days: float = 7
 
     def kept_since(self, now: datetime) -> datetime:
         """The time before which images may have been purged."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from hashlib import blake2b
 
 from backup.compare import compare
-from backup.models import Chunk, Key, Proof, Stamps, Total
+from backup.models import Chunk, Fingerprint, Key, Proof, StampRow, Stamps, Total
 from backup.stores import Store
 
 _MODULUS = 1 << 128
@@ -31,25 +31,21 @@ def total(stamps: Stamps) -> Total:
     return Total(len(stamps), checksum % _MODULUS)
 
 
-def plus(one: Total, other: Total) -> Total:
-    """The totals of two parts together."""
-    return Total(one.records + other.records, (one.checksum + other.checksum) % _MODULUS)
+def alike(one: Fingerprint | None, other: Fingerprint | None) -> bool:
+    """Whether the fingerprints say that both sides are equal; one that could not be made says nothing."""
+    return one is not None and one == other
 
 
-def with_equal(proof: Proof, stamps: Stamps) -> Proof:
-    """The proof with a part that both sides were seen to hold alike."""
-    both = total(stamps)
-    return Proof(plus(proof.source, both), plus(proof.backup, both), proof.differing, proof.in_flight)
+def of_fingerprint(found: Fingerprint) -> Proof:
+    """The proof of a chunk whose fingerprint both sides have: its last two sums, 64 bits each, are the checksum."""
+    high, low = found.sums[-2:]
+    both = Total(found.records, ((high << 64) + low) % _MODULUS)
+    return Proof(both, both)
 
 
-def with_part(proof: Proof, ours: Stamps, theirs: Stamps, differing: int, in_flight: int) -> Proof:
-    """The proof with a part in which some records differ for good and others were being written."""
-    return Proof(
-        plus(proof.source, total(ours)),
-        plus(proof.backup, total(theirs)),
-        proof.differing + differing,
-        proof.in_flight + in_flight,
-    )
+def of_part(ours: Stamps, theirs: Stamps, differing: int, in_flight: int) -> Proof:
+    """The proof of a part in which some records differ for good and others were being written."""
+    return Proof(total(ours), total(theirs), differing, in_flight)
 
 
 def differences(ours: Stamps, theirs: Stamps) -> dict[Key, Kind]:
@@ -63,21 +59,27 @@ def differences(ours: Stamps, theirs: Stamps) -> dict[Key, Kind]:
 
 
 def lasting(
-    source: Store, backup: Store, chunk: Chunk, seen: Stamps, ours: Stamps, found: dict[Key, Kind]
+    source: Store, backup: Store, chunk: Chunk, ours: Stamps, found: Mapping[Key, Kind], moved: Collection[Key] = ()
 ) -> dict[Key, Kind]:
     """Those differences that are still there at a second look; the others were in flight.
 
-    `seen` is what an earlier look, and `ours` what the one that found them saw of the source. A record whose stamp in
-    the source moved between two looks is being written: it is in flight whatever the backup has.
+    `ours` is what the look that found them saw of the source, `moved` are the records whose stamp had changed there
+    since an earlier look. A record whose stamp moves between two looks is being written: it is in flight whatever the
+    backup has.
     """
-    still = {key: kind for key, kind in found.items() if ours.get(key) == seen.get(key)}
+    still = [key for key in found if key not in moved]
     if not still:
         return {}
-    again = source.stamps(chunk)
-    left = differences(again, backup.stamps(chunk))
+    again, copies = split(source, source.stamp_rows(chunk), backup, backup.stamp_rows(chunk))
+    left = differences(again, copies)
     return {key: left[key] for key in still if key in left and again.get(key) == ours.get(key)}
 
 
 def without(stamps: Stamps, keys: Collection[Key]) -> Stamps:
     """The stamps but those of some keys."""
     return {key: version for key, version in stamps.items() if key not in keys}
+
+
+def split(source: Store, ours: set[StampRow], backup: Store, theirs: set[StampRow]) -> tuple[Stamps, Stamps]:
+    """The stamps of both in which the two sets of rows differ; whatever is in both is equal."""
+    return source.stamps_of(ours - theirs), backup.stamps_of(theirs - ours)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
-from backup.errors import BackupError, StoreError, StoreUnavailable, Unexpected
+from backup.checkpoint import Checkpoint
+from backup.errors import BackupError, LockLost, StoreError, StoreUnavailable, Unexpected
 from backup.history import History
 from backup.locks import Lock
 from backup.log import event, redact
 from backup.models import SYNCS, Counts, Key, Now, Run, Status
 from backup.policy import Policy
 from backup.recycle import RecycleBin
-from backup.stores import Store
-from backup.sync import Steps, Tally
+from backup.settle import Steps, Tally, no_end
+from backup.stores import Limits, Store
 from backup.verify import Report
 
 Progress = Callable[[str, Counts], None]
@@ -45,10 +48,35 @@ class Outcome:
     report: Report | None = None
     key_to_json: Callable[[Key], list[Any]] = list
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether the run has not ended: it goes on in the background, or another call goes on with it."""
+        return self.run.completed_at is None
+
+
+def tell_nobody(run: Run) -> None:
+    """Ignores the run."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How long a call of a run may take, in seconds (None: as long as it takes), and what hears of the run once it is
+    in SyncHistory."""
+
+    seconds: float | None = None
+    started: Callable[[Run], None] = tell_nobody
+
+
+WHOLE_TURN = Turn()
+
 
 @dataclass
 class Session:
-    """What a run works with. Work that learns more of its run replaces `run` through `become`."""
+    """What a run works with. Work that learns more of its run replaces `run` through `become`.
+
+    `start` is where it begins, `resumed` whether it goes on as a run that another call left open. `unfinished` is set
+    by work whose time was up; then the run stays open.
+    """
 
     source: Store
     backup: Store
@@ -58,12 +86,22 @@ class Session:
     tally: Tally
     steps: Steps
     policy: Policy
+    start: Checkpoint
+    resumed: bool
+    charged_before: float = 0.0
+    unfinished: bool = False
     report: Report = field(default_factory=Report)
 
     def become(self, **more: Any) -> None:
         """Records what the run has become, before it acts on it."""
-        self.run = replace(self.run, **more)
+        self.run = replace(self.run, **more, request_charge=self.charge())
         self.history.save(self.run)
+
+    def charge(self) -> float | None:
+        """What the run has cost in request units, with what other calls of it did; None where nothing costs any."""
+        costs = [store.request_charge for store in (self.source, self.backup)]
+        known = [self.charged_before, *(cost for cost in costs if cost is not None)]
+        return sum(known) if len(known) > 1 else None
 
     def note(self, *notes: str) -> None:
         """Adds lines to what the run wants known; they are recorded at its end."""
@@ -73,22 +111,70 @@ class Session:
 Work = Callable[[Session], None]
 """What a run does; it counts in `tally`, and fails by raising."""
 
+_Begun = tuple[Run, Checkpoint, bool]
+"""The run to do, where it begins, and whether it is one that was left open."""
+
 
 class Recorder:
     """Runs of one service."""
 
-    def __init__(self, service: str, policy: Policy, lock: Lock, batch_size: int, now: Now) -> None:
+    def __init__(self, service: str, policy: Policy, lock: Lock, limits: Limits, now: Now) -> None:
         self._service, self._policy, self._lock = service, policy, lock
-        self._batch_size, self._now = batch_size, now
+        self._limits, self._now = limits, now
 
     def run(
-        self, run: Run, stores: Stores, work: Work, progress: Progress = no_progress, *, alone: bool = True
+        self,
+        run: Run,
+        stores: Stores,
+        work: Work,
+        progress: Progress = no_progress,
+        turn: Turn = WHOLE_TURN,
+        *,
+        alone: bool = True,
     ) -> Outcome:
         """Does the work under the lock and with an entry from its start, and says how it ended; never raises an error.
 
-        A run that finds the lock taken leaves no entry: it has not started. Not `alone`, it takes no lock and has its
-        entry at its end only, since whoever holds the lock closes what is open.
+        A run that finds the lock taken leaves no entry: it has not started. A sync goes on as an open one if it may
+        (`Run.takes_over`), and walks the whole key space from there; all other open runs are closed, since their
+        processes are dead. Not `alone`, it takes no lock and has its entry at its end only.
         """
+
+        def begin(history: History, run: Run) -> _Begun:
+            if not alone:
+                return run, Checkpoint(), False
+            found = self._open_run(history, run.started_at, run.takes_over)
+            if found is not None:
+                start = Checkpoint.from_text(found.checkpoint or "").begun_anew()
+                return replace(found, checkpoint=start.to_text()), start, True
+            start = Checkpoint()
+            keeps_one = run.trigger in SYNCS and not run.dry_run
+            return replace(run, checkpoint=start.to_text()) if keeps_one else run, start, False
+
+        outcome = self._run(run, stores, work, progress, turn, begin, alone)
+        assert outcome is not None  # noqa: S101 - for mypy; `begin` gives a run
+        return outcome
+
+    def resume(
+        self, run: Run, stores: Stores, work: Work, progress: Progress = no_progress, turn: Turn = WHOLE_TURN
+    ) -> Outcome | None:
+        """Goes on with the sync that an earlier call left open, from its checkpoint; None if there is none."""
+
+        def begin(history: History, run: Run) -> _Begun | None:
+            found = self._open_run(history, run.started_at, lambda other: other.checkpoint is not None)
+            return None if found is None else (found, Checkpoint.from_text(found.checkpoint or ""), True)
+
+        return self._run(run, stores, work, progress, turn, begin, alone=True)
+
+    def _run(
+        self,
+        run: Run,
+        stores: Stores,
+        work: Work,
+        progress: Progress,
+        turn: Turn,
+        begin: Callable[[History, Run], _Begun | None],
+        alone: bool,
+    ) -> Outcome | None:
         tally = Tally(tell=lambda counts: progress(self._service, counts))
         try:
             with ExitStack() as stack:
@@ -101,15 +187,34 @@ class Recorder:
                     return self._saved(history, self._ended(run, tally, error))
                 recycled = RecycleBin(backup, self._service)
                 now = self._clock(history, recycled)
-                run = replace(run, started_at=now(), status=Status.IN_PROGRESS)
+                begun = begin(history, replace(run, started_at=now(), status=Status.IN_PROGRESS))
+                if begun is None:
+                    return None
+                run, start, resumed = begun
                 if alone:
-                    history.close_interrupted(self._service, run.started_at)
                     history.save(run)
-                steps = Steps(held, now, recycled.keeper(run, now), self._batch_size)
-                session = Session(source, backup, history, recycled, run, tally, steps, self._policy)
-                return self._saved(history, self._worked(session, work))
+                    turn.started(run)
+                limits = self._limits
+                steps = Steps(held, now, recycled.keeper(run, now), limits.batch_size, limits.parallelism)
+                steps = replace(steps, seconds_left=_countdown(turn.seconds))
+                session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
+                session.charged_before = run.request_charge or 0.0
+                outcome = self._worked(session, work)
+                # Who now holds the lock goes on with the same entry, and may have ended it already.
+                passed_on = isinstance(outcome.error, LockLost) and run.checkpoint is not None
+                return outcome if session.unfinished or passed_on else self._saved(history, outcome)
         except Exception as error:
             return self._ended(run, tally, foreseen(error))
+
+    def _open_run(self, history: History, now: datetime, goes_on: Callable[[Run], bool]) -> Run | None:
+        """The newest open run that `goes_on`; the others are closed, for whoever holds the lock knows them dead."""
+        found = None
+        for other in history.open_runs(self._service):
+            if found is None and goes_on(other):
+                found = other
+            else:
+                history.close_interrupted(other, now)
+        return found
 
     def _clock(self, history: History, recycled: RecycleBin) -> Now:
         try:
@@ -137,6 +242,13 @@ class Recorder:
             work(session)
         except Exception as caught:
             error = foreseen(caught)
+        if error is None and session.unfinished:
+            run = session.run
+            counts = asdict(run.counts)
+            event("sync.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
+            return Outcome(run)
+        session.unfinished = False
+        session.run = replace(session.run, request_charge=session.charge())
         outcome = self._ended(session.run, session.tally, error, session.steps.now)
         return replace(outcome, report=session.report, key_to_json=session.backup.key_to_json)
 
@@ -172,6 +284,14 @@ class Recorder:
             **({"error": error, "hint": error.hint} if error else {}),
         )
         return Outcome(run, error, tally.changes)
+
+
+def _countdown(seconds: float | None) -> Callable[[], float]:
+    """The seconds left, from now on."""
+    if seconds is None:
+        return no_end
+    ends_at = time.monotonic() + seconds
+    return lambda: ends_at - time.monotonic()
 
 
 def _verb(run: Run) -> str:

@@ -8,9 +8,16 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
-from backup.models import Action, Image, Key, Now, Run
+from backup.models import Action, Counts, Image, Key, Now, Run
 from backup.stores import Keep, Shape, Sibling, Store
-from backup.stores.exact import key_from_text, key_hash, key_to_text, record_from_text, record_to_text
+from backup.stores.exact import (
+    is_one_integer,
+    key_from_text,
+    key_hash,
+    key_to_text,
+    record_from_text,
+    record_to_text,
+)
 
 RECYCLE_BIN = Shape(
     name="RecycleBin",
@@ -70,10 +77,21 @@ class RecycleBin:
         """What a run passes to the store that it changes."""
 
         def keep(images: Sequence[Image], transaction: Any) -> None:
-            at = now()
-            self._entries.add([self._entry(run, side, image, at) for image in images], transaction)
+            same = {"ServiceName": self._service, "SyncId": run.sync_id, "Side": side, "RecycledAt": now()}
+            self._entries.add([same | _entry(prefix, side, image) for image in images], transaction)
 
+        prefix = _prefix(run.sync_id)
         return keep
+
+    def counted(self, sync_id: str) -> Counts:
+        """How many of the backup's records the run has changed so far; none is skipped."""
+        where = {"SyncId": sync_id, "ServiceName": self._service, "Side": "backup"}
+        start = _prefix(sync_id)
+        found = {
+            action: self._entries.count({**where, "Action": action.value}, "EntryId", start, f"{start}g")
+            for action in Action
+        }
+        return Counts(found[Action.INSERTED], found[Action.UPDATED], found[Action.DELETED])
 
     def newest(self) -> datetime | None:
         """When the newest entry was made."""
@@ -152,26 +170,34 @@ class RecycleBin:
             if len(page) < _PAGE:
                 return purged
 
-    def _entry(self, run: Run, side: Held, image: Image, at: datetime) -> dict[str, Any]:
-        key = key_to_text(image.key)
-        return {
-            # The same for every try of the same change: only the first image of a record in a run is kept.
-            "EntryId": _prefix(run.sync_id) + sha256(f"{side} {key}".encode()).hexdigest()[:32],
-            "ServiceName": self._service,
-            "SyncId": run.sync_id,
-            "Side": side,
-            "Action": image.action.value,
-            "KeyHash": key_hash(image.key),
-            "RecordKey": key,
-            "Version": None if image.version is None else key_to_text(image.version),
-            "Record": None if image.record is None else record_to_text(image.record),
-            "RecycledAt": at,
-        }
+
+def _entry(prefix: str, side: Held, image: Image) -> dict[str, Any]:
+    """What the entry has of its own among those of a batch."""
+    key = key_to_text(image.key)
+    return {
+        # The same for every try of the same change: only the first image of a record in a run is kept.
+        "EntryId": prefix + _place(side, image.key, key),
+        "Action": image.action.value,
+        "KeyHash": key_hash(image.key),
+        "RecordKey": key,
+        "Version": None if image.version is None else key_to_text(image.version),
+        "Record": None if image.record is None else record_to_text(image.record),
+    }
 
 
 def _prefix(sync_id: str) -> str:
     """What the ids of a run's entries begin with, so that they lie together; its characters sort alike anywhere."""
     return sync_id.replace("-", "")
+
+
+def _place(side: Held, key: Key, text: str) -> str:
+    """What is one's own of an entry's id among those of its run; its characters sort alike anywhere.
+
+    Integers keep their order: entries of neighbours are written to the same pages of the id's index.
+    """
+    if is_one_integer(key):
+        return f"{'b' if side == 'backup' else 'a'}{key[0] + (1 << 63):016x}"
+    return sha256(f"{side} {text}".encode()).hexdigest()[:32]
 
 
 def _kept(entry: dict[str, Any]) -> Kept:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from threading import Event
 from typing import ClassVar, TypeVar
 
-from backup.errors import BackupError, UnknownRun, UnknownService
+from backup.errors import BackupError, Locked, UnknownRun, UnknownService
 from backup.locks import open_lock
 from backup.log import event, redact
 from backup.models import Counts, Run, Status, Trigger, utc_now
-from backup.recorded import Outcome, Progress, no_progress
+from backup.recorded import Outcome, Progress, Turn, no_progress
 from backup.retry import Retry
 from backup.services import NO_OPTIONS, CustomerSyncService, Health, Options, OrderSyncService, SyncService
 from backup.settings import Settings
@@ -34,8 +35,21 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
-        self._limits = Limits(settings.chunk_size, settings.batch_size, settings.batch_bytes, retry)
+        self._limits = Limits(
+            chunk_size=settings.chunk_size,
+            batch_size=settings.batch_size,
+            batch_bytes=settings.batch_bytes,
+            parallelism=settings.parallelism,
+            max_statement_seconds=settings.max_statement_seconds,
+            max_request_units_per_second=settings.max_request_units_per_second,
+            retry=retry,
+        )
         self._lock = open_lock(settings, retry)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long an HTTP request waits for its syncs."""
+        return self._settings.wait_seconds
 
     def names(self) -> list[str]:
         """Services with a setting of their own; one of them may still lack another, which `get` then names."""
@@ -94,25 +108,93 @@ class Registry:
         raise failure
 
     def sync(
-        self, name: str, trigger: Trigger, options: Options = NO_OPTIONS, progress: Progress = no_progress
+        self,
+        name: str,
+        trigger: Trigger,
+        options: Options = NO_OPTIONS,
+        progress: Progress = no_progress,
+        wait_seconds: float | None = None,
     ) -> list[Outcome]:
-        """Syncs the service, or all of them side by side; one that fails does not disturb the others."""
+        """Syncs the service, or all of them side by side; one that fails does not disturb the others.
 
-        def one(service: str) -> Outcome:
+        A sync stops after `SliceSeconds`, but for one from the command line; then its outcome's run is in progress, and
+        `resume` goes on with it. So it is for what has not ended after `wait_seconds` (None: however long it takes),
+        which goes on in the background.
+        """
+        names = self.chosen(name)
+        syncs = [_Sync(self, service, trigger, options, progress, self._seconds_of(trigger)) for service in names]
+        pool = ThreadPoolExecutor(max_workers=len(syncs))
+        wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
+        pool.shutdown(wait=wait_seconds is None)
+        return [sync.outcome() for sync in syncs]
+
+    def resume(self, trigger: Trigger) -> list[Outcome]:
+        """Goes on with every sync that was left open, each for `SliceSeconds` at most; side by side.
+
+        There is an outcome for each service that had one, but for those that are running just now.
+        """
+
+        def one(service: str) -> Outcome | None:
             try:
-                return self.get(service).sync(trigger, options, progress)
+                outcome = self.get(service).resume(trigger, Turn(self._seconds_of(trigger)))
             except BackupError as error:
-                now = utc_now()
-                run = replace(
-                    Run(service, trigger, options.force, now),
-                    dry_run=options.dry_run,
-                    allow_mass_delete=options.allow_mass_delete,
-                )
-                run = run.ended(Status.FAILED, now, Counts(), redact(str(error)))
-                event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
-                return Outcome(run, error)
+                return _failed(service, trigger, NO_OPTIONS, error)
+            return None if outcome is None or isinstance(outcome.error, Locked) else outcome
 
-        return side_by_side(one, self.chosen(name))
+        return [outcome for outcome in side_by_side(one, self.names()) if outcome is not None]
+
+    def _seconds_of(self, trigger: Trigger) -> float | None:
+        return None if trigger is Trigger.CLI else self._settings.slice_seconds
+
+
+class _Sync:
+    """The sync of one service, in a thread of its own, and what is known of it from outside."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        service: str,
+        trigger: Trigger,
+        options: Options,
+        progress: Progress,
+        seconds: float | None,
+    ) -> None:
+        self._registry, self._service, self._trigger = registry, service, trigger
+        self._options, self._progress, self._seconds = options, progress, seconds
+        self._known = Event()
+        self._run: Run | None = None
+        self._outcome: Outcome | None = None
+
+    def run(self) -> None:
+        try:
+            service = self._registry.get(self._service)
+            turn = Turn(self._seconds, self._started)
+            self._outcome = service.sync(self._trigger, self._options, self._progress, turn)
+        except BackupError as error:
+            self._outcome = _failed(self._service, self._trigger, self._options, error)
+        finally:
+            self._known.set()
+
+    def _started(self, run: Run) -> None:
+        self._run = run
+        self._known.set()
+
+    def outcome(self) -> Outcome:
+        """How it ended, or that it is in progress; waits until it has begun."""
+        self._known.wait()
+        if self._outcome is not None:
+            return self._outcome
+        assert self._run is not None  # noqa: S101 - for mypy; one of the two is known by now
+        return Outcome(self._run)
+
+
+def _failed(service: str, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
+    """The outcome of a sync that could not begin."""
+    now = utc_now()
+    run = Run(service, trigger, options.force, now, dry_run=options.dry_run)
+    run = replace(run, allow_mass_delete=options.allow_mass_delete)
+    event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
+    return Outcome(run.ended(Status.FAILED, now, Counts(), redact(str(error))), error)
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

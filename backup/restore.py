@@ -52,7 +52,7 @@ def restore(session: Session, place: Store, wish: Wish) -> None:
         )
     if wish.at is not None and wish.at > session.run.started_at:
         raise BadRequest(f"{wish.at:%Y-%m-%d %H:%M:%S %Z} lies ahead.", hint="Leave the time out for the newest state.")
-    keys = tuple(map(session.backup.key_from, wish.keys))
+    keys = tuple(dict.fromkeys(map(session.backup.key_from, wish.keys)))
     runs_since = () if wish.at is None else _runs_since(session, wish.at)
     restoring = _Restoring(session, place, _prepare(session, place), wish, keys, runs_since)
     with PendingDeletes() as extra:
@@ -266,8 +266,14 @@ def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
 def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:
     """The stamps of some keys; without etags, so what has no version of its own is told by its content."""
     found: Stamps = {}
+    met: set[Key] = set()
     for images in store.images(keys, Action.UPDATED):
         for image in images:
+            # One record may have been asked for under two spellings of its key; it counts once.
+            own = image.key if image.record is None else store.key_of(image.record)
+            if own in met:
+                continue
+            met.add(own)
             value = image.version or (None,)
             if value[0] is None and image.record is not None:
                 value = (None, repr(sorted(store.content(image.record).items())))

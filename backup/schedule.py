@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from backup.errors import BackupError
 from backup.log import event
-from backup.models import Now, Trigger, utc_now
+from backup.models import Now, Status, Trigger, utc_now
 from backup.ncrontab import next_due
 from backup.recorded import Outcome
 from backup.registry import Registry
@@ -42,11 +42,22 @@ def run_scheduled(
             **asdict(run.counts),
             duration_ms=run.duration_ms,
         )
-    for name in registry.names():
-        _after_sync(registry, name, settings, now())
+    for outcome in outcomes:
+        if not outcome.in_progress:
+            _after_sync(registry, outcome.run.service, settings, now())
     failed = sum(outcome.error is not None for outcome in outcomes)
+    completed = sum(outcome.run.status is Status.COMPLETED for outcome in outcomes)
     level = logging.ERROR if failed else logging.INFO
-    event("schedule.finished", level=level, completed=len(outcomes) - failed, failed=failed, next=upcoming)
+    event("schedule.finished", level=level, completed=completed, failed=failed, next=upcoming)
+    return outcomes
+
+
+def resume_open(registry: Registry) -> list[Outcome]:
+    """Goes on with every sync that was left open and logs a line for each; failures are in SyncHistory as well."""
+    outcomes = registry.resume(Trigger.TIMER)
+    for outcome in outcomes:
+        run = outcome.run
+        event("schedule.resumed", service=run.service, sync_id=run.sync_id, status=run.status, percent=run.percent)
     return outcomes
 
 

@@ -18,7 +18,7 @@ from backup.locks import Lock
 from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
 from backup.policy import Policy
-from backup.recorded import Outcome, Progress, Recorder, Session, foreseen, no_progress
+from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Turn, foreseen, no_progress
 from backup.recycle import Kept, RecycleBin
 from backup.restore import Wish, restore
 from backup.settings import Settings
@@ -73,8 +73,14 @@ class SyncService:
         """Raises ConfigError when a connection string is missing."""
         self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
         self._limits, self._lock, self._now = limits, lock, now
-        self._policy = Policy(Guard(**settings.guard(self.name)), settings.on_new_column, settings.recycle_days)
-        self._recorder = Recorder(self.name, self._policy, lock, limits.batch_size, now)
+        self._policy = Policy(
+            Guard(**settings.guard(self.name)),
+            settings.on_new_column,
+            settings.recycle_days,
+            settings.overlap_seconds,
+            settings.full_every_days,
+        )
+        self._recorder = Recorder(self.name, self._policy, lock, limits, now)
 
     def _open(self, side: Side) -> Store:
         return open_store(side, self.rules, self._limits)
@@ -90,10 +96,24 @@ class SyncService:
             source.close()
             backup.close()
 
-    def sync(self, trigger: Trigger, options: Options = NO_OPTIONS, progress: Progress = no_progress) -> Outcome:
-        """Makes the backup equal to its source. Like every verb that gives an Outcome, it never raises an error."""
+    def sync(
+        self,
+        trigger: Trigger,
+        options: Options = NO_OPTIONS,
+        progress: Progress = no_progress,
+        turn: Turn = WHOLE_TURN,
+    ) -> Outcome:
+        """Makes the backup equal to its source. Like every verb that gives an Outcome, it never raises an error.
+
+        A sync that was left open is gone on with, and then covers what changed since as well. When the turn's time is
+        up the outcome's run is in progress, and `resume` goes on with it.
+        """
         run = self._new_run(trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        return self._recorder.run(run, self.stores, sync_with_schema, progress)
+        return self._recorder.run(run, self.stores, sync_with_schema, progress, turn)
+
+    def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
+        """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
+        return self._recorder.resume(self._new_run(trigger), self.stores, sync_with_schema, turn=turn)
 
     def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
         """Compares source and backup, or (drilled) the source and what a restore of the backup gives.

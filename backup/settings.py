@@ -64,11 +64,19 @@ class Settings(BaseSettings):
     backup_order_max_update_percent: float | None = Field(None, alias="BackupOrderDb__MaxUpdatePercent", ge=0, le=100)
 
     schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
+    resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
 
     chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
     batch_size: int = Field(1_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
     batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
+    parallelism: int = Field(4, alias="BackupSync__Parallelism", ge=1, le=64)
+    max_statement_seconds: float = Field(2, alias="BackupSync__MaxStatementSeconds", gt=0, le=3600)
+    slice_seconds: float = Field(480, alias="BackupSync__SliceSeconds", gt=0)
+    wait_seconds: float = Field(200, alias="BackupSync__SyncWaitSeconds", ge=0)
+    overlap_seconds: float = Field(300, alias="BackupSync__OverlapSeconds", ge=0)
+    full_every_days: float = Field(7, alias="BackupSync__FullEveryDays", ge=0, le=36_500)
+    max_request_units_per_second: float | None = Field(None, alias="BackupSync__MaxRequestUnitsPerSecond", gt=0)
     max_delete_percent: float = Field(10, alias="BackupSync__MaxDeletePercent", ge=0, le=100)
     delete_guard_floor: int = Field(20, alias="BackupSync__DeleteGuardFloor", ge=0)
     max_deletes: int | None = Field(None, alias="BackupSync__MaxDeletes", ge=0)
@@ -88,7 +96,7 @@ class Settings(BaseSettings):
     storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
     serve_key: str | None = Field(None, alias="SERVE_KEY", repr=False)
 
-    @field_validator("schedule")
+    @field_validator("schedule", "resume_schedule")
     @classmethod
     def _is_due_some_day(cls, value: str) -> str:
         try:
@@ -156,10 +164,10 @@ def _keys_in(connection: str) -> list[str]:
     return [value for name, _, value in pairs if name.strip().lower() in ("accountkey", "sharedaccesssignature")]
 
 
-def schedule_binding() -> str:
-    """The timer's schedule as its trigger declares it: the app setting, or the default where the setting is missing,
+def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
+    """A timer's schedule as its trigger declares it: the app setting, or the default where the setting is missing,
     because the host refuses a timer whose setting does not resolve."""
-    field = Settings.model_fields["schedule"]
+    field = Settings.model_fields[name]
     given = any(name.lower() == str(field.alias).lower() and value.strip() for name, value in os.environ.items())
     return f"%{field.alias}%" if given else str(field.default)
 

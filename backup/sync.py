@@ -2,90 +2,79 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
 
 from backup import proof
-from backup.compare import Changes, compare, settle, went_back
+from backup.checkpoint import Checkpoint
 from backup.errors import GuardTripped
 from backup.guard import Guard
-from backup.locks import Held
-from backup.log import event
-from backup.models import Action, Chunk, Counts, Key, Now, Proof, Run, Stamps
+from backup.models import WHOLE, Action, Chunk, Key, Proof, Run
 from backup.pending import PendingDeletes
-from backup.stores import Keep, Store
+from backup.settle import Settled, Settling, Steps, Tally
+from backup.sides import Sides
+from backup.stores import Store
+from backup.workers import Workers
 
-CHANGES_NAMED = 1_000
-_NAMED_IN_LOG = 10
-
-
-@dataclass
-class Tally:
-    """What a run has done so far; stays right when it fails half-way. `tell` is called after every step.
-
-    `proof` is what was seen to be equal so far, of a run that proves its result. `changes` are the first keys that a
-    dry run would change.
-    """
-
-    tell: Callable[[Counts], None]
-    counts: Counts = field(default_factory=Counts)
-    proof: Proof | None = None
-    changes: list[tuple[Key, str]] = field(default_factory=list)
-
-    def add(self, **more: int) -> None:
-        self.counts = self.counts.plus(**more)
-        self.tell(self.counts)
-
-    def name(self, keys: Collection[Key], what: str) -> None:
-        """Names keys as what would become of them, up to the first thousand in all."""
-        self.changes += [(key, what) for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]]
+_CHUNKS_KEPT_FREE = 1.5
+_CATCH_UPS = 3
 
 
-@dataclass(frozen=True)
-class Steps:
-    """What a run needs at every step: whether it still holds its lock, the clock, the bin, how much goes in a batch."""
-
-    held: Held
-    now: Now
-    keep: Keep
-    batch_size: int
-
-
-def sync(source: Store, backup: Store, run: Run, tally: Tally, guard: Guard, steps: Steps) -> None:
+def sync(
+    source: Store, backup: Store, run: Run, tally: Tally, guard: Guard, steps: Steps, start: Checkpoint | None = None
+) -> Checkpoint | None:
     """Makes the backup equal to the source, counts it in `tally` and proves it there. A dry run only counts and names.
 
-    Reads stamps of both sides, whole records only of what must be written; whatever is overwritten or deleted goes to
-    the bin. Deletes come last, after both sides were read to their end and the guard has seen their number; each key is
-    looked up in the source once more right before. Chunks that were changed are read again afterwards, for the proof.
-    Raises whatever the stores, the guard or `steps.held` raise: batches written before stay, and no delete has been
-    made unless everything else was done. Running it again goes on from there.
+    Returns None when that is done, or, when time was up, the checkpoint from which another call may go on. Chunks are
+    settled several at once, each as coarsely as it may be (`Settling.settle`); whatever is overwritten or deleted goes
+    to the bin. Deletes come last, after both sides were read to their end and the guard has seen their number; each key
+    is looked up in the source once more right before, and its chunk is proven afterwards. Raises whatever the stores,
+    the guard or `steps.held` raise: batches written before stay, and no delete has been made unless everything else was
+    done. Running it again goes on from there.
     """
-    if not run.dry_run:
-        tally.proof = Proof()
-    with PendingDeletes() as pending:
-        wanted = held = 0
-        for chunk in chunks_of(source, backup):
-            stamps, copies = source.stamps(chunk), backup.stamps(chunk)
-            wanted, held = wanted + len(stamps), held + len(copies)
-            changes = _changes(stamps, copies, backup, run.forced)
-            _name_lower_versions(run, changes, stamps, copies)
-            tally.add(skipped=changes.skipped)
-            if run.dry_run:
-                _count(changes, tally)
-            else:
-                _write(source, backup, chunk, changes, run, tally, steps)
-                tally.proof = _prove(source, backup, chunk, stamps, changes, tally.proof or Proof())
-            pending.add(changes.delete)
-        _check_deletes(source, pending, wanted, held, run, tally, guard, steps)
+    at = start or Checkpoint()
+    before = at.deleting
+    with Workers(steps.parallelism) as workers, PendingDeletes() as pending:
+        sides = Sides(source, backup, workers)
+        settling = Settling(sides, run, tally, steps, workers.check)
+        if not run.dry_run:
+            tally.proof = at.proof
+        ahead, whole = _catch_up(settling, run, steps)
+        for settled in [whole] if whole else workers.in_order(settling.settle, _chunks(source, at, steps)):
+            pending.add(settled.deletes)
+            at = at.past(
+                *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
+                deletes=bool(settled.deletes),
+            )
+            if not run.dry_run:
+                tally.proof = at.proof
+                steps.save(at)
+        if not at.complete:
+            return at
+        for part in before:  # what was found before the checkpoint is found once more
+            for piece in backup.chunks(part):
+                pending.add(sides.compare(piece, force=False).changes.delete)
+        _check_deletes(source, pending, at, run, tally, guard, steps)
+        further = at != start
         for keys in pending.batches(steps.batch_size):
+            if further and steps.seconds_left() <= 0:
+                return at
             _delete(source, backup, keys, run, tally, steps)
+            further = True
+        parts = () if run.dry_run else at.deleting
+        for part, proven in zip(parts, workers.in_order(settling.settle_again, parts), strict=True):
+            tally.proof = (tally.proof or Proof()).and_(proven)
+            at = at.proven(part, proven)
+            if steps.seconds_left() <= 0:
+                return at
+    tally.add(skipped=-min(ahead, tally.counts.skipped))  # the chunks have met these records as equal
+    return None
 
 
 def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
     """Raises GuardTripped for what forbids a run to touch anything: a missing canary, too many updates.
 
-    The updates are counted only where they have a limit; that reads the stamps of both sides once more.
+    The updates are counted only where they have a limit; that compares both sides once more.
     """
     guard.check_canary(source)
     if guard.max_update_percent is not None and not run.allow_mass_delete:
@@ -98,56 +87,56 @@ def chunks_of(source: Store, backup: Store) -> Iterator[Chunk]:
         yield from backup.chunks(chunk)
 
 
+def _catch_up(settling: Settling, run: Run, steps: Steps) -> tuple[int, Settled | None]:
+    """Writes what the source says was written lately. Returns how many records, and everything settled if it now is.
+
+    Under live writes it asks again, a few times: walking everything costs more.
+    """
+    ahead = 0
+    for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
+        written = settling.catch_up(steps.since or "")
+        ahead += written
+        whole = None if steps.full else settling.skip(WHOLE)
+        if whole is not None or not written or steps.full:
+            return ahead, whole
+    return ahead, None
+
+
+def _chunks(source: Store, at: Checkpoint, steps: Steps) -> Iterator[Chunk]:
+    """What is left to walk, while there is time for one more chunk; one at least, so that every call gets further."""
+    longest, asked, first = 0.0, time.perf_counter(), True
+    for part in at.left:
+        for chunk in source.chunks(part):
+            if not first and steps.seconds_left() <= longest * _CHUNKS_KEPT_FREE:
+                return
+            yield chunk
+            first = False
+            # Asked again when a worker is free: about as long as a chunk takes.
+            longest, asked = max(longest, time.perf_counter() - asked), time.perf_counter()
+
+
 def _updates(source: Store, backup: Store) -> tuple[int, int]:
     """How many records a run would update that was not forced, and how many the backup holds."""
     updates = held = 0
-    for chunk in chunks_of(source, backup):
-        copies = backup.stamps(chunk)
-        held += len(copies)
-        updates += len(_changes(source.stamps(chunk), copies, backup, force=False).update)
+    with Workers(1) as workers:
+        sides = Sides(source, backup, workers)
+        for chunk in source.chunks():
+            mine, theirs = sides.fingerprints(chunk)
+            if mine is not None and proof.alike(mine, theirs):
+                held += mine.records
+                continue
+            for piece in backup.chunks(chunk):
+                found = sides.compare(piece, force=False)
+                updates, held = updates + len(found.changes.update), held + found.held
     return updates, held
 
 
-def _changes(stamps: Stamps, copies: Stamps, backup: Store, force: bool) -> Changes:
-    changes = compare(stamps, copies, force)
-    if changes.insert and changes.delete:  # only then can one of each be the same key to the server
-        changes = settle(changes, backup.matching(list(changes.insert)))
-    return changes
-
-
-def _count(changes: Changes, tally: Tally) -> None:
-    tally.name(changes.insert, Action.INSERTED)
-    tally.name(changes.update, Action.UPDATED)
-    tally.add(inserted=len(changes.insert), updated=len(changes.update))
-
-
-def _write(source: Store, backup: Store, chunk: Chunk, changes: Changes, run: Run, tally: Tally, steps: Steps) -> None:
-    if not changes.write:
-        return
-    for records in source.read(changes.write, chunk):
-        steps.held()
-        backup.write(backup.as_copies(records, run, steps.now()), steps.keep)
-        inserted = sum(source.key_of(record) in changes.insert for record in records)
-        tally.add(inserted=inserted, updated=len(records) - inserted)
-
-
-def _prove(source: Store, backup: Store, chunk: Chunk, seen: Stamps, changes: Changes, so_far: Proof) -> Proof:
-    """The proof with this chunk, read again only where it was changed. What waits for its delete is left out."""
-    if not (changes.write or changes.delete):
-        return proof.with_equal(so_far, seen)
-    ours = source.stamps(chunk)
-    theirs = proof.without(backup.stamps(chunk), changes.delete - ours.keys())
-    found = proof.differences(ours, theirs)
-    wrong = proof.lasting(source, backup, chunk, seen, ours, found).keys() - changes.delete
-    return proof.with_part(so_far, ours, theirs, len(wrong), len(found) - len(wrong))
-
-
 def _check_deletes(
-    source: Store, pending: PendingDeletes, wanted: int, held: int, run: Run, tally: Tally, guard: Guard, steps: Steps
+    source: Store, pending: PendingDeletes, at: Checkpoint, run: Run, tally: Tally, guard: Guard, steps: Steps
 ) -> None:
     """Asks the guard; before it trips, what the source has after all, perhaps spelled anew, is no longer counted."""
     try:
-        guard.check_deletes(len(pending), wanted, held, source.label, allowed=run.allow_mass_delete)
+        guard.check_deletes(len(pending), at.wanted, at.held, source.label, allowed=run.allow_mass_delete)
     except GuardTripped:
         deletes = 0
         for keys in pending.batches(steps.batch_size):
@@ -155,7 +144,7 @@ def _check_deletes(
             deletes += len(gone)
             if run.dry_run:
                 tally.name(gone, Action.DELETED)
-        guard.check_deletes(deletes, wanted, held, source.label, allowed=False)
+        guard.check_deletes(deletes, at.wanted, at.held, source.label, allowed=False)
 
 
 def _delete(source: Store, backup: Store, keys: list[Key], run: Run, tally: Tally, steps: Steps) -> None:
@@ -164,24 +153,8 @@ def _delete(source: Store, backup: Store, keys: list[Key], run: Run, tally: Tall
     gone = [key for key in keys if key not in present]
     if run.dry_run:
         tally.name(gone, Action.DELETED)
-        tally.add(deleted=len(gone))
-        return
-    backup.delete(gone, steps.keep)
+    else:
+        backup.delete(gone, steps.keep)
+        left = Proof(differing=len(backup.matching(gone)))
+        tally.proof = (tally.proof or Proof()).and_(left)
     tally.add(deleted=len(gone))
-    tally.proof = proof.with_part(tally.proof or Proof(), {}, {}, len(backup.matching(gone)), len(present))
-
-
-def _name_lower_versions(run: Run, changes: Changes, stamps: Stamps, copies: Stamps) -> None:
-    lower = [key for key in changes.update if key in copies and went_back(stamps[key], copies[key])]
-    if lower:
-        event(
-            "sync.version_went_back",
-            level=logging.WARNING,
-            service=run.service,
-            sync_id=run.sync_id,
-            records=len(lower),
-            keys=[
-                f"{'/'.join(map(str, key))}: {copies[key].value[0]} -> {stamps[key].value[0]}"
-                for key in sorted(lower, key=str)[:_NAMED_IN_LOG]
-            ],
-        )

@@ -11,8 +11,9 @@ from hashlib import blake2b
 from backup import proof
 from backup.models import Chunk, Key, Proof, Stamps, Version
 from backup.proof import Kind
+from backup.settle import CHANGES_NAMED
 from backup.stores import Store
-from backup.sync import CHANGES_NAMED, chunks_of
+from backup.sync import chunks_of
 
 _RECORDS_AT_ONCE = 500
 
@@ -62,8 +63,8 @@ def verify(source: Store, backup: Store, depth: Depth, report: Report) -> None:
     for chunk in chunks_of(source, backup):
         ours, theirs = source.stamps(chunk), backup.stamps(chunk)
         found = proof.differences(ours, theirs)
-        wrong = proof.lasting(source, backup, chunk, ours, ours, found)
-        report.proof = proof.with_part(report.proof, ours, theirs, len(wrong), len(found) - len(wrong))
+        wrong = proof.lasting(source, backup, chunk, ours, found)
+        report.proof = report.proof.and_(proof.of_part(ours, theirs, len(wrong), len(found) - len(wrong)))
         report.add(wrong, {})
         same = proof.without(ours, found)
         if depth.full:
@@ -90,7 +91,7 @@ def _compare_records(source: Store, backup: Store, chunk: Chunk, seen: Stamps, r
             if key in mine and key in copies and mine[key] != copies[key] and again.get(key) == seen[key]
         }
         report.add(dict.fromkeys(names, Kind.CONTENT), names)
-        report.proof = proof.with_part(report.proof, {}, {}, len(names), len(part) - len(names))
+        report.proof = report.proof.and_(Proof(differing=len(names), in_flight=len(part) - len(names)))
 
 
 def _digests(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, bytes]:

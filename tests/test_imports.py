@@ -16,8 +16,10 @@ LAYERS = [
     {"backup.stores"},
     {
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
-        *("backup.recycle", "backup.proof", "backup.policy"),
+        *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers"),
     },
+    {"backup.sides"},
+    {"backup.settle"},
     {"backup.sync"},
     {"backup.verify"},
     {"backup.recorded"},

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
 
 __all__ = [
     "Drift",
@@ -21,9 +20,6 @@ __all__ = [
     "Store",
     "open_store",
 ]
-
-
-SideName = Literal["source", "backup"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,8 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     from backup.stores.dialects import open_dialect
     from backup.stores.sql import SqlStore
 
-    dialect = open_dialect(side.connection_string, setting, default_database=side.database)
+    connections = limits.parallelism + 2  # one for the run's own thread, and one to spare
+    dialect = open_dialect(side.connection_string, setting, default_database=side.database, connections=connections)
     default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
     return SqlStore(dialect, side.table or default, rules, limits, name, missing)
 
@@ -75,5 +72,6 @@ def _open_cosmos(
     from backup.stores.cosmos_access import CosmosAccess
 
     label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
-    access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts)
+    ceiling = limits.max_request_units_per_second
+    access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts, ceiling)
     return CosmosStore(access, side.container or "", rules, limits, side.role)

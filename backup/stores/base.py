@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.retry import Retry
 
 FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
+SideName = Literal["source", "backup"]
 OnNewColumn = Literal["add", "fail", "ignore"]
 
 
@@ -28,12 +29,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at once: stamps of a chunk, rows and bytes of a batch."""
+    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
+    Cosmos DB account is asked for in a second, if there is a limit."""
 
     chunk_size: int = 50_000
     batch_size: int = 1_000
     batch_bytes: int = 8 * 1024 * 1024
+    parallelism: int = 4
+    max_statement_seconds: float = 2.0
     retry: Retry = field(default_factory=Retry)
+    max_request_units_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Drift:
 
     `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
     then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without.
+    without. `shared`: those that both have once the statements have run.
     """
 
     added: tuple[str, ...] = ()
@@ -75,6 +80,7 @@ class Drift:
     removed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    shared: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def changes_nothing(self) -> bool:
@@ -113,6 +119,9 @@ class Sibling(Protocol):
         A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
         """
 
+    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
+        """How many entries have all of `where`, and between the bounds (themselves left out) the field `by`."""
+
     def delete(self, keys: Sequence[str]) -> None:
         """Deletes the entries of these keys; those that are gone already are no error."""
 
@@ -140,6 +149,10 @@ class Store(Protocol):
     @property
     def location(self) -> str:
         """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
+
+    @property
+    def request_charge(self) -> float | None:
+        """Request units that all requests have cost since the store was opened; None where there are none."""
 
     def ping(self) -> None:
         """Returns if the database answers; one try, no retries."""
@@ -175,11 +188,37 @@ class Store(Protocol):
         """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
         here; the first begins and the last ends where `within` does. Costs one seek a chunk."""
 
-    def stamps(self, chunk: Chunk) -> Stamps:
-        """Key and version of every record in the chunk."""
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
-        """The whole records of these keys of the chunk, in batches. One that is gone by now is left out."""
+        Equal fingerprints of two sides mean equal stamps, but for the chance that ARCHITECTURE states. `drift` must
+        have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the network.
+        """
+
+    def watermark(self) -> str | None:
+        """Up to where the server's own clock has come by the newest of the service's records, for `recent` of a later
+        run; None where a store has no such thing. To be asked before a run reads, and kept once all is written."""
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """The stamps of what was written since that watermark, or up to so long before; a few thousand at a time.
+
+        Never less than that; of a store without watermarks, all stamps.
+        """
+
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """The stamp of every record in the chunk, laid flat."""
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        """The stamps of those of these keys that are there."""
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        """The stamps that these rows of this store lay flat."""
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        """Key and version of every record in the chunk: `stamps_of(stamp_rows(chunk))`."""
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        """The whole records of these keys of the chunk, or of all (None), in batches. One that is gone is left out."""
 
     def key_of(self, record: Record) -> Key:
         """The key of a record that a store of the same kind has read."""

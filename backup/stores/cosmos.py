@@ -6,31 +6,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
-from typing import Any, TypeVar
+from math import ceil
+from typing import Any
 
 from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceNotFoundError
 
 from backup.errors import BadRequest, SchemaMismatch, StoreError
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
-from backup.stores.cosmos_access import CosmosAccess, path_of, select
-from backup.stores.cosmos_documents import (
-    MARK,
-    json_text,
-    key_from_json,
-    key_to_json,
-    own,
-    partition_part,
-    partition_value,
-    texts,
-)
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
+from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
+from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_container import CosmosContainer, parts
+from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, partition_value, texts
+from backup.stores.cosmos_pace import Pace
+from backup.stores.cosmos_queries import PART, Queries, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 
-Item = TypeVar("Item")
-
-_IDS_AT_ONCE = 100
+_EXACT = 1 << 53  # whole numbers up to here are exact in JSON
+_MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
 
 class CosmosStore:
@@ -42,11 +35,10 @@ class CosmosStore:
 
     kind = "cosmos"
 
-    def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: str) -> None:
+    def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
         self._access, self.name, self._rules, self._limits = access, container, rules, limits
-        self._side = side
-        self._where = [f"{path_of([name])} = @w{i}" for i, name in enumerate(rules.where)]
-        self._where_values = {f"w{i}": value for i, value in enumerate(rules.where.values())}
+        self._side, self._queries = side, Queries(rules, side)
+        self._container = CosmosContainer(access, container, self._queries, limits)
 
     @property
     def label(self) -> str:
@@ -56,20 +48,26 @@ class CosmosStore:
     def location(self) -> str:
         return f"{self._access.location}/{self.name}"
 
+    @property
+    def pace(self) -> Pace:
+        """How fast its account is asked."""
+        return self._access.pace
+
+    @property
+    def request_charge(self) -> float | None:
+        return self.pace.charge
+
     def ping(self) -> None:
-        self._access.once("get an answer", lambda: self._access.container(self.name).read())
+        self._access.once("get an answer", lambda: self._container.proxy.read())
 
     def close(self) -> None:
         self._access.close()
-        self.__dict__.pop("partition_paths", None)
+        self._container.forget()
 
-    @cached_property
+    @property
     def partition_paths(self) -> list[list[str]]:
         """The container's partition key, each path as property names; several when it is hierarchical."""
-        properties = self._access.run("read the container", lambda: self._access.container(self.name).read())
-        return [
-            [part.strip('"') for part in path.strip("/").split("/")] for path in properties["partitionKey"]["paths"]
-        ]
+        return self._container.partition_paths
 
     # --- making and checking the backup -------------------------------------------------------------------------------
 
@@ -80,7 +78,7 @@ class CosmosStore:
     def make_like(self, original: Store, *, copies: bool) -> None:  # noqa: ARG002 - a container's shape is its partition key
         paths = ["/" + "/".join(path) for path in _cosmos(original).partition_paths]
         self._access.create_container(self.name, paths)
-        self.__dict__.pop("partition_paths", None)
+        self._container.forget()
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:  # noqa: ARG002 - documents have no columns
         mine, theirs = self.partition_paths, _cosmos(source).partition_paths
@@ -101,8 +99,10 @@ class CosmosStore:
         return self._count(WHOLE)
 
     def _count(self, chunk: Chunk) -> int:
-        conditions, values = self._within(chunk)
-        return int(self._query("count", select("VALUE COUNT(1)", *conditions), values)[0])
+        [found] = self._container.numbers([self._queries.count(chunk)])
+        if found is None:
+            raise StoreError(f"The {self.label} did not say how many documents it has.")
+        return int(found)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
@@ -114,111 +114,88 @@ class CosmosStore:
         yield Chunk(after, within.upto)
 
     def _bounds(self, within: Chunk) -> Iterator[Key]:
-        # Not retried as a whole; the SDK retries each of its pages. Bounds have no character from U+D800 on, where
-        # servers and Python order text differently.
-        conditions, values = self._within(within)
-        query = f"{select('VALUE c.id', *conditions)} ORDER BY c.id"
+        # Bounds have no character from U+D800 on, where servers and Python order text differently.
         since = 0
-        for name in self._access.stream("list ids", self._items(query, values)):
+        for name in self._container.one_by_one("list ids", self._queries.ids(within)):
             since += 1
             if since >= self._limits.chunk_size and max(name) < "\ud800":
                 since = 0
                 yield (name,)
 
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        """Number of documents and sum of their times of last write: `_ts` here, the source's as noted in a copy there.
+
+        These times only grow, so what one change adds to the sum no other takes away; but they have whole seconds: a
+        change within the second of the last copy does not show. A copy without its note makes the sums differ. Costs
+        two queries side by side (more from four million documents on), which a range index may answer.
+        """
+        count, *sums = self._container.numbers([self._queries.count(chunk), *self._queries.sums(chunk, many=False)])
+        if count is None:
+            return None
+        if count >= _MANY:
+            sums = self._container.numbers(self._queries.sums(chunk, many=True))
+        exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
+        if any(value > _EXACT or value != int(value) for value in exact):
+            return None
+        total = sum(int(value) * of for value, of in zip(exact, (1, PART), strict=False))
+        return Fingerprint("count and sum of _ts", int(count), (0, total))
+
+    def watermark(self) -> str | None:
+        """The greatest `_ts` of the service's documents; None when there are none."""
+        found = self._container.all("look for the newest", self._queries.newest())
+        newest = [value for value in found if isinstance(value, int | float)]
+        return str(int(max(newest))) if newest else None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """By `_ts`, in its order, up to 5,000 at a time."""
+        width = len(self.partition_paths) + 1
+        for items in self._container.written_since(int(since) - ceil(overlap_seconds)):
+            # A document that is written meanwhile comes twice; what came last is how it is.
+            yield set({row[:width]: row for row in map(self._row, items)}.values())
+
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """Partition key and id, version fields, etag; all as text."""
+        query = self._queries.within(chunk, self._queries.stamp(self.partition_paths))
+        return set(map(self._row, self._container.all("read the stamps", query)))
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        width, wanted = len(self.partition_paths) + 1, set(keys)
+        what = self._queries.stamp(self.partition_paths)
+        found = self._container.by_ids("read stamps", keys, what)
+        return {row for row in map(self._row, found) if row[:width] in wanted}
+
+    def _row(self, item: Record) -> StampRow:
+        if item["id"] in (".", ".."):
+            raise StoreError(
+                f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
+                hint="Give it another id; nothing was changed by this run's step.",
+            )
+        return self._queries.row_in(item, len(self.partition_paths))
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        width = len(self.partition_paths) + 1
+        return {row[:width]: Version(row[width:-1], row[-1]) for row in rows}
+
     def stamps(self, chunk: Chunk) -> Stamps:
-        fields = [f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version)]
-        etag = "c._etag" if self._side == "source" else path_of([MARK, "etag"])
-        conditions, values = self._within(chunk)
-        query = select(f"{self._key_fields}, {etag} AS etag, {', '.join(fields)}", *conditions)
-        width = len(self._rules.version)
+        return self.stamps_of(self.stamp_rows(chunk))
 
-        def attempt() -> Stamps:
-            stamps: Stamps = {}
-            for item in self._items(query, values):
-                if item["id"] in (".", ".."):
-                    raise StoreError(
-                        f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
-                        hint="Give it another id; nothing was changed by this run's step.",
-                    )
-                stamps[self._key(item)] = Version(
-                    texts(item.get(f"v{i}") for i in range(width)), item.get("etag") or None
-                )
-            return stamps
-
-        return self._access.run("read the stamps", attempt)
-
-    def _within(self, chunk: Chunk) -> tuple[list[str], dict[str, Any]]:
-        """The conditions of the service's documents in the chunk, and their parameters."""
-        conditions, values = [*self._where], {**self._where_values}
-        if chunk.after is not None:
-            conditions.append("c.id > @after")
-            values["after"] = chunk.after[0]
-        if chunk.upto is not None:
-            conditions.append("c.id <= @upto")
-            values["upto"] = chunk.upto[0]
-        return conditions, values
-
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:  # noqa: ARG002 - ids suffice here
-        return self._read(keys, self._where)
-
-    def _read(self, keys: Iterable[Key], where: Sequence[str]) -> Iterator[list[Record]]:
-        for part in _parts(list(keys), _IDS_AT_ONCE):
-            left = set(part)
-            while left:
-                records = self._batch(left, where)
-                left.difference_update(map(self.key_of, records))
-                yield records
-                if not records:
-                    break
-
-    def _batch(self, keys: set[Key], where: Sequence[str]) -> list[Record]:
-        """Documents of these keys up to the byte limit; none when all that are left are gone."""
-        query, values = self._by_ids(keys, "*", where)
-
-        def attempt() -> list[Record]:
-            records: list[Record] = []
-            size = 0
-            for item in self._items(query, values):
-                if self.key_of(item) in keys:
-                    records.append(item)
-                    size += len(json.dumps(item))
-                    if size > self._limits.batch_bytes:
-                        break
-            return records
-
-        return self._access.run("read documents", attempt)
-
-    def _by_ids(self, keys: Iterable[Key], what: str, where: Sequence[str]) -> tuple[str, dict[str, Any]]:
-        values = {f"k{i}": name for i, name in enumerate(sorted({key[-1] for key in keys}))}
-        names = ", ".join(f"@{name}" for name in values)
-        return select(what, *where, f"c.id IN ({names})"), {**(self._where_values if where else {}), **values}
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        if keys is None:
+            yield from self._container.every_document(chunk)
+            return
+        for part in parts(list(keys), self._limits.batch_size):  # of any chunk, for ids suffice
+            yield from self._container.documents(part, of_service=True)
 
     def key_of(self, record: Record) -> Key:
-        return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
-
-    @property
-    def _key_fields(self) -> str:
-        return ", ".join(["c.id", *(f"{path_of(path)} AS p{i}" for i, path in enumerate(self.partition_paths))])
-
-    def _key(self, item: Record) -> Key:
-        """The key in an item that was selected with `_key_fields`."""
-        return (*(partition_part(item, [f"p{i}"]) for i in range(len(self.partition_paths))), item["id"])
+        return self._container.key_of(record)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        found = {key for part in _parts(keys, _IDS_AT_ONCE) for key in self._keys_of_ids(part)}
-        return found.intersection(keys)
+        return self._keys_of_ids(keys).intersection(keys)
 
     def _keys_of_ids(self, keys: Sequence[Key]) -> set[Key]:
         """The keys of the documents with these ids, whatever their partition."""
-        query, values = self._by_ids(keys, self._key_fields, self._where)
-        return set(map(self._key, self._query("look up ids", query, values)))
-
-    def _query(self, operation: str, query: str, values: dict[str, Any]) -> list[Any]:
-        return self._access.run(operation, lambda: list(self._items(query, values)))
-
-    def _items(self, query: str, values: dict[str, Any]) -> Iterator[Any]:
-        parameters = [{"name": f"@{name}", "value": value} for name, value in values.items()]
-        return iter(self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
+        found = self._container.by_ids("look up ids", keys, self._queries.key(self.partition_paths))
+        return {key_in(item, len(self.partition_paths)) for item in found}
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -249,7 +226,7 @@ class CosmosStore:
         return {name: json_text(value) for name, value in self.as_original(record).items()}
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
-        for part in _parts(records, _IDS_AT_ONCE):
+        for part in parts(records, self._limits.batch_size):
             if keep is not None:
                 keys = [self.key_of(record) for record in part]
                 there: set[Key] = set()
@@ -257,26 +234,24 @@ class CosmosStore:
                     there.update(image.key for image in images)
                     keep(images, None)
                 keep([Image(key, Action.INSERTED) for key in keys if key not in there], None)
-            self._access.side_by_side(
-                "write a document", part, lambda document: self._container.upsert_item(document, no_response=True)
-            )
+            self._access.side_by_side("write a document", part, self._upsert)
+
+    def _upsert(self, document: Record) -> None:
+        self._container.proxy.upsert_item(dict(document), no_response=True)
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        for records in self._read(keys, ()):  # a document of another type under such a key would be overwritten too
+        # A document of another type under such a key would be overwritten too.
+        for records in self._container.documents(keys, of_service=False):
             yield [
                 Image(self.key_of(one), action, own(one), texts(map(one.get, self._rules.version))) for one in records
             ]
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
-        for part in _parts(keys, _IDS_AT_ONCE):
+        for part in parts(keys, self._limits.batch_size):
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
-            self._access.side_by_side("delete a document", part, lambda key: _delete(self._container, key))
-
-    @property
-    def _container(self) -> ContainerProxy:
-        return self._access.container(self.name)
+            self._access.side_by_side("delete a document", part, lambda key: _delete(self._container.proxy, key))
 
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths
@@ -311,10 +286,6 @@ def _delete(container: ContainerProxy, key: Key) -> None:
         container.delete_item(key[-1], partition_key=partition_value(key[:-1]))
     except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
         container.read()  # … unless it is the container that is gone
-
-
-def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _shown(paths: list[list[str]]) -> str:

@@ -1,13 +1,15 @@
-"""One Cosmos database: the client, the retries, and errors in words."""
+"""One Cosmos database: the client, the retries, what runs side by side, and errors in words."""
 
 from __future__ import annotations
 
 import binascii
 import contextlib
 import json
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cached_property
+from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,24 +19,30 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
+from azure.core.pipeline.transport import RequestsTransport
 from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
 from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError, CosmosResourceNotFoundError
+from requests import Session
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry as NoRetry
 
 from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 from backup.stores.connection import Cosmos
+from backup.stores.cosmos_pace import Pace
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
-_AT_ONCE = 8
 _TRANSIENT_STATUS = {408, 410, 429, 449, 500, 502, 503, 504}
 
 
 class CosmosAccess:
-    """One side's way to its database. `missing` is the error for a database or container that is not there.
+    """One side's way to its database, for any number of threads. `missing` is the error for a database or container
+    that is not there.
 
     `emulator_hosts` names hosts whose certificate is not verified; localhost and 127.0.0.1 are such by the SDK's own
-    rule.
+    rule. `units_per_second` is a ceiling for what all requests cost.
     """
 
     def __init__(
@@ -45,7 +53,10 @@ class CosmosAccess:
         missing: type[BackupError],
         label: str,
         emulator_hosts: frozenset[str] = frozenset(),
+        units_per_second: float | None = None,
     ) -> None:
+        self.pace = Pace(units_per_second)
+        self._lock = Lock()
         self.missing, self.label = missing, label
         self._where, self._database = where, database
         self._retry, self._emulator_hosts = retry, emulator_hosts
@@ -62,18 +73,42 @@ class CosmosAccess:
             from backup.stores.identity import credential as identity
 
             credential = identity()
-        host = urlsplit(self._where.endpoint).hostname or ""
         options: dict[str, Any] = {}
+        host = urlsplit(self._where.endpoint).hostname or ""
+        emulated = host in self._emulator_hosts | {"localhost", "127.0.0.1"}
         if host in self._emulator_hosts:
             options["connection_verify"] = False
-        if host in self._emulator_hosts | {"localhost", "127.0.0.1"}:
+        if emulated:
             # An emulator advertises the address it has for itself, which may not lead there from here.
             options["enable_endpoint_discovery"] = False
-        return CosmosClient(self._where.endpoint, credential, user_agent_suffix="backup", **options)
+        return CosmosClient(
+            self._where.endpoint,
+            credential,
+            user_agent_suffix="backup",
+            # Called for each attempt of any request, those that the SDK makes by itself included.
+            raw_request_hook=self._admit,
+            raw_response_hook=self._answered,
+            transport=_transport(self.pace.at_most, verified=not emulated),
+            **options,
+        )
+
+    def _admit(self, request: Any) -> None:
+        request.context["set_aside"] = self.pace.admit()
+
+    def _answered(self, response: Any) -> None:
+        answer = response.http_response
+        charge = float(answer.headers.get("x-ms-request-charge") or 0)
+        self.pace.answered(answer.status_code, charge, response.context.get("set_aside") or 0.0)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.pace.at_most, thread_name_prefix="cosmos")
 
     def container(self, name: str) -> ContainerProxy:
         """The container's proxy; asks the server nothing."""
-        return self._client.get_database_client(self._database).get_container_client(name)
+        with self._lock:
+            client = self._client
+        return client.get_database_client(self._database).get_container_client(name)
 
     def create_container(self, name: str, partition_paths: Sequence[str]) -> None:
         """Creates the database and the container where missing; what exists is left as it is."""
@@ -114,13 +149,35 @@ class CosmosAccess:
         except AzureError as error:
             raise self._error(operation, error) from None
 
-    def side_by_side(self, operation: str, items: Sequence[Any], work: Callable[[Any], Any]) -> None:
-        """Does `work` for every item, a few at once; each is retried for itself. Raises the first error."""
-        if not items:
-            return
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(lambda item: self.run(operation, lambda: work(item)), items):
-                pass
+    def side_by_side(self, operation: str, items: Sequence[Item], work: Callable[[Item], T]) -> list[T]:
+        """The results of `work` in the order of the items, as many at once as the account takes; each is retried for
+        itself. Not for use within such work.
+
+        Raises the first error, when nothing of it is under way any more; what had not begun by then never does.
+        """
+
+        def one(item: Item) -> T:
+            def attempt() -> T:
+                with self.pace.slot():
+                    return work(item)
+
+            return self.run(operation, attempt)
+
+        if len(items) < 2:
+            return [one(item) for item in items]
+        with self._lock:
+            pool = self._pool
+        futures = [pool.submit(one, item) for item in items]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+        for future in futures:
+            if not future.cancelled() and (error := future.exception()):
+                raise error
+        return [future.result() for future in futures]
 
     def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
         """The items as they come; errors on the way become the app's own. Not retried."""
@@ -128,6 +185,25 @@ class CosmosAccess:
         end: Any = object()
         while (item := self.once(operation, lambda: next(iterator, end))) is not end:
             yield item
+
+    def pieces(
+        self, operation: str, opened: Callable[[], Iterator[Item]], take: Callable[[Iterator[Item]], list[T]]
+    ) -> Iterator[list[T]]:
+        """What `take` takes from the items of one query, piece by piece, until that is nothing; each piece is retried.
+
+        A query that broke off cannot go on: `opened` is asked for another, without what was yielded before.
+        """
+        items: Iterator[Item] | None = None
+
+        def attempt() -> list[T]:
+            nonlocal items
+            current, items = opened() if items is None else items, None
+            taken = take(current)
+            items = current
+            return taken
+
+        while piece := self.run(operation, attempt):
+            yield piece
 
     def _error(self, operation: str, error: AzureError) -> BackupError:
         status = getattr(error, "status_code", None)
@@ -142,19 +218,37 @@ class CosmosAccess:
 
     def close(self) -> None:
         """Closes the connections; the next use opens new ones."""
-        client = self.__dict__.pop("_client", None)
+        pool, client = self.__dict__.pop("_pool", None), self.__dict__.pop("_client", None)
+        if pool is not None:
+            pool.shutdown()
         if client is not None:
             client.__exit__()
 
 
-def select(what: str, *conditions: str) -> str:
-    """The text of a query. Names in it are quoted by `path_of`, values are parameters."""
-    return f"SELECT {what} FROM c WHERE {' AND '.join(conditions) or 'true'}"  # noqa: S608 - as said above
+class _Connections(HTTPAdapter):
+    """Keeps a connection for each request in flight; the SDK's own would keep ten, and open one for each beyond.
+
+    What fails is told as it was, as the SDK has it, and tried again above.
+    """
+
+    def __init__(self, kept: int, verified: bool) -> None:
+        self._verified = verified
+        super().__init__(pool_maxsize=kept, max_retries=NoRetry(total=False, redirect=False, raise_on_status=False))
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+        if not self._verified:
+            # Else each connection reads the system's certificates, which takes a tenth of a second, to verify nothing.
+            options["ssl_context"] = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        super().init_poolmanager(connections, maxsize, block, **options)
 
 
-def path_of(names: Sequence[str]) -> str:
-    """The query text for a property, each name quoted: `c["customer"]["id"]`."""
-    return "c" + "".join(f"[{json.dumps(name)}]" for name in names)
+def _transport(kept: int, verified: bool) -> RequestsTransport:
+    session = Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Connections(kept, verified))
+    return RequestsTransport(session=session)
 
 
 def _reason(error: AzureError) -> str:

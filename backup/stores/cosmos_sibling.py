@@ -12,7 +12,8 @@ from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNotFoundError
 
 from backup.stores.base import Entry, Shape
-from backup.stores.cosmos_access import CosmosAccess, path_of, select
+from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_queries import path_of, select
 
 _PAGE = 1_000
 
@@ -88,6 +89,21 @@ class CosmosSibling:
         return [
             self._entry(document, fields) for document in self._access.run(f"read {self._shape.container}", attempt)
         ]
+
+    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
+        names = [*where, by, by]
+        values = {f"@v{i}": _to_json(value) for i, value in enumerate((*where.values(), above, below))}
+        operators = [*("=" for _ in where), ">", "<"]
+        conditions = [f"{self._path(n)} {o} {v}" for n, o, v in zip(names, operators, values, strict=True)]
+        parameters = [{"name": name, "value": value} for name, value in values.items()]
+
+        def attempt() -> int:
+            query = select("VALUE COUNT(1)", *conditions)
+            found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
+            counted: Any = next(iter(found))
+            return int(counted)
+
+        return self._access.run(f"count {self._shape.container}", attempt)
 
     def delete(self, keys: Sequence[str]) -> None:
         def one(key: str) -> None:

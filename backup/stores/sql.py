@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.errors import BackupError, NotInitialized, SchemaMismatch
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
-from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
+from backup.stores.pace import Pace
+from backup.stores.sql_access import SqlAccess, flat_rows, whole_rows
 from backup.stores.sql_batch import SqlBatch, parts, rest
 from backup.stores.sql_drift import plan
+from backup.stores.sql_fingerprint import fingerprint_of, fingerprint_query
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
 
@@ -38,6 +40,7 @@ class SqlStore:
             dialect, limits.retry, missing, f"{side} ({dialect.product} {dialect.location}, table {table})"
         )
         self._rules, self._limits = rules, limits
+        self._pace = Pace(limits.chunk_size, limits.max_statement_seconds)
         self._copied: TableShape | None = None
 
     @property
@@ -53,6 +56,10 @@ class SqlStore:
         dialect = self.access.dialect
         schema = self.schema or dialect.default_schema
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
+
+    @property
+    def request_charge(self) -> float | None:
+        return None
 
     def ping(self) -> None:
         self.access.once("get an answer", lambda cx: cx.scalar(sa.select(1)))
@@ -117,10 +124,11 @@ class SqlStore:
                 sa.select(*shape.key)
                 .where(*shape.within(Chunk(after, within.upto)), *shape.filters)
                 .order_by(*shape.key)
-                .offset(self._limits.chunk_size - 1)
+                .offset(self._pace.chunk_size - 1)
                 .limit(1)
             )
-            row = self.access.run("find the next chunk", lambda cx, q=bound: cx.execute(q).first())  # type: ignore[misc]
+            with self._pace.measuring(self._pace.chunk_size):
+                row = self.access.run("find the next chunk", lambda cx, q=bound: cx.execute(q).first())  # type: ignore[misc]
             if row is None or tuple(row) == within.upto:
                 yield Chunk(after, within.upto)
                 return
@@ -139,28 +147,73 @@ class SqlStore:
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
             )
 
-    def stamps(self, chunk: Chunk) -> Stamps:
-        shape = self.shape
-        width = len(shape.key)
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        shape, dialect = self.shape, self.access.dialect
         conditions = [*shape.within(chunk), *shape.filters]
-        query = sa.select(*shape.key, *shape.version).where(*conditions)
+
+        def attempt(cx: sa.Connection) -> Fingerprint | None:
+            asked = fingerprint_query(shape, dialect, cx.dialect.server_version_info or ())
+            if asked is None:
+                return None
+            functions, query = asked
+            return fingerprint_of(functions, cx.execute(query.where(*conditions)).one())
+
+        with self._pace.measuring() as measured:
+            found = self.access.run("read the fingerprint", attempt)
+            measured.records = found.records if found is not None else 0
+        return found
+
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """Key, version fields, and of rows without a version a hash of their content, else None."""
+        return self._stamp_rows([*self.shape.within(chunk), *self.shape.filters])
+
+    def _stamp_rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
+        shape = self.shape
+        query = sa.select(*shape.key, *shape.version, sa.null()).where(*conditions)
         unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
+        first = len(shape.key)
 
-        def attempt(cx: sa.Connection) -> Stamps:
-            with small_rows(cx, query) as found:
-                stamps = {row[:width]: Version(row[width:]) for row in map(tuple, found)}
-            if any(version.value[0] is None for version in stamps.values()):
+        def attempt(cx: sa.Connection) -> set[StampRow]:
+            rows = flat_rows(cx, query)
+            if shape.may_lack_version and any(row[first] is None for row in rows):
                 # Nothing says when such a row changed, so its whole content is its version.
-                with whole_rows(cx, unversioned, self._limits.batch_bytes) as rows:
-                    for row, _ in rows:
-                        stamps[self.key_of(self.shape.record(row))] = Version((None, shape.digest(row)))
-            return stamps
+                rows = {row for row in rows if row[first] is not None}
+                with whole_rows(cx, unversioned, self._limits.batch_bytes) as whole:
+                    for row, _ in whole:
+                        record = shape.record(row)
+                        version = (record[column.name] for column in shape.version)
+                        rows.add((*shape.key_of(record), *version, shape.digest(row)))
+            return rows
 
-        return self.access.run("read the stamps", attempt)
+        with self._pace.measuring() as measured:
+            rows = self.access.run("read the stamps", attempt)
+            measured.records = len(rows)
+        return rows
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+    def watermark(self) -> str | None:
+        return None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:  # noqa: ARG002 - all, for there are no watermarks
+        return map(self.stamp_rows, self.chunks())
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        shape = self.shape
+        return {
+            row
+            for part in parts(keys, shape, self.access.dialect, self._limits)
+            for row in self._stamp_rows([shape.is_one_of(part), *shape.filters])
+        }
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        width = len(self.shape.key)
+        return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        return self.stamps_of(self.stamp_rows(chunk))
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         # Most of the chunk: page through it in key order. A few keys: look each up.
-        if len(keys) * 2 > self._limits.chunk_size:
+        if keys is None or len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(keys, chunk)
             return
         for part in parts(list(keys), self.shape, self.access.dialect, self._limits):
@@ -172,7 +225,7 @@ class SqlStore:
                 yield [record for key, record in got.items() if key in keys]
                 left = [] if complete or got.keys().isdisjoint(left) else [key for key in left if key not in got]
 
-    def _read_range(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
+    def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         shape, complete = self.shape, False
         while not complete:
             page = shape.select.where(*shape.within(chunk), *shape.filters).order_by(*shape.key)
@@ -180,7 +233,7 @@ class SqlStore:
             if records:
                 complete = complete and len(records) < self._limits.batch_size
                 chunk = Chunk(self.key_of(records[-1]), chunk.upto)
-                yield [record for record in records if self.key_of(record) in keys]
+                yield records if keys is None else [record for record in records if self.key_of(record) in keys]
 
     def _batch(self, query: sa.Select[Any]) -> tuple[list[Record], bool]:
         """The query's first rows, up to the byte limit, and whether these were all."""
@@ -239,11 +292,11 @@ class SqlStore:
 
     def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
         if records:
-            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep))
+            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep), writes=True)
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
         if keys:
-            self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep))
+            self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep), writes=True)
 
     def _batch_on(self, cx: sa.Connection) -> SqlBatch:
         return SqlBatch(cx, self.shape, self.access.dialect, self._limits)

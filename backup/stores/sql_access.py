@@ -29,15 +29,18 @@ class SqlAccess:
         self._retry = retry
         self._engine_used = False
 
-    def run(self, operation: str, work: Callable[[sa.Connection], T]) -> T:
-        """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition."""
-        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work))
+    def run(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
+        """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition.
 
-    def once(self, operation: str, work: Callable[[sa.Connection], T]) -> T:
+        Work that `writes` says so: on SQLite it waits for its turn.
+        """
+        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work, writes=writes))
+
+    def once(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
         """The same in one try."""
 
         def transaction() -> T:
-            with self.dialect.engine.begin() as cx:
+            with self.dialect.writing() if writes else self.dialect.engine.begin() as cx:
                 return work(cx)
 
         return self._translated(operation, transaction)
@@ -80,7 +83,7 @@ class SqlAccess:
                     cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
         try:
-            self.run("alter the columns", attempt)
+            self.run("alter the columns", attempt, writes=True)
         except StoreUnavailable:
             raise
         except StoreError as error:
@@ -96,7 +99,7 @@ class SqlAccess:
         if self.run(operation, exists):
             return
         try:
-            self.run(operation, make)
+            self.run(operation, make, writes=True)
         except StoreError:
             if not self.run(operation, exists):
                 raise
@@ -140,14 +143,19 @@ class SqlAccess:
             self.dialect.engine.dispose()
 
 
-@contextmanager
-def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[sa.CursorResult[Any]]:
-    """The rows as they come, a few thousand held at a time; those not fetched by the end are given up."""
-    result = cx.execute(query.execution_options(stream_results=True, yield_per=_SMALL_ROWS_AT_ONCE))
+def flat_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[tuple[Any, ...]]:
+    """All rows of the query, as the driver gives them: its rows cost less than SQLAlchemy's, and here it counts."""
+    result = cx.execute(query)  # not streamed: of a streamed one SQLAlchemy has taken the first row already
+    rows: set[tuple[Any, ...]] = set()
     try:
-        yield result
+        cursor: Any = result.cursor
+        while found := cursor.fetchmany(_SMALL_ROWS_AT_ONCE):
+            rows.update(found if type(found[0]) is tuple else map(tuple, found))
+    except cx.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError(None, None, error) from None
     finally:
         result.close()
+    return rows
 
 
 @contextmanager
@@ -165,9 +173,20 @@ def whole_rows(
 def _fetched(result: sa.CursorResult[Any], max_bytes: int) -> Iterator[tuple[Sequence[Any], int]]:
     step = _FIRST_ROWS
     while rows := result.fetchmany(step):
-        largest = 1
-        for row in rows:
-            size = sum(len(value) if isinstance(value, str | bytes) else 16 for value in row)
-            largest = max(largest, size)
-            yield row, size
-        step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // largest))
+        sizes = _sizes(rows)
+        yield from zip(rows, sizes, strict=True)
+        step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // max(1, *sizes)))
+
+
+def _sizes(rows: Sequence[Sequence[Any]]) -> Sequence[int]:
+    """About how many bytes each row has: the lengths of its texts and bytes, and 16 for any other value."""
+    same, lengths = 0, []
+    for column in zip(*rows, strict=True):  # by column, for that is a tenth of the work
+        kinds = set(map(type, column))
+        if kinds.isdisjoint((str, bytes)):
+            same += 16
+        elif kinds <= {str, bytes}:
+            lengths.append(list(map(len, column)))
+        else:
+            lengths.append([len(value) if isinstance(value, str | bytes) else 16 for value in column])
+    return [same + size for size in map(sum, zip(*lengths, strict=True))] if lengths else [same] * len(rows)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from backup.models import Action, Image, Key, Record
 from backup.stores.base import Keep, Limits
 from backup.stores.dialects import Dialect
+from backup.stores.dialects.base import Prepared, picker
 from backup.stores.sql_access import whole_rows
 from backup.stores.sql_table import TableShape
 
 _COMPOSITE_KEYS_AT_ONCE = 200
+
+Row = tuple[Any, ...]
+"""The values of a record for the columns that are written."""
 
 
 class SqlBatch:
@@ -69,29 +74,21 @@ class SqlBatch:
         Which rows exist is asked here, by the server's own equality: a key that changed only in case meets its old row.
         The filters have no say: a key is unique without them.
         """
-        shape = self._shape
-        pairs = [(name, c.name) for name in records[0] if (c := shape.find(name)) and not c.computed]
-        own = [name for _, name in pairs]
-        rows = [tuple(record[name] for name, _ in pairs) for record in records]
-        at = [own.index(name) for name in shape.key_names]
-        keys = [tuple(row[i] for i in at) for row in rows]
+        shape, dialect = self._shape, self._cx.dialect
+        names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
+        own = tuple(name for name in shape.names if name in names)
+        rows = list(map(picker([names[name] for name in own]), records))
+        keys = list(map(picker([own.index(name) for name in shape.key_names]), rows))
         existing, waiting, kept_some = self._look_up(keys, keep)
-        kept = {i for i, name in enumerate(own) if name in shape.identity}
-        old = [
-            _values(row, kept) | {f"k{i}": value for i, value in enumerate(key)}
-            for row, key in zip(rows, keys, strict=True)
-            if key in existing
-        ]
-        if old and len(kept) < len(own):
-            self._cx.execute(shape.update(own).execution_options(later_write=kept_some), old)
-        new = [_values(row) for row, key in zip(rows, keys, strict=True) if key not in existing]
+        old, new, new_keys = _split(rows, keys, existing)
+        if old and not shape.identity.issuperset(own):
+            self._dialect.update_rows(self._cx, _prepared(shape, "update", own, dialect), old, first=not kept_some)
         if new:
-            identity = bool(shape.identity)
-            self._dialect.before_insert(self._cx, shape.table, identity)
-            options = {"later_write": bool(old) or kept_some, "into_identity": identity}
-            self._cx.execute(shape.insert(own).execution_options(**options), new)
+            first = not (old or kept_some)
+            insert = _prepared(shape, "insert", own, dialect)
+            self._dialect.insert_rows(self._cx, insert, new, identity=bool(shape.identity), first=first)
         if keep is not None:
-            keep([*waiting, *(Image(key, Action.INSERTED) for key in keys if key not in existing)], self._cx)
+            keep([*waiting, *(Image(key, Action.INSERTED) for key in new_keys)], self._cx)
 
     def _look_up(self, keys: Sequence[Key], keep: Keep | None) -> tuple[set[Key], list[Image], bool]:
         """Which keys have rows; with `keep`, their images, and whether some, of too many bytes, are kept by now.
@@ -143,5 +140,24 @@ def rest(keys: Sequence[Key], found: Sequence[Image]) -> list[Key]:
     return [key for key in keys if key not in got] if got else []
 
 
-def _values(row: Sequence[Any], but: set[int] | frozenset[int] = frozenset()) -> dict[str, Any]:
-    return {f"v{i}": value for i, value in enumerate(row) if i not in but}
+def _split(rows: Sequence[Row], keys: Sequence[Key], existing: set[Key]) -> tuple[list[Row], list[Row], list[Key]]:
+    """The rows whose keys exist; the others, and their keys."""
+    if not existing:
+        return [], list(rows), list(keys)
+    pairs = list(zip(rows, keys, strict=True))
+    return (
+        [row for row, key in pairs if key in existing],
+        [row for row, key in pairs if key not in existing],
+        [key for key in keys if key not in existing],
+    )
+
+
+@lru_cache(maxsize=64)
+def _prepared(
+    shape: TableShape, what: Literal["insert", "update"], names: tuple[str, ...], dialect: sa.Dialect
+) -> Prepared:
+    places = {f"v{i}": i for i in range(len(names))}
+    if what == "insert":
+        return Prepared.of(shape.insert(names), names, places, dialect)
+    places |= {f"k{i}": names.index(name) for i, name in enumerate(shape.key_names)}
+    return Prepared.of(shape.update(names), names, places, dialect)

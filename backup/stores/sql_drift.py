@@ -40,6 +40,7 @@ class _Planning:
         self._added: dict[str, str] = {}
         self._altered: list[str] = []
         self._widened: list[str] = []
+        self._shared: list[str] = []
         self._removed: list[str] = []
         self._ignored: list[str] = []
         self._problems: list[str] = []
@@ -65,6 +66,7 @@ class _Planning:
 
     def compare(self, column: Column, copy: Column) -> None:
         """A column that both have."""
+        self._shared.append(column.name)
         in_key, declared = copy.name in self._backup.key_names, column.type.declared
         relation = self._dialect.relation(column, copy)
         wanted = replace(copy, type=column.type, nullable=copy.nullable or not in_key)
@@ -114,6 +116,7 @@ class _Planning:
             removed=tuple(self._removed),
             ignored=tuple(self._ignored),
             statements=(*self._added.values(), *self._altered),
+            shared=frozenset((*self._shared, *self._added)),
         )
 
     def _alter(self, copy: Column, wanted: Column, problem: str) -> None:

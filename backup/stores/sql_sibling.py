@@ -83,7 +83,7 @@ class SqlSibling:
                     name = cx.dialect.identifier_preparer.format_table(self._table)
                     cx.exec_driver_sql(f"ALTER TABLE {name} ADD {spelled}")
 
-        self._access.run(f"complete {self._shape.name}", attempt)
+        self._access.run(f"complete {self._shape.name}", attempt, writes=True)
 
     def put(self, entries: Sequence[Entry]) -> None:
         def attempt(cx: sa.Connection) -> None:
@@ -92,18 +92,18 @@ class SqlSibling:
                 if changed.rowcount == 0:
                     cx.execute(self._table.insert(), dict(entry))
 
-        self._access.run(f"write {self._shape.name}", attempt)
+        self._access.run(f"write {self._shape.name}", attempt, writes=True)
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
         def attempt(cx: sa.Connection) -> None:
-            self._access.dialect.add_rows(cx, self._table, [dict(entry) for entry in entries])
+            self._access.dialect.add_rows(cx, self._table, entries)
 
         if not entries:
             return
         if transaction is not None:
             attempt(transaction)
         else:
-            self._access.run(f"write {self._shape.name}", attempt)
+            self._access.run(f"write {self._shape.name}", attempt, writes=True)
 
     def find(
         self,
@@ -130,6 +130,12 @@ class SqlSibling:
             f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
         )
 
+    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
+        conditions = [self._condition(name, value) for name, value in where.items()]
+        column = self._table.c[by]
+        query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
+        return int(self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query)) or 0)
+
     def _condition(self, name: str, value: Any) -> sa.ColumnElement[bool]:
         column = self._table.c[name]
         return column.in_(value) if isinstance(value, list) else column == value
@@ -137,4 +143,4 @@ class SqlSibling:
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
             query = self._table.delete().where(self._key.in_(keys))
-            self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query))
+            self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)

@@ -49,6 +49,7 @@ class TableShape:
                 hint="Add the column, raise it with every change of a row, then run initialize.",
             )
         self._apply_rules(version=self.names, where=self.names)
+        self.may_lack_version = any(column.nullable for column in columns if column.name == self.version[0].name)
         self.identity = frozenset(column.name for column in columns if column.identity)
         self.select = sa.select(*self.table.columns)
         self.content: Mapping[str, str] = {name: name for name in self.names}
@@ -163,7 +164,8 @@ class TableShape:
     def is_one_of(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
         """The condition for rows of these keys, as the server compares keys."""
         if len(self.key) == 1:
-            return self.key[0].in_([key[0] for key in keys])
+            type_ = self._exact[self.key_names[0]].type
+            return type_.has_one_of(self.key[0], [key[0] for key in keys])
         pairs = ([column == value for column, value in zip(self.key, key, strict=True)] for key in keys)
         return sa.or_(*(sa.and_(*conditions) for conditions in pairs))
 

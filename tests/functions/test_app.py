@@ -64,8 +64,8 @@ def log_of(running: Worker, start: str) -> list[str]:
 def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> None:
     bindings = look(BINDINGS)
     triggers = {name: next(one for one in found if "Trigger" in one["type"]) for name, found in bindings.items()}
-    timer = triggers.pop("ScheduledSync")
-    assert timer["type"] == "timerTrigger"
+    timers = [triggers.pop(name) for name in ("ScheduledSync", "ResumeSync")]
+    assert [timer["type"] for timer in timers] == ["timerTrigger"] * 2
     assert {
         name: (one["route"], one["methods"], one["authLevel"].lower()) for name, one in triggers.items()
     } == HTTP_FUNCTIONS

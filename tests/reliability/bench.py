@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import chain, count, repeat
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from backup import models
+from backup import models, recorded
 from backup.locks import Held
 from backup.retry import Retry
 from backup.services import CustomerSyncService
@@ -29,7 +30,8 @@ from tests.reliability.plain import Row, State
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RECYCLE_DAYS = 2
-LIMITS = Limits(chunk_size=4, batch_size=2, retry=Retry(max_attempts=1))
+# One thread: a death comes at the same step each time.
+LIMITS = Limits(chunk_size=4, batch_size=2, parallelism=1, retry=Retry(max_attempts=1))
 
 Moment = Literal["before", "uncommitted", "after"]
 Side = Literal["source", "backup"]
@@ -59,15 +61,15 @@ def dying(kill: Kill | None) -> Iterator[None]:
     """Inside, the process dies there."""
     once, calls = SqlAccess.once, 0
 
-    def counted(access: SqlAccess, operation: str, work: Any) -> Any:
+    def counted(access: SqlAccess, operation: str, work: Any, **how: bool) -> Any:
         nonlocal calls
         calls += 1
         if kill is None or calls != kill.call:
-            return once(access, operation, work)
+            return once(access, operation, work, **how)
         if kill.moment == "after":
-            once(access, operation, work)
+            once(access, operation, work, **how)
         if kill.moment == "uncommitted":
-            once(access, operation, lambda cx: _die(work(cx)))
+            once(access, operation, lambda cx: _die(work(cx)), **how)
         raise Killed
 
     with patch.object(SqlAccess, "once", counted):
@@ -76,6 +78,19 @@ def dying(kill: Kill | None) -> Iterator[None]:
 
 def _die(_: Any) -> None:
     raise Killed
+
+
+@contextmanager
+def stopping(asks: int | None) -> Iterator[None]:
+    """Inside, a run's time is up once it has asked so often how much is left: before each chunk, after each batch of
+    deletes, and after each part that is proven again."""
+
+    def countdown(_: float | None) -> Callable[[], float]:
+        left = chain(repeat(inf) if asks is None else repeat(inf, asks), repeat(0.0))
+        return lambda: next(left)
+
+    with patch.object(recorded, "_countdown", countdown):
+        yield
 
 
 @contextmanager

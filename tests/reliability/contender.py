@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 from backup import api, locks
+from backup.recorded import foreseen
 from backup.registry import Registry
-from backup.services import foreseen
 from backup.settings import load_settings
 from backup.stores.sql import SqlStore
 

@@ -1,4 +1,4 @@
-"""Random histories of source writes, deletes, clock jumps, schema changes, syncs, kills, undos and restores.
+"""Random histories of writes, deletes, clock jumps, schema changes; syncs that go on later, kills, undos and restores.
 
 Every step is done twice: by the product on two SQLite files, and on the dicts of plain.py. Both must agree, on the
 rows of both sides and on what the recycle bin keeps.
@@ -19,8 +19,9 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from backup.checkpoint import Checkpoint
 from backup.errors import BadRequest, Conflict, GuardTripped
-from backup.models import Counts, Status, Trigger
+from backup.models import Action, Chunk, Counts, Status, Trigger
 from backup.proof import Kind
 from backup.recorded import Outcome
 from backup.restore import LEFT_ALONE, Wish
@@ -37,6 +38,7 @@ from tests.reliability.bench import (
     Side,
     as_utc,
     dying,
+    stopping,
 )
 from tests.reliability.keys import LETTERS, NUMBERS, PAIRS, Key, Keys
 from tests.reliability.plain import Row, State
@@ -82,6 +84,8 @@ edits = st.lists(
     max_size=4,
 )
 recent = st.integers(0, 5)
+asks = st.one_of(st.none(), st.none(), st.integers(0, 8))
+"""After how many of them a run's time is up."""
 deaths = st.one_of(
     st.none(), st.none(), st.builds(Kill, st.integers(1, 50), st.sampled_from(["before", "uncommitted", "after"]))
 )
@@ -93,8 +97,8 @@ class Ran:
 
     sync_id: str
     started_at: datetime
-    ended_at: datetime | None
-    columns: set[str]
+    ended_at: datetime | None = None
+    columns: set[str] = field(default_factory=set)
     changes_nothing: bool = False
     images: dict[Key, Row | None] = field(default_factory=dict)
     """What the backup had before it, of all keys that it changed there."""
@@ -182,47 +186,132 @@ class Machine(RuleBasedStateMachine):
 
     # --- what the product does ----------------------------------------------------------------------------------------
 
-    @rule(edits=edits, kill=deaths, options=st.builds(Options, seldom, seldom, seldom))
-    def sync(self, edits: Sequence[Edit], kill: Kill | None, options: Options) -> None:
+    @rule(edits=edits, kill=deaths, options=st.builds(Options, seldom, seldom, seldom), stop=asks)
+    def sync(self, edits: Sequence[Edit], kill: Kill | None, options: Options, stop: int | None = None) -> None:
         self.edit(edits)
+        found = self._open_sync()
+        if found is not None and not (
+            not found["DryRun"]
+            and not options.dry_run
+            and bool(found["AllowMassDelete"]) is options.allow_mass_delete
+            and (found["Forced"] or not options.force)
+        ):
+            found = None
         columns, copied = self.bench.columns("source"), self.bench.columns("backup")
-        to_fill = (columns - copied) | (self.unfilled & columns)  # what the source has no more cannot be filled
-        dry_run = options.dry_run
-        unsure = bool(self.undone_columns) and not (options.force or to_fill)  # then more may be copied than must
+        to_fill = self._to_fill()
+        force = options.force or bool(found and found["Forced"])
+        unsure = bool(self.undone_columns) and not (force or to_fill)  # then more may be copied than must
         plan = plain.sync(
             *(self.source, self.backup, columns, copied, [*self.keys.columns]),
-            force=options.force or bool(to_fill or self.undone_columns),
+            force=force or bool(to_fill or self.undone_columns),
         )
-        outcome, ran = self._run(lambda: self.bench.service.sync(Trigger.CLI, options), kill)
-        tripped = plan.tripped and not options.allow_mass_delete
+        before = Counts() if found is None else self._in_bin(found)
+        with stopping(stop):
+            outcome, ran = self._run(lambda: self.bench.service.sync(Trigger.CLI, options), kill, found)
+        self._check_sync(outcome, ran, plan, options.dry_run, options.allow_mass_delete, exact=not unsure)
+        if outcome is not None and not outcome.in_progress:
+            again = None if found is None or outcome.error is not None else self._in_bin(found)
+            expected = _counts(plan, options.allow_mass_delete, before, Counts(), again)
+            assert outcome.run.counts == expected or unsure
+            assert options.dry_run or outcome.error or cut(self.backup, columns) == self.source
+        self._forget_filled(ran, to_fill)
+
+    @rule(edits=edits, kill=deaths, stop=asks)
+    def resume(self, edits: Sequence[Edit], kill: Kill | None, stop: int | None) -> None:
+        self.edit(edits)
+        found = self._open_sync()
+        with stopping(stop):
+            outcome = self._resumed(found, kill)
+        if found is None:
+            assert outcome is None
+            self._settle(None, self.source, self.backup, "backup", set(), exact=True)
+
+    def _resumed(self, found: Entry | None, kill: Kill | None) -> Outcome | None:
+        if found is None:
+            return self._run(lambda: self.bench.service.resume(Trigger.TIMER), kill)[0]
+        columns, copied = self.bench.columns("source"), self.bench.columns("backup")
+        to_fill, dry_run, allowed = self._to_fill(), bool(found["DryRun"]), bool(found["AllowMassDelete"])
+        before = self._in_bin(found)
+        outcome, ran = self._run(lambda: self.bench.service.resume(Trigger.TIMER), kill, found)
+        assert ran is not None
+        at = Checkpoint.from_text(found["Checkpoint"])
+        # Of columns that an undo has emptied nobody but the product knows.
+        if not to_fill | (ran.columns & self.undone_columns) <= {*found["AddedColumns"]}:
+            at = at.begun_anew()
+        force = bool(found["Forced"] or to_fill or ran.columns)
+        plan = plain.resume(
+            *(self.source, self.backup, self._keys_in(at.left), self._keys_in(at.deleting), (at.wanted, at.held)),
+            *(columns, copied, [*self.keys.columns], force),
+        )
+        self._check_sync(outcome, ran, plan, dry_run, allowed, exact=True)
+        if outcome is not None and not outcome.in_progress:
+            again = None if dry_run or outcome.error is not None else self._in_bin(found)
+            before = at.counts if dry_run else before
+            assert outcome.run.counts == _counts(plan, allowed, before, at.counts, again)
+        self._forget_filled(ran, to_fill)
+        return outcome
+
+    def _check_sync(
+        self, outcome: Outcome | None, ran: Ran | None, plan: plain.Sync, dry_run: bool, allowed: bool, *, exact: bool
+    ) -> None:
+        """The backup is as planned, or a sync that died or whose time was up has done a part of it."""
+        tripped = plan.tripped and not allowed
         backup = self.backup if dry_run else plan.written if tripped else plan.done
         touched = set() if dry_run else plan.writes if tripped else plan.writes | plan.deletes
-        if outcome is None:
-            backup = self._part_of(plan, tripped)
+        if outcome is None or outcome.in_progress:
+            backup = self.backup if dry_run else self._part_of(plan, tripped)
+            assert outcome is None or (outcome.run.percent is not None and 0 <= outcome.run.percent < 100)
         else:
             assert isinstance(outcome.error, GuardTripped) if tripped else outcome.error is None, outcome.run.error
-            expected = Counts(len(plan.inserts), len(plan.updates), 0 if tripped else len(plan.deletes), plan.skipped)
-            assert outcome.run.counts == expected or unsure
             assert dry_run or outcome.run.verified is not tripped
-            assert dry_run or tripped or cut(backup, columns) == self.source
-        self._settle(ran, self.source, backup, "backup", touched, outcome is not None and not unsure)
-        if dry_run or ran is None:
+        exact = exact and outcome is not None and not outcome.in_progress
+        self._settle(ran, self.source, backup, "backup", touched, exact)
+
+    def _part_of(self, plan: plain.Sync, tripped: bool) -> State:
+        """What a sync that has not ended has left: some records whole, and none deleted before the others were
+        written."""
+        now = self.bench.rows("backup")
+        for key in self.backup.keys() | now.keys() | plan.done.keys():
+            assert now.get(key) in (self.backup.get(key), plan.written.get(key), plan.done.get(key)), key
+        if plan.deletes - now.keys():
+            assert not tripped
+            early = plan.writes - plan.late
+            assert {key: now.get(key) for key in early} == {key: plan.written[key] for key in early}
+        return now
+
+    def _to_fill(self) -> set[str]:
+        """The columns that the next sync must fill; what the source has no more cannot be filled."""
+        columns = self.bench.columns("source")
+        return (columns - self.bench.columns("backup")) | (self.unfilled & columns)
+
+    def _forget_filled(self, ran: Ran | None, to_fill: set[str]) -> None:
+        if ran is None or ran.changes_nothing:
             return
         if self.bench.history()[ran.sync_id]["Status"] == Status.COMPLETED:
             self.unfilled, self.undone_columns = set(), set()
         else:
-            assert ran.columns <= to_fill | self.undone_columns
+            assert ran.columns <= to_fill | self.undone_columns | self.unfilled
             self.unfilled |= ran.columns
 
-    def _part_of(self, plan: plain.Sync, tripped: bool) -> State:
-        """What a sync that died has left: some records whole, and none deleted before all others were written."""
-        now = self.bench.rows("backup")
-        for key in self.backup.keys() | now.keys() | plan.written.keys():
-            assert now.get(key) in (self.backup.get(key), plan.written.get(key), plan.done.get(key)), key
-        if plan.deletes - now.keys():
-            assert not tripped
-            assert {key: now.get(key) for key in plan.writes} == {key: plan.written[key] for key in plan.writes}
-        return now
+    def _open_sync(self) -> Entry | None:
+        """The sync that may be gone on with."""
+        found = [one for one in self.bench.history().values() if one["Status"] == Status.IN_PROGRESS]
+        assert len(found) <= 1
+        return next((one for one in found if one["Checkpoint"] is not None), None)
+
+    def _in_bin(self, found: Entry) -> Counts:
+        """How many records the run has changed so far."""
+        images = [one for one in self.kept.values() if one["SyncId"] == found["SyncId"]]
+        return Counts(*(sum(one["Action"] == action for one in images) for action in Action))
+
+    def _keys_in(self, parts: Sequence[Chunk]) -> set[Key]:
+        """The keys in these parts of the key space, as the server orders them: Python does so alike once folded."""
+
+        def inside(key: Key, part: Chunk) -> bool:
+            after, upto = (bound and self.keys.fold(bound) for bound in part)
+            return (after is None or key > after) and (upto is None or key <= upto)
+
+        return {key for key in map(self.keys.fold, self.keys.pool) if any(inside(key, part) for part in parts)}
 
     @precondition(lambda self: self.runs)
     @rule(edits=edits, which=recent, through=st.booleans(), dry_run=seldom, kill=deaths)
@@ -371,26 +460,37 @@ class Machine(RuleBasedStateMachine):
 
     # --- how a run is watched -----------------------------------------------------------------------------------------
 
-    def _run(self, call: Callable[[], Outcome], kill: Kill | None) -> tuple[Outcome | None, Ran | None]:
-        """The outcome, None of a run that died; and the run, None of one that died before its entry."""
+    def _run(
+        self, call: Callable[[], Outcome | None], kill: Kill | None, goes_on: Entry | None = None
+    ) -> tuple[Outcome | None, Ran | None]:
+        """The outcome, None of a run that died; and the run, None of one that died before its entry.
+
+        The run is a new one, or `goes_on`.
+        """
         self._was: dict[Side, State] = {"source": self.source, "backup": self.backup}
-        known = {run.sync_id for run in self.runs}
+        known = {run.sync_id: run for run in self.runs}
         outcome = None
         with suppress(Killed), dying(kill):
             outcome = call()
         history = self.bench.history()
         new = [entry for one, entry in history.items() if one not in known]
-        assert len(new) == 1 or (new == [] and outcome is None)
-        if not new:
-            return None, None
-        [entry] = new
+        if goes_on is None:
+            assert len(new) == 1 or (new == [] and outcome is None)
+            if not new:
+                return None, None
+        else:
+            assert new == []
+        entry = (goes_on and history[goes_on["SyncId"]]) or new[0]
         started, ended = (entry[name] and as_utc(entry[name]) for name in ("StartedAt", "CompletedAt"))
-        ran = Ran(entry["SyncId"], started, ended, {*entry["AddedColumns"]})
+        ran = known.get(entry["SyncId"]) or Ran(entry["SyncId"], started)
+        assert ran.started_at == started
+        ran.ended_at, ran.columns = ended, {*entry["AddedColumns"]}
         ran.changes_nothing = bool(entry["DryRun"]) or entry["Trigger"] in (Trigger.VERIFY, Trigger.RESTORE)
         ran.undone = {*entry["UndoneRuns"]}
         open_ones = {one for one, entry in history.items() if entry["Status"] == Status.IN_PROGRESS}
         if outcome is not None:
             assert (outcome.run.sync_id, outcome.run.status) == (ran.sync_id, entry["Status"])
+            assert outcome.in_progress is (ended is None)
         assert entry["Trigger"] == Trigger.VERIFY or open_ones == ({ran.sync_id} if ended is None else set())
         return outcome, ran
 
@@ -413,15 +513,23 @@ class Machine(RuleBasedStateMachine):
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
         if side == "source":
             changed &= before.keys()  # of what was not there nothing is kept
-        assert changed <= images.keys() <= touched
-        assert not exact or images.keys() == touched
+        # What a run changed in an earlier call has its image from there.
+        earlier = ran.images.keys() if ran is not None else set()
+        assert changed - earlier <= images.keys() <= touched - earlier
+        assert not exact or images.keys() == touched - earlier
         self.source, self.backup = source, backup
         self.kept |= new
         if ran is not None:
+            # The first run may come after the clock was set back behind the beginning. What was between two calls of
+            # one run cannot be asked for: a record that both changed has one image.
+            self.moments = [one for one in self.moments if one[0] < ran.started_at]
             if side == "backup":
-                ran.images, ran.hashes = images, {entry["KeyHash"] for entry in new.values()}
-            self.runs.append(ran)
-            at = max((ran.ended_at or ran.started_at, *(entry["RecycledAt"] for entry in new.values())))
+                ran.images = images | ran.images
+                ran.hashes |= {entry["KeyHash"] for entry in new.values()}
+            if ran.sync_id not in {run.sync_id for run in self.runs}:
+                self.runs.append(ran)
+            own = (entry["RecycledAt"] for entry in self.kept.values() if entry["SyncId"] == ran.sync_id)
+            at = max((ran.ended_at or ran.started_at, *own))
             self.moments.append((at, backup, self.bench.columns("backup")))
 
     def _moment(self, which: int | None) -> tuple[datetime | None, State, set[str]]:
@@ -439,6 +547,21 @@ class Machine(RuleBasedStateMachine):
     def _reach(self, outcome: Outcome) -> datetime:
         """The time before which the run takes the bin for purged."""
         return outcome.run.started_at - timedelta(days=RECYCLE_DAYS)
+
+
+def _counts(plan: plain.Sync, allowed: bool, before: Counts, walked: Counts, images: Counts | None) -> Counts:
+    """What a sync counts at its end: what it had changed `before` this call, and what it does in it.
+
+    One that was gone on with and has succeeded counts its `images`: each record once, however often it was changed.
+    """
+    inserted, updated = len(plan.inserts), len(plan.updates)
+    deleted = 0 if plan.tripped and not allowed else len(plan.deletes)
+    if images is None:
+        return before.plus(inserted=inserted, updated=updated, deleted=deleted).plus(
+            skipped=walked.skipped + plan.skipped - before.skipped
+        )
+    met = walked.seen + inserted + updated + plan.skipped
+    return images.plus(skipped=max(0, met - images.inserted - images.updated))
 
 
 class PairsMachine(Machine):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import sqlalchemy.dialects.postgresql.psycopg
 from azure.cosmos import ContainerProxy
 from sqlalchemy.engine.default import DefaultDialect
 
-from backup import locks
+from backup import follow, locks
 from backup.history import History
 from backup.locks import Held
 from backup.models import Trigger
@@ -36,13 +37,19 @@ from backup.recycle import RecycleBin
 from backup.registry import Registry
 from backup.restore import Wish
 from backup.settings import load_settings
-from backup.stores import cosmos_access
+from backup.stores import cosmos_pace
 from backup.stores.cosmos import CosmosStore
 from backup.stores.sql import SqlStore
 from tests.reliability.effort import SEED
 from tests.scenarios import product
 
-__all__ = ["Mortal", "Point", "one_of_each", "points_of"]
+__all__ = ["Mortal", "Point", "one_of_each", "points_of", "written_by"]
+
+
+def written_by(statement: str) -> str | None:
+    """The name of the table that a statement writes to."""
+    found = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:[\w"]+\.)?"?(\w+)', statement)
+    return found and found[1]
 
 
 class Point(NamedTuple):
@@ -147,18 +154,19 @@ class _Steps:
     def watch(self) -> None:
         """Makes everything that a run does a step of it."""
         for store in (SqlStore, CosmosStore):
-            for method in ("drift", "adapt", "stamps", "matching", "write", "delete", "close"):
+            for method in ("drift", "adapt", "fingerprint", "stamp_rows", "matching", "write", "delete", "close"):
                 self.around(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
             for method in ("read", "images"):
                 self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
         self.around(History, "save", lambda _: "history.save")
+        follow._SECONDS_BETWEEN_SAVES = float("inf")  # when a second is over is no step
         self._watch_bin()
         self._watch_lock()
         self._watch_sql()
         for method in ("create_item", "upsert_item", "delete_item"):
             self.around(ContainerProxy, method, lambda target, called=method: f"{called} {target.id}")  # type: ignore[misc]
         # One request after the other: nothing is under way at the death, to be carried out after it.
-        cosmos_access._AT_ONCE = 1
+        cosmos_pace.AT_MOST = 1
 
     def _watch_bin(self) -> None:
         original = RecycleBin.keeper
@@ -192,8 +200,7 @@ class _Steps:
         commit: Callable[..., None] = DefaultDialect.do_commit
 
         def sent(cx: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-            if context is not None and (context.isinsert or context.isupdate or context.isdelete):
-                table = context.compiled.statement.table.name
+            if (table := written_by(statement)) is not None:
                 cx.info.setdefault("written", set()).add(table)
                 self.reach(f"{statement.split()[0]} {table} sent")
 
@@ -220,6 +227,8 @@ def _do(order: dict[str, Any]) -> dict[str, Any]:
     match order["do"]:
         case "sync":
             outcome = service.sync(Trigger.CLI)
+        case "resume":
+            outcome = service.resume(Trigger.TIMER) or service.sync(Trigger.CLI)
         case "undo":
             outcome = service.undo(order["sync_id"], through=order["through"])
         case "restore":

@@ -48,6 +48,8 @@ class Sync:
     written: State = field(repr=False)
     done: State = field(repr=False)
     tripped: bool
+    late: set[Key] = field(default_factory=set)
+    """Those of the writes that come after the deletes."""
 
     @property
     def writes(self) -> set[Key]:
@@ -71,6 +73,45 @@ def sync(
     done = {key: row for key, row in written.items() if key not in deletes}
     tripped = trips(len(deletes), len(source), len(backup))
     return Sync(inserts, changed, deletes, respelled, len(common - changed), written, done, tripped)
+
+
+def resume(
+    source: State,
+    backup: State,
+    left: Collection[Key],
+    deleting: Collection[Key],
+    already: tuple[int, int],
+    columns: Collection[str],
+    copied: Collection[str],
+    names: Collection[str],
+    force: bool,
+) -> Sync:
+    """What a sync that goes on changes: of the keys `left`, and of those near its deletes, which are looked at again.
+
+    `already` are the records of source and backup that it has walked before.
+    """
+
+    def part(state: State, keys: Collection[Key]) -> State:
+        return {key: row for key, row in state.items() if key in keys}
+
+    rest = sync(part(source, left), part(backup, left), columns, copied, names, force)
+    again = sync(part(source, deleting), part(backup, deleting), columns, copied, names, force=False)
+    deletes = rest.deletes | again.deletes
+    tripped = trips(len(deletes), already[0] + len(part(source, left)), already[1] + len(part(backup, left)))
+    late = set() if tripped else again.writes
+    written = {**backup, **rest.written}
+    done = {key: row for key, row in {**written, **again.written}.items() if key not in deletes}
+    return Sync(
+        rest.inserts | (again.inserts & late),
+        rest.updates | (again.updates & late),
+        deletes,
+        rest.respelled | again.respelled,
+        rest.skipped,
+        written,
+        done,
+        tripped,
+        late,
+    )
 
 
 def copy_of(row: Row, before: Row, columns: Collection[str]) -> Row:

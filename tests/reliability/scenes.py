@@ -27,6 +27,9 @@ from tests.scenarios.places import Contents, Cosmos, Service, Sql
 from tests.scenarios.product import Counts
 
 BATCHES = {"BackupRetry__BaseSeconds": "0", "BackupSync__BatchSize": "5", "BackupSync__ChunkSize": "30"}
+ONE_THREAD = {"BackupSync__Parallelism": "1"}
+"""So that the steps of a run come in one order."""
+
 SMALL_DOCUMENT_BATCHES = {"BackupSync__BatchBytes": "2000"}
 
 
@@ -43,7 +46,7 @@ class Scene:
 
     @property
     def settings(self) -> dict[str, str]:
-        return {**self.service.settings, **BATCHES, **self.more}
+        return {**self.service.settings, **BATCHES, **ONE_THREAD, **self.more}
 
     @property
     def registry(self) -> Registry:

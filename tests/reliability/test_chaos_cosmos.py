@@ -13,9 +13,10 @@ from azure.cosmos import ConnectionRetryPolicy, CosmosClient
 
 from backup import sample
 from backup.errors import TransientStoreError
-from backup.models import Run, Status, Trigger
+from backup.models import WHOLE, Run, Status, Trigger
 from backup.registry import Registry
 from backup.settings import load_settings
+from backup.stores.cosmos import CosmosStore
 from tests.reliability.chaos import CALM, HALF_THROTTLED, Chaos, Fate
 from tests.reliability.effort import SEED, rounds
 from tests.scenarios import places
@@ -173,6 +174,22 @@ def test_without_faults_the_proxy_passes_everything_unchanged(orders: Service, s
     assert seen == getattr(orders, side).contents()
     assert orders.is_mirrored()
     assert {fate for _, fate in chaos.fates} == {Fate.PASSED}
+
+
+def test_fewer_requests_are_in_flight_while_the_account_throttles_and_more_when_it_does_not(orders: Service) -> None:
+    assert isinstance(orders.source, Cosmos)
+    with Chaos(orders.source.account, {Fate.THROTTLED: 0.5}, SEED).running() as chaos:
+        through = replace(orders, source=replace(orders.source, account=chaos.account))
+        with registry_of(through).get("order").stores() as (source, _):
+            assert isinstance(source, CosmosStore)
+            at_first = source.pace.slots
+            records = [record for batch in source.read(None, WHOLE) for record in batch]
+            source.write(records)
+            throttled = source.pace.slots
+            assert throttled < at_first
+            chaos.odds = CALM
+            source.write(records)
+            assert source.pace.slots > throttled
 
 
 def test_the_same_seed_draws_the_same_fates_whatever_the_order_of_requests() -> None:

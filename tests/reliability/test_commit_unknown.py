@@ -15,10 +15,11 @@ from azure.core.pipeline.transport import RequestsTransport
 from sqlalchemy.engine.default import DefaultDialect
 
 from backup.models import Run, Status, Trigger
-from backup.stores import cosmos_access
+from backup.stores import cosmos_pace
 from tests.reliability import scenes
 from tests.reliability.commits import DeafProxy
 from tests.reliability.effort import rounds
+from tests.reliability.mortal import written_by
 from tests.reliability.scenes import Scene, check_bin, counts_of, difference, look
 from tests.scenarios import places
 from tests.scenarios.places import Sql
@@ -81,7 +82,7 @@ def sqlite(tmp_path: Path) -> Scene:
 
 
 def note_write(cx: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-    if context is not None and (context.isinsert or context.isupdate or context.isdelete):
+    if written_by(statement) is not None:
         cx.info["wrote"] = True
 
 
@@ -295,7 +296,7 @@ def test_every_answer_to_a_write_may_be_lost_once(cosmos: Scene, transport: Deaf
 def test_the_answer_to_any_write_may_be_lost(
     cosmos: Scene, transport: DeafTransport, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosmos_access, "_AT_ONCE", 1)  # the n-th write is the same in every run
+    monkeypatch.setattr(cosmos_pace, "AT_MOST", 1)  # the n-th write is the same in every run
     check_run(cosmos, losing(transport, lambda n, again: False))
     positions = range(1, transport.writes + 1)
     for position in rounds(positions[:: len(positions) // 3 + 1], positions):

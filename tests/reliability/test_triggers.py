@@ -20,6 +20,7 @@ from backup import api, locks
 from backup.registry import Registry
 from backup.settings import load_settings
 from tests.reliability.effort import rounds
+from tests.reliability.scenes import ONE_THREAD
 from tests.scenarios.places import Place, Sql
 from tests.scenarios.product import start
 
@@ -197,7 +198,7 @@ def test_a_killed_run_frees_the_file_lock_at_once_and_a_stopped_one_keeps_it(
     while_stopped = trigger(sqlite_place.settings, "customer")
     holder.kill()
     assert (while_stopped, trigger(sqlite_place.settings, "customer")) == (REFUSED, DONE)
-    assert sqlite_place.customer.statuses == ["Failed", "Completed"]
+    assert sqlite_place.customer.statuses == ["Completed"]
     assert sqlite_place.customer.is_mirrored()
 
 
@@ -216,7 +217,7 @@ def test_a_killed_run_frees_the_lease_within_a_minute_and_a_slow_one_keeps_it_fo
     assert seconds <= 60
     later = first_answer_but_refused(settings, "customer", seconds + SLACK_SECONDS)
     assert (right_after, later) == (REFUSED, DONE)
-    assert sqlite_place.customer.statuses == ["Failed", "Completed"]
+    assert sqlite_place.customer.statuses == ["Completed"]
     assert sqlite_place.customer.is_mirrored()
     of_slow = trigger(settings, "order")
     slow.do("release")
@@ -233,7 +234,11 @@ def test_a_killed_run_frees_the_lease_within_a_minute_and_a_slow_one_keeps_it_fo
 def test_a_run_that_lost_its_lease_stops_before_its_next_batch(
     new_contender: Callable[[], Contender], sqlite_place: Place, azurite: str, method: str, loss: str
 ) -> None:
-    settings = sqlite_place.customer.settings | {"AzureWebJobsStorage": azurite, "BackupSync__BatchSize": "5"}
+    settings = sqlite_place.customer.settings | {
+        "AzureWebJobsStorage": azurite,
+        "BackupSync__BatchSize": "5",
+        **ONE_THREAD,
+    }
     if method == "delete":
         assert trigger(settings, "customer") == DONE
         assert isinstance(sqlite_place.customer.source, Sql)
@@ -254,4 +259,5 @@ def test_a_run_that_lost_its_lease_stops_before_its_next_batch(
     assert after["event"] == "answer", "a batch was written without the lock"
     assert (after["status"], after["body"]["Error"], after["body"]["TotalProcessed"]) == (409, "LockLost", 5)
     assert sqlite_place.customer.is_mirrored()
-    assert sorted(sqlite_place.customer.statuses[-2:]) == ["Completed", "Failed"]
+    # Whoever took the lock went on as the same run; its end stands, whatever became of the loser.
+    assert sqlite_place.customer.statuses == ["Completed"] * (2 if method == "delete" else 1)

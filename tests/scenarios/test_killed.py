@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,8 @@ SQL, COSMOS = {"module": "sql", "store": "SqlStore"}, {"module": "cosmos", "stor
 
 def kill(folder: Path, service: Service, store: dict[str, str], method: str, call: int, moment: str) -> None:
     """Runs a sync of the service up to that moment and makes sure that it died there."""
-    settings = {**service.settings, "BackupSync__BatchSize": "20", "BackupSync__ChunkSize": "30"}
+    sizes = {"BackupSync__BatchSize": "20", "BackupSync__ChunkSize": "30"}
+    settings = {**service.settings, **sizes, "BackupSync__Parallelism": "1"}  # so that calls come in one order
     ended = python(folder, settings, "-c", KILLED.format(**store), service.name, method, str(call), moment)
     assert ended.code == -signal.SIGKILL, ended.err
 
@@ -52,7 +54,7 @@ def kill(folder: Path, service: Service, store: dict[str, str], method: str, cal
 @pytest.mark.parametrize(
     ("method", "call", "moment"),
     [
-        *(("stamps", 2, "after"), ("stamps", 7, "before"), ("matching", 1, "after")),
+        *(("stamp_rows", 2, "after"), ("stamp_rows", 7, "before"), ("matching", 1, "after")),
         *(("write", 1, "before"), ("write", 3, "uncommitted"), ("write", 3, "after")),
         *(("delete", 1, "before"), ("delete", 1, "uncommitted"), ("delete", 1, "after"), ("close", 1, "before")),
     ],
@@ -69,13 +71,13 @@ def test_the_run_after_a_killed_one_makes_the_backup_equal_to_its_source(
     assert service.is_mirrored()
 
 
-def test_the_run_after_a_killed_one_counts_only_what_was_left(sqlite_place: Place, tmp_path: Path) -> None:
+def test_a_killed_run_that_is_gone_on_with_counts_each_change_once(sqlite_place: Place, tmp_path: Path) -> None:
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 3, "before")  # two batches of a chunk of 30, 20 and 10, are written
     written = len(service.backup.contents())
     ended = cli(tmp_path, service.settings, "sync", "customer", "--json")
     assert written == 30
-    assert counts(ended.json["Results"]) == {"customer": (70, 0, 0, 30)}
+    assert counts(ended.json["Results"]) == {"customer": (100, 0, 0, 0)}
 
 
 def test_a_batch_is_written_whole_or_not_at_all(sqlite_place: Place, tmp_path: Path) -> None:
@@ -95,13 +97,40 @@ def test_nothing_is_deleted_before_everything_else_is_written(sqlite_place: Plac
     assert {copy["Version"] for key, copy in copies.items() if key > 10} == {9}
 
 
-def test_a_killed_run_stands_in_progress_until_the_next_run_closes_it_as_failed(
+def test_a_killed_run_stands_in_progress_until_the_next_sync_goes_on_with_it(
     sqlite_place: Place, tmp_path: Path
 ) -> None:
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 2, "before")
-    left = service.backup.history()
+    [left] = service.backup.history()
     assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    [entry] = service.backup.history()
+    assert (left["Status"], left["CompletedAt"]) == ("InProgress", None)
+    assert (entry["Status"], entry["SyncId"], bool(entry["Verified"])) == ("Completed", left["SyncId"], True)
+    assert entry["StartedAt"] == left["StartedAt"]
+
+
+@pytest.mark.parametrize("options", [("--force",), ("--allow-mass-delete",), ("--dry-run",)])
+def test_a_killed_run_is_closed_as_failed_by_a_sync_that_asks_for_something_else(
+    sqlite_place: Place, tmp_path: Path, options: tuple[str]
+) -> None:
+    service = sqlite_place.customer
+    kill(tmp_path, service, SQL, "write", 2, "before")
+    left = service.backup.history()
+    assert cli(tmp_path, service.settings, "sync", "customer", *options).code == 0
+    check_closed(service, left)
+
+
+def test_a_killed_run_is_closed_as_failed_by_an_undo_of_it(sqlite_place: Place, tmp_path: Path) -> None:
+    service = sqlite_place.customer
+    kill(tmp_path, service, SQL, "write", 2, "before")
+    left = service.backup.history()
+    assert cli(tmp_path, service.settings, "undo", left[0]["SyncId"], "--yes").code == 0
+    check_closed(service, left)
+    assert service.backup.contents() == {}
+
+
+def check_closed(service: Service, left: list[dict[str, Any]]) -> None:
     entries = service.backup.history()
     assert [entry["Status"] for entry in left] == ["InProgress"]
     assert [(entry["Status"], bool(entry["Success"])) for entry in entries] == [("Failed", False), ("Completed", True)]
@@ -110,11 +139,13 @@ def test_a_killed_run_stands_in_progress_until_the_next_run_closes_it_as_failed(
     assert "interrupted" in entries[0]["ErrorMessage"]
 
 
-def test_a_killed_run_on_cosmos_is_closed_and_caught_up_with(cosmos_place: Place, tmp_path: Path) -> None:
+def test_a_killed_run_on_cosmos_is_gone_on_with_and_covers_what_changed_since(
+    cosmos_place: Place, tmp_path: Path
+) -> None:
     service = cosmos_place.order
     kill(tmp_path, service, COSMOS, "write", 1, "after")
     change_sources(cosmos_place.registry)
     ended = cli(tmp_path, service.settings, "sync", "order", "--json")
     assert ended.code == 0, ended.err
-    assert service.statuses == ["Failed", "Completed"]
+    assert service.statuses == ["Completed"]
     assert service.is_mirrored()

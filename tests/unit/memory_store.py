@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from backup.errors import StoreUnavailable
-from backup.models import WHOLE, Action, Chunk, Image, Key, Record, Run, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores import Drift, Keep, OnNewColumn, Shape, Sibling, Store
 
 Stored = dict[str, Any]
@@ -20,6 +20,7 @@ class MemoryStore:
 
     kind = "memory"
     name = "records"
+    request_charge: float | None = None
 
     def __init__(
         self,
@@ -78,12 +79,30 @@ class MemoryStore:
         for after, upto in zip([within.after, *bounds], [*bounds, within.upto], strict=True):
             yield Chunk(after, upto)
 
-    def stamps(self, chunk: Chunk) -> Stamps:
-        self._called("stamps")
-        return {(one["id"],): Version(one["version"], one["etag"]) for one in self._within(chunk)}
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        return None
 
-    def read(self, keys: frozenset[Key], chunk: Chunk) -> Iterator[list[Record]]:
-        wanted = [one for one in self._within(chunk) if (one["id"],) in keys]
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        self._called("stamps")
+        return {(one["id"], one["version"], one["etag"]) for one in self._within(chunk)}
+
+    def watermark(self) -> str | None:
+        return None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        return map(self.stamp_rows, self.chunks())
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        return {row for row in self.stamp_rows(WHOLE) if row[:1] in keys}
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        return {(key,): Version(version, etag) for key, version, etag in rows}
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        return self.stamps_of(self.stamp_rows(chunk))
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        wanted = [one for one in self._within(chunk) if keys is None or (one["id"],) in keys]
         for start in range(0, len(wanted), self.batch_size):
             self._called("read")
             yield [dict(one) for one in wanted[start : start + self.batch_size]]

@@ -40,7 +40,11 @@ class Services:
     checks: Sequence[Health] = ()
     asked: list[tuple[str, Options]] = field(default_factory=list)
 
-    def sync(self, name: str, trigger: Trigger, options: Options) -> Sequence[Outcome]:
+    wait_seconds = 200.0
+
+    def sync(
+        self, name: str, trigger: Trigger, options: Options, wait_seconds: float | None = None
+    ) -> Sequence[Outcome]:
         assert trigger is Trigger.HTTP
         self.asked.append((name, options))
         return self.outcomes
@@ -83,6 +87,8 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
                 "CompletedAt": "2024-12-07T00:00:05.000Z",
                 "DurationMs": 5000,
                 "ErrorMessage": None,
+                "Percent": None,
+                "RequestCharge": None,
                 "Notes": [],
             }
         ],

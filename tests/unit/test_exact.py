@@ -179,3 +179,10 @@ def test_keys_that_differ_otherwise_have_hashes_of_their_own(one: tuple[Any, ...
 def test_parts_of_a_key_do_not_run_into_each_other() -> None:
     keys: list[tuple[Any, ...]] = [("a", "b"), ("ab",), ("ab", ""), ("", "ab"), ("b", "a"), ('a", "b',), (1,), ("1",)]
     assert len(set(map(key_hash, keys))) == len(keys)
+
+
+@given(st.integers() | st.integers(-(1 << 64), 1 << 64) | st.integers(-400, 400).map(lambda n: n * 10**15))
+def test_an_integer_key_has_the_text_and_hash_of_any_other_way_to_write_it(n: int) -> None:
+    assert key_to_text((n,)) == json.dumps([n], separators=(",", ":"))
+    assert key_hash((n,)) == key_hash((Decimal(n),))
+    assert key_hash((n, 1)) == key_hash((Decimal(n), 1))

@@ -30,6 +30,13 @@ NUMBERS = {
     "BackupSync__RecycleDays": ("7.5", 7.5),
     "BackupVerify__EveryDays": ("7.5", 7.5),
     "BackupVerify__Sample": ("7", 7),
+    "BackupSync__Parallelism": ("7", 7),
+    "BackupSync__MaxStatementSeconds": ("7.5", 7.5),
+    "BackupSync__SliceSeconds": ("7.5", 7.5),
+    "BackupSync__SyncWaitSeconds": ("7.5", 7.5),
+    "BackupSync__OverlapSeconds": ("7.5", 7.5),
+    "BackupSync__FullEveryDays": ("7.5", 7.5),
+    "BackupSync__MaxRequestUnitsPerSecond": ("7.5", 7.5),
     "BackupRetry__MaxAttempts": ("7", 7),
     "BackupRetry__BaseSeconds": ("0.5", 0.5),
     "BackupRetry__MaxSeconds": ("7.5", 7.5),
@@ -38,6 +45,7 @@ VALUES = {
     **dict.fromkeys(NAMES, ("a value", "a value")),
     **NUMBERS,
     "BackupSchedule__CronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
+    "BackupSchedule__ResumeCronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
     "BackupSchedule__Enabled": ("false", False),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
 }
@@ -78,6 +86,14 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
         ("BackupSync__RecycleDays", 30),
         ("BackupVerify__EveryDays", 7),
         ("BackupVerify__Sample", 100),
+        ("BackupSync__Parallelism", 4),
+        ("BackupSync__MaxStatementSeconds", 2),
+        ("BackupSync__SliceSeconds", 480),
+        ("BackupSync__SyncWaitSeconds", 200),
+        ("BackupSync__OverlapSeconds", 300),
+        ("BackupSync__FullEveryDays", 7),
+        ("BackupSync__MaxRequestUnitsPerSecond", None),
+        ("BackupSchedule__ResumeCronExpression", "0 * * * * *"),
         ("BackupRetry__MaxAttempts", 5),
         ("BackupRetry__BaseSeconds", 2),
         ("BackupRetry__MaxSeconds", 32),
@@ -135,6 +151,8 @@ def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
         *((name, "nan") for name in NUMBERS),
         *((name, value) for name in NUMBERS if name.endswith("Percent") for value in ("100.1", "inf")),
         *(("BackupSync__RecycleDays", value) for value in ("0", "36501")),
+        *((name, "-1") for name in ("BackupSync__OverlapSeconds", "BackupSync__FullEveryDays")),
+        ("BackupSync__MaxRequestUnitsPerSecond", "0"),
         *(("BackupSync__OnNewColumn", value) for value in ("drop", "Add", "add,fail")),
         *(("BackupSchedule__Enabled", value) for value in ("maybe", "2", "truee")),
         *(
@@ -193,9 +211,11 @@ def test_the_environment_is_read_when_no_other_is_given(monkeypatch: pytest.Monk
 # The timer's binding
 
 
-def test_the_timer_is_bound_to_its_setting_where_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timer_is_bound_to_its_setting_where_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BackupSchedule__CronExpression", "0 30 2 * * *")
-    assert schedule_binding() == "%BackupSchedule__CronExpression%"
+    monkeypatch.setenv("BackupSchedule__ResumeCronExpression", "0 30 2 * * *")
+    assert schedule_binding("schedule") == "%BackupSchedule__CronExpression%"
+    assert schedule_binding("resume_schedule") == "%BackupSchedule__ResumeCronExpression%"
 
 
 @pytest.mark.parametrize("value", [None, "", " "])
@@ -205,7 +225,7 @@ def test_the_timer_is_bound_to_the_default_where_the_setting_is_missing(
     monkeypatch.delenv("BackupSchedule__CronExpression", raising=False)
     if value is not None:
         monkeypatch.setenv("BackupSchedule__CronExpression", value)
-    assert schedule_binding() == "0 0 0 * * *"
+    assert schedule_binding("schedule") == "0 0 0 * * *"
 
 
 # local.settings.json

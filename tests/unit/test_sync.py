@@ -126,7 +126,9 @@ def test_a_source_that_fails_on_the_way_costs_no_record_and_the_next_run_catches
     try:
         run_sync(one, other, force=True)
     except StoreUnavailable:
-        assert before <= other.contents().keys()
+        # Deletes come when both sides were read to their end; after them the chunks are read again for the proof.
+        deleted = {key for what, keys in other.calls if what == "delete" for (key,) in keys}
+        assert before <= other.contents().keys() | (deleted - one.contents().keys())
         run_sync(one, other, force=True)
     assert other.contents() == one.contents()
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from backup.errors import ConfigError
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
-from backup.stores.dialects.base import Dialect
+from backup.stores.dialects.base import CONNECTIONS, Dialect
 
 __all__ = ["Dialect", "open_dialect"]
 
 
-def open_dialect(connection_string: str, setting: str, *, default_database: str | None = None) -> Dialect:
+def open_dialect(
+    connection_string: str, setting: str, *, default_database: str | None = None, connections: int = CONNECTIONS
+) -> Dialect:
     """The dialect of a SQL connection string; its driver is imported here, not before.
 
-    `default_database` replaces `master` in a SQL Server string. Raises ConfigError for anything that is not SQL.
+    `default_database` replaces `master` in a SQL Server string. At most so many `connections` are open at once; who
+    asks for more waits. Raises ConfigError for anything that is not SQL.
     """
     where = parse_connection(connection_string, setting)
     if isinstance(where, SqlServer):
@@ -22,13 +25,13 @@ def open_dialect(connection_string: str, setting: str, *, default_database: str 
             if not default_database:
                 raise ConfigError(f"Setting {setting} names the database master.", hint="Name the database itself.")
             where = where.with_database(default_database)
-        return SqlServerDialect(where)
+        return SqlServerDialect(where, connections)
     if isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} names a Cosmos DB account where a SQL database is needed.")
     if where.get_backend_name() == "sqlite":
         from backup.stores.dialects.sqlite import SqliteDialect
 
-        return SqliteDialect(where)
+        return SqliteDialect(where, connections)
     from backup.stores.dialects.postgresql import PostgresqlDialect
 
-    return PostgresqlDialect(where)
+    return PostgresqlDialect(where, connections)

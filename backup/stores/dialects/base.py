@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 from sqlalchemy.types import UserDefinedType
 
 from backup.errors import BackupError, ConfigError
+
+CONNECTIONS = 6
+"""How many a dialect opens at most, unless it is told otherwise."""
 
 Relation = Literal["same", "wider", "other"]
 
@@ -29,6 +34,10 @@ class ServerType(UserDefinedType[Any]):
 
     def get_col_spec(self, **_: Any) -> str:
         return self.declared
+
+    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        """The condition for rows whose column of this type has one of the values."""
+        return column.in_(values)
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,85 @@ def _always_quoted(table: sa.Table, *columns: sa.Column[Any]) -> sa.Table:
     return sa.Table(quoted_name(table.name, quote=True), sa.MetaData(), *columns, schema=schema)
 
 
+def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
+    """Executes a statement of the driver's own words once for each of the rows."""
+    cx.exec_driver_sql(text, rows, execution_options=options)
+
+
+class Prepared(NamedTuple):
+    """An insert or update as the driver takes it: its text, which values of a row are its parameters, and their types.
+
+    A row has a value for each of `names`, the table's columns. The driver gets tuples, many at once: a dict for each
+    row, as SQLAlchemy wants it, costs more than the server does.
+    """
+
+    table: sa.Table
+    names: tuple[str, ...]
+    text: str
+    values: tuple[int, ...]
+    types: tuple[sa.types.TypeEngine[Any], ...]
+
+    @classmethod
+    def of(
+        cls, statement: sa.Insert | sa.Update, names: tuple[str, ...], places: Mapping[str, int], dialect: sa.Dialect
+    ) -> Prepared:
+        """The statement for rows of these columns; `places` says where in a row each of its parameters is."""
+        compiled: Any = statement.compile(dialect=dialect)
+        found = compiled.positiontup
+        types = tuple(compiled.binds[name].type for name in found)
+        return cls(compiled.statement.table, names, str(compiled), tuple(places[name] for name in found), types)
+
+    def run(self, cx: sa.Connection, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
+        """Executes it once for each of the rows, of which there is at least one."""
+        whole = self.values == tuple(range(len(rows[0])))
+        send(cx, self.text, rows if whole else list(map(picker(self.values), rows)), types=self.types, **options)
+
+
+def driver_rows(table: sa.Table, rows: Sequence[Mapping[str, Any]], dialect: sa.Dialect) -> list[tuple[Any, ...]]:
+    """Rows of one of the app's own tables as the driver takes them."""
+    found = map(picker([column.name for column in table.columns]), rows)
+    processes = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in table.columns]
+    values = zip(*found, strict=True)
+    return list(zip(*(_each(process, column) for process, column in zip(processes, values, strict=True)), strict=True))
+
+
+def _each(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Iterable[Any]:
+    if process is None:
+        return values
+    done: list[Any] = []
+    last: Any = done
+    for value in values:  # many rows have the very same time
+        done.append(done[-1] if value is last else process(value))
+        last = value
+    return done
+
+
+def picker(wanted: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """What takes these items, in this order, out of a sequence or mapping."""
+    if len(wanted) == 1:
+        [one] = wanted
+        return lambda values: (values[one],)
+    return itemgetter(*wanted)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """How a server mixes a stamp: two numbers made of all its parts, which are summed, and what names the way.
+
+    `irregular` is 1 for a stamp that cannot be mixed, else 0. `low` are the low 32 bits of the first version field,
+    where that is an integer, so that their sum is exact.
+    """
+
+    functions: str
+    numbers: tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]
+    irregular: sa.ColumnElement[Any] | None
+    low: sa.ColumnElement[Any] | None
+
+
+Fields = Sequence[tuple[Column, sa.ColumnElement[Any]]]
+"""The columns of a stamp, as the catalogue and as a statement names them: the key's, then the version's."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """What a driver's error means, in words that are safe to show."""
@@ -126,10 +214,30 @@ class Dialect(Protocol):
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         """Whether there is a schema that the server knows by this name."""
 
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:
+        """How this server, of that version, mixes stamps of these fields; None where it cannot.
+
+        Two sides mix alike exactly if the `functions` are the same.
+        """
+
     def failure(self, error: Exception) -> Failure:
         """What an error raised by the driver means."""
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        """A connection in a transaction that is going to write, committed at the end."""
+
+    def insert_rows(
+        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
+    ) -> None:
+        """Inserts the rows in the fastest way that is exact, with the values they have for columns of `identity`.
+
+        `first`: the transaction has written nothing yet.
+        """
+
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]], *, first: bool) -> None:
+        """Gives the rows that have their keys these values."""
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Inserts those rows of one of the app's own tables whose primary key is not there yet. Fast for many."""
 
     def beside(self, name: str) -> Dialect:
@@ -153,9 +261,6 @@ class Dialect(Protocol):
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         """What gives the old column, whose name stays, the type of the new one and lets NULL in if that has it."""
-
-    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
-        """Lets explicit values into an identity column where the server wants to be asked."""
 
 
 def create_database_if_missing(

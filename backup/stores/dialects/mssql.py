@@ -9,7 +9,8 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,19 +22,26 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
+    Fields,
+    Mixed,
+    Prepared,
     Relation,
     ServerType,
     create_database_if_missing,
     driver_text,
     drop_database,
     missing_driver,
+    send,
     spelled_column,
     spelled_table,
 )
+from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
+from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
+from backup.stores.dialects.mssql_types import MssqlType, big, integers_of, relation, type_of
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
@@ -73,8 +81,8 @@ class SqlServerDialect:
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
 
-    def __init__(self, where: SqlServer) -> None:
-        self._where = where
+    def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
+        self._where, self._connections = where, connections
         self._collation: str | None = None  # the database's own, known with its first columns
 
     @property
@@ -83,7 +91,7 @@ class SqlServerDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return self._engine(self._where)
+        return self._engine(self._where, pool_size=self._connections, max_overflow=0)
 
     def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
         try:
@@ -114,17 +122,34 @@ class SqlServerDialect:
         drop_database(self, self._where.database, _EXISTS, self._server)
 
     def beside(self, name: str) -> SqlServerDialect:
-        return SqlServerDialect(self._where.with_database(name))
+        return SqlServerDialect(self._where.with_database(name), self._connections)
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    def insert_rows(
+        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
+    ) -> None:
+        if identity:
+            cx.exec_driver_sql(f"SET IDENTITY_INSERT {spelled_table(_SPELLING, insert.table)} ON")
+        self._write(cx, insert_statement, insert, rows, first)
+
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]], *, first: bool) -> None:
+        self._write(cx, update_statement, update, rows, first)
+
+    def _write(
+        self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
+    ) -> None:
+        sent = to_json([prepared.table.c[name].type for name in prepared.names], rows)
+        if sent is None:
+            prepared.run(cx, rows, later_write=not first)
+        else:
+            send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
         text = json.dumps([{name: _sent(value) for name, value in row.items()} for row in rows], ensure_ascii=False)
         cx.execute(add_rows_statement(cx.dialect, table), {"rows": text})
-
-    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
-        if identity:
-            name = cx.dialect.identifier_preparer.format_table(table)
-            cx.exec_driver_sql(f"SET IDENTITY_INSERT {name} ON")
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
@@ -142,6 +167,22 @@ class SqlServerDialect:
             )
             for row in found
         ]
+
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:  # noqa: ARG002 - any version
+        integers: list[sa.ColumnElement[Any]] = []
+        for column, one in fields:
+            found = integers_of(column.type, one)
+            if found is None:
+                return None
+            integers += [sa.func.isnull(part, big(NULL_AS)) for part in found] if column.nullable else found
+        version = fields[key_width][1]
+        first, second = (mix.of(integers, big) for mix in MIXES)
+        return Mixed(
+            "integers: " + ", ".join(column.type.declared for column, _ in fields),
+            (first, second),
+            sa.case((version.is_(None), sa.literal_column("1")), else_=sa.literal_column("0")),
+            (integers_of(fields[key_width][0].type, version) or [])[0].op("&")(big(LOW_BITS)),
+        )
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None

@@ -58,6 +58,8 @@ def _with_nulls(context: Any, values: Sequence[Any]) -> list[Any]:
 
 def _columns(context: Any, values: int) -> list[Any] | None:
     """The types of the statement's parameters in order; None for a statement that is not compiled here, or has none."""
+    if (types := context.execution_options.get("types")) is not None:
+        return list(types)
     names = getattr(context.compiled, "positiontup", None)
     if not names or not values:
         return None

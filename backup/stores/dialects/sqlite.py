@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,16 +17,23 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import (
+    CONNECTIONS,
     Column,
     Failure,
+    Fields,
+    Mixed,
+    Prepared,
     Relation,
     ServerType,
     digits,
+    driver_rows,
     driver_text,
+    send,
     spelled_column,
     spelled_table,
     type_parts,
 )
+from backup.stores.dialects.mixing import LOW_BITS, MIXES
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -37,6 +46,11 @@ _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents
 )
 
 
+@cache
+def _writer(path: Path) -> AbstractContextManager[bool]:  # noqa: ARG001 - one for each file
+    return RLock()
+
+
 class SqliteDialect:
     """One database file. A file that is missing is an error, never a new empty database."""
 
@@ -45,8 +59,9 @@ class SqliteDialect:
     default_schema: str | None = None
     max_parameters = 30_000
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self.path = Path(url.database or "").resolve()
+        self._connections = connections
 
     @property
     def location(self) -> str:
@@ -55,7 +70,12 @@ class SqliteDialect:
     @cached_property
     def engine(self) -> sa.Engine:
         return sa.create_engine(
-            "sqlite://", creator=lambda: self._connect("rw"), poolclass=sa.QueuePool, hide_parameters=True
+            "sqlite://",
+            creator=lambda: self._connect("rw"),
+            poolclass=sa.QueuePool,
+            pool_size=self._connections,
+            max_overflow=0,
+            hide_parameters=True,
         )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -81,13 +101,41 @@ class SqliteDialect:
 
     def beside(self, name: str) -> SqliteDialect:
         """A file of this name in the same folder."""
-        return SqliteDialect(URL.create("sqlite", database=str(self.path.with_name(f"{name}.db"))))
+        url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
+        return SqliteDialect(url, self._connections)
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        cx.execute(insert(table).on_conflict_do_nothing(), rows)
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        # The file has one writer at a time. Threads of this process queue here, where waiting is fair and has no end;
+        # the driver would poll. IMMEDIATE: what a transaction reads before its first change belongs to it too.
+        with _writer(self.path), self.engine.begin() as cx:
+            cx.exec_driver_sql("BEGIN IMMEDIATE")
+            yield cx
 
-    def before_insert(self, cx: sa.Connection, table: sa.Table, identity: bool) -> None:
-        """SQLite takes explicit values everywhere."""
+    def insert_rows(
+        self,
+        cx: sa.Connection,
+        insert: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        identity: bool,  # noqa: ARG002 - SQLite takes explicit values everywhere
+        first: bool,  # noqa: ARG002
+    ) -> None:
+        insert.run(cx, rows)
+
+    def update_rows(
+        self,
+        cx: sa.Connection,
+        update: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        first: bool,  # noqa: ARG002 - a write like any other
+    ) -> None:
+        update.run(cx, rows)
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = insert(table).on_conflict_do_nothing().compile(dialect=cx.dialect)
+        send(cx, str(statement), driver_rows(table, rows, cx.dialect))
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
@@ -118,6 +166,22 @@ class SqliteDialect:
             )
             for name, declared, notnull, hidden, position, defaulted in found
         ]
+
+    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:  # noqa: ARG002 - any version
+        if any(_affinity(column.type.declared) != "INTEGER" for column, _ in fields):
+            return None  # SQLite has no function that hashes texts
+        # Only the column that stands for the rowid surely holds integers.
+        is_rowid = key_width == 1 and fields[0][0].type.declared.upper() == "INTEGER"
+        unsure = [one for _, one in fields[is_rowid:]]
+        regular = sa.and_(*(sa.func.typeof(one) == sa.literal_column("'integer'") for one in unsure))
+        integers, version = [one for _, one in fields], fields[key_width][1]
+        first, second = (mix.of(integers, _number) for mix in MIXES)
+        return Mixed(
+            f"integers {len(fields)}",
+            (first, second),
+            sa.case((regular, sa.literal_column("0")), else_=sa.literal_column("1")),
+            version.op("&")(_number(LOW_BITS)),
+        )
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
@@ -151,6 +215,10 @@ class SqliteDialect:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
         return Failure("refused", text)
+
+
+def _number(value: int) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value), sa.BigInteger())
 
 
 def _affinity(declared: str) -> str:

@@ -1,0 +1,251 @@
+"""One chunk of a sync: compares the two sides as coarsely as it may, writes what differs, and proves the chunk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from threading import Lock, Semaphore
+
+from backup import proof
+from backup.checkpoint import Checkpoint
+from backup.compare import Changes, compare, went_back
+from backup.locks import Held
+from backup.log import event
+from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Key, Now, Proof, Record, Run
+from backup.sides import Compared, Sides
+from backup.stores import Keep
+
+CHANGES_NAMED = 1_000
+_NAMED_IN_LOG = 10
+_STAMPS_AT_ONCE = 2
+_WHOLE_BELOW = 2_000
+
+
+def no_end() -> float:
+    """The seconds left of a run that no time limit ends."""
+    return float("inf")
+
+
+def forget(at: Checkpoint) -> None:
+    """Saves a checkpoint nowhere."""
+
+
+@dataclass
+class Tally:
+    """What a run has done so far; stays right when it fails half-way. `tell` is called after every step.
+
+    `proof` is what was seen to be equal so far, of a run that proves its result. `changes` are the first keys that a
+    dry run would change. Several threads may add at once.
+    """
+
+    tell: Callable[[Counts], None]
+    counts: Counts = field(default_factory=Counts)
+    proof: Proof | None = None
+    changes: list[tuple[Key, str]] = field(default_factory=list)
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, **more: int) -> None:
+        with self._lock:
+            self.counts = self.counts.plus(**more)
+            self.tell(self.counts)
+
+    def name(self, keys: Collection[Key], what: str) -> None:
+        """Names keys as what would become of them, up to the first thousand in all."""
+        with self._lock:
+            self.changes += [(key, what) for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a run needs at every step: whether it still holds its lock, the clock, the bin, how much goes in a batch.
+
+    `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, recent
+    changes of the source are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run
+    may go on before it has to stop; `save` is told every checkpoint.
+    """
+
+    held: Held
+    now: Now
+    keep: Keep
+    batch_size: int
+    parallelism: int = 1
+    since: str | None = None
+    overlap_seconds: float = 0.0
+    full: bool = False
+    seconds_left: Callable[[], float] = no_end
+    save: Callable[[Checkpoint], None] = forget
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of a chunk: its counts, how many records each side had, the keys that only the backup has.
+
+    `proof` is None where those must be deleted first, and in a dry run.
+    """
+
+    chunk: Chunk
+    counts: Counts
+    wanted: int
+    held: int
+    deletes: frozenset[Key] = frozenset()
+    proof: Proof | None = None
+
+
+class Settling:
+    """What settles chunks, several at once if the workers are several."""
+
+    def __init__(self, sides: Sides, run: Run, tally: Tally, steps: Steps, check: Callable[[], None]) -> None:
+        """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
+        self._sides, self._source, self._backup = sides, sides.source, sides.backup
+        self._run, self._tally, self._steps, self._check = run, tally, steps, check
+        # Stamps of whole chunks are the most that is held in memory at once.
+        self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
+
+    def settle(self, chunk: Chunk) -> Settled:
+        """Makes the backup's part of the chunk equal to the source's, but for deletes.
+
+        Equal fingerprints settle it. A chunk of which the backup has nothing is copied without reading stamps. Else the
+        stamps of both sides say what to write. A dry run only counts and names.
+        """
+        mine, theirs = self._sides.fingerprints(chunk)
+        if proof.alike(mine, theirs) and not (self._run.forced or self._steps.full):
+            return self._skip(chunk, mine)
+        copied = 0
+        if theirs is not None and theirs.records == 0 and not self._run.dry_run:
+            copied = self._copy_all(chunk)
+            equal = self._sides.proven(chunk)
+            if equal is not None:
+                return Settled(chunk, Counts(inserted=copied), equal.source.records, 0, proof=equal)
+        settled = Settled(chunk, Counts(inserted=copied), 0, 0, proof=None if self._run.dry_run else Proof())
+        # The chunk is one of the source's; where the backup holds much more, its own keys cut it further, so that the
+        # stamps of both sides fit into memory.
+        pieces = iter([chunk]) if _is_small(mine, theirs) else self._backup.chunks(chunk)
+        for piece in pieces:
+            settled = _joined(settled, self._settle_by_stamps(piece, copied))
+            copied = 0  # of several pieces, none was copied
+        return settled
+
+    def skip(self, chunk: Chunk) -> Settled | None:
+        """The chunk settled if fingerprints do that."""
+        mine, theirs = self._sides.fingerprints(chunk)
+        return self._skip(chunk, mine) if proof.alike(mine, theirs) else None
+
+    def catch_up(self, since: str) -> int:
+        """Writes what was written in the source since the watermark; returns how many records. A dry run leaves it to
+        the chunks, whose fingerprints then differ."""
+        written = Counts()
+        for rows in self._source.recent(since, self._steps.overlap_seconds):
+            copies = self._backup.stamp_rows_of(list(self._source.stamps_of(rows)))
+            changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
+            written = written.and_(self._write(WHOLE, changes))
+        return written.processed
+
+    def settle_again(self, chunk: Chunk) -> Proof:
+        """The proof of a chunk whose deletes were made; what has changed in it since is written first."""
+        equal = self._sides.proven(chunk)
+        if equal is not None:
+            return equal
+        found = Proof()
+        for piece in self._backup.chunks(chunk):
+            found = found.and_(self._settle_by_stamps(piece, None).proof or Proof())
+        return found
+
+    def _skip(self, chunk: Chunk, found: Fingerprint | None) -> Settled:
+        assert found is not None  # noqa: S101 - for mypy; alike fingerprints are some
+        self._tally.add(skipped=found.records)
+        records, proven = found.records, proof.of_fingerprint(found)
+        return Settled(chunk, Counts(skipped=records), records, records, proof=proven)
+
+    def _copy_all(self, chunk: Chunk) -> int:
+        copied = 0
+        for records in self._source.read(None, chunk):
+            self._write_batch(records)
+            self._tally.add(inserted=len(records))
+            copied += len(records)
+        return copied
+
+    def _settle_by_stamps(self, piece: Chunk, counted: int | None) -> Settled:
+        """Compares the stamps of a piece and writes what differs. `counted` of its records are in the tally already;
+        None stands for all of them, and for a piece whose deletes were made."""
+        # Force is for what was not written before, so that nothing is written (and counted) twice.
+        force = self._run.forced and counted == 0
+        with self._stamps_at_once:
+            found = self._sides.compare(piece, force)
+            changes, wanted = found.changes, len(found.ours)
+            skipped = 0 if counted is None else max(0, changes.skipped - counted)
+            self._tally.add(skipped=skipped)
+            counts = Counts(skipped=skipped)
+            _name_lower_versions(self._run, found)
+            if self._run.dry_run:
+                self._tally.name(changes.insert, Action.INSERTED)
+                self._tally.name(changes.update, Action.UPDATED)
+                written = {"inserted": len(changes.insert), "updated": len(changes.update)}
+                self._tally.add(**written)
+                return Settled(piece, counts.plus(**written), wanted, found.held, changes.delete)
+            counts = counts.and_(self._write(piece, changes))
+            proven = None if changes.delete and counted is not None else self._prove(piece, found)
+            return Settled(piece, counts, wanted, found.held, changes.delete, proven)
+
+    def _write(self, piece: Chunk, changes: Changes) -> Counts:
+        counts = Counts()
+        if changes.write:
+            for records in self._source.read(changes.write, piece):
+                self._write_batch(records)
+                inserted = sum(self._source.key_of(record) in changes.insert for record in records)
+                written = {"inserted": inserted, "updated": len(records) - inserted}
+                self._tally.add(**written)
+                counts = counts.plus(**written)
+        return counts
+
+    def _prove(self, piece: Chunk, before: Compared) -> Proof:
+        """The proof of a piece that was written; it is read again, by its fingerprint if that will do."""
+        equal = self._sides.proven(piece)
+        if equal is not None:
+            return equal
+        ours, theirs = self._sides.stamp_rows(piece)
+        stamps, copies = proof.split(self._source, ours, self._backup, theirs)
+        found = proof.differences(stamps, copies)
+        moved = self._source.stamps_of(ours ^ before.ours).keys() if found else ()
+        # What only the backup has by now was deleted in the source since, for what it had before was deleted here.
+        wrong = proof.lasting(self._source, self._backup, piece, stamps, found, moved).keys() - before.changes.delete
+        return proof.of_part(
+            self._source.stamps_of(ours), self._backup.stamps_of(theirs), len(wrong), len(found) - len(wrong)
+        )
+
+    def _write_batch(self, records: Sequence[Record]) -> None:
+        self._check()
+        self._steps.held()
+        self._backup.write(self._backup.as_copies(records, self._run, self._steps.now()), self._steps.keep)
+
+
+def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
+    return theirs is not None and theirs.records <= max(_WHOLE_BELOW, 2 * (mine.records if mine else 0))
+
+
+def _joined(one: Settled, other: Settled) -> Settled:
+    return Settled(
+        one.chunk,
+        one.counts.and_(other.counts),
+        one.wanted + other.wanted,
+        one.held + other.held,
+        one.deletes | other.deletes,
+        one.proof.and_(other.proof) if one.proof is not None and other.proof is not None else None,
+    )
+
+
+def _name_lower_versions(run: Run, found: Compared) -> None:
+    stamps, copies = found.stamps, found.copies
+    lower = [key for key in found.changes.update if key in copies and went_back(stamps[key], copies[key])]
+    if lower:
+        event(
+            "sync.version_went_back",
+            level=logging.WARNING,
+            service=run.service,
+            sync_id=run.sync_id,
+            records=len(lower),
+            keys=[
+                f"{'/'.join(map(str, key))}: {copies[key].value[0]} -> {stamps[key].value[0]}"
+                for key in sorted(lower, key=str)[:_NAMED_IN_LOG]
+            ],
+        )

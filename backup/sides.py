@@ -1,0 +1,59 @@
+"""Source and backup of a run, asked the same question at the same time. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backup import proof
+from backup.compare import Changes, compare, settle
+from backup.models import Chunk, Fingerprint, Proof, StampRow, Stamps
+from backup.stores import Store
+from backup.workers import Workers
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A piece of the key space: the source's rows, how many the backup holds, the stamps that differ, what to change.
+
+    With force `stamps` and `copies` are those of every record.
+    """
+
+    ours: set[StampRow]
+    held: int
+    stamps: Stamps
+    copies: Stamps
+    changes: Changes
+
+
+class Sides:
+    """The two stores of a service. Errors are the stores' own."""
+
+    def __init__(self, source: Store, backup: Store, workers: Workers) -> None:
+        self.source, self.backup, self._workers = source, backup, workers
+
+    def fingerprints(self, chunk: Chunk) -> tuple[Fingerprint | None, Fingerprint | None]:
+        """Those of source and backup."""
+        return self._workers.both(lambda: self.source.fingerprint(chunk), lambda: self.backup.fingerprint(chunk))
+
+    def proven(self, chunk: Chunk) -> Proof | None:
+        """The proof of the chunk if fingerprints give one."""
+        mine, theirs = self.fingerprints(chunk)
+        return proof.of_fingerprint(mine) if mine is not None and proof.alike(mine, theirs) else None
+
+    def stamp_rows(self, piece: Chunk) -> tuple[set[StampRow], set[StampRow]]:
+        """Those of source and backup; keep the piece small enough to hold both."""
+        return self._workers.both(lambda: self.source.stamp_rows(piece), lambda: self.backup.stamp_rows(piece))
+
+    def compare(self, piece: Chunk, force: bool) -> Compared:
+        """What the stamps of both say of a piece."""
+        ours, theirs = self.stamp_rows(piece)
+        if force:
+            stamps, copies = self.source.stamps_of(ours), self.backup.stamps_of(theirs)
+        else:
+            stamps, copies = proof.split(self.source, ours, self.backup, theirs)
+        changes = compare(stamps, copies, force)
+        if changes.insert and changes.delete:  # only then can one of each be the same key to the server
+            changes = settle(changes, self.backup.matching(list(changes.insert)))
+        skipped = len(ours) - len(stamps) + changes.skipped
+        changes = Changes(changes.insert, changes.update, changes.delete, skipped)
+        return Compared(ours, len(theirs), stamps, copies, changes)

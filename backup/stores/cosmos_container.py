@@ -1,0 +1,153 @@
+"""A container's documents, asked for: the queries of `cosmos_queries` run, whole or in parts, retried. Reads only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any, TypeVar
+
+from azure.cosmos import ContainerProxy
+
+from backup.models import Chunk, Key, Record
+from backup.stores.base import Limits
+from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_documents import partition_part
+from backup.stores.cosmos_queries import Queries, Query
+
+Item = TypeVar("Item")
+
+_IDS_AT_ONCE = 100
+_STAMPS_AT_ONCE = 5_000
+
+
+class CosmosContainer:
+    """The documents of one service in a container, for any number of threads."""
+
+    def __init__(self, access: CosmosAccess, name: str, queries: Queries, limits: Limits) -> None:
+        self._access, self._name, self._queries, self._limits = access, name, queries, limits
+
+    @property
+    def proxy(self) -> ContainerProxy:
+        """The SDK's own; asks the server nothing."""
+        return self._access.container(self._name)
+
+    @cached_property
+    def partition_paths(self) -> list[list[str]]:
+        """The container's partition key, each path as property names; several when it is hierarchical.
+
+        Asked once, until `forget`.
+        """
+        properties = self._access.run("read the container", lambda: self.proxy.read())
+        return [
+            [part.strip('"') for part in path.strip("/").split("/")] for path in properties["partitionKey"]["paths"]
+        ]
+
+    def forget(self) -> None:
+        """Forgets what it knows of the container: it may be another by now."""
+        self.__dict__.pop("partition_paths", None)
+
+    def key_of(self, record: Record) -> Key:
+        """The key of a whole document."""
+        return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
+
+    def all(self, operation: str, query: Query) -> list[Any]:
+        """The query's items."""
+        return self._access.run(operation, lambda: list(self.items(query)))
+
+    def one_by_one(self, operation: str, query: Query) -> Iterator[Any]:
+        """The query's items as they come. Not retried as a whole; the SDK retries each of its pages."""
+        return self._access.stream(operation, self.items(query))
+
+    def numbers(self, queries: Sequence[Query]) -> list[float | None]:
+        """What counts or sums come to, asked for side by side; None for one that the server does not give."""
+
+        def number(query: Query) -> float | None:
+            parts = [value for value in self.items(query) if isinstance(value, int | float)]
+            return sum(parts) if parts else None  # some give it in parts
+
+        return self._access.side_by_side("count", queries, number)
+
+    def by_ids(self, operation: str, keys: Sequence[Key], what: str) -> list[Any]:
+        """`what` of the service's documents with these ids, whatever their partition."""
+        queries = [self._queries.by_ids(part, what, of_service=True) for part in parts(keys, _IDS_AT_ONCE)]
+        found = self._access.side_by_side(operation, queries, lambda query: list(self.items(query)))
+        return [item for part in found for item in part]
+
+    def documents(self, keys: Sequence[Key], *, of_service: bool) -> Iterator[list[Record]]:
+        """Those of these keys, looked up side by side; at once no more than the byte limit of a batch."""
+        left = [set(part) for part in parts(keys, _IDS_AT_ONCE)]
+        while left:
+            max_bytes = self._limits.batch_bytes // len(left)
+
+            def one(part: set[Key], max_bytes: int = max_bytes) -> tuple[list[Record], bool]:
+                items = self.items(self._queries.by_ids(part, "*", of_service=of_service))
+                return _up_to((item for item in items if self.key_of(item) in part), len(part), max_bytes)
+
+            found = self._access.side_by_side("read documents", left, one)
+            if records := [record for some, _ in found for record in some]:
+                yield records
+            cut_short = ((part, some) for part, (some, complete) in zip(left, found, strict=True) if not complete)
+            rest = (part.difference(map(self.key_of, some)) for part, some in cut_short)
+            left = [part for part in rest if part]
+
+    def every_document(self, chunk: Chunk) -> Iterator[list[Record]]:
+        """The service's documents in the chunk, by one query, in batches. Remembers the keys it has given, to go on
+        where an answer broke off."""
+        seen: set[Key] = set()
+
+        def opened() -> Iterator[Record]:
+            items = self.items(self._queries.within(chunk, "*"))
+            return (item for item in items if self.key_of(item) not in seen)
+
+        def take(items: Iterator[Record]) -> list[Record]:
+            return _up_to(items, self._limits.batch_size, self._limits.batch_bytes)[0]
+
+        for records in self._access.pieces("read documents", opened, take):
+            seen.update(map(self.key_of, records))
+            yield records
+
+    def written_since(self, seconds: int) -> Iterator[list[dict[str, Any]]]:
+        """What `Queries.since` selects, each item once, in the order of their writes, up to 5,000 at a time.
+
+        Goes on where an answer broke off; so it remembers the items of the second that it has reached.
+        """
+        paths, reached = self.partition_paths, seconds
+        seen: set[tuple[Any, ...]] = set()
+
+        def opened() -> Iterator[dict[str, Any]]:
+            items = self.items(self._queries.since(reached, paths))
+            return (item for item in items if self._queries.row_in(item, len(paths)) not in seen)
+
+        def take(items: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+            return list(islice(items, _STAMPS_AT_ONCE))
+
+        for piece in self._access.pieces("read what changed", opened, take):
+            last = piece[-1]["ts"]
+            seen = seen if last == reached else set()
+            seen = seen | {self._queries.row_in(item, len(paths)) for item in piece if item["ts"] == last}
+            reached = last
+            yield piece
+
+    def items(self, query: Query) -> Iterator[Any]:
+        """The query's items as the SDK gives them."""
+        found = self.proxy.query_items(query.text, parameters=query.parameters, enable_cross_partition_query=True)
+        return iter(found)
+
+
+def parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in parts of no more than that size."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _up_to(items: Iterator[Record], most: int, max_bytes: int) -> tuple[list[Record], bool]:
+    """The first of the items, at least one, up to a number and a size; and whether these were all."""
+    records: list[Record] = []
+    size = 0
+    for item in items:
+        records.append(item)
+        size += len(json.dumps(item))
+        if len(records) >= most or size > max_bytes:
+            return records, False
+    return records, True

@@ -1,0 +1,177 @@
+"""Rows for SQL Server as one JSON parameter, which OPENJSON takes apart: twice as fast as an array of parameters.
+
+Exact for every type but float and real. Their text is not known to give back the same bits on every server, so rows
+with them, and texts of which too much would have to be spelled otherwise, are told to go another way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from backup.stores.dialects.base import Prepared
+from backup.stores.dialects.mssql_types import MssqlType, room
+
+JSON = MssqlType("nvarchar(max)", "nvarchar")
+"""The type of the parameter."""
+
+_INTEGERS = {"bigint", "int", "smallint", "tinyint", "bit"}
+_BYTES = {"binary", "varbinary", "image", "hierarchyid", "geography", "geometry"}
+_INEXACT = {"float", "real"}
+_ESCAPED = re.compile(r'[\x00-\x1f"\\]')
+_MOST_INSTEAD = 6
+_MOST_CHARACTERS = 64 * 1024 * 1024
+_BIGINT = range(-1 << 63, 1 << 63)
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+class Form(NamedTuple):
+    """How a column stands in the JSON: the type to read it with, and the characters there that stand for others."""
+
+    declared: str
+    instead: tuple[tuple[str, str], ...] = ()
+
+
+Spell = Callable[[Prepared, tuple[Form, ...], sa.Dialect], str]
+"""What makes a prepared insert or update one of rows in such JSON."""
+
+
+class Sent(NamedTuple):
+    """Rows as JSON, a list of values each."""
+
+    text: str
+    forms: tuple[Form, ...]
+
+
+def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
+    """The rows for columns of these types, or None where they have to go another way.
+
+    Not every server that speaks T-SQL undoes JSON's escapes. So what needs one travels as characters that the rows do
+    not have, and the statement puts it back.
+    """
+    if any(getattr(type_, "base", "") in _INEXACT for type_ in types):
+        return None
+    given = list(zip(types, zip(*rows, strict=True), strict=True))
+    if not all(_is_plain(type_, values) for type_, values in given):
+        return None
+    columns = [_column(type_, values) for type_, values in given]
+    text = _dumped(columns)
+    if len(text) > _MOST_CHARACTERS:
+        return None
+    if "\\" not in text:
+        return Sent(text, tuple(map(_form, types, columns)))
+    found = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
+    wanted = sorted(set().union(*found))
+    free = list(islice((chr(code) for code in _PRIVATE_USE if chr(code) not in text), len(wanted)))
+    if "\0" in wanted or len(wanted) > _MOST_INSTEAD or len(free) < len(wanted):
+        return None
+    instead = dict(zip(wanted, free, strict=True))
+    table = str.maketrans(instead)
+    columns = [
+        [v.translate(table) if v is not None else None for v in column] if special else column
+        for column, special in zip(columns, found, strict=True)
+    ]
+    forms = (
+        _form(type_, column)._replace(instead=tuple((instead[c], c) for c in sorted(special)))
+        for type_, column, special in zip(types, columns, found, strict=True)
+    )
+    return Sent(_dumped(columns), tuple(forms))
+
+
+def _dumped(columns: Sequence[Sequence[Any]]) -> str:
+    return json.dumps(list(zip(*columns, strict=True)), ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_plain(type_: MssqlType, values: Sequence[Any]) -> bool:
+    """Whether the values are such as the type's columns have: OPENJSON reads NULL where it finds others."""
+    if type_.base not in _INTEGERS:
+        return type_.base not in _BYTES or all(value is None or isinstance(value, bytes) for value in values)
+    return all(value is None or (isinstance(value, int) and value in _BIGINT) for value in values)
+
+
+def _column(type_: MssqlType, values: Sequence[Any]) -> Sequence[Any]:
+    """The column's values as JSON has them: integers, or texts."""
+    if type_.base in _INTEGERS:
+        return [value if value is None else int(value) for value in values]
+    if type_.base in _BYTES:
+        return [value if value is None else value.hex() for value in values]
+    kinds = set(map(type, values))
+    if kinds <= {str, type(None)}:
+        return values
+    return [value if value is None else _text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    """Dates, uuids and texts as they are spelled; a number without exponent."""
+    return format(value, "f") if hasattr(value, "as_tuple") else str(value)
+
+
+def _form(type_: MssqlType, column: Sequence[Any]) -> Form:
+    if type_.base in _INTEGERS:
+        return Form("bit" if type_.base == "bit" else "bigint")
+    # As wide as the values, not as the column: whatever is too long for that is refused when it is written, not cut.
+    return Form("nvarchar(4000)" if room(column, 2, 4_000) else "nvarchar(max)")
+
+
+@lru_cache(maxsize=64)
+def insert_statement(insert: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> str:
+    """The insert, of the rows of one JSON parameter."""
+    columns = [insert.table.c[name] for name in insert.names]
+    sent = _sent(columns, forms)
+    return str(insert.table.insert().from_select(columns, sa.select(*sent.columns)).compile(dialect=dialect))
+
+
+@lru_cache(maxsize=64)
+def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> str:
+    """The update, by the rows of one JSON parameter: each row that has the key of one of them."""
+    key = update.table.primary_key.columns
+    sent = _sent([update.table.c[name] for name in update.names], forms)
+    values = dict(zip(update.names, sent.columns, strict=True))
+    written = {update.names[place] for place in update.values[: -len(key)]}
+    statement = (
+        update.table.update()
+        .values({update.table.c[name]: value for name, value in values.items() if name in written})
+        .where(*(column == _comparable(column.type, values[column.name]) for column in key))
+    )
+    return str(statement.compile(dialect=dialect))
+
+
+def _sent(columns: Sequence[sa.Column[Any]], forms: Sequence[Form]) -> sa.Subquery:
+    """The rows as a query, with a column `c0`, `c1` … for each of the table's."""
+    read = ", ".join(f"c{i} {form.declared} '$[{i}]'" for i, form in enumerate(forms))
+    values = [_written(c.type, form, i).label(f"c{i}") for i, (c, form) in enumerate(zip(columns, forms, strict=True))]
+    rows = sa.text(f"OPENJSON(:rows) WITH ({read}) AS j").bindparams(sa.bindparam("rows", type_=JSON))
+    return sa.select(*values).select_from(rows).subquery("sent")
+
+
+def _written(type_: Any, form: Form, i: int) -> sa.ColumnElement[Any]:
+    """What a parameter of the column would be made into."""
+    value: Any = sa.literal_column(f"j.c{i}")
+    if form.instead:
+        value = sa.collate(value, "Latin1_General_BIN2")
+    for stands, meant in form.instead:
+        value = sa.func.replace(value, _character(stands), _character(meant))
+    if type_.base in _BYTES:
+        value = sa.func.convert(sa.literal_column("varbinary(max)"), value, sa.literal_column("2"))
+    if type_.base == "date":
+        value = sa.func.convert(sa.literal_column("date"), value, sa.literal_column("23"))
+    converted = type_.bind_expression(value)
+    return value if converted is None else converted  # type: ignore[no-any-return]
+
+
+def _character(character: str) -> sa.ColumnElement[str]:
+    return sa.func.nchar(sa.literal_column(str(ord(character))))
+
+
+def _comparable(type_: Any, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The value of a key as the column compares it."""
+    if type_.base in _INTEGERS:
+        return sa.cast(value, type_)
+    collation = type_.declared.partition(" COLLATE ")[2]
+    return sa.collate(value, collation) if collation else value

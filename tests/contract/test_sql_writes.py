@@ -1,0 +1,196 @@
+"""How rows get into a table: whatever is in them, whichever columns take them, from several threads at once."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.errors import StoreError
+from backup.models import Action, Image, Run, Trigger
+from backup.recycle import RecycleBin
+from backup.stores import Rules
+from backup.stores.dialects import sqlite
+from tests.contract.benches import NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
+from tests.contract.test_sql_tables import make
+from tests.contract.test_store import run_sync
+
+TEXTS = [
+    "\\N", "\\.", "\\", "a\tb", "a\nb", "a\r\nb", "\x0b\x0c\x1f\x7f", "\\t\\n\\x41\\101", "", " ", "'\"`$", "100%s",
+    "NULL", "null", "🎉漢ß", "\u200b\ufeff\u2028", "[1]", '{"a":"\\u0041"}', "\ue000\ue001", "x" * 5000,
+]  # fmt: skip
+
+
+def test_no_character_of_a_text_means_anything(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    text = {"sqlite": "TEXT", "postgresql": "text", "mssql": "nvarchar(max)"}[bench.kind]
+    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, T {text})")
+    rows = [(n, 1, value) for n, value in enumerate([None, *TEXTS, None])]
+    bench.sql("source", f"INSERT INTO {{table}} (Id, Version, T) VALUES ({', '.join([bench.mark] * 3)})", rows)
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (len(rows), 0, 0, 0)
+    assert [row[:3] for row in bench.rows("backup")] == rows
+    bench.sql("backup", "UPDATE {table} SET T = 'other', Version = 0")
+    assert run_sync(source, backup) == (0, len(rows), 0, 0)
+    assert [row[:3] for row in bench.rows("backup")] == rows
+
+
+def test_texts_are_keys_whatever_they_hold(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    text = {
+        "sqlite": "TEXT",
+        "postgresql": 'text COLLATE "C"',
+        "mssql": "nvarchar(400) COLLATE Latin1_General_BIN2",
+    }[bench.kind]
+    bench.sql("source", f"CREATE TABLE {{table}} (Id {text} NOT NULL PRIMARY KEY, Version INTEGER)")
+    keys = sorted(key for key in TEXTS if len(key) < 100 and key.strip())
+    bench.sql("source", f"INSERT INTO {{table}} (Id, Version) VALUES ({bench.mark}, 1)", [(key,) for key in keys])
+    source, backup = bench.pair(batch_size=4)
+    kept = RecycleBin(backup, "thing")
+    kept.create()
+    keep = kept.keeper(RUN, lambda: NOW)
+    for _ in range(2):
+        for records in source.read(None, next(source.chunks())):
+            backup.write(backup.as_copies(records, RUN, NOW), keep)
+    assert sorted(row[0] for row in bench.rows("backup")) == keys
+    entries = [entry for page in kept.of_run(RUN.sync_id) for entry in page]
+    assert sorted(entry.key[0] for entry in entries) == keys
+    assert {entry.action for entry in entries} == {Action.INSERTED}
+
+
+def test_a_batch_of_new_and_known_rows_keeps_one_image_of_each_however_often_it_is_written(
+    sql_bench: SqlBench,
+) -> None:
+    bench = sql_bench
+    bench.create([Item(n) for n in range(1, 8)])
+    source, backup = bench.pair()
+    bench.put("backup", Item(2, 0, "old"), Item(4, None, "older"))
+    kept = RecycleBin(backup, "thing")
+    kept.create()
+    (records,) = source.read(None, next(source.chunks()))
+    for _ in range(2):
+        backup.write(backup.as_copies(records, RUN, NOW), kept.keeper(RUN, lambda: NOW))
+    assert bench.items("backup") == bench.items("source")
+    entries = {entry.key[0]: entry for page in kept.of_run(RUN.sync_id) for entry in page}
+    assert {n for n, entry in entries.items() if entry.action is Action.INSERTED} == {1, 3, 5, 6, 7}
+    assert [(entries[n].record or {}).get("name", (entries[n].record or {}).get("Name")) for n in (2, 4)] == [
+        "old",
+        "older",
+    ]
+
+
+# --- PostgreSQL: COPY -------------------------------------------------------------------------------------------------
+
+
+def test_rows_go_into_a_column_that_always_makes_its_own_values(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    columns = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, version integer"
+    make(bench, columns, columns)
+    bench.sql("source", "INSERT INTO {table} (id, version) OVERRIDING SYSTEM VALUE VALUES (7, 1), (-3, 1), (50, 2)")
+    source, backup = bench.open("source"), bench.open("backup")
+    backup.initialize(source)
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    assert bench.rows("backup") == bench.rows("source") == [(-3, 1), (7, 1), (50, 2)]
+    bench.sql("source", "UPDATE {table} SET version = 9 WHERE id = 7")
+    assert run_sync(source, backup) == (0, 1, 0, 2)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_rows_go_into_a_table_with_a_policy_for_the_role(postgresql_bench: PostgresBench, always: bool) -> None:
+    bench = postgresql_bench
+    key = "bigint GENERATED ALWAYS AS IDENTITY" if always else "bigint"
+    make(bench, "id bigint PRIMARY KEY, version integer, t text", f"id {key} PRIMARY KEY, version integer, t text")
+    bench.sql("source", "INSERT INTO {table} VALUES (1, 1, '\\N'), (2, 1, NULL)")
+    role = f"mirror_{uuid.uuid4().hex[:8]}"
+    bench.sql("backup", f"CREATE ROLE {role} LOGIN PASSWORD 'mirror'")
+    try:
+        bench.sql("backup", f"GRANT ALL ON SCHEMA {bench.quote(bench.schema or '')} TO {role}")
+        bench.sql("backup", f"GRANT ALL ON {{table}} TO {role}")
+        bench.sql("backup", "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        bench.sql("backup", "CREATE POLICY all_of_them ON {table} USING (true)")
+        url = sa.make_url(bench.connection_strings["backup"]).set(username=role, password="mirror")
+        text = url.render_as_string(hide_password=False)
+        source, backup = bench.open("source"), bench.open("backup", connection_string=text)
+        backup.drift(source, "add")
+        assert run_sync(source, backup) == (2, 0, 0, 0)
+        assert bench.rows("backup") == bench.rows("source")
+        backup.close()
+    finally:
+        bench.sql("backup", f"DROP OWNED BY {role}")
+        bench.sql("backup", f"DROP ROLE {role}")
+
+
+def test_a_text_that_the_server_cannot_hold_is_refused_and_nothing_of_its_batch_is_written(
+    postgresql_bench: PostgresBench,
+) -> None:
+    bench = postgresql_bench
+    bench.create([Item(1)])
+    _, backup = bench.pair()
+    with pytest.raises(StoreError) as caught:
+        backup.write([{"id": 1, "version": 1, "name": "good"}, {"id": 2, "version": 1, "name": "hunter2\x00"}])
+    assert "hunter2" not in str(caught.value)
+    assert bench.rows("backup") == []
+    backup.write([{"id": 1, "version": 1, "name": "good"}])
+    assert bench.items("backup") == {1: Item(1, 1, "good")}
+
+
+@pytest.mark.parametrize("type_", ["bit(3)", "varchar(3)", "numeric(3, 1)", "smallint", "char(3)"])
+def test_a_value_that_does_not_fit_is_refused_and_not_cut(postgresql_bench: PostgresBench, type_: str) -> None:
+    bench = postgresql_bench
+    value: Any = {"bit(3)": "10101", "smallint": 99999, "numeric(3, 1)": 12345}.get(type_, "abcde")
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, v {type_})")
+    _, backup = bench.pair()
+    with pytest.raises(StoreError):
+        backup.write([{"id": 1, "version": 1, "v": value}])
+    assert bench.rows("backup") == []
+
+
+# --- SQLite: one writer -----------------------------------------------------------------------------------------------
+
+
+def test_threads_write_to_one_file_in_turn_and_never_find_it_locked(
+    sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = sqlite_bench
+    bench.create()
+    bench.pair()
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0)  # who does not queue fails at once
+    stores = [bench.open("backup", retry=ONE_TRY, rules=Rules(version=("Version",))) for _ in range(2)]
+    kept = RecycleBin(stores[0], "thing")
+    kept.create()
+    keep = kept.keeper(Run("thing", Trigger.CLI, False, NOW), lambda: NOW)
+
+    def write(thread: int) -> None:
+        for n in range(20):
+            ids = [thread * 10_000 + n * 10 + i for i in range(10)]
+            stores[thread % 2].write([{"Id": i, "Version": 1, "Name": "a"} for i in ids], keep)
+            keep([Image((-thread - 1,), Action.DELETED, {"Id": 1})], None)
+            stores[thread % 2].delete([(ids[0],)], keep)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    assert len(bench.items("backup")) == 6 * 20 * 9
+    assert bench.rows("backup", 'SELECT count(*) FROM "RecycleBin"') == [(6 * 20 * 10 + 6,)]
+
+
+def test_what_a_transaction_looked_up_stays_true_until_it_writes(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.create([Item(1)])
+    _, backup = bench.pair()
+    seen: list[str] = []
+
+    def keep(*_: Any) -> None:
+        with pytest.raises(StoreError, match="locked"):
+            other.write([{"Id": 1, "Version": 2, "Name": "other"}])
+        seen.append("kept")
+
+    other = bench.open("backup", retry=ONE_TRY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "_BUSY_SECONDS", 0)
+        other.ping()
+    backup.write([{"Id": 1, "Version": 1, "Name": "first"}], keep)
+    assert seen == ["kept"]
+    assert bench.items("backup") == {1: Item(1, 1, "first")}

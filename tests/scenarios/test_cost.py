@@ -1,0 +1,104 @@
+"""What a sync asks of its source, counted in statements and records: cost follows what changed, not what is there."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup.models import Counts, Trigger
+from backup.registry import Registry
+from backup.settings import load_settings
+from backup.stores.sql import SqlStore
+from backup.stores.sql_access import SqlAccess
+from tests.scenarios.places import Place, on_sqlite
+
+ROWS, CHUNK = 10_000, 1_000
+CHUNKS = ROWS // CHUNK
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Customers in ten chunks, and a backup equal to them."""
+    found = on_sqlite(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "customers.db")) as file, file:
+        file.execute("CREATE TABLE Customers (Id INTEGER PRIMARY KEY, Name TEXT, Version INTEGER NOT NULL)")
+        file.executemany("INSERT INTO Customers VALUES (?, 'Somebody', 1)", ((n,) for n in range(1, ROWS + 1)))
+    customer = registry(found).get("customer")
+    customer.initialize()
+    assert customer.sync(Trigger.CLI).run.counts == Counts(inserted=ROWS)
+    return found
+
+
+def registry(place: Place) -> Registry:
+    return Registry(load_settings({**place.customer.settings, "BackupSync__ChunkSize": str(CHUNK)}))
+
+
+@contextmanager
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Counts the source's statements by what they are for, and the `records` that are read there."""
+    found: Counter[str] = Counter()
+    once, read = SqlAccess.once, SqlStore.read
+
+    def counted(access: SqlAccess, operation: str, work: Any, **how: bool) -> Any:
+        if access.label.startswith("source"):
+            found[operation] += 1
+        return once(access, operation, work, **how)
+
+    def counted_read(store: SqlStore, *where: Any) -> Iterator[Any]:
+        for records in read(store, *where):
+            found["records"] += len(records) if store.label.startswith("source") else 0
+            yield records
+
+    with monkeypatch.context() as patches:
+        patches.setattr(SqlAccess, "once", counted)
+        patches.setattr(SqlStore, "read", counted_read)
+        yield found
+
+
+def change(place: Place, statement: str) -> None:
+    place.customer.source.run(statement)
+
+
+def test_a_night_without_changes_reads_no_stamp_and_no_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with counting(monkeypatch) as asked:
+        run = registry(place).get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(skipped=ROWS)
+    assert run.verified
+    assert asked["read the fingerprint"] == CHUNKS + 1  # the last chunk is open at its end
+    assert asked["find the next chunk"] == CHUNKS + 1
+    assert (asked["read the stamps"], asked["records"]) == (0, 0)
+
+
+def test_a_few_changes_cost_the_stamps_of_their_chunks_and_their_own_records(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (5, 6, 7500)")
+    with counting(monkeypatch) as asked:
+        run = registry(place).get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(updated=3, skipped=ROWS - 3)
+    assert run.verified
+    assert asked["read the stamps"] == 2
+    assert asked["records"] == 3
+    assert asked["read the fingerprint"] == CHUNKS + 1 + 2  # the two chunks are proven by theirs
+
+
+def test_deletes_cost_the_stamps_of_their_chunks_and_no_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(place, "DELETE FROM {table} WHERE Id BETWEEN 3001 AND 3010")
+    with counting(monkeypatch) as asked:
+        run = registry(place).get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(deleted=10, skipped=ROWS - 10)
+    assert run.verified
+    assert (asked["read the stamps"], asked["records"]) == (1, 0)
+
+
+def test_a_first_copy_reads_every_record_once_and_no_stamp(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.customer.backup.run("DELETE FROM {table}")
+    with counting(monkeypatch) as asked:
+        run = registry(place).get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(inserted=ROWS)
+    assert run.verified
+    assert (asked["read the stamps"], asked["records"]) == (0, ROWS)

@@ -1,0 +1,167 @@
+"""Where a walk through the key space stands: what is left of it, what it forgets, and its text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from random import Random
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup import checkpoint
+from backup.checkpoint import Checkpoint
+from backup.models import WHOLE, Chunk, Counts, Key, Proof, Total
+
+PROOF = Proof(Total(3, 2**128 - 1), Total(4, 5), differing=1, in_flight=2)
+
+
+def walked(at: Checkpoint, *chunks: Chunk, deletes: bool = False) -> Checkpoint:
+    for chunk in chunks:
+        at = at.past(chunk, Counts(), 0, 0, None, deletes=deletes)
+    return at
+
+
+def test_a_new_walk_has_the_whole_key_space_before_it() -> None:
+    assert Checkpoint().left == [WHOLE]
+
+
+def test_a_walk_from_the_start_is_complete_at_the_end_of_the_key_space() -> None:
+    half = walked(Checkpoint(), Chunk(None, (5,)))
+    whole = walked(half, Chunk((5,), None))
+    assert (half.left, half.complete) == ([Chunk((5,), None)], False)
+    assert (whole.left, whole.complete) == ([], True)
+
+
+def test_a_walk_that_began_elsewhere_goes_round_to_where_it_began() -> None:
+    begun = walked(Checkpoint(), Chunk(None, (5,))).begun_anew()
+    at_the_end = walked(begun, Chunk((5,), (9,)), Chunk((9,), None))
+    round_a_bit = walked(at_the_end, Chunk(None, (2,)))
+    whole = walked(round_a_bit, Chunk((2,), (5,)))
+    assert begun.left == [Chunk((5,), None), Chunk(None, (5,))]
+    assert at_the_end.left == [Chunk(None, (5,))]
+    assert round_a_bit.left == [Chunk((2,), (5,))]
+    assert [at.complete for at in (begun, at_the_end, round_a_bit, whole)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        Checkpoint(),
+        walked(Checkpoint(), WHOLE),
+        walked(Checkpoint(begin=(5,), after=(5,)), Chunk((5,), None)),
+        walked(Checkpoint(begin=(5,), after=(5,)), Chunk((5,), None), Chunk(None, (5,))),
+    ],
+    ids=["not begun", "complete", "at the end of its first part", "complete after it went round"],
+)
+def test_a_walk_begun_anew_at_an_end_of_the_key_space_goes_through_once(at: Checkpoint) -> None:
+    assert at.begun_anew() == Checkpoint()
+
+
+def test_a_walk_begun_anew_knows_nothing_of_the_one_before() -> None:
+    before = Checkpoint().past(Chunk(None, (5,)), Counts(1, 2, 3, 4), 7, 8, PROOF, deletes=True)
+    assert before.begun_anew() == Checkpoint(begin=(5,), after=(5,))
+
+
+def test_what_chunks_give_adds_up() -> None:
+    at = Checkpoint().past(Chunk(None, (5,)), Counts(1, 0, 0, 2), 3, 2, PROOF, deletes=False)
+    at = at.past(Chunk((5,), None), Counts(0, 4, 0, 1), 5, 9, PROOF, deletes=False)
+    assert (at.counts, at.wanted, at.held, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF.and_(PROOF))
+
+
+def test_a_chunk_with_deletes_is_remembered_until_it_is_proven() -> None:
+    parts = Chunk(None, (5,)), Chunk((5,), None)
+    at = walked(Checkpoint(), *parts, deletes=True)
+    proven = at.proven(parts[0], PROOF)
+    assert at.deleting == parts
+    assert (proven.deleting, proven.proof) == ((parts[1],), PROOF)
+
+
+keys = st.one_of(
+    st.tuples(st.integers()),
+    st.tuples(st.decimals(allow_nan=False)),
+    st.tuples(st.binary(max_size=4)),
+    st.tuples(st.uuids()),
+    st.tuples(
+        st.text(max_size=4), st.integers(), st.datetimes(timezones=st.just(UTC)).map(lambda one: one.replace(fold=0))
+    ),
+    st.tuples(st.floats(allow_nan=False), st.booleans()),
+    st.tuples(st.none(), st.text(max_size=3)),
+)
+ends = st.none() | keys
+checkpoints = st.builds(
+    Checkpoint,
+    begin=ends,
+    after=ends,
+    wrapped=st.booleans(),
+    complete=st.booleans(),
+    counts=st.builds(Counts, *[st.integers(0, 2**40)] * 4),
+    wanted=st.integers(0, 2**40),
+    held=st.integers(0, 2**40),
+    proof=st.just(PROOF),
+    deleting=st.lists(st.builds(Chunk, ends, ends), max_size=3).map(tuple),
+    deleting_first=st.integers(0, 3),
+)
+
+
+@given(checkpoints)
+def test_a_checkpoint_is_the_same_after_its_text(at: Checkpoint) -> None:
+    again = Checkpoint.from_text(at.to_text())
+    assert again == at
+    assert repr(again) == repr(at)  # 1 is not Decimal(1), and 0.0 not -0.0
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (Decimal("1.50"),),
+        (b"\x00\xff",),
+        (UUID(int=1),),
+        ("ä\ud800", 2**70, datetime(2026, 1, 1, tzinfo=UTC)),
+        (float("inf"), float("-inf"), True, None),
+        ('["a"]', "id"),
+    ],
+)
+def test_a_key_of_any_type_is_exact_after_the_text(key: Key) -> None:
+    at = Checkpoint(begin=key, after=key, deleting=(Chunk(key, key),))
+    assert repr(Checkpoint.from_text(at.to_text())) == repr(at)
+
+
+def covered(ranges: tuple[Chunk, ...], last: int) -> set[int]:
+    """The numbers from 1 to `last` that lie in the ranges."""
+
+    def bound(key: Key | None, otherwise: int) -> int:
+        return otherwise if key is None else int(key[0])
+
+    return {n for one in ranges for n in range(bound(one.after, 0) + 1, bound(one.upto, last) + 1)}
+
+
+@given(st.integers(2, 60), st.integers(0, 60), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_however_many_ranges_there_are_each_is_covered_and_few_are_kept(
+    last: int, begin: int, most: int, random: Random
+) -> None:
+    """Chunks of one number each; the walk goes round from `begin`, so that ranges lie on either side of the wrap."""
+    begin %= last
+    order = [*range(begin, last), *range(begin)]
+    chosen = {n for n in order if random.random() < 0.7}
+    at = Checkpoint((begin,), (begin,)) if begin else Checkpoint()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoint, "_RANGES_AT_MOST", most)
+        for n in order:
+            chunk = Chunk((n,) if n else None, (n + 1,) if n + 1 < last else None)
+            at = at.past(chunk, Counts(), 0, 0, None, deletes=n in chosen)
+            assert len(at.deleting) <= most + 1  # one on either side of the wrap stays
+            at = Checkpoint.from_text(at.to_text())
+    assert at.complete
+    assert {n + 1 for n in chosen} <= covered(at.deleting, last)
+
+
+def test_beyond_five_hundred_ranges_neighbours_are_merged() -> None:
+    chunks = [Chunk((n,), (n + 1,)) for n in range(1, 1002)]
+    at = Checkpoint((1,), (1,))
+    for number, chunk in enumerate(chunks):
+        at = at.past(chunk, Counts(), 0, 0, None, deletes=number % 2 == 0)
+    assert len(at.deleting) <= 500
+    assert covered(at.deleting, 1002) >= {n + 1 for n in range(1, 1002, 2)}
