@@ -75,11 +75,15 @@ def create_table(engine: EngineName, table: str) -> str:
     return f"CREATE TABLE {quoted(engine, table)} ({', '.join(parts)}, PRIMARY KEY ({quoted(engine, 'Id')}))"
 
 
+def schemas(engine: EngineName, connection: Any) -> set[str]:
+    """The schemas of a server's database."""
+    asked = "name FROM sys.schemas" if engine == "sqlserver" else "nspname FROM pg_namespace"
+    return {str(name) for (name,) in query(connection, f"SELECT {asked}")}
+
+
 def create_schema(engine: EngineName, connection: Any, schema: str) -> None:
     """Makes the schema where it is missing."""
-    if engine != "sqlite" and not query(
-        connection, f"SELECT 1 FROM information_schema.schemata WHERE schema_name = '{schema}'"
-    ):
+    if engine != "sqlite" and schema not in schemas(engine, connection):
         run(connection, f"CREATE SCHEMA {quoted(engine, schema)}")
 
 

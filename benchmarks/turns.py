@@ -185,5 +185,12 @@ def measure(job: Job, interpreter: Path) -> Measured:
         check=False,
     )
     if ended.returncode:
-        return Measured(error=" ".join(ended.stderr.split())[-400:])
+        return Measured(error=_last_error(ended.stderr))
     return Measured.from_json(ended.stdout.splitlines()[-1])
+
+
+def _last_error(text: str) -> str:
+    """The last exception's name and the start of its message, without its places in the code."""
+    lines = text.rpartition("Traceback (most recent call last):")[2].splitlines()
+    told = " ".join(" ".join(line for line in lines if not line.startswith("  ")).split())
+    return told[:600] or "it ended without a word"

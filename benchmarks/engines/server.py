@@ -100,6 +100,7 @@ class ServerEngine(SqlEngine):
         self.own_folder(contender).mkdir(parents=True)
         with closing(self.connect(self.backup)) as connection:
             self._drop(connection, self._tables(connection, contender))
+            self._drop_empty(connection, contender)
 
     def save(self, contender: str) -> None:
         super().save(contender)
@@ -116,6 +117,7 @@ class ServerEngine(SqlEngine):
             saved = set(self._saved(connection, contender))
             tables = self._tables(connection, contender)
             self._drop(connection, [table for table in tables if _saved_name(table) not in saved])
+            self._drop_empty(connection, contender)
             kept = [table for table in tables if _saved_name(table) in saved]
             for table in kept:
                 drivers.run(connection, f"TRUNCATE TABLE {self._quoted(table)}")
@@ -149,10 +151,10 @@ class ServerEngine(SqlEngine):
         """Drops every table and schema that was made."""
         for side in (self.backup, self.source):
             with closing(self.connect(side)) as connection:
-                mine = [name for name in self._every_table(connection) if name.startswith("bench")]
-                self._drop(connection, mine)
-                for schema in sorted({name.partition(".")[0] for name in mine}):
-                    drivers.run(connection, f"DROP SCHEMA {self._quoted(schema)}")
+                self._drop(connection, [name for name in self._every_table(connection) if name.startswith("bench")])
+                for schema in drivers.schemas(self.name, connection):
+                    if schema.startswith("bench"):
+                        drivers.run(connection, f"DROP SCHEMA {self._quoted(schema)}")
 
     def _make_schema(self, connection: Any) -> None:
         drivers.create_schema(self.name, connection, "bench")
@@ -178,6 +180,13 @@ class ServerEngine(SqlEngine):
     def _drop(self, connection: Any, tables: list[str]) -> None:
         for table in tables:
             drivers.run(connection, f"DROP TABLE {self._quoted(table)}")
+
+    def _drop_empty(self, connection: Any, contender: str) -> None:
+        """Drops the contender's schemas without tables: dlt takes a schema that is there for one that is complete."""
+        filled = {table.partition(".")[0] for table in self._tables(connection, contender)}
+        for schema in (_schema(contender), f"{_schema(contender)}_staging"):
+            if schema in drivers.schemas(self.name, connection) and schema not in filled:
+                drivers.run(connection, f"DROP SCHEMA {self._quoted(schema)}")
 
     def _digest(self, side: str, table: str) -> tuple[int, int]:
         values = ", ".join(self._comparable(column) for column in COLUMNS)
