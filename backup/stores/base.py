@@ -30,7 +30,8 @@ class Rules:
 @dataclass(frozen=True)
 class Limits:
     """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
-    Cosmos DB account is asked for in a second, if there is a limit."""
+    Cosmos DB account is asked for in a second, if there is a limit; for how long a SQL server is kept busy by one
+    statement that reads a chunk."""
 
     chunk_size: int = 50_000
     batch_size: int = 1_000
@@ -186,7 +187,8 @@ class Store(Protocol):
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
-        here; the first begins and the last ends where `within` does. Costs one seek a chunk."""
+        here, fewer where the server is slow; the first begins and the last ends where `within` does. Costs one seek a
+        chunk."""
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.

@@ -44,6 +44,25 @@ class MssqlType(ServerType):
             case _:  # text, and what travels as text
                 return (dbapi.SQL_WVARCHAR, room(values, 2, 4_000), 0)
 
+    def exact_bytes(self, column: Any) -> Any:
+        """The column's value as varbinary(max): two values give the same exactly if they are the same."""
+        match self.base:
+            case "binary" | "varbinary" | "image":
+                plain = column
+            case "char" | "varchar" | "text":
+                plain = as_type(column, "varchar(max)")
+            case "nchar" | "nvarchar" | "ntext":
+                plain = as_type(column, "nvarchar(max)")
+            case "float" | "real":
+                plain = as_type(column, "binary(8)")
+            case "money" | "smallmoney":  # all four decimals
+                plain = sa.func.convert(sa.literal_column("varchar(60)"), column, sa.literal_column("2"))
+            case "date":
+                plain = sa.func.convert(sa.literal_column("varchar(60)"), column, sa.literal_column("121"))
+            case _:  # integers, decimals, uniqueidentifier
+                plain = as_type(column, "varchar(60)")
+        return as_type(plain, "varbinary(max)")
+
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
     """The next power of two that holds every value, so that statements differ little; 0, for max, beyond the limit.
@@ -84,6 +103,9 @@ class ConvertedType(MssqlType):
     def column_expression(self, column: Any) -> Any:
         return self._convert(_CONVERTED[self.base][0], column)
 
+    def exact_bytes(self, column: Any) -> Any:
+        return as_type(self.column_expression(column), "varbinary(max)")
+
     def bind_expression(self, bindvalue: Any) -> Any:
         return self._convert(self.declared, bindvalue)
 
@@ -105,6 +127,9 @@ class ClrType(MssqlType):
 
     def column_expression(self, column: Any) -> Any:
         return sa.cast(column, _Raw("varbinary(max)"))
+
+    def exact_bytes(self, column: Any) -> Any:
+        return self.column_expression(column)
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return sa.cast(bindvalue, _Raw(self.declared))
@@ -134,6 +159,11 @@ class _Raw(UserDefinedType[Any]):
 
     def get_col_spec(self, **_: Any) -> str:
         return self.name
+
+
+def as_type(value: Any, declared: str) -> Any:
+    """The value, cast."""
+    return sa.cast(value, _Raw(declared))
 
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
@@ -176,28 +206,6 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
 def big(number: int) -> sa.ColumnElement[Any]:
     """A constant as a bigint, for a number of more digits than an int is a decimal here, and mixes with nothing."""
     return sa.cast(sa.literal_column(str(number)), sa.BigInteger)
-
-
-def integers_of(type_: ServerType, one: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]] | None:
-    """Integers that say a column's value: itself, or 128 bits of a hash of its exact text or bytes; NULL of NULL.
-
-    None for types that have no text of all their digits.
-    """
-    base = type_.base if isinstance(type_, MssqlType) else ""
-    if base in (*_INTEGERS, "bit") or type_.declared == "binary(8)":
-        return [sa.cast(one, sa.BigInteger)]
-    text: sa.ColumnElement[Any]
-    if isinstance(type_, ConvertedType) and base not in ("xml", "json"):
-        text = type_.column_expression(one)
-    elif base in ("uniqueidentifier", "date", "decimal", "numeric"):
-        text = sa.cast(one, _Raw("varchar(60)"))
-    elif base in _SIZED:
-        text = one
-    else:
-        return None
-    hashed = sa.func.hashbytes(sa.literal_column("'SHA2_256'"), text)
-    starts = (sa.literal_column("1", sa.Integer), sa.literal_column("9", sa.Integer))
-    return [sa.cast(sa.func.substring(hashed, start, sa.literal_column("8")), sa.BigInteger) for start in starts]
 
 
 def relation(source: str, copy: str) -> Relation:
