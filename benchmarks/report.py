@@ -33,7 +33,14 @@ def machine() -> dict[str, Any]:
 
 
 def show(console: Console, engine: str, lines: Sequence[Line], growth: Sequence[Line]) -> None:
-    """A table for each workload, and one for each size of the growth."""
+    """The machine; a table for each workload, and one for each size of the growth."""
+    here = machine()
+    console.print(
+        f"{here['system']}, {here['cores']} cores, Python {here['python']}, load {here['load']}", highlight=False
+    )
+    if here["load"] > 1.5 * (here["cores"] or 1):
+        console.print("The machine has more to do than this: do not trust the times.", style="bold red")
+    console.print()
     for group in (lines, growth):
         for workload in dict.fromkeys((line.workload, line.rows) for line in group):
             part = [line for line in group if (line.workload, line.rows) == workload]
@@ -123,7 +130,7 @@ def _table(engine: str, lines: Sequence[Line]) -> Table:
     table.add_column("Result")
     for line in lines:
         seconds, reads = line.seconds, line.reads
-        result = "cannot" if line.cannot else "[bold red]WRONG[/]" if line.wrong else "right"
+        result = "right" if _bad(line) is None else "cannot" if line.cannot else f"[bold red]{_bad(line)}[/]"
         counted = (reads.statements, reads.documents, reads.charge) if cosmos else (reads.statements,)
         table.add_row(
             line.name,
@@ -144,12 +151,19 @@ def _table(engine: str, lines: Sequence[Line]) -> Table:
 
 def _explain(console: Console, lines: Sequence[Line]) -> None:
     for line in lines:
-        if line.cannot or line.wrong:
-            kind = "cannot" if line.cannot else "WRONG"
+        if kind := _bad(line):
             console.print(f"  {line.name} {kind}: {line.cannot or line.wrong}", markup=False, highlight=False)
         elif line.cut_short:
             console.print(f"  {line.name}: not repeated, it takes more than {LONG_SECONDS:g} s", highlight=False)
     console.print()
+
+
+def _bad(line: Line) -> str | None:
+    if line.cannot:
+        return "cannot"
+    if line.wrong is None:
+        return None
+    return "failed" if line.failed else "WRONG"
 
 
 def _figure(value: float | None) -> str:

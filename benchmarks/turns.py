@@ -36,6 +36,7 @@ class Line:
     reads: Reads = field(default_factory=Reads)
     cannot: str | None = None
     wrong: str | None = None
+    failed: bool = False
     cut_short: bool = False
     """Whether it was not repeated, because it takes long."""
 
@@ -120,7 +121,7 @@ class Turns:
         else:
             measured = measure(job, contender.interpreter())
             line.turns.append(measured)
-        line.wrong = self._wrong(contender, line, measured)
+        line.wrong, line.failed = self._wrong(contender, line, measured), measured.error is not None
         if not contender.mirrors:
             return
         if workload.task == "copy" and not line.wrong:
@@ -133,7 +134,7 @@ class Turns:
         engine = self._engine
         place = engine.place(contender.name)
         if measured.error:
-            return f"failed: {measured.error}"
+            return measured.error
         if contender.mirrors:
             return engine.difference(place, exact=contender.exact)
         if line.part == "insert":

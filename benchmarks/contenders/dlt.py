@@ -22,6 +22,7 @@ _SETTINGS = {
     "LOAD__DELETE_COMPLETED_JOBS": "true",
 }
 _READ_AT_ONCE = 100_000
+_DRIVER = "ODBC Driver 18 for SQL Server"
 
 
 class Dlt(Contender):
@@ -49,6 +50,8 @@ class Dlt(Contender):
         dlt: Any = importlib.import_module("dlt")
         sources: Any = importlib.import_module("dlt.sources.sql_database")
         place = job.place
+        if place.engine == "sqlserver":
+            _name_driver(Path(place.folder))
         schema, _, table = place.source_table.rpartition(".")
         # A pipeline that stays keeps its cursor in the folder; a copy over an older one begins anew.
         pipeline = dlt.pipeline(
@@ -109,8 +112,16 @@ def _url(text: str, engine: EngineName) -> str:
     server = str(pairs["server"]).replace(",", ":")
     return (
         f"mssql+pyodbc://{pairs['user id']}:{pairs['password']}@{server}/{pairs['database']}"
-        "?TrustServerCertificate=yes&driver=ODBC+Driver+18+for+SQL+Server"
+        f"?TrustServerCertificate=yes&driver={_DRIVER.replace(' ', '+')}"
     )
+
+
+def _name_driver(folder: Path) -> None:
+    """Gives the ODBC driver of the package mssql-python-odbc the name under which dlt looks for one."""
+    package: Any = importlib.import_module("mssql_python_odbc")
+    [driver, *_] = sorted(Path(package.get_libs_dir()).glob("linux/debian_ubuntu/*/lib/libmsodbcsql*.so.*"))
+    (folder / "odbcinst.ini").write_text(f"[{_DRIVER}]\nDriver={driver}\n")
+    os.environ["ODBCSYSINI"] = str(folder)
 
 
 def _pair(pair: str) -> tuple[str, str]:
