@@ -38,6 +38,23 @@ def test_no_character_of_a_text_means_anything(sql_bench: SqlBench) -> None:
     assert [row[:3] for row in bench.rows("backup")] == rows
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_texts_written_a_few_at_a_time_are_the_same(sql_bench: SqlBench, batch_size: int) -> None:
+    bench = sql_bench
+    text = {"sqlite": "TEXT", "postgresql": "text", "mssql": "nvarchar(max)"}[bench.kind]
+    bench.sql(
+        "source", f"CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, T {text}, U {text})"
+    )
+    rows = [(n, 1, value, TEXTS[-n]) for n, value in enumerate(TEXTS)]
+    bench.sql("source", f"INSERT INTO {{table}} (Id, Version, T, U) VALUES ({', '.join([bench.mark] * 4)})", rows)
+    source, backup = bench.pair(batch_size=batch_size)
+    for _ in range(2):
+        for records in source.read(None, next(source.chunks())):
+            backup.write(records)
+        assert [row[:4] for row in bench.rows("backup")] == rows
+        bench.sql("backup", "UPDATE {table} SET T = 'other', U = NULL")
+
+
 def test_texts_are_keys_whatever_they_hold(sql_bench: SqlBench) -> None:
     bench = sql_bench
     text = {
