@@ -93,7 +93,9 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     last = session.history.last_synced(session.run.service)
     since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
-    full = session.run.forced or not since or datetime.fromisoformat(compared) < oldest
+    # What an undo brought back may have the very seconds of what it took away.
+    undone = last is not None and any(run.undone for run in session.history.since(last.service, last.started_at))
+    full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared
         session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")

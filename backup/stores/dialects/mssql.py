@@ -39,7 +39,7 @@ from backup.stores.dialects.base import (
     spelled_table,
 )
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
-from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, to_json, update_statement
+from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, is_long, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
 
@@ -158,16 +158,24 @@ class SqlServerDialect:
     def _write(
         self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
     ) -> None:
-        sent = to_json([prepared.table.c[name].type for name in prepared.names], rows)
+        short = [row for row in rows if not is_long(row)]
+        sent = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
         if sent is None:
             prepared.run(cx, rows, later_write=not first)
-        else:
-            send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
+            return
+        send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
+        if len(short) < len(rows):
+            prepared.run(cx, list(filter(is_long, rows)), later_write=True)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
-        text = json.dumps([{name: _sent(value) for name, value in row.items()} for row in rows], ensure_ascii=False)
-        cx.execute(add_rows_statement(cx.dialect, table), {"rows": text})
+        plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        short = [{n: _listed(v) for n, v in row.items()} for row in plain if not is_long(row.values())]
+        if short:
+            cx.execute(add_rows_statement(cx.dialect, table), {"rows": json.dumps(short, ensure_ascii=False)})
+        for row in plain if len(short) < len(plain) else ():
+            if is_long(row.values()):
+                cx.execute(add_row_statement(table), row)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
@@ -239,7 +247,8 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
     """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
 
     OPENJSON needs a database of compatibility level 130, SQL Server 2016's own. Its paths are given, and quotes and
-    backslashes come as other characters (`_sent`): not every server that speaks T-SQL finds columns or undoes escapes.
+    backslashes come as other characters (`_listed`): not every server that speaks T-SQL finds columns or undoes
+    escapes.
     """
     quote = dialect.identifier_preparer
     into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
@@ -254,14 +263,29 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
     return sa.text(statement).bindparams(sa.bindparam("rows", type_=MssqlType("nvarchar(max)", "nvarchar")))
 
 
+def add_row_statement(table: sa.Table) -> sa.Insert:
+    """An insert of one row, by a parameter for each column, if its primary key is not there yet."""
+    [key] = table.primary_key.columns
+    values: dict[str, Any] = {column.name: sa.bindparam(column.name, type_=JSON) for column in table.columns}
+    selected = [
+        sa.cast(values[c.name], c.type) if isinstance(c.type, sa.types.TypeDecorator) else values[c.name]
+        for c in table.columns
+    ]
+    there = sa.exists().where(key == values[key.name])
+    return table.insert().from_select([*table.columns], sa.select(*selected).where(~there))
+
+
 _INSTEAD = str.maketrans({'"': "\ue000", "\\": "\ue001"})
 _UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
 
 
-def _sent(value: Any) -> Any:
-    """A value of a row as it goes into the JSON list; texts are ASCII without control characters."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat()
+def _plain(value: Any) -> Any:
+    """A value of a row of the app's own, a time as text."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
+
+
+def _listed(value: Any) -> Any:
+    """The value as it goes into the JSON list; texts are ASCII without control characters."""
     if isinstance(value, str):
         if not (value.isascii() and value.isprintable()):
             raise ValueError("a text that is not plain ASCII")
