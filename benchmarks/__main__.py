@@ -17,8 +17,8 @@ from benchmarks.engines import DATA, open_engine
 from benchmarks.engines.base import EngineMissing
 from benchmarks.figures import figures
 from benchmarks.jobs import EngineName
-from benchmarks.report import as_json, show, show_figures
-from benchmarks.turns import Line, Tell, Turns
+from benchmarks.report import as_json, show, show_figures, show_machine
+from benchmarks.turns import Line, Turns
 from benchmarks.workloads import GROWTH, WORKLOADS
 
 ContenderName = StrEnum("ContenderName", list(CONTENDERS))  # type: ignore[misc]
@@ -40,6 +40,7 @@ def main(
     """Measures syncs beside other ways to do the same. See benchmarks/README.md."""
     logging.getLogger("azure").setLevel(logging.ERROR)
     progress = Console(stderr=True, highlight=False)
+    console = Console() if Console().is_terminal else Console(width=170)
     names = [str(one) for one in workload or (*WORKLOADS, "cold")]
     chosen = [str(one) for one in contender or CONTENDERS]
     count = orders if engine == "cosmos" else rows
@@ -49,13 +50,26 @@ def main(
     def tell(what: str) -> None:
         progress.print(what, style="dim")
 
+    def told(measured: list[Line]) -> list[Line]:
+        if not as_json_:
+            show(console, engine, measured)
+        return measured
+
+    if not as_json_:
+        show_machine(console)
     try:
         if plain := [name for name in names if name in WORKLOADS]:
             with open_engine(engine, count, folder) as opened:
                 turns = Turns(opened, [CONTENDERS[name] for name in chosen], repeat, tell)
-                lines = [line for name in plain for line in turns.run(WORKLOADS[name])]
+                for name in plain:
+                    lines += told(turns.run(WORKLOADS[name]))
         if "growth" in names:
-            growth = _grow(engine, sorted(size or _SIZES), repeat, folder, tell)
+            for number in sorted(size or _SIZES):
+                tell(f"{engine}: makes {number:,} rows")
+                with open_engine(engine, number, folder) as opened:
+                    turns = Turns(opened, [CONTENDERS["ours"]], repeat, tell)
+                    for one in GROWTH:
+                        growth += told(turns.run(one))
     except EngineMissing as missing:
         progress.print(f"{engine} cannot be measured: {missing}", style="red")
         raise typer.Exit(2) from None
@@ -65,20 +79,8 @@ def main(
         options = {"rows": count, "repeat": repeat}
         print(json.dumps(as_json(engine, options, lines, growth, found, cold), indent=1))
         return
-    console = Console(width=150) if not Console().is_terminal else Console()
-    show(console, engine, lines, growth)
     if found:
         show_figures(console, found, cold)
-
-
-def _grow(engine: EngineName, sizes: list[int], repeat: int, folder: Path, tell: Tell) -> list[Line]:
-    lines: list[Line] = []
-    for size in sizes:
-        tell(f"{engine}: makes {size:,} rows")
-        with open_engine(engine, size, folder) as opened:
-            turns = Turns(opened, [CONTENDERS["ours"]], repeat, tell)
-            lines += [line for one in GROWTH for line in turns.run(one)]
-    return lines
 
 
 cli = typer.Typer(pretty_exceptions_enable=False)

@@ -32,8 +32,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(console: Console, engine: str, lines: Sequence[Line], growth: Sequence[Line]) -> None:
-    """The machine; a table for each workload, and one for each size of the growth."""
+def show_machine(console: Console) -> None:
+    """What the machine is, and whether its times can be trusted just now."""
     here = machine()
     console.print(
         f"{here['system']}, {here['cores']} cores, Python {here['python']}, load {here['load']}", highlight=False
@@ -41,11 +41,12 @@ def show(console: Console, engine: str, lines: Sequence[Line], growth: Sequence[
     if here["load"] > 1.5 * (here["cores"] or 1):
         console.print("The machine has more to do than this: do not trust the times.", style="bold red")
     console.print()
-    for group in (lines, growth):
-        for workload in dict.fromkeys((line.workload, line.rows) for line in group):
-            part = [line for line in group if (line.workload, line.rows) == workload]
-            console.print(_table(engine, part))
-            _explain(console, part)
+
+
+def show(console: Console, engine: str, lines: Sequence[Line]) -> None:
+    """The table of one workload."""
+    console.print(_table(engine, lines))
+    _explain(console, lines)
 
 
 def show_figures(console: Console, found: Sequence[Figure], cold: ColdStart | None) -> None:
