@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import sqlalchemy as sa
 
 from backup.stores.dialects.base import StampColumns
 from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
-from backup.stores.dialects.mssql_types import MssqlType, as_type, big
+from backup.stores.dialects.mssql_types import MssqlType, as_type, big, eight_bytes, sha256
 
+_COLON: Any = sa.literal_column("N':'")
+_NULL: Any = sa.literal_column("N'-'")
 _BIGINT = MssqlType("bigint", "bigint")
 _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
-_NULL_LENGTH = "0xFFFFFFFF"
 
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-    """SHA-256 of the columns' exact bytes, each behind its length; NULL has a length of its own."""
-    pieces = [
-        sa.func.isnull(_length(_bytes(column)).op("+")(_bytes(column)), sa.literal_column(_NULL_LENGTH))
-        for column in columns
-    ]
-    return _sha256(reduce(lambda one, other: one.op("+")(other), pieces))
+    """SHA-256 of the columns' exact texts, each behind its length; NULL has none."""
+    whole: Any = None
+    for text in map(_text, columns):
+        length = as_type(sa.func.datalength(text), "nvarchar(20)")
+        piece = sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL)
+        whole = piece if whole is None else whole.op("+")(piece)
+    result: sa.ColumnElement[Any] = sha256(whole)
+    return result
 
 
 def fingerprint_query(stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
@@ -47,7 +49,7 @@ def _version_parts(
     version: Sequence[sa.Column[Any]], content: sa.ColumnElement[Any] | None
 ) -> list[sa.ColumnElement[Any]]:
     if not version:
-        return [_eight_bytes(content, 1), _eight_bytes(content, 9)]
+        return [eight_bytes(content, 1), eight_bytes(content, 9)]
     parts = []
     for i, column in enumerate(version):
         for value in _integers(column):
@@ -56,7 +58,7 @@ def _version_parts(
             elif i or content is None:
                 parts.append(sa.func.isnull(value, big(NULL_AS)))
             else:
-                parts.append(sa.case((column.is_(None), _eight_bytes(content, 1)), else_=value))
+                parts.append(sa.case((column.is_(None), eight_bytes(content, 1)), else_=value))
     return parts
 
 
@@ -70,24 +72,9 @@ def _integers(column: sa.Column[Any]) -> list[sa.ColumnElement[Any]]:
     if _is_integer(column):
         return [sa.cast(column, _BIGINT)]
     if column.type.base == "uniqueidentifier":  # type: ignore[attr-defined] # an MssqlType
-        return [_eight_bytes(as_type(column, "binary(16)"), start) for start in (1, 9)]
-    return [_eight_bytes(_sha256(_bytes(column)), 1)]
+        return [eight_bytes(as_type(column, "binary(16)"), start) for start in (1, 9)]
+    return [eight_bytes(sha256(_text(column)), 1)]
 
 
-def _bytes(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    result: sa.ColumnElement[Any] = column.type.exact_bytes(column)  # type: ignore[attr-defined] # an MssqlType
-    return result
-
-
-def _length(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    length: sa.ColumnElement[Any] = as_type(as_type(sa.func.datalength(value), "int"), "binary(4)")
-    return length
-
-
-def _sha256(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.func.hashbytes(sa.literal_column("'SHA2_256'"), value)
-
-
-def _eight_bytes(value: Any, start: int) -> sa.ColumnElement[Any]:
-    part = sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8"))
-    return sa.cast(part, _BIGINT)
+def _text(column: sa.Column[Any]) -> Any:
+    return column.type.exact_text(column)  # type: ignore[attr-defined] # an MssqlType

@@ -44,24 +44,23 @@ class MssqlType(ServerType):
             case _:  # text, and what travels as text
                 return (dbapi.SQL_WVARCHAR, room(values, 2, 4_000), 0)
 
-    def exact_bytes(self, column: Any) -> Any:
-        """The column's value as varbinary(max): two values give the same exactly if they are the same."""
+    def exact_text(self, column: Any) -> Any:
+        """The column's value as nvarchar(max): two values give the same text exactly if they are the same."""
         match self.base:
             case "binary" | "varbinary" | "image":
+                plain = _hash_as_text(as_type(column, "varbinary(max)"))
+            case "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext":
                 plain = column
-            case "char" | "varchar" | "text":
-                plain = as_type(column, "varchar(max)")
-            case "nchar" | "nvarchar" | "ntext":
-                plain = as_type(column, "nvarchar(max)")
-            case "float" | "real":
-                plain = as_type(column, "binary(8)")
-            case "money" | "smallmoney":  # all four decimals
-                plain = sa.func.convert(sa.literal_column("varchar(60)"), column, sa.literal_column("2"))
+            case "float" | "real":  # all bits
+                plain = sa.cast(as_type(as_type(column, "float"), "binary(8)"), sa.BigInteger)
+            case "money" | "smallmoney":  # their own text has two decimals
+                plain = as_type(column, "decimal(19, 4)")
             case "date":
-                plain = sa.func.convert(sa.literal_column("varchar(60)"), column, sa.literal_column("121"))
+                plain = _converted(column, "121")
             case _:  # integers, decimals, uniqueidentifier
                 plain = as_type(column, "varchar(60)")
-        return as_type(plain, "varbinary(max)")
+        # Texts of two collations cannot be strung together.
+        return sa.collate(as_type(plain, "nvarchar(max)"), "Latin1_General_BIN2")
 
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
@@ -103,8 +102,8 @@ class ConvertedType(MssqlType):
     def column_expression(self, column: Any) -> Any:
         return self._convert(_CONVERTED[self.base][0], column)
 
-    def exact_bytes(self, column: Any) -> Any:
-        return as_type(self.column_expression(column), "varbinary(max)")
+    def exact_text(self, column: Any) -> Any:
+        return super().exact_text(self.column_expression(column))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return self._convert(self.declared, bindvalue)
@@ -128,8 +127,8 @@ class ClrType(MssqlType):
     def column_expression(self, column: Any) -> Any:
         return sa.cast(column, _Raw("varbinary(max)"))
 
-    def exact_bytes(self, column: Any) -> Any:
-        return self.column_expression(column)
+    def exact_text(self, column: Any) -> Any:
+        return as_type(_hash_as_text(self.column_expression(column)), "nvarchar(max)")
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return sa.cast(bindvalue, _Raw(self.declared))
@@ -164,6 +163,26 @@ class _Raw(UserDefinedType[Any]):
 def as_type(value: Any, declared: str) -> Any:
     """The value, cast."""
     return sa.cast(value, _Raw(declared))
+
+
+def sha256(value: Any) -> Any:
+    """The server's hash of a text or of bytes."""
+    return sa.func.hashbytes(sa.literal_column("'SHA2_256'"), value)
+
+
+def eight_bytes(value: Any, start: int) -> Any:
+    """Eight of the bytes as a bigint; the first is at 1."""
+    return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
+
+
+def _hash_as_text(value: Any) -> Any:
+    # Not by CONVERT to hexadecimal digits, which not every server that speaks T-SQL gets right.
+    one, other = (as_type(eight_bytes(sha256(value), start), "nvarchar(20)") for start in (1, 9))
+    return one.op("+")(sa.literal_column("N','")).op("+")(other)
+
+
+def _converted(value: Any, style: str) -> Any:
+    return sa.func.convert(sa.literal_column("varchar(60)"), value, sa.literal_column(style))
 
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
