@@ -99,6 +99,9 @@ class Settling:
         """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
         self._run, self._tally, self._steps, self._check = run, tally, steps, check
+        caught_up = steps.since is not None and not run.dry_run
+        enough = sides.source.fingerprint_is_enough or caught_up
+        self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
@@ -109,7 +112,7 @@ class Settling:
         stamps of both sides say what to write. A dry run only counts and names.
         """
         mine, theirs = self._sides.fingerprints(chunk)
-        if proof.alike(mine, theirs) and not (self._run.forced or self._steps.full):
+        if proof.alike(mine, theirs) and self._may_skip:
             return self._skip(chunk, mine)
         copied = 0
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:

@@ -190,6 +190,10 @@ class Store(Protocol):
         here, fewer where the server is slow; the first begins and the last ends where `within` does. Costs one seek a
         chunk."""
 
+    @property
+    def fingerprint_is_enough(self) -> bool:
+        """Whether equal fingerprints mean equal stamps by themselves; else only once what is `recent` was compared."""
+
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 

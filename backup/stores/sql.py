@@ -156,6 +156,8 @@ class SqlStore:
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
             )
 
+    fingerprint_is_enough = True
+
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         shape, dialect = self.shape, self.access.dialect
         stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
