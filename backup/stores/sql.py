@@ -20,6 +20,8 @@ from backup.stores.sql_drift import plan
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
 
+_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
+
 
 class SqlStore:
     """One table. Key columns are its primary key; version and filter columns are named by the rules, in any case."""
@@ -124,16 +126,16 @@ class SqlStore:
         if within == WHOLE:
             self._refuse_null_keys()
         while True:
-            bound = self._bound(Chunk(after, within.upto))
+            bound = self._bound(Chunk(after, within.upto), self._pace.chunk_size)
             if bound is None or bound == within.upto:
                 yield Chunk(after, within.upto)
                 return
             yield Chunk(after, bound)
             after = bound
 
-    def _bound(self, rest: Chunk) -> Key | None:
-        """The last key of the next chunk; None when that is the last."""
-        shape, records = self.shape, self._pace.chunk_size
+    def _bound(self, rest: Chunk, records: int, operation: str = "find the next chunk") -> Key | None:
+        """The key of the record at this place, from 1; None when there are fewer."""
+        shape = self.shape
         query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
 
@@ -142,7 +144,7 @@ class SqlStore:
                 row = cx.execute(query).first()
             return None if row is None else tuple(row)
 
-        return self.access.run("find the next chunk", attempt)
+        return self.access.run(operation, attempt)
 
     def _refuse_null_keys(self) -> None:
         shape = self.shape
@@ -160,6 +162,9 @@ class SqlStore:
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         shape, dialect = self.shape, self.access.dialect
+        # Beyond its first or last key the other side may hold anything.
+        if dialect.fingerprints_in_memory and None in chunk and self._is_many(chunk):
+            return None
         stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
 
         def attempt(cx: sa.Connection) -> Fingerprint | None:
@@ -169,6 +174,10 @@ class SqlStore:
             return found
 
         return self.access.run("read the fingerprint", attempt)
+
+    def _is_many(self, chunk: Chunk) -> bool:
+        many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
+        return self._bound(chunk, many, "see how much there is") is not None
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Key, version fields, and of rows without a version the server's hash of their content, else None."""

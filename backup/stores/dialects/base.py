@@ -188,6 +188,8 @@ class Dialect(Protocol):
     product: str
     default_schema: str | None
     max_parameters: int
+    fingerprints_in_memory: bool
+    """Whether a fingerprint holds the stamps of its chunk in this process's memory."""
 
     @property
     def location(self) -> str:

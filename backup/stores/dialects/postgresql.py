@@ -105,6 +105,7 @@ class PostgresqlDialect:
     product = "PostgreSQL"
     default_schema: str | None = "public"
     max_parameters = 30_000
+    fingerprints_in_memory = False
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self._url, self._connections = url, connections
