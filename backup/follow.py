@@ -31,6 +31,7 @@ def sync_with_schema(session: Session) -> None:
     to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.shared)}))
     notes = [
         *(f"Column {name} is new; every record is copied again to fill it." for name in to_fill),
+        *(("The source has no version column; every record is compared by its content.",) * drift.unversioned),
         *(f"Column {name} is widened as in the source." for name in drift.widened),
         *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
         *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),

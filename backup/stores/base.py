@@ -73,7 +73,8 @@ class Drift:
 
     `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
     then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without. `shared`: those that both have once the statements have run.
+    without. `shared`: those that both have once the statements have run. `unversioned`: the source has no version
+    field.
     """
 
     added: tuple[str, ...] = ()
@@ -82,6 +83,7 @@ class Drift:
     ignored: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
     shared: frozenset[str] = field(default=frozenset(), compare=False)
+    unversioned: bool = field(default=False, compare=False)
 
     @property
     def changes_nothing(self) -> bool:

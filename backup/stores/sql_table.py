@@ -101,7 +101,10 @@ class TableShape:
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
         found = {rule: c for rule in (*self._rules.version, *self._rules.where) if (c := self.find(rule))}
         names = [found[rule].name for rule in self._rules.version if rule in found]
-        self.version = [self.table.c[name] for name in names if name in version]
+        first = found.get(self._rules.version[0])
+        # The other fields alone (a status) do not tell that a row has changed.
+        usable = first is not None and first.name in version
+        self.version = [self.table.c[name] for name in names if name in version] if usable else []
         self.filters = [
             self.table.c[found[rule].name] == value
             for rule, value in self._rules.where.items()
