@@ -31,6 +31,7 @@ def sync_with_schema(session: Session) -> None:
     to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.shared)}))
     notes = [
         *(f"Column {name} is new; every record is copied again to fill it." for name in to_fill),
+        *(("The source has no version column; every record is compared by its content.",) * drift.unversioned),
         *(f"Column {name} is widened as in the source." for name in drift.widened),
         *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
         *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
@@ -93,7 +94,9 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     last = session.history.last_synced(session.run.service)
     since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
-    full = session.run.forced or not since or datetime.fromisoformat(compared) < oldest
+    # What an undo brought back may have the very seconds of what it took away.
+    undone = last is not None and any(run.undone for run in session.history.since(last.service, last.started_at))
+    full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared
         session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")

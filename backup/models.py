@@ -49,13 +49,15 @@ comparing sets of rows.
 class Fingerprint(NamedTuple):
     """What a server says of all stamps of a chunk in a few numbers.
 
-    `functions` names how the `sums` were made; two that differ are not compared by them. The sums of two parts of a
-    chunk add up to those of the whole.
+    `functions` names how the others were made; two that differ are not compared by them. `records` and `sums` of two
+    parts of a chunk add up to those of the whole. `digest` is a hash of all stamps in the order of their keys, where
+    the server is this process; it does not add up.
     """
 
     functions: str
     records: int
     sums: tuple[int, ...]
+    digest: int = 0
 
 
 class Chunk(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Collection, Iterator
 from tempfile import SpooledTemporaryFile
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -19,15 +20,17 @@ class PendingDeletes:
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY)  # noqa: SIM115 - closed by __exit__
         self._count = 0
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, keys: Collection[Key]) -> None:
-        """Remembers these keys; call it with no more at once than fit into memory."""
+        """Remembers these keys, of several threads too; call it with no more at once than fit into memory."""
         if keys:
-            pickle.dump(list(keys), self._file, protocol=pickle.HIGHEST_PROTOCOL)
-            self._count += len(keys)
+            with self._lock:
+                pickle.dump(list(keys), self._file, protocol=pickle.HIGHEST_PROTOCOL)
+                self._count += len(keys)
 
     def batches(self, size: int) -> Iterator[list[Key]]:
         """All keys, `size` at a time but for the last."""

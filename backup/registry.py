@@ -123,7 +123,7 @@ class Registry:
         """
         names = self.chosen(name)
         syncs = [_Sync(self, service, trigger, options, progress, self._seconds_of(trigger)) for service in names]
-        pool = ThreadPoolExecutor(max_workers=len(syncs))
+        pool = ThreadPoolExecutor(len(syncs), thread_name_prefix="sync")
         wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
         return [sync.outcome() for sync in syncs]

@@ -13,6 +13,7 @@ from backup.compare import Changes, compare, went_back
 from backup.locks import Held
 from backup.log import event
 from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Key, Now, Proof, Record, Run
+from backup.pending import PendingDeletes
 from backup.sides import Compared, Sides
 from backup.stores import Keep
 
@@ -79,7 +80,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of a chunk: its counts, how many records each side had, the keys that only the backup has.
+    """What became of a chunk: its counts, how many records each side had, how many keys only the backup has.
 
     `proof` is None where those must be deleted first, and in a dry run.
     """
@@ -88,17 +89,23 @@ class Settled:
     counts: Counts
     wanted: int
     held: int
-    deletes: frozenset[Key] = frozenset()
+    deletes: int = 0
     proof: Proof | None = None
 
 
 class Settling:
     """What settles chunks, several at once if the workers are several."""
 
-    def __init__(self, sides: Sides, run: Run, tally: Tally, steps: Steps, check: Callable[[], None]) -> None:
+    def __init__(
+        self, sides: Sides, run: Run, tally: Tally, steps: Steps, pending: PendingDeletes, check: Callable[[], None]
+    ) -> None:
         """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
         self._run, self._tally, self._steps, self._check = run, tally, steps, check
+        self._pending = pending
+        caught_up = steps.since is not None and not run.dry_run
+        enough = sides.source.fingerprint_is_enough or caught_up
+        self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
@@ -109,7 +116,7 @@ class Settling:
         stamps of both sides say what to write. A dry run only counts and names.
         """
         mine, theirs = self._sides.fingerprints(chunk)
-        if proof.alike(mine, theirs) and not (self._run.forced or self._steps.full):
+        if proof.alike(mine, theirs) and self._may_skip:
             return self._skip(chunk, mine)
         copied = 0
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:
@@ -173,6 +180,8 @@ class Settling:
         with self._stamps_at_once:
             found = self._sides.compare(piece, force)
             changes, wanted = found.changes, len(found.ours)
+            if counted is not None:
+                self._pending.add(changes.delete)
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
             self._tally.add(skipped=skipped)
             counts = Counts(skipped=skipped)
@@ -182,10 +191,10 @@ class Settling:
                 self._tally.name(changes.update, Action.UPDATED)
                 written = {"inserted": len(changes.insert), "updated": len(changes.update)}
                 self._tally.add(**written)
-                return Settled(piece, counts.plus(**written), wanted, found.held, changes.delete)
+                return Settled(piece, counts.plus(**written), wanted, found.held, len(changes.delete))
             counts = counts.and_(self._write(piece, changes))
             proven = None if changes.delete and counted is not None else self._prove(piece, found)
-            return Settled(piece, counts, wanted, found.held, changes.delete, proven)
+            return Settled(piece, counts, wanted, found.held, len(changes.delete), proven)
 
     def _write(self, piece: Chunk, changes: Changes) -> Counts:
         counts = Counts()
@@ -229,7 +238,7 @@ def _joined(one: Settled, other: Settled) -> Settled:
         one.counts.and_(other.counts),
         one.wanted + other.wanted,
         one.held + other.held,
-        one.deletes | other.deletes,
+        one.deletes + other.deletes,
         one.proof.and_(other.proof) if one.proof is not None and other.proof is not None else None,
     )
 

@@ -36,12 +36,11 @@ def sync(
     before = at.deleting
     with Workers(steps.parallelism) as workers, PendingDeletes() as pending:
         sides = Sides(source, backup, workers)
-        settling = Settling(sides, run, tally, steps, workers.check)
+        settling = Settling(sides, run, tally, steps, pending, workers.check)
         if not run.dry_run:
             tally.proof = at.proof
-        ahead, whole = _catch_up(settling, run, steps)
+        ahead, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
         for settled in [whole] if whole else workers.in_order(settling.settle, _chunks(source, at, steps)):
-            pending.add(settled.deletes)
             at = at.past(
                 *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
                 deletes=bool(settled.deletes),
@@ -87,17 +86,19 @@ def chunks_of(source: Store, backup: Store) -> Iterator[Chunk]:
         yield from backup.chunks(chunk)
 
 
-def _catch_up(settling: Settling, run: Run, steps: Steps) -> tuple[int, Settled | None]:
-    """Writes what the source says was written lately. Returns how many records, and everything settled if it now is.
+def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -> tuple[int, Settled | None]:
+    """Writes what the source says was written lately. Returns how many records, and everything settled if it now is
+    and the walk was to be one from the start.
 
     Under live writes it asks again, a few times: walking everything costs more.
     """
+    may_settle = from_start and not steps.full
     ahead = 0
     for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
         written = settling.catch_up(steps.since or "")
         ahead += written
-        whole = None if steps.full else settling.skip(WHOLE)
-        if whole is not None or not written or steps.full:
+        whole = settling.skip(WHOLE) if may_settle else None
+        if whole is not None or not written or not may_settle:
             return ahead, whole
     return ahead, None
 

@@ -30,7 +30,8 @@ class Rules:
 @dataclass(frozen=True)
 class Limits:
     """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
-    Cosmos DB account is asked for in a second, if there is a limit."""
+    Cosmos DB account is asked for in a second, if there is a limit; for how long a SQL server is kept busy by one
+    statement that reads a chunk."""
 
     chunk_size: int = 50_000
     batch_size: int = 1_000
@@ -72,7 +73,8 @@ class Drift:
 
     `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
     then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without. `shared`: those that both have once the statements have run.
+    without. `shared`: those that both have once the statements have run. `unversioned`: the source has no version
+    field.
     """
 
     added: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ class Drift:
     ignored: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
     shared: frozenset[str] = field(default=frozenset(), compare=False)
+    unversioned: bool = field(default=False, compare=False)
 
     @property
     def changes_nothing(self) -> bool:
@@ -186,7 +189,12 @@ class Store(Protocol):
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
-        here; the first begins and the last ends where `within` does. Costs one seek a chunk."""
+        here, fewer where the server is slow; the first begins and the last ends where `within` does. Costs one seek a
+        chunk."""
+
+    @property
+    def fingerprint_is_enough(self) -> bool:
+        """Whether equal fingerprints mean equal stamps by themselves; else only once what is `recent` was compared."""
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.

@@ -34,6 +34,7 @@ class CosmosStore:
     """
 
     kind = "cosmos"
+    fingerprint_is_enough = False  # a document written twice in one second has the same `_ts`
 
     def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
         self._access, self.name, self._rules, self._limits = access, container, rules, limits

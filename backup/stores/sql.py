@@ -14,12 +14,13 @@ from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record,
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.pace import Pace
-from backup.stores.sql_access import SqlAccess, flat_rows, whole_rows
+from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
 from backup.stores.sql_batch import SqlBatch, parts, rest
 from backup.stores.sql_drift import plan
-from backup.stores.sql_fingerprint import fingerprint_of, fingerprint_query
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
+
+_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
 
 
 class SqlStore:
@@ -79,6 +80,11 @@ class SqlStore:
             ),
         )
 
+    @property
+    def hashes_content(self) -> bool:
+        """Whether records have no version, so that their whole content is hashed; known once `drift` was asked."""
+        return not self.shape.version
+
     # --- making and checking the backup -------------------------------------------------------------------------------
 
     def initialize(self, source: Store) -> None:
@@ -116,24 +122,29 @@ class SqlStore:
         return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
-        shape, after = self.shape, within.after
+        after = within.after
         if within == WHOLE:
             self._refuse_null_keys()
         while True:
-            bound = (
-                sa.select(*shape.key)
-                .where(*shape.within(Chunk(after, within.upto)), *shape.filters)
-                .order_by(*shape.key)
-                .offset(self._pace.chunk_size - 1)
-                .limit(1)
-            )
-            with self._pace.measuring(self._pace.chunk_size):
-                row = self.access.run("find the next chunk", lambda cx, q=bound: cx.execute(q).first())  # type: ignore[misc]
-            if row is None or tuple(row) == within.upto:
+            bound = self._bound(Chunk(after, within.upto), self._pace.chunk_size)
+            if bound is None or bound == within.upto:
                 yield Chunk(after, within.upto)
                 return
-            yield Chunk(after, tuple(row))
-            after = tuple(row)
+            yield Chunk(after, bound)
+            after = bound
+
+    def _bound(self, rest: Chunk, records: int, operation: str = "find the next chunk") -> Key | None:
+        """The key of the record at this place, from 1; None when there are fewer."""
+        shape = self.shape
+        query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
+        query = query.offset(records - 1).limit(1)
+
+        def attempt(cx: sa.Connection) -> Key | None:
+            with self._pace.measuring(records):
+                row = cx.execute(query).first()
+            return None if row is None else tuple(row)
+
+        return self.access.run(operation, attempt)
 
     def _refuse_null_keys(self) -> None:
         shape = self.shape
@@ -147,48 +158,41 @@ class SqlStore:
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
             )
 
+    fingerprint_is_enough = True
+
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         shape, dialect = self.shape, self.access.dialect
-        conditions = [*shape.within(chunk), *shape.filters]
+        # Beyond its first or last key the other side may hold anything.
+        if dialect.fingerprints_in_memory and None in chunk and self._is_many(chunk):
+            return None
+        stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
 
         def attempt(cx: sa.Connection) -> Fingerprint | None:
-            asked = fingerprint_query(shape, dialect, cx.dialect.server_version_info or ())
-            if asked is None:
-                return None
-            functions, query = asked
-            return fingerprint_of(functions, cx.execute(query.where(*conditions)).one())
+            with self._pace.measuring() as measured:
+                found = dialect.fingerprint(cx, stamps, conditions)
+                measured.records = found.records if found is not None else 0
+            return found
 
-        with self._pace.measuring() as measured:
-            found = self.access.run("read the fingerprint", attempt)
-            measured.records = found.records if found is not None else 0
-        return found
+        return self.access.run("read the fingerprint", attempt)
+
+    def _is_many(self, chunk: Chunk) -> bool:
+        many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
+        return self._bound(chunk, many, "see how much there is") is not None
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
-        """Key, version fields, and of rows without a version a hash of their content, else None."""
+        """Key, version fields, and of rows without a version the server's hash of their content, else None."""
         return self._stamp_rows([*self.shape.within(chunk), *self.shape.filters])
 
     def _stamp_rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
-        shape = self.shape
-        query = sa.select(*shape.key, *shape.version, sa.null()).where(*conditions)
-        unversioned = shape.select.where(*conditions, shape.version[0].is_(None))
-        first = len(shape.key)
+        query = self.shape.stamp_query(self.access.dialect).where(*conditions)
 
         def attempt(cx: sa.Connection) -> set[StampRow]:
-            rows = flat_rows(cx, query)
-            if shape.may_lack_version and any(row[first] is None for row in rows):
-                # Nothing says when such a row changed, so its whole content is its version.
-                rows = {row for row in rows if row[first] is not None}
-                with whole_rows(cx, unversioned, self._limits.batch_bytes) as whole:
-                    for row, _ in whole:
-                        record = shape.record(row)
-                        version = (record[column.name] for column in shape.version)
-                        rows.add((*shape.key_of(record), *version, shape.digest(row)))
+            with self._pace.measuring() as measured:
+                rows = small_rows(cx, query)
+                measured.records = len(rows)
             return rows
 
-        with self._pace.measuring() as measured:
-            rows = self.access.run("read the stamps", attempt)
-            measured.records = len(rows)
-        return rows
+        return self.access.run("read the stamps", attempt)
 
     def watermark(self) -> str | None:
         return None

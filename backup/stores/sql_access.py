@@ -16,7 +16,7 @@ from backup.stores.dialects import Dialect
 
 T = TypeVar("T")
 
-_SMALL_ROWS_AT_ONCE = 2_000
+_SMALL_ROWS_AT_ONCE = 10_000
 _FIRST_ROWS = 8  # until their size is known
 _ROWS_AT_ONCE = 512
 
@@ -40,7 +40,7 @@ class SqlAccess:
         """The same in one try."""
 
         def transaction() -> T:
-            with self.dialect.writing() if writes else self.dialect.engine.begin() as cx:
+            with self.dialect.writing() if writes else self.dialect.reading() as cx:
                 return work(cx)
 
         return self._translated(operation, transaction)
@@ -143,19 +143,13 @@ class SqlAccess:
             self.dialect.engine.dispose()
 
 
-def flat_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[tuple[Any, ...]]:
-    """All rows of the query, as the driver gives them: its rows cost less than SQLAlchemy's, and here it counts."""
-    result = cx.execute(query)  # not streamed: of a streamed one SQLAlchemy has taken the first row already
-    rows: set[tuple[Any, ...]] = set()
-    try:
-        cursor: Any = result.cursor
-        while found := cursor.fetchmany(_SMALL_ROWS_AT_ONCE):
-            rows.update(found if type(found[0]) is tuple else map(tuple, found))
-    except cx.dialect.loaded_dbapi.Error as error:
-        raise sa.exc.DBAPIError(None, None, error) from None
-    finally:
-        result.close()
-    return rows
+def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[tuple[Any, ...]]:
+    """All rows of the query, as tuples of what the driver gives."""
+    found: set[tuple[Any, ...]] = set()
+    with _result(cx, query) as fetch:
+        while rows := fetch(_SMALL_ROWS_AT_ONCE):
+            found.update(rows if type(rows[-1]) is tuple else map(tuple, rows))  # pyodbc's are of a type of its own
+    return found
 
 
 @contextmanager
@@ -163,16 +157,35 @@ def whole_rows(
     cx: sa.Connection, query: sa.Select[Any], max_bytes: int
 ) -> Iterator[Iterator[tuple[Sequence[Any], int]]]:
     """The rows as they come, each with its size in bytes; about `max_bytes` are held at a time."""
+    with _result(cx, query) as fetch:
+        yield _fetched(fetch, max_bytes)
+
+
+@contextmanager
+def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Any]]]:
+    """Gives what fetches that many more rows, as the driver makes them: columns of server types need no conversion, and
+    SQLAlchemy's rows would cost more than they hold. Rows not fetched by the end are given up."""
     result = cx.execute(query.execution_options(stream_results=True))
+    ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
+
+    def fetch(rows: int) -> Sequence[Any]:
+        if not ahead:
+            found: Sequence[Any] = result.cursor.fetchmany(rows)
+            return found
+        first = ahead.pop()
+        return [] if first is None else [tuple(first), *(fetch(rows - 1) if rows > 1 else ())]
+
     try:
-        yield _fetched(result, max_bytes)
+        yield fetch
+    except cx.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError(None, None, error) from None
     finally:
         result.close()
 
 
-def _fetched(result: sa.CursorResult[Any], max_bytes: int) -> Iterator[tuple[Sequence[Any], int]]:
+def _fetched(fetch: Callable[[int], Sequence[Any]], max_bytes: int) -> Iterator[tuple[Sequence[Any], int]]:
     step = _FIRST_ROWS
-    while rows := result.fetchmany(step):
+    while rows := fetch(step):
         sizes = _sizes(rows)
         yield from zip(rows, sizes, strict=True)
         step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // max(1, *sizes)))

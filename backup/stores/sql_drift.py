@@ -117,6 +117,7 @@ class _Planning:
             ignored=tuple(self._ignored),
             statements=(*self._added.values(), *self._altered),
             shared=frozenset((*self._shared, *self._added)),
+            unversioned=not self._source.version,
         )
 
     def _alter(self, copy: Column, wanted: Column, problem: str) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +17,7 @@ from backup.errors import BackupError, BadRequest, ConfigError, SchemaMismatch
 from backup.models import Chunk, Key, Record
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Column
+from backup.stores.dialects.base import Column, StampColumns
 
 SYNCED_AT = "SyncedAt"
 
@@ -43,17 +42,11 @@ class TableShape:
         self.label = label
         self.key = [self.table.c[name] for name in key_names]
         self._rules = rules
-        if self.find(rules.version[0]) is None:
-            raise SchemaMismatch(
-                f"The {label} has no column {rules.version[0]}, which tells whether a row changed.",
-                hint="Add the column, raise it with every change of a row, then run initialize.",
-            )
         self._apply_rules(version=self.names, where=self.names)
-        self.may_lack_version = any(column.nullable for column in columns if column.name == self.version[0].name)
         self.identity = frozenset(column.name for column in columns if column.identity)
         self.select = sa.select(*self.table.columns)
         self.content: Mapping[str, str] = {name: name for name in self.names}
-        """What `digest` covers: a column's name here → its name in the source."""
+        """What the hash of a row's content covers: a column's name here → its name in the source."""
 
     @classmethod
     def reflect(
@@ -66,7 +59,7 @@ class TableShape:
         label: str,
         missing: type[BackupError],
     ) -> TableShape:
-        """Raises `missing` for a table that is not there, SchemaMismatch without a usable key or version."""
+        """Raises `missing` for a table that is not there, SchemaMismatch without a usable key."""
         columns = dialect.columns(cx, schema, name)
         if not columns:
             raise missing(f"The {label} does not exist.")
@@ -96,7 +89,7 @@ class TableShape:
         return self._exact.get(name) or self._any_case.get(name.lower())
 
     def match(self, source: TableShape) -> None:
-        """Makes versions and digests of both cover the columns that both have, under the source's names.
+        """Makes versions and hashes of content of both cover the columns that both have, under the source's names.
 
         Rows are picked by what the source can be asked: a filter column that only this table has counts no more.
         """
@@ -108,23 +101,30 @@ class TableShape:
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
         found = {rule: c for rule in (*self._rules.version, *self._rules.where) if (c := self.find(rule))}
         names = [found[rule].name for rule in self._rules.version if rule in found]
-        self.version = [self.table.c[name] for name in names if name in version]
+        first = found.get(self._rules.version[0])
+        # The other fields alone (a status) do not tell that a row has changed.
+        usable = first is not None and first.name in version
+        self.version = [self.table.c[name] for name in names if name in version] if usable else []
         self.filters = [
             self.table.c[found[rule].name] == value
             for rule, value in self._rules.where.items()
             if rule in found and found[rule].name in where
         ]
 
-    def digest(self, row: Iterable[Any]) -> str:
-        """A hash of a row read with `select`, over the columns that source and backup share."""
-        content = sorted(
-            (
-                (self.content[name], repr(value))
-                for name, value in zip(self.names, row, strict=True)
-                if name in self.content
-            )
-        )
-        return sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
+    def stamps(self, dialect: Dialect) -> StampColumns:
+        """What stamps are made of, by the columns that source and backup share."""
+        if self.version and not self._exact[self.version[0].name].nullable:
+            return StampColumns(self.key, self.version, None)
+        shared = sorted(self.content, key=lambda name: self.content[name])
+        return StampColumns(self.key, self.version, dialect.content_hash([self.table.c[name] for name in shared]))
+
+    def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
+        """Selects stamps laid flat: the key, the version's fields, and the hash of the content of a row without a
+        version, else NULL."""
+        key, version, content = self.stamps(dialect)
+        if content is None:
+            return sa.select(*key, *version, sa.null())
+        return sa.select(*key, *version, sa.case((version[0].is_(None), content)) if version else content)
 
     def key_from(self, text: str) -> Key:
         """The key that a person wrote: a JSON list of its columns' values, or the plain value where it has but one."""

@@ -38,6 +38,23 @@ def test_no_character_of_a_text_means_anything(sql_bench: SqlBench) -> None:
     assert [row[:3] for row in bench.rows("backup")] == rows
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_texts_written_a_few_at_a_time_are_the_same(sql_bench: SqlBench, batch_size: int) -> None:
+    bench = sql_bench
+    text = {"sqlite": "TEXT", "postgresql": "text", "mssql": "nvarchar(max)"}[bench.kind]
+    bench.sql(
+        "source", f"CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, T {text}, U {text})"
+    )
+    rows = [(n, 1, value, TEXTS[-n]) for n, value in enumerate(TEXTS)]
+    bench.sql("source", f"INSERT INTO {{table}} (Id, Version, T, U) VALUES ({', '.join([bench.mark] * 4)})", rows)
+    source, backup = bench.pair(batch_size=batch_size)
+    for _ in range(2):
+        for records in source.read(None, next(source.chunks())):
+            backup.write(records)
+        assert [row[:4] for row in bench.rows("backup")] == rows
+        bench.sql("backup", "UPDATE {table} SET T = 'other', U = NULL")
+
+
 def test_texts_are_keys_whatever_they_hold(sql_bench: SqlBench) -> None:
     bench = sql_bench
     text = {
@@ -194,3 +211,25 @@ def test_what_a_transaction_looked_up_stays_true_until_it_writes(sqlite_bench: S
     backup.write([{"Id": 1, "Version": 1, "Name": "first"}], keep)
     assert seen == ["kept"]
     assert bench.items("backup") == {1: Item(1, 1, "first")}
+
+
+# --- long values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [4_000, 4_001, 300_000])
+def test_images_are_kept_whole_however_long(sql_bench: SqlBench, length: int) -> None:
+    bench = sql_bench
+    text = {"sqlite": "TEXT", "postgresql": "text", "mssql": "nvarchar(max)"}[bench.kind]
+    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, T {text})")
+    source, backup = bench.pair()
+    insert = f"INSERT INTO {{table}} (Id, Version, T) VALUES ({', '.join([bench.mark] * 3)})"
+    bench.sql("source", insert, [(1, 2, "new"), (2, 2, "b" * length)])
+    bench.sql("backup", insert, [(1, 1, "a" * length), (2, 1, "old")])
+    kept = RecycleBin(backup, "thing")
+    kept.create()
+    (records,) = source.read(None, next(source.chunks()))
+    for _ in range(2):
+        backup.write(records, kept.keeper(RUN, lambda: NOW))
+    assert [row[:3] for row in bench.rows("backup")] == [(1, 2, "new"), (2, 2, "b" * length)]
+    found = {kept.key[0]: {**(kept.record or {})} for page in kept.of_run(RUN.sync_id) for kept in page}
+    assert {n: [*record.values()][2] for n, record in found.items()} == {1: "a" * length, 2: "old"}

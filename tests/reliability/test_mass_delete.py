@@ -16,6 +16,7 @@ from backup.models import Counts, Trigger
 from backup.registry import Registry
 from backup.services import NO_OPTIONS, Options
 from backup.settings import load_settings
+from tests.reliability.scenes import ONE_THREAD
 from tests.scenarios import places
 from tests.scenarios.places import Contents, Cosmos, Place, Service, Sql
 
@@ -56,7 +57,8 @@ def sync(
         if left:
             left.pop()()
 
-    registry = Registry(load_settings({**QUICK, **service.settings, **(settings or {})}))
+    # In one thread, for what happens after the first chunk shall happen before the second.
+    registry = Registry(load_settings({**QUICK, **ONE_THREAD, **service.settings, **(settings or {})}))
     [outcome] = registry.sync(service.name, Trigger.HTTP, options, progress)
     answer = api.shape_one(outcome)
     return answer.status, answer.body

@@ -102,3 +102,17 @@ def test_a_first_copy_reads_every_record_once_and_no_stamp(place: Place, monkeyp
     assert run.counts == Counts(inserted=ROWS)
     assert run.verified
     assert (asked["read the stamps"], asked["records"]) == (0, ROWS)
+
+
+def test_a_table_with_a_status_but_no_time_of_change_is_compared_by_content(tmp_path: Path) -> None:
+    place = on_sqlite(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "orders.db")) as file, file:
+        file.execute("CREATE TABLE Orders (Id INTEGER PRIMARY KEY, Status TEXT, Total INTEGER)")
+        file.execute("INSERT INTO Orders VALUES (1, 'Paid', 5)")
+    order = Registry(load_settings(place.order.settings)).get("order")
+    order.initialize()
+    order.sync(Trigger.CLI)
+    place.order.source.run("UPDATE {table} SET Total = 6")
+    run = order.sync(Trigger.CLI).run
+    assert run.counts == Counts(updated=1)
+    assert run.notes == ("The source has no version column; every record is compared by its content.",)

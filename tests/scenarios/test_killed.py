@@ -54,7 +54,7 @@ def kill(folder: Path, service: Service, store: dict[str, str], method: str, cal
 @pytest.mark.parametrize(
     ("method", "call", "moment"),
     [
-        *(("stamp_rows", 2, "after"), ("stamp_rows", 7, "before"), ("matching", 1, "after")),
+        *(("stamp_rows", 2, "after"), ("stamp_rows", 4, "before"), ("matching", 1, "after")),
         *(("write", 1, "before"), ("write", 3, "uncommitted"), ("write", 3, "after")),
         *(("delete", 1, "before"), ("delete", 1, "uncommitted"), ("delete", 1, "after"), ("close", 1, "before")),
     ],

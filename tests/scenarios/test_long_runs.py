@@ -314,7 +314,7 @@ def held() -> Iterator[threading.Event]:
 
 def join_background() -> None:
     for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
+        if thread.name.startswith("sync_"):
             thread.join(60)
 
 

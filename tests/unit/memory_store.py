@@ -19,6 +19,7 @@ class MemoryStore:
     """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise."""
 
     kind = "memory"
+    fingerprint_is_enough = True
     name = "records"
     request_charge: float | None = None
 

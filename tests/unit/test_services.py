@@ -96,9 +96,7 @@ def test_the_entry_exists_while_the_run_lasts(customer: SyncService, side: Servi
     ]
 
 
-@pytest.mark.parametrize(
-    "error", [StoreUnavailable("it went away"), StoreError("it went away"), LockLost("it went away")]
-)
+@pytest.mark.parametrize("error", [StoreUnavailable("it went away"), StoreError("it went away")])
 def test_a_failed_run_is_recorded_with_its_error(
     customer: SyncService, side: Service, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -107,6 +105,19 @@ def test_a_failed_run_is_recorded_with_its_error(
     [entry] = side.backup.history()
     assert outcome.error is error
     assert (entry["Status"], entry["ErrorMessage"], bool(entry["Success"])) == ("Failed", "it went away", False)
+
+
+def test_a_sync_that_lost_its_lock_leaves_its_entry_to_the_next_which_goes_on_with_it(
+    customer: SyncService, side: Service
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        when_syncing(patched, raising(LockLost("it went away")))
+        lost = customer.sync(Trigger.CLI)
+    [left] = side.backup.history()
+    ended = customer.sync(Trigger.CLI)
+    [entry] = side.backup.history()
+    assert (lost.run.status, left["Status"], entry["Status"]) == ("Failed", "InProgress", "Completed")
+    assert lost.run.sync_id == left["SyncId"] == ended.run.sync_id == entry["SyncId"]
 
 
 def test_a_run_that_was_left_in_progress_is_closed_as_failed_by_the_next(customer: SyncService, side: Service) -> None:
@@ -229,10 +240,10 @@ def test_an_unforeseen_error_before_the_sync_fails_that_service_alone(
 ) -> None:
     original = getattr(History, method)
 
-    def failing(self: History, subject: Any, *more: Any) -> None:
+    def failing(self: History, subject: Any, *more: Any) -> Any:
         if "order" in (subject, getattr(subject, "service", "")):
             raise ZeroDivisionError
-        original(self, subject, *more)
+        return original(self, subject, *more)
 
     monkeypatch.setattr(History, method, failing)
     outcomes = place.registry.sync("all", Trigger.CLI)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backup.checkpoint import Checkpoint
 from backup.errors import GuardTripped, LockLost, StoreUnavailable
 from backup.follow import sync_with_schema
 from backup.guard import Guard
@@ -188,7 +189,7 @@ def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
     nothing: Any = None  # history and recycle bin are not come to
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     with pytest.raises(StoreUnavailable):
-        sync_with_schema(Session(source, backup, nothing, nothing, run, tally, steps(), Policy()))
+        sync_with_schema(Session(source, backup, nothing, nothing, run, tally, steps(), Policy(), Checkpoint(), False))
     assert backup.calls == []
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import quoted_name
 from sqlalchemy.types import UserDefinedType
 
 from backup.errors import BackupError, ConfigError
+from backup.models import Fingerprint
 
 CONNECTIONS = 6
 """How many a dialect opens at most, unless it is told otherwise."""
@@ -163,22 +164,13 @@ def picker(wanted: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
     return itemgetter(*wanted)
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """How a server mixes a stamp: two numbers made of all its parts, which are summed, and what names the way.
+class StampColumns(NamedTuple):
+    """What a table's stamps are made of. `content` is a hash of the whole row, which stands for the version of a row
+    whose first version field is NULL, and of every row where there is no such field; None if no row is like that."""
 
-    `irregular` is 1 for a stamp that cannot be mixed, else 0. `low` are the low 32 bits of the first version field,
-    where that is an integer, so that their sum is exact.
-    """
-
-    functions: str
-    numbers: tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]
-    irregular: sa.ColumnElement[Any] | None
-    low: sa.ColumnElement[Any] | None
-
-
-Fields = Sequence[tuple[Column, sa.ColumnElement[Any]]]
-"""The columns of a stamp, as the catalogue and as a statement names them: the key's, then the version's."""
+    key: Sequence[sa.Column[Any]]
+    version: Sequence[sa.Column[Any]]
+    content: sa.ColumnElement[Any] | None
 
 
 @dataclass(frozen=True)
@@ -196,6 +188,8 @@ class Dialect(Protocol):
     product: str
     default_schema: str | None
     max_parameters: int
+    fingerprints_in_memory: bool
+    """Whether a fingerprint holds the stamps of its chunk in this process's memory."""
 
     @property
     def location(self) -> str:
@@ -214,14 +208,12 @@ class Dialect(Protocol):
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         """Whether there is a schema that the server knows by this name."""
 
-    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:
-        """How this server, of that version, mixes stamps of these fields; None where it cannot.
-
-        Two sides mix alike exactly if the `functions` are the same.
-        """
-
     def failure(self, error: Exception) -> Failure:
         """What an error raised by the driver means."""
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection in a transaction that only reads: where the server offers that, of one moment, and without a
+        lock that a writer waits for."""
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that is going to write, committed at the end."""
@@ -245,6 +237,18 @@ class Dialect(Protocol):
 
     def drop_database(self) -> None:
         """Drops the database, with all in it; one that is gone already is no error."""
+
+    def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+        """A hash, made by the server, of the columns' exact values, NULL among them. Columns of the same types with the
+        same values give the same on every server of this product."""
+
+    def fingerprint(
+        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> Fingerprint | None:
+        """The fingerprint of the stamps of the rows that fulfil the conditions; None where it cannot be made.
+
+        Whether a column may be NULL does not matter to that of rows in which it is not.
+        """
 
     def relation(self, source: Column, copy: Column) -> Relation:
         """How the type of a source's column stands to that of its copy, collations aside.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -24,10 +25,17 @@ class Mix:
         The parts are chained modulo a prime; of that alone some exchanges of versions between rows would leave the sum
         as it is. The remainder of a constant by it has no such structure.
         """
-        chained = parts[0] % number(self.first)
+        first, multiplier, other, wrap, dividend, offset = (
+            self._numbers if number is int else map(number, self._numbers)
+        )
+        chained = parts[0] % first
         for part in parts[1:]:
-            chained = (chained * number(self.multiplier) + part % number(self.other)) % number(self.wrap)
-        return number(self.dividend) % (chained + number(self.first + self.wrap))
+            chained = (chained * multiplier + part % other) % wrap
+        return dividend % (chained + offset)
+
+    @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        return self.first, self.multiplier, self.other, self.wrap, self.dividend, self.first + self.wrap
 
 
 MIXES = (

@@ -20,16 +20,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.errors import ConfigError
+from backup.models import Fingerprint
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
     Failure,
-    Fields,
-    Mixed,
     Prepared,
     Relation,
     ServerType,
+    StampColumns,
     create_database_if_missing,
     driver_text,
     drop_database,
@@ -38,22 +38,25 @@ from backup.stores.dialects.base import (
     spelled_column,
     spelled_table,
 )
-from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
-from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, to_json, update_statement
+from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
+from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, is_long, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import MssqlType, big, integers_of, relation, type_of
+from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
-# Deadlock, lock timeout, snapshot conflict, connection resets, and Azure SQL's list of transient errors.
-_CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
+# Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
+_CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
+_SNAPSHOTS = sa.text(
+    "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
+)
 _COLUMNS = sa.text(
     """
     SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
@@ -80,6 +83,7 @@ class SqlServerDialect:
     product = "SQL Server"
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
+    fingerprints_in_memory = False
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
         self._where, self._connections = where, connections
@@ -124,6 +128,21 @@ class SqlServerDialect:
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name), self._connections)
 
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self._reading.begin()
+
+    @cached_property
+    def _reading(self) -> sa.Engine:
+        """Connections under SNAPSHOT, if the database allows that; with READ_COMMITTED_SNAPSHOT on none needs it."""
+        try:
+            with self.engine.connect() as cx:
+                found = cx.execute(_SNAPSHOTS).first()
+        except sa.exc.DBAPIError as error:
+            if self.failure(error.orig if isinstance(error.orig, Exception) else error).kind != "refused":
+                raise
+            found = None  # a server that has no such view offers no snapshots either
+        return self.engine.execution_options(isolation_level="SNAPSHOT") if found == (1, False) else self.engine
+
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
@@ -140,16 +159,24 @@ class SqlServerDialect:
     def _write(
         self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
     ) -> None:
-        sent = to_json([prepared.table.c[name].type for name in prepared.names], rows)
+        short = [row for row in rows if not is_long(row)]
+        sent = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
         if sent is None:
             prepared.run(cx, rows, later_write=not first)
-        else:
-            send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
+            return
+        send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
+        if len(short) < len(rows):
+            prepared.run(cx, list(filter(is_long, rows)), later_write=True)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
-        text = json.dumps([{name: _sent(value) for name, value in row.items()} for row in rows], ensure_ascii=False)
-        cx.execute(add_rows_statement(cx.dialect, table), {"rows": text})
+        plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        short = [{n: _listed(v) for n, v in row.items()} for row in plain if not is_long(row.values())]
+        if short:
+            cx.execute(add_rows_statement(cx.dialect, table), {"rows": json.dumps(short, ensure_ascii=False)})
+        for row in plain if len(short) < len(plain) else ():
+            if is_long(row.values()):
+                cx.execute(add_row_statement(table), row)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
@@ -168,24 +195,17 @@ class SqlServerDialect:
             for row in found
         ]
 
-    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:  # noqa: ARG002 - any version
-        integers: list[sa.ColumnElement[Any]] = []
-        for column, one in fields:
-            found = integers_of(column.type, one)
-            if found is None:
-                return None
-            integers += [sa.func.isnull(part, big(NULL_AS)) for part in found] if column.nullable else found
-        version = fields[key_width][1]
-        first, second = (mix.of(integers, big) for mix in MIXES)
-        return Mixed(
-            "integers: " + ", ".join(column.type.declared for column, _ in fields),
-            (first, second),
-            sa.case((version.is_(None), sa.literal_column("1")), else_=sa.literal_column("0")),
-            (integers_of(fields[key_width][0].type, version) or [])[0].op("&")(big(LOW_BITS)),
-        )
-
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None
+
+    def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+        return content_hash(columns)
+
+    def fingerprint(
+        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> Fingerprint | None:
+        records, *sums = cx.execute(fingerprint_query(stamps, conditions)).one()
+        return Fingerprint("T-SQL", records, tuple(int(one or 0) for one in sums))
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)
@@ -228,7 +248,8 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
     """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
 
     OPENJSON needs a database of compatibility level 130, SQL Server 2016's own. Its paths are given, and quotes and
-    backslashes come as other characters (`_sent`): not every server that speaks T-SQL finds columns or undoes escapes.
+    backslashes come as other characters (`_listed`): not every server that speaks T-SQL finds columns or undoes
+    escapes.
     """
     quote = dialect.identifier_preparer
     into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
@@ -243,14 +264,29 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
     return sa.text(statement).bindparams(sa.bindparam("rows", type_=MssqlType("nvarchar(max)", "nvarchar")))
 
 
+def add_row_statement(table: sa.Table) -> sa.Insert:
+    """An insert of one row, by a parameter for each column, if its primary key is not there yet."""
+    [key] = table.primary_key.columns
+    values: dict[str, Any] = {column.name: sa.bindparam(column.name, type_=JSON) for column in table.columns}
+    selected = [
+        sa.cast(values[c.name], c.type) if isinstance(c.type, sa.types.TypeDecorator) else values[c.name]
+        for c in table.columns
+    ]
+    there = sa.exists().where(key == values[key.name])
+    return table.insert().from_select([*table.columns], sa.select(*selected).where(~there))
+
+
 _INSTEAD = str.maketrans({'"': "\ue000", "\\": "\ue001"})
 _UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
 
 
-def _sent(value: Any) -> Any:
-    """A value of a row as it goes into the JSON list; texts are ASCII without control characters."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat()
+def _plain(value: Any) -> Any:
+    """A value of a row of the app's own, a time as text."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
+
+
+def _listed(value: Any) -> Any:
+    """The value as it goes into the JSON list; texts are ASCII without control characters."""
     if isinstance(value, str):
         if not (value.isascii() and value.isprintable()):
             raise ValueError("a text that is not plain ASCII")

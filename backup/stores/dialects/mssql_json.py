@@ -1,14 +1,15 @@
 """Rows for SQL Server as one JSON parameter, which OPENJSON takes apart: twice as fast as an array of parameters.
 
 Exact for every type but float and real. Their text is not known to give back the same bits on every server, so rows
-with them, and texts of which too much would have to be spelled otherwise, are told to go another way.
+with them, and texts of which too much would have to be spelled otherwise, are told to go another way. So are long
+values: Babelfish cuts them, whatever OPENJSON is told of their length.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ _BYTES = {"binary", "varbinary", "image", "hierarchyid", "geography", "geometry"
 _INEXACT = {"float", "real"}
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 _MOST_INSTEAD = 6
-_MOST_CHARACTERS = 64 * 1024 * 1024
+_HALF = 2_000  # bytes take two characters, and some characters two places of 4,000
 _BIGINT = range(-1 << 63, 1 << 63)
 _PRIVATE_USE = range(0xE000, 0xF900)
 
@@ -35,7 +36,7 @@ class Form(NamedTuple):
     """How a column stands in the JSON: the type to read it with, and the characters there that stand for others."""
 
     declared: str
-    instead: tuple[tuple[str, str], ...] = ()
+    instead: tuple[tuple[str, str], ...]
 
 
 Spell = Callable[[Prepared, tuple[Form, ...], sa.Dialect], str]
@@ -50,7 +51,7 @@ class Sent(NamedTuple):
 
 
 def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
-    """The rows for columns of these types, or None where they have to go another way.
+    """The rows, none of which `is_long`, for columns of these types, or None where they have to go another way.
 
     Not every server that speaks T-SQL undoes JSON's escapes. So what needs one travels as characters that the rows do
     not have, and the statement puts it back.
@@ -62,10 +63,8 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
         return None
     columns = [_column(type_, values) for type_, values in given]
     text = _dumped(columns)
-    if len(text) > _MOST_CHARACTERS:
-        return None
     if "\\" not in text:
-        return Sent(text, tuple(map(_form, types, columns)))
+        return Sent(text, tuple(_form(type_, ()) for type_ in types))
     found = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
     wanted = sorted(set().union(*found))
     free = list(islice((chr(code) for code in _PRIVATE_USE if chr(code) not in text), len(wanted)))
@@ -77,11 +76,17 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
         [v.translate(table) if v is not None else None for v in column] if special else column
         for column, special in zip(columns, found, strict=True)
     ]
-    forms = (
-        _form(type_, column)._replace(instead=tuple((instead[c], c) for c in sorted(special)))
-        for type_, column, special in zip(types, columns, found, strict=True)
-    )
+    forms = (_form(type_, [(instead[c], c) for c in sorted(s)]) for type_, s in zip(types, found, strict=True))
     return Sent(_dumped(columns), tuple(forms))
+
+
+def is_long(row: Iterable[Any]) -> bool:
+    """Whether a value of the row is too long for `to_json`."""
+    return any(
+        (isinstance(value, str) and len(value) > _HALF and not room([value], 2, 2 * _HALF))
+        or (isinstance(value, bytes) and len(value) > _HALF)
+        for value in row
+    )
 
 
 def _dumped(columns: Sequence[Sequence[Any]]) -> str:
@@ -112,11 +117,9 @@ def _text(value: Any) -> str:
     return format(value, "f") if hasattr(value, "as_tuple") else str(value)
 
 
-def _form(type_: MssqlType, column: Sequence[Any]) -> Form:
-    if type_.base in _INTEGERS:
-        return Form("bit" if type_.base == "bit" else "bigint")
-    # As wide as the values, not as the column: whatever is too long for that is refused when it is written, not cut.
-    return Form("nvarchar(4000)" if room(column, 2, 4_000) else "nvarchar(max)")
+def _form(type_: MssqlType, instead: Iterable[tuple[str, str]]) -> Form:
+    # Wider than any value, not as the column: what is too long for that is refused when it is written, not cut.
+    return Form({"bit": "bit"}.get(type_.base, "bigint" if type_.base in _INTEGERS else "nvarchar(4000)"), (*instead,))
 
 
 @lru_cache(maxsize=64)

@@ -44,6 +44,24 @@ class MssqlType(ServerType):
             case _:  # text, and what travels as text
                 return (dbapi.SQL_WVARCHAR, room(values, 2, 4_000), 0)
 
+    def exact_text(self, column: Any) -> Any:
+        """The column's value as nvarchar(max): two values give the same text exactly if they are the same."""
+        match self.base:
+            case "binary" | "varbinary" | "image":
+                plain = _hash_as_text(as_type(column, "varbinary(max)"))
+            case "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext":
+                plain = column
+            case "float" | "real":  # all bits
+                plain = sa.cast(as_type(as_type(column, "float"), "binary(8)"), sa.BigInteger)
+            case "money" | "smallmoney":  # their own text has two decimals
+                plain = as_type(column, "decimal(19, 4)")
+            case "date":
+                plain = _converted(column, "121")
+            case _:  # integers, decimals, uniqueidentifier
+                plain = as_type(column, "varchar(60)")
+        # Texts of two collations cannot be strung together.
+        return sa.collate(as_type(plain, "nvarchar(max)"), "Latin1_General_BIN2")
+
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
     """The next power of two that holds every value, so that statements differ little; 0, for max, beyond the limit.
@@ -84,6 +102,9 @@ class ConvertedType(MssqlType):
     def column_expression(self, column: Any) -> Any:
         return self._convert(_CONVERTED[self.base][0], column)
 
+    def exact_text(self, column: Any) -> Any:
+        return super().exact_text(self.column_expression(column))
+
     def bind_expression(self, bindvalue: Any) -> Any:
         return self._convert(self.declared, bindvalue)
 
@@ -105,6 +126,9 @@ class ClrType(MssqlType):
 
     def column_expression(self, column: Any) -> Any:
         return sa.cast(column, _Raw("varbinary(max)"))
+
+    def exact_text(self, column: Any) -> Any:
+        return as_type(_hash_as_text(self.column_expression(column)), "nvarchar(max)")
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return sa.cast(bindvalue, _Raw(self.declared))
@@ -134,6 +158,31 @@ class _Raw(UserDefinedType[Any]):
 
     def get_col_spec(self, **_: Any) -> str:
         return self.name
+
+
+def as_type(value: Any, declared: str) -> Any:
+    """The value, cast."""
+    return sa.cast(value, _Raw(declared))
+
+
+def sha256(value: Any) -> Any:
+    """The server's hash of a text or of bytes."""
+    return sa.func.hashbytes(sa.literal_column("'SHA2_256'"), value)
+
+
+def eight_bytes(value: Any, start: int) -> Any:
+    """Eight of the bytes as a bigint; the first is at 1."""
+    return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
+
+
+def _hash_as_text(value: Any) -> Any:
+    # Not by CONVERT to hexadecimal digits, which not every server that speaks T-SQL gets right.
+    one, other = (as_type(eight_bytes(sha256(value), start), "nvarchar(20)") for start in (1, 9))
+    return one.op("+")(sa.literal_column("N','")).op("+")(other)
+
+
+def _converted(value: Any, style: str) -> Any:
+    return sa.func.convert(sa.literal_column("varchar(60)"), value, sa.literal_column(style))
 
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
@@ -176,28 +225,6 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
 def big(number: int) -> sa.ColumnElement[Any]:
     """A constant as a bigint, for a number of more digits than an int is a decimal here, and mixes with nothing."""
     return sa.cast(sa.literal_column(str(number)), sa.BigInteger)
-
-
-def integers_of(type_: ServerType, one: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]] | None:
-    """Integers that say a column's value: itself, or 128 bits of a hash of its exact text or bytes; NULL of NULL.
-
-    None for types that have no text of all their digits.
-    """
-    base = type_.base if isinstance(type_, MssqlType) else ""
-    if base in (*_INTEGERS, "bit") or type_.declared == "binary(8)":
-        return [sa.cast(one, sa.BigInteger)]
-    text: sa.ColumnElement[Any]
-    if isinstance(type_, ConvertedType) and base not in ("xml", "json"):
-        text = type_.column_expression(one)
-    elif base in ("uniqueidentifier", "date", "decimal", "numeric"):
-        text = sa.cast(one, _Raw("varchar(60)"))
-    elif base in _SIZED:
-        text = one
-    else:
-        return None
-    hashed = sa.func.hashbytes(sa.literal_column("'SHA2_256'"), text)
-    starts = (sa.literal_column("1", sa.Integer), sa.literal_column("9", sa.Integer))
-    return [sa.cast(sa.func.substring(hashed, start, sa.literal_column("8")), sa.BigInteger) for start in starts]
 
 
 def relation(source: str, copy: str) -> Relation:

@@ -4,7 +4,7 @@ same."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -13,15 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
+from backup.models import Fingerprint
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
     Failure,
-    Fields,
-    Mixed,
     Prepared,
     Relation,
     ServerType,
+    StampColumns,
     create_database_if_missing,
     digits,
     driver_rows,
@@ -40,6 +40,8 @@ _NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea",
 _INTEGERS = ("smallint", "integer", "bigint")
 _TEXTS = ("character varying", "text")
 _SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # another style doubles each % in a name
+_FIRST_WITH_HASHES = 11
+_SEEDS = ((0x1B873593CC9E2D51, True), (0x2545F4914F6CDD1D, False))
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
@@ -103,6 +105,7 @@ class PostgresqlDialect:
     product = "PostgreSQL"
     default_schema: str | None = "public"
     max_parameters = 30_000
+    fingerprints_in_memory = False
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self._url, self._connections = url, connections
@@ -146,6 +149,9 @@ class PostgresqlDialect:
 
     def beside(self, name: str) -> PostgresqlDialect:
         return PostgresqlDialect(self._url.set(database=name), self._connections)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -209,31 +215,27 @@ class PostgresqlDialect:
             for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in found
         ]
 
-    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:
-        if not server or int(server[0]) < 11:
-            return None  # before, there were no hash functions with a seed
-        version = fields[key_width][1]
-        first, second = (self._hashed(fields, seed) for seed in (1, 2))
-        is_integer = fields[key_width][0].type.declared in _INTEGERS
-        return Mixed(
-            f"PostgreSQL {server[0]}: " + ", ".join(_hash_of(column)[0] for column, _ in fields),
-            (first, second),
-            sa.case((version.is_(None), sa.literal_column("1")), else_=sa.literal_column("0")),
-            sa.cast(version, sa.BigInteger).op("&")(sa.literal_column("4294967295")) if is_integer else None,
-        )
-
-    def _hashed(self, fields: Fields, seed: int) -> sa.ColumnElement[Any]:
-        """A hash of all fields: each is hashed with the hash of those before it as the seed."""
-        so_far: sa.ColumnElement[Any] = sa.literal_column(f"{seed}::bigint", sa.BigInteger())
-        for column, one in fields:
-            name, value = _hash_of(column)
-            hashed = getattr(sa.func, name)(value(one), so_far, type_=sa.BigInteger())
-            null = sa.func.hashtextextended(sa.literal_column("'null'::text"), so_far, type_=sa.BigInteger())
-            so_far = sa.func.coalesce(hashed, null) if column.nullable else hashed
-        return so_far
-
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
+
+    def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+        whole = sa.cast(
+            sa.func.row(*columns), sa.Text
+        )  # PostgreSQL's own text of a row tells every value from every other
+        return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, "UTF8")), "hex")
+
+    def fingerprint(
+        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> Fingerprint | None:
+        server: Any = cx.dialect.server_version_info
+        if server[0] < _FIRST_WITH_HASHES:
+            return None
+        sums = [sa.func.sum(_mixed(stamps, seed, folded)) for seed, folded in _SEEDS]
+        first, *_ = [*stamps.version, None]
+        if first is not None and isinstance(first.type, IntegerType):
+            sums = [sa.func.sum(first), *sums]
+        records, *found = cx.execute(sa.select(sa.func.count(), *sums).where(*conditions)).one()
+        return Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(one or 0) for one in found))
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return _relation(source.type.declared, copy.type.declared)
@@ -278,6 +280,41 @@ class PostgresqlDialect:
         return Failure("refused", text)
 
 
+def _mixed(stamps: StampColumns, seed: int, folded: bool) -> sa.ColumnElement[Any]:
+    """A hash of a stamp, chained from part to part: each is the seed of the next."""
+    key, version, content = stamps
+    mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
+    for column in key:
+        mixed = _hashed(column, mixed, folded)
+    if not version:
+        return sa.func.hashtextextended(content, mixed)
+    start = mixed
+    for column in version:
+        null = sa.func.hashint8extended(mixed, seed)
+        mixed = (
+            sa.func.coalesce(_hashed(column, mixed, folded), null)
+            if column.nullable
+            else _hashed(column, mixed, folded)
+        )
+    if content is None:
+        return mixed
+    return sa.case((version[0].is_(None), sa.func.hashtextextended(content, start)), else_=mixed)
+
+
+def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], folded: bool) -> sa.ColumnElement[Any]:
+    declared = column.type.declared  # type: ignore[attr-defined] # a ServerType
+    if isinstance(column.type, IntegerType):
+        value = sa.cast(column, sa.BigInteger)
+        # The server's hash of 64 bits first folds them into 32. What one way of folding takes for equal, the other does
+        # not: see ARCHITECTURE.
+        other = declared == "bigint" and not folded
+        return sa.func.hashint8extended(
+            value.op("#")(value.op(">>")(sa.literal_column("32"))) if other else value, seed
+        )
+    text = sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
+    return sa.func.hashtextextended(text, seed)
+
+
 def _relation(source: str, copy: str) -> Relation:
     (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
     if (name, has) == (was, had):
@@ -295,18 +332,6 @@ def _relation(source: str, copy: str) -> Relation:
     else:
         wider = (was, name) == ("real", "double precision")
     return "wider" if wider else "other"
-
-
-def _hash_of(column: Column) -> tuple[str, Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]]:
-    """The server's hash function for a column's values, and how they are given to it."""
-    declared = type_parts(column.type.declared)[0]
-    if declared in _INTEGERS:
-        return "hashint8extended", lambda one: sa.cast(one, sa.BigInteger)
-    if declared == "numeric":
-        return "hash_numeric_extended", lambda one: one
-    if declared == "uuid":
-        return "uuid_hash_extended", lambda one: one
-    return "hashtextextended", lambda one: sa.collate(sa.cast(one, sa.Text), "C")
 
 
 def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:

@@ -16,15 +16,15 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
+from backup.models import Fingerprint
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
     Failure,
-    Fields,
-    Mixed,
     Prepared,
     Relation,
     ServerType,
+    StampColumns,
     digits,
     driver_rows,
     driver_text,
@@ -33,7 +33,7 @@ from backup.stores.dialects.base import (
     spelled_table,
     type_parts,
 )
-from backup.stores.dialects.mixing import LOW_BITS, MIXES
+from backup.stores.dialects.sqlite_fingerprint import HASH, exact_hash, fingerprint
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -58,6 +58,7 @@ class SqliteDialect:
     product = "SQLite"
     default_schema: str | None = None
     max_parameters = 30_000
+    fingerprints_in_memory = True
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self.path = Path(url.database or "").resolve()
@@ -86,6 +87,7 @@ class SqliteDialect:
         try:
             # Opening reads nothing: only now is a file known to be a database.
             connection.execute("PRAGMA schema_version")
+            connection.create_function(HASH, -1, exact_hash, deterministic=True)
         except sqlite3.Error:
             connection.close()
             raise
@@ -103,6 +105,9 @@ class SqliteDialect:
         """A file of this name in the same folder."""
         url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
         return SqliteDialect(url, self._connections)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -167,24 +172,18 @@ class SqliteDialect:
             for name, declared, notnull, hidden, position, defaulted in found
         ]
 
-    def mixed(self, fields: Fields, key_width: int, server: tuple[int | str, ...]) -> Mixed | None:  # noqa: ARG002 - any version
-        if any(_affinity(column.type.declared) != "INTEGER" for column, _ in fields):
-            return None  # SQLite has no function that hashes texts
-        # Only the column that stands for the rowid surely holds integers.
-        is_rowid = key_width == 1 and fields[0][0].type.declared.upper() == "INTEGER"
-        unsure = [one for _, one in fields[is_rowid:]]
-        regular = sa.and_(*(sa.func.typeof(one) == sa.literal_column("'integer'") for one in unsure))
-        integers, version = [one for _, one in fields], fields[key_width][1]
-        first, second = (mix.of(integers, _number) for mix in MIXES)
-        return Mixed(
-            f"integers {len(fields)}",
-            (first, second),
-            sa.case((regular, sa.literal_column("0")), else_=sa.literal_column("1")),
-            version.op("&")(_number(LOW_BITS)),
-        )
-
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
+
+    def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+        result: sa.ColumnElement[Any] = getattr(sa.func, HASH)(*columns)
+        return result
+
+    def fingerprint(
+        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> Fingerprint | None:
+        declared = (column.type.declared for column in [*stamps.key, *stamps.version])  # type: ignore[attr-defined] # ServerTypes
+        return fingerprint(cx, stamps, conditions, list(map(_affinity, declared)))
 
     def relation(self, source: Column, copy: Column) -> Relation:
         """`same` also for a source with more room: SQLite enforces no size, only the affinity tells."""
@@ -215,10 +214,6 @@ class SqliteDialect:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
         return Failure("refused", text)
-
-
-def _number(value: int) -> sa.ColumnElement[Any]:
-    return sa.literal_column(str(value), sa.BigInteger())
 
 
 def _affinity(declared: str) -> str:

@@ -1,0 +1,80 @@
+"""Fingerprints and hashes of content in T-SQL: arithmetic for what is an integer, HASHBYTES for all else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.stores.dialects.base import StampColumns
+from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
+from backup.stores.dialects.mssql_types import MssqlType, as_type, big, eight_bytes, sha256
+
+_COLON: Any = sa.literal_column("N':'")
+_NULL: Any = sa.literal_column("N'-'")
+_BIGINT = MssqlType("bigint", "bigint")
+_INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
+
+
+def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+    """SHA-256 of the columns' exact texts, each behind its length; NULL has none."""
+    whole: Any = None
+    for text in map(_text, columns):
+        length = as_type(sa.func.datalength(text), "nvarchar(20)")
+        piece = sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL)
+        whole = piece if whole is None else whole.op("+")(piece)
+    result: sa.ColumnElement[Any] = sha256(whole)
+    return result
+
+
+def fingerprint_query(stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Selects the number of rows, Σ version if that is an integer, and Σ of both mixes."""
+    key, version, content = stamps
+    parts = [part for column in key for part in _integers(column)]
+    parts += _version_parts(version, content)
+    flat = {f"part{i}": part for i, part in enumerate(parts)}
+    has_number = bool(version) and _is_integer(version[0])
+    if has_number:
+        flat["version"] = sa.cast(version[0], _BIGINT)
+    # Each is named once in a subquery, since it stands in several sums.
+    rows = sa.select(*(value.label(name) for name, value in flat.items())).where(*conditions).subquery("stamps")
+    named = [rows.c[f"part{i}"] for i in range(len(parts))]
+    sums = [sa.func.sum(mix.of(named, big)) for mix in MIXES]
+    versions = [sa.func.sum(rows.c.version.op("&")(big(LOW_BITS)))] if has_number else []
+    return sa.select(sa.func.count_big(sa.literal_column("*")), *versions, *sums).select_from(rows)
+
+
+def _version_parts(
+    version: Sequence[sa.Column[Any]], content: sa.ColumnElement[Any] | None
+) -> list[sa.ColumnElement[Any]]:
+    if not version:
+        return [eight_bytes(content, 1), eight_bytes(content, 9)]
+    parts = []
+    for i, column in enumerate(version):
+        for value in _integers(column):
+            if not column.nullable:
+                parts.append(value)
+            elif i or content is None:
+                parts.append(sa.func.isnull(value, big(NULL_AS)))
+            else:
+                parts.append(sa.case((column.is_(None), eight_bytes(content, 1)), else_=value))
+    return parts
+
+
+def _is_integer(column: sa.Column[Any]) -> bool:
+    type_: Any = column.type
+    return type_.base in _INTEGERS or type_.declared == "binary(8)"
+
+
+def _integers(column: sa.Column[Any]) -> list[sa.ColumnElement[Any]]:
+    """The column's value as integers of 64 bits: another value has others."""
+    if _is_integer(column):
+        return [sa.cast(column, _BIGINT)]
+    if column.type.base == "uniqueidentifier":  # type: ignore[attr-defined] # an MssqlType
+        return [eight_bytes(as_type(column, "binary(16)"), start) for start in (1, 9)]
+    return [eight_bytes(sha256(_text(column)), 1)]
+
+
+def _text(column: sa.Column[Any]) -> Any:
+    return column.type.exact_text(column)  # type: ignore[attr-defined] # an MssqlType

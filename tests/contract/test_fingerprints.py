@@ -1,0 +1,286 @@
+"""Fingerprints and stamps that the server makes: what is equal on both sides, and what is not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from backup.models import WHOLE, Chunk, Fingerprint
+from backup.stores import Rules, Store
+from backup.stores.sql import SqlStore
+from tests.contract.benches import RUN, Item, SqlBench
+from tests.contract.test_store import run_sync
+
+TICKS = 638_700_000_000_000_000
+BIGINT = {"sqlite": "INTEGER", "postgresql": "bigint", "mssql": "bigint"}
+TEXT = {"sqlite": "TEXT", "postgresql": "text", "mssql": "nvarchar(200)"}
+KEYS: dict[str, tuple[dict[str, str], list[Any]]] = {
+    "small": (BIGINT, [1, 2, 3, 5, 8]),
+    "huge": (BIGINT, [-(2**63), -(2**62) - 1, -(2**32), -1, 0, 2**31, 2**32 - 1, 2**32, 2**62 + 1, 2**63 - 1]),
+    "text": (
+        {"sqlite": "TEXT", "postgresql": 'text COLLATE "C"', "mssql": "nvarchar(200) COLLATE Latin1_General_BIN2"},
+        ["", "a", "A", 'quo"te', "back\\slash", "null", "1", "ä", "a,b", "line\nbreak"],
+    ),
+    "guid": (
+        {"sqlite": "TEXT", "postgresql": "uuid", "mssql": "uniqueidentifier"},
+        [f"0000000{n}-0000-0000-0000-00000000000{9 - n}" for n in range(9)],
+    ),
+    "bytes": (
+        {"sqlite": "BLOB", "postgresql": "bytea", "mssql": "varbinary(20)"},
+        [b"\x00", b"\x00\x00", b"a", b"\xff" * 8],
+    ),
+    "decimal": (
+        {"sqlite": "DECIMAL(20, 4)", "postgresql": "numeric(20, 4)", "mssql": "decimal(20, 4)"},
+        [-1.5, 0, 1, 2.25, 10**12],
+    ),
+}
+VERSIONS: dict[str, tuple[dict[str, str], Callable[[int], Any]]] = {
+    "small": (BIGINT, lambda n: n % 3),
+    "ticks": (BIGINT, lambda n: TICKS + n),
+    "text": (TEXT, lambda n: f"v{n}"),
+    "time": (
+        {"sqlite": "TEXT", "postgresql": "timestamp", "mssql": "datetime2(6)"},
+        lambda n: f"2024-01-01 00:00:0{n % 10}.{n:06}",
+    ),
+}
+
+
+def table(bench: SqlBench, columns: str, rows: Sequence[Sequence[Any]], **limits: Any) -> tuple[SqlStore, SqlStore]:
+    """Source and backup with these rows; the backup a copy."""
+    bench.sql("source", f"CREATE TABLE {{table}} ({columns})")
+    insert(bench, "source", rows)
+    source, backup = bench.pair(**limits)
+    copy(source, backup)
+    assert isinstance(source, SqlStore)
+    assert isinstance(backup, SqlStore)
+    return source, backup
+
+
+def insert(bench: SqlBench, role: Any, rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        marks = ", ".join([bench.mark] * len(rows[0]))
+        names = ", ".join("KABCDEFG"[n] for n in range(len(rows[0])))
+        bench.sql(role, f"INSERT INTO {{table}} ({names}) VALUES ({marks})", rows)
+
+
+def copy(source: Store, backup: Store) -> None:
+    for records in source.read(None, WHOLE):
+        backup.write(backup.as_copies(records, RUN, RUN.started_at))
+
+
+def made(store: Store, chunk: Chunk = WHOLE) -> Fingerprint:
+    found = store.fingerprint(chunk)
+    assert found is not None
+    return found
+
+
+def is_told(source: Store, backup: Store) -> bool:
+    """Whether fingerprints tell the sides apart, as stamps must do too."""
+    stamps_differ = source.stamp_rows(WHOLE) != backup.stamp_rows(WHOLE)
+    fingerprints_differ = made(source) != made(backup)
+    assert stamps_differ is fingerprints_differ
+    return fingerprints_differ
+
+
+@pytest.fixture
+def bench(sql_bench: SqlBench) -> SqlBench:
+    """A SQL store whose version column is called A."""
+    sql_bench.rules = Rules(version=("A",))
+    return sql_bench
+
+
+@pytest.mark.parametrize(
+    ("key", "version", "nullable"),
+    [
+        *((key, "small", "") for key in KEYS),
+        *(("small", version, "") for version in VERSIONS if version != "small"),
+        ("small", "small", " NOT NULL"),
+        ("huge", "ticks", " NOT NULL"),
+        ("guid", "time", " NOT NULL"),
+    ],
+)
+def test_a_copy_has_the_fingerprint_of_its_source_and_a_changed_one_has_not(
+    bench: SqlBench, key: str, version: str, nullable: str
+) -> None:
+    (key_types, keys), (version_types, value) = KEYS[key], VERSIONS[version]
+    m = bench.mark
+    columns = (
+        f"K {key_types[bench.kind]} NOT NULL PRIMARY KEY, A {version_types[bench.kind]}{nullable}, B {TEXT[bench.kind]}"
+    )
+    source, backup = table(bench, columns, [(k, value(n), "x") for n, k in enumerate(keys)])
+    assert made(source).records == len(keys)
+    assert not is_told(source, backup)
+    first, second = keys[0], keys[1]
+    changes: list[list[tuple[str, Sequence[Any]]]] = [
+        [(f"UPDATE {{table}} SET A = {m} WHERE K = {m}", (value(7), first))],
+        [(f"DELETE FROM {{table}} WHERE K = {m}", (keys[-1],))],
+        [
+            (f"UPDATE {{table}} SET A = {m} WHERE K = {m}", (value(1), first)),
+            (f"UPDATE {{table}} SET A = {m} WHERE K = {m}", (value(0), second)),
+        ],
+    ]
+    if nullable == "":
+        changes.append([(f"UPDATE {{table}} SET A = NULL WHERE K = {m}", (first,))])
+    for change in changes:
+        for statement, values in change:
+            bench.sql("source", statement, [values])
+        assert is_told(source, backup), change
+        assert run_sync(source, backup)[3] < len(keys)
+        assert not is_told(source, backup)
+
+
+def test_every_pair_of_huge_keys_and_versions_has_a_fingerprint_of_its_own(bench: SqlBench) -> None:
+    numbers = [*KEYS["huge"][1], 1, 3, TICKS, TICKS + 1, 2**31 - 1, 2**32 + 2**31, -(2**31)]
+    columns = f"K {BIGINT[bench.kind]} NOT NULL PRIMARY KEY, A {BIGINT[bench.kind]}"
+    source, _ = table(bench, columns, [])
+    seen = set()
+    for key in numbers:
+        for version in numbers:
+            bench.sql("source", "DELETE FROM {table}")
+            insert(bench, "source", [(key, version)])
+            seen.add(made(source)[:1] + made(source)[2:])
+    assert len(seen) == len(numbers) ** 2
+
+
+def test_key_and_version_are_not_taken_for_each_other(bench: SqlBench) -> None:
+    columns = f"K {BIGINT[bench.kind]} NOT NULL PRIMARY KEY, A {BIGINT[bench.kind]}"
+    source, backup = table(bench, columns, [(1, 2)])
+    bench.sql("source", "DELETE FROM {table}")
+    insert(bench, "source", [(2, 1)])
+    assert is_told(source, backup)
+
+
+def test_parts_of_a_composite_key_are_not_taken_for_each_other(bench: SqlBench) -> None:
+    whole, text = BIGINT[bench.kind], TEXT[bench.kind].replace("200", "100")
+    columns = f"K {text} NOT NULL, B {whole} NOT NULL, A {whole}, C {text} NOT NULL, PRIMARY KEY (K, C, B)"
+    bench.sql("source", f"CREATE TABLE {{table}} ({columns})")
+    source, backup = bench.pair()
+    m = bench.mark
+    add = f"INSERT INTO {{table}} (K, C, B, A) VALUES ({m}, {m}, {m}, 1)"
+    seen = set()
+    for row in [("a", "b", 1), ("b", "a", 1), ("ab", "", 1), ("", "ab", 1), ("a", "b", 2), ("a", "b1", 1)]:
+        bench.sql("source", "DELETE FROM {table}")
+        bench.sql("source", add, [row])
+        seen.add(made(source))
+    assert len(seen) == 6
+    run_sync(source, backup)
+    assert not is_told(source, backup)
+
+
+def test_a_second_field_of_the_version_counts(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    bench.rules = Rules(version=("A", "B"))
+    text = TEXT[bench.kind]
+    source, backup = table(bench, f"K INTEGER NOT NULL PRIMARY KEY, A INTEGER, B {text}", [(1, 1, "x"), (2, 1, None)])
+    assert not is_told(source, backup)
+    for value in ("'y'", "NULL", "''", "'NULL'"):
+        bench.sql("source", f"UPDATE {{table}} SET B = {value} WHERE K = 1")
+        assert is_told(source, backup), value
+        run_sync(source, backup)
+        assert not is_told(source, backup)
+
+
+def test_a_row_without_a_version_counts_with_its_content(bench: SqlBench) -> None:
+    text = TEXT[bench.kind]
+    rows = [(1, None, "x"), (2, 5, "x"), (3, None, None), (4, 0, "x")]
+    source, backup = table(bench, f"K INTEGER NOT NULL PRIMARY KEY, A INTEGER, B {text}", rows)
+    assert not is_told(source, backup)
+    for value in ("'X'", "''", "NULL", "'x '"):
+        bench.sql("source", f"UPDATE {{table}} SET B = {value} WHERE K = 1")
+        assert is_told(source, backup), value
+        assert run_sync(source, backup) == (0, 1, 0, 3)
+        assert not is_told(source, backup)
+    bench.sql("source", "UPDATE {table} SET B = 'not seen' WHERE K = 2")
+    assert not is_told(source, backup)
+
+
+def test_a_version_that_only_the_backup_lacks_is_told(bench: SqlBench) -> None:
+    source, backup = table(bench, "K INTEGER NOT NULL PRIMARY KEY, A INTEGER NOT NULL", [(1, 0), (2, 0)])
+    bench.sql("backup", "UPDATE {table} SET A = NULL WHERE K = 1")
+    assert is_told(source, backup)
+
+
+def test_a_table_without_a_version_is_kept_by_its_content(bench: SqlBench) -> None:
+    text = TEXT[bench.kind]
+    rows = [(n, "x", f"text {n}") for n in range(30)]
+    bench.sql("source", f"CREATE TABLE {{table}} (K INTEGER NOT NULL PRIMARY KEY, B {text}, C {text})")
+    m = bench.mark
+    bench.sql("source", f"INSERT INTO {{table}} (K, B, C) VALUES ({m}, {m}, {m})", rows)
+    source, backup = bench.pair(chunk_size=7)
+    assert isinstance(source, SqlStore)
+    assert source.hashes_content
+    assert run_sync(source, backup) == (30, 0, 0, 0)
+    assert not is_told(source, backup)
+    assert all(len(row) == 2 for row in source.stamp_rows(WHOLE))
+    assert all(version.value[0] is None for version in source.stamps(WHOLE).values())
+    bench.sql("source", "UPDATE {table} SET B = NULL WHERE K = 3")
+    bench.sql("source", "UPDATE {table} SET C = 'X' WHERE K = 4")
+    bench.sql("source", "UPDATE {table} SET B = C, C = B WHERE K = 5")
+    assert is_told(source, backup)
+    assert run_sync(source, backup) == (0, 3, 0, 27)
+    assert run_sync(source, backup) == (0, 0, 0, 30)
+
+
+def test_a_table_with_its_version_hashes_no_content(bench: SqlBench) -> None:
+    source, _ = table(bench, "K INTEGER NOT NULL PRIMARY KEY, A INTEGER", [])
+    assert not source.hashes_content
+
+
+def test_sums_and_numbers_of_the_parts_add_up_to_those_of_the_whole(bench: SqlBench) -> None:
+    rows = [(n * n - 50, TICKS + n if n % 4 else None, f"text {n}") for n in range(40)]
+    columns = f"K {BIGINT[bench.kind]} NOT NULL PRIMARY KEY, A {BIGINT[bench.kind]}, B {TEXT[bench.kind]}"
+    source, _ = table(bench, columns, rows, chunk_size=7)
+    whole = made(source)
+    parts = [made(source, chunk) for chunk in source.chunks()]
+    assert len(parts) > 5
+    assert {part.functions for part in parts} == {whole.functions}
+    assert sum(part.records for part in parts) == whole.records == 40
+    assert tuple(map(sum, zip(*(part.sums for part in parts), strict=True))) == whole.sums
+
+
+def test_an_empty_chunk_has_a_fingerprint(bench: SqlBench) -> None:
+    source, backup = table(bench, "K INTEGER NOT NULL PRIMARY KEY, A INTEGER", [])
+    assert made(source).records == 0
+    assert made(source) == made(backup)
+
+
+def test_records_of_other_services_have_no_part_in_it(bench: SqlBench) -> None:
+    bench.rules = Rules(version=("A",), where={"B": "EU"})
+    columns = "K INTEGER NOT NULL PRIMARY KEY, A INTEGER, B varchar(10)"
+    source, backup = table(bench, columns, [(1, 1, "EU"), (2, 1, "US")])
+    assert made(source).records == 1
+    bench.sql("source", "UPDATE {table} SET A = 2 WHERE K = 2")
+    assert not is_told(source, backup)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_changes_are_told(bench: SqlBench, seed: int) -> None:
+    draw = random.Random(seed)
+    columns = f"K {BIGINT[bench.kind]} NOT NULL PRIMARY KEY, A {BIGINT[bench.kind]}"
+    state = {n: draw.randrange(4) for n in range(20)}
+    source, _ = table(bench, columns, sorted(state.items()))
+    seen = {tuple(sorted(state.items())): made(source)}
+    for _ in range(40):
+        state = dict(state)
+        one, other = draw.sample(sorted(state), 2)
+        match draw.randrange(3):
+            case 0:
+                state[one], state[other] = state[other], state[one]
+            case 1:
+                state[one], state[other] = state[one] + 1, state[other] - 1
+            case _:
+                state[max(state) + draw.randrange(1, 4)] = state.pop(one)
+        bench.sql("source", "DELETE FROM {table}")
+        insert(bench, "source", sorted(state.items()))
+        seen[tuple(sorted(state.items()))] = made(source)
+    assert len(set(seen.values())) == len(seen), f"seed {seed}"
+
+
+def test_a_bench_of_items_is_settled_by_fingerprints(sql_bench: SqlBench) -> None:
+    sql_bench.create(Item(n) for n in range(20))
+    source, backup = sql_bench.pair(chunk_size=5)
+    run_sync(source, backup)
+    assert [made(source, chunk) for chunk in source.chunks()] == [made(backup, chunk) for chunk in source.chunks()]
