@@ -172,8 +172,8 @@ def test_a_few_and_many_rows_are_updated_with_and_without_a_temporary_table(
 ) -> None:
     bench = postgresql_bench
     columns = (
-        'id integer GENERATED ALWAYS AS IDENTITY, "k %s" date, version integer, "a%" numeric(9, 3), b text,'
-        ' i interval, n integer NOT NULL DEFAULT 7, PRIMARY KEY ("k %s", id)'
+        'id integer GENERATED ALWAYS AS IDENTITY, "k %%s" date, version integer, "a%%" numeric(9, 3), b text,'
+        ' i interval, n integer NOT NULL DEFAULT 7, PRIMARY KEY ("k %%s", id)'
     )
     make(bench, columns, columns)
     insert = (

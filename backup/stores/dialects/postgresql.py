@@ -89,8 +89,9 @@ class IntegerType(ServerType):
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if any(type(value) is not int for value in values):
             return super().has_one_of(column, values)
-        array = sa.cast(sa.literal(f"{{{','.join(map(str, values))}}}", sa.Text), ServerType("bigint[]"))
-        return column == sa.any_(array)
+        # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
+        any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
+        return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
 
 
 class PostgresqlDialect:
