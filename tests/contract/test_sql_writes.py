@@ -13,7 +13,7 @@ from backup.errors import StoreError
 from backup.models import Action, Image, Run, Trigger
 from backup.recycle import RecycleBin
 from backup.stores import Rules
-from backup.stores.dialects import sqlite
+from backup.stores.dialects import postgresql_copy, sqlite
 from tests.contract.benches import NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
 from tests.contract.test_sql_tables import make
 from tests.contract.test_store import run_sync
@@ -163,6 +163,41 @@ def test_a_value_that_does_not_fit_is_refused_and_not_cut(postgresql_bench: Post
     with pytest.raises(StoreError):
         backup.write([{"id": 1, "version": 1, "v": value}])
     assert bench.rows("backup") == []
+
+
+@pytest.mark.parametrize("rows", [5, 50])
+@pytest.mark.parametrize("temporary", [True, False])
+def test_a_few_and_many_rows_are_updated_with_and_without_a_temporary_table(
+    postgresql_bench: PostgresBench, rows: int, temporary: bool
+) -> None:
+    bench = postgresql_bench
+    columns = (
+        'id integer GENERATED ALWAYS AS IDENTITY, "k %%s" date, version integer, "a%%" numeric(9, 3), b text,'
+        ' i interval, n integer NOT NULL DEFAULT 7, PRIMARY KEY ("k %%s", id)'
+    )
+    make(bench, columns, columns)
+    insert = (
+        'INSERT INTO {table} (id, "k %%s", version, "a%%", b, i) OVERRIDING SYSTEM VALUE'
+        " VALUES (%s, '2024-01-02', %s, %s, %s, '1 mon 2 days')"
+    )
+    bench.sql("source", insert, [(n, 2, n / 8, TEXTS[n % len(TEXTS)] if n % 3 else None) for n in range(rows)])
+    bench.sql("backup", insert, [(n, 1, 0, "old") for n in range(-3, rows)])
+    bench.sql("backup", "UPDATE {table} SET n = 1 WHERE id = -1")
+    source, backup = bench.open("source"), bench.open("backup")
+    backup.drift(source, "add")
+    (records,) = source.read(None, next(source.chunks()))
+    given = [{name: value for name, value in record.items() if name != "n"} for record in records]
+    with pytest.MonkeyPatch.context() as patch:
+        if not temporary:
+            patch.setattr(postgresql_copy, "_MAY_STAGE", sa.text("SELECT false"))
+        backup.write(given)
+    query = "SELECT * FROM {table} WHERE id >= 0 ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    assert bench.rows("backup", "SELECT id, b, n FROM {table} WHERE id < 0 ORDER BY id") == [
+        (-3, "old", 7),
+        (-2, "old", 7),
+        (-1, "old", 1),
+    ]
 
 
 # --- SQLite: one writer -----------------------------------------------------------------------------------------------

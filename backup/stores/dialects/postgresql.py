@@ -3,14 +3,12 @@ same."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
@@ -24,27 +22,24 @@ from backup.stores.dialects.base import (
     StampColumns,
     create_database_if_missing,
     digits,
-    driver_rows,
     driver_text,
     drop_database,
     missing_driver,
-    send,
     spelled_column,
     spelled_table,
     type_parts,
 )
+from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
 _NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
 _INTEGERS = ("smallint", "integer", "bigint")
 _TEXTS = ("character varying", "text")
-_SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # another style doubles each % in a name
 _FIRST_WITH_HASHES = 11
 _SEEDS = ((0x1B873593CC9E2D51, True), (0x2545F4914F6CDD1D, False))
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
-_ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
 _COLUMNS = sa.text(
@@ -94,8 +89,9 @@ class IntegerType(ServerType):
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if any(type(value) is not int for value in values):
             return super().has_one_of(column, values)
-        array = sa.cast(sa.literal(f"{{{','.join(map(str, values))}}}", sa.Text), ServerType("bigint[]"))
-        return column == sa.any_(array)
+        # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
+        any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
+        return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
 
 
 class PostgresqlDialect:
@@ -109,7 +105,7 @@ class PostgresqlDialect:
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self._url, self._connections = url, connections
-        self._copied: dict[str, bool] = {}
+        self._copying = Copying()
 
     @property
     def location(self) -> str:
@@ -132,8 +128,8 @@ class PostgresqlDialect:
         except ImportError as error:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
         sa.event.listen(engine, "connect", _settle_text_formats)
-        sa.event.listen(engine, "do_execute", _send)
-        sa.event.listen(engine, "do_executemany", _send)
+        sa.event.listen(engine, "do_execute", send_copied)
+        sa.event.listen(engine, "do_executemany", send_copied)
         if not url.password and (url.host or "").endswith(".database.azure.com"):
             sa.event.listen(engine, "do_connect", _log_in_with_token)
         return engine
@@ -162,15 +158,10 @@ class PostgresqlDialect:
         insert: Prepared,
         rows: Sequence[tuple[Any, ...]],
         *,
-        identity: bool,
+        identity: bool,  # noqa: ARG002 - COPY writes what it is given
         first: bool,  # noqa: ARG002 - a write like any other
     ) -> None:
-        if self._can_copy(cx, insert.table):
-            _copy(cx, insert.table, insert.names, rows)
-            return
-        start, values, end = insert.text.rpartition(") VALUES (")
-        text = f"{start}) OVERRIDING SYSTEM VALUE{values[1:]}{end}" if identity else insert.text
-        insert._replace(text=text).run(cx, rows)
+        self._copying.insert(cx, insert, rows)
 
     def update_rows(
         self,
@@ -180,23 +171,10 @@ class PostgresqlDialect:
         *,
         first: bool,  # noqa: ARG002 - a write like any other
     ) -> None:
-        update.run(cx, rows)
-
-    def _can_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
-        """COPY refuses a table whose rows a policy picks for this role."""
-        name = spelled_table(_SPELLING, table)
-        if name not in self._copied:
-            self._copied[name] = not cx.scalar(sa.select(sa.func.row_security_active(name)))
-        return self._copied[name]
+        self._copying.update(cx, update, rows)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        # COPY after a look costs half of an INSERT … ON CONFLICT, for the server and for Python.
-        [key] = table.primary_key.columns
-        asked = {"keys": json.dumps([row[key.name] for row in rows])}
-        there = set(cx.scalars(sa.select(key).where(key.op("=")(_ANY_OF)), asked))
-        new = [row for row in rows if row[key.name] not in there]
-        if new:
-            _copy(cx, table, table.columns.keys(), driver_rows(table, new, cx.dialect))
+        self._copying.add(cx, table, rows)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).all()
@@ -244,12 +222,12 @@ class PostgresqlDialect:
         return True
 
     def add(self, table: sa.Table, column: Column) -> str:
-        spelled = spelled_column(_SPELLING, table, column.name, column.type)
-        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
+        spelled = spelled_column(SPELLING, table, column.name, column.type)
+        return f"ALTER TABLE {spelled_table(SPELLING, table)} ADD COLUMN {spelled}"
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
-        name = spelled_column(_SPELLING, table, old.name)
-        start = f"ALTER TABLE {spelled_table(_SPELLING, table)} ALTER COLUMN {name}"
+        name = spelled_column(SPELLING, table, old.name)
+        start = f"ALTER TABLE {spelled_table(SPELLING, table)} ALTER COLUMN {name}"
         statements = []
         if new.type.declared != old.type.declared:
             plain = new.type.declared.split(" COLLATE ")[0]
@@ -343,22 +321,6 @@ def _type_of(base: str, declared: str, builtin: bool, collation: str | None) -> 
     if not (builtin and base in _NATIVE):
         return TextType(spelled)
     return IntegerType(spelled) if declared in _INTEGERS else ServerType(spelled)
-
-
-def _copy(cx: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """COPY reads texts as CAST does, but for cutting none, and takes the values given for identity columns."""
-    columns = ", ".join(spelled_column(_SPELLING, table, name) for name in names)
-    send(cx, f"COPY {spelled_table(_SPELLING, table)} ({columns}) FROM STDIN", rows, copied=True)
-
-
-def _send(cursor: Any, statement: str, _parameters: Any, context: Any) -> bool | None:
-    """Sends the rows of a COPY; as SQLAlchemy's events `do_execute` and `do_executemany` want it."""
-    if not context.execution_options.get("copied"):
-        return None
-    with cursor.copy(statement) as copy:
-        for row in context.parameters:
-            copy.write_row(row)
-    return True
 
 
 def _settle_text_formats(connection: Any, _record: Any) -> None:
