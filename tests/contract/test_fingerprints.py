@@ -224,6 +224,85 @@ def test_a_table_without_a_version_is_kept_by_its_content(bench: SqlBench) -> No
     assert run_sync(source, backup) == (0, 0, 0, 30)
 
 
+LONG = "x" * 5000
+DISTINCT: dict[str, dict[str, list[str]]] = {
+    "sqlite": {
+        "": ["NULL", "''", "x''", "0", "0.0", "'0'", "1", "1.0", "'1'", "x'31'", "0.1", "0.10000000000000002", "1e300"],
+        "TEXT": [
+            "NULL",
+            "''",
+            "' '",
+            "'a'",
+            "'A'",
+            "'a '",
+            "'null'",
+            f"'{LONG}1'",
+            f"'{LONG}2'",
+            "'é'",
+            "'e' || char(769)",
+        ],
+        "INTEGER": ["NULL", "0", "-1", "9007199254740992", "9007199254740993", "1.5", "'x'"],
+        "REAL": ["NULL", "0", "0.1", "0.10000000000000002", "1e300", "-1e-300"],
+    },
+    "postgresql": {
+        "text": [
+            "NULL",
+            "''",
+            "' '",
+            "'a'",
+            "'A'",
+            "'a '",
+            "'NULL'",
+            "'\"'",
+            "'\\'",
+            f"'{LONG}1'",
+            f"'{LONG}2'",
+            "'a,b'",
+        ],
+        "bytea": ["NULL", "''", "'\\x00'", "'\\x0000'", "'\\xff'"],
+        "double precision": ["NULL", "0", "0.1", "0.10000000000000002", "'NaN'", "'-Infinity'", "1e300"],
+        "numeric": ["NULL", "0", "1.1", "1.10000000000000000000000000000001", "'NaN'"],
+        "timestamp": ["NULL", "'2024-01-01'", "'2024-01-01 00:00:00.000001'", "'infinity'"],
+        "interval": ["NULL", "'1 month'", "'30 days'", "'720 hours'"],
+        "json": ["NULL", "'null'", "'{\"a\":1}'", "'{\"a\": 1}'", "'[]'"],
+        "integer[]": ["NULL", "'{}'", "'{NULL}'", "'{1,2}'", "'{{1,2}}'", "'[0:1]={1,2}'"],
+        "boolean": ["NULL", "true", "false"],
+    },
+    "mssql": {
+        "nvarchar(max)": ["NULL", "N''", "N'a'", "N'A'", "N'-'", f"N'{LONG}1'", f"N'{LONG}2'", "N'é'"],
+        "varchar(20)": ["NULL", "''", "'a'", "'A'", "'a '"],
+        "varbinary(max)": ["NULL", "0x", "0x00", "0x0000", "0xFF"],
+        "float": ["NULL", "0", "0.1", "0.10000000000000002", "1e300"],
+        "decimal(38, 20)": ["NULL", "0", "1.1", "1.10000000000000000001"],
+        "money": ["NULL", "0", "1.2345", "1.2346"],
+        "datetime2(6)": ["NULL", "'2024-01-01'", "'2024-01-01 00:00:00.000001'"],
+        "xml": ["NULL", f"'<a>{LONG}1</a>'", f"'<a>{LONG}2</a>'"],
+        "uniqueidentifier": [
+            "NULL",
+            "'00000000-0000-0000-0000-000000000001'",
+            "'00000000-0000-0000-0000-000000000002'",
+        ],
+        "bit": ["NULL", "0", "1"],
+    },
+}
+
+
+def test_every_exact_value_has_a_content_hash_of_its_own(bench: SqlBench) -> None:
+    for n, (type_, values) in enumerate(DISTINCT[bench.kind].items()):
+        bench.sql(
+            "source", f"CREATE TABLE {bench.quoted(f't{n}')} (K INTEGER NOT NULL PRIMARY KEY, B {type_}, C {type_})"
+        )
+        source = bench.open("source", table=f"{bench.schema}.t{n}" if bench.schema else f"t{n}")
+        seen = set()
+        for one, other in [(value, "NULL") for value in values] + [("NULL", value) for value in values[1:]]:
+            statement = f"INSERT INTO {bench.quoted(f't{n}')} VALUES (1, {one}, {other})".replace("%", "%%")
+            bench.sql("source", f"DELETE FROM {bench.quoted(f't{n}')}")
+            bench.sql("source", statement)
+            ((_, hashed),) = source.stamp_rows(WHOLE)
+            seen.add((hashed, made(source)))
+        assert len({hashed for hashed, _ in seen}) == len({one for _, one in seen}) == 2 * len(values) - 1, type_
+
+
 def test_a_table_with_its_version_hashes_no_content(bench: SqlBench) -> None:
     source, _ = table(bench, "K INTEGER NOT NULL PRIMARY KEY, A INTEGER", [])
     assert not source.hashes_content

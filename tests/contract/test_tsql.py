@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from decimal import Decimal
 from typing import Any
 
@@ -14,8 +15,12 @@ from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
 from backup.models import Chunk
 from backup.stores import Rules
-from backup.stores.dialects.base import Column, Prepared
-from backup.stores.dialects.mssql import add_row_statement
+from backup.stores.connection import SqlServer, parse_connection
+from backup.stores.dialects import mssql
+from backup.stores.dialects.base import Column, Prepared, StampColumns
+from backup.stores.dialects.mixing import MIXES, Mix
+from backup.stores.dialects.mssql import SqlServerDialect, add_row_statement
+from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import Sent, insert_statement, is_long, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
@@ -396,3 +401,174 @@ def test_integer_keys_are_looked_up_by_one_parameter_of_their_type() -> None:
     assert text(query) == "SELECT T.[Id] FROM T WHERE T.[Id] IN (SELECT v FROM OPENJSON(?) WITH (v int '$'))"
     assert compiled.params == {"sought": "[1, -2]"}
     assert "POSTCOMPILE" in text(sa.select(*things.key).where(things.is_one_of([(2**31,)])))
+
+
+# --- fingerprints, hashes and reads -----------------------------------------------------------------------------------
+
+
+class Hashing:
+    """As much of the dialect as a shape asks for its stamps."""
+
+    content_hash = staticmethod(content_hash)
+
+
+def stamps_of(things: TableShape) -> StampColumns:
+    return things.stamps(Hashing())  # type: ignore[arg-type]
+
+
+def mixed(*parts: str) -> str:
+    """The two sums over these parts, each named in the subquery `stamps`."""
+
+    def one(mix: Mix) -> str:
+        chained = f"stamps.part0 % {cast(mix.first)}"
+        for n in range(1, len(parts)):
+            left = f"({chained})" if n == 1 else chained
+            chained = f"({left} * {cast(mix.multiplier)} + stamps.part{n} % {cast(mix.other)}) % {cast(mix.wrap)}"
+        return f"sum({cast(mix.dividend)} % ({chained} + {cast(mix.first + mix.wrap)}))"
+
+    return ", ".join(f"{one(mix)} AS sum_{n}" for n, mix in enumerate(MIXES, start=2))
+
+
+def cast(number: int) -> str:
+    return f"CAST({number} AS BIGINT)"
+
+
+def test_the_fingerprint_of_integers_is_arithmetic() -> None:
+    columns = [column("Id", "int", nullable=False), COLUMNS[1], column("Version", "bigint", nullable=False)]
+    things = shape(columns=columns)
+    assert text(fingerprint_query(stamps_of(things), things.within(Chunk((1,), (5,))))) == (
+        "SELECT count_big(*) AS count_big_1,"
+        f" sum(stamps.version & {cast(4294967295)}) AS sum_1, {mixed('Id', 'Version')}"
+        " FROM (SELECT CAST(T.[Id] AS bigint) AS part0, CAST(T.[Version] AS bigint) AS part1,"
+        " CAST(T.[Version] AS bigint) AS version FROM T WHERE T.[Id] > ? AND T.[Id] <= ?) AS stamps"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "parts"),
+    [
+        (column("K", "timestamp", 8, nullable=False), ["CAST(T.[K] AS bigint)"]),
+        (column("K", "bit", nullable=False), ["CAST(T.[K] AS bigint)"]),
+        (
+            column("K", "uniqueidentifier", nullable=False),
+            [f"CAST(substring(CAST(T.[K] AS binary(16)), {start}, 8) AS BIGINT)" for start in (1, 9)],
+        ),
+        (
+            column("K", "varchar", 10, collation="Latin1_General_CI_AS", nullable=False),
+            [
+                "CAST(substring(hashbytes('SHA2_256', CAST(T.[K] AS nvarchar(max)) COLLATE Latin1_General_BIN2), 1, 8)"
+                " AS BIGINT)"
+            ],
+        ),
+        (
+            column("K", "datetime2", 8, 27, 7, nullable=False),
+            [
+                "CAST(substring(hashbytes('SHA2_256', CAST(convert(varchar(40), T.[K], 121) AS nvarchar(max))"
+                " COLLATE Latin1_General_BIN2), 1, 8) AS BIGINT)"
+            ],
+        ),
+    ],
+)
+def test_each_kind_of_key_has_its_integers(key: Column, parts: list[str]) -> None:
+    things = shape(("K",), [key, COLUMNS[1], column("Version", "int", nullable=False)])
+    inner = text(fingerprint_query(stamps_of(things), [])).partition(" FROM (SELECT ")[2]
+    named = ", ".join(f"{part} AS part{n}" for n, part in enumerate(parts))
+    assert inner.startswith(f"{named}, CAST(T.[Version] AS bigint) AS part{len(parts)}, ")
+
+
+ID = "CAST(CAST(T.[Id] AS varchar(60)) AS nvarchar(max)) COLLATE Latin1_General_BIN2"
+CONTENT = f"hashbytes('SHA2_256', isnull((CAST(datalength({ID}) AS nvarchar(20)) + N':') + {ID}, N'-'))"
+
+
+def test_a_row_without_a_version_has_the_hash_of_its_content() -> None:
+    query = text(shape().stamp_query(Hashing()))  # type: ignore[arg-type]
+    assert query.startswith("SELECT T.[Id], T.[Version], CASE WHEN (T.[Version] IS NULL) THEN hashbytes('SHA2_256', ")
+    assert query.endswith(" END AS anon_1 FROM T")
+
+
+def test_a_row_that_must_have_a_version_is_not_hashed() -> None:
+    things = shape(columns=[*COLUMNS[:2], column("Version", "bigint", nullable=False)])
+    assert text(things.stamp_query(Hashing())) == "SELECT T.[Id], T.[Version], NULL AS anon_1 FROM T"  # type: ignore[arg-type]
+
+
+def test_contents_are_texts_behind_their_lengths_and_null_has_none() -> None:
+    only = shape(columns=[COLUMNS[0], COLUMNS[1], COLUMNS[13]])
+    assert text(sa.select(content_hash(only.table.c[:1]))) == f"SELECT {CONTENT} AS hashbytes_1 FROM T"
+
+
+HALF = "CAST(CAST(substring(hashbytes('SHA2_256', CAST(T.[A] AS varbinary(max))), {}, 8) AS BIGINT) AS nvarchar(20))"
+
+
+@pytest.mark.parametrize(
+    ("one", "read"),
+    [
+        (column("A", "float", 8, 53), "CAST(CAST(CAST(T.[A] AS float) AS binary(8)) AS BIGINT)"),
+        (column("A", "money", 8), "CAST(T.[A] AS decimal(19, 4))"),
+        (column("A", "date", 3), "convert(varchar(60), T.[A], 121)"),
+        (column("A", "xml", -1), "convert(nvarchar(max), T.[A], 1)"),
+        (column("A", "decimal", 9, 18, 4), "CAST(T.[A] AS varchar(60))"),
+        (column("A", "ntext", 16, collation="Latin1_General_CI_AS"), "T.[A]"),
+        (
+            column("A", "varbinary", -1),
+            f"({HALF.format(1)} + N',') + {HALF.format(9)}",
+        ),
+    ],
+)
+def test_every_type_has_an_exact_text(one: Column, read: str) -> None:
+    things = shape(columns=[*COLUMNS[:2], COLUMNS[13], one])
+    exact = one.type.exact_text(things.table.c.A)  # type: ignore[attr-defined]
+    assert f"CAST({read} AS nvarchar(max))" in text(sa.select(exact))
+
+
+def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
+    asked = []
+
+    class Odbc:
+        SQL_CHAR = SQL_WCHAR = 1
+
+        def drivers(self) -> list[str]:
+            return ["ODBC Driver 18 for SQL Server"]
+
+        def connect(self, text: str, **_: Any) -> Odbc:
+            asked.append(text)
+            return self
+
+        def setdecoding(self, *_: Any, **__: Any) -> None: ...
+
+    where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
+    mssql._connect(Odbc(), where)  # type: ignore[arg-type]
+    assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
+
+
+@pytest.mark.parametrize(
+    ("answer", "level"),
+    [([(1, 0)], "SNAPSHOT"), ([(1, 1)], None), ([(0, 0)], None), ([(0, 1)], None), ([], None), (None, None)],
+)
+def test_reads_are_snapshots_where_the_database_allows_them_and_needs_it(
+    answer: list[tuple[int, int]] | None, level: str | None
+) -> None:
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    with engine.connect() as cx:  # stands in for a server: a catalogue with this answer, or none
+        cx.connection.create_function("DB_ID", 0, lambda: 5)
+        cx.exec_driver_sql("ATTACH ':memory:' AS sys")
+        if answer is not None:
+            columns = "database_id, snapshot_isolation_state, is_read_committed_snapshot_on"
+            cx.exec_driver_sql(f"CREATE TABLE sys.databases ({columns})")
+            for row in answer:
+                cx.exec_driver_sql("INSERT INTO sys.databases VALUES (5, ?, ?)", row)
+            cx.commit()
+    dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    dialect.__dict__["engine"] = engine
+    assert dialect._reading.get_execution_options().get("isolation_level") == level
+    assert "isolation_level" not in dialect.engine.get_execution_options()  # with which it writes
+
+
+def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> None:
+    def refuse() -> Any:
+        raise sqlite3.OperationalError("08001", "no answer")
+
+    dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    dialect.__dict__["engine"] = sa.create_engine("sqlite://", creator=refuse)
+    for _ in range(2):
+        with pytest.raises(sa.exc.OperationalError):
+            _ = dialect._reading

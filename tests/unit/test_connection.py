@@ -128,6 +128,22 @@ def test_with_a_login_of_its_own_it_does_not(text: str) -> None:
     assert not sql_server(text).token
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Server=x;Database=y;User Id=u;Password=p;ApplicationIntent=ReadOnly",
+        "Server=x;Database=y;User Id=u;Password=p;Application Intent=ReadOnly",
+        "Driver={ODBC Driver 18 for SQL Server};Server=x;Database=y;UID=u;PWD=p;ApplicationIntent=ReadOnly",
+        "mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly",
+        "mssql+pyodbc:///?odbc_connect=Server%3Dx%3BDatabase%3Dy%3BUID%3Du%3BPWD%3Dp%3BApplicationIntent%3DReadOnly",
+    ],
+)
+def test_who_asks_for_a_readable_secondary_gets_it(text: str) -> None:
+    where = parse_connection(text, "TEST")
+    assert isinstance(where, SqlServer)
+    assert where.keywords["ApplicationIntent"] == "ReadOnly"
+
+
 def test_keywords_without_a_meaning_for_the_copy_are_passed_over() -> None:
     portal = (
         "Server=tcp:x.database.windows.net,1433;Initial Catalog=y;Persist Security Info=False;User ID=u;Password=p;"

@@ -99,6 +99,29 @@ def test_patterns_that_polynomials_do_not_see_are_seen_by_each_sum() -> None:
                 assert total(mix, before) != total(mix, after), (key, version, step)
 
 
+def test_no_step_that_keys_often_have_is_one_that_a_sum_is_bad_at() -> None:
+    """Where the multiplier makes a step small modulo the prime, neighbours have nearly the same remainder."""
+    steps = [*range(1, 10_000), *(2**n for n in range(14, 31)), *(n * 10**e for e in range(4, 9) for n in range(1, 10))]
+    for mix in MIXES:
+        moved = [step * mix.multiplier % mix.wrap for step in steps]
+        assert min(min(by, mix.wrap - by) for by in moved) > 1 << 16
+
+
+@pytest.mark.parametrize(("bad", "good", "step"), [(0, 1, 23_285), (1, 0, 40_307)])
+def test_a_step_that_one_sum_is_bad_at_is_none_for_the_other(bad: int, good: int, step: int) -> None:
+    draw = random.Random(9)
+    missed = [0, 0]
+    for _ in range(5_000):
+        key, version = draw.getrandbits(30), draw.getrandbits(20)
+        keys = [key, key + step, key + 2 * step]
+        before = [(one, version + 2) for one in keys]
+        after = [(one, version + 2 + change) for one, change in zip(keys, (1, -2, 1), strict=True)]
+        for n, mix in enumerate(MIXES):
+            missed[n] += total(mix, before) == total(mix, after)
+    assert missed[bad] > 0  # or the reason for two sums is another
+    assert missed[good] == 0
+
+
 @pytest.mark.parametrize("mix", MIXES)
 def test_extreme_values_have_numbers_of_their_own(mix: Mix) -> None:
     pairs = [(key, version) for key in EXTREMES for version in EXTREMES]

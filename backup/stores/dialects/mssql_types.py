@@ -59,8 +59,7 @@ class MssqlType(ServerType):
                 plain = _converted(column, "121")
             case _:  # integers, decimals, uniqueidentifier
                 plain = as_type(column, "varchar(60)")
-        # Texts of two collations cannot be strung together.
-        return sa.collate(as_type(plain, "nvarchar(max)"), "Latin1_General_BIN2")
+        return _comparable(plain)
 
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
@@ -103,7 +102,7 @@ class ConvertedType(MssqlType):
         return self._convert(_CONVERTED[self.base][0], column)
 
     def exact_text(self, column: Any) -> Any:
-        return super().exact_text(self.column_expression(column))
+        return _comparable(self.column_expression(column))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return self._convert(self.declared, bindvalue)
@@ -128,7 +127,7 @@ class ClrType(MssqlType):
         return sa.cast(column, _Raw("varbinary(max)"))
 
     def exact_text(self, column: Any) -> Any:
-        return as_type(_hash_as_text(self.column_expression(column)), "nvarchar(max)")
+        return _comparable(_hash_as_text(self.column_expression(column)))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return sa.cast(bindvalue, _Raw(self.declared))
@@ -173,6 +172,11 @@ def sha256(value: Any) -> Any:
 def eight_bytes(value: Any, start: int) -> Any:
     """Eight of the bytes as a bigint; the first is at 1."""
     return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
+
+
+def _comparable(value: Any) -> Any:
+    """As text, in one collation: texts of two cannot be strung together."""
+    return sa.collate(as_type(value, "nvarchar(max)"), "Latin1_General_BIN2")
 
 
 def _hash_as_text(value: Any) -> Any:

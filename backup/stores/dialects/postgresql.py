@@ -37,7 +37,7 @@ _NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea",
 _INTEGERS = ("smallint", "integer", "bigint")
 _TEXTS = ("character varying", "text")
 _FIRST_WITH_HASHES = 11
-_SEEDS = ((0x1B873593CC9E2D51, True), (0x2545F4914F6CDD1D, False))
+_SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
@@ -197,9 +197,7 @@ class PostgresqlDialect:
         return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        whole = sa.cast(
-            sa.func.row(*columns), sa.Text
-        )  # PostgreSQL's own text of a row tells every value from every other
+        whole = sa.cast(sa.func.row(*columns), sa.Text)  # the server's own text of a row tells all values apart
         return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, "UTF8")), "hex")
 
     def fingerprint(
@@ -208,7 +206,7 @@ class PostgresqlDialect:
         server: Any = cx.dialect.server_version_info
         if server[0] < _FIRST_WITH_HASHES:
             return None
-        sums = [sa.func.sum(_mixed(stamps, seed, folded)) for seed, folded in _SEEDS]
+        sums = [sa.func.sum(_mixed(stamps, seed, seed == _SEEDS[0])) for seed in _SEEDS]
         first, *_ = [*stamps.version, None]
         if first is not None and isinstance(first.type, IntegerType):
             sums = [sa.func.sum(first), *sums]
@@ -258,37 +256,32 @@ class PostgresqlDialect:
         return Failure("refused", text)
 
 
-def _mixed(stamps: StampColumns, seed: int, folded: bool) -> sa.ColumnElement[Any]:
+def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
     """A hash of a stamp, chained from part to part: each is the seed of the next."""
     key, version, content = stamps
     mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
     for column in key:
-        mixed = _hashed(column, mixed, folded)
+        mixed = _hashed(column, mixed, is_first)
     if not version:
         return sa.func.hashtextextended(content, mixed)
     start = mixed
     for column in version:
+        # Of an integer in first place there is an exact sum, too.
+        found = _hashed(column, mixed, is_first or column is version[0])
         null = sa.func.hashint8extended(mixed, seed)
-        mixed = (
-            sa.func.coalesce(_hashed(column, mixed, folded), null)
-            if column.nullable
-            else _hashed(column, mixed, folded)
-        )
+        mixed = sa.func.coalesce(found, null) if column.nullable else found
     if content is None:
         return mixed
     return sa.case((version[0].is_(None), sa.func.hashtextextended(content, start)), else_=mixed)
 
 
-def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], folded: bool) -> sa.ColumnElement[Any]:
-    declared = column.type.declared  # type: ignore[attr-defined] # a ServerType
+def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
     if isinstance(column.type, IntegerType):
         value = sa.cast(column, sa.BigInteger)
-        # The server's hash of 64 bits first folds them into 32. What one way of folding takes for equal, the other does
-        # not: see ARCHITECTURE.
-        other = declared == "bigint" and not folded
-        return sa.func.hashint8extended(
-            value.op("#")(value.op(">>")(sa.literal_column("32"))) if other else value, seed
-        )
+        if column.type.declared == "bigint" and not is_folded:
+            # The server folds 64 bits into 32 before it hashes them. Two values that are one then are two this way.
+            value = value.op("#")(value.op(">>")(sa.literal_column("32")))
+        return sa.func.hashint8extended(value, seed)
     text = sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
     return sa.func.hashtextextended(text, seed)
 
