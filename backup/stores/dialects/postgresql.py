@@ -277,7 +277,7 @@ def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[
 
 def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
     if isinstance(column.type, IntegerType):
-        value = sa.cast(column, sa.BigInteger)
+        value: sa.ColumnElement[Any] = sa.cast(column, sa.BigInteger)
         if column.type.declared == "bigint" and not is_folded:
             # The server folds 64 bits into 32 before it hashes them. Two values that are one then are two this way.
             value = value.op("#")(value.op(">>")(sa.literal_column("32")))
