@@ -167,7 +167,7 @@ class Settling:
     def _copy_all(self, chunk: Chunk) -> int:
         copied = 0
         for records in self._source.read(None, chunk):
-            self._write_batch(records)
+            self._write_batch(records, absent=True)
             self._tally.add(inserted=len(records))
             copied += len(records)
         return copied
@@ -222,10 +222,11 @@ class Settling:
             self._source.stamps_of(ours), self._backup.stamps_of(theirs), len(wrong), len(found) - len(wrong)
         )
 
-    def _write_batch(self, records: Sequence[Record]) -> None:
+    def _write_batch(self, records: Sequence[Record], *, absent: bool = False) -> None:
         self._check()
         self._steps.held()
-        self._backup.write(self._backup.as_copies(records, self._run, self._steps.now()), self._steps.keep)
+        copies = self._backup.as_copies(records, self._run, self._steps.now())
+        self._backup.write(copies, self._steps.keep, absent=absent)
 
 
 def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:

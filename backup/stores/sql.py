@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, NotInitialized, SchemaMismatch
+from backup.errors import BackupError, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
@@ -294,9 +294,20 @@ class SqlStore:
     def as_it_was(self, record: Record) -> Record:
         return {**dict.fromkeys(self.shape.names), **record}
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
-        if records:
-            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep), writes=True)
+    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
+        def attempt(cx: sa.Connection) -> None:
+            self._batch_on(cx).write(records, keep, absent=absent)
+
+        if not records:
+            return
+        try:
+            self.access.run("write records", attempt, writes=True)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            if not absent:
+                raise
+            self.write(records, keep)  # a record is there after all; or the error comes again
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
         if keys:

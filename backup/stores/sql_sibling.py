@@ -115,6 +115,7 @@ class SqlSibling:
         above: Any = None,
         below: Any = None,
         fields: Sequence[str] = (),
+        transaction: Any = None,
     ) -> list[dict[str, Any]]:
         by = self._table.c[order_by]
         conditions = [self._condition(name, value) for name, value in where.items()]
@@ -126,9 +127,13 @@ class SqlSibling:
             .order_by(by.desc() if descending else by)
             .limit(limit)
         )
-        return self._access.run(
-            f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
-        )
+
+        def attempt(cx: sa.Connection) -> list[dict[str, Any]]:
+            return [dict(row) for row in cx.execute(query).mappings()]
+
+        if transaction is not None:
+            return attempt(transaction)
+        return self._access.run(f"read {self._shape.name}", attempt)
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         conditions = [self._condition(name, value) for name, value in where.items()]

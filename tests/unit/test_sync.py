@@ -33,7 +33,7 @@ contents = st.builds(
 sides = st.lists(contents, max_size=20, unique_by=lambda one: one["id"])
 
 
-def keep_nothing(images: Any, transaction: Any) -> None:
+def keep_nothing(images: Any, transaction: Any, inserted: Any = ()) -> None:
     """Stands for the recycle bin."""
 
 
