@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -54,22 +55,7 @@ class SqlSibling:
 
     def __init__(self, access: SqlAccess, shape: Shape, schema: str | None) -> None:
         self._access, self._shape = access, shape
-        self._table = sa.Table(
-            shape.name,
-            sa.MetaData(),
-            *(
-                sa.Column(
-                    name,
-                    FIELD_TYPES[kind],
-                    primary_key=name == shape.key,
-                    nullable=name != shape.key,
-                    autoincrement=False,
-                )
-                for name, kind in shape.fields.items()
-            ),
-            *(sa.Index(f"IX_{shape.name}_{names[0]}", *names) for names in shape.indexes),
-            schema=schema,
-        )
+        self._table = _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema)
         self._key = self._table.c[shape.key]
 
     def create(self) -> None:
@@ -144,3 +130,23 @@ class SqlSibling:
         if keys:
             query = self._table.delete().where(self._key.in_(keys))
             self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)
+
+
+@lru_cache(maxsize=64)  # one object, so that statements on it are compiled once, not in every run
+def _table(
+    name: str,
+    key: str,
+    fields: tuple[tuple[str, FieldType], ...],
+    indexes: tuple[tuple[str, ...], ...],
+    schema: str | None,
+) -> sa.Table:
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        *(
+            sa.Column(field, FIELD_TYPES[kind], primary_key=field == key, nullable=field != key, autoincrement=False)
+            for field, kind in fields
+        ),
+        *(sa.Index(f"IX_{name}_{names[0]}", *names) for names in indexes),
+        schema=schema,
+    )
