@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -61,6 +61,12 @@ def _shared() -> tuple[sa.Dialect, Any]:
 @cache
 def _type(declared: str) -> ServerType:
     return ServerType(declared)
+
+
+@lru_cache(maxsize=64)
+def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
+    """The statement that inserts a row whose primary key is not there yet."""
+    return str(insert(table).on_conflict_do_nothing().compile(dialect=dialect))
 
 
 @cache
@@ -154,8 +160,7 @@ class SqliteDialect:
         update.run(cx, rows)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        statement = insert(table).on_conflict_do_nothing().compile(dialect=cx.dialect)
-        send(cx, str(statement), driver_rows(table, rows, cx.dialect))
+        send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
