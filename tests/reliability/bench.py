@@ -127,6 +127,10 @@ class Clock:
         return self.now
 
 
+_BEGUN: dict[tuple[tuple[str, str], ...], dict[str, bytes]] = {}
+"""The files of a service that was initialized and has done nothing yet, by the key's columns: made once for all."""
+
+
 @contextmanager
 def _unlocked(service: str, place: str) -> Iterator[Held]:
     yield lambda: None
@@ -146,6 +150,9 @@ class Bench:
         ]
         for one in self._patches:
             one.start()
+        begun = _BEGUN.get(tuple(keys.columns.items()), {})
+        for name, content in begun.items():
+            (folder / name).write_bytes(content)
         self._files = {
             side: sqlite3.connect(folder / f"{side}.db", isolation_level=None) for side in ("source", "backup")
         }
@@ -153,7 +160,8 @@ class Bench:
             file.row_factory = sqlite3.Row
             file.execute("PRAGMA synchronous = OFF")
         self._types = {"Name": "VARCHAR(10)", "Version": "INTEGER"}
-        self._make("Customers")
+        if not begun:
+            self._make("Customers")
         settings = load_settings(
             {
                 **{
@@ -167,7 +175,9 @@ class Bench:
             }
         )
         self.service = CustomerSyncService(settings, LIMITS, _unlocked, self.clock)
-        self.service.initialize()
+        if not begun:
+            self.service.initialize()
+            _BEGUN[tuple(keys.columns.items())] = {path.name: path.read_bytes() for path in folder.glob("*.db")}
 
     def close(self) -> None:
         for one in self._patches:
