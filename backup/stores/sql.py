@@ -181,9 +181,9 @@ class SqlStore:
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Key, version fields, and of rows without a version the server's hash of their content, else None."""
-        return self._stamp_rows([*self.shape.within(chunk), *self.shape.filters])
+        return self._stamp_rows("read the stamps", [*self.shape.within(chunk), *self.shape.filters])
 
-    def _stamp_rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
+    def _stamp_rows(self, operation: str, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
         query = self.shape.stamp_query(self.access.dialect).where(*conditions)
 
         def attempt(cx: sa.Connection) -> set[StampRow]:
@@ -192,7 +192,7 @@ class SqlStore:
                 measured.records = len(rows)
             return rows
 
-        return self.access.run("read the stamps", attempt)
+        return self.access.run(operation, attempt)
 
     def watermark(self) -> str | None:
         return None
@@ -205,7 +205,7 @@ class SqlStore:
         return {
             row
             for part in parts(keys, shape, self.access.dialect, self._limits)
-            for row in self._stamp_rows([shape.is_one_of(part), *shape.filters])
+            for row in self._stamp_rows("look up stamps", [shape.is_one_of(part), *shape.filters])
         }
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
