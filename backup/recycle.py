@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 
 from backup import entries
-from backup.entries import PAGE, RECYCLE_BIN, Held, Kept
+from backup.entries import RECYCLE_BIN, Held, Kept
 from backup.keeper import Keeper
 from backup.models import Action, Counts, Key, Now, Run
 from backup.stores import Keep, Sibling, Store
@@ -112,9 +112,13 @@ class RecycleBin:
         purged = 0
         while True:
             page = self._entries.find(
-                {"ServiceName": self._service}, order_by="RecycledAt", below=before, limit=PAGE, fields=("EntryId",)
+                {"ServiceName": self._service},
+                order_by="RecycledAt",
+                below=before,
+                limit=entries.PAGE,
+                fields=("EntryId",),
             )
             self._entries.delete([entry["EntryId"] for entry in page])
             purged += len(page)
-            if len(page) < PAGE:
+            if len(page) < entries.PAGE:
                 return purged

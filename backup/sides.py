@@ -47,11 +47,10 @@ class Sides:
     def proven_since(self, before: Compared) -> Proof | None:
         """The proof of a piece of which only the records that differed are read again; None if they still differ."""
         keys = list(before.stamps.keys() | before.copies.keys())
-        same = before.ours & before.theirs
         ours, theirs = self._workers.both(
-            lambda: same | self.source.stamp_rows_of(keys), lambda: same | self.backup.stamp_rows_of(keys)
+            lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
         )
-        return proof.of_rows(ours) if ours == theirs else None
+        return proof.of_rows((before.ours & before.theirs) | ours) if ours == theirs else None
 
     def compare(self, piece: Chunk, force: bool) -> Compared:
         """What the stamps of both say of a piece."""
