@@ -14,6 +14,8 @@ LAYERS = [
     {"backup.errors", "backup.models"},
     {"backup.log", "backup.ncrontab", "backup.settings", "backup.retry", "backup.compare", "backup.requests"},
     {"backup.stores"},
+    {"backup.entries"},
+    {"backup.keeper"},
     {
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
         *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers"),
