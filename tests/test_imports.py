@@ -20,7 +20,7 @@ LAYERS = [
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
         *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers"),
     },
-    {"backup.sides"},
+    {"backup.sides", "backup.lease"},
     {"backup.settle"},
     {"backup.sync"},
     {"backup.verify"},
