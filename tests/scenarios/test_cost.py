@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backup.errors import NotVerified
 from backup.models import Counts, Trigger
 from backup.registry import Registry
 from backup.settings import load_settings
@@ -110,6 +111,25 @@ def test_after_a_streak_of_changes_one_equal_chunk_brings_fingerprints_back(
         registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI)
     assert asked["read the stamps"] == 3 + 1
     assert asked["read the fingerprint"] == CHUNKS + 1 - 2
+
+
+def test_changes_here_and_there_are_no_streak(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (500, 2500, 4500, 6500)")
+    with counting(monkeypatch) as asked:
+        registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI)
+    assert (asked["read the stamps"], asked["read the fingerprint"]) == (4, CHUNKS + 1)
+
+
+def test_a_write_that_the_backup_did_not_take_is_not_proven(place: Place) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (5, 6)")
+    place.customer.backup.run(
+        "CREATE TRIGGER Loses AFTER UPDATE ON Customers WHEN NEW.Id = 5"
+        " BEGIN UPDATE Customers SET Version = OLD.Version WHERE Id = NEW.Id; END"
+    )
+    outcome = registry(place).get("customer").sync(Trigger.CLI)
+    assert isinstance(outcome.error, NotVerified)
+    assert outcome.run.proof is not None
+    assert (outcome.run.verified, outcome.run.proof.differing) == (False, 1)
 
 
 def test_deletes_cost_the_stamps_of_their_chunks_and_no_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
