@@ -79,7 +79,7 @@ def prefix(sync_id: str) -> str:
     return sync_id.replace("-", "")
 
 
-def of_one(sync_id: str, side: Held, image: Image) -> dict[str, Any]:
+def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
     """What the entry of one record has of its own among those of a batch."""
     key = key_to_text(image.key)
     return {
@@ -93,7 +93,7 @@ def of_one(sync_id: str, side: Held, image: Image) -> dict[str, Any]:
     }
 
 
-def together(sync_id: str, side: Held, keys: Sequence[Key]) -> tuple[list[dict[str, Any]], Sequence[Key]]:
+def together(sync_id: str, side: str, keys: Sequence[Key]) -> tuple[list[dict[str, Any]], Sequence[Key]]:
     """Entries for inserted integer keys that are near each other, many in each, and the keys that need one each.
 
     Keys are near if they share all but their last 16 bits: that is their block, by which they are found.
@@ -114,7 +114,7 @@ def together(sync_id: str, side: Held, keys: Sequence[Key]) -> tuple[list[dict[s
     return made, alone
 
 
-def _of_many(sync_id: str, side: Held, block: int, keys: Sequence[int]) -> dict[str, Any]:
+def _of_many(sync_id: str, side: str, block: int, keys: Sequence[int]) -> dict[str, Any]:
     text = _ranges_to_text(keys)
     digest = sha256(f"{side} {text}".encode()).hexdigest()[:32]
     return {
@@ -127,7 +127,7 @@ def _of_many(sync_id: str, side: Held, block: int, keys: Sequence[int]) -> dict[
     }
 
 
-def _place(side: Held, key: Key, text: str) -> str:
+def _place(side: str, key: Key, text: str) -> str:
     """What is one's own of an entry's id among those of its run; its characters sort alike anywhere.
 
     Integers keep their order: entries of neighbours are written to the same pages of the id's index.

@@ -9,7 +9,7 @@ from itertools import islice
 from backup import entries
 from backup.entries import RECYCLE_BIN, Held, Kept
 from backup.keeper import Keeper
-from backup.models import Action, Counts, Key, Now, Run
+from backup.models import Action, Counts, Image, Key, Now, Run
 from backup.stores import Keep, Sibling, Store
 from backup.stores.exact import key_hash
 
@@ -29,12 +29,18 @@ class RecycleBin:
 
     def keeper(self, run: Run, now: Now, side: Held = "backup", *, resumed: bool = False) -> Keep:
         """What a run passes to the store that it changes; `resumed` if it may have kept something before."""
-        if not resumed:
-            return Keeper(self._entries, self._service, run, now, side)
         where, start = self._of(run.sync_id), entries.prefix(run.sync_id)
-        deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, f"{start}g")
-        together = self._entries.count(where, "EntryId", f"{start}g", f"{start}h")
-        return Keeper(self._entries, self._service, run, now, side, (together > 0, deleted > 0))
+        before = (False, False)
+        if resumed:
+            together = self._entries.count(where, "EntryId", f"{start}g", f"{start}h")
+            deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, f"{start}g")
+            before = (together > 0, deleted > 0)
+
+        def old_key(image: Image) -> Key:
+            # A restore's place may have other names for its columns; there no key is spelled anew by a run.
+            return image.key if image.record is None or side == "source" else self._backup.key_of(image.record)
+
+        return Keeper(self._entries, {**where, "Side": side}, now, old_key, before)
 
     def counted(self, sync_id: str) -> Counts:
         """How many of the backup's records the run has changed so far; none is skipped."""

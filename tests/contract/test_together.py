@@ -67,8 +67,14 @@ def test_what_a_run_tells_again_of_such_a_key_adds_nothing(it: Recycled) -> None
         first([], None, numbers)
     resumed = it.bin.keeper(run, now, resumed=True)
     for keep in (first, resumed):
-        keep([Image((3,), Action.UPDATED, {"Id": 3}, (1,)), Image((50,), Action.UPDATED, {"Id": 50}, (1,))], None)
-        keep([Image((4,), Action.DELETED, {"Id": 4}, (1,))], None)
+        keep(
+            [
+                Image((3,), Action.UPDATED, {"Id": 3, "id": 3}, (1,)),
+                Image((50,), Action.UPDATED, {"Id": 50, "id": 50}, (1,)),
+            ],
+            None,
+        )
+        keep([Image((4,), Action.DELETED, {"Id": 4, "id": 4}, (1,))], None)
         keep([], None, [(4,), (5,)])
     assert entries(it) == 2
     assert it.actions(1) == {(n,): Action.INSERTED for n in range(20)} | {(50,): Action.UPDATED}
@@ -79,7 +85,7 @@ def test_what_a_run_tells_again_of_such_a_key_adds_nothing(it: Recycled) -> None
 def test_after_a_delete_keys_are_kept_one_by_one(it: Recycled, resumed: bool) -> None:
     run, now = run_at(1)
     keep = it.bin.keeper(run, now)
-    keep([Image((3,), Action.DELETED, {"Id": 3}, (1,))], None)
+    keep([Image((3,), Action.DELETED, {"Id": 3, "id": 3}, (1,))], None)
     if resumed:
         keep = it.bin.keeper(run, now, resumed=True)
     keep([], None, [(n,) for n in range(20)])

@@ -102,3 +102,13 @@ def test_what_once_diverged_does_no_more(history: Callable[[Machine], None]) -> 
         history(machine)
     finally:
         machine.teardown()
+
+
+def test_a_record_whose_key_is_spelled_anew_between_two_calls_of_a_run_has_one_image() -> None:
+    machine = LettersMachine()
+    try:
+        machine.fill(copied=False)
+        machine.sync([], Kill(15, "before"), NO_OPTIONS)
+        machine.resume([Write([0], None, False)], None, None)
+    finally:
+        machine.teardown()
