@@ -16,10 +16,10 @@ from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 from backup.models import Chunk
 from backup.stores import Rules
 from backup.stores.connection import SqlServer, parse_connection
-from backup.stores.dialects import mssql
 from backup.stores.dialects.base import Column, Prepared, StampColumns
 from backup.stores.dialects.mixing import MIXES, Mix
 from backup.stores.dialects.mssql import SqlServerDialect, add_row_statement
+from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import Sent, insert_statement, is_long, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
@@ -536,7 +536,7 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
         def setdecoding(self, *_: Any, **__: Any) -> None: ...
 
     where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
-    mssql._connect(Odbc(), where)  # type: ignore[arg-type]
+    connect(Odbc(), where)  # type: ignore[arg-type]
     assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
 
 

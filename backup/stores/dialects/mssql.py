@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-import struct
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
 
-from backup.errors import ConfigError
 from backup.models import Fingerprint
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
@@ -38,14 +34,12 @@ from backup.stores.dialects.base import (
     spelled_column,
     spelled_table,
 )
+from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, is_long, to_json, update_statement
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
 
-_LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
-_ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
-_TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
@@ -106,7 +100,7 @@ class SqlServerDialect:
             ) from error
         engine = sa.create_engine(
             "mssql+pyodbc://",
-            creator=lambda: _connect(pyodbc, where),
+            creator=lambda: connect(pyodbc, where),
             hide_parameters=True,
             use_setinputsizes=False,  # `send_one` and `send_many` do that
             fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
@@ -296,56 +290,6 @@ def _listed(value: Any) -> Any:
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:
     return spelled_column(_SPELLING, table, name, type_, nullable=nullable)
-
-
-def _connect(pyodbc: Any, where: SqlServer) -> Any:
-    keywords = dict(where.keywords)
-    timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
-    attributes = {}
-    if where.token:
-        from backup.stores.identity import credential
-
-        token = credential(keywords.pop("UID", None)).get_token(_TOKEN_SCOPE).token.encode("utf-16-le")
-        attributes[_ACCESS_TOKEN_ATTRIBUTE] = struct.pack(f"<I{len(token)}s", len(token), token)
-    keywords["Driver"] = _driver(pyodbc, keywords.get("Driver"))
-    connection = pyodbc.connect(
-        ";".join(f"{name}={_quoted(value)}" for name, value in keywords.items()),
-        timeout=timeout,
-        attrs_before=attributes,
-    )
-    # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
-    connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
-    return connection
-
-
-def _quoted(value: str) -> str:
-    return "{" + value.replace("}", "}}") + "}" if re.search(r"[;{}\s]", value) else value
-
-
-def _driver(pyodbc: Any, wanted: str | None) -> str:
-    installed = pyodbc.drivers()
-    if wanted and (
-        wanted in installed or Path(wanted).is_absolute() or not re.match(r"ODBC Driver \d+ for SQL Server", wanted)
-    ):
-        return wanted
-    for name in ("ODBC Driver 18 for SQL Server", "ODBC Driver 17 for SQL Server"):
-        if name in installed:
-            return name
-    try:
-        import mssql_python_odbc
-    except ImportError:
-        raise ConfigError(
-            "No ODBC driver for SQL Server is installed.",
-            hint="pip install mssql-python-odbc, or Microsoft's msodbcsql18 package.",
-        ) from None
-    libraries = Path(mssql_python_odbc.get_libs_dir())
-    system = {"linux": "linux/*/*/lib/libmsodbcsql*.so.*", "darwin": "macos/*/lib/libmsodbcsql*.dylib"}.get(
-        sys.platform, "**/msodbcsql*.dll"
-    )
-    found = sorted(libraries.glob(system), key=lambda path: ("debian" not in str(path), str(path)))
-    if not found:
-        raise ConfigError("The package mssql-python-odbc carries no driver for this system.")
-    return str(found[0])
 
 
 def _codes(error: BaseException | None) -> set[int]:
