@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backup.stores.dialects.base import Prepared
-from backup.stores.dialects.mssql_types import MssqlType, room
+from backup.stores.dialects.mssql_types import MssqlType, as_type, room
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
 """The type of the parameter."""
@@ -161,7 +161,8 @@ def _written(type_: Any, form: Form, i: int) -> sa.ColumnElement[Any]:
     for stands, meant in form.instead:
         value = sa.func.replace(value, _character(stands), _character(meant))
     if type_.base in _BYTES:
-        value = sa.func.convert(sa.literal_column("varbinary(max)"), value, sa.literal_column("2"))
+        digits = as_type(value, "varchar(4000)")  # the styles of hexadecimal are documented for char and varchar alone
+        value = sa.func.convert(sa.literal_column("varbinary(max)"), digits, sa.literal_column("2"))
     if type_.base == "date":
         value = sa.func.convert(sa.literal_column("date"), value, sa.literal_column("23"))
     converted = type_.bind_expression(value)
