@@ -18,10 +18,17 @@ from backup.stores import Rules
 from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.dialects.base import Column, Prepared, StampColumns
 from backup.stores.dialects.mixing import MIXES, Mix
-from backup.stores.dialects.mssql import SqlServerDialect, add_row_statement
+from backup.stores.dialects.mssql import SqlServerDialect
 from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
-from backup.stores.dialects.mssql_json import Sent, insert_statement, is_long, to_json, update_statement
+from backup.stores.dialects.mssql_json import (
+    Sent,
+    add_row_statement,
+    insert_statement,
+    is_long,
+    to_json,
+    update_statement,
+)
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
 from backup.stores.sql_sibling import FIELD_TYPES
@@ -37,6 +44,7 @@ def column(name: str, type_name: str, length: int = 0, precision: int = 0, scale
         "precision": precision,
         "scale": scale,
         "collation_name": collation,
+        "has_openjson": more.pop("has_openjson", True),
     }
     return Column(name, type_of(name, row), nullable=more.pop("nullable", True), collation=collation, **more)
 

@@ -216,7 +216,7 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
         return ConvertedType(base, base)
     if base in _CLR:
         return ClrType(base, base)
-    if base in _RANGES:
+    if base in _RANGES and row["has_openjson"]:
         return IntegerType(base, base)
     if base in _SIMPLE:
         return MssqlType(f"{base}{collate}", base)
