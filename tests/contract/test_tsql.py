@@ -19,7 +19,7 @@ from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.dialects.base import Column, Prepared, StampColumns
 from backup.stores.dialects.mixing import MIXES, Mix
 from backup.stores.dialects.mssql import SqlServerDialect
-from backup.stores.dialects.mssql_connection import connect
+from backup.stores.dialects.mssql_connection import connect, text_from
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import (
     Sent,
@@ -275,6 +275,34 @@ def test_an_array_that_would_take_much_memory_is_none() -> None:
     cursor, things = Cursor(), shape()
     assert send_many(cursor, "", [(1, "x" * 4000)] * 5000, Context(things.insert(("Id", "Notes"))))
     assert not cursor.fast_executemany
+
+
+BROKEN = "half of \ud83c"
+
+
+def test_half_a_surrogate_pair_is_read_and_sent_as_the_servers_own_bytes() -> None:
+    cursor, things = Cursor(), shape()
+    utf_16 = BROKEN.encode("utf-16-le", "surrogatepass")
+    assert text_from(utf_16) == BROKEN
+    assert send_one(cursor, "", (1, BROKEN), Context(things.insert(("Id", "Name"))))
+    assert cursor.values == [1, utf_16]
+    assert cursor.sizes[1] == ("text", 32, 0)
+    assert send_many(cursor, "", [(1, BROKEN), (2, "plain")], Context(things.insert(("Id", "Name"))))
+    assert not cursor.fast_executemany
+    assert to_json([things.table.c.Name.type], [("plain",), (BROKEN,)]) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("[42000] [M][SQL Server]Deadlock victim. (1205) (SQLExecDirectW)", "transient"),
+        ("[42000] [M][SQL Server]No room in nvarchar(64). (8152) (SQLExecDirectW)", "refused"),
+        ("[42000] [M]One. (3621) (SQLExecute); [42000] [M]Deadlock victim. (1205)", "transient"),
+    ],
+)
+def test_the_number_of_an_error_is_not_a_number_in_its_text(message: str, kind: str) -> None:
+    failed = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False)).failure
+    assert failed(Exception("42000", message)).kind == kind
 
 
 # --- rows in one JSON parameter ---------------------------------------------------------------------------------------
@@ -533,7 +561,7 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
     asked = []
 
     class Odbc:
-        SQL_CHAR = SQL_WCHAR = 1
+        SQL_CHAR = SQL_WCHAR = SQL_WVARCHAR = SQL_WLONGVARCHAR = 1
 
         def drivers(self) -> list[str]:
             return ["ODBC Driver 18 for SQL Server"]
@@ -542,11 +570,18 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
             asked.append(text)
             return self
 
-        def setdecoding(self, *_: Any, **__: Any) -> None: ...
+        def execute(self, statement: str) -> Odbc:
+            asked.append(statement)
+            return self
+
+        def close(self) -> None: ...
+
+        setdecoding = add_output_converter = lambda *_, **__: None
 
     where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
     connect(Odbc(), where)  # type: ignore[arg-type]
     assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
+    assert asked[1] == "SET NOCOUNT OFF"
 
 
 @pytest.mark.parametrize(

@@ -275,5 +275,6 @@ def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | Non
 
 
 def _codes(error: BaseException | None) -> set[int]:
+    # Behind each message stands `(its number) (the function)`; a message may itself say `nvarchar(64)`.
     text = " ".join(str(part) for part in (error.args if error else ()))
-    return {int(code) for code in re.findall(r"\((\d{2,6})\)", text)}
+    return {int(code) for code in re.findall(r"\((\d{2,6})\)(?= \(SQL|; \[|$)", text)}

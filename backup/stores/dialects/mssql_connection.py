@@ -31,10 +31,21 @@ def connect(pyodbc: Any, where: SqlServer) -> Any:
         ";".join(f"{name}={_quoted(value)}" for name, value in keywords.items()),
         timeout=timeout,
         attrs_before=attributes,
+        autocommit=True,
     )
+    connection.execute("SET NOCOUNT OFF").close()  # a server's `user options` may have it on: no row would be counted
+    connection.autocommit = False
     # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
     connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
+    for wide in (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR):
+        connection.add_output_converter(wide, text_from)
     return connection
+
+
+def text_from(utf_16: bytes) -> str:
+    """The text of nvarchar's bytes. It may begin or end within a surrogate pair, as LEFT and SUBSTRING leave it, which
+    Python's decoder refuses."""
+    return utf_16.decode("utf-16-le", "surrogatepass")
 
 
 def _quoted(value: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backup.stores.dialects.base import Prepared
-from backup.stores.dialects.mssql_types import MssqlType, as_type, room
+from backup.stores.dialects.mssql_types import MssqlType, as_type, has_half_a_pair, room
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
 """The type of the parameter."""
@@ -64,6 +64,8 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
         return None
     columns = [_column(type_, values) for type_, values in given]
     text = _dumped(columns)
+    if has_half_a_pair(text):
+        return None
     if "\\" not in text:
         return Sent(text, tuple(_form(type_, ()) for type_ in types))
     found = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
