@@ -166,7 +166,11 @@ def test_a_hash_is_the_same_whatever_other_parts_a_key_has_not(parts: list[str])
 
 
 plain_keys = st.lists(
-    st.text("abcxyz019-_.", max_size=6) | st.integers() | st.binary(max_size=4).map(lambda b: b + b"x") | st.uuids() | st.dates(),
+    st.text("abcxyz019-_.", max_size=6)
+    | st.integers()
+    | st.binary(max_size=4).map(lambda b: b + b"x")
+    | st.uuids()
+    | st.dates(),
     min_size=1,
     max_size=3,
 ).map(tuple)
