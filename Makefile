@@ -25,7 +25,7 @@ test: lint ## Lint, then run every test
 	$(BIN)/pytest -n 2 --dist worksteal
 
 torture: setup ## Run the reliability tests at length; hours
-	TORTURE=1 $(BIN)/pytest -n 2 tests/reliability
+	TORTURE=1 $(BIN)/pytest -n 2 --dist worksteal tests/reliability
 
 bench: setup .venv-bench/.installed ## Measure syncs beside other ways to do the same; ARGS="--engine postgresql"
 	@$(BIN)/python -m benchmarks $(ARGS)

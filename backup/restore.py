@@ -9,13 +9,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backup.compare import changed, went_back
+from backup.entries import Kept
 from backup.errors import BadRequest, NotInitialized, SourceMissing
 from backup.models import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version
 from backup.pending import PendingDeletes
 from backup.recorded import Session
-from backup.recycle import Kept
 from backup.stores import Store
-from backup.stores.exact import key_hash
 from backup.sync import chunks_of
 
 _KEYS_AT_ONCE = 100
@@ -154,7 +153,7 @@ class _Restoring:
         chunk, asked, copies, theirs = piece
         then = {
             key: kept
-            for key, kept in self._first_after(map(key_hash, {*copies, *theirs, *asked})).items()
+            for key, kept in self._first_after({*copies, *theirs, *asked}).items()
             if not self._was_only_filled(kept, copies.get(key))
         }
         known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
@@ -209,7 +208,7 @@ class _Restoring:
         self._tally.add(deleted=len(keys))
 
     def _restore_gone(self, entries: Sequence[Kept]) -> None:
-        first = self._first_after(kept.key_hash for kept in entries)
+        first = self._first_after(kept.key for kept in entries)
         own = {kept.entry_id for kept in entries}
         gone = {key: kept for key, kept in first.items() if kept.entry_id in own and kept.record is not None}
         there = self._backup.matching(list(gone)) | (self._place.matching(list(gone)) if self._there else set())
@@ -227,9 +226,9 @@ class _Restoring:
         """
         return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
 
-    def _first_after(self, hashes: Iterable[str]) -> dict[Key, Kept]:
+    def _first_after(self, keys: Iterable[Key]) -> dict[Key, Kept]:
         """The first change after the wish's time of each of these records that was changed since."""
-        return {} if self._wish.at is None else self._recycled.first_after(hashes, self._wish.at)
+        return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at)
 
     def _write(self, records: Sequence[Record], inserts: frozenset[Key]) -> None:
         alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it

@@ -29,6 +29,18 @@ class Retry:
 
         Raises the last error as it is, at once when it is not retryable.
         """
+        try:
+            return attempt()  # at its most frequent; all that is below costs more than a small statement
+        except BackupError as error:
+            if not error.retryable:
+                raise
+            failed = [error]
+
+        def again() -> T:
+            if failed:
+                raise failed.pop()  # the first try, as the rule counts them
+            return attempt()
+
         for trial in tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, BackupError) and e.retryable),
             stop=tenacity.stop_after_attempt(self.max_attempts),
@@ -37,7 +49,7 @@ class Retry:
             reraise=True,
         ):
             with trial:
-                return attempt()
+                return again()
         raise AssertionError("tenacity ends by returning or raising")
 
     def _wait(self, state: tenacity.RetryCallState) -> float:

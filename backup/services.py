@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from backup.drill import drill
+from backup.entries import Kept
 from backup.errors import BackupError, BadRequest, ConfigError
 from backup.follow import sync_with_schema
 from backup.guard import Guard
@@ -19,11 +20,10 @@ from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
 from backup.policy import Policy
 from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Turn, foreseen, no_progress
-from backup.recycle import Kept, RecycleBin
+from backup.recycle import RecycleBin
 from backup.restore import Wish, restore
 from backup.settings import Settings
 from backup.stores import Limits, Rules, Side, SideName, Store, open_store
-from backup.stores.exact import key_hash
 from backup.undo import undo
 from backup.verify import Depth, verify
 
@@ -170,13 +170,12 @@ class SyncService:
         with self.stores() as (_, backup):
             asked = backup.key_from(key)
             recycled = RecycleBin(backup, self.name)
-            hashes = [key_hash(asked)]
             record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
             if at is not None and at < self._policy.kept_since(self._now()):
                 raise BadRequest(f"What was at {at:%Y-%m-%d %H:%M:%S %Z} is not known any more, after RecycleDays.")
-            if at is not None and (first := recycled.first_after(hashes, at).get(asked)):
+            if at is not None and (first := recycled.first_after([asked], at).get(asked)):
                 record = first.record
-            return Shown(backup.key_to_json(asked), record, recycled.of_keys(hashes))
+            return Shown(backup.key_to_json(asked), record, recycled.of_keys([asked]))
 
     def purge(self) -> int:
         """Deletes from the recycle bin what is older than RecycleDays; returns how many. Raises Locked during a run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock, Semaphore
 
@@ -21,6 +21,8 @@ CHANGES_NAMED = 1_000
 _NAMED_IN_LOG = 10
 _STAMPS_AT_ONCE = 2
 _WHOLE_BELOW = 2_000
+_STREAK = 2
+_FEW_OF = 10
 
 
 def no_end() -> float:
@@ -108,15 +110,22 @@ class Settling:
         self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
+        self._streak = 0  # chunks one after another in which few records had changed
 
     def settle(self, chunk: Chunk) -> Settled:
         """Makes the backup's part of the chunk equal to the source's, but for deletes.
 
         Equal fingerprints settle it. A chunk of which the backup has nothing is copied without reading stamps. Else the
         stamps of both sides say what to write. A dry run only counts and names.
+
+        Where changes are spread all over, fingerprints find no chunk equal: after a streak of such chunks the stamps
+        are read at once, until they find one that was.
         """
+        if self._may_skip and self._streak >= _STREAK:
+            return self._settle_pieces(chunk, self._backup.chunks(chunk))
         mine, theirs = self._sides.fingerprints(chunk)
         if proof.alike(mine, theirs) and self._may_skip:
+            self._streak = 0
             return self._skip(chunk, mine)
         copied = 0
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:
@@ -124,13 +133,18 @@ class Settling:
             equal = self._sides.proven(chunk)
             if equal is not None:
                 return Settled(chunk, Counts(inserted=copied), equal.source.records, 0, proof=equal)
-        settled = Settled(chunk, Counts(inserted=copied), 0, 0, proof=None if self._run.dry_run else Proof())
         # The chunk is one of the source's; where the backup holds much more, its own keys cut it further, so that the
         # stamps of both sides fit into memory.
         pieces = iter([chunk]) if _is_small(mine, theirs) else self._backup.chunks(chunk)
+        return self._settle_pieces(chunk, pieces, copied)
+
+    def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: int = 0) -> Settled:
+        settled = Settled(chunk, Counts(inserted=copied), 0, 0, proof=None if self._run.dry_run else Proof())
         for piece in pieces:
             settled = _joined(settled, self._settle_by_stamps(piece, copied))
             copied = 0  # of several pieces, none was copied
+        changed = settled.counts.processed + settled.deletes
+        self._streak = self._streak + 1 if 0 < changed * _FEW_OF < settled.counts.seen else 0
         return settled
 
     def skip(self, chunk: Chunk) -> Settled | None:
@@ -167,7 +181,7 @@ class Settling:
     def _copy_all(self, chunk: Chunk) -> int:
         copied = 0
         for records in self._source.read(None, chunk):
-            self._write_batch(records)
+            self._write_batch(records, absent=True)
             self._tally.add(inserted=len(records))
             copied += len(records)
         return copied
@@ -191,10 +205,10 @@ class Settling:
                 self._tally.name(changes.update, Action.UPDATED)
                 written = {"inserted": len(changes.insert), "updated": len(changes.update)}
                 self._tally.add(**written)
-                return Settled(piece, counts.plus(**written), wanted, found.held, len(changes.delete))
+                return Settled(piece, counts.plus(**written), wanted, len(found.theirs), len(changes.delete))
             counts = counts.and_(self._write(piece, changes))
             proven = None if changes.delete and counted is not None else self._prove(piece, found)
-            return Settled(piece, counts, wanted, found.held, len(changes.delete), proven)
+            return Settled(piece, counts, wanted, len(found.theirs), len(changes.delete), proven)
 
     def _write(self, piece: Chunk, changes: Changes) -> Counts:
         counts = Counts()
@@ -208,8 +222,10 @@ class Settling:
         return counts
 
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
-        """The proof of a piece that was written; it is read again, by its fingerprint if that will do."""
-        equal = self._sides.proven(piece)
+        """The proof of a piece that was written; what differed is read again, or, if that is much, its fingerprint."""
+        differed = len(before.stamps) + len(before.copies)
+        few = differed * _FEW_OF < len(before.ours) or not differed
+        equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
         if equal is not None:
             return equal
         ours, theirs = self._sides.stamp_rows(piece)
@@ -222,10 +238,11 @@ class Settling:
             self._source.stamps_of(ours), self._backup.stamps_of(theirs), len(wrong), len(found) - len(wrong)
         )
 
-    def _write_batch(self, records: Sequence[Record]) -> None:
+    def _write_batch(self, records: Sequence[Record], *, absent: bool = False) -> None:
         self._check()
         self._steps.held()
-        self._backup.write(self._backup.as_copies(records, self._run, self._steps.now()), self._steps.keep)
+        copies = self._backup.as_copies(records, self._run, self._steps.now())
+        self._backup.write(copies, self._steps.keep, absent=absent)
 
 
 def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:

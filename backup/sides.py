@@ -13,13 +13,13 @@ from backup.workers import Workers
 
 @dataclass(frozen=True)
 class Compared:
-    """A piece of the key space: the source's rows, how many the backup holds, the stamps that differ, what to change.
+    """A piece of the key space: the rows of source and backup, the stamps that differ, what to change.
 
     With force `stamps` and `copies` are those of every record.
     """
 
     ours: set[StampRow]
-    held: int
+    theirs: set[StampRow]
     stamps: Stamps
     copies: Stamps
     changes: Changes
@@ -44,6 +44,14 @@ class Sides:
         """Those of source and backup; keep the piece small enough to hold both."""
         return self._workers.both(lambda: self.source.stamp_rows(piece), lambda: self.backup.stamp_rows(piece))
 
+    def proven_since(self, before: Compared) -> Proof | None:
+        """The proof of a piece of which only the records that differed are read again; None if they still differ."""
+        keys = list(before.stamps.keys() | before.copies.keys())
+        ours, theirs = self._workers.both(
+            lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
+        )
+        return proof.of_rows((before.ours & before.theirs) | ours) if ours == theirs else None
+
     def compare(self, piece: Chunk, force: bool) -> Compared:
         """What the stamps of both say of a piece."""
         ours, theirs = self.stamp_rows(piece)
@@ -56,4 +64,4 @@ class Sides:
             changes = settle(changes, self.backup.matching(list(changes.insert)))
         skipped = len(ours) - len(stamps) + changes.skipped
         changes = Changes(changes.insert, changes.update, changes.delete, skipped)
-        return Compared(ours, len(theirs), stamps, copies, changes)
+        return Compared(ours, theirs, stamps, copies, changes)

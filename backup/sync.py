@@ -128,7 +128,7 @@ def _updates(source: Store, backup: Store) -> tuple[int, int]:
                 continue
             for piece in backup.chunks(chunk):
                 found = sides.compare(piece, force=False)
-                updates, held = updates + len(found.changes.update), held + found.held
+                updates, held = updates + len(found.changes.update), held + len(found.theirs)
     return updates, held
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from backup.entries import Kept
 from backup.errors import BadRequest, Conflict, UnknownRun
 from backup.models import Action, Run, Status
 from backup.recorded import Session
-from backup.recycle import Kept, RecycleBin
+from backup.recycle import RecycleBin
+from backup.stores.exact import key_hash
 
 _NAMED_AT_MOST = 10
 
@@ -80,9 +82,10 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
 
 def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
     for entries in recycled.of_run(run.sync_id):
-        mine = {kept.key_hash: kept.at for kept in entries if kept.side == "backup"}
-        for other in recycled.of_keys(mine):
-            if other.sync_id != run.sync_id and other.at > mine[other.key_hash]:
+        own = [kept for kept in entries if kept.side == "backup"]
+        mine = {key_hash(kept.key): kept.at for kept in own}
+        for other in recycled.of_keys([kept.key for kept in own]):
+            if other.sync_id != run.sync_id and other.at > mine[key_hash(other.key)]:
                 yield other
 
 

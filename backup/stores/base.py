@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -62,9 +62,15 @@ class Shape:
 Entry = Mapping[str, Any]
 """One row or document of a sibling, by the field names of its shape; times are aware UTC."""
 
-Keep = Callable[[Sequence[Image], Any], None]
-"""Keeps images in the recycle bin, each once however often it is told. Its second argument is the transaction that
-makes the change, or None where the store has none."""
+
+class Keep(Protocol):
+    """What keeps images in the recycle bin."""
+
+    def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
+        """Keeps the images, and of the inserted records the keys; each once, however often it is told.
+
+        `transaction` is what makes the change, or None where the store has none.
+        """
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,12 @@ class Sibling(Protocol):
         above: Any = None,
         below: Any = None,
         fields: Sequence[str] = (),
+        transaction: Any = None,
     ) -> list[dict[str, Any]]:
         """Up to `limit` entries with all of `where`, in the order of one field; only `fields` of them if any are named.
 
         A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
+        It is part of the store's `transaction` if one is given.
         """
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
@@ -252,10 +260,11 @@ class Store(Protocol):
     def as_it_was(self, record: Record) -> Record:
         """The record of an image, completed so that writing it leaves nothing of a later state."""
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
         """Inserts or overwrites these records as they are; one transaction where there is one; may be repeated.
 
-        `keep` gets an image of each record: before the change, or in its transaction.
+        `keep` gets an image of each record: before the change, or in its transaction. `absent`: none of them is known
+        to be there, so that looking for them first need not pay.
         """
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:

@@ -226,7 +226,7 @@ class CosmosStore:
     def content(self, record: Record) -> Mapping[str, str]:
         return {name: json_text(value) for name, value in self.as_original(record).items()}
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:  # noqa: ARG002 - a look is cheap beside the writes
         for part in parts(records, self._limits.batch_size):
             if keep is not None:
                 keys = [self.key_of(record) for record in part]
@@ -234,7 +234,7 @@ class CosmosStore:
                 for images in self.images(keys, Action.UPDATED):
                     there.update(image.key for image in images)
                     keep(images, None)
-                keep([Image(key, Action.INSERTED) for key in keys if key not in there], None)
+                keep((), None, [key for key in keys if key not in there])
             self._access.side_by_side("write a document", part, self._upsert)
 
     def _upsert(self, document: Record) -> None:

@@ -59,6 +59,7 @@ class CosmosSibling:
         above: Any = None,
         below: Any = None,
         fields: Sequence[str] = (),
+        transaction: Any = None,  # noqa: ARG002 - Cosmos DB has none
     ) -> list[dict[str, Any]]:
         values: dict[str, Any] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, NotInitialized, SchemaMismatch
+from backup.errors import BackupError, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
@@ -181,9 +181,9 @@ class SqlStore:
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Key, version fields, and of rows without a version the server's hash of their content, else None."""
-        return self._stamp_rows([*self.shape.within(chunk), *self.shape.filters])
+        return self._stamp_rows("read the stamps", [*self.shape.within(chunk), *self.shape.filters])
 
-    def _stamp_rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
+    def _stamp_rows(self, operation: str, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
         query = self.shape.stamp_query(self.access.dialect).where(*conditions)
 
         def attempt(cx: sa.Connection) -> set[StampRow]:
@@ -192,7 +192,7 @@ class SqlStore:
                 measured.records = len(rows)
             return rows
 
-        return self.access.run("read the stamps", attempt)
+        return self.access.run(operation, attempt)
 
     def watermark(self) -> str | None:
         return None
@@ -205,7 +205,7 @@ class SqlStore:
         return {
             row
             for part in parts(keys, shape, self.access.dialect, self._limits)
-            for row in self._stamp_rows([shape.is_one_of(part), *shape.filters])
+            for row in self._stamp_rows("look up stamps", [shape.is_one_of(part), *shape.filters])
         }
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
@@ -294,9 +294,20 @@ class SqlStore:
     def as_it_was(self, record: Record) -> Record:
         return {**dict.fromkeys(self.shape.names), **record}
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
-        if records:
-            self.access.run("write records", lambda cx: self._batch_on(cx).write(records, keep), writes=True)
+    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
+        def attempt(cx: sa.Connection) -> None:
+            self._batch_on(cx).write(records, keep, absent=absent)
+
+        if not records:
+            return
+        try:
+            self.access.run("write records", attempt, writes=True)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            if not absent:
+                raise
+            self.write(records, keep)  # a record is there after all; or the error comes again
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
         if keys:

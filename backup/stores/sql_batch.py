@@ -68,18 +68,19 @@ class SqlBatch:
         record = self._shape.record(row)
         return Image(self._shape.key_of(record), action, record, tuple(record[c.name] for c in self._shape.version))
 
-    def write(self, records: Sequence[Record], keep: Keep | None) -> None:
+    def write(self, records: Sequence[Record], keep: Keep | None, *, absent: bool) -> None:
         """Inserts or overwrites these records, which have all the same columns, and keeps an image of each.
 
         Which rows exist is asked here, by the server's own equality: a key that changed only in case meets its old row.
-        The filters have no say: a key is unique without them.
+        The filters have no say: a key is unique without them. Records taken for `absent` are inserted without asking,
+        and the primary key refuses one that is there.
         """
         shape, dialect = self._shape, self._cx.dialect
         names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
         own = tuple(name for name in shape.names if name in names)
         rows = list(map(picker([names[name] for name in own]), records))
         keys = list(map(picker([own.index(name) for name in shape.key_names]), rows))
-        existing, waiting, kept_some = self._look_up(keys, keep)
+        existing, waiting, kept_some = (set(), [], False) if absent else self._look_up(keys, keep)
         old, new, new_keys = _split(rows, keys, existing)
         if old and not shape.identity.issuperset(own):
             self._dialect.update_rows(self._cx, _prepared(shape, "update", own, dialect), old, first=not kept_some)
@@ -88,7 +89,7 @@ class SqlBatch:
             insert = _prepared(shape, "insert", own, dialect)
             self._dialect.insert_rows(self._cx, insert, new, identity=bool(shape.identity), first=first)
         if keep is not None:
-            keep([*waiting, *(Image(key, Action.INSERTED) for key in new_keys)], self._cx)
+            keep(waiting, self._cx, new_keys)
 
     def _look_up(self, keys: Sequence[Key], keep: Keep | None) -> tuple[set[Key], list[Image], bool]:
         """Which keys have rows; with `keep`, their images, and whether some, of too many bytes, are kept by now.

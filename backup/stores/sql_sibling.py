@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,27 +50,15 @@ FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
 }
 
 
+_KEY, _ABOVE, _BELOW = "sought", "above", "below"  # parameters, beside those named for fields
+
+
 class SqlSibling:
     """A table of the app's own, in the schema of the store's table."""
 
     def __init__(self, access: SqlAccess, shape: Shape, schema: str | None) -> None:
         self._access, self._shape = access, shape
-        self._table = sa.Table(
-            shape.name,
-            sa.MetaData(),
-            *(
-                sa.Column(
-                    name,
-                    FIELD_TYPES[kind],
-                    primary_key=name == shape.key,
-                    nullable=name != shape.key,
-                    autoincrement=False,
-                )
-                for name, kind in shape.fields.items()
-            ),
-            *(sa.Index(f"IX_{shape.name}_{names[0]}", *names) for names in shape.indexes),
-            schema=schema,
-        )
+        self._table = _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema)
         self._key = self._table.c[shape.key]
 
     def create(self) -> None:
@@ -88,7 +77,7 @@ class SqlSibling:
     def put(self, entries: Sequence[Entry]) -> None:
         def attempt(cx: sa.Connection) -> None:
             for entry in entries:
-                changed = cx.execute(self._table.update().where(self._key == entry[self._shape.key]), dict(entry))
+                changed = cx.execute(_update(self._table), {**entry, _KEY: entry[self._shape.key]})
                 if changed.rowcount == 0:
                     cx.execute(self._table.insert(), dict(entry))
 
@@ -115,20 +104,25 @@ class SqlSibling:
         above: Any = None,
         below: Any = None,
         fields: Sequence[str] = (),
+        transaction: Any = None,
     ) -> list[dict[str, Any]]:
-        by = self._table.c[order_by]
-        conditions = [self._condition(name, value) for name, value in where.items()]
-        conditions += [by > above] if above is not None else []
-        conditions += [by < below] if below is not None else []
-        query = (
-            sa.select(*(self._table.c[name] for name in fields or self._shape.fields))
-            .where(*conditions)
-            .order_by(by.desc() if descending else by)
-            .limit(limit)
+        query = _query(
+            self._table,
+            tuple((name, isinstance(value, list)) for name, value in where.items()),
+            (above is not None, below is not None),
+            order_by,
+            descending,
+            limit,
+            tuple(fields),
         )
-        return self._access.run(
-            f"read {self._shape.name}", lambda cx: [dict(row) for row in cx.execute(query).mappings()]
-        )
+        values = {**where, _ABOVE: above, _BELOW: below}
+
+        def attempt(cx: sa.Connection) -> list[dict[str, Any]]:
+            return [dict(row) for row in cx.execute(query, values).mappings()]
+
+        if transaction is not None:
+            return attempt(transaction)
+        return self._access.run(f"read {self._shape.name}", attempt)
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         conditions = [self._condition(name, value) for name, value in where.items()]
@@ -144,3 +138,53 @@ class SqlSibling:
         if keys:
             query = self._table.delete().where(self._key.in_(keys))
             self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)
+
+
+@lru_cache(maxsize=64)  # one object, so that statements on it are compiled once, not in every run
+def _table(
+    name: str,
+    key: str,
+    fields: tuple[tuple[str, FieldType], ...],
+    indexes: tuple[tuple[str, ...], ...],
+    schema: str | None,
+) -> sa.Table:
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        *(
+            sa.Column(field, FIELD_TYPES[kind], primary_key=field == key, nullable=field != key, autoincrement=False)
+            for field, kind in fields
+        ),
+        *(sa.Index(f"IX_{name}_{names[0]}", *names) for names in indexes),
+        schema=schema,
+    )
+
+
+@lru_cache(maxsize=64)
+def _update(table: sa.Table) -> sa.Update:
+    """Its parameters are the fields to set and `_KEY`."""
+    [key] = table.primary_key.columns
+    return table.update().where(key == sa.bindparam(_KEY, type_=key.type))
+
+
+@lru_cache(maxsize=64)
+def _query(
+    table: sa.Table,
+    where: tuple[tuple[str, bool], ...],
+    bounds: tuple[bool, bool],
+    order_by: str,
+    descending: bool,
+    limit: int,
+    fields: tuple[str, ...],
+) -> sa.Select[Any]:
+    """Selects rows by these fields, each with whether it is one of several values; their names are the parameters."""
+    by = table.c[order_by]
+    conditions = [
+        column.in_(sa.bindparam(name, expanding=True)) if several else column == sa.bindparam(name, type_=column.type)
+        for name, several in where
+        for column in [table.c[name]]
+    ]
+    conditions += [by > sa.bindparam(_ABOVE, type_=by.type)] if bounds[0] else []
+    conditions += [by < sa.bindparam(_BELOW, type_=by.type)] if bounds[1] else []
+    query = sa.select(*(table.c[name] for name in fields)) if fields else sa.select(table)
+    return query.where(*conditions).order_by(by.desc() if descending else by).limit(limit)

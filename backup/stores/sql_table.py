@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -202,6 +203,14 @@ def declare(
     name: str, schema: str | None, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]
 ) -> sa.Table:
     """The table as SQLAlchemy and CREATE TABLE need it; the key's order need not be that of the columns."""
+    if more:
+        return _declared(name, schema, columns, key_names, *more)
+    return _declared_once(name, schema, tuple(columns), tuple(key_names))
+
+
+def _declared(
+    name: str, schema: str | None, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]
+) -> sa.Table:
     return sa.Table(
         name,
         sa.MetaData(),
@@ -210,6 +219,10 @@ def declare(
         sa.PrimaryKeyConstraint(*key_names),
         schema=schema,
     )
+
+
+# Every run reads its tables anew. Statements on one that has not changed are compiled already if it is the same object.
+_declared_once = lru_cache(maxsize=64)(_declared)
 
 
 def is_mark(column: Column, declared: str | None) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from backup import recycle
+from backup import entries
+from backup.entries import RECYCLE_BIN, Kept
 from backup.errors import StoreError
 from backup.guard import Guard
 from backup.models import Action, Chunk, Image, Key, Record, Run
-from backup.recycle import RECYCLE_BIN, Kept, RecycleBin
+from backup.recycle import RecycleBin
 from backup.stores import Keep, Shape, Store
-from backup.stores.exact import key_hash
 from backup.sync import Steps, Tally, sync
 from tests.contract import test_postgresql_types, test_sqlite_types
 from tests.contract.benches import (
@@ -85,7 +85,7 @@ class Recycled:
 
     def add(self, keys: Iterable[Any], minutes: int) -> None:
         """Entries without a change, as if a run had inserted these keys."""
-        self.keep(minutes)([Image((key,), Action.INSERTED) for key in keys], None)
+        self.keep(minutes)([], None, [(key,) for key in keys])
 
 
 def recycled(bench: Bench, **limits: Any) -> Recycled:
@@ -153,12 +153,7 @@ def test_entries_say_when_by_which_run_and_on_which_side(bench: Bench) -> None:
     run, _ = run_at(4)
     it.bin.keeper(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
     [ours], [theirs] = it.of(3).values(), it.of(4).values()
-    assert (ours.sync_id, ours.at, ours.side, ours.key_hash) == (
-        run_at(3)[0].sync_id,
-        moment(3),
-        "backup",
-        key_hash(bench.key(1)),
-    )
+    assert (ours.sync_id, ours.at, ours.side, ours.key) == (run_at(3)[0].sync_id, moment(3), "backup", bench.key(1))
     assert (theirs.sync_id, theirs.at, theirs.side, theirs.version) == (run.sync_id, moment(4), "source", (1,))
 
 
@@ -217,7 +212,7 @@ def test_the_services_of_one_backup_have_bins_of_their_own(bench: Bench) -> None
     other = Recycled(it.source, it.backup, "other")
     it.write(keys(bench, 1), 1)
     assert other.of(1) == {}
-    assert other.bin.of_keys([key_hash(bench.key(1))]) == []
+    assert other.bin.of_keys([bench.key(1)]) == []
     assert other.bin.purge(moment(9)) == 0
     assert len(it.of(1)) == 1
 
@@ -262,9 +257,9 @@ def told(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
     """The keeper, and how many images it was told at a time with which transaction."""
     calls: list[tuple[int, Any]] = []
 
-    def tell(images: Sequence[Image], transaction: Any) -> None:
-        calls.append((len(images), transaction))
-        keep(images, transaction)
+    def tell(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
+        calls.append((len(images) + len(inserted), transaction))
+        keep(images, transaction, inserted)
 
     return tell, calls
 
@@ -426,9 +421,9 @@ def check_respelled(bench: SqlBench, text: str, old: str, new: str) -> None:
     assert (kept.key, kept.action) == ((new,), Action.UPDATED)
     assert kept.record is not None
     assert it.backup.key_of(kept.record) == (old,)
-    assert it.bin.first_after([key_hash((new,))], moment(1)) == {(new,): kept, (old,): kept}
-    assert it.bin.first_after([key_hash((old,))], moment(1)) == {(new,): kept, (old,): kept}
-    assert it.bin.first_after([key_hash((old,)), key_hash(("b",))], moment(2)) == {}
+    assert it.bin.first_after([(new,)], moment(1)) == {(new,): kept, (old,): kept}
+    assert it.bin.first_after([(old,)], moment(1)) == {(new,): kept, (old,): kept}
+    assert it.bin.first_after([(old,), ("b",)], moment(2)) == {}
     it.put_back(2)
     assert seen(bench) == before
 
@@ -466,7 +461,7 @@ def test_keys_that_the_server_tells_apart_keep_images_of_their_own(sqlite_bench:
     it.write([("A",), ("a",), ("a ",)], 1)
     it.delete([("A",)], 2)
     it.delete([("a",)], 3)
-    first = it.bin.first_after([key_hash(("A",))], moment(1))
+    first = it.bin.first_after([("A",)], moment(1))
     assert {key: (kept.key, kept.version) for key, kept in first.items()} == {
         ("A",): (("A",), (1,)),
         ("a",): (("a",), (2,)),
@@ -491,7 +486,7 @@ def test_composite_keys_leave_images_and_are_put_back(sql_bench: SqlBench) -> No
     expected = {("x", 1): Action.UPDATED, ("", 3): Action.UPDATED, ("ä", 0): Action.DELETED, ("x", 0): Action.DELETED}
     assert it.actions(2) == expected
     assert {kept.version for kept in it.of(2).values()} == {(1,)}
-    assert it.bin.first_after([key_hash(("x", 1))], moment(1)).keys() == {("x", 1)}
+    assert it.bin.first_after([("x", 1)], moment(1)).keys() == {("x", 1)}
     it.put_back(2)
     assert sorted(seen(bench)) == before
 
@@ -504,26 +499,26 @@ def many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
     """A number of entries that takes several pages: on Cosmos DB, where each is a request, of smaller ones."""
     if bench.kind != "cosmos":
         return 2_300
-    monkeypatch.setattr(recycle, "_FIRST_PAGE", 2)
-    monkeypatch.setattr(recycle, "_PAGE", 5)
-    monkeypatch.setattr(recycle, "_HASHES_AT_ONCE", 6)
+    monkeypatch.setattr(entries, "_FIRST_PAGE", 2)
+    monkeypatch.setattr(entries, "PAGE", 5)
+    monkeypatch.setattr(entries, "_HASHES_AT_ONCE", 6)
     return 20
 
 
 def test_of_run_gives_every_entry_once_a_page_at_a_time(bench: Bench, many: int) -> None:
     bench.create()
     it = recycled(bench)
-    it.add(range(many), 1)
-    it.add(range(many, many + 5), 2)
+    it.add(map(str, range(many)), 1)
+    it.add(map(str, range(many, many + 5)), 2)
     pages = list(it.bin.of_run(run_at(1)[0].sync_id))
-    assert sorted(kept.key for page in pages for kept in page) == [(n,) for n in range(many)]
+    assert sorted(int(kept.key[0]) for page in pages for kept in page) == [*range(many)]
     assert max(map(len, pages)) <= many / 4
 
 
 def test_pages_of_large_records_are_small(sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_bench.create()
     it = recycled(sqlite_bench)
-    monkeypatch.setattr(recycle, "_PAGE_CHARACTERS", 10_000)
+    monkeypatch.setattr(entries, "_PAGE_CHARACTERS", 10_000)
     images = [Image((n,), Action.DELETED, {"Id": n, "Name": "x" * 3_000}, (1,)) for n in range(50)]
     it.keep(1)(images, None)
     sizes = [len(page) for page in it.bin.of_run(run_at(1)[0].sync_id)]
@@ -536,15 +531,15 @@ def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Ben
     it = recycled(bench)
     for minutes in (3, 1, 2):
         it.add([7, 8, 9], minutes)
-    it.add(range(100, 100 + many), 1)
+    it.add(map(str, range(100, 100 + many)), 1)
     run, now = run_at(4)
     it.bin.keeper(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
-    found = it.bin.of_keys(key_hash((n,)) for n in (9, 7, 5))
+    found = it.bin.of_keys((n,) for n in (9, 7, 5))
     assert [kept.at for kept in found] == [moment(n) for n in (1, 1, 2, 2, 3, 3)]
     assert {kept.key for kept in found} == {(7,), (9,)}
-    later = it.bin.of_keys([key_hash((7,))], after=moment(1))
+    later = it.bin.of_keys([(7,)], after=moment(1))
     assert [kept.at for kept in later] == [moment(2), moment(3)]
-    assert len(it.bin.of_keys(key_hash((n,)) for n in range(100, 100 + many))) == many
+    assert len(it.bin.of_keys((str(n),) for n in range(100, 100 + many))) == many
 
 
 def test_first_after_gives_each_keys_first_change_since(bench: Bench) -> None:
@@ -553,10 +548,10 @@ def test_first_after_gives_each_keys_first_change_since(bench: Bench) -> None:
     it.add([1, 2], 1)
     it.add([1, 3], 2)
     it.add([1, 2], 3)
-    hashes = [key_hash((n,)) for n in (1, 2, 3, 4)]
+    keys = [(n,) for n in (1, 2, 3, 4)]
 
     def first(minutes: int) -> dict[Key, datetime]:
-        return {key: kept.at for key, kept in it.bin.first_after(hashes, moment(minutes)).items()}
+        return {key: kept.at for key, kept in it.bin.first_after(keys, moment(minutes)).items()}
 
     assert first(0) == {(1,): moment(1), (2,): moment(1), (3,): moment(2)}
     assert first(1) == {(1,): moment(2), (2,): moment(3), (3,): moment(2)}
@@ -569,7 +564,7 @@ def test_purge_deletes_only_what_is_older_a_batch_at_a_time(
 ) -> None:
     bench.create()
     it = recycled(bench)
-    it.add(range(many), 1)
+    it.add(map(str, range(many)), 1)
     it.add(["at the time"], 2)
     it.add(["later"], 3)
     sibling, batches = type(it.backup.sibling(RECYCLE_BIN)), []

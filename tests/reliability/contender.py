@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from backup import api, locks
+from backup import api, lease
 from backup.recorded import foreseen
 from backup.registry import Registry
 from backup.settings import load_settings
@@ -39,8 +39,8 @@ def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
     """Makes a store tell each call of the method, and wait after its first one if that method is `wanted`."""
     original = getattr(SqlStore, method)
 
-    def told(self: SqlStore, *arguments: Any) -> Any:
-        result = original(self, *arguments)
+    def told(self: SqlStore, *arguments: Any, **options: Any) -> Any:
+        result = original(self, *arguments, **options)
         tell("called", method=method)
         if wanted() == method and not self.__dict__.setdefault("_was_held", False):
             self.__dict__["_was_held"] = True
@@ -71,8 +71,8 @@ def main() -> None:
         match command["do"]:
             case "prepare":
                 hold = command["hold"]
-                locks.LEASE_SECONDS = command["lease_seconds"] or locks.LEASE_SECONDS
-                locks.RENEW_SECONDS = command["renew_seconds"] or locks.RENEW_SECONDS
+                lease.LEASE_SECONDS = command["lease_seconds"] or lease.LEASE_SECONDS
+                lease.RENEW_SECONDS = command["renew_seconds"] or lease.RENEW_SECONDS
                 _release.clear()
                 start = threading.Barrier(command["triggers"] + 1)
                 for _ in range(command["triggers"]):
@@ -85,7 +85,7 @@ def main() -> None:
                 _release.set()
             case "release_once_lost":
                 for thread in threading.enumerate():
-                    if isinstance(thread, locks._Renewal):
+                    if isinstance(thread, lease._Renewal):
                         thread.join(DEADLINE_SECONDS)
                 _release.set()
 

@@ -442,7 +442,8 @@ class Machine(RuleBasedStateMachine):
         assert (shown.record and self.bench.row(shown.record)) == then.get(folded)
         mine = {one: entry for one, entry in self.kept.items() if (entry["Key"], entry["Side"]) == (folded, "backup")}
         # `kept` is in the order of the runs.
-        assert [change.entry_id for change in shown.changes if change.entry_id in mine] == [*mine]
+        found = [f"{change.entry_id} {change.key}" for change in shown.changes]
+        assert [one for one in found if one in mine] == [*mine]
 
     @rule()
     def purge(self) -> None:

@@ -171,12 +171,12 @@ class _Steps:
     def _watch_bin(self) -> None:
         original = RecycleBin.keeper
 
-        def keeper(recycled: RecycleBin, *arguments: Any) -> Any:
-            keep = original(recycled, *arguments)
+        def keeper(recycled: RecycleBin, *arguments: Any, **options: Any) -> Any:
+            keep = original(recycled, *arguments, **options)
 
-            def stepped(*images: Any) -> None:
+            def stepped(*images: Any, **options: Any) -> None:
                 self.reach("before bin")
-                keep(*images)
+                keep(*images, **options)
                 self.reach("after bin")
 
             return stepped

@@ -426,10 +426,10 @@ def test_a_drill_that_fails_half_way_leaves_nothing_behind(
     writes = 0
 
     def failing(write: Callable[..., None]) -> Callable[..., None]:
-        def write_once(*arguments: Any) -> None:
+        def write_once(*arguments: Any, **options: Any) -> None:
             nonlocal writes
             writes += 1
-            write(*arguments)
+            write(*arguments, **options)
             raise StoreUnavailable
 
         return write_once

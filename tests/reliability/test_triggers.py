@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
-from backup import api, locks
+from backup import api, lease
 from backup.registry import Registry
 from backup.settings import load_settings
 from tests.reliability.effort import rounds
@@ -213,7 +213,7 @@ def test_a_killed_run_frees_the_lease_within_a_minute_and_a_slow_one_keeps_it_fo
         contender.start_and_hold()
     killed.kill()
     right_after = trigger(settings, "customer")
-    seconds = LEASE_SECONDS or locks.LEASE_SECONDS
+    seconds = LEASE_SECONDS or lease.LEASE_SECONDS
     assert seconds <= 60
     later = first_answer_but_refused(settings, "customer", seconds + SLACK_SECONDS)
     assert (right_after, later) == (REFUSED, DONE)
@@ -249,7 +249,7 @@ def test_a_run_that_lost_its_lease_stops_before_its_next_batch(
     loser.start_and_hold()
     if taken_away:
         with BlobServiceClient.from_connection_string(azurite) as account:
-            BlobLeaseClient(account.get_blob_client(locks.CONTAINER, "customer.lock")).break_lease(0)
+            BlobLeaseClient(account.get_blob_client(lease.CONTAINER, "customer.lock")).break_lease(0)
     else:
         loser.process.send_signal(signal.SIGSTOP)
     assert first_answer_but_refused(settings, "customer", 15 + SLACK_SECONDS) == DONE

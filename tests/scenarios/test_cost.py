@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backup.errors import NotVerified
 from backup.models import Counts, Trigger
 from backup.registry import Registry
 from backup.settings import load_settings
@@ -33,8 +34,8 @@ def place(tmp_path: Path) -> Place:
     return found
 
 
-def registry(place: Place) -> Registry:
-    return Registry(load_settings({**place.customer.settings, "BackupSync__ChunkSize": str(CHUNK)}))
+def registry(place: Place, **more: str) -> Registry:
+    return Registry(load_settings({**place.customer.settings, "BackupSync__ChunkSize": str(CHUNK), **more}))
 
 
 @contextmanager
@@ -83,7 +84,52 @@ def test_a_few_changes_cost_the_stamps_of_their_chunks_and_their_own_records(
     assert run.verified
     assert asked["read the stamps"] == 2
     assert asked["records"] == 3
-    assert asked["read the fingerprint"] == CHUNKS + 1 + 2  # the two chunks are proven by theirs
+    assert asked["look up stamps"] == 2  # the two chunks are proven by the records that differed
+    assert asked["read the fingerprint"] == CHUNKS + 1
+
+
+def test_changes_all_over_cost_the_stamps_and_hardly_a_fingerprint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id % 250 = 0")
+    with counting(monkeypatch) as asked:
+        run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(updated=ROWS // 250, skipped=ROWS - ROWS // 250)
+    assert run.verified
+    assert (asked["read the stamps"], asked["look up stamps"], asked["records"]) == (CHUNKS + 1, CHUNKS, 40)
+    assert asked["read the fingerprint"] == 2
+    with counting(monkeypatch) as asked:  # and once nothing changes, fingerprints are back
+        assert registry(place).get("customer").sync(Trigger.CLI).run.counts == Counts(skipped=ROWS)
+    assert (asked["read the stamps"], asked["read the fingerprint"]) == (0, CHUNKS + 1)
+
+
+def test_after_a_streak_of_changes_one_equal_chunk_brings_fingerprints_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id % 250 = 0 AND Id <= 3000")
+    with counting(monkeypatch) as asked:
+        registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI)
+    assert asked["read the stamps"] == 3 + 1
+    assert asked["read the fingerprint"] == CHUNKS + 1 - 2
+
+
+def test_changes_here_and_there_are_no_streak(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (500, 2500, 4500, 6500)")
+    with counting(monkeypatch) as asked:
+        registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI)
+    assert (asked["read the stamps"], asked["read the fingerprint"]) == (4, CHUNKS + 1)
+
+
+def test_a_write_that_the_backup_did_not_take_is_not_proven(place: Place) -> None:
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (5, 6)")
+    place.customer.backup.run(
+        "CREATE TRIGGER Loses AFTER UPDATE ON Customers WHEN NEW.Id = 5"
+        " BEGIN UPDATE Customers SET Version = OLD.Version WHERE Id = NEW.Id; END"
+    )
+    outcome = registry(place).get("customer").sync(Trigger.CLI)
+    assert isinstance(outcome.error, NotVerified)
+    assert outcome.run.proof is not None
+    assert (outcome.run.verified, outcome.run.proof.differing) == (False, 1)
 
 
 def test_deletes_cost_the_stamps_of_their_chunks_and_no_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

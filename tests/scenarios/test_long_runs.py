@@ -180,9 +180,9 @@ from backup.stores.sql import SqlStore
 
 original, calls = SqlStore.write, 0
 
-def killing(self, *arguments):
+def killing(self, *arguments, **options):
     global calls
-    original(self, *arguments)
+    original(self, *arguments, **options)
     calls += 1
     if calls == 5:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -302,9 +302,9 @@ def held() -> Iterator[threading.Event]:
     """Set, it lets the first write go on."""
     go_on, original = threading.Event(), SqlStore.write
 
-    def waiting(store: SqlStore, *arguments: Any) -> None:
+    def waiting(store: SqlStore, *arguments: Any, **options: Any) -> None:
         assert go_on.wait(60)
-        original(store, *arguments)
+        original(store, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(SqlStore, "write", waiting)

@@ -133,13 +133,13 @@ class MemoryStore:
     def as_it_was(self, record: Record) -> Record:
         return record
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None) -> None:
+    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
         keys = [self.key_of(record) for record in records]
         self._called("write", keys)
         if keep is not None:
             there = [image for images in self.images(keys, Action.UPDATED) for image in images]
             new = set(keys) - {image.key for image in there}
-            keep([*there, *(Image(key, Action.INSERTED) for key in keys if key in new)], None)
+            keep(there, None, [key for key in keys if key in new])
         for record in records:
             self.put(dict(record))
 

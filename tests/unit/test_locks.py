@@ -13,7 +13,7 @@ import pytest
 from azure.core.exceptions import ServiceRequestError
 from azure.storage.blob import BlobClient, BlobLeaseClient, BlobServiceClient
 
-from backup import locks
+from backup import lease, locks
 from backup.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
 from backup.locks import Lock, open_lock
 from backup.retry import Retry
@@ -99,7 +99,7 @@ def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
 
 
 @pytest.fixture
-def lease(azurite: str) -> Lock:
+def by_lease(azurite: str) -> Lock:
     return open_lock(load_settings({"AzureWebJobsStorage": azurite}), AT_ONCE)
 
 
@@ -107,51 +107,51 @@ def lease(azurite: str) -> Lock:
 def blob(azurite: str, service: str) -> Iterator[BlobClient]:
     """The blob that the service's lease is on."""
     with BlobServiceClient.from_connection_string(azurite) as account:
-        yield account.get_blob_client(locks.CONTAINER, f"{service}.lock")
+        yield account.get_blob_client(lease.CONTAINER, f"{service}.lock")
 
 
 def lease_state(blob: BlobClient) -> str:
     return str(blob.get_blob_properties().lease.state)
 
 
-def test_a_second_taker_of_a_lease_is_refused(lease: Lock, service: str) -> None:
-    with lease(service, "backup"), pytest.raises(Locked, match=service), lease(service, "backup"):
+def test_a_second_taker_of_a_lease_is_refused(by_lease: Lock, service: str) -> None:
+    with by_lease(service, "backup"), pytest.raises(Locked, match=service), by_lease(service, "backup"):
         pass
 
 
 def test_a_lease_is_held_within_the_block_and_given_back_at_its_end(
-    lease: Lock, service: str, blob: BlobClient
+    by_lease: Lock, service: str, blob: BlobClient
 ) -> None:
-    with lease(service, "backup") as held:
+    with by_lease(service, "backup") as held:
         held()
         assert lease_state(blob) == "leased"
     assert lease_state(blob) == "available"
 
 
-def test_a_lease_is_given_back_when_the_run_fails(lease: Lock, service: str, blob: BlobClient) -> None:
-    with pytest.raises(ZeroDivisionError), lease(service, "backup"):
+def test_a_lease_is_given_back_when_the_run_fails(by_lease: Lock, service: str, blob: BlobClient) -> None:
+    with pytest.raises(ZeroDivisionError), by_lease(service, "backup"):
         raise ZeroDivisionError
     assert lease_state(blob) == "available"
 
 
-def test_a_lease_outlives_no_dead_holder(lease: Lock, service: str, blob: BlobClient) -> None:
-    with lease(service, "backup"):
+def test_a_lease_outlives_no_dead_holder(by_lease: Lock, service: str, blob: BlobClient) -> None:
+    with by_lease(service, "backup"):
         assert blob.get_blob_properties().lease.duration == "fixed"
 
 
-def test_services_are_leased_apart(lease: Lock, service: str) -> None:
-    with lease(service, "backup"), lease(f"{service}-other", "backup") as held:
+def test_services_are_leased_apart(by_lease: Lock, service: str) -> None:
+    with by_lease(service, "backup"), by_lease(f"{service}-other", "backup") as held:
         held()
 
 
-def test_many_takers_at_once_leave_one_holder(lease: Lock, service: str) -> None:
+def test_many_takers_at_once_leave_one_holder(by_lease: Lock, service: str) -> None:
     """Also of a container and a blob that do not exist yet."""
     start, done, results = threading.Barrier(4), threading.Barrier(4), []
 
     def take() -> None:
         start.wait(DEADLINE_SECONDS)
         try:
-            with lease(service, "backup"):
+            with by_lease(service, "backup"):
                 results.append("held")
                 done.wait(DEADLINE_SECONDS)
         except Locked:
@@ -178,7 +178,7 @@ def renewals(monkeypatch: pytest.MonkeyPatch) -> Any:
         finally:
             answered.release()
 
-    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(BlobLeaseClient, "renew", counted)
 
     def next_one() -> None:
@@ -189,8 +189,8 @@ def renewals(monkeypatch: pytest.MonkeyPatch) -> Any:
     return next_one
 
 
-def test_a_lease_is_renewed_while_the_run_lasts(lease: Lock, service: str, renewals: Any, blob: BlobClient) -> None:
-    with lease(service, "backup") as held:
+def test_a_lease_is_renewed_while_the_run_lasts(by_lease: Lock, service: str, renewals: Any, blob: BlobClient) -> None:
+    with by_lease(service, "backup") as held:
         renewals()
         held()
         assert lease_state(blob) == "leased"
@@ -199,16 +199,16 @@ def test_a_lease_is_renewed_while_the_run_lasts(lease: Lock, service: str, renew
 def ended_renewal() -> None:
     """Returns once no renewal runs any more."""
     for thread in threading.enumerate():
-        if isinstance(thread, locks._Renewal):
+        if isinstance(thread, lease._Renewal):
             thread.join(DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("loss", ["broken", "taken over", "deleted"])
 def test_a_lost_lease_is_noticed_at_the_next_check(
-    lease: Lock, service: str, blob: BlobClient, loss: str, monkeypatch: pytest.MonkeyPatch
+    by_lease: Lock, service: str, blob: BlobClient, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
-    with lease(service, "backup") as held:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    with by_lease(service, "backup") as held:
         BlobLeaseClient(blob).break_lease(0)
         if loss == "taken over":
             blob.acquire_lease(60)
@@ -220,24 +220,24 @@ def test_a_lost_lease_is_noticed_at_the_next_check(
 
 
 def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(
-    lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
+    by_lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with lease(service, "backup") as held:
+    with by_lease(service, "backup") as held:
         held()
-        now = locks.time.monotonic()
-        monkeypatch.setattr(locks.time, "monotonic", lambda: now + locks.LEASE_SECONDS)
+        now = lease.time.monotonic()
+        monkeypatch.setattr(lease.time, "monotonic", lambda: now + lease.LEASE_SECONDS)
         with pytest.raises(LockLost):
             held()
 
 
 def test_a_lease_counts_as_lost_before_another_can_have_it() -> None:
-    assert locks.RENEW_SECONDS > 0
-    assert locks.LEASE_SECONDS >= 3 * locks.RENEW_SECONDS  # so that one renewal may fail
-    assert 15 <= locks.LEASE_SECONDS <= 60  # what the service allows
+    assert lease.RENEW_SECONDS > 0
+    assert lease.LEASE_SECONDS >= 3 * lease.RENEW_SECONDS  # so that one renewal may fail
+    assert 15 <= lease.LEASE_SECONDS <= 60  # what the service allows
 
 
 def test_a_renewal_that_gets_no_answer_is_tried_again(
-    lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
+    by_lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = threading.Semaphore(0)
 
@@ -245,22 +245,22 @@ def test_a_renewal_that_gets_no_answer_is_tried_again(
         tried.release()
         raise ServiceRequestError("no answer")
 
-    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(BlobLeaseClient, "renew", renew)
-    with lease(service, "backup") as held:
+    with by_lease(service, "backup") as held:
         for _ in range(3):
             assert tried.acquire(timeout=DEADLINE_SECONDS)
         held()
 
 
 def test_a_run_does_not_fail_because_its_lease_could_not_be_given_back(
-    lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
+    by_lease: Lock, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def release(self: BlobLeaseClient, **_: Any) -> None:
         raise ServiceRequestError("no answer")
 
     monkeypatch.setattr(BlobLeaseClient, "release", release)
-    with lease(service, "backup") as held:
+    with by_lease(service, "backup") as held:
         held()
 
 

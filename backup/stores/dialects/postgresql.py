@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -309,6 +309,7 @@ def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
     return sizes[0] if sizes else default
 
 
+@cache  # so that the columns of a table read twice are equal
 def _type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
     spelled = f"{declared} COLLATE {collation}" if collation else declared
     if not (builtin and base in _NATIVE):

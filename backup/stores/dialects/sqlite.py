@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -38,12 +38,35 @@ from backup.stores.dialects.sqlite_fingerprint import HASH, exact_hash, fingerpr
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
 _SPELLING = SQLiteDialect()
+_NOWHERE = URL.create("sqlite")
+_STATEMENTS = 500
 _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it
     ("INTEGER", ("int",)),
     ("TEXT", ("char", "clob", "text")),
     ("BLOB", ("blob",)),
     ("REAL", ("real", "floa", "doub")),
 )
+
+
+@cache
+def _shared() -> tuple[sa.Dialect, Any]:
+    """SQLAlchemy's dialect, which has learnt what the library can, and the statements that it has compiled."""
+    engine = sa.create_engine(_NOWHERE)
+    with engine.connect():
+        pass
+    engine.dispose()
+    return engine.dialect, sa.util.LRUCache(_STATEMENTS)
+
+
+@cache
+def _type(declared: str) -> ServerType:
+    return ServerType(declared)
+
+
+@lru_cache(maxsize=64)
+def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
+    """The statement that inserts a row whose primary key is not there yet."""
+    return str(insert(table).on_conflict_do_nothing().compile(dialect=dialect))
 
 
 @cache
@@ -70,14 +93,12 @@ class SqliteDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return sa.create_engine(
-            "sqlite://",
-            creator=lambda: self._connect("rw"),
-            poolclass=sa.QueuePool,
-            pool_size=self._connections,
-            max_overflow=0,
-            hide_parameters=True,
-        )
+        # As create_engine makes it, but for the dialect: each run opens its stores anew, and statements that one engine
+        # has compiled serve another only if they are of the same dialect.
+        dialect, compiled = _shared()
+        connect: Any = partial(self._connect, "rw")  # the driver's connection has more than SQLAlchemy's type of it
+        pool = sa.QueuePool(connect, self._connections, max_overflow=0, dialect=dialect)
+        return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         # rw opens an existing file only: an unmounted disk must not look like an empty source.
@@ -139,8 +160,7 @@ class SqliteDialect:
         update.run(cx, rows)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        statement = insert(table).on_conflict_do_nothing().compile(dialect=cx.dialect)
-        send(cx, str(statement), driver_rows(table, rows, cx.dialect))
+        send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
@@ -162,7 +182,7 @@ class SqliteDialect:
         return [
             Column(
                 name=name,
-                type=ServerType(_declared(declared, collations.get(name))),
+                type=_type(_declared(declared, collations.get(name))),
                 nullable=not notnull,
                 key_position=position or None,
                 collation=_named(collations.get(name)),
