@@ -61,19 +61,25 @@ def key_hash(key: Key) -> str:
     """A hash that is the same for keys that a server may take for one.
 
     Letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters, those
-    beyond U+FFFF and trailing spaces have no say in it, nor has how a number is written. Keys that a server tells apart
-    may share a hash too: compare by it where a false alarm does less harm than a miss.
+    beyond U+FFFF, trailing spaces and the zeros at the end of bytes have no say in it, nor has how a number is written.
+    Keys that a server tells apart may share a hash too: compare by it where a false alarm does less harm than a miss.
     """
     if is_one_integer(key) and key[0] % 10:  # most keys: nothing to fold, and no zeros to cut
         text = f'[{{"$number": "{key[0]}"}}]'
     else:
-        text = json.dumps([_folded(part) if isinstance(part, str) else _number(part) for part in key], sort_keys=True)
+        text = json.dumps([_alike(part) for part in key], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:32]
 
 
 def is_one_integer(key: Key) -> bool:
     """Whether the key is an integer of 64 bits, as most are."""
     return len(key) == 1 and type(key[0]) is int and -_BEYOND_64_BITS <= key[0] < _BEYOND_64_BITS
+
+
+def _alike(part: Any) -> Any:
+    if isinstance(part, str):
+        return _folded(part)
+    return _tagged(bytes(part).rstrip(b"\0")) if isinstance(part, bytes | bytearray) else _number(part)
 
 
 def _folded(text: str) -> str:

@@ -30,7 +30,7 @@ KEYS: dict[str, tuple[dict[str, str], list[Any]]] = {
     ),
     "bytes": (
         {"sqlite": "BLOB", "postgresql": "bytea", "mssql": "varbinary(20)"},
-        [b"\x00", b"\x00\x00", b"a", b"\xff" * 8],
+        [b"\x00", b"\x00\x01", b"a", b"\xff" * 8],  # SQL Server takes zeros at the end for none
     ),
     "decimal": (
         {"sqlite": "DECIMAL(20, 4)", "postgresql": "numeric(20, 4)", "mssql": "decimal(20, 4)"},

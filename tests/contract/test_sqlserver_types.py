@@ -279,3 +279,14 @@ def test_sqlserver_keys_that_differ_only_to_python_are_one(
     assert run_sync(source, backup) == (0, 1, 0, 2)
     assert sorted(row[0] for row in bench.rows("backup")) == sorted(map(pad, [new, "b", "C"]))
     assert run_sync(source, backup) == (0, 0, 0, 3)
+
+
+def test_sqlserver_bytes_as_keys_that_differ_by_zeros_at_the_end_are_one(mssql_bench: SqlServerBench) -> None:
+    bench = mssql_bench
+    bench.sql("source", "CREATE TABLE {table} (Id varbinary(9) NOT NULL PRIMARY KEY, Version int)")
+    bench.sql("source", "INSERT INTO {table} VALUES (0x0100, 1), (0x02, 1), (0x0001, 1)")
+    source, backup = bench.pair(chunk_size=2)
+    bench.sql("backup", "INSERT INTO {table} (Id, Version) VALUES (0x01, 1), (0x02, 1), (0x0001, 1)")
+    assert run_sync(source, backup) == (0, 1, 0, 2)
+    assert sorted(row[0] for row in bench.rows("backup")) == [b"\0\1", b"\1\0", b"\2"]
+    assert run_sync(source, backup) == (0, 0, 0, 3)

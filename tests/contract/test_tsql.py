@@ -16,12 +16,19 @@ from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 from backup.models import Chunk
 from backup.stores import Rules
 from backup.stores.connection import SqlServer, parse_connection
-from backup.stores.dialects import mssql
 from backup.stores.dialects.base import Column, Prepared, StampColumns
 from backup.stores.dialects.mixing import MIXES, Mix
-from backup.stores.dialects.mssql import SqlServerDialect, add_row_statement
+from backup.stores.dialects.mssql import SqlServerDialect
+from backup.stores.dialects.mssql_connection import connect, text_from
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
-from backup.stores.dialects.mssql_json import Sent, insert_statement, is_long, to_json, update_statement
+from backup.stores.dialects.mssql_json import (
+    Sent,
+    add_row_statement,
+    insert_statement,
+    is_long,
+    to_json,
+    update_statement,
+)
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
 from backup.stores.sql_sibling import FIELD_TYPES
@@ -37,6 +44,7 @@ def column(name: str, type_name: str, length: int = 0, precision: int = 0, scale
         "precision": precision,
         "scale": scale,
         "collation_name": collation,
+        "has_openjson": more.pop("has_openjson", True),
     }
     return Column(name, type_of(name, row), nullable=more.pop("nullable", True), collation=collation, **more)
 
@@ -269,6 +277,34 @@ def test_an_array_that_would_take_much_memory_is_none() -> None:
     assert not cursor.fast_executemany
 
 
+BROKEN = "half of \ud83c"
+
+
+def test_half_a_surrogate_pair_is_read_and_sent_as_the_servers_own_bytes() -> None:
+    cursor, things = Cursor(), shape()
+    utf_16 = BROKEN.encode("utf-16-le", "surrogatepass")
+    assert text_from(utf_16) == BROKEN
+    assert send_one(cursor, "", (1, BROKEN), Context(things.insert(("Id", "Name"))))
+    assert cursor.values == [1, utf_16]
+    assert cursor.sizes[1] == ("text", 32, 0)
+    assert send_many(cursor, "", [(1, BROKEN), (2, "plain")], Context(things.insert(("Id", "Name"))))
+    assert not cursor.fast_executemany
+    assert to_json([things.table.c.Name.type], [("plain",), (BROKEN,)]) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("[42000] [M][SQL Server]Deadlock victim. (1205) (SQLExecDirectW)", "transient"),
+        ("[42000] [M][SQL Server]No room in nvarchar(64). (8152) (SQLExecDirectW)", "refused"),
+        ("[42000] [M]One. (3621) (SQLExecute); [42000] [M]Deadlock victim. (1205)", "transient"),
+    ],
+)
+def test_the_number_of_an_error_is_not_a_number_in_its_text(message: str, kind: str) -> None:
+    failed = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False)).failure
+    assert failed(Exception("42000", message)).kind == kind
+
+
 # --- rows in one JSON parameter ---------------------------------------------------------------------------------------
 
 
@@ -304,7 +340,8 @@ def test_rows_in_json_are_converted_as_parameters_are() -> None:
         " SELECT sent.c0, sent.c1, sent.c2, sent.c3, sent.c4, sent.c5, sent.c6, sent.c7, sent.c8 FROM ("
         "SELECT j.c0 AS c0, CAST(j.c1 COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(8000)) AS c1, j.c2 AS c2,"
         " CAST(j.c3 AS decimal(18, 4)) AS c3, convert(datetime2(7), j.c4, 121) AS c4, convert(xml, j.c5, 1) AS c5,"
-        " convert(varbinary(max), j.c6, 2) AS c6, CAST(convert(varbinary(max), j.c7, 2) AS hierarchyid) AS c7,"
+        " convert(varbinary(max), CAST(j.c6 AS varchar(4000)), 2) AS c6,"
+        " CAST(convert(varbinary(max), CAST(j.c7 AS varchar(4000)), 2) AS hierarchyid) AS c7,"
         " j.c8 AS c8 FROM OPENJSON(?) WITH (c0 bigint '$[0]', c1 nvarchar(4000) '$[1]', c2 nvarchar(4000) '$[2]',"
         " c3 nvarchar(4000) '$[3]', c4 nvarchar(4000) '$[4]', c5 nvarchar(4000) '$[5]', c6 nvarchar(4000) '$[6]',"
         " c7 nvarchar(4000) '$[7]', c8 bigint '$[8]') AS j) AS sent"
@@ -524,7 +561,7 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
     asked = []
 
     class Odbc:
-        SQL_CHAR = SQL_WCHAR = 1
+        SQL_CHAR = SQL_WCHAR = SQL_WVARCHAR = SQL_WLONGVARCHAR = 1
 
         def drivers(self) -> list[str]:
             return ["ODBC Driver 18 for SQL Server"]
@@ -533,11 +570,18 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
             asked.append(text)
             return self
 
-        def setdecoding(self, *_: Any, **__: Any) -> None: ...
+        def execute(self, statement: str) -> Odbc:
+            asked.append(statement)
+            return self
+
+        def close(self) -> None: ...
+
+        setdecoding = add_output_converter = lambda *_, **__: None
 
     where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
-    mssql._connect(Odbc(), where)  # type: ignore[arg-type]
+    connect(Odbc(), where)  # type: ignore[arg-type]
     assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
+    assert asked[1] == "SET NOCOUNT OFF"
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,10 @@ def test_case_and_trailing_spaces_have_no_say_in_a_hash(text: str, spaces: int) 
         *(("カタカナ", "かたかな"), ("ヴ", "う"), ("パ", "は")),  # kana
         *(("straße", "STRASSE"), ("ﬁ", "FI"), ("Ⅳ", "iv"), ("ς", "Σ"), ("İ", "i")),  # one for several, final forms
         *(("a", "a \u3000"), ("", " ")),  # trailing spaces
+        *((b"a\0\0", b"a"), (b"\0", b"")),  # SQL Server pads the shorter one
     ],
 )
-def test_what_a_collation_may_ignore_has_no_say_in_a_hash(one: str, other: str) -> None:
+def test_what_a_server_may_ignore_has_no_say_in_a_hash(one: str | bytes, other: str | bytes) -> None:
     assert key_hash((one,)) == key_hash((other,))
 
 
@@ -165,7 +166,11 @@ def test_a_hash_is_the_same_whatever_other_parts_a_key_has_not(parts: list[str])
 
 
 plain_keys = st.lists(
-    st.text("abcxyz019-_.", max_size=6) | st.integers() | st.binary(max_size=4) | st.uuids() | st.dates(),
+    st.text("abcxyz019-_.", max_size=6)
+    | st.integers()
+    | st.binary(max_size=4).map(lambda b: b + b"x")
+    | st.uuids()
+    | st.dates(),
     min_size=1,
     max_size=3,
 ).map(tuple)

@@ -1,19 +1,15 @@
 """SQL Server through pyodbc.
 
-Every statement here is understood by SQL Server 2016 and later and by Azure SQL.
+Every statement here is understood by SQL Server 2016 and later and by Azure SQL. OPENJSON needs a database of
+compatibility level 130, SQL Server 2016's own; below that, values go as parameters of their own, which is slower.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import struct
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,14 +34,20 @@ from backup.stores.dialects.base import (
     spelled_column,
     spelled_table,
 )
+from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
-from backup.stores.dialects.mssql_json import JSON, Spell, insert_statement, is_long, to_json, update_statement
+from backup.stores.dialects.mssql_json import (
+    JSON,
+    Spell,
+    added_rows,
+    insert_statement,
+    is_long,
+    to_json,
+    update_statement,
+)
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import MssqlType, relation, type_of
+from backup.stores.dialects.mssql_types import relation, type_of
 
-_LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
-_ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
-_TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
@@ -62,10 +64,19 @@ _COLUMNS = sa.text(
     SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
            CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
-           c.is_nullable, c.is_identity, c.is_computed, c.default_object_id, k.key_ordinal
+           c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.default_object_id, k.key_ordinal,
+           c.encryption_type,
+           CASE WHEN c.is_masked = 0 OR 1 IN (
+               HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK'),
+               HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
+               HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
+           ) THEN 0 ELSE 1 END AS seen_masked,
+           CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
+               THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it, whatever level it gives
     FROM sys.columns c
     JOIN sys.objects o ON o.object_id = c.object_id
     JOIN sys.schemas s ON s.schema_id = o.schema_id
+    LEFT JOIN sys.databases d ON d.database_id = DB_ID()
     LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id -- an alias type may be hidden from the login
     LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
     LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
@@ -87,7 +98,9 @@ class SqlServerDialect:
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
         self._where, self._connections = where, connections
-        self._collation: str | None = None  # the database's own, known with its first columns
+        # Known with the database's first columns: its own collation, and whether statements may have OPENJSON.
+        self._collation: str | None = None
+        self._has_openjson = True
 
     @property
     def location(self) -> str:
@@ -106,7 +119,7 @@ class SqlServerDialect:
             ) from error
         engine = sa.create_engine(
             "mssql+pyodbc://",
-            creator=lambda: _connect(pyodbc, where),
+            creator=lambda: connect(pyodbc, where),
             hide_parameters=True,
             use_setinputsizes=False,  # `send_one` and `send_many` do that
             fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
@@ -159,7 +172,7 @@ class SqlServerDialect:
     def _write(
         self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
     ) -> None:
-        short = [row for row in rows if not is_long(row)]
+        short = [row for row in rows if not is_long(row)] if self._has_openjson else []
         sent = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
         if sent is None:
             prepared.run(cx, rows, later_write=not first)
@@ -169,18 +182,15 @@ class SqlServerDialect:
             prepared.run(cx, list(filter(is_long, rows)), later_write=True)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        # One parameter that holds all rows: no array, for which pyodbc would ask the server (see mssql_parameters).
-        plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-        short = [{n: _listed(v) for n, v in row.items()} for row in plain if not is_long(row.values())]
-        if short:
-            cx.execute(add_rows_statement(cx.dialect, table), {"rows": json.dumps(short, ensure_ascii=False)})
-        for row in plain if len(short) < len(plain) else ():
-            if is_long(row.values()):
-                cx.execute(add_row_statement(table), row)
+        for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):
+            cx.execute(statement, parameters)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
-        self._collation = found[0]["database_collation"] if found else None
+        if found:
+            self._collation, self._has_openjson = found[0]["database_collation"], bool(found[0]["has_openjson"])
+        for row in found:
+            _refuse_what_cannot_be_seen(dict(row))
         return [
             Column(
                 name=row["name"],
@@ -189,7 +199,8 @@ class SqlServerDialect:
                 key_position=row["key_ordinal"],
                 collation=row["collation_name"],
                 identity=bool(row["is_identity"]),
-                computed=bool(row["is_computed"]) or row["type_name"] in ("timestamp", "rowversion"),
+                computed=bool(row["is_computed"] or row["generated_always_type"])
+                or row["type_name"] in ("timestamp", "rowversion"),
                 defaulted=bool(row["default_object_id"]),
             )
             for row in found
@@ -244,110 +255,26 @@ class SqlServerDialect:
         return Failure("refused", text)
 
 
-def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
-    """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
-
-    OPENJSON needs a database of compatibility level 130, SQL Server 2016's own. Its paths are given, and quotes and
-    backslashes come as other characters (`_listed`): not every server that speaks T-SQL finds columns or undoes
-    escapes.
-    """
-    quote = dialect.identifier_preparer
-    into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
-    columns = [(quote.quote_identifier(c.name), c.type.compile(dialect=dialect), c) for c in table.columns]
-    typed = ", ".join(f"{name} {spelled} '$.{column.name}'" for name, spelled, column in columns)
-    values = ", ".join(_UNESCAPED.format(name) if "char" in spelled.lower() else name for name, spelled, _ in columns)
-    statement = (
-        f"INSERT INTO {into} ({', '.join(name for name, _, _ in columns)}) SELECT {values} "  # noqa: S608 - names of the app's own
-        f"FROM OPENJSON(:rows) WITH ({typed}) AS added "
-        f"WHERE NOT EXISTS (SELECT 1 FROM {into} AS old WHERE old.{key} = added.{key})"
-    )
-    return sa.text(statement).bindparams(sa.bindparam("rows", type_=MssqlType("nvarchar(max)", "nvarchar")))
-
-
-def add_row_statement(table: sa.Table) -> sa.Insert:
-    """An insert of one row, by a parameter for each column, if its primary key is not there yet."""
-    [key] = table.primary_key.columns
-    values: dict[str, Any] = {column.name: sa.bindparam(column.name, type_=JSON) for column in table.columns}
-    selected = [
-        sa.cast(values[c.name], c.type) if isinstance(c.type, sa.types.TypeDecorator) else values[c.name]
-        for c in table.columns
-    ]
-    there = sa.exists().where(key == values[key.name])
-    return table.insert().from_select([*table.columns], sa.select(*selected).where(~there))
-
-
-_INSTEAD = str.maketrans({'"': "\ue000", "\\": "\ue001"})
-_UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
-
-
-def _plain(value: Any) -> Any:
-    """A value of a row of the app's own, a time as text."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
-
-
-def _listed(value: Any) -> Any:
-    """The value as it goes into the JSON list; texts are ASCII without control characters."""
-    if isinstance(value, str):
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError("a text that is not plain ASCII")
-        return value.translate(_INSTEAD)
-    return value
+def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a column of which this login would read something else than what is in it."""
+    name = column["name"]
+    if column["seen_masked"]:
+        raise ConfigError(
+            f"Column {name} is masked, and this login does not see its values.",
+            hint="GRANT UNMASK to the login: a copy of masks would replace the values in the backup.",
+        )
+    if column["encryption_type"]:
+        raise ConfigError(
+            f"Column {name} is encrypted by Always Encrypted, and can be read by who has its key alone.",
+            hint="Back up a table without this column.",
+        )
 
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:
     return spelled_column(_SPELLING, table, name, type_, nullable=nullable)
 
 
-def _connect(pyodbc: Any, where: SqlServer) -> Any:
-    keywords = dict(where.keywords)
-    timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
-    attributes = {}
-    if where.token:
-        from backup.stores.identity import credential
-
-        token = credential(keywords.pop("UID", None)).get_token(_TOKEN_SCOPE).token.encode("utf-16-le")
-        attributes[_ACCESS_TOKEN_ATTRIBUTE] = struct.pack(f"<I{len(token)}s", len(token), token)
-    keywords["Driver"] = _driver(pyodbc, keywords.get("Driver"))
-    connection = pyodbc.connect(
-        ";".join(f"{name}={_quoted(value)}" for name, value in keywords.items()),
-        timeout=timeout,
-        attrs_before=attributes,
-    )
-    # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
-    connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
-    return connection
-
-
-def _quoted(value: str) -> str:
-    return "{" + value.replace("}", "}}") + "}" if re.search(r"[;{}\s]", value) else value
-
-
-def _driver(pyodbc: Any, wanted: str | None) -> str:
-    installed = pyodbc.drivers()
-    if wanted and (
-        wanted in installed or Path(wanted).is_absolute() or not re.match(r"ODBC Driver \d+ for SQL Server", wanted)
-    ):
-        return wanted
-    for name in ("ODBC Driver 18 for SQL Server", "ODBC Driver 17 for SQL Server"):
-        if name in installed:
-            return name
-    try:
-        import mssql_python_odbc
-    except ImportError:
-        raise ConfigError(
-            "No ODBC driver for SQL Server is installed.",
-            hint="pip install mssql-python-odbc, or Microsoft's msodbcsql18 package.",
-        ) from None
-    libraries = Path(mssql_python_odbc.get_libs_dir())
-    system = {"linux": "linux/*/*/lib/libmsodbcsql*.so.*", "darwin": "macos/*/lib/libmsodbcsql*.dylib"}.get(
-        sys.platform, "**/msodbcsql*.dll"
-    )
-    found = sorted(libraries.glob(system), key=lambda path: ("debian" not in str(path), str(path)))
-    if not found:
-        raise ConfigError("The package mssql-python-odbc carries no driver for this system.")
-    return str(found[0])
-
-
 def _codes(error: BaseException | None) -> set[int]:
+    # Behind each message stands `(its number) (the function)`; a message may itself say `nvarchar(64)`.
     text = " ".join(str(part) for part in (error.args if error else ()))
-    return {int(code) for code in re.findall(r"\((\d{2,6})\)", text)}
+    return {int(code) for code in re.findall(r"\((\d{2,6})\)(?= \(SQL|; \[|$)", text)}

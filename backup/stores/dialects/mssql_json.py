@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backup.stores.dialects.base import Prepared
-from backup.stores.dialects.mssql_types import MssqlType, room
+from backup.stores.dialects.mssql_types import MssqlType, as_type, has_half_a_pair, room
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
 """The type of the parameter."""
@@ -63,6 +64,8 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
         return None
     columns = [_column(type_, values) for type_, values in given]
     text = _dumped(columns)
+    if has_half_a_pair(text):
+        return None
     if "\\" not in text:
         return Sent(text, tuple(_form(type_, ()) for type_ in types))
     found = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
@@ -161,7 +164,8 @@ def _written(type_: Any, form: Form, i: int) -> sa.ColumnElement[Any]:
     for stands, meant in form.instead:
         value = sa.func.replace(value, _character(stands), _character(meant))
     if type_.base in _BYTES:
-        value = sa.func.convert(sa.literal_column("varbinary(max)"), value, sa.literal_column("2"))
+        digits = as_type(value, "varchar(4000)")  # the styles of hexadecimal are documented for char and varchar alone
+        value = sa.func.convert(sa.literal_column("varbinary(max)"), digits, sa.literal_column("2"))
     if type_.base == "date":
         value = sa.func.convert(sa.literal_column("date"), value, sa.literal_column("23"))
     converted = type_.bind_expression(value)
@@ -178,3 +182,71 @@ def _comparable(type_: Any, value: sa.ColumnElement[Any]) -> sa.ColumnElement[An
         return sa.cast(value, type_)
     collation = type_.declared.partition(" COLLATE ")[2]
     return sa.collate(value, collation) if collation else value
+
+
+# --- rows of the app's own tables -------------------------------------------------------------------------------------
+
+
+def added_rows(
+    dialect: sa.Dialect, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, has_openjson: bool
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Statements, with their parameters, that insert those of the rows whose primary key is not there yet.
+
+    One parameter holds all that are not long: no array, for which pyodbc would ask the server (see mssql_parameters).
+    """
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    alone = [row for row in plain if is_long(row.values())] if has_openjson else plain
+    if len(alone) < len(plain):
+        short = [{name: _listed(value) for name, value in row.items()} for row in plain if not is_long(row.values())]
+        yield add_rows_statement(dialect, table), {"rows": json.dumps(short, ensure_ascii=False)}
+    for row in alone:
+        yield add_row_statement(table), row
+
+
+def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
+    """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
+
+    OPENJSON's paths are given, and quotes and backslashes come as other characters (`_listed`): not every server that
+    speaks T-SQL finds columns or undoes escapes.
+    """
+    quote = dialect.identifier_preparer
+    into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
+    columns = [(quote.quote_identifier(c.name), c.type.compile(dialect=dialect), c) for c in table.columns]
+    typed = ", ".join(f"{name} {spelled} '$.{column.name}'" for name, spelled, column in columns)
+    values = ", ".join(_UNESCAPED.format(name) if "char" in spelled.lower() else name for name, spelled, _ in columns)
+    statement = (
+        f"INSERT INTO {into} ({', '.join(name for name, _, _ in columns)}) SELECT {values} "  # noqa: S608 - names of the app's own
+        f"FROM OPENJSON(:rows) WITH ({typed}) AS added "
+        f"WHERE NOT EXISTS (SELECT 1 FROM {into} AS old WHERE old.{key} = added.{key})"
+    )
+    return sa.text(statement).bindparams(sa.bindparam("rows", type_=JSON))
+
+
+def add_row_statement(table: sa.Table) -> sa.Insert:
+    """An insert of one row, by a parameter for each column, if its primary key is not there yet."""
+    [key] = table.primary_key.columns
+    values: dict[str, Any] = {column.name: sa.bindparam(column.name, type_=JSON) for column in table.columns}
+    selected = [
+        sa.cast(values[c.name], c.type) if isinstance(c.type, sa.types.TypeDecorator) else values[c.name]
+        for c in table.columns
+    ]
+    there = sa.exists().where(key == values[key.name])
+    return table.insert().from_select([*table.columns], sa.select(*selected).where(~there))
+
+
+_INSTEAD = str.maketrans({'"': "\ue000", "\\": "\ue001"})
+_UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
+
+
+def _plain(value: Any) -> Any:
+    """A value of a row of the app's own, a time as text."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
+
+
+def _listed(value: Any) -> Any:
+    """The value as it goes into the JSON list; texts are ASCII without control characters."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("a text that is not plain ASCII")
+        return value.translate(_INSTEAD)
+    return value

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from backup.stores.dialects.mssql_types import MssqlType
+from backup.stores.dialects.mssql_types import MssqlType, has_half_a_pair
 
 _MAX_ARRAY_BYTES = 32 * 1024 * 1024
 _CELL_BYTES = 32
@@ -43,12 +43,18 @@ def send_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], contex
     known = [size for size in sizes if size is not None]
     unbounded = any(size == 0 and sql_type in (dbapi.SQL_WVARCHAR, dbapi.SQL_VARBINARY) for sql_type, size, _ in known)
     array_bytes = len(sent) * sum(_CELL_BYTES + 2 * size for _, size, _ in known)
-    if unbounded or array_bytes > _MAX_ARRAY_BYTES or context.execution_options.get("later_write"):
+    later = context.execution_options.get("later_write")
+    if unbounded or array_bytes > _MAX_ARRAY_BYTES or later or _mixes_kinds(sent):
         sent = [_with_nulls(context, row) for row in sent]
     else:
         cursor.fast_executemany = True
     cursor.executemany(statement, sent)
     return True
+
+
+def _mixes_kinds(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether a column has both texts and bytes, of which pyodbc makes no array."""
+    return any({str, bytes} <= set(map(type, column)) for column in zip(*rows, strict=True))
 
 
 def _with_nulls(context: Any, values: Sequence[Any]) -> list[Any]:
@@ -71,6 +77,8 @@ def _columns(context: Any, values: int) -> list[Any] | None:
 
 
 def _sent(value: Any) -> Any:
+    if isinstance(value, str):  # half a surrogate pair goes as the bytes that the server keeps
+        return value.encode("utf-16-le", "surrogatepass") if has_half_a_pair(value) else value
     return format(value, "f") if isinstance(value, Decimal) else value
 
 

@@ -5,6 +5,7 @@ Times and what Python has no exact value for travel as text or bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,11 @@ def room(values: Iterable[Any], widest: int, limit: int) -> int:
             units = len(value) if isinstance(value, bytes) or value.isascii() else len(value) * widest
             longest = max(longest, units)
     return min(1 << max(longest - 1, 15).bit_length(), limit) if longest <= limit else 0
+
+
+def has_half_a_pair(text: str) -> bool:
+    """Whether the text has half a surrogate pair, which nvarchar may hold and no encoder of Python takes."""
+    return not text.isascii() and _HALF_A_PAIR.search(text) is not None
 
 
 class IntegerType(MssqlType):
@@ -216,7 +222,7 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
         return ConvertedType(base, base)
     if base in _CLR:
         return ClrType(base, base)
-    if base in _RANGES:
+    if base in _RANGES and row["has_openjson"]:
         return IntegerType(base, base)
     if base in _SIMPLE:
         return MssqlType(f"{base}{collate}", base)
@@ -247,6 +253,7 @@ def relation(source: str, copy: str) -> Relation:
     return "wider" if wider else "other"
 
 
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
 _RANGES = {"tinyint": range(1 << 8)} | {
     name: range(-1 << bits, 1 << bits) for name, bits in (("smallint", 15), ("int", 31), ("bigint", 63))

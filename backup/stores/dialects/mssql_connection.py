@@ -1,0 +1,78 @@
+"""Connections to SQL Server: which ODBC driver, which login, and the session's settings."""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from backup.errors import ConfigError
+from backup.stores.connection import SqlServer
+
+_LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
+_ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
+_TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
+
+
+def connect(pyodbc: Any, where: SqlServer) -> Any:
+    """A new connection of the driver's."""
+    keywords = dict(where.keywords)
+    timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
+    attributes = {}
+    if where.token:
+        from backup.stores.identity import credential
+
+        token = credential(keywords.pop("UID", None)).get_token(_TOKEN_SCOPE).token.encode("utf-16-le")
+        attributes[_ACCESS_TOKEN_ATTRIBUTE] = struct.pack(f"<I{len(token)}s", len(token), token)
+    keywords["Driver"] = _driver(pyodbc, keywords.get("Driver"))
+    connection = pyodbc.connect(
+        ";".join(f"{name}={_quoted(value)}" for name, value in keywords.items()),
+        timeout=timeout,
+        attrs_before=attributes,
+        autocommit=True,
+    )
+    connection.execute("SET NOCOUNT OFF").close()  # a server's `user options` may have it on: no row would be counted
+    connection.autocommit = False
+    # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
+    connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
+    for wide in (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR):
+        connection.add_output_converter(wide, text_from)
+    return connection
+
+
+def text_from(utf_16: bytes) -> str:
+    """The text of nvarchar's bytes. It may begin or end within a surrogate pair, as LEFT and SUBSTRING leave it, which
+    Python's decoder refuses."""
+    return utf_16.decode("utf-16-le", "surrogatepass")
+
+
+def _quoted(value: str) -> str:
+    return "{" + value.replace("}", "}}") + "}" if re.search(r"[;{}\s]", value) else value
+
+
+def _driver(pyodbc: Any, wanted: str | None) -> str:
+    installed = pyodbc.drivers()
+    if wanted and (
+        wanted in installed or Path(wanted).is_absolute() or not re.match(r"ODBC Driver \d+ for SQL Server", wanted)
+    ):
+        return wanted
+    for name in ("ODBC Driver 18 for SQL Server", "ODBC Driver 17 for SQL Server"):
+        if name in installed:
+            return name
+    try:
+        import mssql_python_odbc
+    except ImportError:
+        raise ConfigError(
+            "No ODBC driver for SQL Server is installed.",
+            hint="pip install mssql-python-odbc, or Microsoft's msodbcsql18 package.",
+        ) from None
+    libraries = Path(mssql_python_odbc.get_libs_dir())
+    system = {"linux": "linux/*/*/lib/libmsodbcsql*.so.*", "darwin": "macos/*/lib/libmsodbcsql*.dylib"}.get(
+        sys.platform, "**/msodbcsql*.dll"
+    )
+    found = sorted(libraries.glob(system), key=lambda path: ("debian" not in str(path), str(path)))
+    if not found:
+        raise ConfigError("The package mssql-python-odbc carries no driver for this system.")
+    return str(found[0])

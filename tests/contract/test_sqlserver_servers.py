@@ -1,0 +1,118 @@
+"""What SQL Server databases may differ in: compatibility levels, and columns that not every login sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.errors import ConfigError
+from backup.models import Chunk
+from backup.stores.connection import SqlServer
+from backup.stores.dialects import mssql
+from backup.stores.dialects.mssql import SqlServerDialect
+from backup.stores.dialects.mssql_types import IntegerType
+from tests.contract.benches import SqlServerBench
+from tests.contract.test_store import run_sync
+
+PLAIN = {
+    "database_collation": "Latin1_General_CI_AS",
+    "name": "Salary",
+    "type_name": "int",
+    "base_name": "int",
+    "max_length": 4,
+    "precision": 10,
+    "scale": 0,
+    "collation_name": None,
+    "is_nullable": True,
+    "is_identity": False,
+    "is_computed": False,
+    "generated_always_type": 0,
+    "default_object_id": 0,
+    "key_ordinal": None,
+    "encryption_type": None,
+    "seen_masked": 0,
+    "has_openjson": 1,
+}
+
+
+class Catalogue:
+    """Stands in for a connection to a server with one column."""
+
+    def __init__(self, **column: Any) -> None:
+        self._column = column
+
+    def execute(self, *_: Any) -> Catalogue:
+        return self
+
+    mappings = execute
+
+    def all(self) -> list[dict[str, Any]]:
+        return [{**PLAIN, **self._column}]
+
+
+def columns(**column: Any) -> Any:
+    dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    return dialect.columns(Catalogue(**column), None, "T")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("column", "hint"), [({"seen_masked": 1}, "UNMASK"), ({"encryption_type": 1}, "without")])
+def test_a_column_of_which_the_login_sees_something_else_is_refused_by_name(column: Any, hint: str) -> None:
+    with pytest.raises(ConfigError, match="Salary") as caught:
+        columns(**column)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("column", "computed"),
+    [({}, False), ({"generated_always_type": 1}, True), ({"is_computed": True}, True), ({"base_name": None}, False)],
+)
+def test_columns_that_the_server_fills_are_not_written(column: Any, computed: bool) -> None:
+    assert columns(**column)[0].computed is computed
+
+
+@pytest.mark.parametrize("has_openjson", [0, 1])
+def test_a_database_of_an_old_level_is_not_asked_for_openjson(has_openjson: int) -> None:
+    assert isinstance(columns(has_openjson=has_openjson)[0].type, IntegerType) is bool(has_openjson)
+
+
+def test_a_database_of_an_old_level_is_backed_up_all_the_same(
+    mssql_bench: SqlServerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = mssql._COLUMNS.text.replace("THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson")
+    monkeypatch.setattr(mssql, "_COLUMNS", sa.text(old))
+    bench, said = mssql_bench, []
+    bench.sql("source", "CREATE TABLE {table} (Id int NOT NULL PRIMARY KEY, Version int, T nvarchar(max), B binary(2))")
+    rows = [(n, 1, f'say "{n}"\n\\ 漢' if n % 2 else None, b"\0\xff") for n in range(8)]
+    bench.sql("source", "INSERT INTO {table} VALUES (?, ?, ?, ?)", rows)
+    source, backup = bench.pair(chunk_size=3, batch_size=2)
+    for store in (source, backup):
+        engine = store.access.dialect.engine  # type: ignore[attr-defined]
+        sa.event.listen(engine, "before_cursor_execute", lambda _cx, _cursor, statement, *_: said.append(statement))
+    assert run_sync(source, backup) == (8, 0, 0, 0)
+    bench.sql("source", "UPDATE {table} SET Version = 2, T = 'new' WHERE Id > 5")
+    bench.sql("source", "DELETE FROM {table} WHERE Id = 0")
+    assert run_sync(source, backup) == (0, 2, 1, 5)
+    assert [row[:4] for row in bench.rows("backup")] == bench.rows("source")
+    assert source.matching([(1,), (0,)]) == {(1,)}
+    assert len(list(source.read(frozenset([(1,)]), Chunk()))) == 1
+    assert said
+    assert not any("OPENJSON" in statement for statement in said)
+
+
+def test_text_that_ends_within_a_surrogate_pair_is_copied_exactly(mssql_bench: SqlServerBench) -> None:
+    if mssql_bench.stands_in:
+        pytest.skip("Babelfish keeps texts as UTF-8, which has no halves of a pair")
+    bench = mssql_bench
+    bench.sql("source", "CREATE TABLE {table} (Id nvarchar(9) NOT NULL PRIMARY KEY, Version int, T nvarchar(max))")
+    for key in ("N'a'", "N'b' + NCHAR(55356)", "NCHAR(57225) + N'c'", "N'🎉'"):
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({key}, 1, REPLICATE({key}, 5) + N'\"')")
+    source, backup = bench.pair(chunk_size=1)
+    assert run_sync(source, backup) == (4, 0, 0, 0)
+    bench.sql("source", "UPDATE {table} SET Version = 2, T = T + NCHAR(55356)")
+    assert run_sync(source, backup) == (0, 4, 0, 0)
+    query = "SELECT CAST(Id AS varbinary(90)), Version, CAST(T AS varbinary(90)) FROM {table} ORDER BY 1"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    bench.sql("source", "DELETE FROM {table} WHERE Version = 2")
+    assert run_sync(source, backup) == (0, 0, 4, 0)
