@@ -21,8 +21,8 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
 from backup.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
-from backup.locks import Held
 from backup.log import event
+from backup.models import Held
 from backup.retry import Retry
 from backup.settings import Settings
 

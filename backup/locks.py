@@ -9,11 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from backup.errors import ConfigError, Locked
+from backup.models import Held
 from backup.retry import Retry
 from backup.settings import Settings
-
-Held = Callable[[], None]
-"""Asked between batches; raises LockLost once the lock is not held any more."""
 
 Lock = Callable[[str, str], AbstractContextManager[Held]]
 """Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when another holds it."""

@@ -18,6 +18,9 @@ Record = Mapping[str, Any]
 Now = Callable[[], datetime]
 """The clock, passed in; returns aware UTC."""
 
+Held = Callable[[], None]
+"""Asked between batches; raises LockLost once the run's lock is not held any more."""
+
 
 def utc_now() -> datetime:
     """The present moment, aware, UTC."""

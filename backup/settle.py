@@ -10,9 +10,8 @@ from threading import Lock, Semaphore
 from backup import proof
 from backup.checkpoint import Checkpoint
 from backup.compare import Changes, compare, went_back
-from backup.locks import Held
 from backup.log import event
-from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Key, Now, Proof, Record, Run
+from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Held, Key, Now, Proof, Record, Run
 from backup.pending import PendingDeletes
 from backup.sides import Compared, Sides
 from backup.stores import Keep

@@ -87,7 +87,7 @@ class SqlBatch:
         if new:
             first = not (old or kept_some)
             insert = _prepared(shape, "insert", own, dialect)
-            self._dialect.insert_rows(self._cx, insert, new, identity=bool(shape.identity), first=first)
+            self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(own), first=first)
         if keep is not None:
             keep(waiting, self._cx, new_keys)
 

@@ -18,7 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from backup import entries, models, recorded
-from backup.locks import Held
+from backup.models import Held
 from backup.retry import Retry
 from backup.services import CustomerSyncService
 from backup.settings import load_settings

@@ -31,8 +31,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from backup import follow, locks
 from backup.history import History
-from backup.locks import Held
-from backup.models import Trigger
+from backup.models import Held, Trigger
 from backup.recycle import RecycleBin
 from backup.registry import Registry
 from backup.restore import Wish
