@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backup.services import NO_OPTIONS
+from backup.services import NO_OPTIONS, Options
 from tests.reliability.bench import Kill, unsafe_but_fast
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.machine import Delete, LettersMachine, Machine, PairsMachine, Schema, Write
@@ -87,12 +87,17 @@ def restored_after_a_restore_that_inserted(machine: Machine) -> None:
     machine.restore([], 2, [], True, False, NO_OPTIONS, None)
 
 
+def a_dry_run_was_gone_on_with(machine: Machine) -> None:
+    machine.sync([Write([0], "a", False), Delete([1])], None, Options(dry_run=True), 0)
+    machine.resume([], None, None)
+
+
 @pytest.mark.parametrize(
     "history",
     [
         *(died_and_the_clock_was_set_back, undone_to_its_beginning_while_the_clock_is_behind),
         *(restored_to_before_a_column_was_filled, undone_what_filled_a_column, died_while_it_filled_a_column),
-        *(undone_twice, restored_after_a_restore_that_inserted),
+        *(undone_twice, restored_after_a_restore_that_inserted, a_dry_run_was_gone_on_with),
     ],
 )
 def test_what_once_diverged_does_no_more(history: Callable[[Machine], None]) -> None:
