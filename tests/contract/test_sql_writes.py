@@ -220,7 +220,7 @@ def test_threads_write_to_one_file_in_turn_and_never_find_it_locked(
         for n in range(20):
             ids = [thread * 10_000 + n * 10 + i for i in range(10)]
             stores[thread % 2].write([{"Id": i, "Version": 1, "Name": "a"} for i in ids], keep)
-            other([Image((-thread - 1,), Action.DELETED, {"Id": 1})], None)
+            other([Image((-thread - 1,), Action.DELETED, {"Id": -thread - 1})], None)
             stores[thread % 2].delete([(ids[0],)], keep)
 
     with ThreadPoolExecutor(6) as pool:

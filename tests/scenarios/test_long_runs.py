@@ -21,6 +21,7 @@ from backup.registry import Registry
 from backup.services import Options
 from backup.settings import load_settings
 from backup.stores.sql import SqlStore
+from tests.reliability.bench import keys_of
 from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import Counts, python
 
@@ -68,12 +69,12 @@ def counts_of(outcome: Outcome) -> Counts:
     return counts.inserted, counts.updated, counts.deleted, counts.skipped
 
 
-def bin_of(service: Service) -> list[tuple[str, str]]:
-    """Key and action of each entry of the recycle bin, in order."""
+def bin_of(service: Service) -> list[tuple[Any, str]]:
+    """Key and action of each record that the recycle bin tells of, in order."""
     assert isinstance(service.backup, Sql)
     side = replace(service.backup, table=f"{service.backup.table.rpartition('.')[0]}.RecycleBin".lstrip("."))
     entries = side._run(sa.select(sa.text("*")).select_from(side._named()))
-    return sorted((entry["RecordKey"], entry["Action"]) for entry in entries)
+    return sorted((key, entry["Action"]) for entry in entries for key in keys_of(entry["RecordKey"]))
 
 
 @pytest.fixture(params=["sqlite_place", "postgres_place"])
