@@ -125,7 +125,7 @@ class _Restoring:
         self._session = session
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
-        self._filling = {run.sync_id for run in runs_since if run.added_columns}
+        self._filling = {run.sync_id: run.added_columns for run in runs_since if run.added_columns}
         self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._keep = session.recycled.keeper(session.run, session.steps.now, "source")
@@ -224,7 +224,10 @@ class _Restoring:
 
         Without them it would be another record of the same version, which no sync sees.
         """
-        return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
+        filled = self._filling.get(kept.sync_id)
+        if copy is None or filled is None or kept.record is None or kept.version != copy.value:
+            return False
+        return all(kept.record.get(name) is None for name in filled)  # an undo has emptied columns instead
 
     def _first_after(self, keys: Iterable[Key]) -> dict[Key, Kept]:
         """The first change after the wish's time of each of these records that was changed since."""
