@@ -8,8 +8,8 @@ from tests.scenarios.places import on_sqlite
 from tests.scenarios.product import python
 
 SETTINGS = {"BackupSync__ChunkSize": "5000", "BackupSync__Parallelism": "1"}  # what threads add is the same and uneven
-FEW, MANY = 20_000, 120_000
-MAY_GROW_BY_KIB = 12 * 1024  # the stamps of so many more rows take 43 MiB
+FEW, MANY = 20_000, 80_000
+MAY_GROW_BY_KIB = 12 * 1024  # the stamps of so many more rows take 26 MiB
 # A process counts as its own what its parent held when it was started. So the parent is a small one, which tells.
 MEASURED = """
 import resource, subprocess, sys
