@@ -86,11 +86,12 @@ def resume(
     names: Collection[str],
     force: bool,
     dry_run: bool,
+    allowed: bool,
 ) -> Sync:
     """What a sync that goes on changes: of the keys `left`, and of those near its deletes, which are looked at again.
     A dry run looks there for deletes alone, for it has not written what it has counted.
 
-    `already` are the records of source and backup that it has walked before.
+    `already` are the records of source and backup that it has walked before; `allowed` are mass deletes.
     """
 
     def part(state: State, keys: Collection[Key]) -> State:
@@ -100,7 +101,7 @@ def resume(
     again = sync(part(source, deleting), part(backup, deleting), columns, copied, names, force=False)
     deletes = rest.deletes | again.deletes
     tripped = trips(len(deletes), already[0] + len(part(source, left)), already[1] + len(part(backup, left)))
-    late = set() if tripped or dry_run else again.writes
+    late = set() if dry_run or (tripped and not allowed) else again.writes
     written = {**backup, **rest.written}
     done = {key: row for key, row in {**written, **again.written}.items() if key not in deletes}
     return Sync(
