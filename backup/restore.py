@@ -125,7 +125,7 @@ class _Restoring:
         self._session = session
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
-        self._filling = {run.sync_id: run.added_columns for run in runs_since if run.added_columns}
+        self._filling = {run.sync_id for run in runs_since if run.added_columns}
         self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._keep = session.recycled.keeper(session.run, session.steps.now, "source")
@@ -151,11 +151,9 @@ class _Restoring:
     def restore(self, piece: _Piece) -> list[Key]:
         """Restores the records of one piece; returns the keys that only the place has."""
         chunk, asked, copies, theirs = piece
-        then = {
-            key: kept
-            for key, kept in self._first_after({*copies, *theirs, *asked}).items()
-            if not self._was_only_filled(kept, copies.get(key))
-        }
+        changed = self._first_after({*copies, *theirs, *asked})
+        filled = {key: kept for key, kept in changed.items() if self._was_only_filled(kept, copies.get(key))}
+        then = {key: kept for key, kept in changed.items() if key not in filled}
         known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
         for key in asked:
             if key not in known:
@@ -184,7 +182,8 @@ class _Restoring:
         else:
             wanted = frozenset(inserts) | frozenset(updates)
             for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
-                self._write(records, frozenset(inserts))
+                whole = [_with_image(record, filled.get(self._backup.key_of(record))) for record in records]
+                self._write(whole, frozenset(inserts))
             self._write([record for key in wanted if key in then if (record := then[key].record)], frozenset(inserts))
         extra = [key for key in theirs if key not in copies and key not in then]
         known_otherwise = self._backup.matching(extra)  # under another spelling
@@ -224,10 +223,7 @@ class _Restoring:
 
         Without them it would be another record of the same version, which no sync sees.
         """
-        filled = self._filling.get(kept.sync_id)
-        if copy is None or filled is None or kept.record is None or kept.version != copy.value:
-            return False
-        return all(kept.record.get(name) is None for name in filled)  # an undo has emptied columns instead
+        return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
 
     def _first_after(self, keys: Iterable[Key]) -> dict[Key, Kept]:
         """The first change after the wish's time of each of these records that was changed since."""
@@ -259,6 +255,14 @@ class _Restoring:
         if self._etags:
             return changed(theirs, copy)
         return theirs.value != copy.value or (theirs.value[0] is None and theirs.etag is not None)
+
+
+def _with_image(record: Record, kept: Kept | None) -> Record:
+    """The record as its image has it, with what columns that came since were filled with. An undo may have emptied
+    others, so what the image has counts."""
+    if kept is None or kept.record is None:
+        return record
+    return {**record, **{name: value for name, value in kept.record.items() if value is not None}}
 
 
 def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
