@@ -79,6 +79,12 @@ def prefix(sync_id: str) -> str:
     return sync_id.replace("-", "")
 
 
+def bounds(sync_id: str) -> tuple[str, str, str]:
+    """Ids that bound those of a run's entries: of one record each between the first two, of many between the last."""
+    start = prefix(sync_id)
+    return start, f"{start}{_TOGETHER}", f"{start}h"
+
+
 def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
     """What the entry of one record has of its own among those of a batch."""
     key = key_to_text(image.key)

@@ -29,11 +29,11 @@ class RecycleBin:
 
     def keeper(self, run: Run, now: Now, side: Held = "backup", *, resumed: bool = False) -> Keep:
         """What a run passes to the store that it changes; `resumed` if it may have kept something before."""
-        where, start = self._of(run.sync_id), entries.prefix(run.sync_id)
+        where, (start, shared, end) = self._of(run.sync_id), entries.bounds(run.sync_id)
         before = (False, False)
         if resumed:
-            together = self._entries.count(where, "EntryId", f"{start}g", f"{start}h")
-            deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, f"{start}g")
+            together = self._entries.count(where, "EntryId", shared, end)
+            deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, shared)
             before = (together > 0, deleted > 0)
 
         def old_key(image: Image) -> Key:
@@ -44,14 +44,14 @@ class RecycleBin:
 
     def counted(self, sync_id: str) -> Counts:
         """How many of the backup's records the run has changed so far; none is skipped."""
-        where, start = {**self._of(sync_id), "Side": "backup"}, entries.prefix(sync_id)
+        where, (start, shared, end) = {**self._of(sync_id), "Side": "backup"}, entries.bounds(sync_id)
         found = {
-            action: self._entries.count({**where, "Action": action.value}, "EntryId", start, f"{start}g")
+            action: self._entries.count({**where, "Action": action.value}, "EntryId", start, shared)
             for action in Action
         }
         together = (
             sum(1 for _ in entries.kept(entry))
-            for page in entries.pages(self._entries, where, f"{start}g", f"{start}h")
+            for page in entries.pages(self._entries, where, shared, end)
             for entry in page
         )
         return Counts(found[Action.INSERTED] + sum(together), found[Action.UPDATED], found[Action.DELETED])
@@ -68,8 +68,8 @@ class RecycleBin:
 
     def of_run(self, sync_id: str) -> Iterator[list[Kept]]:
         """What the run changed, in no order that says anything, some at a time."""
-        start = entries.prefix(sync_id)
-        for page in entries.pages(self._entries, self._of(sync_id), start, f"{start}h"):
+        start, _, end = entries.bounds(sync_id)
+        for page in entries.pages(self._entries, self._of(sync_id), start, end):
             found = (kept for entry in page for kept in entries.kept(entry))
             while some := list(islice(found, _AT_ONCE)):
                 yield some
