@@ -14,7 +14,8 @@ class Proxy:
     """Passes bytes on between its clients and a server on 127.0.0.1; `cuts` counts the connections it has broken.
 
     After `cut_after` bytes, of those from the server or (`of_client`) from the clients, it breaks the connection that
-    carries them. Then it lets everything through, or with `for_good` refuses every later connection.
+    carries them. Then it lets everything through, or with `for_good` breaks every other connection too and refuses
+    later ones.
     """
 
     server_port: int
@@ -24,6 +25,7 @@ class Proxy:
     cuts: int = 0
     port: int = 0
     _passed: int = 0
+    _open: list[socket.socket] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
@@ -40,10 +42,14 @@ class Proxy:
         with contextlib.suppress(OSError):  # it was closed
             while True:
                 client, _ = listening.accept()
-                if self.cuts and self.for_good:
-                    client.close()
-                    continue
                 server = socket.create_connection(("127.0.0.1", self.server_port))
+                with self._lock:
+                    refused = self.cuts and self.for_good
+                    self._open += [client, server]
+                if refused:
+                    client.close()
+                    server.close()
+                    continue
                 for one, other, counted in ((client, server, self.of_client), (server, client, not self.of_client)):
                     threading.Thread(target=self._pass_on, args=(one, other, counted), daemon=True).start()
 
@@ -53,10 +59,13 @@ class Proxy:
                 if counted and self._is_reached(len(data)):
                     break
                 writer.sendall(data)
-        for end in (reader, writer):
-            with contextlib.suppress(OSError):
+        with self._lock:
+            ended = self._open if self.cuts and self.for_good else [reader, writer]
+        for end in ended:
+            with contextlib.suppress(OSError):  # closed already
                 end.shutdown(socket.SHUT_RDWR)
-            end.close()
+        reader.close()
+        writer.close()
 
     def _is_reached(self, more: int) -> bool:
         with self._lock:
