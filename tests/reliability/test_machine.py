@@ -101,6 +101,13 @@ def restored_to_before_an_undo_emptied_a_column(machine: Machine) -> None:
     )
 
 
+def restored_to_between_two_fills_that_an_undo_took_back(machine: Machine) -> None:
+    machine.sync([Schema.ADD_WITH_DEFAULT], None, NO_OPTIONS)
+    machine.sync([Schema.ADD_WITH_DEFAULT], None, NO_OPTIONS)
+    machine.undo([], 1, True, False, None)
+    machine.restore([Write([2], "", False)], 2, [2], True, False, NO_OPTIONS, None)
+
+
 def a_dry_run_was_gone_on_with(machine: Machine) -> None:
     machine.sync([Write([0], "a", False), Delete([1])], None, Options(dry_run=True), 0)
     machine.resume([], None, None)
@@ -112,7 +119,7 @@ def a_dry_run_was_gone_on_with(machine: Machine) -> None:
         *(died_and_the_clock_was_set_back, undone_to_its_beginning_while_the_clock_is_behind),
         *(restored_to_before_a_column_was_filled, undone_what_filled_a_column, died_while_it_filled_a_column),
         *(undone_twice, restored_after_a_restore_that_inserted, a_dry_run_was_gone_on_with),
-        restored_to_before_an_undo_emptied_a_column,
+        *(restored_to_before_an_undo_emptied_a_column, restored_to_between_two_fills_that_an_undo_took_back),
     ],
 )
 def test_what_once_diverged_does_no_more(history: Callable[[Machine], None]) -> None:
