@@ -66,10 +66,11 @@ class RecycleBin:
         )
         return page[0]["RecycledAt"] if page else None
 
-    def of_run(self, sync_id: str) -> Iterator[list[Kept]]:
-        """What the run changed, in no order that says anything, some at a time."""
+    def of_run(self, sync_id: str, action: Action | None = None) -> Iterator[list[Kept]]:
+        """What the run changed, in any way or in this one, in no order that says anything, some at a time."""
         start, _, end = entries.bounds(sync_id)
-        for page in entries.pages(self._entries, self._of(sync_id), start, end):
+        where = self._of(sync_id) | ({} if action is None else {"Action": action.value})
+        for page in entries.pages(self._entries, where, start, end):
             found = (kept for entry in page for kept in entries.kept(entry))
             while some := list(islice(found, _AT_ONCE)):
                 yield some

@@ -20,6 +20,7 @@ CHANGES_NAMED = 1_000
 _NAMED_IN_LOG = 10
 _STAMPS_AT_ONCE = 2
 _WHOLE_BELOW = 2_000
+_NARROW_ABOVE = 2_000
 _STREAK = 2
 _FEW_OF = 10
 
@@ -110,18 +111,20 @@ class Settling:
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
         self._streak = 0  # chunks one after another in which few records had changed
+        self._many = False  # whether in the last one that was not equal many had
 
     def settle(self, chunk: Chunk) -> Settled:
         """Makes the backup's part of the chunk equal to the source's, but for deletes.
 
         Equal fingerprints settle it. A chunk of which the backup has nothing is copied without reading stamps. Else the
-        stamps of both sides say what to write. A dry run only counts and names.
+        stamps of both sides say what to write; of those no more are read than fingerprints of buckets leave, unless
+        many had changed in the chunk before. A dry run only counts and names.
 
-        Where changes are spread all over, fingerprints find no chunk equal: after a streak of such chunks the stamps
-        are read at once, until they find one that was.
+        Where changes are spread all over, fingerprints find no chunk equal: after a streak of such chunks those of its
+        buckets are asked for at once, until they find one that was.
         """
         if self._may_skip and self._streak >= _STREAK:
-            return self._settle_pieces(chunk, self._backup.chunks(chunk))
+            return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
         mine, theirs = self._sides.fingerprints(chunk)
         if proof.alike(mine, theirs) and self._may_skip:
             self._streak = 0
@@ -135,15 +138,17 @@ class Settling:
         # The chunk is one of the source's; where the backup holds much more, its own keys cut it further, so that the
         # stamps of both sides fit into memory.
         pieces = iter([chunk]) if _is_small(mine, theirs) else self._backup.chunks(chunk)
-        return self._settle_pieces(chunk, pieces, copied)
+        narrow = self._may_skip and not self._many and not copied and not _are_few(mine, theirs)
+        return self._settle_pieces(chunk, pieces, copied, narrow=narrow)
 
-    def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: int = 0) -> Settled:
+    def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: int = 0, *, narrow: bool) -> Settled:
         settled = Settled(chunk, Counts(inserted=copied), 0, 0, proof=None if self._run.dry_run else Proof())
         for piece in pieces:
-            settled = _joined(settled, self._settle_by_stamps(piece, copied))
+            settled = _joined(settled, self._settle_by_stamps(piece, copied, narrow=narrow))
             copied = 0  # of several pieces, none was copied
         changed = settled.counts.processed + settled.deletes
-        self._streak = self._streak + 1 if 0 < changed * _FEW_OF < settled.counts.seen else 0
+        self._many = changed * _FEW_OF >= settled.counts.seen
+        self._streak = self._streak + 1 if changed and not self._many else 0
         return settled
 
     def skip(self, chunk: Chunk) -> Settled | None:
@@ -185,14 +190,14 @@ class Settling:
             copied += len(records)
         return copied
 
-    def _settle_by_stamps(self, piece: Chunk, counted: int | None) -> Settled:
+    def _settle_by_stamps(self, piece: Chunk, counted: int | None, *, narrow: bool = False) -> Settled:
         """Compares the stamps of a piece and writes what differs. `counted` of its records are in the tally already;
         None stands for all of them, and for a piece whose deletes were made."""
         # Force is for what was not written before, so that nothing is written (and counted) twice.
         force = self._run.forced and counted == 0
         with self._stamps_at_once:
-            found = self._sides.compare(piece, force)
-            changes, wanted = found.changes, len(found.ours)
+            found = self._sides.compare(piece, force=force, narrow=narrow)
+            changes = found.changes
             if counted is not None:
                 self._pending.add(changes.delete)
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
@@ -204,10 +209,10 @@ class Settling:
                 self._tally.name(changes.update, Action.UPDATED)
                 written = {"inserted": len(changes.insert), "updated": len(changes.update)}
                 self._tally.add(**written)
-                return Settled(piece, counts.plus(**written), wanted, len(found.theirs), len(changes.delete))
+                return Settled(piece, counts.plus(**written), found.wanted, found.held, len(changes.delete))
             counts = counts.and_(self._write(piece, changes))
             proven = None if changes.delete and counted is not None else self._prove(piece, found)
-            return Settled(piece, counts, wanted, len(found.theirs), len(changes.delete), proven)
+            return Settled(piece, counts, found.wanted, found.held, len(changes.delete), proven)
 
     def _write(self, piece: Chunk, changes: Changes) -> Counts:
         counts = Counts()
@@ -223,19 +228,20 @@ class Settling:
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
         """The proof of a piece that was written; what differed is read again, or, if that is much, its fingerprint."""
         differed = len(before.stamps) + len(before.copies)
-        few = differed * _FEW_OF < len(before.ours) or not differed
+        few = differed * _FEW_OF < before.wanted or not differed
         equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
         if equal is not None:
             return equal
-        ours, theirs = self._sides.stamp_rows(piece)
+        ours, theirs = self._sides.stamp_rows(piece, before.buckets)
         stamps, copies = proof.split(self._source, ours, self._backup, theirs)
         found = proof.differences(stamps, copies)
         moved = self._source.stamps_of(ours ^ before.ours).keys() if found else ()
         # What only the backup has by now was deleted in the source since, for what it had before was deleted here.
         wrong = proof.lasting(self._source, self._backup, piece, stamps, found, moved).keys() - before.changes.delete
-        return proof.of_part(
+        part = proof.of_part(
             self._source.stamps_of(ours), self._backup.stamps_of(theirs), len(wrong), len(found) - len(wrong)
         )
+        return before.equal.and_(part)
 
     def _write_batch(self, records: Sequence[Record], *, absent: bool = False) -> None:
         self._check()
@@ -246,6 +252,10 @@ class Settling:
 
 def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
     return theirs is not None and theirs.records <= max(_WHOLE_BELOW, 2 * (mine.records if mine else 0))
+
+
+def _are_few(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
+    return mine is not None and theirs is not None and max(mine.records, theirs.records) <= _NARROW_ABOVE
 
 
 def _joined(one: Settled, other: Settled) -> Settled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from backup import proof
 from backup.compare import Changes, compare, settle
@@ -15,7 +16,8 @@ from backup.workers import Workers
 class Compared:
     """A piece of the key space: the rows of source and backup, the stamps that differ, what to change.
 
-    With force `stamps` and `copies` are those of every record.
+    With force `stamps` and `copies` are those of every record. The rows may be those of some `buckets` alone; then
+    `equal` is the proof of the others.
     """
 
     ours: set[StampRow]
@@ -23,6 +25,18 @@ class Compared:
     stamps: Stamps
     copies: Stamps
     changes: Changes
+    equal: Proof
+    buckets: frozenset[int] | None
+
+    @property
+    def wanted(self) -> int:
+        """How many records the source has there."""
+        return self.equal.source.records + len(self.ours)
+
+    @property
+    def held(self) -> int:
+        """How many records the backup has there."""
+        return self.equal.backup.records + len(self.theirs)
 
 
 class Sides:
@@ -40,9 +54,13 @@ class Sides:
         mine, theirs = self.fingerprints(chunk)
         return proof.of_fingerprint(mine) if mine is not None and proof.alike(mine, theirs) else None
 
-    def stamp_rows(self, piece: Chunk) -> tuple[set[StampRow], set[StampRow]]:
-        """Those of source and backup; keep the piece small enough to hold both."""
-        return self._workers.both(lambda: self.source.stamp_rows(piece), lambda: self.backup.stamp_rows(piece))
+    def stamp_rows(self, piece: Chunk, buckets: frozenset[int] | None) -> tuple[set[StampRow], set[StampRow]]:
+        """Those of source and backup, in all buckets (None) or some; keep the piece small enough to hold both."""
+        if buckets is not None and not buckets:
+            return set(), set()
+        return self._workers.both(
+            lambda: self.source.stamp_rows(piece, buckets), lambda: self.backup.stamp_rows(piece, buckets)
+        )
 
     def proven_since(self, before: Compared) -> Proof | None:
         """The proof of a piece of which only the records that differed are read again; None if they still differ."""
@@ -50,11 +68,13 @@ class Sides:
         ours, theirs = self._workers.both(
             lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
         )
-        return proof.of_rows((before.ours & before.theirs) | ours) if ours == theirs else None
+        return before.equal.and_(proof.of_rows((before.ours & before.theirs) | ours)) if ours == theirs else None
 
-    def compare(self, piece: Chunk, force: bool) -> Compared:
-        """What the stamps of both say of a piece."""
-        ours, theirs = self.stamp_rows(piece)
+    def compare(self, piece: Chunk, *, force: bool = False, narrow: bool = False) -> Compared:
+        """What the stamps of both say of a piece. With `narrow`, fingerprints of its buckets say first which of them
+        need not be read."""
+        equal, buckets = self._equal_buckets(piece) if narrow else (Proof(), None)
+        ours, theirs = self.stamp_rows(piece, buckets)
         if force:
             stamps, copies = self.source.stamps_of(ours), self.backup.stamps_of(theirs)
         else:
@@ -62,6 +82,18 @@ class Sides:
         changes = compare(stamps, copies, force)
         if changes.insert and changes.delete:  # only then can one of each be the same key to the server
             changes = settle(changes, self.backup.matching(list(changes.insert)))
-        skipped = len(ours) - len(stamps) + changes.skipped
+        skipped = equal.source.records + len(ours) - len(stamps) + changes.skipped
         changes = Changes(changes.insert, changes.update, changes.delete, skipped)
-        return Compared(ours, theirs, stamps, copies, changes)
+        return Compared(ours, theirs, stamps, copies, changes, equal, buckets)
+
+    def _equal_buckets(self, piece: Chunk) -> tuple[Proof, frozenset[int] | None]:
+        """The proof of the piece's equal buckets, and the others; None of these if they are most or unknown."""
+        mine, theirs = self._workers.both(lambda: self.source.buckets(piece), lambda: self.backup.buckets(piece))
+        if mine is None or theirs is None:
+            return Proof(), None
+        found = mine.keys() | theirs.keys()
+        differing = frozenset(one for one in found if not proof.alike(mine.get(one), theirs.get(one)))
+        if len(differing) * 2 > len(found):
+            return Proof(), None
+        equal = [proof.of_fingerprint(mine[one]) for one in mine.keys() - differing]
+        return reduce(Proof.and_, equal, Proof()), differing

@@ -52,7 +52,7 @@ def sync(
             return at
         for part in before:  # what was found before the checkpoint is found once more
             for piece in backup.chunks(part):
-                pending.add(sides.compare(piece, force=False).changes.delete)
+                pending.add(sides.compare(piece, narrow=True).changes.delete)
         _check_deletes(source, pending, at, run, tally, guard, steps)
         further = at != start
         for keys in pending.batches(steps.batch_size):
@@ -127,8 +127,8 @@ def _updates(source: Store, backup: Store) -> tuple[int, int]:
                 held += mine.records
                 continue
             for piece in backup.chunks(chunk):
-                found = sides.compare(piece, force=False)
-                updates, held = updates + len(found.changes.update), held + len(found.theirs)
+                found = sides.compare(piece, narrow=True)
+                updates, held = updates + len(found.changes.update), held + found.held
     return updates, held
 
 

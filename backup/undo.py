@@ -12,6 +12,12 @@ from backup.recycle import RecycleBin
 from backup.stores.exact import key_hash
 
 _NAMED_AT_MOST = 10
+_OPPOSITES = {
+    Action.INSERTED: (Action.DELETED, "deleted"),
+    Action.UPDATED: (Action.UPDATED, "updated"),
+    Action.DELETED: (Action.INSERTED, "inserted"),
+}
+"""What an undo does to what a run did, and how it is counted; in the order in which it does it."""
 
 
 def undo(session: Session, sync_id: str, *, through: bool) -> None:
@@ -32,8 +38,10 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     added = tuple(sorted({name for one in runs for name in one.added_columns}))
     session.become(undone=ids, added_columns=added, notes=(f"Undoes {', '.join(ids)}.",))
     for one in runs:
-        for entries in session.recycled.of_run(one.sync_id):
-            _take_back(session, [kept for kept in entries if kept.side == "backup"])
+        # What it inserted goes first, all of it, so that a key spelled anew does not meet its old self.
+        for action in _OPPOSITES:
+            for entries in session.recycled.of_run(one.sync_id, action):
+                _take_back(session, action, [kept for kept in entries if kept.side == "backup"])
 
 
 def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
@@ -89,25 +97,19 @@ def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
                 yield other
 
 
-def _take_back(session: Session, entries: list[Kept]) -> None:
-    """Deletes first, so that a key spelled anew does not meet its old self."""
-    inserted = [kept.key for kept in entries if kept.action is Action.INSERTED]
-    there = session.backup.matching(inserted)
-    inserted = [key for key in inserted if key in there]  # another of the undone runs may have deleted it again
-    images = [kept for kept in entries if kept.record is not None]
+def _take_back(session: Session, action: Action, entries: Sequence[Kept]) -> None:
     backup, tally, steps = session.backup, session.tally, session.steps
-    counts = {
-        "deleted": len(inserted),
-        "updated": sum(kept.action is Action.UPDATED for kept in images),
-        "inserted": sum(kept.action is Action.DELETED for kept in images),
-    }
+    keys = [kept.key for kept in entries]
+    if action is Action.INSERTED:
+        there = backup.matching(keys)
+        keys = [key for key in keys if key in there]  # another of the undone runs may have deleted it again
+    opposite, counted = _OPPOSITES[action]
     if session.run.dry_run:
-        tally.name(inserted, Action.DELETED)
-        tally.name([kept.key for kept in images if kept.action is Action.UPDATED], Action.UPDATED)
-        tally.name([kept.key for kept in images if kept.action is Action.DELETED], Action.INSERTED)
+        tally.name(keys, opposite)
+    elif action is Action.INSERTED:
+        steps.held()
+        backup.delete(keys, steps.keep)
     else:
         steps.held()
-        backup.delete(inserted, steps.keep)
-        steps.held()
-        backup.write([backup.as_it_was(kept.record) for kept in images if kept.record is not None], steps.keep)
-    tally.add(**counts)
+        backup.write([backup.as_it_was(kept.record) for kept in entries if kept.record is not None], steps.keep)
+    tally.add(**{counted: len(keys)})

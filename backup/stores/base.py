@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -211,6 +211,14 @@ class Store(Protocol):
         have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the network.
         """
 
+    def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
+        """The fingerprints of the chunk's buckets, which its records fall into by their keys; None where they cannot be
+        made.
+
+        About a thousand, and some fifty records to each in a full chunk. A record is in the same bucket on both sides
+        of a service. Cost: that of a fingerprint, and a few numbers for each bucket.
+        """
+
     def watermark(self) -> str | None:
         """Up to where the server's own clock has come by the newest of the service's records, for `recent` of a later
         run; None where a store has no such thing. To be asked before a run reads, and kept once all is written."""
@@ -221,8 +229,8 @@ class Store(Protocol):
         Never less than that; of a store without watermarks, all stamps.
         """
 
-    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
-        """The stamp of every record in the chunk, laid flat."""
+    def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
+        """The stamp of every record in the chunk, or in some of its buckets, laid flat."""
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         """The stamps of those of these keys that are there."""

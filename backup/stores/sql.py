@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -161,27 +161,43 @@ class SqlStore:
     fingerprint_is_enough = True
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        shape, dialect = self.shape, self.access.dialect
         # Beyond its first or last key the other side may hold anything.
-        if dialect.fingerprints_in_memory and None in chunk and self._is_many(chunk):
+        if self.access.dialect.fingerprints_in_memory and None in chunk and self._is_many(chunk):
             return None
+        found = self._fingerprints("read the fingerprint", chunk)
+        return None if found is None else found[None]
+
+    def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
+        bucket = self.access.dialect.bucket(self.shape.key)
+        return None if bucket is None else self._fingerprints("read the fingerprints of buckets", chunk, bucket)
+
+    def _fingerprints(
+        self, operation: str, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
+    ) -> Mapping[Any, Fingerprint] | None:
+        shape, dialect = self.shape, self.access.dialect
         stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
 
-        def attempt(cx: sa.Connection) -> Fingerprint | None:
+        def attempt(cx: sa.Connection) -> Mapping[Any, Fingerprint] | None:
             with self._pace.measuring() as measured:
-                found = dialect.fingerprint(cx, stamps, conditions)
-                measured.records = found.records if found is not None else 0
+                found = dialect.fingerprints(cx, stamps, conditions, bucket)
+                measured.records = sum(one.records for one in found.values()) if found is not None else 0
             return found
 
-        return self.access.run("read the fingerprint", attempt)
+        return self.access.run(operation, attempt)
 
     def _is_many(self, chunk: Chunk) -> bool:
         many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         return self._bound(chunk, many, "see how much there is") is not None
 
-    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+    def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
         """Key, version fields, and of rows without a version the server's hash of their content, else None."""
-        return self._stamp_rows("read the stamps", [*self.shape.within(chunk), *self.shape.filters])
+        shape = self.shape
+        conditions = [*shape.within(chunk), *shape.filters]
+        bucket = None if buckets is None else self.access.dialect.bucket(shape.key)
+        if bucket is not None:
+            kind: Any = bucket.type
+            conditions.append(kind.has_one_of(bucket, sorted(buckets or ())))
+        return self._stamp_rows("read the stamps", conditions)
 
     def _stamp_rows(self, operation: str, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
         query = self.shape.stamp_query(self.access.dialect).where(*conditions)

@@ -78,10 +78,15 @@ def made(store: Store, chunk: Chunk = WHOLE) -> Fingerprint:
 
 
 def is_told(source: Store, backup: Store) -> bool:
-    """Whether fingerprints tell the sides apart, as stamps must do too."""
-    stamps_differ = source.stamp_rows(WHOLE) != backup.stamp_rows(WHOLE)
+    """Whether fingerprints tell the sides apart, as stamps must do too, and the same ones."""
+    ours, theirs = source.stamp_rows(WHOLE), backup.stamp_rows(WHOLE)
     fingerprints_differ = made(source) != made(backup)
-    assert stamps_differ is fingerprints_differ
+    assert (ours != theirs) is fingerprints_differ
+    mine, copies = source.buckets(WHOLE), backup.buckets(WHOLE)
+    if mine is not None and copies is not None:
+        assert sum(one.records for one in mine.values()) == len(ours)
+        differing = {one for one in mine.keys() | copies.keys() if mine.get(one) != copies.get(one)}
+        assert source.stamp_rows(WHOLE, differing) ^ backup.stamp_rows(WHOLE, differing) == ours ^ theirs
     return fingerprints_differ
 
 

@@ -20,7 +20,7 @@ from backup.stores.dialects.base import Column, Prepared, StampColumns
 from backup.stores.dialects.mixing import MIXES, Mix
 from backup.stores.dialects.mssql import SqlServerDialect
 from backup.stores.dialects.mssql_connection import connect, text_from
-from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
+from backup.stores.dialects.mssql_fingerprint import bucket, content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import (
     Sent,
     add_row_statement,
@@ -474,11 +474,43 @@ def test_the_fingerprint_of_integers_is_arithmetic() -> None:
     columns = [column("Id", "int", nullable=False), COLUMNS[1], column("Version", "bigint", nullable=False)]
     things = shape(columns=columns)
     assert text(fingerprint_query(stamps_of(things), things.within(Chunk((1,), (5,))))) == (
-        "SELECT count_big(*) AS count_big_1,"
+        "SELECT NULL AS anon_1, count_big(*) AS count_big_1,"
         f" sum(stamps.version & {cast(4294967295)}) AS sum_1, {mixed('Id', 'Version')}"
         " FROM (SELECT CAST(T.[Id] AS bigint) AS part0, CAST(T.[Version] AS bigint) AS part1,"
         " CAST(T.[Version] AS bigint) AS version FROM T WHERE T.[Id] > ? AND T.[Id] <= ?) AS stamps"
     )
+
+
+REGION = (
+    "CAST(substring(hashbytes('SHA2_256', CAST(T.[Region] AS nvarchar(max)) COLLATE Latin1_General_BIN2), 1, 8)"
+    " AS BIGINT)"
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [
+        (("Id",), f"(CAST(T.[Id] AS bigint) / {cast(64)}) % {cast(1021)}"),
+        (("Region",), f"({REGION} / {cast(64)}) % {cast(1021)}"),
+        (
+            ("Region", "Id"),
+            f"(((CAST(T.[Id] AS bigint) / {cast(64)}) % {cast(1021)}) * {cast(31)} + {REGION} % {cast(1021)})"
+            f" % {cast(1021)}",
+        ),
+    ],
+)
+def test_buckets_are_numbers_made_of_the_key(key: tuple[str, ...], number: str) -> None:
+    columns = [column("Id", "int", nullable=False), COLUMNS[1], column("Version", "bigint", nullable=False)]
+    things = shape(key, columns)
+    found = bucket(things.key)
+    statement = text(
+        fingerprint_query(stamps_of(things), things.within(Chunk(after=None, upto=(5,) * len(key))), found)
+    )
+    assert statement.startswith("SELECT stamps.bucket, count_big(*) AS count_big_1, sum(stamps.version & ")
+    assert f", {number} AS bucket FROM T WHERE " in statement
+    assert statement.endswith(") AS stamps GROUP BY stamps.bucket")
+    rows = things.stamp_query(Hashing()).where(found.type.has_one_of(found, [1, -2]))  # type: ignore[attr-defined, arg-type] # a ServerType
+    assert text(rows).endswith(f" WHERE {number} IN (?, ?)")
 
 
 @pytest.mark.parametrize(

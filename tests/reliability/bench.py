@@ -17,12 +17,13 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from backup import entries, models, recorded
+from backup import entries, models, recorded, settle
 from backup.models import Held
 from backup.retry import Retry
 from backup.services import CustomerSyncService
 from backup.settings import load_settings
 from backup.stores import Limits
+from backup.stores.dialects import mixing
 from backup.stores.exact import key_hash
 from backup.stores.sql_access import SqlAccess
 from tests.reliability import plain
@@ -143,10 +144,12 @@ class Bench:
         self.keys, self.clock = keys, Clock()
         # SyncIds in their order, so that the same steps are the same steps again.
         ids = map(UUID, map("{:032x}".format, count(1)))
-        # And batches of two keys are enough for one entry of both.
+        # And batches of two keys are enough for one entry of both, a few records for buckets, of one key each.
         self._patches = [
             patch.object(models, "uuid4", lambda: next(ids)),
             patch.object(entries, "_FEWEST_TOGETHER", 2),
+            patch.object(settle, "_NARROW_ABOVE", 2),
+            patch.object(mixing, "_NEIGHBOURS", 1),
         ]
         for one in self._patches:
             one.start()

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from backup import recycle
+from backup.models import Action, Image, Run, Trigger
+from backup.recycle import RecycleBin
 from backup.services import NO_OPTIONS, Options
-from tests.reliability.bench import Kill, unsafe_but_fast
+from tests.reliability.bench import START, Kill, unsafe_but_fast
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.machine import Delete, LettersMachine, Machine, PairsMachine, Schema, Write
 
@@ -131,11 +134,38 @@ def test_what_once_diverged_does_no_more(history: Callable[[Machine], None]) -> 
         machine.teardown()
 
 
+def test_an_undo_deletes_all_that_was_inserted_before_it_writes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a run leaves it that deleted keys, was killed, and inserted them anew under another spelling.
+    monkeypatch.setattr(recycle, "_AT_ONCE", 1)
+    machine = LettersMachine()
+    try:
+        machine.fill(copied=True)
+        with machine.bench.service.stores() as (_, backup):
+            old = [{**row, "Id": row["Id"].swapcase()} for row in machine.backup.values() if row["Id"].isascii()]
+            run = Run("customer", Trigger.CLI, forced=False, started_at=START, sync_id=machine.runs[-1].sync_id)
+            keep = RecycleBin(backup, "customer").keeper(run, machine.bench.clock)
+            keep([Image((row["Id"],), Action.DELETED, row, (row["Version"],)) for row in old], None)
+        assert machine.bench.service.undo(run.sync_id).error is None
+        assert machine.bench.rows("backup") == {machine.bench.key_of(row): row for row in old}
+    finally:
+        machine.teardown()
+
+
 def test_a_record_whose_key_is_spelled_anew_between_two_calls_of_a_run_has_one_image() -> None:
     machine = LettersMachine()
     try:
         machine.fill(copied=False)
         machine.sync([], Kill(15, "before"), NO_OPTIONS)
         machine.resume([Write([0], None, False)], None, None)
+    finally:
+        machine.teardown()
+
+
+def test_a_key_deleted_and_inserted_under_another_spelling_in_one_killed_run_is_told_apart() -> None:
+    machine = LettersMachine()
+    try:
+        machine.fill(copied=True)
+        machine.sync([Delete([6, 7]), Schema.ADD], Kill(33, "after"), Options(force=True, allow_mass_delete=True))
+        machine.resume([Write([6], "", True)], None, None)
     finally:
         machine.teardown()

@@ -17,13 +17,13 @@ from backup.stores.sql import SqlStore
 from backup.stores.sql_access import SqlAccess
 from tests.scenarios.places import Place, on_sqlite
 
-ROWS, CHUNK = 10_000, 1_000
+ROWS, CHUNK, BUCKET = 12_600, 2_100, 64
 CHUNKS = ROWS // CHUNK
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """Customers in ten chunks, and a backup equal to them."""
+    """Customers in six chunks, and a backup equal to them."""
     found = on_sqlite(tmp_path)
     with closing(sqlite3.connect(tmp_path / "customers.db")) as file, file:
         file.execute("CREATE TABLE Customers (Id INTEGER PRIMARY KEY, Name TEXT, Version INTEGER NOT NULL)")
@@ -40,9 +40,10 @@ def registry(place: Place, **more: str) -> Registry:
 
 @contextmanager
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Counts the source's statements by what they are for, and the `records` that are read there."""
+    """Counts the source's statements by what they are for, and the `stamps` of chunks and `records` that are read
+    there."""
     found: Counter[str] = Counter()
-    once, read = SqlAccess.once, SqlStore.read
+    once, read, stamp_rows = SqlAccess.once, SqlStore.read, SqlStore.stamp_rows
 
     def counted(access: SqlAccess, operation: str, work: Any, **how: bool) -> Any:
         if access.label.startswith("source"):
@@ -54,7 +55,13 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
             found["records"] += len(records) if store.label.startswith("source") else 0
             yield records
 
+    def counted_stamps(store: SqlStore, *where: Any) -> set[Any]:
+        rows = stamp_rows(store, *where)
+        found["stamps"] += len(rows) if store.label.startswith("source") else 0
+        return rows
+
     with monkeypatch.context() as patches:
+        patches.setattr(SqlStore, "stamp_rows", counted_stamps)
         patches.setattr(SqlAccess, "once", counted)
         patches.setattr(SqlStore, "read", counted_read)
         yield found
@@ -74,21 +81,22 @@ def test_a_night_without_changes_reads_no_stamp_and_no_record(place: Place, monk
     assert (asked["read the stamps"], asked["records"]) == (0, 0)
 
 
-def test_a_few_changes_cost_the_stamps_of_their_chunks_and_their_own_records(
+def test_a_few_changes_cost_the_stamps_of_their_buckets_and_their_own_records(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (5, 6, 7500)")
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (5, 6, 6300)")
     with counting(monkeypatch) as asked:
-        run = registry(place).get("customer").sync(Trigger.CLI).run
+        run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
     assert run.counts == Counts(updated=3, skipped=ROWS - 3)
     assert run.verified
-    assert asked["read the stamps"] == 2
+    assert (asked["read the fingerprints of buckets"], asked["read the stamps"]) == (2, 2)
+    assert asked["stamps"] == 63 + 29  # records 1 to 63, and 6272 to 6300: a chunk ends there
     assert asked["records"] == 3
     assert asked["look up stamps"] == 2  # the two chunks are proven by the records that differed
     assert asked["read the fingerprint"] == CHUNKS + 1
 
 
-def test_changes_all_over_cost_the_stamps_and_hardly_a_fingerprint(
+def test_changes_all_over_cost_the_stamps_of_some_buckets_and_hardly_a_fingerprint_of_a_chunk(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(place, "UPDATE {table} SET Version = 2 WHERE Id % 250 = 0")
@@ -96,8 +104,9 @@ def test_changes_all_over_cost_the_stamps_and_hardly_a_fingerprint(
         run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
     assert run.counts == Counts(updated=ROWS // 250, skipped=ROWS - ROWS // 250)
     assert run.verified
-    assert (asked["read the stamps"], asked["look up stamps"], asked["records"]) == (CHUNKS + 1, CHUNKS, 40)
-    assert asked["read the fingerprint"] == 2
+    assert (asked["read the stamps"], asked["look up stamps"], asked["records"]) == (CHUNKS, CHUNKS, ROWS // 250)
+    assert asked["stamps"] <= ROWS // 250 * BUCKET < ROWS / 3
+    assert (asked["read the fingerprint"], asked["read the fingerprints of buckets"]) == (2, CHUNKS + 1)
     with counting(monkeypatch) as asked:  # and once nothing changes, fingerprints are back
         assert registry(place).get("customer").sync(Trigger.CLI).run.counts == Counts(skipped=ROWS)
     assert (asked["read the stamps"], asked["read the fingerprint"]) == (0, CHUNKS + 1)
@@ -106,18 +115,18 @@ def test_changes_all_over_cost_the_stamps_and_hardly_a_fingerprint(
 def test_after_a_streak_of_changes_one_equal_chunk_brings_fingerprints_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(place, "UPDATE {table} SET Version = 2 WHERE Id % 250 = 0 AND Id <= 3000")
+    change(place, f"UPDATE {{table}} SET Version = 2 WHERE Id % 250 = 0 AND Id <= {3 * CHUNK}")
     with counting(monkeypatch) as asked:
         registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI)
-    assert asked["read the stamps"] == 3 + 1
+    assert (asked["read the stamps"], asked["read the fingerprints of buckets"]) == (3, 3 + 1)
     assert asked["read the fingerprint"] == CHUNKS + 1 - 2
 
 
 def test_changes_here_and_there_are_no_streak(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (500, 2500, 4500, 6500)")
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id IN (500, 4500, 8500)")
     with counting(monkeypatch) as asked:
         registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI)
-    assert (asked["read the stamps"], asked["read the fingerprint"]) == (4, CHUNKS + 1)
+    assert (asked["read the stamps"], asked["read the fingerprint"]) == (3, CHUNKS + 1)
 
 
 def test_a_write_that_the_backup_did_not_take_is_not_proven(place: Place) -> None:
@@ -132,13 +141,25 @@ def test_a_write_that_the_backup_did_not_take_is_not_proven(place: Place) -> Non
     assert (outcome.run.verified, outcome.run.proof.differing) == (False, 1)
 
 
-def test_deletes_cost_the_stamps_of_their_chunks_and_no_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_much_has_changed_the_stamps_of_whole_chunks_are_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(place, f"UPDATE {{table}} SET Version = 2 WHERE Id <= {4 * CHUNK}")
+    with counting(monkeypatch) as asked:
+        run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(updated=4 * CHUNK, skipped=ROWS - 4 * CHUNK)
+    assert run.verified
+    assert (asked["stamps"], asked["records"]) == (4 * CHUNK, 4 * CHUNK)
+    assert asked["read the fingerprints of buckets"] == 1  # then it is known
+
+
+def test_deletes_cost_the_stamps_of_their_buckets_and_no_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     change(place, "DELETE FROM {table} WHERE Id BETWEEN 3001 AND 3010")
     with counting(monkeypatch) as asked:
         run = registry(place).get("customer").sync(Trigger.CLI).run
     assert run.counts == Counts(deleted=10, skipped=ROWS - 10)
     assert run.verified
-    assert (asked["read the stamps"], asked["records"]) == (1, 0)
+    assert (asked["stamps"], asked["records"]) == (2 * BUCKET - 10, 0)
 
 
 def test_a_first_copy_reads_every_record_once_and_no_stamp(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -83,7 +83,10 @@ class MemoryStore:
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         return None
 
-    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+    def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
+        return None
+
+    def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
         self._called("stamps")
         return {(one["id"], one["version"], one["etag"]) for one in self._within(chunk)}
 

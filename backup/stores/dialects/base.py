@@ -242,10 +242,19 @@ class Dialect(Protocol):
         """A hash, made by the server, of the columns' exact values, NULL among them. Columns of the same types with the
         same values give the same on every server of this product."""
 
-    def fingerprint(
-        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
-    ) -> Fingerprint | None:
-        """The fingerprint of the stamps of the rows that fulfil the conditions; None where it cannot be made.
+    def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
+        """A small number made by the server of a key's exact value; None where that would cost too much. Its type is a
+        ServerType."""
+
+    def fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        bucket: sa.ColumnElement[Any] | None = None,
+    ) -> Mapping[Any, Fingerprint] | None:
+        """The fingerprints of the stamps of the rows that fulfil the conditions, by bucket; without `bucket` a single
+        one, of None. None where they cannot be made.
 
         Whether a column may be NULL does not matter to that of rows in which it is not.
         """

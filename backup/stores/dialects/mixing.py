@@ -45,3 +45,16 @@ MIXES = (
 NULL_AS = -6_148_914_691_236_517_205
 """The integer that a NULL is taken for: as unlikely a value as any."""
 LOW_BITS = 4_294_967_295
+BUCKETS = 1_021
+"""Into so many buckets a chunk's keys fall. A prime, so that keys at even distances fall into all of them."""
+_NEIGHBOURS = 64
+
+
+def bucket_of(parts: Sequence[Any], number: Any) -> Any:
+    """A small number made of a key's integers, as an SQL expression. So many keys next to each other have one, since
+    what changes at one time often lies together."""
+    *before, last = parts
+    found = last.op("/")(number(_NEIGHBOURS))
+    for part in before:
+        found = found % number(BUCKETS) * number(31) + part % number(BUCKETS)
+    return found % number(BUCKETS)

@@ -35,7 +35,7 @@ from backup.stores.dialects.base import (
     spelled_table,
 )
 from backup.stores.dialects.mssql_connection import connect
-from backup.stores.dialects.mssql_fingerprint import content_hash, fingerprint_query
+from backup.stores.dialects.mssql_fingerprint import bucket, content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import (
     JSON,
     Spell,
@@ -212,11 +212,20 @@ class SqlServerDialect:
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns)
 
-    def fingerprint(
-        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
-    ) -> Fingerprint | None:
-        records, *sums = cx.execute(fingerprint_query(stamps, conditions)).one()
-        return Fingerprint("T-SQL", records, tuple(int(one or 0) for one in sums))
+    def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
+        return bucket(key)
+
+    def fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        bucket: sa.ColumnElement[Any] | None = None,
+    ) -> Mapping[Any, Fingerprint] | None:
+        return {
+            number: Fingerprint("T-SQL", records, tuple(int(one or 0) for one in sums))
+            for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket))
+        }
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

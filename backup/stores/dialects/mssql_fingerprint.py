@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.stores.dialects.base import StampColumns
-from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS
+from backup.stores.dialects.mixing import LOW_BITS, MIXES, NULL_AS, bucket_of
 from backup.stores.dialects.mssql_types import MssqlType, as_type, big, eight_bytes, sha256
 
 _COLON: Any = sa.literal_column("N':'")
@@ -28,8 +28,15 @@ def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     return result
 
 
-def fingerprint_query(stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Selects the number of rows, Σ version if that is an integer, and Σ of both mixes."""
+def bucket(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+    """The key's bucket."""
+    return sa.type_coerce(bucket_of([part for column in key for part in _integers(column)], big), _BIGINT)
+
+
+def fingerprint_query(
+    stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], bucket: sa.ColumnElement[Any] | None = None
+) -> sa.Select[Any]:
+    """Selects the bucket, else NULL, the number of rows, Σ version if that is an integer, and Σ of both mixes."""
     key, version, content = stamps
     parts = [part for column in key for part in _integers(column)]
     parts += _version_parts(version, content)
@@ -37,12 +44,17 @@ def fingerprint_query(stamps: StampColumns, conditions: Sequence[sa.ColumnElemen
     has_number = bool(version) and _is_integer(version[0])
     if has_number:
         flat["version"] = sa.cast(version[0], _BIGINT)
+    if bucket is not None:
+        flat["bucket"] = bucket
     # Each is named once in a subquery, since it stands in several sums.
     rows = sa.select(*(value.label(name) for name, value in flat.items())).where(*conditions).subquery("stamps")
     named = [rows.c[f"part{i}"] for i in range(len(parts))]
     sums = [sa.func.sum(mix.of(named, big)) for mix in MIXES]
     versions = [sa.func.sum(rows.c.version.op("&")(big(LOW_BITS)))] if has_number else []
-    return sa.select(sa.func.count_big(sa.literal_column("*")), *versions, *sums).select_from(rows)
+    found = [sa.func.count_big(sa.literal_column("*")), *versions, *sums]
+    if bucket is None:
+        return sa.select(sa.null(), *found).select_from(rows)
+    return sa.select(rows.c.bucket, *found).group_by(rows.c.bucket)
 
 
 def _version_parts(

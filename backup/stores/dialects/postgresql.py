@@ -29,6 +29,7 @@ from backup.stores.dialects.base import (
     spelled_table,
     type_parts,
 )
+from backup.stores.dialects.mixing import bucket_of
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
@@ -92,6 +93,10 @@ class IntegerType(ServerType):
         # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
         any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
+
+
+_BIGINT = IntegerType("bigint")
+_FIRST_COLUMN: Any = sa.literal_column("1")
 
 
 class PostgresqlDialect:
@@ -200,9 +205,17 @@ class PostgresqlDialect:
         whole = sa.cast(sa.func.row(*columns), sa.Text)  # the server's own text of a row tells all values apart
         return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, "UTF8")), "hex")
 
-    def fingerprint(
-        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
-    ) -> Fingerprint | None:
+    def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
+        parts = [_big(c) if isinstance(c.type, IntegerType) else sa.func.hashtextextended(_text(c), 0) for c in key]
+        return sa.type_coerce(bucket_of(parts, _number), _BIGINT)
+
+    def fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        bucket: sa.ColumnElement[Any] | None = None,
+    ) -> Mapping[Any, Fingerprint] | None:
         server: Any = cx.dialect.server_version_info
         if server[0] < _FIRST_WITH_HASHES:
             return None
@@ -210,8 +223,13 @@ class PostgresqlDialect:
         first, *_ = [*stamps.version, None]
         if first is not None and isinstance(first.type, IntegerType):
             sums = [sa.func.sum(first), *sums]
-        records, *found = cx.execute(sa.select(sa.func.count(), *sums).where(*conditions)).one()
-        return Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(one or 0) for one in found))
+        query = sa.select(sa.null() if bucket is None else bucket, sa.func.count(), *sums).where(*conditions)
+        if bucket is not None:
+            query = query.group_by(_FIRST_COLUMN)
+        return {
+            number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(one or 0) for one in found))
+            for number, records, *found in cx.execute(query)
+        }
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return _relation(source.type.declared, copy.type.declared)
@@ -277,13 +295,24 @@ def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[
 
 def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
     if isinstance(column.type, IntegerType):
-        value: sa.ColumnElement[Any] = sa.cast(column, sa.BigInteger)
+        value = _big(column)
         if column.type.declared == "bigint" and not is_folded:
             # The server folds 64 bits into 32 before it hashes them. Two values that are one then are two this way.
             value = value.op("#")(value.op(">>")(sa.literal_column("32")))
         return sa.func.hashint8extended(value, seed)
-    text = sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
-    return sa.func.hashtextextended(text, seed)
+    return sa.func.hashtextextended(_text(column), seed)
+
+
+def _big(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(column, sa.BigInteger)
+
+
+def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
+
+
+def _number(value: int) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value), sa.BigInteger)
 
 
 def _relation(source: str, copy: str) -> Relation:

@@ -33,13 +33,15 @@ from backup.stores.dialects.base import (
     spelled_table,
     type_parts,
 )
-from backup.stores.dialects.sqlite_fingerprint import HASH, exact_hash, fingerprint
+from backup.stores.dialects.mixing import bucket_of
+from backup.stores.dialects.sqlite_fingerprint import HASH, INTEGERS, exact_hash, fingerprints
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
 _SPELLING = SQLiteDialect()
 _NOWHERE = URL.create("sqlite")
 _STATEMENTS = 500
+_INTEGER = ServerType("INTEGER")
 _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it
     ("INTEGER", ("int",)),
     ("TEXT", ("char", "clob", "text")),
@@ -199,11 +201,19 @@ class SqliteDialect:
         result: sa.ColumnElement[Any] = getattr(sa.func, HASH)(*columns)
         return result
 
-    def fingerprint(
-        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]]
-    ) -> Fingerprint | None:
-        declared = (column.type.declared for column in [*stamps.key, *stamps.version])  # type: ignore[attr-defined] # ServerTypes
-        return fingerprint(cx, stamps, conditions, list(map(_affinity, declared)))
+    def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
+        # Of integers alone: a hash costs as much as reading the stamp.
+        parts = [column for column in key if _affinity_of(column) in INTEGERS]
+        return sa.type_coerce(bucket_of(parts, _number), _INTEGER) if parts else None
+
+    def fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        bucket: sa.ColumnElement[Any] | None = None,
+    ) -> Mapping[Any, Fingerprint] | None:
+        return fingerprints(cx, stamps, conditions, list(map(_affinity_of, [*stamps.key, *stamps.version])), bucket)
 
     def relation(self, source: Column, copy: Column) -> Relation:
         """`same` also for a source with more room: SQLite enforces no size, only the affinity tells."""
@@ -234,6 +244,14 @@ class SqliteDialect:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
         return Failure("refused", text)
+
+
+def _number(value: int) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value), sa.Integer)
+
+
+def _affinity_of(column: sa.Column[Any]) -> str:
+    return _affinity(column.type.declared)  # type: ignore[attr-defined] # a ServerType
 
 
 def _affinity(declared: str) -> str:

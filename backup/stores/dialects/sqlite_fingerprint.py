@@ -7,7 +7,8 @@ hashed here, in the same process. A function of Python's, called for every row, 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -18,8 +19,11 @@ from backup.stores.dialects.base import ServerType, StampColumns
 
 HASH = "exact_hash"
 _BLOB = ServerType("BLOB")
+_FIRST_COLUMN: Any = sa.literal_column("1")
 _LOW = (1 << 32) - 1
-_INTEGERS = ("INTEGER", "NUMERIC")
+INTEGERS = ("INTEGER", "NUMERIC")
+"""The affinities of columns whose values are integers, if they are numbers without a fraction."""
+_Lists = tuple[Any, ...]
 
 
 def exact_hash(*values: Any) -> str:
@@ -27,15 +31,17 @@ def exact_hash(*values: Any) -> str:
     return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def fingerprint(
+def fingerprints(
     cx: sa.Connection,
     stamps: StampColumns,
     conditions: Sequence[sa.ColumnElement[bool]],
     affinities: Sequence[str],
-) -> Fingerprint | None:
-    """As `Dialect.fingerprint` says; `affinities` are those of the key's and the version's columns."""
+    bucket: sa.ColumnElement[Any] | None,
+) -> Mapping[Any, Fingerprint] | None:
+    """As `Dialect.fingerprints` says; `affinities` are those of the key's and the version's columns."""
+    lists = partial(_lists, cx, conditions=conditions, bucket=bucket)
     try:
-        found = _exact_lists(cx, stamps, conditions, affinities)
+        found = _exact_lists(lists, stamps, affinities)
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG:
             return None
@@ -44,9 +50,12 @@ def fingerprint(
         found = None  # JSON holds no bytes
     if found is None:
         # Any column of SQLite may hold any value, and JSON does not have all digits of some: hash every one.
-        found = _exact_lists(cx, stamps, conditions, [""] * len(affinities))
+        found = _exact_lists(lists, stamps, [""] * len(affinities))
     assert found is not None  # noqa: S101 - for mypy; hashes are texts
-    records, versions, *lists = found
+    return {number: _fingerprint(*rest) for number, *rest in found}
+
+
+def _fingerprint(records: int, versions: int | None, *lists: bytes) -> Fingerprint:
     digest = blake2b(digest_size=16)
     for one in lists:
         digest.update(len(one).to_bytes(8))
@@ -56,53 +65,55 @@ def fingerprint(
 
 
 def _exact_lists(
-    cx: sa.Connection,
-    stamps: StampColumns,
-    conditions: Sequence[sa.ColumnElement[bool]],
-    affinities: Sequence[str],
-) -> Sequence[Any] | None:
-    """What `_lists` gives; None where a list does not tell all values apart."""
+    lists: Callable[[StampColumns, Sequence[str]], Sequence[_Lists]], stamps: StampColumns, affinities: Sequence[str]
+) -> Sequence[_Lists] | None:
+    """What `lists` gives; None where a list does not tell all values apart."""
     if not stamps.version:
-        found = _lists(cx, stamps, conditions, affinities)
+        found = lists(stamps, affinities)
     else:
         # Few tables have rows without a version: their contents are asked for once the lists show a NULL.
-        found = _lists(cx, stamps._replace(content=None), conditions, affinities)
-        if stamps.content is not None and any(b"null" in text for text in found[2:]):
-            found = _lists(cx, stamps, conditions, affinities)
-    texts = zip(found[2:], affinities, strict=False)
-    return None if any(kind in _INTEGERS and not _is_integers(text) for text, kind in texts) else found
+        found = lists(stamps._replace(content=None), affinities)
+        if stamps.content is not None and any(b"null" in text for row in found for text in row[3:]):
+            found = lists(stamps, affinities)
+    texts = ((text, kind) for row in found for text, kind in zip(row[3:], affinities, strict=False))
+    return None if any(kind in INTEGERS and not _is_integers(text) for text, kind in texts) else found
 
 
 def _lists(
     cx: sa.Connection,
     stamps: StampColumns,
-    conditions: Sequence[sa.ColumnElement[bool]],
     affinities: Sequence[str],
-) -> Sequence[Any]:
-    """The number of records, the sum of their versions, a list for each column, and one of the hashes of content."""
+    conditions: Sequence[sa.ColumnElement[bool]],
+    bucket: sa.ColumnElement[Any] | None,
+) -> Sequence[_Lists]:
+    """Of each bucket: its number, how many records, the sum of their versions, a list for each column, and one of the
+    hashes of content."""
     key, version, content = stamps
     # JSON tells integers and texts apart, each from its like. Of all else it says too little.
     values: list[sa.ColumnElement[Any]] = [
-        column if kind in (*_INTEGERS, "TEXT") else sa.case((column.is_not(None), _hash(column)))
+        column if kind in (*INTEGERS, "TEXT") else sa.case((column.is_not(None), _hash(column)))
         for column, kind in zip([*key, *version], affinities, strict=True)
     ]
     number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)
     hashed: sa.ColumnElement[Any] = sa.literal("") if content is None else content
+    named: sa.ColumnElement[Any] = sa.null() if bucket is None else bucket
     is_kept_in_order = len(key) == 1 and key[0].type.declared.upper() == "INTEGER"  # type: ignore[attr-defined] # a ServerType
     if not (is_kept_in_order and any(_bounds(condition, key[0]) for condition in conditions)):
         # Without a bound for the key the server may walk an index of other columns.
-        some = [value.label(f"c{i}") for i, value in enumerate([*values, number, hashed])]
-        *named, number, hashed = list(sa.select(*some).where(*conditions).order_by(*key).subquery().c)
-        values, conditions = list(named), []
+        some = [value.label(f"c{i}") for i, value in enumerate([*values, number, hashed, named])]
+        *columns, number, hashed, named = list(sa.select(*some).where(*conditions).order_by(*key).subquery().c)
+        values, conditions = list(columns), []
     lists = [_list(value) for value in values]
-    if len(values) == len(version) + 1 == 2 and set(affinities) <= set(_INTEGERS):
+    if len(values) == len(version) + 1 == 2 and set(affinities) <= set(INTEGERS):
         lists = [sa.cast(sa.func.json_group_object(*values), _BLOB)]  # one list is quicker than two
-    query = sa.select(sa.func.count(), sa.func.sum(number), *lists).where(*conditions)
+    query = sa.select(named, sa.func.count(), sa.func.sum(number), *lists).where(*conditions)
     if content is not None:
         query = query.add_columns(_list(hashed, values[len(key)].is_(None) if version else None))
+    if bucket is not None:
+        query = query.group_by(_FIRST_COLUMN)
     cursor: Any = cx.execute(query).cursor  # the driver's own, without conversions
-    row: Sequence[Any] = cursor.fetchone()
-    return row if content is not None else [*row, b"[]"]
+    rows: Sequence[_Lists] = cursor.fetchall()
+    return rows if content is not None else [(*row, b"[]") for row in rows]
 
 
 def _bounds(condition: sa.ColumnElement[bool], column: sa.Column[Any]) -> bool:
