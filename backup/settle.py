@@ -110,6 +110,7 @@ class Settling:
         self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
+        self._copies_at_once = Semaphore(1 if sides.backup.in_process else steps.parallelism)
         self._streak = 0  # chunks one after another in which few records had changed
         self._many = False  # whether in the last one that was not equal many had
 
@@ -131,7 +132,8 @@ class Settling:
             return self._skip(chunk, mine)
         copied = 0
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:
-            copied = self._copy_all(chunk)
+            with self._copies_at_once:
+                copied = self._copy_all(chunk)
             equal = self._sides.proven(chunk)
             if equal is not None:
                 return Settled(chunk, Counts(inserted=copied), equal.source.records, 0, proof=equal)

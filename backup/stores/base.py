@@ -162,6 +162,11 @@ class Store(Protocol):
         """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
 
     @property
+    def in_process(self) -> bool:
+        """Whether the database is a library in this process, so that threads that read and write in it wait for each
+        other and not for a server."""
+
+    @property
     def request_charge(self) -> float | None:
         """Request units that all requests have cost since the store was opened; None where there are none."""
 

@@ -54,6 +54,8 @@ class CosmosStore:
         """How fast its account is asked."""
         return self._access.pace
 
+    in_process = False
+
     @property
     def request_charge(self) -> float | None:
         return self.pace.charge

@@ -59,6 +59,10 @@ class SqlStore:
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
     @property
+    def in_process(self) -> bool:
+        return self.access.dialect.in_process
+
+    @property
     def request_charge(self) -> float | None:
         return None
 
@@ -162,7 +166,7 @@ class SqlStore:
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         # Beyond its first or last key the other side may hold anything.
-        if self.access.dialect.fingerprints_in_memory and None in chunk and self._is_many(chunk):
+        if self.in_process and None in chunk and self._is_many(chunk):
             return None
         found = self._fingerprints("read the fingerprint", chunk)
         return None if found is None else found[None]

@@ -22,6 +22,7 @@ class MemoryStore:
     fingerprint_is_enough = True
     name = "records"
     request_charge: float | None = None
+    in_process: bool = False
 
     def __init__(
         self,

@@ -188,8 +188,8 @@ class Dialect(Protocol):
     product: str
     default_schema: str | None
     max_parameters: int
-    fingerprints_in_memory: bool
-    """Whether a fingerprint holds the stamps of its chunk in this process's memory."""
+    in_process: bool
+    """Whether the server is a library in this process: a fingerprint then holds the stamps of its chunk in its memory."""
 
     @property
     def location(self) -> str:

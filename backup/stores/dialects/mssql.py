@@ -94,7 +94,7 @@ class SqlServerDialect:
     product = "SQL Server"
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
-    fingerprints_in_memory = False
+    in_process = False
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
         self._where, self._connections = where, connections

@@ -95,7 +95,7 @@ class IntegerType(ServerType):
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
 
 
-_BIGINT = IntegerType("bigint")
+_BIGINT = ServerType("bigint")
 _FIRST_COLUMN: Any = sa.literal_column("1")
 
 
@@ -106,7 +106,7 @@ class PostgresqlDialect:
     product = "PostgreSQL"
     default_schema: str | None = "public"
     max_parameters = 30_000
-    fingerprints_in_memory = False
+    in_process = False
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self._url, self._connections = url, connections

@@ -83,7 +83,7 @@ class SqliteDialect:
     product = "SQLite"
     default_schema: str | None = None
     max_parameters = 30_000
-    fingerprints_in_memory = True
+    in_process = True
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self.path = Path(url.database or "").resolve()
