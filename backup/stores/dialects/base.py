@@ -189,7 +189,7 @@ class Dialect(Protocol):
     default_schema: str | None
     max_parameters: int
     in_process: bool
-    """Whether the server is a library in this process: a fingerprint then holds the stamps of its chunk in its memory."""
+    """Whether the server is a library in this process: a fingerprint then holds its chunk's stamps in its memory."""
 
     @property
     def location(self) -> str:
