@@ -8,8 +8,8 @@ from itertools import islice
 
 from backup import entries
 from backup.entries import RECYCLE_BIN, Held, Kept
-from backup.keeper import Keeper
-from backup.models import Action, Counts, Image, Key, Now, Run
+from backup.keeper import Keeper, KeptBefore
+from backup.models import Action, Counts, Key, Now, Run
 from backup.stores import Keep, Sibling, Store
 from backup.stores.exact import key_hash
 
@@ -30,17 +30,14 @@ class RecycleBin:
     def keeper(self, run: Run, now: Now, side: Held = "backup", *, resumed: bool = False) -> Keep:
         """What a run passes to the store that it changes; `resumed` if it may have kept something before."""
         where, (start, shared, end) = self._of(run.sync_id), entries.bounds(run.sync_id)
-        before = (False, False)
+        before = None
         if resumed:
             together = self._entries.count(where, "EntryId", shared, end)
             deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, shared)
-            before = (together > 0, deleted > 0)
-
-        def old_key(image: Image) -> Key:
-            # A restore's place may have other names for its columns; there no key is spelled anew by a run.
-            return image.key if image.record is None or side == "source" else self._backup.key_of(image.record)
-
-        return Keeper(self._entries, {**where, "Side": side}, now, old_key, before)
+            before = KeptBefore(together > 0, deleted > 0)
+        # A restore's place may have other names for its columns; there no key is spelled anew by a run.
+        exact = side == "source" or self._backup.keys_are_exact
+        return Keeper(self._entries, {**where, "Side": side}, now, None if exact else self._backup, before)
 
     def counted(self, sync_id: str) -> Counts:
         """How many of the backup's records the run has changed so far; none is skipped."""

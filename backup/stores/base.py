@@ -162,6 +162,10 @@ class Store(Protocol):
         """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
 
     @property
+    def keys_are_exact(self) -> bool:
+        """Whether no two spellings (a and A) may be one key to the server."""
+
+    @property
     def in_process(self) -> bool:
         """Whether the database is a library in this process, so that threads that read and write in it wait for each
         other and not for a server."""
@@ -254,6 +258,10 @@ class Store(Protocol):
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         """Those of `keys` that the store holds, with key equality as its server sees it (case, trailing spaces)."""
+
+    def spelled(self, key: Key, transaction: Any) -> Key | None:
+        """The key of the record that the server has under this one, as that record spells it; None if it has none.
+        Asked in a transaction that `Keep` was given."""
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         """The records that the server finds under these keys, as images before `action`, a batch at a time."""

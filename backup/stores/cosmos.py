@@ -54,6 +54,7 @@ class CosmosStore:
         """How fast its account is asked."""
         return self._access.pace
 
+    keys_are_exact = True
     in_process = False
 
     @property
@@ -194,6 +195,9 @@ class CosmosStore:
 
     def key_of(self, record: Record) -> Key:
         return self._container.key_of(record)
+
+    def spelled(self, key: Key, transaction: Any) -> Key | None:  # noqa: ARG002 - there are none
+        return key if self.matching([key]) else None
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         return self._keys_of_ids(keys).intersection(keys)

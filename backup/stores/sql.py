@@ -58,6 +58,8 @@ class SqlStore:
         schema = self.schema or dialect.default_schema
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
+    keys_are_exact = False
+
     @property
     def in_process(self) -> bool:
         return self.access.dialect.in_process
@@ -286,6 +288,11 @@ class SqlStore:
             for key in self.access.run("look up keys", lambda cx, p=part: self._batch_on(cx).matching(p, filters))  # type: ignore[misc]
         }
 
+    def spelled(self, key: Key, transaction: Any) -> Key | None:
+        shape = self.shape
+        row = transaction.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
+        return None if row is None else tuple(row)
+
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         for part in parts(keys, self.shape, self.access.dialect, self._limits):
             left = list(part)
@@ -337,12 +344,8 @@ class SqlStore:
         return SqlBatch(cx, self.shape, self.access.dialect, self._limits)
 
     def key_from(self, text: str) -> Key:
-        shape = self.shape
-        key = shape.key_from(text)
-        found = self.access.run(
-            "look up a key", lambda cx: cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
-        )
-        return key if found is None else tuple(found)
+        key = self.shape.key_from(text)
+        return self.access.run("look up a key", lambda cx: self.spelled(key, cx)) or key
 
     def key_to_json(self, key: Key) -> list[Any]:
         shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)

@@ -516,11 +516,8 @@ class Machine(RuleBasedStateMachine):
             changed &= before.keys()  # of what was not there nothing is kept
         # What a run changed in an earlier call has its image from there.
         earlier = ran.images.keys() if ran is not None else set()
-        # If it was deleted under one spelling and inserted under another, it has two: nobody can ask the server whether
-        # keys are equal that it has not.
-        again = {key for key, row in images.items() if row is None and key in earlier and not self.knows_the_past}
-        assert changed - earlier <= images.keys() <= (touched - earlier) | again
-        assert not exact or images.keys() - again == touched - earlier
+        assert changed - earlier <= images.keys() <= touched - earlier
+        assert not exact or images.keys() == touched - earlier
         self.source, self.backup = source, backup
         self.kept |= new
         if ran is not None:

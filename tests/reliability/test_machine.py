@@ -151,21 +151,38 @@ def test_an_undo_deletes_all_that_was_inserted_before_it_writes_anything(monkeyp
         machine.teardown()
 
 
-def test_a_record_whose_key_is_spelled_anew_between_two_calls_of_a_run_has_one_image() -> None:
-    machine = LettersMachine()
-    try:
-        machine.fill(copied=False)
-        machine.sync([], Kill(15, "before"), NO_OPTIONS)
-        machine.resume([Write([0], None, False)], None, None)
-    finally:
-        machine.teardown()
+def spelled_anew_between_two_calls(machine: Machine) -> None:
+    machine.fill(copied=False)
+    machine.sync([], Kill(15, "before"), NO_OPTIONS)
+    machine.resume([Write([0], None, False)], None, None)
 
 
-def test_a_key_deleted_and_inserted_under_another_spelling_in_one_killed_run_is_told_apart() -> None:
+def spelled_anew_and_changed_again_in_a_third_call(machine: Machine) -> None:
+    machine.fill(copied=True)
+    machine.sync([Write([1, 2, 3, 7, 9], None, False), Delete([8])], None, NO_OPTIONS, 0)
+    machine.resume([], Kill(41, "after"), None)
+    machine.sync([Schema.ADD_WITH_DEFAULT, Write([0, 5, 6], None, False)], None, NO_OPTIONS, 0)
+    machine.sync([Schema.ADD_WITH_DEFAULT], Kill(19, "before"), NO_OPTIONS)
+    machine.sync([], None, NO_OPTIONS)
+
+
+def deleted_and_inserted_under_another_spelling(machine: Machine) -> None:
+    machine.fill(copied=True)
+    machine.sync([Delete([6, 7]), Schema.ADD], Kill(33, "after"), Options(force=True, allow_mass_delete=True))
+    machine.resume([Write([6], "", True)], None, None)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        spelled_anew_between_two_calls,
+        spelled_anew_and_changed_again_in_a_third_call,
+        deleted_and_inserted_under_another_spelling,
+    ],
+)
+def test_a_record_has_one_image_a_run_however_its_key_is_spelled(history: Callable[[Machine], None]) -> None:
     machine = LettersMachine()
     try:
-        machine.fill(copied=True)
-        machine.sync([Delete([6, 7]), Schema.ADD], Kill(33, "after"), Options(force=True, allow_mass_delete=True))
-        machine.resume([Write([6], "", True)], None, None)
+        history(machine)
     finally:
         machine.teardown()

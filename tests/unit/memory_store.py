@@ -23,6 +23,7 @@ class MemoryStore:
     name = "records"
     request_charge: float | None = None
     in_process: bool = False
+    keys_are_exact: bool = True
 
     def __init__(
         self,
@@ -114,6 +115,9 @@ class MemoryStore:
 
     def key_of(self, record: Record) -> Key:
         return (record["id"],)
+
+    def spelled(self, key: Key, transaction: Any) -> Key | None:
+        return next(iter(self.matching([key])), None)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         self._called("matching")
