@@ -158,17 +158,22 @@ def spelled_anew_between_two_calls(machine: Machine) -> None:
 
 
 def spelled_anew_and_changed_again_in_a_third_call(machine: Machine) -> None:
-    machine.fill(copied=True)
-    machine.sync([Write([1, 2, 3, 7, 9], None, False), Delete([8])], None, NO_OPTIONS, 0)
+    machine.fill(copied=False)
+    machine.sync([], None, NO_OPTIONS)
+    unlike = [Write([0, 1, 2, 3], None, False), Delete([8]), Write([9], None, False), Write([0, 1, 2, 7], None, False)]
+    machine.resume(unlike, None, None)
+    machine.sync([], None, NO_OPTIONS, 0)
     machine.resume([], Kill(41, "after"), None)
-    machine.sync([Schema.ADD_WITH_DEFAULT, Write([0, 5, 6], None, False)], None, NO_OPTIONS, 0)
-    machine.sync([Schema.ADD_WITH_DEFAULT], Kill(19, "before"), NO_OPTIONS)
+    columns = [Schema.ADD_WITH_DEFAULT, Schema.ADD_WITH_DEFAULT]
+    machine.sync([Write([5], "a", False), *columns, Write([6, 1, 0, 5], None, False)], None, NO_OPTIONS, 0)
+    machine.sync([Schema.ADD_WITH_DEFAULT, Schema.WIDEN], Kill(19, "before"), NO_OPTIONS)
     machine.sync([], None, NO_OPTIONS)
 
 
 def deleted_and_inserted_under_another_spelling(machine: Machine) -> None:
     machine.fill(copied=True)
-    machine.sync([Delete([6, 7]), Schema.ADD], Kill(33, "after"), Options(force=True, allow_mass_delete=True))
+    machine.sync([Delete([6, 7])], Kill(23, "after"), Options(allow_mass_delete=True))
+    assert ("e",) not in machine.backup
     machine.resume([Write([6], "", True)], None, None)
 
 
