@@ -27,8 +27,7 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("ci", settings.get_profile("default"), max_examples=150)
-settings.load_profile("ci" if CI else "default")
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")
