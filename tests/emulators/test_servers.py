@@ -66,9 +66,10 @@ def test_postgres_has_collations_that_ignore_case(postgres_database: str) -> Non
 
 
 def test_a_server_ends_with_its_killed_owner(tmp_path: Path) -> None:
+    # At an address of its own, or the next server of another test may be given the port that is free again.
     server = """
 import socket, time
-listening = socket.create_server(("127.0.0.1", 0))
+listening = socket.create_server(("127.66.66.66", 0))
 print(listening.getsockname()[1], flush=True)
 time.sleep(60)
 """
@@ -85,11 +86,11 @@ with running([sys.executable, "-c", sys.argv[1]], pathlib.Path(sys.argv[2]), r"(
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        socket.create_connection(("127.0.0.1", port)).close()
+        socket.create_connection(("127.66.66.66", port)).close()
         process.kill()
     for _ in range(100):
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
+            socket.create_connection(("127.66.66.66", port)).close()
         except ConnectionRefusedError:
             return
         time.sleep(0.1)
