@@ -186,7 +186,7 @@ class Settling:
 
     def _copy_all(self, chunk: Chunk) -> int:
         copied = 0
-        for records in self._source.read(None, chunk):
+        for records in self._sides.read(None, chunk):
             self._write_batch(records, absent=True)
             self._tally.add(inserted=len(records))
             copied += len(records)
@@ -219,7 +219,7 @@ class Settling:
     def _write(self, piece: Chunk, changes: Changes) -> Counts:
         counts = Counts()
         if changes.write:
-            for records in self._source.read(changes.write, piece):
+            for records in self._sides.read(changes.write, piece):
                 self._write_batch(records)
                 inserted = sum(self._source.key_of(record) in changes.insert for record in records)
                 written = {"inserted": inserted, "updated": len(records) - inserted}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 
 from backup import proof
 from backup.compare import Changes, compare, settle
-from backup.models import Chunk, Fingerprint, Proof, StampRow, Stamps
+from backup.models import Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps
 from backup.stores import Store
 from backup.workers import Workers
 
@@ -69,6 +70,11 @@ class Sides:
             lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
         )
         return before.equal.and_(proof.of_rows((before.ours & before.theirs) | ours)) if ours == theirs else None
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        """The source's records as its `read` gives them, the next batch on its way while the last is written."""
+        batches = self.source.read(keys, chunk)
+        return batches if self.source.in_process else self._workers.ahead(batches)
 
     def compare(self, piece: Chunk, *, force: bool = False, narrow: bool = False) -> Compared:
         """What the stamps of both say of a piece. With `narrow`, fingerprints of its buckets say first which of them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from threading import Event
 from types import TracebackType
@@ -55,6 +55,20 @@ class Workers:
         asked = self._asking.submit(one)
         theirs = other()
         return asked.result(), theirs
+
+    def ahead(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, none of them None, each asked for while the one before is worked on."""
+        if self._parallelism == 1:
+            yield from items
+            return
+        asked = self._asking.submit(next, items, None)
+        try:
+            while (item := asked.result()) is not None:
+                asked = self._asking.submit(next, items, None)
+                yield item
+        finally:
+            asked.cancel()
+            wait([asked])
 
     def in_order(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The results in the order of the items, which are asked for as workers become free.

@@ -218,3 +218,37 @@ def test_both_raises_the_error_of_either(parallelism: int, which: str) -> None:
 
     with Workers(parallelism) as workers, pytest.raises(ValueError, match=which):
         workers.both(lambda: ask("one"), lambda: ask("other"))
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_items_read_ahead_come_in_their_order(parallelism: int) -> None:
+    with Workers(parallelism) as workers:
+        assert list(workers.ahead(iter(range(1, 50)))) == list(range(1, 50))
+        assert list(workers.ahead(iter(()))) == []
+
+
+def test_the_next_item_is_read_while_the_last_is_worked_on() -> None:
+    asked = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        asked.set()
+        yield 2
+
+    with Workers(2) as workers:
+        ahead = workers.ahead(items())
+        assert next(ahead) == 1
+        wait(asked)
+        assert list(ahead) == [2]
+
+
+def test_an_error_of_an_item_read_ahead_comes_after_the_items_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken off")
+
+    with Workers(2) as workers:
+        ahead = workers.ahead(items())
+        assert next(ahead) == 1
+        with pytest.raises(ValueError, match="broken off"):
+            next(ahead)
