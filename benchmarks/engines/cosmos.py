@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from benchmarks.jobs import EngineName, Place
 from benchmarks.orders import client, container, own
 
 _AT_ONCE = 4
+_QUIET_SECONDS = 3
 
 
 @contextmanager
@@ -62,7 +64,11 @@ class CosmosEngine(Engine):
 
     def build(self) -> None:
         _drop(self.source, "bench_source")
-        self._put(container(self.source, "bench_source/orders", create=True), range(1, self.rows + 1), 1)
+        where = container(self.source, "bench_source/orders", create=True)
+        self._put(where, range(1, self.rows + 1), 1)
+        # As after a quiet night: one document is the newest, and all others are older than an overlap of a second.
+        time.sleep(_QUIET_SECONDS)
+        self._put(where, range(1, 2), 1)
 
     def place(self, contender: str) -> Place:
         return Place(
