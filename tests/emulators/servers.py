@@ -187,6 +187,7 @@ def _wait_until_ready(guard: subprocess.Popen[bytes], log: Path, ready: str) -> 
 
 def _guard(command: Sequence[str]) -> int:
     """Run a server and end it when standard input does: closed on purpose, or as its owner was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored behind a shell's `&`, and the server would inherit that
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def end_with_owner() -> None:
