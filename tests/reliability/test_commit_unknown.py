@@ -199,7 +199,7 @@ def test_the_connection_may_break_after_any_commit(postgresql: Scene, subtests: 
 
     with DeafProxy(port, lambda n, of_line: False).running() as proxy, commits_that_write(proxy) as writing:
         check_run(postgresql, through(proxy))
-    for position in rounds(writing[::4], list(range(1, proxy.commits + 1))):
+    for position in rounds(writing[::8], list(range(1, proxy.commits + 1))):
         with subtests.test(lost=position):
             assert check(lambda n, of_line, lost=position: n == lost).lost == 1  # type: ignore[misc]
     with subtests.test(lost="the third of each connection"):  # its first is the driver's own, its second is a retry

@@ -339,7 +339,7 @@ def test_each_corruption_on_postgresql_is_named_and_nothing_else(on_postgres: Mi
 
 @pytest.fixture
 def on_cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Iterator[Mirrored]:
-    """250 mirrored documents."""
+    """210 mirrored documents."""
     # The proxies change nothing; the npm server is six times as fast behind one.
     with (
         Chaos(cosmos_server, CALM, SEED).running() as first,
@@ -347,7 +347,7 @@ def on_cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> 
     ):
         place = places.with_orders_on_cosmos(tmp_path, first.account, second.account)
         found = Mirrored(place.order, {})
-        make_documents(place.order, 250)
+        make_documents(place.order, 210)
         found.registry.get("order").initialize()
         found.sync()
         yield found

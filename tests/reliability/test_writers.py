@@ -82,7 +82,7 @@ def on_sqlite(folder: Path) -> Iterator[Written]:
     service = places.on_sqlite(folder).customer
     file = folder / "customers.db"
     file.touch()
-    yield customers(service, Writers(lambda: sqlite_hand(file, "Customers"), SEED), rounds(20, 200))
+    yield customers(service, Writers(lambda: sqlite_hand(file, "Customers"), SEED), rounds(12, 200))
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def on_postgres(server: str) -> Iterator[Written]:
         sides = Sql(source, "Customers"), Sql(backup, "Customers")
         address = sa.make_url(source).set(drivername="postgresql").render_as_string(hide_password=False)
         writers = Writers(lambda: postgres_hand(address, '"Customers"'), SEED)
-        yield customers(Service("customer", *sides), writers, rounds(6, 100))
+        yield customers(Service("customer", *sides), writers, rounds(4, 100))
 
 
 def customers(service: Service, writers: Writers, syncs: int) -> Written:
