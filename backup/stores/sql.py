@@ -199,10 +199,9 @@ class SqlStore:
         """Key, version fields, and of rows without a version the server's hash of their content, else None."""
         shape = self.shape
         conditions = [*shape.within(chunk), *shape.filters]
-        bucket = None if buckets is None else self.access.dialect.bucket(shape.key)
-        if bucket is not None:
-            kind: Any = bucket.type
-            conditions.append(kind.has_one_of(bucket, sorted(buckets or ())))
+        if buckets is not None:
+            bucket: Any = self.access.dialect.bucket(shape.key)  # there is one: `buckets` has named them
+            conditions.append(bucket.type.has_one_of(bucket, sorted(buckets)))
         return self._stamp_rows("read the stamps", conditions)
 
     def _stamp_rows(self, operation: str, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
