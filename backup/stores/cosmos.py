@@ -9,18 +9,16 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
-from azure.cosmos import ContainerProxy
-from azure.cosmos.exceptions import CosmosResourceNotFoundError
-
 from backup.errors import BadRequest, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_container import CosmosContainer, parts
-from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, partition_value, texts
+from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, texts
 from backup.stores.cosmos_pace import Pace
 from backup.stores.cosmos_queries import PART, Queries, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
+from backup.stores.cosmos_writes import CosmosWrites
 
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
@@ -40,6 +38,7 @@ class CosmosStore:
         self._access, self.name, self._rules, self._limits = access, container, rules, limits
         self._side, self._queries = side, Queries(rules, side)
         self._container = CosmosContainer(access, container, self._queries, limits)
+        self._writes = CosmosWrites(access, self._container)
 
     @property
     def label(self) -> str:
@@ -163,7 +162,7 @@ class CosmosStore:
     def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:  # noqa: ARG002
         """Partition key and id, version fields, etag; all as text."""
         query = self._queries.within(chunk, self._queries.stamp(self.partition_paths))
-        return set(map(self._row, self._container.all("read the stamps", query)))
+        return set(map(self._row, self._container.all_by_range("read the stamps", query)))
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         width, wanted = len(self.partition_paths) + 1, set(keys)
@@ -244,10 +243,7 @@ class CosmosStore:
                     there.update(image.key for image in images)
                     keep(images, None)
                 keep((), None, [key for key in keys if key not in there])
-            self._access.side_by_side("write a document", part, self._upsert)
-
-    def _upsert(self, document: Record) -> None:
-        self._container.proxy.upsert_item(dict(document), no_response=True)
+            self._writes.upsert(part)
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         # A document of another type under such a key would be overwritten too.
@@ -261,7 +257,7 @@ class CosmosStore:
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
-            self._access.side_by_side("delete a document", part, lambda key: _delete(self._container.proxy, key))
+            self._writes.delete(part)
 
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths
@@ -289,13 +285,6 @@ class CosmosStore:
 
     def sibling(self, shape: Shape) -> Sibling:
         return CosmosSibling(self._access, shape)
-
-
-def _delete(container: ContainerProxy, key: Key) -> None:
-    try:
-        container.delete_item(key[-1], partition_key=partition_value(key[:-1]))
-    except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
-        container.read()  # … unless it is the container that is gone
 
 
 def _shown(paths: list[list[str]]) -> str:

@@ -47,6 +47,7 @@ class CosmosContainer:
     def forget(self) -> None:
         """Forgets what it knows of the container: it may be another by now."""
         self.__dict__.pop("partition_paths", None)
+        self.__dict__.pop("_feed_ranges", None)
 
     def key_of(self, record: Record) -> Key:
         """The key of a whole document."""
@@ -55,6 +56,23 @@ class CosmosContainer:
     def all(self, operation: str, query: Query) -> list[Any]:
         """The query's items."""
         return self._access.run(operation, lambda: list(self.items(query)))
+
+    def all_by_range(self, operation: str, query: Query) -> list[Any]:
+        """The same, in no order: each physical partition asked for itself, side by side, and retried for itself."""
+        found = self._access.side_by_side(
+            operation, self._feed_ranges, lambda range_: list(self.items(query, feed_range=range_))
+        )
+        return [item for part in found for item in part]
+
+    @cached_property
+    def _feed_ranges(self) -> list[dict[str, Any] | None]:
+        """What each physical partition holds; where there is but one, everything (None). One that is split later on is
+        then two to the SDK as well.
+
+        Asked once, until `forget`.
+        """
+        found = self._access.run("read the feed ranges", lambda: list(self.proxy.read_feed_ranges()))
+        return [*found] if len(found) > 1 else [None]
 
     def one_by_one(self, operation: str, query: Query) -> Iterator[Any]:
         """The query's items as they come. Not retried as a whole; the SDK retries each of its pages."""
@@ -130,10 +148,10 @@ class CosmosContainer:
             reached = last
             yield piece
 
-    def items(self, query: Query) -> Iterator[Any]:
-        """The query's items as the SDK gives them."""
-        found = self.proxy.query_items(query.text, parameters=query.parameters, enable_cross_partition_query=True)
-        return iter(found)
+    def items(self, query: Query, feed_range: dict[str, Any] | None = None) -> Iterator[Any]:
+        """The query's items, of everything or of a feed range, as the SDK gives them."""
+        where = {"enable_cross_partition_query": True} if feed_range is None else {"feed_range": feed_range}
+        return iter(self.proxy.query_items(query.text, parameters=query.parameters, **where))
 
 
 def parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -1,0 +1,101 @@
+"""Documents written to a container and deleted from it; those of one partition key together, where the server can."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError, CosmosResourceNotFoundError
+
+from backup.models import Key, Record
+from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_container import CosmosContainer
+from backup.stores.cosmos_documents import partition_value
+
+# The server takes 100 operations and 2 MiB at once.
+_AT_ONCE = 100
+_BYTES_AT_ONCE = 1 << 20
+
+
+class _Write(NamedTuple):
+    """What is to be done to the document of a key, as the SDK names it in a batch; and how many bytes that sends."""
+
+    key: Key
+    what: tuple[str, tuple[Any, ...]]
+    size: int
+
+
+class CosmosWrites:
+    """Upserts and deletes that may all be repeated, for any number of threads; as many at once as the account takes.
+
+    A transactional batch saves requests, no request units. One that fails has done nothing, and is then done document
+    by document, each with retries of its own. The first answer of a server that knows no batches ends their use here.
+    """
+
+    def __init__(self, access: CosmosAccess, container: CosmosContainer) -> None:
+        self._access, self._container = access, container
+        self._knows_batches: bool | None = None  # None: not asked yet
+
+    def upsert(self, documents: Sequence[Record]) -> None:
+        """Writes the documents, whatever is there."""
+        writes = (
+            _Write(self._container.key_of(document), ("upsert", (dict(document),)), len(json.dumps(document)))
+            for document in documents
+        )
+        self._carry_out("write documents", writes)
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        """Deletes the documents; one that is gone already is no error."""
+        self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],)), len(key[-1])) for key in keys))
+
+    def _carry_out(self, operation: str, writes: Iterable[_Write]) -> None:
+        together = _together(writes) if self._knows_batches is not False else ([write] for write in writes)
+        left = self._access.side_by_side(operation, list(together), self._once)
+        self._access.side_by_side(operation, [[write] for some in left for write in some], self._once)
+
+    def _once(self, writes: Sequence[_Write]) -> Sequence[_Write]:
+        """Carries out writes of one partition key; returns those that have to be repeated one by one."""
+        if len(writes) == 1:
+            self._alone(writes[0])
+            return ()
+        if self._knows_batches is False:
+            return writes
+        partition = partition_value(writes[0].key[:-1])
+        try:
+            self._container.proxy.execute_item_batch([write.what for write in writes], partition)
+        except CosmosBatchOperationError:
+            return writes
+        except CosmosHttpResponseError as error:
+            if error.status_code == 429:
+                raise
+            self._knows_batches = self._knows_batches or False
+            return writes
+        self._knows_batches = True
+        return ()
+
+    def _alone(self, write: _Write) -> None:
+        container = self._container.proxy
+        kind, (what,) = write.what
+        if kind == "upsert":
+            container.upsert_item(what, no_response=True)
+            return
+        try:
+            container.delete_item(what, partition_key=partition_value(write.key[:-1]))
+        except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
+            container.read()  # … unless it is the container that is gone
+
+
+def _together(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
+    """The writes in parts of one partition key that the server takes at once."""
+    for _, same in groupby(sorted(writes, key=lambda write: write.key[:-1]), lambda write: write.key[:-1]):
+        part: list[_Write] = []
+        size = 0
+        for write in same:
+            if part and (len(part) == _AT_ONCE or size + write.size > _BYTES_AT_ONCE):
+                yield part
+                part, size = [], 0
+            part.append(write)
+            size += write.size
+        yield part
