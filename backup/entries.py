@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,12 +112,16 @@ def together(sync_id: str, side: str, keys: Sequence[Key]) -> tuple[list[dict[st
         return [], keys
     made: list[dict[str, Any]] = []
     alone: list[Key] = []
-    for block, near in groupby(numbers, key=_block_number):
-        found = list(near)
+    start = 0
+    while start < len(numbers):
+        block = _block_number(numbers[start])
+        end = bisect_left(numbers, (block + 1) << _BLOCK_BITS, start)
+        found = numbers[start:end]
         if len(found) < _FEWEST_TOGETHER:
             alone += ((key,) for key in found)
         else:
             made.append(_of_many(sync_id, side, block, found))
+        start = end
     return made, alone
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -71,7 +71,7 @@ class Sides:
         )
         return before.equal.and_(proof.of_rows((before.ours & before.theirs) | ours)) if ours == theirs else None
 
-    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
         """The source's records as its `read` gives them, the next batch on its way while the last is written."""
         batches = self.source.read(keys, chunk)
         return batches if self.source.in_process else self._workers.ahead(batches)

@@ -250,7 +250,7 @@ class Store(Protocol):
     def stamps(self, chunk: Chunk) -> Stamps:
         """Key and version of every record in the chunk: `stamps_of(stamp_rows(chunk))`."""
 
-    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
         """The whole records of these keys of the chunk, or of all (None), in batches. One that is gone is left out."""
 
     def key_of(self, record: Record) -> Key:
@@ -272,7 +272,7 @@ class Store(Protocol):
         Texts that are the same for the two sides of a service exactly if the values are. `drift` must have been asked.
         """
 
-    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:
         """The source's records as this backup keeps them: with when they were copied and, on Cosmos, by which run."""
 
     def as_original(self, record: Record) -> Record:

@@ -14,9 +14,10 @@ from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record,
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
 from backup.stores.pace import Pace
-from backup.stores.sql_access import SqlAccess, small_rows, whole_rows
+from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import SqlBatch, parts, rest
 from backup.stores.sql_drift import plan
+from backup.stores.sql_rows import Fetched, Rows, first_rows, small_rows, values_of
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
 
@@ -236,7 +237,7 @@ class SqlStore:
     def stamps(self, chunk: Chunk) -> Stamps:
         return self.stamps_of(self.stamp_rows(chunk))
 
-    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
         # Most of the chunk: page through it in key order. A few keys: look each up.
         if keys is None or len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(keys, chunk)
@@ -246,35 +247,32 @@ class SqlStore:
             while left:
                 query = self.shape.select.where(self.shape.is_one_of(left), *self.shape.filters)
                 records, complete = self._batch(query)
-                got = {self.key_of(record): record for record in records}
-                yield [record for key, record in got.items() if key in keys]
+                got = dict(zip(values_of(records, self.shape.key_names), records.values, strict=True))
+                yield Rows(records.names, [row for key, row in got.items() if key in keys])
                 left = [] if complete or got.keys().isdisjoint(left) else [key for key in left if key not in got]
 
-    def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+    def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
         shape, complete = self.shape, False
         while not complete:
             page = shape.select.where(*shape.within(chunk), *shape.filters).order_by(*shape.key)
             records, complete = self._batch(page.limit(self._limits.batch_size))
             if records:
                 complete = complete and len(records) < self._limits.batch_size
-                chunk = Chunk(self.key_of(records[-1]), chunk.upto)
-                yield records if keys is None else [record for record in records if self.key_of(record) in keys]
+                found = values_of(records[-1:] if keys is None else records, shape.key_names)
+                chunk = Chunk(found[-1], chunk.upto)
+                if keys is not None:
+                    pairs = zip(found, records.values, strict=True)
+                    records = Rows(records.names, [row for key, row in pairs if key in keys])
+                yield records
 
-    def _batch(self, query: sa.Select[Any]) -> tuple[list[Record], bool]:
+    def _batch(self, query: sa.Select[Any]) -> tuple[Rows, bool]:
         """The query's first rows, up to the byte limit, and whether these were all."""
 
-        def attempt(cx: sa.Connection) -> tuple[list[Record], bool]:
-            records: list[Record] = []
-            size = 0
-            with whole_rows(cx, query, self._limits.batch_bytes) as rows:
-                for row, row_bytes in rows:
-                    records.append(self.shape.record(row))
-                    size += row_bytes
-                    if size > self._limits.batch_bytes:
-                        return records, False
-            return records, True
+        def attempt(cx: sa.Connection) -> Fetched:
+            return first_rows(cx, query, self._limits.batch_bytes)
 
-        return self.access.run("read records", attempt)
+        found = self.access.run("read records", attempt)
+        return Rows(self.shape.names, found.rows), found.complete
 
     def key_of(self, record: Record) -> Key:
         return self.shape.key_of(record)
@@ -307,12 +305,12 @@ class SqlStore:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:  # noqa: ARG002 - rows have no place for a run
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:  # noqa: ARG002 - rows have no place for a run
         mark = self.shape.find(SYNCED_AT)
         if not records or mark is None or mark in map(self.shape.find, records[0]):
-            return list(records)  # a SyncedAt of the source's own wins
-        added = {mark.name: _milliseconds(now)}
-        return [{**record, **added} for record in records]
+            return records  # a SyncedAt of the source's own wins
+        names = (*records[0],)
+        return Rows(names, values_of(records, names)).with_value(mark.name, _milliseconds(now))
 
     def as_original(self, record: Record) -> Record:
         return record  # `write` leaves out what the table has no column for

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -15,10 +14,6 @@ from backup.stores.base import Drift
 from backup.stores.dialects import Dialect
 
 T = TypeVar("T")
-
-_SMALL_ROWS_AT_ONCE = 10_000
-_FIRST_ROWS = 8  # until their size is known
-_ROWS_AT_ONCE = 512
 
 
 class SqlAccess:
@@ -141,65 +136,3 @@ class SqlAccess:
         """Closes the connections; the next use opens new ones."""
         if self._engine_used:
             self.dialect.engine.dispose()
-
-
-def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[tuple[Any, ...]]:
-    """All rows of the query, as tuples of what the driver gives."""
-    found: set[tuple[Any, ...]] = set()
-    with _result(cx, query) as fetch:
-        while rows := fetch(_SMALL_ROWS_AT_ONCE):
-            found.update(rows if type(rows[-1]) is tuple else map(tuple, rows))  # pyodbc's are of a type of its own
-    return found
-
-
-@contextmanager
-def whole_rows(
-    cx: sa.Connection, query: sa.Select[Any], max_bytes: int
-) -> Iterator[Iterator[tuple[Sequence[Any], int]]]:
-    """The rows as they come, each with its size in bytes; about `max_bytes` are held at a time."""
-    with _result(cx, query) as fetch:
-        yield _fetched(fetch, max_bytes)
-
-
-@contextmanager
-def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Any]]]:
-    """Gives what fetches that many more rows, as the driver makes them: columns of server types need no conversion, and
-    SQLAlchemy's rows would cost more than they hold. Rows not fetched by the end are given up."""
-    result = cx.execute(query.execution_options(stream_results=True))
-    ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
-
-    def fetch(rows: int) -> Sequence[Any]:
-        if not ahead:
-            found: Sequence[Any] = result.cursor.fetchmany(rows)
-            return found
-        first = ahead.pop()
-        return [] if first is None else [tuple(first), *(fetch(rows - 1) if rows > 1 else ())]
-
-    try:
-        yield fetch
-    except cx.dialect.loaded_dbapi.Error as error:
-        raise sa.exc.DBAPIError(None, None, error) from None
-    finally:
-        result.close()
-
-
-def _fetched(fetch: Callable[[int], Sequence[Any]], max_bytes: int) -> Iterator[tuple[Sequence[Any], int]]:
-    step = _FIRST_ROWS
-    while rows := fetch(step):
-        sizes = _sizes(rows)
-        yield from zip(rows, sizes, strict=True)
-        step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // max(1, *sizes)))
-
-
-def _sizes(rows: Sequence[Sequence[Any]]) -> Sequence[int]:
-    """About how many bytes each row has: the lengths of its texts and bytes, and 16 for any other value."""
-    same, lengths = 0, []
-    for column in zip(*rows, strict=True):  # by column, for that is a tenth of the work
-        kinds = set(map(type, column))
-        if kinds.isdisjoint((str, bytes)):
-            same += 16
-        elif kinds <= {str, bytes}:
-            lengths.append(list(map(len, column)))
-        else:
-            lengths.append([len(value) if isinstance(value, str | bytes) else 16 for value in column])
-    return [same + size for size in map(sum, zip(*lengths, strict=True))] if lengths else [same] * len(rows)

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 
 from backup.models import Action, Image, Key, Record
 from backup.stores.base import Keep, Limits
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Prepared, picker
-from backup.stores.sql_access import whole_rows
+from backup.stores.dialects.base import Prepared, values_at
+from backup.stores.sql_rows import Row, Rows, first_rows, values_of
 from backup.stores.sql_table import TableShape
 
 _COMPOSITE_KEYS_AT_ONCE = 200
-
-Row = tuple[Any, ...]
-"""The values of a record for the columns that are written."""
 
 
 class SqlBatch:
@@ -43,29 +40,20 @@ class SqlBatch:
 
     def images(self, keys: Sequence[Key], action: Action) -> tuple[list[Image], int]:
         """Images of the first of these keys, up to the byte limit, and their bytes; none when no row has one."""
-        shape = self._shape
-        found: dict[Key, Image] = {}
-        size, respelled = 0, False
-        with whole_rows(self._cx, shape.select.where(shape.is_one_of(keys)), self._limits.batch_bytes) as rows:
-            asked = set(keys)
-            for row, row_bytes in rows:
-                image = self._image(row, action)
-                if image.key not in asked:
-                    respelled = True
-                    continue
-                found[image.key] = image
-                size += row_bytes
-                if size > self._limits.batch_bytes:
-                    return list(found.values()), size
-        if respelled:
+        shape, asked = self._shape, set(keys)
+        query = shape.select.where(shape.is_one_of(keys))
+        rows, size, complete = first_rows(self._cx, query, self._limits.batch_bytes)
+        images = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
+        found = {key: image for key, image in images.items() if key in asked}
+        if len(found) < len(images) and (complete or not found):  # the server has some under another spelling
             for key in asked - found.keys():
                 one = self._cx.execute(shape.select.where(shape.is_one_of([key]))).first()
                 if one is not None:
-                    found[key] = replace(self._image(one, action), key=key)
+                    [record] = Rows(shape.names, [tuple(one)])
+                    found[key] = replace(self._image(record, action), key=key)
         return list(found.values()), size
 
-    def _image(self, row: Sequence[Any], action: Action) -> Image:
-        record = self._shape.record(row)
+    def _image(self, record: Record, action: Action) -> Image:
         return Image(self._shape.key_of(record), action, record, tuple(record[c.name] for c in self._shape.version))
 
     def write(self, records: Sequence[Record], keep: Keep | None, *, absent: bool) -> None:
@@ -78,8 +66,8 @@ class SqlBatch:
         shape, dialect = self._shape, self._cx.dialect
         names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
         own = tuple(name for name in shape.names if name in names)
-        rows = list(map(picker([names[name] for name in own]), records))
-        keys = list(map(picker([own.index(name) for name in shape.key_names]), rows))
+        rows = values_of(records, [names[name] for name in own])
+        keys = values_at([own.index(name) for name in shape.key_names], rows)
         existing, waiting, kept_some = (set(), [], False) if absent else self._look_up(keys, keep)
         old, new, new_keys = _split(rows, keys, existing)
         if old and not shape.identity.issuperset(own):

@@ -78,10 +78,6 @@ class TableShape:
                 )
         return cls(columns, key_names, rules, name, schema, label)
 
-    def record(self, row: Sequence[Any]) -> Record:
-        """The record of a row that was read with `select`."""
-        return dict(zip(self.names, row, strict=True))
-
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.key_names)
 

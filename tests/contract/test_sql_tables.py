@@ -12,7 +12,7 @@ from backup.errors import NotInitialized, SchemaMismatch, StoreUnavailable
 from backup.models import Chunk
 from backup.retry import Retry
 from backup.stores import Rules
-from backup.stores.sql_access import whole_rows
+from backup.stores.sql_rows import Rows, first_rows, values_of
 from tests.contract.benches import NOW, RUN, PostgresBench, SqlBench, SqliteBench, SqlServerBench, named
 from tests.contract.test_store import run_sync
 
@@ -332,10 +332,23 @@ class Fetched:
         self.closed = True
 
 
-@pytest.mark.parametrize(("row_bytes", "asked"), [(1, [7, 32, 128, 512]), (100, [7, 10, 10, 10]), (5000, [7, 1, 1, 1])])
-def test_large_rows_are_fetched_few_at_a_time(row_bytes: int, asked: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("row_bytes", "asked", "given"),
+    [(1, [7, 32, 128, 512, 512, 512], 900), (10_000, [7, 10], 11), (60_000, [7], 2), (200_000, [7], 1)],
+)
+def test_large_rows_are_fetched_few_at_a_time(row_bytes: int, asked: list[int], given: int) -> None:
     result: Any = Fetched([("x" * row_bytes,)] * 900)
-    with whole_rows(result, sa.select(1), max_bytes=1000) as rows:
-        assert sum(size for _, size in rows) == 900 * row_bytes
-    assert result.asked[:4] == asked
+    found = first_rows(result, sa.select(1), max_bytes=100_000)
+    assert (len(found.rows), found.size, found.complete) == (given, given * row_bytes, given == 900)
+    assert result.asked == asked
     assert result.closed
+
+
+def test_records_by_their_values_are_what_mappings_are() -> None:
+    rows = Rows(("a", "b"), [(1, 2), (3, 4)]).with_value("c", 5)
+    assert list(rows) == [{"a": 1, "b": 2, "c": 5}, {"a": 3, "b": 4, "c": 5}]
+    assert (rows[1], list(rows[1:])) == ({"a": 3, "b": 4, "c": 5}, [rows[1]])
+    for records in (rows, list(rows)):
+        assert values_of(records, ["c", "a"]) == [(5, 1), (5, 3)]
+        assert values_of(records, ["a", "b", "c"]) == [(1, 2, 5), (3, 4, 5)]
+        assert values_of(records, ["b"]) == [(2,), (4,)]

@@ -134,12 +134,12 @@ class Prepared(NamedTuple):
     def run(self, cx: sa.Connection, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
         """Executes it once for each of the rows, of which there is at least one."""
         whole = self.values == tuple(range(len(rows[0])))
-        send(cx, self.text, rows if whole else list(map(picker(self.values), rows)), types=self.types, **options)
+        send(cx, self.text, rows if whole else values_at(self.values, rows), types=self.types, **options)
 
 
 def driver_rows(table: sa.Table, rows: Sequence[Mapping[str, Any]], dialect: sa.Dialect) -> list[tuple[Any, ...]]:
     """Rows of one of the app's own tables as the driver takes them."""
-    found = map(picker([column.name for column in table.columns]), rows)
+    found = values_at([column.name for column in table.columns], rows)
     processes = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in table.columns]
     values = zip(*found, strict=True)
     return list(zip(*(_each(process, column) for process, column in zip(processes, values, strict=True)), strict=True))
@@ -156,12 +156,10 @@ def _each(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Iterab
     return done
 
 
-def picker(wanted: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """What takes these items, in this order, out of a sequence or mapping."""
-    if len(wanted) == 1:
-        [one] = wanted
-        return lambda values: (values[one],)
-    return itemgetter(*wanted)
+def values_at(places: Sequence[Any], rows: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """What stands at these places, or under these names, of each row."""
+    taken = map(itemgetter(*places), rows)
+    return list(taken if len(places) > 1 else zip(taken))
 
 
 class StampColumns(NamedTuple):

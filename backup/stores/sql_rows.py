@@ -1,0 +1,136 @@
+"""Rows of a table: fetched as the driver makes them, in bounded memory, and taken for records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, overload
+
+import sqlalchemy as sa
+
+from backup.models import Record
+from backup.stores.dialects.base import values_at
+
+Row = tuple[Any, ...]
+
+_SMALL_ROWS_AT_ONCE = 10_000
+_FIRST_ROWS = 8  # until their size is known
+_ROWS_AT_ONCE = 512
+
+
+class Rows(Sequence[Record]):
+    """Records by their values, in the order of `names`. One becomes a mapping when it is looked at: most never are."""
+
+    def __init__(self, names: tuple[str, ...], values: list[Row]) -> None:
+        self.names, self.values = names, values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> Rows: ...
+    def __getitem__(self, place: int | slice) -> Record | Rows:
+        if isinstance(place, slice):
+            return Rows(self.names, self.values[place])
+        return dict(zip(self.names, self.values[place], strict=True))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (dict(zip(self.names, row, strict=True)) for row in self.values)
+
+    def with_value(self, name: str, value: Any) -> Rows:
+        """The records with one value more, the same in each."""
+        return Rows((*self.names, name), [(*row, value) for row in self.values])
+
+
+def values_of(records: Sequence[Record], names: Sequence[str]) -> list[Row]:
+    """The values of these names of each record, in their order."""
+    if not isinstance(records, Rows):
+        return values_at(names, records)
+    if (*names,) == records.names:
+        return records.values
+    return values_at([records.names.index(name) for name in names], records.values)
+
+
+class Fetched(NamedTuple):
+    """Rows with their size in bytes, and whether they were all of a query."""
+
+    rows: list[Row]
+    size: int
+    complete: bool
+
+
+def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
+    """All rows of the query, as tuples of what the driver gives."""
+    found: set[Row] = set()
+    with _result(cx, query) as fetch:
+        while rows := fetch(_SMALL_ROWS_AT_ONCE):
+            found.update(rows if type(rows[-1]) is tuple else map(tuple, rows))  # pyodbc's are of a type of its own
+    return found
+
+
+def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int) -> Fetched:
+    """The query's rows up to the one with which they have more than `max_bytes`."""
+    found: list[Row] = []
+    size, step = 0, _FIRST_ROWS
+    with _result(cx, query) as fetch:
+        while rows := fetch(step):
+            sizes = _Sizes(rows)
+            if size + sizes.total > max_bytes:
+                for row, row_bytes in zip(rows, sizes.of_each(), strict=True):
+                    found.append(row)
+                    size += row_bytes
+                    if size > max_bytes:
+                        return Fetched(found, size, complete=False)
+            found += rows
+            size += sizes.total
+            step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // max(1, sizes.largest)))
+    return Fetched(found, size, complete=True)
+
+
+@contextmanager
+def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Any]]]:
+    """Gives what fetches that many more rows, as the driver makes them: columns of server types need no conversion, and
+    SQLAlchemy's rows would cost more than they hold. Rows not fetched by the end are given up."""
+    result = cx.execute(query.execution_options(stream_results=True))
+    ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
+
+    def fetch(rows: int) -> Sequence[Any]:
+        if not ahead:
+            found: Sequence[Any] = result.cursor.fetchmany(rows)
+            return found
+        first = ahead.pop()
+        return [] if first is None else [tuple(first), *(fetch(rows - 1) if rows > 1 else ())]
+
+    try:
+        yield fetch
+    except cx.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError(None, None, error) from None
+    finally:
+        result.close()
+
+
+class _Sizes:
+    """About how many bytes rows have: the lengths of their texts and bytes, and 16 for any other value.
+
+    `total` is that of all, `largest` no less than that of any. Taken by column, which is a tenth of the work.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows, self._same, self._lengths = len(rows), 0, list[list[int]]()
+        for column in zip(*rows, strict=True):
+            kinds = set(map(type, column))
+            if kinds.isdisjoint((str, bytes)):
+                self._same += 16
+            elif kinds <= {str, bytes}:
+                self._lengths.append(list(map(len, column)))
+            else:
+                self._lengths.append([len(value) if isinstance(value, str | bytes) else 16 for value in column])
+        self.total = self._same * len(rows) + sum(map(sum, self._lengths))
+        self.largest = self._same + sum(map(max, self._lengths))
+
+    def of_each(self) -> Iterator[int]:
+        """The size of each row."""
+        sizes = map(sum, zip(*self._lengths, strict=True)) if self._lengths else iter([0] * self._rows)
+        return (self._same + size for size in sizes)
