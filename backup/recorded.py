@@ -194,11 +194,8 @@ class Recorder:
                 if alone:
                     history.save(run)
                     turn.started(run)
-                limits = self._limits
-                steps = Steps(
-                    held, now, recycled.keeper(run, now, resumed=resumed), limits.batch_size, limits.parallelism
-                )
-                steps = replace(steps, seconds_left=_countdown(turn.seconds))
+                keep = recycled.keeper(run, now, resumed=resumed)
+                steps = Steps(held, now, keep, self._limits.parallelism, seconds_left=_countdown(turn.seconds))
                 session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
                 session.charged_before = run.request_charge or 0.0
                 outcome = self._worked(session, work)

@@ -64,7 +64,7 @@ def restore(session: Session, place: Store, wish: Wish) -> None:
         if wish.delete_extra:
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
             guard.check_deletes(len(extra), wanted, held, session.backup.label, allowed=allowed)
-            for batch in extra.batches(session.steps.batch_size):
+            for batch in extra.batches(place.batch_size):
                 restoring.delete(batch)
         elif len(extra):
             session.note(f"{len(extra)} records are only in the {place.label}; without delete-extra they stay.")

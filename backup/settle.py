@@ -61,7 +61,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Steps:
-    """What a run needs at every step: whether it still holds its lock, the clock, the bin, how much goes in a batch.
+    """What a run needs at every step: whether it still holds its lock, the clock, the bin.
 
     `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, recent
     changes of the source are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run
@@ -71,7 +71,6 @@ class Steps:
     held: Held
     now: Now
     keep: Keep
-    batch_size: int
     parallelism: int = 1
     since: str | None = None
     overlap_seconds: float = 0.0

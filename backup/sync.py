@@ -53,9 +53,9 @@ def sync(
         for part in before:  # what was found before the checkpoint is found once more
             for piece in backup.chunks(part):
                 pending.add(sides.compare(piece, narrow=True).changes.delete)
-        _check_deletes(source, pending, at, run, tally, guard, steps)
+        _check_deletes(source, pending, at, run, tally, guard)
         further = at != start
-        for keys in pending.batches(steps.batch_size):
+        for keys in pending.batches(backup.batch_size):
             if further and steps.seconds_left() <= 0:
                 return at
             _delete(source, backup, keys, run, tally, steps)
@@ -133,14 +133,14 @@ def _updates(source: Store, backup: Store) -> tuple[int, int]:
 
 
 def _check_deletes(
-    source: Store, pending: PendingDeletes, at: Checkpoint, run: Run, tally: Tally, guard: Guard, steps: Steps
+    source: Store, pending: PendingDeletes, at: Checkpoint, run: Run, tally: Tally, guard: Guard
 ) -> None:
     """Asks the guard; before it trips, what the source has after all, perhaps spelled anew, is no longer counted."""
     try:
         guard.check_deletes(len(pending), at.wanted, at.held, source.label, allowed=run.allow_mass_delete)
     except GuardTripped:
         deletes = 0
-        for keys in pending.batches(steps.batch_size):
+        for keys in pending.batches(source.batch_size):
             gone = set(keys) - source.matching(keys)
             deletes += len(gone)
             if run.dry_run:

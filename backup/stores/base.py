@@ -34,7 +34,7 @@ class Limits:
     statement that reads a chunk."""
 
     chunk_size: int = 50_000
-    batch_size: int = 1_000
+    batch_size: int = 4_000
     batch_bytes: int = 8 * 1024 * 1024
     parallelism: int = 4
     max_statement_seconds: float = 2.0
@@ -169,6 +169,10 @@ class Store(Protocol):
     def in_process(self) -> bool:
         """Whether the database is a library in this process, so that threads that read and write in it wait for each
         other and not for a server."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many records to give it at once: a run asks for its lock only in between, so they must not take long."""
 
     @property
     def request_charge(self) -> float | None:

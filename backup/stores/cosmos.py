@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from math import ceil
 from typing import Any
@@ -20,6 +21,7 @@ from backup.stores.cosmos_queries import PART, Queries, key_in
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 from backup.stores.cosmos_writes import CosmosWrites
 
+_DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
@@ -35,9 +37,10 @@ class CosmosStore:
     fingerprint_is_enough = False  # a document written twice in one second has the same `_ts`
 
     def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
-        self._access, self.name, self._rules, self._limits = access, container, rules, limits
+        self._access, self.name, self._rules = access, container, rules
+        self._limits = replace(limits, batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE))
         self._side, self._queries = side, Queries(rules, side)
-        self._container = CosmosContainer(access, container, self._queries, limits)
+        self._container = CosmosContainer(access, container, self._queries, self._limits)
         self._writes = CosmosWrites(access, self._container)
 
     @property
@@ -55,6 +58,10 @@ class CosmosStore:
 
     keys_are_exact = True
     in_process = False
+
+    @property
+    def batch_size(self) -> int:
+        return self._limits.batch_size
 
     @property
     def request_charge(self) -> float | None:

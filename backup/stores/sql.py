@@ -66,6 +66,10 @@ class SqlStore:
         return self.access.dialect.in_process
 
     @property
+    def batch_size(self) -> int:
+        return self._limits.batch_size
+
+    @property
     def request_charge(self) -> float | None:
         return None
 

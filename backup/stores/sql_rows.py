@@ -85,7 +85,9 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int) -> Fetc
                         return Fetched(found, size, complete=False)
             found += rows
             size += sizes.total
-            step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // max(1, sizes.largest)))
+            if len(rows) < step:  # asking whether there are more would cost a round trip
+                break
+            step = max(1, min(step * 8, _ROWS_AT_ONCE, max_bytes // max(1, sizes.largest)))
     return Fetched(found, size, complete=True)
 
 

@@ -298,7 +298,7 @@ def test_more_keys_than_one_query_takes_are_read_in_batches(cosmos_bench: Cosmos
     for wanted in (keys, None):
         batches = list(source.read(wanted, WHOLE))
         assert sorted(record["id"] for records in batches for record in records) == sorted(row[1] for row in rows)
-        assert max(map(len, batches)) <= batch.get("batch_size", 1_000)
+        assert max(map(len, batches)) <= batch.get("batch_size", 500)
         assert len(batches) >= (15 if batch else 1)
 
 

@@ -200,7 +200,7 @@ def test_a_sync_that_changes_nothing_puts_nothing_into_the_bin(bench: Bench) -> 
     it = recycled(bench)
     for minutes in (1, 2):
         run, now = run_at(minutes)
-        steps = Steps(lambda: None, now, it.keep(minutes), 2)
+        steps = Steps(lambda: None, now, it.keep(minutes))
         sync(it.source, it.backup, run, Tally(tell=lambda counts: None), Guard(), steps)
     assert it.actions(1) == dict.fromkeys(keys(bench, 1, 2, 3), Action.INSERTED)
     assert it.of(2) == {}

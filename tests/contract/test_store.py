@@ -47,7 +47,7 @@ def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, in
     recycled.create()
     tally = Tally(tell=lambda counts: None)
     keep = recycled.keeper(run, lambda: NOW)
-    sync(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep, batch_size=3))
+    sync(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep))
     assert tally.proof is not None
     assert tally.proof.verified
     counts = tally.counts

@@ -37,7 +37,7 @@ def keep_nothing(images: Any, transaction: Any, inserted: Any = ()) -> None:
 
 
 def steps(held: Callable[[], None] = lambda: None, keep: Keep = keep_nothing) -> Steps:
-    return Steps(held, lambda: NOW, keep, batch_size=2)
+    return Steps(held, lambda: NOW, keep)
 
 
 def run_sync(
