@@ -9,19 +9,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
+from backup.errors import BackupError, NotInitialized, StoreError, StoreUnavailable
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
 from backup.stores.dialects import Dialect
-from backup.stores.pace import Pace
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import SqlBatch, parts, rest
+from backup.stores.sql_chunks import SqlChunks
 from backup.stores.sql_drift import plan
-from backup.stores.sql_rows import Fetched, Rows, first_rows, small_rows, values_of
+from backup.stores.sql_rows import Fetched, Rows, first_rows, values_of
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
-
-_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
 
 
 class SqlStore:
@@ -42,7 +40,7 @@ class SqlStore:
             dialect, limits.retry, missing, f"{side} ({dialect.product} {dialect.location}, table {table})"
         )
         self._rules, self._limits = rules, limits
-        self._pace = Pace(limits.chunk_size, limits.max_statement_seconds)
+        self._chunks = SqlChunks(self.access, limits)
         self._copied: TableShape | None = None
 
     @property
@@ -129,96 +127,34 @@ class SqlStore:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        query = sa.select(sa.func.count()).select_from(self.shape.table).where(*self.shape.filters)
+        query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
         return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
-        after = within.after
-        if within == WHOLE:
-            self._refuse_null_keys()
-        while True:
-            bound = self._bound(Chunk(after, within.upto), self._pace.chunk_size)
-            if bound is None or bound == within.upto:
-                yield Chunk(after, within.upto)
-                return
-            yield Chunk(after, bound)
-            after = bound
-
-    def _bound(self, rest: Chunk, records: int, operation: str = "find the next chunk") -> Key | None:
-        """The key of the record at this place, from 1; None when there are fewer."""
-        shape = self.shape
-        query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
-        query = query.offset(records - 1).limit(1)
-
-        def attempt(cx: sa.Connection) -> Key | None:
-            with self._pace.measuring(records):
-                row = cx.execute(query).first()
-            return None if row is None else tuple(row)
-
-        return self.access.run(operation, attempt)
-
-    def _refuse_null_keys(self) -> None:
-        shape = self.shape
-        nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
-        if not nullable:
-            return
-        query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
-        if self.access.run("look for keys without a value", lambda cx: cx.scalar(query)):
-            raise SchemaMismatch(
-                f"The {self.label} has rows with NULL in their primary key, which nothing can tell apart.",
-                hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
-            )
+        return self._chunks.within(self.shape, within)
 
     fingerprint_is_enough = True
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         # Beyond its first or last key the other side may hold anything.
-        if self.in_process and None in chunk and self._is_many(chunk):
+        if self.in_process and None in chunk and self._chunks.is_many(self.shape, chunk):
             return None
-        found = self._fingerprints("read the fingerprint", chunk)
+        found = self._chunks.fingerprints("read the fingerprint", self.shape, chunk)
         return None if found is None else found[None]
 
     def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
         bucket = self.access.dialect.bucket(self.shape.key)
-        return None if bucket is None else self._fingerprints("read the fingerprints of buckets", chunk, bucket)
-
-    def _fingerprints(
-        self, operation: str, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
-    ) -> Mapping[Any, Fingerprint] | None:
-        shape, dialect = self.shape, self.access.dialect
-        stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
-
-        def attempt(cx: sa.Connection) -> Mapping[Any, Fingerprint] | None:
-            with self._pace.measuring() as measured:
-                found = dialect.fingerprints(cx, stamps, conditions, bucket)
-                measured.records = sum(one.records for one in found.values()) if found is not None else 0
-            return found
-
-        return self.access.run(operation, attempt)
-
-    def _is_many(self, chunk: Chunk) -> bool:
-        many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
-        return self._bound(chunk, many, "see how much there is") is not None
+        if bucket is None:
+            return None
+        return self._chunks.fingerprints("read the fingerprints of buckets", self.shape, chunk, bucket)
 
     def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
         """Key, version fields, and of rows without a version the server's hash of their content, else None."""
-        shape = self.shape
-        conditions = [*shape.within(chunk), *shape.filters]
+        conditions = self.shape.within(chunk)
         if buckets is not None:
-            bucket: Any = self.access.dialect.bucket(shape.key)  # there is one: `buckets` has named them
+            bucket: Any = self.access.dialect.bucket(self.shape.key)  # there is one: `buckets` has named them
             conditions.append(bucket.type.has_one_of(bucket, sorted(buckets)))
-        return self._stamp_rows("read the stamps", conditions)
-
-    def _stamp_rows(self, operation: str, conditions: Sequence[sa.ColumnElement[bool]]) -> set[StampRow]:
-        query = self.shape.stamp_query(self.access.dialect).where(*conditions)
-
-        def attempt(cx: sa.Connection) -> set[StampRow]:
-            with self._pace.measuring() as measured:
-                rows = small_rows(cx, query)
-                measured.records = len(rows)
-            return rows
-
-        return self.access.run(operation, attempt)
+        return self._chunks.stamp_rows("read the stamps", self.shape, conditions)
 
     def watermark(self) -> str | None:
         return None
@@ -231,7 +167,7 @@ class SqlStore:
         return {
             row
             for part in parts(keys, shape, self.access.dialect, self._limits)
-            for row in self._stamp_rows("look up stamps", [shape.is_one_of(part), *shape.filters])
+            for row in self._chunks.stamp_rows("look up stamps", shape, [shape.is_one_of(part)])
         }
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import StoreError
-from backup.models import Action, Counts, Image, Run, Trigger
+from backup.errors import StoreError, TransientStoreError
+from backup.models import WHOLE, Action, Counts, Image, Run, Trigger
 from backup.recycle import RecycleBin
 from backup.stores import Rules
-from backup.stores.dialects import postgresql_copy, sqlite
+from backup.stores.dialects import base, postgresql_copy, sqlite
 from tests.contract.benches import NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
 from tests.contract.test_sql_tables import make
 from tests.contract.test_store import run_sync
@@ -269,3 +269,23 @@ def test_images_are_kept_whole_however_long(sql_bench: SqlBench, length: int) ->
     assert [row[:3] for row in bench.rows("backup")] == [(1, 2, "new"), (2, 2, "b" * length)]
     found = {kept.key[0]: {**(kept.record or {})} for page in kept.of_run(RUN.sync_id) for kept in page}
     assert {n: [*record.values()][2] for n, record in found.items()} == {1: "a" * length, 2: "old"}
+
+
+def test_a_lock_of_somebody_else_is_not_waited_for_without_an_end(
+    sql_bench: SqlBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sql_bench.kind == "sqlite":
+        pytest.skip("SQLite has a timeout of its own, which the test before is about")
+    monkeypatch.setattr(base, "LOCK_SECONDS", 1)
+    sql_bench.create([Item(1)])
+    source, backup = sql_bench.pair(retry=ONE_TRY)
+    assert run_sync(source, backup) == (1, 0, 0, 0)
+    sql_bench.put("source", Item(1, version=2))
+    [records] = source.read(None, WHOLE)
+    with sql_bench.engines["backup"].connect() as other:
+        other.exec_driver_sql(f"UPDATE {sql_bench.quoted()} SET Version = 7")
+        with pytest.raises(TransientStoreError, match="lock"):
+            backup.write(backup.as_copies(records, RUN, NOW))
+        other.rollback()
+    backup.write(backup.as_copies(records, RUN, NOW))
+    assert sql_bench.items("backup") == {1: Item(1, version=2)}

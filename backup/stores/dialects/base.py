@@ -19,6 +19,9 @@ from backup.models import Fingerprint
 CONNECTIONS = 6
 """How many a dialect opens at most, unless it is told otherwise."""
 
+LOCK_SECONDS = 60
+"""For how long a statement waits for somebody else's lock, on servers that would else wait without an end."""
+
 Relation = Literal["same", "wider", "other"]
 
 
@@ -189,6 +192,9 @@ class Dialect(Protocol):
     in_process: bool
     """Whether the server is a library in this process: a fingerprint then holds its chunk's stamps in its memory."""
 
+    row_count: sa.ColumnElement[int]
+    """Selects how many rows there are, whatever their number."""
+
     @property
     def location(self) -> str:
         """Server and database, for messages and to tell whether two sides are the same. Without secrets."""
@@ -272,45 +278,6 @@ class Dialect(Protocol):
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         """What gives the old column, whose name stays, the type of the new one and lets NULL in if that has it."""
-
-
-def create_database_if_missing(
-    dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]
-) -> None:
-    """Creates the dialect's database through an engine on the server itself, made only when the database is missing.
-
-    `exists` answers NULL or nothing for a `:name` that is not there; whoever creates it at the same time may win.
-    """
-    try:
-        with dialect.engine.connect():
-            return
-    except sa.exc.DBAPIError as error:
-        if dialect.failure(error.orig or error).kind != "database_missing":
-            raise
-    engine = server()
-    try:
-        with engine.connect() as cx:
-            if cx.scalar(exists, {"name": name}) is not None:
-                return
-            try:
-                cx.exec_driver_sql(f"CREATE DATABASE {cx.dialect.identifier_preparer.quote_identifier(name)}")
-            except sa.exc.DBAPIError:
-                if cx.scalar(exists, {"name": name}) is None:
-                    raise
-    finally:
-        engine.dispose()
-
-
-def drop_database(dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]) -> None:
-    """Drops the dialect's database through an engine on the server itself; `exists` as above."""
-    dialect.engine.dispose()
-    engine = server()
-    try:
-        with engine.connect() as cx:
-            if cx.scalar(exists, {"name": name}) is not None:
-                cx.exec_driver_sql(f"DROP DATABASE {cx.dialect.identifier_preparer.quote_identifier(name)}")
-    finally:
-        engine.dispose()
 
 
 _QUOTED_DATA = re.compile(

@@ -26,14 +26,13 @@ from backup.stores.dialects.base import (
     Relation,
     ServerType,
     StampColumns,
-    create_database_if_missing,
     driver_text,
-    drop_database,
     missing_driver,
     send,
     spelled_column,
     spelled_table,
 )
+from backup.stores.dialects.databases import create_database_if_missing, drop_database
 from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_fingerprint import bucket, content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import (
@@ -95,6 +94,7 @@ class SqlServerDialect:
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
     in_process = False
+    row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
         self._where, self._connections = where, connections

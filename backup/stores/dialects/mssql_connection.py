@@ -10,6 +10,7 @@ from typing import Any
 
 from backup.errors import ConfigError
 from backup.stores.connection import SqlServer
+from backup.stores.dialects import base
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
@@ -33,7 +34,8 @@ def connect(pyodbc: Any, where: SqlServer) -> Any:
         attrs_before=attributes,
         autocommit=True,
     )
-    connection.execute("SET NOCOUNT OFF").close()  # a server's `user options` may have it on: no row would be counted
+    # A server's `user options` may have NOCOUNT on: no row would be counted.
+    connection.execute(f"SET NOCOUNT OFF; SET LOCK_TIMEOUT {base.LOCK_SECONDS * 1000}").close()
     connection.autocommit = False
     # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
     connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)

@@ -1,44 +1,33 @@
-"""PostgreSQL through psycopg: what has no exact Python value travels as the server's own text, and so comes back the
-same."""
+"""PostgreSQL through psycopg."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
+from backup.stores.dialects import base, postgresql_fingerprint
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
     Failure,
     Prepared,
     Relation,
-    ServerType,
     StampColumns,
-    create_database_if_missing,
-    digits,
     driver_text,
-    drop_database,
     missing_driver,
     spelled_column,
     spelled_table,
-    type_parts,
 )
-from backup.stores.dialects.mixing import bucket_of
+from backup.stores.dialects.databases import create_database_if_missing, drop_database
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
+from backup.stores.dialects.postgresql_types import relation, type_of
 
-# Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
-# arrays, ranges, enums …) are read as text and cast back.
-_NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
-_INTEGERS = ("smallint", "integer", "bigint")
-_TEXTS = ("character varying", "text")
-_FIRST_WITH_HASHES = 11
-_SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
@@ -70,35 +59,6 @@ _COLUMNS = sa.text(
 )
 
 
-class TextType(ServerType):
-    """A column read as the server's text for it and cast back when written."""
-
-    cache_ok = True
-
-    def column_expression(self, column: Any) -> Any:
-        return sa.cast(column, sa.Text)
-
-    def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.declared.split(" COLLATE ")[0]))
-
-
-class IntegerType(ServerType):
-    """Integers. Many are looked up by one parameter: a list of a thousand takes the driver longer than the server."""
-
-    cache_ok = True
-
-    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        if any(type(value) is not int for value in values):
-            return super().has_one_of(column, values)
-        # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
-        any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
-        return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
-
-
-_BIGINT = ServerType("bigint")
-_FIRST_COLUMN: Any = sa.literal_column("1")
-
-
 class PostgresqlDialect:
     """One PostgreSQL database."""
 
@@ -107,6 +67,7 @@ class PostgresqlDialect:
     default_schema: str | None = "public"
     max_parameters = 30_000
     in_process = False
+    row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self._url, self._connections = url, connections
@@ -132,7 +93,7 @@ class PostgresqlDialect:
             )
         except ImportError as error:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
-        sa.event.listen(engine, "connect", _settle_text_formats)
+        sa.event.listen(engine, "connect", _settle_session)
         sa.event.listen(engine, "do_execute", send_copied)
         sa.event.listen(engine, "do_executemany", send_copied)
         if not url.password and (url.host or "").endswith(".database.azure.com"):
@@ -186,7 +147,7 @@ class PostgresqlDialect:
         return [
             Column(
                 name=name,
-                type=_type_of(base, declared if builtin else "text", builtin, spelled),
+                type=type_of(base, declared if builtin else "text", builtin, spelled),
                 nullable=nullable,
                 key_position=key,
                 collation=collation,
@@ -202,12 +163,10 @@ class PostgresqlDialect:
         return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        whole = sa.cast(sa.func.row(*columns), sa.Text)  # the server's own text of a row tells all values apart
-        return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, "UTF8")), "hex")
+        return postgresql_fingerprint.content_hash(columns)
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
-        parts = [_big(c) if isinstance(c.type, IntegerType) else sa.func.hashtextextended(_text(c), 0) for c in key]
-        return sa.type_coerce(bucket_of(parts, _number), _BIGINT)
+        return postgresql_fingerprint.bucket(key)
 
     def fingerprints(
         self,
@@ -216,23 +175,10 @@ class PostgresqlDialect:
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
-        server: Any = cx.dialect.server_version_info
-        if server[0] < _FIRST_WITH_HASHES:
-            return None
-        sums = [sa.func.sum(_mixed(stamps, seed, seed == _SEEDS[0])) for seed in _SEEDS]
-        first, *_ = [*stamps.version, None]
-        if first is not None and isinstance(first.type, IntegerType):
-            sums = [sa.func.sum(first), *sums]
-        query = sa.select(sa.null() if bucket is None else bucket, sa.func.count(), *sums).where(*conditions)
-        if bucket is not None:
-            query = query.group_by(_FIRST_COLUMN)
-        return {
-            number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(one or 0) for one in found))
-            for number, records, *found in cx.execute(query)
-        }
+        return postgresql_fingerprint.fingerprints(cx, stamps, conditions, bucket)
 
     def relation(self, source: Column, copy: Column) -> Relation:
-        return _relation(source.type.declared, copy.type.declared)
+        return relation(source.type.declared, copy.type.declared)
 
     def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - a key's columns too
         return True
@@ -274,80 +220,8 @@ class PostgresqlDialect:
         return Failure("refused", text)
 
 
-def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
-    """A hash of a stamp, chained from part to part: each is the seed of the next."""
-    key, version, content = stamps
-    mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
-    for column in key:
-        mixed = _hashed(column, mixed, is_first)
-    if not version:
-        return sa.func.hashtextextended(content, mixed)
-    start = mixed
-    for column in version:
-        # Of an integer in first place there is an exact sum, too.
-        found = _hashed(column, mixed, is_first or column is version[0])
-        null = sa.func.hashint8extended(mixed, seed)
-        mixed = sa.func.coalesce(found, null) if column.nullable else found
-    if content is None:
-        return mixed
-    return sa.case((version[0].is_(None), sa.func.hashtextextended(content, start)), else_=mixed)
-
-
-def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
-    if isinstance(column.type, IntegerType):
-        value = _big(column)
-        if column.type.declared == "bigint" and not is_folded:
-            # The server folds 64 bits into 32 before it hashes them. Two values that are one then are two this way.
-            value = value.op("#")(value.op(">>")(sa.literal_column("32")))
-        return sa.func.hashint8extended(value, seed)
-    return sa.func.hashtextextended(_text(column), seed)
-
-
-def _big(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    return sa.cast(column, sa.BigInteger)
-
-
-def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    return sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
-
-
-def _number(value: int) -> sa.ColumnElement[Any]:
-    return sa.literal_column(str(value), sa.BigInteger)
-
-
-def _relation(source: str, copy: str) -> Relation:
-    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
-    if (name, has) == (was, had):
-        return "same"
-    if name in _INTEGERS and was in _INTEGERS:
-        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
-    elif name in _TEXTS and was in _TEXTS:
-        wider = _size(has) >= _size(had)
-    elif name == was == "numeric":
-        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
-    elif name == was and name.startswith("time"):
-        wider = _size(has, 6) >= _size(had, 6)
-    elif name == was == "character":
-        wider = _size(has) >= _size(had)
-    else:
-        wider = (was, name) == ("real", "double precision")
-    return "wider" if wider else "other"
-
-
-def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
-    return sizes[0] if sizes else default
-
-
-@cache  # so that the columns of a table read twice are equal
-def _type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
-    spelled = f"{declared} COLLATE {collation}" if collation else declared
-    if not (builtin and base in _NATIVE):
-        return TextType(spelled)
-    return IntegerType(spelled) if declared in _INTEGERS else ServerType(spelled)
-
-
-def _settle_text_formats(connection: Any, _record: Any) -> None:
-    # Both sides must spell values alike, whatever a server's or role's defaults are.
+def _settle_session(connection: Any, _record: Any) -> None:
+    # Both sides must spell values alike, and no lock is waited for without an end, whatever a role's defaults are.
     with connection.cursor() as cursor:
         for statement in (
             "SET DateStyle TO 'ISO, YMD'",
@@ -356,6 +230,7 @@ def _settle_text_formats(connection: Any, _record: Any) -> None:
             "SET extra_float_digits TO 1",
             "SET bytea_output TO 'hex'",
             "SET lc_monetary TO 'C'",
+            f"SET lock_timeout TO '{base.LOCK_SECONDS}s'",
         ):
             cursor.execute(statement)
     connection.commit()

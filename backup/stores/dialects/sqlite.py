@@ -84,6 +84,7 @@ class SqliteDialect:
     default_schema: str | None = None
     max_parameters = 30_000
     in_process = True
+    row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
         self.path = Path(url.database or "").resolve()

@@ -1,0 +1,73 @@
+"""PostgreSQL's types: what has no exact Python value travels as the server's own text, and so comes back the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.stores.dialects.base import Relation, ServerType, digits, type_parts
+
+# Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
+# arrays, ranges, enums …) are read as text and cast back.
+_NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
+_INTEGERS = ("smallint", "integer", "bigint")
+_TEXTS = ("character varying", "text")
+
+
+class TextType(ServerType):
+    """A column read as the server's text for it and cast back when written."""
+
+    cache_ok = True
+
+    def column_expression(self, column: Any) -> Any:
+        return sa.cast(column, sa.Text)
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.declared.split(" COLLATE ")[0]))
+
+
+class IntegerType(ServerType):
+    """Integers. Many are looked up by one parameter: a list of a thousand takes the driver longer than the server."""
+
+    cache_ok = True
+
+    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if any(type(value) is not int for value in values):
+            return super().has_one_of(column, values)
+        # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
+        any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
+        return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
+
+
+def relation(source: str, copy: str) -> Relation:
+    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
+    if (name, has) == (was, had):
+        return "same"
+    if name in _INTEGERS and was in _INTEGERS:
+        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
+    elif name in _TEXTS and was in _TEXTS:
+        wider = _size(has) >= _size(had)
+    elif name == was == "numeric":
+        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
+    elif name == was and name.startswith("time"):
+        wider = _size(has, 6) >= _size(had, 6)
+    elif name == was == "character":
+        wider = _size(has) >= _size(had)
+    else:
+        wider = (was, name) == ("real", "double precision")
+    return "wider" if wider else "other"
+
+
+def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
+    return sizes[0] if sizes else default
+
+
+@cache  # so that the columns of a table read twice are equal
+def type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
+    spelled = f"{declared} COLLATE {collation}" if collation else declared
+    if not (builtin and base in _NATIVE):
+        return TextType(spelled)
+    return IntegerType(spelled) if declared in _INTEGERS else ServerType(spelled)

@@ -1,0 +1,98 @@
+"""A table asked for its chunks, their fingerprints and stamps, so that no statement keeps the server busy for long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.errors import SchemaMismatch
+from backup.models import WHOLE, Chunk, Fingerprint, Key, StampRow
+from backup.stores.base import Limits
+from backup.stores.pace import Pace
+from backup.stores.sql_access import SqlAccess
+from backup.stores.sql_rows import small_rows
+from backup.stores.sql_table import TableShape
+
+_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
+
+
+class SqlChunks:
+    """What the server has taken for each of these statements says how many records the next chunk has."""
+
+    def __init__(self, access: SqlAccess, limits: Limits) -> None:
+        self._access, self._limits = access, limits
+        self._pace = Pace(limits.chunk_size, limits.max_statement_seconds)
+
+    def within(self, shape: TableShape, whole: Chunk) -> Iterator[Chunk]:
+        """The chunks of the table from where `whole` begins to where it ends."""
+        after = whole.after
+        if whole == WHOLE:
+            self._refuse_null_keys(shape)
+        while True:
+            bound = self._bound(shape, Chunk(after, whole.upto), self._pace.chunk_size)
+            if bound is None or bound == whole.upto:
+                yield Chunk(after, whole.upto)
+                return
+            yield Chunk(after, bound)
+            after = bound
+
+    def _bound(
+        self, shape: TableShape, rest: Chunk, records: int, operation: str = "find the next chunk"
+    ) -> Key | None:
+        """The key of the record at this place, from 1; None when there are fewer."""
+        query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
+        query = query.offset(records - 1).limit(1)
+
+        def attempt(cx: sa.Connection) -> Key | None:
+            with self._pace.measuring(records):
+                row = cx.execute(query).first()
+            return None if row is None else tuple(row)
+
+        return self._access.run(operation, attempt)
+
+    def _refuse_null_keys(self, shape: TableShape) -> None:
+        nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
+        if not nullable:
+            return
+        query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
+        if self._access.run("look for keys without a value", lambda cx: cx.scalar(query)):
+            raise SchemaMismatch(
+                f"The {self._access.label} has rows with NULL in their primary key, which nothing can tell apart.",
+                hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
+            )
+
+    def is_many(self, shape: TableShape, chunk: Chunk) -> bool:
+        """Whether the chunk has several times what a chunk should have."""
+        many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
+        return self._bound(shape, chunk, many, "see how much there is") is not None
+
+    def fingerprints(
+        self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
+    ) -> Mapping[Any, Fingerprint] | None:
+        """As `Dialect.fingerprints` gives them, of the chunk."""
+        dialect = self._access.dialect
+        stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
+
+        def attempt(cx: sa.Connection) -> Mapping[Any, Fingerprint] | None:
+            with self._pace.measuring() as measured:
+                found = dialect.fingerprints(cx, stamps, conditions, bucket)
+                measured.records = sum(one.records for one in found.values()) if found is not None else 0
+            return found
+
+        return self._access.run(operation, attempt)
+
+    def stamp_rows(
+        self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> set[StampRow]:
+        """The stamps of the service's rows that fulfil the conditions."""
+        query = shape.stamp_query(self._access.dialect).where(*conditions, *shape.filters)
+
+        def attempt(cx: sa.Connection) -> set[StampRow]:
+            with self._pace.measuring() as measured:
+                rows = small_rows(cx, query)
+                measured.records = len(rows)
+            return rows
+
+        return self._access.run(operation, attempt)
