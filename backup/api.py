@@ -54,7 +54,7 @@ Time = Annotated[datetime, PlainSerializer(_time)]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(alias_generator=to_pascal, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_pascal, populate_by_name=True, defer_build=True)
 
 
 class SyncResult(_Body):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from croniter import croniter
-
 from backup.errors import ConfigError
 
 _NCRONTAB_PART = re.compile(r"(\*|(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?)(/\d+)?", re.I)
@@ -18,6 +16,8 @@ def next_due(schedule: str, now: datetime) -> datetime:
     NCRONTAB has six fields, seconds first, and wants day of month AND day of week to match. Raises
     ConfigError for what it does not know, though other crons do: five fields, L, W, #, ?, 7 for Sunday.
     """
+    from croniter import croniter  # a tenth of a cold start
+
     fields = schedule.split()
     known = all(_NCRONTAB_PART.fullmatch(part) for one in fields for part in one.split(","))
     try:

@@ -12,7 +12,7 @@ from backup.errors import BadRequest
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, defer_build=True)
 
 
 class SyncRequest(_Request):

@@ -32,7 +32,9 @@ _PREFIXES = (
 class Settings(BaseSettings):
     """Every setting by the name it has in the environment. An empty value is the same as a missing one."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
     source_customer_connection: str | None = Field(None, alias="SourceCustomerDb__ConnectionString", repr=False)
     source_customer_table: str | None = Field(None, alias="SourceCustomerDb__Table")

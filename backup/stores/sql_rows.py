@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, overload
 import sqlalchemy as sa
 
 from backup.models import Record
-from backup.stores.dialects.base import values_at
+from backup.stores.dialects.base import OTHER_BYTES, lengths, values_at
 
 Row = tuple[Any, ...]
 
@@ -114,7 +114,7 @@ def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int]
 
 
 class _Sizes:
-    """About how many bytes rows have: the lengths of their texts and bytes, and 16 for any other value.
+    """About how many bytes rows have: the lengths of their texts and bytes, and a little for any other value.
 
     `total` is that of all, `largest` no less than that of any. Taken by column, which is a tenth of the work.
     """
@@ -122,13 +122,11 @@ class _Sizes:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows, self._same, self._lengths = len(rows), 0, list[list[int]]()
         for column in zip(*rows, strict=True):
-            kinds = set(map(type, column))
-            if kinds.isdisjoint((str, bytes)):
-                self._same += 16
-            elif kinds <= {str, bytes}:
-                self._lengths.append(list(map(len, column)))
+            found = lengths(column)
+            if found is None:
+                self._same += OTHER_BYTES
             else:
-                self._lengths.append([len(value) if isinstance(value, str | bytes) else 16 for value in column])
+                self._lengths.append(found)
         self.total = self._same * len(rows) + sum(map(sum, self._lengths))
         self.largest = self._same + sum(map(max, self._lengths))
 

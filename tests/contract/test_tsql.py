@@ -611,7 +611,7 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
     where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
     connect(Odbc(), where)  # type: ignore[arg-type]
     assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
-    assert asked[1] == "SET NOCOUNT OFF"
+    assert asked[1] == "SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ CONNECTIONS = 6
 LOCK_SECONDS = 60
 """For how long a statement waits for somebody else's lock, on servers that would else wait without an end."""
 
+OTHER_BYTES = 16
+"""About as much memory as a value that is neither text nor bytes takes."""
+
 Relation = Literal["same", "wider", "other"]
 
 
@@ -163,6 +166,16 @@ def values_at(places: Sequence[Any], rows: Iterable[Any]) -> list[tuple[Any, ...
     """What stands at these places, or under these names, of each row."""
     taken = map(itemgetter(*places), rows)
     return list(taken if len(places) > 1 else zip(taken))
+
+
+def lengths(column: Sequence[Any]) -> list[int] | None:
+    """The lengths of a column's texts and bytes, with `OTHER_BYTES` for any other value; None where it has none."""
+    kinds = set(map(type, column))
+    if kinds.isdisjoint((str, bytes)):
+        return None
+    if kinds <= {str, bytes}:
+        return list(map(len, column))
+    return [len(value) if isinstance(value, str | bytes) else OTHER_BYTES for value in column]
 
 
 class StampColumns(NamedTuple):

@@ -40,7 +40,7 @@ from backup.stores.dialects.mssql_json import (
     Spell,
     added_rows,
     insert_statement,
-    is_long,
+    parted,
     to_json,
     update_statement,
 )
@@ -172,14 +172,14 @@ class SqlServerDialect:
     def _write(
         self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
     ) -> None:
-        short = [row for row in rows if not is_long(row)] if self._has_openjson else []
+        short, long = parted(rows) if self._has_openjson else ((), rows)
         sent = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
         if sent is None:
             prepared.run(cx, rows, later_write=not first)
             return
         send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
-        if len(short) < len(rows):
-            prepared.run(cx, list(filter(is_long, rows)), later_write=True)
+        if long:
+            prepared.run(cx, long, later_write=True)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):

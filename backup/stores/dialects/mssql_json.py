@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import Prepared
+from backup.stores.dialects.base import Prepared, lengths
 from backup.stores.dialects.mssql_types import MssqlType, as_type, has_half_a_pair, room
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
@@ -31,6 +32,7 @@ _MOST_INSTEAD = 6
 _HALF = 2_000  # bytes take two characters, and some characters two places of 4,000
 _BIGINT = range(-1 << 63, 1 << 63)
 _PRIVATE_USE = range(0xE000, 0xF900)
+_NONE = type(None)
 
 
 class Form(NamedTuple):
@@ -83,6 +85,14 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
     return Sent(_dumped(columns), tuple(forms))
 
 
+def parted(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
+    """The rows that `to_json` takes, and those with a value that is too long for it."""
+    longest = (max(found) for column in zip(*rows, strict=True) if (found := lengths(column)))
+    if max(longest, default=0) <= _HALF:  # most rows are short, and to look at each takes ten times as long
+        return rows, ()
+    return [row for row in rows if not is_long(row)], [row for row in rows if is_long(row)]
+
+
 def is_long(row: Iterable[Any]) -> bool:
     """Whether a value of the row is too long for `to_json`."""
     return any(
@@ -98,26 +108,30 @@ def _dumped(columns: Sequence[Sequence[Any]]) -> str:
 
 def _is_plain(type_: MssqlType, values: Sequence[Any]) -> bool:
     """Whether the values are such as the type's columns have: OPENJSON reads NULL where it finds others."""
+    kinds = _kinds(values) - {_NONE}
     if type_.base not in _INTEGERS:
-        return type_.base not in _BYTES or all(value is None or isinstance(value, bytes) for value in values)
-    return all(value is None or (isinstance(value, int) and value in _BIGINT) for value in values)
+        return type_.base not in _BYTES or kinds <= {bytes}
+    given = values if _NONE not in _kinds(values) else [value for value in values if value is not None]
+    return kinds <= {int, bool} and (not given or (min(given) in _BIGINT and max(given) in _BIGINT))
 
 
 def _column(type_: MssqlType, values: Sequence[Any]) -> Sequence[Any]:
     """The column's values as JSON has them: integers, or texts."""
-    if type_.base in _INTEGERS:
-        return [value if value is None else int(value) for value in values]
-    if type_.base in _BYTES:
-        return [value if value is None else value.hex() for value in values]
-    kinds = set(map(type, values))
-    if kinds <= {str, type(None)}:
+    kinds = _kinds(values)
+    if kinds <= {str, _NONE} or (kinds <= {int, _NONE} and type_.base in _INTEGERS):
         return values
-    return [value if value is None else _text(value) for value in values]
+    as_json = int if type_.base in _INTEGERS else bytes.hex if type_.base in _BYTES else _text
+    return [value if value is None else as_json(value) for value in values]
+
+
+def _kinds(values: Iterable[Any]) -> set[type]:
+    return set(map(type, values))
 
 
 def _text(value: Any) -> str:
     """Dates, uuids and texts as they are spelled; a number without exponent."""
-    return format(value, "f") if hasattr(value, "as_tuple") else str(value)
+    text = str(value)
+    return format(value, "f") if isinstance(value, Decimal) and "E" in text else text
 
 
 def _form(type_: MssqlType, instead: Iterable[tuple[str, str]]) -> Form:
