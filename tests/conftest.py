@@ -15,6 +15,7 @@ import sqlalchemy
 from hypothesis import HealthCheck, settings
 
 from tests.emulators import servers
+from tests.emulators.partitioned import Partitioned
 
 CI = os.environ.get("CI") == "true"
 
@@ -46,6 +47,22 @@ def cosmos_server() -> Iterator[str]:
 def cosmos_server_backup() -> Iterator[str]:
     """The connection string of a second Cosmos DB account, likewise of TEST_COSMOS_BACKUP."""
     yield from _serve_unless_named("TEST_COSMOS_BACKUP")
+
+
+@pytest.fixture(scope="session")
+def npm_cosmos_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The connection string of the npm server, also if TEST_COSMOS_SOURCE names an emulator."""
+    if "TEST_COSMOS_SOURCE" in os.environ:
+        yield from _serve(servers.cosmos())
+    else:
+        yield request.getfixturevalue("cosmos_server")
+
+
+@pytest.fixture
+def partitioned(npm_cosmos_server: str) -> Iterator[Partitioned]:
+    """A Cosmos DB account of this test's own with three physical partitions, and with transactional batches."""
+    with Partitioned(npm_cosmos_server).running() as account:
+        yield account
 
 
 @pytest.fixture(scope="session")

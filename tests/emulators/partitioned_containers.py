@@ -1,0 +1,96 @@
+"""The containers of an account with physical partitions, each kept in the npm server as one container a partition."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote
+
+from tests.emulators.front import Answer, Front, Request
+from tests.emulators.partition_keys import BESIDE, Container, bounds, kept, shown
+
+_RID = "x-ms-cosmos-intended-collection-rid"
+
+
+class Refused(Exception):
+    """Raised to answer with an error."""
+
+    def __init__(self, status: int, message: str, substatus: int = 0) -> None:
+        super().__init__(message)
+        told = json.dumps({"code": str(status), "message": message}).encode()
+        self.answer = Answer(status, {"x-ms-substatus": str(substatus), "x-ms-retry-after-ms": "1"}, told)
+
+
+def is_true(request: Request, header: str) -> bool:
+    """Whether the header says so."""
+    return request.headers.get(header, "").lower() == "true"
+
+
+def with_content(answer: Answer, content: Any) -> Answer:
+    """The answer with another content."""
+    return replace(answer, body=json.dumps(content).encode())
+
+
+@dataclass
+class Containers(Front):
+    """Creates, reads and drops containers of so many partitions."""
+
+    partitions: int = 3
+    _containers: dict[str, Container] = field(default_factory=dict)
+
+    def about_the_account(self, request: Request) -> Answer:
+        """The account, at the address of this server."""
+        answer = self.ask(request)
+        mine = [{"name": "Here", "databaseAccountEndpoint": self.account.partition("=")[2].partition(";")[0]}]
+        return with_content(answer, {**answer.content, "writableLocations": mine, "readableLocations": mine})
+
+    def about_containers(self, request: Request) -> Answer:
+        """Creates one, or lists them."""
+        if request.method == "POST" and not is_true(request, "x-ms-documentdb-isquery"):
+            wanted = request.content
+            if "partitionKey" not in wanted or wanted["partitionKey"].get("version") != 2:
+                raise Refused(400, "This server wants a partition key of version 2.")
+            answer = Answer(500, {}, b"")
+            for n in reversed(range(self.partitions)):  # the one whose name clients see is there when all are
+                answer = self.ask(replace(request, body=json.dumps(kept(wanted, n)).encode()))
+                if answer.status not in (201, 409):
+                    break
+            return with_content(answer, shown(answer.content)) if answer.status == 201 else answer
+        answer = self.ask(request)
+        if answer.status != 200:
+            return answer
+        found = [shown(one) for one in answer.content["DocumentCollections"] if BESIDE not in one["id"]]
+        return with_content(answer, {**answer.content, "DocumentCollections": found, "_count": len(found)})
+
+    def about_container(self, request: Request) -> Answer:
+        """Reads or drops one."""
+        if request.method not in ("GET", "DELETE"):
+            raise Refused(400, "This server has not been taught to change containers.")
+        answer = self.ask(request)
+        if request.method == "GET":
+            return with_content(answer, shown(answer.content)) if answer.status == 200 else answer
+        self.forget()
+        for n in range(1, self.partitions):
+            self.ask(replace(request, path=f"{request.path}{BESIDE}{n}"))
+        return answer
+
+    def container(self, path: str, request: Request) -> Container:
+        """The container with that path. Raises what Azure answers if the client takes it for another."""
+        found = self._containers.get(path)
+        if found is None:
+            answer = self.ask(Request("GET", path, {}, b""))
+            if answer.status != 200:
+                raise Refused(answer.status, "Owner resource does not exist", 1003)
+            about = answer.content
+            if about["id"] != unquote(path.rpartition("/")[2]):
+                raise Refused(400, "This server has not been taught links by resource id.")
+            found = Container(path, about["_rid"], shown(about)["partitionKey"], bounds(self.partitions))
+            self._containers[path] = found
+        if request.headers.get(_RID, found.rid) != found.rid:
+            raise Refused(400, "The container was recreated.", 1024)
+        return found
+
+    def forget(self) -> None:
+        """Forgets what it knows of containers: they may be others by now."""
+        self._containers.clear()
