@@ -1,0 +1,366 @@
+"""A store on Cosmos DB with several physical partitions answers as a plain look at the documents does."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup import sample
+from backup.models import WHOLE, Action, Chunk, Image, Key, Status, Trigger, Version
+from backup.registry import Registry
+from backup.settings import load_settings
+from backup.stores import Shape
+from backup.stores.cosmos import CosmosStore
+from tests.contract.benches import NOW, RUN, CosmosBench
+from tests.contract.test_store import run_sync
+from tests.emulators.partitioned import Partitioned
+from tests.scenarios import places
+
+CUSTOMERS: list[Any] = [None, "", "1", 1, 0, 2.5, True, False, "it's", "grüße", *(f"c{n}" for n in range(10))]
+SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
+NOT_THERE = [('"nobody"', "000001"), ('"c1"', "999999"), ("undefined", "000001")]
+
+
+def order(n: int, customer: Any, **properties: Any) -> dict[str, Any]:
+    return {"id": f"{n:06}", "type": "Order", "customer": {"id": customer}, "status": {"id": n % 3}, **properties}
+
+
+# Each id is under two customers. The order with no customer has another partition key than the one whose is null.
+ORDERS = [
+    *(order(n // 2, CUSTOMERS[n * 7 % len(CUSTOMERS)], lastModified=f"2024-01-01T{n:02}:00:00Z") for n in range(60)),
+    {"id": "loose", "type": "Order", "status": "New"},
+]
+OTHERS = [{**order(n, f"c{n}"), "type": "Quote"} for n in range(90, 96)]
+
+
+@dataclass
+class Filled:
+    """A source with the orders and others, and a backup with copies of the orders, which have seconds from 1000 on."""
+
+    bench: CosmosBench
+    source: CosmosStore
+    backup: CosmosStore
+    source_account: Partitioned
+    backup_account: Partitioned
+
+
+@pytest.fixture(scope="module")
+def accounts(npm_cosmos_server: str) -> Iterator[tuple[Partitioned, Partitioned]]:
+    with Partitioned(npm_cosmos_server).running() as source, Partitioned(npm_cosmos_server).running() as backup:
+        yield source, backup
+
+
+def opened(bench: CosmosBench, **limits: Any) -> tuple[CosmosStore, CosmosStore]:
+    source, backup = bench.open("source", **limits), bench.open("backup", **limits)
+    assert isinstance(source, CosmosStore)
+    assert isinstance(backup, CosmosStore)
+    return source, backup
+
+
+class PartitionedBench(CosmosBench):
+    """Both sides in one npm server, so in databases of different names."""
+
+    def __init__(self, accounts: tuple[Partitioned, Partitioned], partition_path: Any = "/customer/id") -> None:
+        super().__init__({"source": accounts[0].account, "backup": accounts[1].account}, partition_path)
+        self.names = {"source": "Things", "backup": "Copies"}
+
+    def side(self, role: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(super().side(role), container=self.names[role])
+
+    def container(self, role: Any, name: str | None = None) -> Any:
+        return super().container(role, name or self.names[role])
+
+
+@pytest.fixture(scope="module")
+def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
+    """For reading alone."""
+    bench = PartitionedBench(accounts)
+    bench.create()
+    bench.put_documents("source", *ORDERS, *OTHERS)
+    source, backup = opened(bench, chunk_size=7, batch_size=10)
+    backup.initialize(source)
+    seconds = random.Random(1).sample(range(1000, 1000 + len(ORDERS)), len(ORDERS))
+    records = [{**one, "_etag": f"e{n}", "_ts": seconds[n]} for n, one in enumerate(ORDERS)]
+    backup.write(backup.as_copies(records, RUN, NOW))
+    yield Filled(bench, source, backup, *accounts)
+    bench.close()
+
+
+@pytest.fixture
+def bench(accounts: tuple[Partitioned, Partitioned]) -> Iterator[CosmosBench]:
+    """Two empty sides, to be changed."""
+    found = PartitionedBench(accounts)
+    found.create()
+    yield found
+    found.close()
+
+
+def plain_key(document: dict[str, Any]) -> Key:
+    customer = json.dumps(document["customer"]["id"], ensure_ascii=False) if "customer" in document else "undefined"
+    return (customer, document["id"])
+
+
+def plain_stamps(documents: Sequence[dict[str, Any]], *, copies: bool = False) -> dict[Key, Version]:
+    """What the stamps of the orders among the documents are."""
+
+    def text(document: dict[str, Any], name: str) -> str | None:
+        return json.dumps(document[name], sort_keys=True) if name in document else None
+
+    def etag(document: dict[str, Any]) -> str:
+        found: str = document["_backup"]["etag"] if copies else document["_etag"]
+        return found
+
+    return {
+        plain_key(one): Version((text(one, "lastModified"), text(one, "status")), etag(one))
+        for one in documents
+        if one["type"] == "Order"
+    }
+
+
+def content(document: Any) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in SYSTEM | {"_backup"}}
+
+
+def by_key(documents: Any) -> dict[Key, dict[str, Any]]:
+    return {plain_key(one): content(one) for one in documents}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_documents_lie_in_every_partition(filled: Filled) -> None:
+    for role in ("source", "backup"):
+        container = filled.bench.container(role)  # type: ignore[arg-type]
+        there = [list(container.query_items("SELECT * FROM c", feed_range=one)) for one in container.read_feed_ranges()]
+        assert len(there) == 3
+        assert min(map(len, there)) > 8
+
+
+@pytest.mark.parametrize("role", ["source", "backup"])
+def test_stamps_and_their_number_are_those_of_all_partitions(filled: Filled, role: Any) -> None:
+    store, copies = getattr(filled, role), role == "backup"
+    plain = plain_stamps(filled.bench.documents(role), copies=copies)
+    assert len(plain) == len(ORDERS)
+    assert store.stamps(WHOLE) == plain
+    assert store.count() == len(plain)
+    some = random.Random(2).sample(sorted(plain), 20)
+    assert store.stamps_of(store.stamp_rows_of(some + NOT_THERE)) == {key: plain[key] for key in some}
+    assert store.matching(some + NOT_THERE) == set(some)
+
+
+@pytest.mark.parametrize("role", ["source", "backup"])
+def test_chunks_go_through_the_ids_of_all_partitions_in_order(filled: Filled, role: Any) -> None:
+    store = getattr(filled, role)
+    plain = plain_stamps(filled.bench.documents(role), copies=role == "backup")
+    chunks = list(store.chunks())
+    bounds = [chunk.upto[0] for chunk in chunks[:-1] if chunk.upto is not None]
+    assert bounds == sorted(key[1] for key in plain)[6::7]
+    assert [chunk.after for chunk in chunks] == [None, *((bound,) for bound in bounds)]
+    assert chunks[-1].upto is None
+    for chunk in chunks:
+        low, high = (bound[0] if bound else None for bound in chunk)
+        inside = {key: one for key, one in plain.items() if (not low or key[1] > low) and (not high or key[1] <= high)}
+        assert store.stamps(chunk) == inside
+    within = Chunk(("000004",), ("000020",))
+    assert {key for chunk in store.chunks(within) for key in store.stamps(chunk)} == {
+        key for key in plain if "000004" < key[1] <= "000020"
+    }
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
+    if many:
+        monkeypatch.setattr("backup.stores.cosmos._MANY", 5)
+    for role, store in (("source", filled.source), ("backup", filled.backup)):
+        documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]  # type: ignore[arg-type]
+        for chunk in (WHOLE, Chunk(None, ("000009",)), Chunk(("000020",), None), Chunk(("z",), None)):
+            low, high = (bound[0] if bound else None for bound in chunk)
+            inside = [one for one in documents if (not low or one["id"] > low) and (not high or one["id"] <= high)]
+            seconds = [one["_ts"] if role == "source" else one["_backup"]["ts"] for one in inside]
+            found = store.fingerprint(chunk)
+            assert found is not None
+            assert (found.records, found.sums) == (len(inside), (0, sum(seconds)))
+
+
+def test_the_watermark_is_the_greatest_of_all_partitions(filled: Filled) -> None:
+    assert filled.backup.watermark() == str(1000 + len(ORDERS) - 1)
+    plain = max(one["_ts"] for one in filled.bench.documents("source") if one["type"] == "Order")
+    assert filled.source.watermark() == str(plain)
+
+
+def test_the_watermark_of_documents_in_one_partition_alone_is_theirs(bench: CosmosBench) -> None:
+    source = bench.open("source")
+    assert source.watermark() is None
+    assert source.count() == 0
+    bench.put_documents("source", order(1, "c1"))
+    assert source.watermark() == str(bench.documents("source")[0]["_ts"])
+    assert source.count() == 1
+
+
+@pytest.mark.parametrize("since", [1000, 1030, 1059, 1060, 1061])
+def test_recent_goes_through_all_partitions_in_the_order_of_writes(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, since: int
+) -> None:
+    monkeypatch.setattr("backup.stores.cosmos_container._STAMPS_AT_ONCE", 7)
+    documents = filled.bench.documents("backup")
+    second_of = {plain_key(one): one["_backup"]["ts"] for one in documents}
+    seconds = []
+    for rows in filled.backup.recent(str(since + 2), 1.5):
+        assert filled.backup.stamps_of(rows).items() <= plain_stamps(documents, copies=True).items()
+        assert len(rows) <= 7
+        seconds += sorted(second_of[row[:2]] for row in rows)
+    assert seconds == list(range(since, 1000 + len(ORDERS)))
+
+
+def test_all_documents_are_read_and_those_of_keys(filled: Filled) -> None:
+    plain = by_key(ORDERS)
+    batches = list(filled.source.read(None, WHOLE))
+    assert by_key(one for batch in batches for one in batch) == plain
+    assert sum(map(len, batches)) == len(plain)
+    assert max(map(len, batches)) <= 10
+    some = random.Random(3).sample(sorted(plain), 25)
+    read = [one for batch in filled.source.read(frozenset(some + NOT_THERE), WHOLE) for one in batch]
+    assert by_key(read) == {key: plain[key] for key in some}
+    assert len(read) == 25
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBench) -> None:
+    source, _ = opened(bench, batch_size=9)
+    kept: list[Image] = []
+    inserted: list[Key] = []
+
+    def keep(images: Sequence[Image], transaction: Any, absent: Sequence[Key] = ()) -> None:
+        kept.extend(images)
+        inserted.extend(absent)
+
+    source.write(ORDERS, keep)
+    assert by_key(bench.documents("source")) == by_key(ORDERS)
+    assert (kept, sorted(inserted)) == ([], sorted(by_key(ORDERS)))
+
+    inserted.clear()
+    changed = [{**one, "text": "changed"} for one in ORDERS[::3]]
+    source.write([*changed, order(700, "new")], keep)
+    now = {**by_key(ORDERS), **by_key(changed), **by_key([order(700, "new")])}
+    assert by_key(bench.documents("source")) == now
+    assert {image.key: image.record for image in kept} == by_key(ORDERS[::3])
+    assert {image.action for image in kept} == {Action.UPDATED}
+    assert inserted == [('"new"', "000700")]
+
+    kept.clear()
+    gone = sorted(by_key(ORDERS))[::4]
+    source.delete([*gone, *NOT_THERE], keep)
+    assert by_key(bench.documents("source")) == {key: one for key, one in now.items() if key not in gone}
+    assert {image.key: image.record for image in kept} == {key: now[key] for key in gone}
+    source.delete(gone)
+    assert len(bench.documents("source")) == len(now) - len(gone)
+
+
+def test_copies_are_made_of_every_partition_and_proven(bench: CosmosBench) -> None:
+    bench.put_documents("source", *ORDERS, *OTHERS)
+    source, backup = opened(bench, chunk_size=20, batch_size=9)
+    backup.initialize(source)
+    assert run_sync(source, backup) == (len(ORDERS), 0, 0, 0)
+    assert by_key(bench.documents("backup")) == by_key(ORDERS)
+    assert source.fingerprint(WHOLE) == backup.fingerprint(WHOLE)
+    bench.put_documents("source", *({**one, "text": "changed"} for one in ORDERS[:12]))
+    source.delete(list(map(plain_key, ORDERS[20:24])))
+    assert run_sync(source, backup) == (0, 12, 4, len(ORDERS) - 16)
+    assert run_sync(source, backup) == (0, 0, 0, len(ORDERS) - 4)
+
+
+LEVELS = [
+    {"id": f"{n % 4}", "type": "Order", "a": a, "b": {"c": c}}
+    for n, (a, c) in enumerate((a, c) for a in ("x", "1", 1) for c in ("y", None, 1, "1", True, 2, 3))
+]
+
+
+def level_key(document: Any) -> Key:
+    return (json.dumps(document["a"]), json.dumps(document["b"]["c"]), document["id"])
+
+
+def test_a_hierarchical_key_is_mirrored_level_by_level(accounts: tuple[Partitioned, Partitioned]) -> None:
+    bench = PartitionedBench(accounts, ["/a", "/b/c"])
+    try:
+        bench.create()
+        bench.put_documents("source", *LEVELS)
+        source, backup = opened(bench, chunk_size=5, batch_size=4)
+        backup.initialize(source)
+        assert run_sync(source, backup)[0] == len(LEVELS)
+        plain = {level_key(one): content(one) for one in LEVELS}
+        assert {level_key(one): content(one) for one in bench.documents("backup")} == plain
+        assert set(source.stamps(WHOLE)) == set(backup.stamps(WHOLE)) == set(plain)
+        gone = sorted(plain)[::2]
+        source.delete(gone)
+        assert run_sync(source, backup)[2] == len(gone)
+        assert {level_key(one) for one in bench.documents("backup")} == set(plain) - set(gone)
+    finally:
+        bench.close()
+
+
+# --- what is beside ---------------------------------------------------------------------------------------------------
+
+NOTES = Shape("Notes", "notes", "NoteId", "NoteId", {"NoteId": "name", "Subject": "name", "At": "time"})
+
+
+def test_entries_of_all_partitions_are_found_in_order_counted_and_deleted(bench: CosmosBench) -> None:
+    notes = bench.open("source").sibling(NOTES)
+    notes.create()
+    times = [datetime(2024, 1, 1, hour, minute, tzinfo=UTC) for hour in range(3) for minute in range(10)]
+    shuffled = random.Random(4).sample(times, len(times))
+    entries = [{"NoteId": f"n{n:02}", "Subject": f"s{n % 3}", "At": at} for n, at in enumerate(shuffled)]
+    notes.put(entries)
+    notes.add([{**entries[0], "Subject": "not this"}])
+    plain = sorted((one for one in entries if one["Subject"] in ("s0", "s1")), key=lambda one: one["At"])
+    where = {"Subject": ["s0", "s1"]}
+    assert notes.find(where, order_by="At", limit=100) == plain
+    assert notes.find(where, order_by="At", limit=7, descending=True) == plain[::-1][:7]
+    inside = [one for one in plain if times[4] < one["At"] < times[20]]
+    assert notes.find(where, order_by="At", limit=100, above=times[4], below=times[20]) == inside
+    assert notes.count({"Subject": "s0"}, "At", times[4], times[20]) == sum(one["Subject"] == "s0" for one in inside)
+    [newest] = notes.find({}, order_by="At", limit=1, descending=True, fields=("At",))
+    assert newest == {"At": times[-1]}
+    notes.delete([one["NoteId"] for one in plain[::2]])
+    assert notes.find(where, order_by="At", limit=100) == plain[1::2]
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "20", "BackupSync__BatchSize": "15"}
+
+
+def test_runs_mirror_an_account_of_several_partitions(
+    accounts: tuple[Partitioned, Partitioned], tmp_path: Path
+) -> None:
+    service = places.with_orders_on_cosmos(tmp_path, accounts[0].account, accounts[1].account).order
+    registry = Registry(load_settings({**SETTINGS, **service.settings}))
+    sample.put(registry, "order", map(sample.order, range(1, 61)))
+    registry.get("order").initialize()
+
+    def synced() -> tuple[int, int, int, int]:
+        [outcome] = registry.sync("order", Trigger.CLI)
+        assert outcome.error is None
+        assert outcome.run.status is Status.COMPLETED
+        assert service.is_mirrored()
+        counts = outcome.run.counts
+        return counts.inserted, counts.updated, counts.deleted, counts.skipped
+
+    assert synced() == (60, 0, 0, 0)
+    sample.put(registry, "order", (sample.order(n, revision=2) for n in range(1, 9)))
+    sample.put(registry, "order", map(sample.order, range(61, 66)))
+    with registry.get("order").stores() as (source, _):
+        source.delete([(json.dumps(f"customer-{n % 20}"), f"order-{n:04}") for n in (20, 30, 40)])
+    assert synced() == (5, 8, 3, 49)
+    assert synced() == (0, 0, 0, 62)
+    assert service.statuses == ["Completed"] * 3
