@@ -50,18 +50,21 @@ def cosmos_server_backup() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def npm_cosmos_server(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The connection string of the npm server, also if TEST_COSMOS_SOURCE names an emulator."""
-    if "TEST_COSMOS_SOURCE" in os.environ:
-        yield from _serve(servers.cosmos())
-    else:
-        yield request.getfixturevalue("cosmos_server")
+def plain_cosmos_server() -> Iterator[str]:
+    """The connection string of an npm server without TLS, for a `Partitioned` to stand before."""
+    yield from _serve(servers.plain_cosmos())
+
+
+@pytest.fixture(scope="session")
+def plain_cosmos_server_backup() -> Iterator[str]:
+    """The connection string of a second one."""
+    yield from _serve(servers.plain_cosmos())
 
 
 @pytest.fixture
-def partitioned(npm_cosmos_server: str) -> Iterator[Partitioned]:
+def partitioned(plain_cosmos_server: str) -> Iterator[Partitioned]:
     """A Cosmos DB account of this test's own with three physical partitions, and with transactional batches."""
-    with Partitioned(npm_cosmos_server).running() as account:
+    with Partitioned(plain_cosmos_server).running() as account:
         yield account
 
 

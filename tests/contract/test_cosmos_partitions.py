@@ -47,13 +47,14 @@ class Filled:
     bench: CosmosBench
     source: CosmosStore
     backup: CosmosStore
-    source_account: Partitioned
-    backup_account: Partitioned
 
 
 @pytest.fixture(scope="module")
-def accounts(npm_cosmos_server: str) -> Iterator[tuple[Partitioned, Partitioned]]:
-    with Partitioned(npm_cosmos_server).running() as source, Partitioned(npm_cosmos_server).running() as backup:
+def accounts(plain_cosmos_server: str, plain_cosmos_server_backup: str) -> Iterator[tuple[Partitioned, Partitioned]]:
+    with (
+        Partitioned(plain_cosmos_server).running() as source,
+        Partitioned(plain_cosmos_server_backup).running() as backup,
+    ):
         yield source, backup
 
 
@@ -64,26 +65,15 @@ def opened(bench: CosmosBench, **limits: Any) -> tuple[CosmosStore, CosmosStore]
     return source, backup
 
 
-class PartitionedBench(CosmosBench):
-    """Both sides in one npm server, so in databases of different names."""
-
-    def __init__(self, accounts: tuple[Partitioned, Partitioned], partition_path: Any = "/customer/id") -> None:
-        super().__init__({"source": accounts[0].account, "backup": accounts[1].account}, partition_path)
-        self.names = {"source": "Things", "backup": "Copies"}
-
-    def side(self, role: Any) -> Any:
-        from dataclasses import replace
-
-        return replace(super().side(role), container=self.names[role])
-
-    def container(self, role: Any, name: str | None = None) -> Any:
-        return super().container(role, name or self.names[role])
+def bench_at(accounts: tuple[Partitioned, Partitioned], partition_path: Any = "/customer/id") -> CosmosBench:
+    source, backup = accounts
+    return CosmosBench({"source": source.account, "backup": backup.account}, partition_path)
 
 
 @pytest.fixture(scope="module")
 def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
     """For reading alone."""
-    bench = PartitionedBench(accounts)
+    bench = bench_at(accounts)
     bench.create()
     bench.put_documents("source", *ORDERS, *OTHERS)
     source, backup = opened(bench, chunk_size=7, batch_size=10)
@@ -91,14 +81,14 @@ def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
     seconds = random.Random(1).sample(range(1000, 1000 + len(ORDERS)), len(ORDERS))
     records = [{**one, "_etag": f"e{n}", "_ts": seconds[n]} for n, one in enumerate(ORDERS)]
     backup.write(backup.as_copies(records, RUN, NOW))
-    yield Filled(bench, source, backup, *accounts)
+    yield Filled(bench, source, backup)
     bench.close()
 
 
 @pytest.fixture
 def bench(accounts: tuple[Partitioned, Partitioned]) -> Iterator[CosmosBench]:
     """Two empty sides, to be changed."""
-    found = PartitionedBench(accounts)
+    found = bench_at(accounts)
     found.create()
     yield found
     found.close()
@@ -291,7 +281,7 @@ def level_key(document: Any) -> Key:
 
 
 def test_a_hierarchical_key_is_mirrored_level_by_level(accounts: tuple[Partitioned, Partitioned]) -> None:
-    bench = PartitionedBench(accounts, ["/a", "/b/c"])
+    bench = bench_at(accounts, ["/a", "/b/c"])
     try:
         bench.create()
         bench.put_documents("source", *LEVELS)

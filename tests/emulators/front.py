@@ -90,8 +90,10 @@ class Front:
         where = urlsplit(_parts(self.server)["AccountEndpoint"])
         # A connection for each request: the npm server is slow on one that is kept, and may close it at any time, which
         # would be a loss that nobody has drawn.
-        connection = http.client.HTTPSConnection(
-            where.hostname or "", where.port, timeout=UPSTREAM_SECONDS, context=_UNVERIFIED
+        connection = (
+            http.client.HTTPSConnection(where.netloc, timeout=UPSTREAM_SECONDS, context=_UNVERIFIED)
+            if where.scheme == "https"
+            else http.client.HTTPConnection(where.netloc, timeout=UPSTREAM_SECONDS)
         )
         with contextlib.closing(connection):
             headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}

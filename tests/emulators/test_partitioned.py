@@ -30,8 +30,8 @@ ACROSS = {"enable_cross_partition_query": True}
 
 
 @pytest.fixture(scope="module")
-def account(npm_cosmos_server: str) -> Iterator[Partitioned]:
-    with Partitioned(npm_cosmos_server).running() as found:
+def account(plain_cosmos_server: str) -> Iterator[Partitioned]:
+    with Partitioned(plain_cosmos_server).running() as found:
         yield found
 
 
