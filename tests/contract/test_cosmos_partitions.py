@@ -227,7 +227,7 @@ def test_all_documents_are_read_and_those_of_keys(filled: Filled) -> None:
 
 
 def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBench) -> None:
-    source, _ = opened(bench, batch_size=9)
+    source, _ = opened(bench, batch_size=25)
     kept: list[Image] = []
     inserted: list[Key] = []
 
@@ -259,7 +259,7 @@ def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBenc
 
 def test_copies_are_made_of_every_partition_and_proven(bench: CosmosBench) -> None:
     bench.put_documents("source", *ORDERS, *OTHERS)
-    source, backup = opened(bench, chunk_size=20, batch_size=9)
+    source, backup = opened(bench, chunk_size=35, batch_size=25)
     backup.initialize(source)
     assert run_sync(source, backup) == (len(ORDERS), 0, 0, 0)
     assert by_key(bench.documents("backup")) == by_key(ORDERS)
@@ -285,7 +285,7 @@ def test_a_hierarchical_key_is_mirrored_level_by_level(accounts: tuple[Partition
     try:
         bench.create()
         bench.put_documents("source", *LEVELS)
-        source, backup = opened(bench, chunk_size=5, batch_size=4)
+        source, backup = opened(bench, chunk_size=15, batch_size=10)
         backup.initialize(source)
         assert run_sync(source, backup)[0] == len(LEVELS)
         plain = {level_key(one): content(one) for one in LEVELS}
@@ -327,7 +327,7 @@ def test_entries_of_all_partitions_are_found_in_order_counted_and_deleted(bench:
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 
-SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "20", "BackupSync__BatchSize": "15"}
+SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "30", "BackupSync__BatchSize": "25"}
 
 
 def test_runs_mirror_an_account_of_several_partitions(
@@ -335,7 +335,7 @@ def test_runs_mirror_an_account_of_several_partitions(
 ) -> None:
     service = places.with_orders_on_cosmos(tmp_path, accounts[0].account, accounts[1].account).order
     registry = Registry(load_settings({**SETTINGS, **service.settings}))
-    sample.put(registry, "order", map(sample.order, range(1, 61)))
+    sample.put(registry, "order", map(sample.order, range(1, 46)))
     registry.get("order").initialize()
 
     def synced() -> tuple[int, int, int, int]:
@@ -346,11 +346,11 @@ def test_runs_mirror_an_account_of_several_partitions(
         counts = outcome.run.counts
         return counts.inserted, counts.updated, counts.deleted, counts.skipped
 
-    assert synced() == (60, 0, 0, 0)
+    assert synced() == (45, 0, 0, 0)
     sample.put(registry, "order", (sample.order(n, revision=2) for n in range(1, 9)))
-    sample.put(registry, "order", map(sample.order, range(61, 66)))
+    sample.put(registry, "order", map(sample.order, range(46, 51)))
     with registry.get("order").stores() as (source, _):
         source.delete([(json.dumps(f"customer-{n % 20}"), f"order-{n:04}") for n in (20, 30, 40)])
-    assert synced() == (5, 8, 3, 49)
-    assert synced() == (0, 0, 0, 62)
+    assert synced() == (5, 8, 3, 34)
+    assert synced() == (0, 0, 0, 47)
     assert service.statuses == ["Completed"] * 3

@@ -25,11 +25,6 @@ def refusal(operations: Sequence[Any], size: int) -> tuple[int, str] | None:
     return None
 
 
-def ids(operations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The ids that they are about."""
-    return [str(_id(operation)) for operation in operations]
-
-
 def failure(
     operations: Sequence[Mapping[str, Any]],
     etags: Mapping[str, str],

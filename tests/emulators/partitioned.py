@@ -129,7 +129,7 @@ class Partitioned(Containers):
             "partitionKey": json.dumps([text_of(key)])
         }  # by which the npm server finds what an operation is about
         with self._alone(container, key):
-            etags = self._etags(path, key, batches.ids(operations))
+            etags = self._etags(path, key)
             failed = batches.failure(operations, etags, lambda body: text_of(container.key_of(body)) == text_of(key))
             if failed is None:
                 sent = [{**one, **hidden, **_body_with(one, key)} for one in operations]
@@ -145,18 +145,12 @@ class Partitioned(Containers):
             return replace(_told(failed), status=207)
         return _told([{**one, **_shown_body(one)} for one in results], charge=len(results))
 
-    def _etags(self, path: str, key: Sequence[Any], names: Sequence[str]) -> dict[str, str]:
-        """Those of the documents of one key with these ids, by id."""
-        values = {"@key": text_of(key), **{f"@k{n}": name for n, name in enumerate(dict.fromkeys(names))}}
-        conditions = f'c["{HIDDEN}"] = @key AND c.id IN ({", ".join(list(values)[1:])})'
-        body = {
-            "query": f"SELECT c.id, c._etag FROM c WHERE {conditions}",
-            "parameters": [{"name": name, "value": value} for name, value in values.items()],
-        }
-        found = self.ask(
-            _backend_request(Request("POST", "", {_IS_QUERY: "true"}, b""), path, json.dumps(body).encode())
-        )
-        return {one["id"]: one["_etag"] for one in found.content["Documents"]}
+    def _etags(self, path: str, key: Sequence[Any]) -> dict[str, str]:
+        """Those of the documents of one key, by id."""
+        parameters = [{"name": "@key", "value": text_of(key)}]
+        body = {"query": f'SELECT c.id, c._etag FROM c WHERE c["{HIDDEN}"] = @key', "parameters": parameters}
+        asked = Request("POST", path, {_IS_QUERY: "true", _ACROSS: "true"}, json.dumps(body).encode())
+        return {one["id"]: one["_etag"] for one in self.ask(asked).content["Documents"]}
 
     @contextlib.contextmanager
     def _alone(self, container: Container, key: Sequence[Any]) -> Any:
@@ -209,7 +203,9 @@ class Partitioned(Containers):
         wanted = int(request.headers.get(_PAGE) or -1)
         headers = {**request.headers, _IS_QUERY: "true", _PAGE: str(wanted if wanted > 0 else self.page_size)}
         asked = replace(request, method="POST", headers=headers)
-        answer = self.ask(_backend_request(asked, container.backend(partition) + "/docs", json.dumps(query).encode()))
+        text, parameters = query_plans.shortened(query["query"], query.get("parameters", ()))
+        body = json.dumps({"query": text, "parameters": parameters}).encode()
+        answer = self.ask(_backend_request(asked, container.backend(partition) + "/docs", body))
         if answer.status != 200:
             raise Refused(answer.status, f"The npm server: {answer.body.decode()} {query}")
         return _with_items(answer, [_without_key(item) for item in answer.content["Documents"]])

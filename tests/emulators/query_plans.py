@@ -6,6 +6,7 @@ Knows the forms of queries that the stores ask, and refuses all others, so that 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ _FORM = re.compile(
 _AGGREGATE = re.compile(r"(?P<name>COUNT|SUM|MIN|MAX)\([^()]+(?:\([^()]*\)[^()]*)*\)")
 _FIELD = re.compile(rf"(?P<path>{_PATH})(?: AS (?P<name>\w+))?")
 _LAST = re.compile(r'(?:\.|\[")(\w+)(?:"\])?$')
+_IN = re.compile(rf"({_PATH}) IN \((@\w+(?:, @\w+)*)\)")
 _OF_A_PLAN = "SELECT c._rid, [{"
 _AGGREGATE_OF_A_PLAN = re.compile(r'SELECT VALUE \[\{"item": (?P<what>.+)\}\] FROM c(?P<rest>.*)')
 _AGGREGATES = {"COUNT": "Count", "SUM": "Sum", "MIN": "Min", "MAX": "Max"}
@@ -51,7 +53,7 @@ class Form:
     def text(self, condition: str | None = None) -> str:
         """The query for one partition, of what meets the condition too. In some order, which pages need."""
         conditions = [one for one in (condition, self.where) if one is not None]
-        where = f" WHERE {' AND '.join(f'({one})' for one in conditions)}" if conditions else ""
+        where = f" WHERE {' AND '.join(map(_closed, conditions))}" if conditions else ""
         by = f" ORDER BY {self.by or 'c._rid'}{' DESC' if self.descending else ''}" if self.aggregate is None else ""
         return f"SELECT {'VALUE ' if self.value else ''}{self.what} FROM c{where}{by}"
 
@@ -88,7 +90,7 @@ def parsed(text: str) -> Form:
 
 def plan(form: Form) -> dict[str, Any]:
     """The plan, as Azure's gateway gives it, of a query that it does not answer itself."""
-    where = f"({form.where or 'true'})"
+    where = _closed(form.where or "true")
     if form.aggregate is not None:
         rewritten = f'SELECT VALUE [{{"item": {form.what}}}] FROM c WHERE {where}'
     elif form.by is not None:
@@ -132,9 +134,30 @@ def for_one_partition(text: str) -> tuple[str, bool]:
     return parsed(text).text(), False
 
 
+def shortened(text: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[str, list[Mapping[str, Any]]]:
+    """The query and its parameters with each list of an IN as one parameter.
+
+    The npm server takes in a long list in a third of a second, once for each that it has not seen yet.
+    """
+    values = {one["name"]: one["value"] for one in parameters}
+
+    def one_list(found: re.Match[str]) -> str:
+        name = f"@list{len(values)}"
+        values[name] = [values[one] for one in found[2].split(", ")]
+        return f"ARRAY_CONTAINS({name}, {found[1]})"
+
+    text = _IN.sub(one_list, text)
+    return text, [{"name": name, "value": value} for name, value in values.items()]
+
+
 def wrapped(items: list[Any]) -> list[Any]:
     """The answer to a rewritten aggregate; none is undefined."""
     return [[{"item": item}] for item in items] or [[{}]]
+
+
+def _closed(condition: str) -> str:
+    """The condition as part of another; in brackets only where it needs them, for they cost the npm server time."""
+    return f"({condition})" if " OR " in _masked(condition) else condition
 
 
 def _masked(text: str) -> str:
