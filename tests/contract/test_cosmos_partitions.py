@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.cosmos import CosmosClient, PartitionKey
 
-from backup import sample
 from backup.models import WHOLE, Action, Chunk, Image, Key, Status, Trigger, Version
 from backup.registry import Registry
 from backup.settings import load_settings
 from backup.stores import Shape
 from backup.stores.cosmos import CosmosStore
 from tests.contract.benches import NOW, RUN, CosmosBench
-from tests.contract.test_store import run_sync
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places
 
@@ -65,9 +64,9 @@ def opened(bench: CosmosBench, **limits: Any) -> tuple[CosmosStore, CosmosStore]
     return source, backup
 
 
-def bench_at(accounts: tuple[Partitioned, Partitioned], partition_path: Any = "/customer/id") -> CosmosBench:
+def bench_at(accounts: tuple[Partitioned, Partitioned]) -> CosmosBench:
     source, backup = accounts
-    return CosmosBench({"source": source.account, "backup": backup.account}, partition_path)
+    return CosmosBench({"source": source.account, "backup": backup.account})
 
 
 @pytest.fixture(scope="module")
@@ -257,48 +256,6 @@ def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBenc
     assert len(bench.documents("source")) == len(now) - len(gone)
 
 
-def test_copies_are_made_of_every_partition_and_proven(bench: CosmosBench) -> None:
-    bench.put_documents("source", *ORDERS, *OTHERS)
-    source, backup = opened(bench, chunk_size=35, batch_size=25)
-    backup.initialize(source)
-    assert run_sync(source, backup) == (len(ORDERS), 0, 0, 0)
-    assert by_key(bench.documents("backup")) == by_key(ORDERS)
-    assert source.fingerprint(WHOLE) == backup.fingerprint(WHOLE)
-    bench.put_documents("source", *({**one, "text": "changed"} for one in ORDERS[:12]))
-    source.delete(list(map(plain_key, ORDERS[20:24])))
-    assert run_sync(source, backup) == (0, 12, 4, len(ORDERS) - 16)
-    assert run_sync(source, backup) == (0, 0, 0, len(ORDERS) - 4)
-
-
-LEVELS = [
-    {"id": f"{n % 4}", "type": "Order", "a": a, "b": {"c": c}}
-    for n, (a, c) in enumerate((a, c) for a in ("x", "1", 1) for c in ("y", None, 1, "1", True, 2, 3))
-]
-
-
-def level_key(document: Any) -> Key:
-    return (json.dumps(document["a"]), json.dumps(document["b"]["c"]), document["id"])
-
-
-def test_a_hierarchical_key_is_mirrored_level_by_level(accounts: tuple[Partitioned, Partitioned]) -> None:
-    bench = bench_at(accounts, ["/a", "/b/c"])
-    try:
-        bench.create()
-        bench.put_documents("source", *LEVELS)
-        source, backup = opened(bench, chunk_size=15, batch_size=10)
-        backup.initialize(source)
-        assert run_sync(source, backup)[0] == len(LEVELS)
-        plain = {level_key(one): content(one) for one in LEVELS}
-        assert {level_key(one): content(one) for one in bench.documents("backup")} == plain
-        assert set(source.stamps(WHOLE)) == set(backup.stamps(WHOLE)) == set(plain)
-        gone = sorted(plain)[::2]
-        source.delete(gone)
-        assert run_sync(source, backup)[2] == len(gone)
-        assert {level_key(one) for one in bench.documents("backup")} == set(plain) - set(gone)
-    finally:
-        bench.close()
-
-
 # --- what is beside ---------------------------------------------------------------------------------------------------
 
 NOTES = Shape("Notes", "notes", "NoteId", "NoteId", {"NoteId": "name", "Subject": "name", "At": "time"})
@@ -327,30 +284,43 @@ def test_entries_of_all_partitions_are_found_in_order_counted_and_deleted(bench:
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 
-SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "30", "BackupSync__BatchSize": "25"}
+SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "12", "BackupSync__BatchSize": "20"}
 
 
-def test_runs_mirror_an_account_of_several_partitions(
-    accounts: tuple[Partitioned, Partitioned], tmp_path: Path
+@pytest.mark.parametrize("paths", [["/customer/id"], ["/customer/id", "/region"]], ids=["one level", "two levels"])
+def test_runs_mirror_every_partition(
+    accounts: tuple[Partitioned, Partitioned], tmp_path: Path, paths: list[str]
 ) -> None:
     service = places.with_orders_on_cosmos(tmp_path, accounts[0].account, accounts[1].account).order
+    assert isinstance(service.source, places.Cosmos)
+    assert isinstance(service.backup, places.Cosmos)
     registry = Registry(load_settings({**SETTINGS, **service.settings}))
-    sample.put(registry, "order", map(sample.order, range(1, 46)))
-    registry.get("order").initialize()
+    documents = [{**one, "region": n % 2} for n, one in enumerate(ORDERS[:20])]
 
-    def synced() -> tuple[int, int, int, int]:
+    def synced(expected: Sequence[dict[str, Any]]) -> tuple[int, int, int, int]:
         [outcome] = registry.sync("order", Trigger.CLI)
         assert outcome.error is None
         assert outcome.run.status is Status.COMPLETED
-        assert service.is_mirrored()
+        with CosmosClient.from_connection_string(accounts[1].account) as client:
+            copies = client.get_database_client(service.backup.database).get_container_client("orders")
+            assert by_key(copies.read_all_items()) == by_key(expected)
         counts = outcome.run.counts
         return counts.inserted, counts.updated, counts.deleted, counts.skipped
 
-    assert synced() == (45, 0, 0, 0)
-    sample.put(registry, "order", (sample.order(n, revision=2) for n in range(1, 9)))
-    sample.put(registry, "order", map(sample.order, range(46, 51)))
-    with registry.get("order").stores() as (source, _):
-        source.delete([(json.dumps(f"customer-{n % 20}"), f"order-{n:04}") for n in (20, 30, 40)])
-    assert synced() == (5, 8, 3, 34)
-    assert synced() == (0, 0, 0, 47)
-    assert service.statuses == ["Completed"] * 3
+    with CosmosClient.from_connection_string(accounts[0].account) as client:
+        key = PartitionKey(paths[0] if len(paths) == 1 else paths)
+        container = client.create_database(service.source.database).create_container("orders", key)
+        for one in [*documents, *OTHERS[:3]]:
+            container.upsert_item({**one, "region": one.get("region", 0)})
+        registry.get("order").initialize()
+        assert synced(documents) == (20, 0, 0, 0)
+
+        changed = [{**one, "text": "changed"} for one in documents[:6]]
+        for one in [*changed, {**order(500, "new"), "region": 1}]:
+            container.upsert_item(dict(one))
+        for one in documents[6:9]:
+            whole = [one["customer"]["id"], one["region"]][: len(paths)]
+            container.delete_item(one["id"], partition_key=whole[0] if len(paths) == 1 else whole)
+        left = [*changed, *documents[9:], {**order(500, "new"), "region": 1}]
+        assert synced(left) == (1, 6, 3, 11)
+    assert service.statuses == ["Completed"] * 2
