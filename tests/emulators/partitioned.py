@@ -71,6 +71,8 @@ class Partitioned(Containers):
             return refused.answer
         except query_plans.UnknownQuery as unknown:
             return Refused(400, f"This server has not been taught such a query: {unknown}").answer
+        except (LookupError, ValueError, TypeError, AttributeError) as mistake:  # else it would look like a lost answer
+            return Refused(400, f"This server failed: {mistake!r} at {request.method} {request.path}").answer
         return self.ask(replace(request, path=path))
 
     # --- documents ----------------------------------------------------------------------------------------------------
@@ -116,7 +118,8 @@ class Partitioned(Containers):
 
     def _batch(self, container: Container, request: Request) -> Answer | None:
         self._count("batch")
-        fate = self.next_batches.popleft() if self.next_batches else None
+        with self._counting:
+            fate = self.next_batches.popleft() if self.next_batches else None
         if isinstance(fate, int):
             raise Refused(fate, "As told.")
         if not self.batches:
