@@ -128,7 +128,7 @@ def by_key(documents: Any) -> dict[Key, dict[str, Any]]:
 
 def test_the_documents_lie_in_every_partition(filled: Filled) -> None:
     for role in ("source", "backup"):
-        container = filled.bench.container(role)  # type: ignore[arg-type]
+        container = filled.bench.container(role)
         there = [list(container.query_items("SELECT * FROM c", feed_range=one)) for one in container.read_feed_ranges()]
         assert len(there) == 3
         assert min(map(len, there)) > 8
@@ -170,7 +170,7 @@ def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytes
     if many:
         monkeypatch.setattr("backup.stores.cosmos._MANY", 5)
     for role, store in (("source", filled.source), ("backup", filled.backup)):
-        documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]  # type: ignore[arg-type]
+        documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]
         for chunk in (WHOLE, Chunk(None, ("000009",)), Chunk(("000020",), None), Chunk(("z",), None)):
             low, high = (bound[0] if bound else None for bound in chunk)
             inside = [one for one in documents if (not low or one["id"] > low) and (not high or one["id"] <= high)]

@@ -15,7 +15,7 @@ import contextlib
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -128,9 +128,7 @@ class Partitioned(Containers):
         if refused := batches.refusal(operations, len(request.body)):
             raise Refused(*refused)
         path = container.backend(container.partition_of(key)) + "/docs"
-        hidden = {
-            "partitionKey": json.dumps([text_of(key)])
-        }  # by which the npm server finds what an operation is about
+        hidden = {"partitionKey": json.dumps([text_of(key)])}  # by it the npm server finds a document
         with self._alone(container, key):
             etags = self._etags(path, key)
             failed = batches.failure(operations, etags, lambda body: text_of(container.key_of(body)) == text_of(key))
@@ -156,7 +154,7 @@ class Partitioned(Containers):
         return {one["id"]: one["_etag"] for one in self.ask(asked).content["Documents"]}
 
     @contextlib.contextmanager
-    def _alone(self, container: Container, key: Sequence[Any]) -> Any:
+    def _alone(self, container: Container, key: Sequence[Any]) -> Iterator[None]:
         """No other write under the same partition key goes on meanwhile."""
         with self._locks.setdefault(f"{container.path} {text_of(key)}", threading.Lock()):
             yield
@@ -164,18 +162,18 @@ class Partitioned(Containers):
     # --- queries ------------------------------------------------------------------------------------------------------
 
     def _query(self, container: Container, query: Mapping[str, Any], request: Request) -> Answer:
-        whole = {f"{name}": request.headers.get(name) for name in ("x-ms-start-epk", "x-ms-end-epk")}
+        part = {name: request.headers.get(name) for name in ("x-ms-start-epk", "x-ms-end-epk")}
         if _RANGE in request.headers:
             asked = next((one for one in container.ranges if one["id"] == request.headers[_RANGE]), None)
             if asked is None:
                 raise Refused(410, "There is no such range.", 1002)
-            if list(whole.values()) not in ([None, None], [asked["minInclusive"], asked["maxExclusive"]]):
-                raise Refused(400, f"This server has not been taught parts of partitions: {whole} of {asked}.")
+            if list(part.values()) not in ([None, None], [asked["minInclusive"], asked["maxExclusive"]]):
+                raise Refused(400, f"This server has not been taught parts of partitions: {part} of {asked}.")
             self._count(f"query {asked['id']}")
             text, wrap = query_plans.for_one_partition(query["query"])
             answer = self._page(container, int(asked["id"]), {**query, "query": text}, request)
             return _with_items(answer, query_plans.wrapped(answer.content["Documents"])) if wrap else answer
-        if any(whole.values()):
+        if any(part.values()):
             raise Refused(400, "This server wants the partition that a range is of.")
         form = query_plans.parsed(query["query"])
         if _KEY in request.headers:
