@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 import sqlalchemy
+from azure.cosmos import ConnectionRetryPolicy
 from hypothesis import HealthCheck, settings
 
 from tests.emulators import servers
@@ -59,6 +60,13 @@ def plain_cosmos_server() -> Iterator[str]:
 def plain_cosmos_server_backup() -> Iterator[str]:
     """The connection string of a second one."""
     yield from _serve(servers.plain_cosmos())
+
+
+@pytest.fixture
+def sdk_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's own second tries after a lost connection come at once; what they do stays."""
+    monkeypatch.setattr(ConnectionRetryPolicy, "sleep", lambda *_: None)
+    monkeypatch.setenv("AZURE_COSMOS_HEALTH_CHECK_RETRY_AFTER_MS", "1")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from azure.core.exceptions import (
 from azure.core.pipeline.transport import RequestsTransport
 from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
 from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError, CosmosResourceNotFoundError
+from azure.cosmos.http_constants import HttpHeaders
 from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry as NoRetry
@@ -34,6 +35,9 @@ from backup.stores.cosmos_pace import Pace
 T = TypeVar("T")
 Item = TypeVar("Item")
 
+# The SDK notes these in the headers of whichever answer came last, of any thread, and that thread may be copying them.
+# A new name makes the copy fail ("mutated during iteration"); one that is there already does not.
+_NOTED_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
 _TRANSIENT_STATUS = {408, 410, 429, 449, 500, 502, 503, 504}
 
 
@@ -97,6 +101,8 @@ class CosmosAccess:
 
     def _answered(self, response: Any) -> None:
         answer = response.http_response
+        for name in _NOTED_LATER:
+            answer.headers.setdefault(name, "0")
         charge = float(answer.headers.get("x-ms-request-charge") or 0)
         self.pace.answered(answer.status_code, charge, response.context.get("set_aside") or 0.0)
 

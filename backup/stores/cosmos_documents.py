@@ -29,6 +29,11 @@ def partition_value(parts: Sequence[str]) -> Any:
     return [{} if part == _UNDEFINED else json.loads(part) for part in parts]  # {} is the wire form of undefined
 
 
+def is_read_alike(parts: Sequence[str]) -> bool:
+    """Whether the SDK finds this partition key in a document that has it: of what is no value it thinks otherwise."""
+    return _UNDEFINED not in parts
+
+
 def partition_part(record: Record, path: Sequence[str]) -> str:
     """What a document has at one path of its partition key, as JSON text; objects and lists count as undefined."""
     value: Any = record

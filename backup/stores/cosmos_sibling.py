@@ -83,7 +83,7 @@ class CosmosSibling:
 
         def attempt() -> list[dict[str, Any]]:
             found = self._container.query_items(
-                query, parameters=parameters, enable_cross_partition_query=True, max_item_count=min(limit, _PAGE)
+                query, parameters=parameters, max_item_count=min(limit, _PAGE), **self._scope(where)
             )
             return list(islice(found, limit))
 
@@ -100,7 +100,7 @@ class CosmosSibling:
 
         def attempt() -> int:
             query = select("VALUE COUNT(1)", *conditions)
-            found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
+            found = self._container.query_items(query, parameters=parameters, **self._scope(where))
             counted: Any = next(iter(found))
             return int(counted)
 
@@ -117,6 +117,11 @@ class CosmosSibling:
     @property
     def _container(self) -> ContainerProxy:
         return self._access.container(self._shape.container)
+
+    def _scope(self, where: Mapping[str, Any]) -> dict[str, Any]:
+        """Where a query has to look: one partition costs one request, all cost a plan and several."""
+        value = where.get(self._shape.partition)
+        return {"partition_key": value} if isinstance(value, str) else {"enable_cross_partition_query": True}
 
     def _path(self, name: str) -> str:
         return path_of([self._properties[name]])

@@ -12,7 +12,7 @@ from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpRespons
 from backup.models import Key, Record
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_container import CosmosContainer
-from backup.stores.cosmos_documents import partition_value
+from backup.stores.cosmos_documents import is_read_alike, partition_value
 
 # The server takes 100 operations and 2 MiB at once.
 _AT_ONCE = 100
@@ -51,20 +51,21 @@ class CosmosWrites:
         self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],)), len(key[-1])) for key in keys))
 
     def _carry_out(self, operation: str, writes: Iterable[_Write]) -> None:
-        together = _together(writes) if self._knows_batches is not False else ([write] for write in writes)
-        left = self._access.side_by_side(operation, list(together), self._once)
-        self._access.side_by_side(operation, [[write] for some in left for write in some], self._once)
+        parts = _together(writes) if self._knows_batches is not False else ([write] for write in writes)
+        left = self._access.side_by_side(operation, list(parts), self._as_one)
+        self._access.side_by_side(operation, [write for part in left for write in part], self._alone)
 
-    def _once(self, writes: Sequence[_Write]) -> Sequence[_Write]:
-        """Carries out writes of one partition key; returns those that have to be repeated one by one."""
-        if len(writes) == 1:
+    def _as_one(self, writes: Sequence[_Write]) -> Sequence[_Write]:
+        """Carries out writes of one partition key; returns those that are left to be done one by one."""
+        partition = writes[0].key[:-1]
+        if len(writes) == 1 and (self._knows_batches is False or is_read_alike(partition)):
             self._alone(writes[0])
             return ()
         if self._knows_batches is False:
             return writes
-        partition = partition_value(writes[0].key[:-1])
         try:
-            self._container.proxy.execute_item_batch([write.what for write in writes], partition)
+            # The partition key is told here; for a single upsert the SDK takes it out of the document.
+            self._container.proxy.execute_item_batch([write.what for write in writes], partition_value(partition))
         except CosmosBatchOperationError:
             return writes
         except CosmosHttpResponseError as error:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from azure.cosmos import ConnectionRetryPolicy, CosmosClient
+from azure.cosmos import CosmosClient
 
 from backup import sample
 from backup.errors import TransientStoreError
@@ -22,7 +22,7 @@ from tests.reliability.effort import SEED, rounds
 from tests.scenarios import places
 from tests.scenarios.places import Contents, Cosmos, Service
 
-pytestmark = pytest.mark.timeout(rounds(120, 600))
+pytestmark = [pytest.mark.timeout(rounds(120, 600)), pytest.mark.usefixtures("sdk_waits_for_nothing")]
 
 ORDERS, UPDATED, ADDED, DELETED = 80, 20, 8, 7
 RUNS_AT_MOST = 4
@@ -31,13 +31,6 @@ SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "20", "
 BIN = "recycle-bin"
 DIRECTIONS = ["source", "backup"]
 SEEDS = range(SEED, SEED + rounds(1, 10))
-
-
-@pytest.fixture(autouse=True)
-def sdk_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's own second tries after a lost connection come at once; what they do stays."""
-    monkeypatch.setattr(ConnectionRetryPolicy, "sleep", lambda *_: None)
-    monkeypatch.setenv("AZURE_COSMOS_HEALTH_CHECK_RETRY_AFTER_MS", "1")
 
 
 @pytest.fixture

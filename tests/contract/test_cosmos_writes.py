@@ -1,0 +1,219 @@
+"""How documents are written and deleted where a server knows transactional batches, and where it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import pytest
+
+from backup.errors import TransientStoreError
+from backup.models import WHOLE
+from backup.stores.cosmos import CosmosStore
+from tests.contract.benches import CosmosBench
+from tests.contract.test_cosmos_partitions import by_key
+from tests.emulators.partitioned import Partitioned
+
+pytestmark = pytest.mark.usefixtures("sdk_waits_for_nothing")
+
+ALIKE = [{"id": f"{n:04}", "type": "Order", "customer": {"id": "c"}, "text": "é" * 50} for n in range(230)]
+APART = [{"id": f"{n:04}", "type": "Order", "customer": {"id": f"other-{n}"}} for n in range(5)]
+
+
+@pytest.fixture
+def place(partitioned: Partitioned) -> Iterator[tuple[Partitioned, CosmosBench]]:
+    bench = CosmosBench({"source": partitioned.account, "backup": partitioned.account})
+    bench.create()
+    yield partitioned, bench
+    bench.close()
+
+
+def opened(bench: CosmosBench, **limits: Any) -> CosmosStore:
+    store = bench.open("source", **limits)
+    assert isinstance(store, CosmosStore)
+    return store
+
+
+def there(bench: CosmosBench) -> dict[Any, dict[str, Any]]:
+    return by_key(bench.documents("source"))
+
+
+def written(account: Partitioned) -> dict[str, int]:
+    return {kind: account.requests[kind] for kind in ("batch", "upsert", "delete") if account.requests[kind]}
+
+
+def test_documents_of_one_partition_key_go_in_batches(place: tuple[Partitioned, CosmosBench]) -> None:
+    account, bench = place
+    store = opened(bench)
+    store.write([*ALIKE, *APART])
+    assert there(bench) == by_key([*ALIKE, *APART])
+    assert written(account) == {"batch": 3, "upsert": len(APART)}
+    account.requests.clear()
+    gone = sorted(by_key([*ALIKE[:150], APART[0]]))
+    store.delete(gone)
+    assert there(bench) == by_key([*ALIKE[150:], *APART[1:]])
+    assert written(account) == {"batch": 2, "delete": 1}
+    assert account.operations == {"upsert": 230, "delete": 150}
+
+
+def test_large_documents_go_in_several_batches(place: tuple[Partitioned, CosmosBench]) -> None:
+    account, bench = place
+    large = [{**one, "text": "x" * 400_000} for one in ALIKE[:5]]
+    opened(bench).write([*large, {**ALIKE[5], "text": "x" * 1_500_000}, ALIKE[6]])
+    assert {one["id"]: len(one["text"]) for one in bench.documents("source")} == {
+        **{one["id"]: 400_000 for one in large},
+        ALIKE[5]["id"]: 1_500_000,
+        ALIKE[6]["id"]: 50,
+    }
+    assert written(account) == {"batch": 2, "upsert": 3}
+
+
+def test_a_batch_that_fails_is_done_document_by_document(place: tuple[Partitioned, CosmosBench]) -> None:
+    account, bench = place
+    store = opened(bench)
+    store.write(ALIKE[:10])
+    account.requests.clear()
+    store.delete([*sorted(by_key(ALIKE[:5])), ('"c"', "gone already")])
+    assert there(bench) == by_key(ALIKE[5:10])
+    assert written(account) == {"batch": 1, "delete": 6}
+    account.requests.clear()
+    account.next_batches.append(413)
+    store.write(ALIKE[:8])
+    store.write(ALIKE[:8])
+    assert there(bench) == by_key(ALIKE[:10])
+    assert written(account) == {"batch": 2, "upsert": 8}
+
+
+@pytest.mark.parametrize("fate", [[429] * 12, ["lost"]])  # the SDK itself tries ten times after a 429
+def test_a_batch_that_was_refused_for_now_or_whose_answer_is_lost_is_repeated(
+    place: tuple[Partitioned, CosmosBench], fate: list[Literal[429, "lost"]]
+) -> None:
+    account, bench = place
+    store = opened(bench)
+    account.next_batches.extend(fate)
+    store.write(ALIKE[:50])
+    assert there(bench) == by_key(ALIKE[:50])
+    assert written(account) == {"batch": len(fate) + 1}
+    account.next_batches.extend(fate)
+    store.delete(sorted(by_key(ALIKE[:20])))
+    assert there(bench) == by_key(ALIKE[20:50])
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_server_that_knows_no_batches_is_asked_once(
+    place: tuple[Partitioned, CosmosBench], batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backup.stores.cosmos_pace.AT_MOST", 1)
+    account, bench = place
+    account.batches = batches
+    store = opened(bench)
+    for part in (ALIKE[:120], ALIKE[120:]):
+        store.write(part)
+    assert there(bench) == by_key(ALIKE)
+    assert written(account) == ({"batch": 4} if batches else {"batch": 1, "upsert": len(ALIKE)})
+
+
+LEVELS: Sequence[dict[str, Any]] = [
+    {"id": "whole", "a": "x", "b": "y"},
+    {"id": "no second level", "a": "x"},
+    {"id": "no level at all"},
+    {"id": "a null", "a": None, "b": "y"},
+    {"id": "an object", "a": "x", "b": {"c": 1}},
+    {"id": "a list", "a": "x", "b": [1]},
+]
+
+
+@pytest.mark.parametrize("paths", [["/a", "/b"], "/b"])
+def test_a_document_without_a_whole_partition_key_is_written_where_it_belongs(
+    partitioned: Partitioned, paths: Any
+) -> None:
+    bench = CosmosBench({"source": partitioned.account, "backup": partitioned.account}, paths)
+    try:
+        bench.create()
+        store = opened(bench)
+        store.initialize(store)
+        for documents in (LEVELS, [{**one, "text": "changed"} for one in LEVELS]):
+            for one in documents:
+                store.write([one])
+            assert {one["id"]: json.dumps(one, sort_keys=True) for one in own(bench)} == {
+                one["id"]: json.dumps(one, sort_keys=True) for one in documents
+            }
+        assert len(bench.documents("source")) == len(LEVELS)
+        store.delete([store.key_of(one) for one in LEVELS])
+        assert bench.documents("source") == []
+    finally:
+        bench.close()
+
+
+def own(bench: CosmosBench) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in one.items() if not name.startswith("_")} for one in bench.documents("source")
+    ]
+
+
+# --- stamps, partition by partition -----------------------------------------------------------------------------------
+
+
+def test_stamps_are_asked_of_each_physical_partition(place: tuple[Partitioned, CosmosBench]) -> None:
+    account, bench = place
+    store = opened(bench)
+    store.write(APART)
+    account.requests.clear()
+    assert set(store.stamps(WHOLE)) == set(by_key(APART))
+    asked = {kind: n for kind, n in account.requests.items() if kind.startswith("query") or kind == "plan"}
+    assert asked == {"query 0": 1, "query 1": 1, "query 2": 1}
+
+
+def test_a_partition_that_does_not_answer_is_asked_again_alone(
+    place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, bench = place
+    store = opened(bench)
+    store.write(APART)
+    store.stamps(WHOLE)
+    failed = []
+    respond = Partitioned.respond
+
+    def failing(self: Partitioned, request: Any) -> Any:
+        if request.headers.get("x-ms-documentdb-partitionkeyrangeid") == "1" and len(failed) < 1:
+            failed.append(request)
+            return None
+        return respond(self, request)
+
+    monkeypatch.setattr(Partitioned, "respond", failing)
+    account.requests.clear()
+    assert set(store.stamps(WHOLE)) == set(by_key(APART))
+    assert len(failed) == 1
+    assert {account.requests[f"query {n}"] for n in range(3)} == {1}
+
+
+def test_a_partition_that_never_answers_is_an_error(
+    place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, bench = place
+    store = opened(bench)
+    store.write(APART)
+    store.stamps(WHOLE)
+    respond = Partitioned.respond
+
+    def failing(self: Partitioned, request: Any) -> Any:
+        gone = request.headers.get("x-ms-documentdb-partitionkeyrangeid") == "1"
+        return None if gone else respond(self, request)
+
+    monkeypatch.setattr(Partitioned, "respond", failing)
+    with pytest.raises(TransientStoreError):
+        store.stamps(WHOLE)
+
+
+# --- the SDK ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_sdk_notes_of_an_answer_adds_no_header_to_it(place: tuple[Partitioned, CosmosBench]) -> None:
+    """Else threads fail: what one has answered is noted in the headers that another is copying."""
+    _, bench = place
+    proxy, seen = opened(bench)._container.proxy, list[set[str]]()
+    list(proxy.query_items("SELECT * FROM c", partition_key="c", response_hook=lambda told, _: seen.append(set(told))))
+    proxy.upsert_item(ALIKE[0], response_hook=lambda told, _: seen.append(set(told)))
+    assert len(seen) == 2
+    assert all({"x-ms-throttle-retry-count", "x-ms-throttle-retry-wait-time-ms"} <= names for names in seen)
