@@ -165,6 +165,21 @@ def test_stamps_are_asked_of_each_physical_partition(place: tuple[Partitioned, C
     assert asked == {"query 0": 1, "query 1": 1, "query 2": 1}
 
 
+def silent(monkeypatch: pytest.MonkeyPatch, times: int) -> list[Any]:
+    """Makes the partition 1 break the next so many connections; gives the requests that it broke."""
+    broken: list[Any] = []
+    respond = Partitioned.respond
+
+    def failing(self: Partitioned, request: Any) -> Any:
+        if request.headers.get("x-ms-documentdb-partitionkeyrangeid") != "1" or len(broken) == times:
+            return respond(self, request)
+        broken.append(request)
+        return None
+
+    monkeypatch.setattr(Partitioned, "respond", failing)
+    return broken
+
+
 def test_a_partition_that_does_not_answer_is_asked_again_alone(
     place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,19 +187,10 @@ def test_a_partition_that_does_not_answer_is_asked_again_alone(
     store = opened(bench)
     store.write(APART)
     store.stamps(WHOLE)
-    failed = []
-    respond = Partitioned.respond
-
-    def failing(self: Partitioned, request: Any) -> Any:
-        if request.headers.get("x-ms-documentdb-partitionkeyrangeid") == "1" and len(failed) < 1:
-            failed.append(request)
-            return None
-        return respond(self, request)
-
-    monkeypatch.setattr(Partitioned, "respond", failing)
+    broken = silent(monkeypatch, 1)
     account.requests.clear()
     assert set(store.stamps(WHOLE)) == set(by_key(APART))
-    assert len(failed) == 1
+    assert len(broken) == 1
     assert {account.requests[f"query {n}"] for n in range(3)} == {1}
 
 
@@ -195,13 +201,7 @@ def test_a_partition_that_never_answers_is_an_error(
     store = opened(bench)
     store.write(APART)
     store.stamps(WHOLE)
-    respond = Partitioned.respond
-
-    def failing(self: Partitioned, request: Any) -> Any:
-        gone = request.headers.get("x-ms-documentdb-partitionkeyrangeid") == "1"
-        return None if gone else respond(self, request)
-
-    monkeypatch.setattr(Partitioned, "respond", failing)
+    silent(monkeypatch, 1000)
     with pytest.raises(TransientStoreError):
         store.stamps(WHOLE)
 
