@@ -45,6 +45,11 @@ class Pace:
         return self._slots
 
     @property
+    def has_ceiling(self) -> bool:
+        """Whether there is one for the request units of a second."""
+        return self._units_per_second is not None
+
+    @property
     def charge(self) -> float:
         """Request units of all answers so far."""
         return self._charge

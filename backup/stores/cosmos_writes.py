@@ -20,11 +20,10 @@ _BYTES_AT_ONCE = 1 << 20
 
 
 class _Write(NamedTuple):
-    """What is to be done to the document of a key, as the SDK names it in a batch; and how many bytes that sends."""
+    """What is to be done to the document of a key, as the SDK names it in a batch."""
 
     key: Key
     what: tuple[str, tuple[Any, ...]]
-    size: int
 
 
 class CosmosWrites:
@@ -32,26 +31,25 @@ class CosmosWrites:
 
     A transactional batch saves requests, no request units. One that fails has done nothing, and is then done document
     by document, each with retries of its own. The first answer of a server that knows no batches ends their use here.
+    Under a ceiling of request units there are none: one alone may cost more than a second has.
     """
 
     def __init__(self, access: CosmosAccess, container: CosmosContainer) -> None:
         self._access, self._container = access, container
         self._knows_batches: bool | None = None  # None: not asked yet
+        self._at_once = 1 if access.pace.has_ceiling else _AT_ONCE
 
     def upsert(self, documents: Sequence[Record]) -> None:
         """Writes the documents, whatever is there."""
-        writes = (
-            _Write(self._container.key_of(document), ("upsert", (dict(document),)), len(json.dumps(document)))
-            for document in documents
-        )
+        writes = (_Write(self._container.key_of(one), ("upsert", (dict(one),))) for one in documents)
         self._carry_out("write documents", writes)
 
     def delete(self, keys: Sequence[Key]) -> None:
         """Deletes the documents; one that is gone already is no error."""
-        self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],)), len(key[-1])) for key in keys))
+        self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],))) for key in keys))
 
     def _carry_out(self, operation: str, writes: Iterable[_Write]) -> None:
-        parts = _together(writes) if self._knows_batches is not False else ([write] for write in writes)
+        parts = ([write] for write in writes) if self._knows_batches is False else _together(writes, self._at_once)
         left = self._access.side_by_side(operation, list(parts), self._as_one)
         self._access.side_by_side(operation, [write for part in left for write in part], self._alone)
 
@@ -71,7 +69,7 @@ class CosmosWrites:
         except CosmosHttpResponseError as error:
             if error.status_code == 429:
                 raise
-            self._knows_batches = self._knows_batches or False
+            self._knows_batches = bool(self._knows_batches)
             return writes
         self._knows_batches = True
         return ()
@@ -88,15 +86,16 @@ class CosmosWrites:
             container.read()  # … unless it is the container that is gone
 
 
-def _together(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
-    """The writes in parts of one partition key that the server takes at once."""
+def _together(writes: Iterable[_Write], at_once: int) -> Iterator[list[_Write]]:
+    """The writes in parts of one partition key, each of so many and of what the server takes at once."""
     for _, same in groupby(sorted(writes, key=lambda write: write.key[:-1]), lambda write: write.key[:-1]):
         part: list[_Write] = []
         size = 0
         for write in same:
-            if part and (len(part) == _AT_ONCE or size + write.size > _BYTES_AT_ONCE):
+            write_bytes = len(json.dumps(write.what))
+            if part and (len(part) == at_once or size + write_bytes > _BYTES_AT_ONCE):
                 yield part
                 part, size = [], 0
             part.append(write)
-            size += write.size
+            size += write_bytes
         yield part

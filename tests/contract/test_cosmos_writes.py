@@ -57,6 +57,13 @@ def test_documents_of_one_partition_key_go_in_batches(place: tuple[Partitioned, 
     assert account.operations == {"upsert": 230, "delete": 150}
 
 
+def test_under_a_ceiling_of_request_units_documents_go_one_by_one(place: tuple[Partitioned, CosmosBench]) -> None:
+    account, bench = place
+    opened(bench, max_request_units_per_second=1e6).write(ALIKE[:20])
+    assert there(bench) == by_key(ALIKE[:20])
+    assert written(account) == {"upsert": 20}
+
+
 def test_large_documents_go_in_several_batches(place: tuple[Partitioned, CosmosBench]) -> None:
     account, bench = place
     large = [{**one, "text": "x" * 400_000} for one in ALIKE[:5]]
