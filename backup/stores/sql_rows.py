@@ -66,7 +66,7 @@ def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
     found: set[Row] = set()
     with _result(cx, query) as fetch:
         while rows := fetch(_SMALL_ROWS_AT_ONCE):
-            found.update(rows if type(rows[-1]) is tuple else map(tuple, rows))  # pyodbc's are of a type of its own
+            found.update(rows)
     return found
 
 
@@ -92,16 +92,17 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int) -> Fetc
 
 
 @contextmanager
-def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Any]]]:
-    """Gives what fetches that many more rows, as the driver makes them: columns of server types need no conversion, and
-    SQLAlchemy's rows would cost more than they hold. Rows not fetched by the end are given up."""
+def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Row]]]:
+    """Gives what fetches that many more rows, with the driver's own values: columns of server types need no conversion,
+    and SQLAlchemy's rows would cost more than they hold. Rows not fetched by the end are given up."""
     result = cx.execute(query.execution_options(stream_results=True))
     ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
 
-    def fetch(rows: int) -> Sequence[Any]:
+    def fetch(rows: int) -> Sequence[Row]:
         if not ahead:
-            found: Sequence[Any] = result.cursor.fetchmany(rows)
-            return found
+            found: Sequence[Row] = result.cursor.fetchmany(rows)
+            # pyodbc's are of a type of its own, which SQLAlchemy would not take as parameters.
+            return found if not found or type(found[0]) is tuple else list(map(tuple, found))
         first = ahead.pop()
         return [] if first is None else [tuple(first), *(fetch(rows - 1) if rows > 1 else ())]
 

@@ -112,7 +112,7 @@ def _url(text: str, engine: EngineName) -> str:
     server = str(pairs["server"]).replace(",", ":")
     return (
         f"mssql+pyodbc://{pairs['user id']}:{pairs['password']}@{server}/{pairs['database']}"
-        f"?TrustServerCertificate=yes&driver={_DRIVER.replace(' ', '+')}"
+        f"?TrustServerCertificate=yes&Encrypt={pairs.get('encrypt', 'yes')}&driver={_DRIVER.replace(' ', '+')}"
     )
 
 

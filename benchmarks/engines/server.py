@@ -114,11 +114,11 @@ class ServerEngine(SqlEngine):
     def restore(self, contender: str) -> None:
         super().restore(contender)
         with closing(self.connect(self.backup)) as connection:
-            saved = set(self._saved(connection, contender))
+            saved = {name.lower() for name in self._saved(connection, contender)}  # as Babelfish spells what INTO made
             tables = self._tables(connection, contender)
-            self._drop(connection, [table for table in tables if _saved_name(table) not in saved])
+            self._drop(connection, [table for table in tables if _saved_name(table).lower() not in saved])
             self._drop_empty(connection, contender)
-            kept = [table for table in tables if _saved_name(table) in saved]
+            kept = [table for table in tables if _saved_name(table).lower() in saved]
             for table in kept:
                 drivers.run(connection, f"TRUNCATE TABLE {self._quoted(table)}")
                 drivers.run(

@@ -12,6 +12,7 @@ from backup.models import Chunk
 from backup.stores.connection import SqlServer
 from backup.stores.dialects import mssql
 from backup.stores.dialects.mssql import SqlServerDialect
+from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_types import IntegerType
 from tests.contract.benches import SqlServerBench
 from tests.contract.test_store import run_sync
@@ -99,6 +100,37 @@ def test_a_database_of_an_old_level_is_backed_up_all_the_same(
     assert len(list(source.read(frozenset([(1,)]), Chunk()))) == 1
     assert said
     assert not any("OPENJSON" in statement for statement in said)
+
+
+def test_connections_that_cannot_read_a_text_give_way_to_some_that_can(
+    mssql_bench: SqlServerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another text for half a pair, which not every server has."""
+    made: list[bool] = []
+
+    def strict(utf_16: bytes) -> str:
+        text = utf_16.decode("utf-16-le")
+        return text if "🎉" not in text else utf_16[:-1].decode("utf-16-le")
+
+    def connecting(pyodbc: Any, where: SqlServer, *, halves: bool) -> Any:
+        made.append(halves)
+        connection = connect(pyodbc, where, halves=halves)
+        for wide in () if halves else (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR):
+            connection.add_output_converter(wide, strict)
+        return connection
+
+    monkeypatch.setattr(mssql, "connect", connecting)
+    bench = mssql_bench
+    bench.sql("source", "CREATE TABLE {table} (Id nvarchar(9) NOT NULL PRIMARY KEY, Version int, T nvarchar(max))")
+    bench.sql("source", "INSERT INTO {table} VALUES (?, ?, ?)", [("a", 1, "plain"), ("b", 1, "🎉")])
+    source, backup = bench.pair(chunk_size=1)
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    bench.sql("source", "INSERT INTO {table} VALUES (N'🎉', 1, N'a key')")
+    assert run_sync(source, backup) == (1, 0, 0, 2)
+    assert {True, False} == set(made)
+    monkeypatch.undo()
+    bench.engines["source"].dispose()
+    assert [row[:3] for row in bench.rows("backup")] == bench.rows("source")
 
 
 def test_text_that_ends_within_a_surrogate_pair_is_copied_exactly(mssql_bench: SqlServerBench) -> None:

@@ -588,7 +588,7 @@ def test_every_type_has_an_exact_text(one: Column, read: str) -> None:
 
 
 def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
-    asked = []
+    asked: list[Any] = []
 
     class Odbc:
         SQL_CHAR = SQL_WCHAR = SQL_WVARCHAR = SQL_WLONGVARCHAR = 1
@@ -606,12 +606,17 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
 
         def close(self) -> None: ...
 
-        setdecoding = add_output_converter = lambda *_, **__: None
+        def setdecoding(self, *_: Any, **__: Any) -> None: ...
+
+        def add_output_converter(self, _: int, converter: Any) -> None:
+            asked.append(converter)
 
     where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
     connect(Odbc(), where)  # type: ignore[arg-type]
     assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
-    assert asked[1] == "SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"
+    assert asked[1:] == ["SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"]
+    connect(Odbc(), where, halves=True)  # type: ignore[arg-type]
+    assert asked[4:] == [text_from] * 3
 
 
 @pytest.mark.parametrize(

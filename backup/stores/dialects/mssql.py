@@ -7,8 +7,8 @@ compatibility level 130, SQL Server 2016's own; below that, values go as paramet
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -101,6 +101,7 @@ class SqlServerDialect:
         # Known with the database's first columns: its own collation, and whether statements may have OPENJSON.
         self._collation: str | None = None
         self._has_openjson = True
+        self._halves = False
 
     @property
     def location(self) -> str:
@@ -119,7 +120,7 @@ class SqlServerDialect:
             ) from error
         engine = sa.create_engine(
             "mssql+pyodbc://",
-            creator=lambda: connect(pyodbc, where),
+            creator=lambda: connect(pyodbc, where, halves=self._halves),
             hide_parameters=True,
             use_setinputsizes=False,  # `send_one` and `send_many` do that
             fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
@@ -141,8 +142,10 @@ class SqlServerDialect:
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name), self._connections)
 
-    def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self._reading.begin()
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with self._noticing_halves(), self._reading.begin() as cx:
+            yield cx
 
     @cached_property
     def _reading(self) -> sa.Engine:
@@ -156,8 +159,20 @@ class SqlServerDialect:
             found = None  # a server that has no such view offers no snapshots either
         return self.engine.execution_options(isolation_level="SNAPSHOT") if found == (1, False) else self.engine
 
-    def writing(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        with self._noticing_halves(), self.engine.begin() as cx:
+            yield cx
+
+    @contextmanager
+    def _noticing_halves(self) -> Iterator[None]:
+        """Half a surrogate pair in a text is rare: connections read one only after the first was met, in the next try."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            self._halves = True
+            self.engine.dispose()
+            raise sa.exc.DBAPIError(None, None, error) from None
 
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
@@ -250,6 +265,8 @@ class SqlServerDialect:
         return [f"drop the primary key of {name}", statement, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})"]
 
     def failure(self, error: Exception) -> Failure:
+        if isinstance(error, UnicodeDecodeError):
+            return Failure("transient", "a text has half a surrogate pair.")
         state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
         if codes & {4060, 911}:
             return Failure("database_missing", text)
@@ -259,7 +276,7 @@ class SqlServerDialect:
             return Failure("unavailable", text)
         if state in ("IM002", "01000") and "Can't open lib" in text:
             return Failure("unavailable", text)
-        if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT:
+        if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
             return Failure("transient", text)
         return Failure("refused", text)
 

@@ -17,8 +17,9 @@ _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 
-def connect(pyodbc: Any, where: SqlServer) -> Any:
-    """A new connection of the driver's."""
+def connect(pyodbc: Any, where: SqlServer, *, halves: bool = False) -> Any:
+    """A new connection of the driver's. Only with `halves`, which takes a third more of the processor, does it read
+    texts with half a surrogate pair; else these are a UnicodeDecodeError."""
     keywords = dict(where.keywords)
     timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
     attributes = {}
@@ -39,7 +40,8 @@ def connect(pyodbc: Any, where: SqlServer) -> Any:
     connection.autocommit = False
     # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
     connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
-    for wide in (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR):
+    connection.setdecoding(pyodbc.SQL_WCHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
+    for wide in (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR) if halves else ():
         connection.add_output_converter(wide, text_from)
     return connection
 

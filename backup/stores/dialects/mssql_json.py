@@ -76,11 +76,11 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
     if "\0" in wanted or len(wanted) > _MOST_INSTEAD or len(free) < len(wanted):
         return None
     instead = dict(zip(wanted, free, strict=True))
-    table = str.maketrans(instead)
-    columns = [
-        [v.translate(table) if v is not None else None for v in column] if special else column
-        for column, special in zip(columns, found, strict=True)
-    ]
+    for special in instead:  # to translate them all at once takes a hundred times as long
+        columns = [
+            [v if v is None else v.replace(special, instead[special]) for v in column] if special in some else column
+            for column, some in zip(columns, found, strict=True)
+        ]
     forms = (_form(type_, [(instead[c], c) for c in sorted(s)]) for type_, s in zip(types, found, strict=True))
     return Sent(_dumped(columns), tuple(forms))
 
@@ -248,7 +248,6 @@ def add_row_statement(table: sa.Table) -> sa.Insert:
     return table.insert().from_select([*table.columns], sa.select(*selected).where(~there))
 
 
-_INSTEAD = str.maketrans({'"': "\ue000", "\\": "\ue001"})
 _UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
 
 
@@ -262,5 +261,5 @@ def _listed(value: Any) -> Any:
     if isinstance(value, str):
         if not (value.isascii() and value.isprintable()):
             raise ValueError("a text that is not plain ASCII")
-        return value.translate(_INSTEAD)
+        return value.replace('"', "\ue000").replace("\\", "\ue001")  # a hundred times as fast as to translate
     return value
