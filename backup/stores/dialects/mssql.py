@@ -166,7 +166,7 @@ class SqlServerDialect:
 
     @contextmanager
     def _noticing_halves(self) -> Iterator[None]:
-        """Half a surrogate pair in a text is rare: connections read one only after the first was met, in the next try."""
+        """Half a surrogate pair in a text is rare: connections read such only once there is one, in the next try."""
         try:
             yield
         except UnicodeDecodeError as error:
