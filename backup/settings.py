@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
 
     chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
-    batch_size: int = Field(4_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
+    batch_size: int = Field(2_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
     batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
     parallelism: int = Field(4, alias="BackupSync__Parallelism", ge=1, le=64)
     max_statement_seconds: float = Field(2, alias="BackupSync__MaxStatementSeconds", gt=0, le=3600)

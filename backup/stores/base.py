@@ -34,7 +34,7 @@ class Limits:
     statement that reads a chunk."""
 
     chunk_size: int = 50_000
-    batch_size: int = 4_000
+    batch_size: int = 2_000
     batch_bytes: int = 8 * 1024 * 1024
     parallelism: int = 4
     max_statement_seconds: float = 2.0

@@ -154,6 +154,11 @@ class CosmosAccess:
             raise ConfigError(f"The AccountKey of the {self.label} is not a key: it is not base64.") from None
         except AzureError as error:
             raise self._error(operation, error) from None
+        except RuntimeError as error:
+            if "during iteration" not in str(error):
+                raise
+            # The same accident as at `_NOTED_LATER`, on the SDK's way to tell of an error.
+            raise TransientStoreError(f"Could not {operation} in the {self.label}: the SDK's threads met.") from None
 
     def side_by_side(self, operation: str, items: Sequence[Item], work: Callable[[Item], T]) -> list[T]:
         """The results of `work` in the order of the items, as many at once as the account takes; each is retried for

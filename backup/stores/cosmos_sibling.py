@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -100,7 +101,7 @@ class CosmosSibling:
 
         def attempt() -> int:
             query = select("VALUE COUNT(1)", *conditions)
-            found = self._container.query_items(query, parameters=parameters, **self._scope(where))
+            found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
             counted: Any = next(iter(found))
             return int(counted)
 
@@ -121,7 +122,15 @@ class CosmosSibling:
     def _scope(self, where: Mapping[str, Any]) -> dict[str, Any]:
         """Where a query has to look: one partition costs one request, all cost a plan and several."""
         value = where.get(self._shape.partition)
-        return {"partition_key": value} if isinstance(value, str) else {"enable_cross_partition_query": True}
+        if isinstance(value, str) and self._has_own_partitions:
+            return {"partition_key": value}
+        return {"enable_cross_partition_query": True}
+
+    @cached_property
+    def _has_own_partitions(self) -> bool:
+        """Whether the container is partitioned as `create` does it; one made by hand may not be."""
+        paths: list[str] = self._container.read()["partitionKey"]["paths"]
+        return paths == [f"/{self._properties[self._shape.partition]}"]
 
     def _path(self, name: str) -> str:
         return path_of([self._properties[name]])

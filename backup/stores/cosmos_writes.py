@@ -17,6 +17,7 @@ from backup.stores.cosmos_documents import is_read_alike, partition_value
 # The server takes 100 operations and 2 MiB at once.
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1 << 20
+_FOR_NOW = {408, 413, 429, 449, 503}  # what says nothing of whether a server knows batches
 
 
 class _Write(NamedTuple):
@@ -67,9 +68,8 @@ class CosmosWrites:
         except CosmosBatchOperationError:
             return writes
         except CosmosHttpResponseError as error:
-            if error.status_code == 429:
-                raise
-            self._knows_batches = bool(self._knows_batches)
+            if error.status_code not in _FOR_NOW:
+                self._knows_batches = bool(self._knows_batches)
             return writes
         self._knows_batches = True
         return ()

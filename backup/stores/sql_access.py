@@ -32,13 +32,18 @@ class SqlAccess:
         return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work, writes=writes))
 
     def once(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
-        """The same in one try."""
+        """The same in one try; two where the first met a text that has to be read otherwise."""
 
         def transaction() -> T:
             with self.dialect.writing() if writes else self.dialect.reading() as cx:
                 return work(cx)
 
-        return self._translated(operation, transaction)
+        try:
+            return self._translated(operation, transaction)
+        except UnicodeDecodeError:
+            if not self.dialect.read_halves():
+                raise
+            return self._translated(operation, transaction)
 
     def create(self, table: sa.Table) -> None:
         """Makes the database, the schema and the table where missing; another process may be making them just now."""

@@ -73,7 +73,7 @@ def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
 def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int) -> Fetched:
     """The query's rows up to the one with which they have more than `max_bytes`."""
     found: list[Row] = []
-    size, step = 0, _FIRST_ROWS
+    size, step, largest = 0, _FIRST_ROWS, 1
     with _result(cx, query) as fetch:
         while rows := fetch(step):
             sizes = _Sizes(rows)
@@ -87,7 +87,8 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int) -> Fetc
             size += sizes.total
             if len(rows) < step:  # asking whether there are more would cost a round trip
                 break
-            step = max(1, min(step * 8, _ROWS_AT_ONCE, max_bytes // max(1, sizes.largest)))
+            largest = max(largest, sizes.largest)
+            step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // largest))
     return Fetched(found, size, complete=True)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from backup.errors import TransientStoreError
 from backup.models import WHOLE
+from backup.stores import Shape
 from backup.stores.cosmos import CosmosStore
 from tests.contract.benches import CosmosBench
 from tests.contract.test_cosmos_partitions import by_key
@@ -92,7 +93,7 @@ def test_a_batch_that_fails_is_done_document_by_document(place: tuple[Partitione
     assert written(account) == {"batch": 2, "upsert": 8}
 
 
-@pytest.mark.parametrize("fate", [[429] * 12, ["lost"]])  # the SDK itself tries ten times after a 429
+@pytest.mark.parametrize("fate", [[429] * 3, ["lost"]])
 def test_a_batch_that_was_refused_for_now_or_whose_answer_is_lost_is_repeated(
     place: tuple[Partitioned, CosmosBench], fate: list[Literal[429, "lost"]]
 ) -> None:
@@ -105,6 +106,23 @@ def test_a_batch_that_was_refused_for_now_or_whose_answer_is_lost_is_repeated(
     account.next_batches.extend(fate)
     store.delete(sorted(by_key(ALIKE[:20])))
     assert there(bench) == by_key(ALIKE[20:50])
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_batch_that_is_never_taken_is_done_document_by_document(
+    place: tuple[Partitioned, CosmosBench], status: int
+) -> None:
+    """It may cost more than a small container has in a second; the next one need not."""
+    account, bench = place
+    store = opened(bench)
+    account.next_batches.extend([status] * 20)
+    store.write(ALIKE[:30])
+    assert there(bench) == by_key(ALIKE[:30])
+    assert written(account)["upsert"] == 30
+    account.next_batches.clear()
+    account.requests.clear()
+    store.write(ALIKE[:30])
+    assert written(account) == {"batch": 1}
 
 
 @pytest.mark.parametrize("batches", [True, False])
@@ -224,3 +242,34 @@ def test_what_the_sdk_notes_of_an_answer_adds_no_header_to_it(place: tuple[Parti
     proxy.upsert_item(ALIKE[0], response_hook=lambda told, _: seen.append(set(told)))
     assert len(seen) == 2
     assert all({"x-ms-throttle-retry-count", "x-ms-throttle-retry-wait-time-ms"} <= names for names in seen)
+
+
+def test_threads_that_meet_within_the_sdk_are_a_reason_to_try_again(place: tuple[Partitioned, CosmosBench]) -> None:
+    access = opened(place[1])._access
+
+    def fails(message: str) -> None:
+        raise RuntimeError(message)
+
+    with pytest.raises(TransientStoreError, match="Could not count"):
+        access.once("count", lambda: fails("dictionary changed size during iteration"))
+    with pytest.raises(RuntimeError, match="another"):
+        access.once("count", lambda: fails("another"))
+
+
+# --- what is beside ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/subject", "/id"])
+def test_entries_are_found_however_their_container_is_partitioned(
+    place: tuple[Partitioned, CosmosBench], path: str
+) -> None:
+    account, bench = place
+    store = opened(bench)
+    store._access.create_container("notes", [path])  # by hand, perhaps
+    notes = store.sibling(Shape("Notes", "notes", "NoteId", "Subject", {"NoteId": "name", "Subject": "name"}))
+    notes.create()
+    entries = [{"NoteId": f"n{n}", "Subject": f"s{n % 3}"} for n in range(9)]
+    notes.put(entries)
+    account.requests.clear()
+    assert notes.find({"Subject": "s1"}, order_by="NoteId", limit=9) == entries[1::3]
+    assert account.requests["query of a key"] == (1 if path == "/subject" else 0)

@@ -334,7 +334,7 @@ class Fetched:
 
 @pytest.mark.parametrize(
     ("row_bytes", "asked", "given"),
-    [(1, [7, 64, 512, 512], 900), (10_000, [7, 10], 11), (60_000, [7], 2), (200_000, [7], 1)],
+    [(1, [7, 32, 128, 512, 512], 900), (10_000, [7, 10], 11), (60_000, [7], 2), (200_000, [7], 1)],
 )
 def test_large_rows_are_fetched_few_at_a_time(row_bytes: int, asked: list[int], given: int) -> None:
     result: Any = Fetched([("x" * row_bytes,)] * 900)

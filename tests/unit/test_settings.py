@@ -77,7 +77,7 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
         ("BackupSchedule__CronExpression", "0 0 0 * * *"),
         ("BackupSchedule__Enabled", True),
         ("BackupSync__ChunkSize", 50_000),
-        ("BackupSync__BatchSize", 4_000),
+        ("BackupSync__BatchSize", 2_000),
         ("BackupSync__MaxDeletePercent", 10),
         ("BackupSync__DeleteGuardFloor", 20),
         ("BackupSync__MaxDeletes", None),

@@ -22,7 +22,7 @@ CONNECTIONS = 6
 LOCK_SECONDS = 60
 """For how long a statement waits for somebody else's lock, on servers that would else wait without an end."""
 
-OTHER_BYTES = 16
+OTHER_BYTES = 64
 """About as much memory as a value that is neither text nor bytes takes."""
 
 Relation = Literal["same", "wider", "other"]
@@ -234,6 +234,10 @@ class Dialect(Protocol):
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that is going to write, committed at the end."""
+
+    def read_halves(self) -> bool:
+        """Has texts with half a surrogate pair read from now on, which is slower; returns whether the dialect can. For
+        work that a UnicodeDecodeError has ended."""
 
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool

@@ -7,8 +7,8 @@ compatibility level 130, SQL Server 2016's own; below that, values go as paramet
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -142,10 +142,8 @@ class SqlServerDialect:
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name), self._connections)
 
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        with self._noticing_halves(), self._reading.begin() as cx:
-            yield cx
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self._reading.begin()
 
     @cached_property
     def _reading(self) -> sa.Engine:
@@ -159,20 +157,14 @@ class SqlServerDialect:
             found = None  # a server that has no such view offers no snapshots either
         return self.engine.execution_options(isolation_level="SNAPSHOT") if found == (1, False) else self.engine
 
-    @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        with self._noticing_halves(), self.engine.begin() as cx:
-            yield cx
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
 
-    @contextmanager
-    def _noticing_halves(self) -> Iterator[None]:
-        """Half a surrogate pair in a text is rare: connections read such only once there is one, in the next try."""
-        try:
-            yield
-        except UnicodeDecodeError as error:
+    def read_halves(self) -> bool:
+        if not self._halves:
             self._halves = True
-            self.engine.dispose()
-            raise sa.exc.DBAPIError(None, None, error) from None
+            self.engine.dispose()  # new connections read them
+        return True
 
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
@@ -265,8 +257,6 @@ class SqlServerDialect:
         return [f"drop the primary key of {name}", statement, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})"]
 
     def failure(self, error: Exception) -> Failure:
-        if isinstance(error, UnicodeDecodeError):
-            return Failure("transient", "a text has half a surrogate pair.")
         state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
         if codes & {4060, 911}:
             return Failure("database_missing", text)

@@ -108,11 +108,11 @@ def _dumped(columns: Sequence[Sequence[Any]]) -> str:
 
 def _is_plain(type_: MssqlType, values: Sequence[Any]) -> bool:
     """Whether the values are such as the type's columns have: OPENJSON reads NULL where it finds others."""
-    kinds = _kinds(values) - {_NONE}
+    kinds = _kinds(values)
     if type_.base not in _INTEGERS:
-        return type_.base not in _BYTES or kinds <= {bytes}
-    given = values if _NONE not in _kinds(values) else [value for value in values if value is not None]
-    return kinds <= {int, bool} and (not given or (min(given) in _BIGINT and max(given) in _BIGINT))
+        return type_.base not in _BYTES or kinds <= {bytes, _NONE}
+    given = values if _NONE not in kinds else [value for value in values if value is not None]
+    return kinds <= {int, bool, _NONE} and (not given or (min(given) in _BIGINT and max(given) in _BIGINT))
 
 
 def _column(type_: MssqlType, values: Sequence[Any]) -> Sequence[Any]:

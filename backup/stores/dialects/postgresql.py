@@ -118,6 +118,9 @@ class PostgresqlDialect:
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
+    def read_halves(self) -> bool:
+        return False
+
     def insert_rows(
         self,
         cx: sa.Connection,

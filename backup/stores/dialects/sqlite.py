@@ -141,6 +141,9 @@ class SqliteDialect:
             cx.exec_driver_sql("BEGIN IMMEDIATE")
             yield cx
 
+    def read_halves(self) -> bool:
+        return False
+
     def insert_rows(
         self,
         cx: sa.Connection,
