@@ -22,7 +22,8 @@ serve: setup ## Serve the HTTP endpoints and the timer on 127.0.0.1:7071
 	@$(BIN)/python -m backup serve
 
 test: lint ## Lint, then run every test
-	$(BIN)/pytest -n 2 --dist worksteal
+	@# Else every process that a test starts compiles the app anew, where the environment says to keep nothing compiled.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
 
 torture: setup ## Run the reliability tests at length; hours
 	TORTURE=1 $(BIN)/pytest -n 2 --dist worksteal tests/reliability
