@@ -34,7 +34,8 @@ class Limits:
     statement that reads a chunk.
 
     A batch of 2,000 rows takes less than the 5,000 locks for which SQL Server would lock the whole table, even if each
-    row has a page of its own."""
+    row has a page of its own.
+    """
 
     chunk_size: int = 50_000
     batch_size: int = 2_000

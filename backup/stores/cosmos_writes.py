@@ -38,7 +38,6 @@ class CosmosWrites:
     def __init__(self, access: CosmosAccess, container: CosmosContainer) -> None:
         self._access, self._container = access, container
         self._knows_batches: bool | None = None  # None: not asked yet
-        self._at_once = 1 if access.pace.has_ceiling else _AT_ONCE
 
     def upsert(self, documents: Sequence[Record]) -> None:
         """Writes the documents, whatever is there."""
@@ -50,7 +49,8 @@ class CosmosWrites:
         self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],))) for key in keys))
 
     def _carry_out(self, operation: str, writes: Iterable[_Write]) -> None:
-        parts = ([write] for write in writes) if self._knows_batches is False else _together(writes, self._at_once)
+        apart = self._access.pace.has_ceiling or self._knows_batches is False
+        parts = ([write] for write in writes) if apart else _together(writes)
         left = self._access.side_by_side(operation, list(parts), self._as_one)
         self._access.side_by_side(operation, [write for part in left for write in part], self._alone)
 
@@ -86,14 +86,18 @@ class CosmosWrites:
             container.read()  # … unless it is the container that is gone
 
 
-def _together(writes: Iterable[_Write], at_once: int) -> Iterator[list[_Write]]:
-    """The writes in parts of one partition key, each of so many and of what the server takes at once."""
-    for _, same in groupby(sorted(writes, key=lambda write: write.key[:-1]), lambda write: write.key[:-1]):
+def _together(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
+    """The writes in parts of one partition key that the server takes at once."""
+    for _, group in groupby(sorted(writes, key=lambda write: write.key[:-1]), lambda write: write.key[:-1]):
+        same = list(group)
+        if len(same) == 1:  # the size of what goes alone does not matter
+            yield same
+            continue
         part: list[_Write] = []
         size = 0
         for write in same:
             write_bytes = len(json.dumps(write.what))
-            if part and (len(part) == at_once or size + write_bytes > _BYTES_AT_ONCE):
+            if part and (len(part) == _AT_ONCE or size + write_bytes > _BYTES_AT_ONCE):
                 yield part
                 part, size = [], 0
             part.append(write)

@@ -247,9 +247,9 @@ class SqlStore:
 
     def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:  # noqa: ARG002 - rows have no place for a run
         mark = self.shape.find(SYNCED_AT)
-        if not records or mark is None or mark in map(self.shape.find, records[0]):
+        names = (*records[0],) if records else ()
+        if not records or mark is None or mark in map(self.shape.find, names):
             return records  # a SyncedAt of the source's own wins
-        names = (*records[0],)
         return Rows(names, values_of(records, names)).with_value(mark.name, _milliseconds(now))
 
     def as_original(self, record: Record) -> Record:

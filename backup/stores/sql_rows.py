@@ -116,7 +116,7 @@ def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int]
 
 
 class _Sizes:
-    """About how many bytes rows have: the lengths of their texts and bytes, and a little for any other value.
+    """About how many bytes rows have: the lengths of their texts and bytes, and `OTHER_BYTES` for any other value.
 
     `total` is that of all, `largest` no less than that of any. Taken by column, which is a tenth of the work.
     """

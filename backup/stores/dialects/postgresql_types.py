@@ -43,6 +43,7 @@ class IntegerType(ServerType):
 
 
 def relation(source: str, copy: str) -> Relation:
+    """How the source's declared type stands to its copy's, collations aside."""
     (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
     if (name, has) == (was, had):
         return "same"
@@ -67,6 +68,7 @@ def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
 
 @cache  # so that the columns of a table read twice are equal
 def type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
+    """The type of a column: `base` is the catalogue's name for it, `declared` the one for CREATE TABLE."""
     spelled = f"{declared} COLLATE {collation}" if collation else declared
     if not (builtin and base in _NATIVE):
         return TextType(spelled)
