@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EMULATORS := tests/emulators/node_modules/.installed
+# Every process that a test starts would compile the app anew, where the environment says to keep nothing compiled.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
 NPM := $(shell command -v npm 2>/dev/null)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,11 +24,10 @@ serve: setup ## Serve the HTTP endpoints and the timer on 127.0.0.1:7071
 	@$(BIN)/python -m backup serve
 
 test: lint ## Lint, then run every test
-	@# Else every process that a test starts compiles the app anew, where the environment says to keep nothing compiled.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 torture: setup ## Run the reliability tests at length; hours
-	TORTURE=1 $(BIN)/pytest -n 2 --dist worksteal tests/reliability
+	TORTURE=1 $(PYTEST) tests/reliability
 
 bench: setup .venv-bench/.installed ## Measure syncs beside other ways to do the same; ARGS="--engine postgresql"
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -190,6 +190,14 @@ def test_stamps_are_asked_of_each_physical_partition(place: tuple[Partitioned, C
     assert asked == {"query 0": 1, "query 1": 1, "query 2": 1}
 
 
+def asked_before(bench: CosmosBench) -> CosmosStore:
+    """A store with documents in every partition, which knows its feed ranges."""
+    store = opened(bench)
+    store.write(APART)
+    store.stamps(WHOLE)
+    return store
+
+
 def silent(monkeypatch: pytest.MonkeyPatch, times: int) -> list[Any]:
     """Makes the partition 1 break the next so many connections; gives the requests that it broke."""
     broken: list[Any] = []
@@ -209,9 +217,7 @@ def test_a_partition_that_does_not_answer_is_asked_again_alone(
     place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account, bench = place
-    store = opened(bench)
-    store.write(APART)
-    store.stamps(WHOLE)
+    store = asked_before(bench)
     broken = silent(monkeypatch, 1)
     account.requests.clear()
     assert set(store.stamps(WHOLE)) == set(by_key(APART))
@@ -223,9 +229,7 @@ def test_a_partition_that_never_answers_is_an_error(
     place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, bench = place
-    store = opened(bench)
-    store.write(APART)
-    store.stamps(WHOLE)
+    store = asked_before(bench)
     silent(monkeypatch, 1000)
     with pytest.raises(TransientStoreError):
         store.stamps(WHOLE)

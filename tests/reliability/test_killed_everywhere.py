@@ -76,6 +76,7 @@ QUICK: dict[str, dict[str, float]] = {
         "after create_item recycle-bin": MIDDLE,
         "after upsert_item orders": MIDDLE,
         "after delete_item orders": FIRST,
+        "before history.save": LAST,
     },
 }
 """The steps at which the quick run kills, and at which time of those that they are reached; the long run takes all."""
