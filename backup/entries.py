@@ -39,6 +39,7 @@ RECYCLE_BIN = Shape(
         "Version": "text",
         "Record": "text",
         "RecycledAt": "time",
+        "Place": "place",
     },
     indexes=(("KeyHash",), ("RecycledAt",)),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class BackupError(Exception):
@@ -73,6 +74,15 @@ class NotVerified(BackupError):
 
 class StoreError(BackupError):
     """The database refused an operation."""
+
+
+class RecordRefused(StoreError):
+    """The database refused single records; the others were written."""
+
+    def __init__(self, message: str | None = None, *, refused: Mapping[tuple[Any, ...], str]) -> None:
+        """`refused` has the reason of each record that was not written, by its key."""
+        super().__init__(message)
+        self.refused = refused
 
 
 class StoreUnavailable(StoreError):

@@ -50,6 +50,14 @@ HISTORY = Shape(
         "RequestCharge": "decimal",
         "Notes": "text",
         "ErrorMessage": "text",
+        "Place": "place",
+        "RunNumber": "integer",
+        "Owner": "name",
+        "Attempt": "name",
+        "HeartbeatAt": "time",
+        "FailedCount": "integer",
+        "Failures": "text",
+        "Scratch": "name",
     },
 )
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
@@ -57,6 +65,7 @@ _OPEN_AT_ONCE = 100
 _LOOKED_BACK = 1_000
 _ALL = 1_000_000
 _TICK = timedelta(milliseconds=1)
+_COUNTED = ("Inserted", "Updated", "Deleted", "Skipped", "Failed")
 
 
 class History:
@@ -178,6 +187,14 @@ def _entry(run: Run) -> dict[str, Any]:
         "RequestCharge": run.request_charge,
         "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
+        "Place": run.place,
+        "RunNumber": run.number,
+        "Owner": run.owner,
+        "Attempt": run.attempt,
+        "HeartbeatAt": run.heartbeat_at,
+        "FailedCount": run.counts.failed,
+        "Failures": json.dumps(run.failures) if run.failures else None,
+        "Scratch": run.scratch,
     }
 
 
@@ -192,7 +209,9 @@ def _run(entry: dict[str, Any]) -> Run:
     return replace(
         run,
         status=Status(entry["Status"]),
-        counts=Counts(entry["InsertedCount"], entry["UpdatedCount"], entry["DeletedCount"], entry["SkippedCount"]),
+        counts=Counts(
+            *(entry[f"{what}Count"] or 0 for what in ("Inserted", "Updated", "Deleted", "Skipped", "Failed"))
+        ),
         completed_at=entry["CompletedAt"],
         error=entry["ErrorMessage"],
         dry_run=bool(entry["DryRun"]),
@@ -206,6 +225,13 @@ def _run(entry: dict[str, Any]) -> Run:
         checkpoint=entry["Checkpoint"],
         watermark=entry["Watermark"],
         request_charge=entry["RequestCharge"],
+        place=entry["Place"],
+        number=entry["RunNumber"],
+        owner=entry["Owner"],
+        attempt=entry["Attempt"],
+        heartbeat_at=entry["HeartbeatAt"],
+        failures=tuple((key, reason) for key, reason in json.loads(entry["Failures"] or "[]")),
+        scratch=entry["Scratch"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -120,12 +120,13 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True)
 class Counts:
-    """Records a run inserted, updated, deleted and skipped in the backup."""
+    """Records a run inserted, updated, deleted and skipped in the backup, and those that failed: it set them aside."""
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
     skipped: int = 0
+    failed: int = 0
 
     @property
     def processed(self) -> int:
@@ -134,12 +135,12 @@ class Counts:
 
     @property
     def seen(self) -> int:
-        """Every record the run has settled so far, the skipped ones too."""
-        return self.processed + self.skipped
+        """Every record the run has settled so far, the skipped and the failed ones too."""
+        return self.processed + self.skipped + self.failed
 
     def and_(self, other: Counts) -> Counts:
         """Both together."""
-        return self.plus(**{name: getattr(other, name) for name in ("inserted", "updated", "deleted", "skipped")})
+        return self.plus(**asdict(other))
 
     def plus(self, **more: int) -> Counts:
         """These counts with `more` added by name."""
@@ -203,6 +204,11 @@ class Run:
     `percent` says how much of the source it has walked, and `checkpoint` where another process may go on. `watermark`
     is up to where the source's recent changes are in the backup, `request_charge` what the run cost in request units;
     both are for Cosmos DB alone.
+
+    `place` is the backup's table or container that it is about. `number` counts the runs of one service and place from
+    1, in the order in which they began, whatever their clocks said. `owner` is the process that an open run belongs to,
+    `attempt` which of its calls, `heartbeat_at` when that last said so. `failures` are the first keys of records that
+    were set aside, as JSON, each with the reason. `scratch` names the place that a drill made and drops.
     """
 
     service: str
@@ -225,6 +231,13 @@ class Run:
     checkpoint: str | None = None
     watermark: str | None = None
     request_charge: float | None = None
+    place: str | None = None
+    number: int | None = None
+    owner: str | None = None
+    attempt: str | None = None
+    heartbeat_at: datetime | None = None
+    failures: tuple[tuple[str, str], ...] = ()
+    scratch: str | None = None
 
     def takes_over(self, other: Run) -> bool:
         """Whether this run, not yet begun, may go on as the other, open one: as a sync that does no less."""

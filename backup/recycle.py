@@ -37,7 +37,8 @@ class RecycleBin:
             before = KeptBefore(together > 0, deleted > 0)
         # A restore's place may have other names for its columns; there no key is spelled anew by a run.
         exact = side == "source" or self._backup.keys_are_exact
-        return Keeper(self._entries, {**where, "Side": side}, now, None if exact else self._backup, before)
+        mine = {**where, "Side": side, "Place": self._backup.place}
+        return Keeper(self._entries, mine, now, None if exact else self._backup, before)
 
     def counted(self, sync_id: str) -> Counts:
         """How many of the backup's records the run has changed so far; none is skipped."""

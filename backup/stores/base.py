@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.retry import Retry
 
-FieldType = Literal["name", "text", "json", "integer", "decimal", "time", "flag"]
+FieldType = Literal["name", "place", "text", "json", "integer", "decimal", "time", "flag"]
 SideName = Literal["source", "backup"]
 OnNewColumn = Literal["add", "fail", "ignore"]
 
@@ -164,6 +164,11 @@ class Store(Protocol):
     @property
     def location(self) -> str:
         """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
+
+    @property
+    def place(self) -> str:
+        """Which table (with its schema) or container of its database it is, spelled as the server has it: what an entry
+        of history and bin is about. The spelling of the settings where there is none yet."""
 
     @property
     def keys_are_exact(self) -> bool:

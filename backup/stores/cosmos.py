@@ -52,6 +52,10 @@ class CosmosStore:
         return f"{self._access.location}/{self.name}"
 
     @property
+    def place(self) -> str:
+        return self.name
+
+    @property
     def pace(self) -> Pace:
         """How fast its account is asked."""
         return self._access.pace

@@ -57,6 +57,10 @@ class SqlStore:
         schema = self.schema or dialect.default_schema
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
+    @property
+    def place(self) -> str:
+        return ".".join(part for part in (self.schema or self.access.dialect.default_schema, self.name) if part)
+
     keys_are_exact = False
 
     @property

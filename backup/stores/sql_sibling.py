@@ -41,6 +41,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
     "name": sa.Unicode(200),
+    "place": sa.Unicode(400),
     "text": sa.UnicodeText(),
     "json": sa.JSON(),
     "integer": sa.BigInteger(),

@@ -49,6 +49,10 @@ class MemoryStore:
     def location(self) -> str:
         return self.side
 
+    @property
+    def place(self) -> str:
+        return self.name
+
     def put(self, record: Stored) -> None:
         self.records[self._fold(record["id"])] = record
 

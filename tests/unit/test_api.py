@@ -218,6 +218,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.Conflict(), 409),
         (errors.NotVerified(), 500),
         (errors.StoreError(), 500),
+        (errors.RecordRefused(refused={}), 500),
         (errors.StoreUnavailable(), 503),
         (errors.SourceMissing(), 503),
         (errors.TransientStoreError(), 503),
