@@ -52,6 +52,10 @@ class LockLost(BackupError):
     hint = "Another run may have taken over. Run the sync again; every step may be repeated."
 
 
+class Stopped(Exception):
+    """Another thread of the run failed, so this one stopped before its next step. Nobody is told."""
+
+
 class GuardTripped(BackupError):
     """The run was stopped before its first delete."""
 
@@ -83,6 +87,19 @@ class RecordRefused(StoreError):
         """`refused` has the reason of each record that was not written, by its key."""
         super().__init__(message)
         self.refused = refused
+
+
+class ConstraintRefused(StoreError):
+    """A constraint of the database refused records that may fit once others are written or gone."""
+
+
+class RecordsSetAside(BackupError):
+    """Records could not be read or written; all others were."""
+
+    hint = (
+        "Failures names the first of them, each with its reason. Mend them, or what refuses them; the next run tries "
+        "them again. BackupSync__MaxFailedRecords is how many a run sets aside before it stops."
+    )
 
 
 class StoreUnavailable(StoreError):

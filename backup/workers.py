@@ -10,13 +10,11 @@ from threading import Event
 from types import TracebackType
 from typing import Self, TypeVar
 
+from backup.errors import Stopped
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Other = TypeVar("Other")
-
-
-class _Stopped(Exception):
-    """Another thread failed, so this one stops before its next step."""
 
 
 class Workers:
@@ -46,7 +44,7 @@ class Workers:
     def check(self) -> None:
         """Stops the calling thread's work when another one's has failed."""
         if self._failed.is_set():
-            raise _Stopped
+            raise Stopped
 
     def both(self, one: Callable[[], Result], other: Callable[[], Other]) -> tuple[Result, Other]:
         """The results of both, asked at the same time."""
@@ -96,7 +94,7 @@ class Workers:
         self.check()
         try:
             return work(item)
-        except _Stopped:
+        except Stopped:
             raise
         except BaseException as error:
             if not self._failed.is_set():

@@ -18,7 +18,7 @@ LAYERS = [
     {"backup.keeper"},
     {
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
-        *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers"),
+        *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers", "backup.set_aside"),
     },
     {"backup.sides"},
     {"backup.settle"},

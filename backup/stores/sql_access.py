@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, StoreError, StoreUnavailable, TransientStoreError
+from backup.errors import BackupError, ConstraintRefused, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 from backup.stores.base import Drift
 from backup.stores.dialects import Dialect
@@ -134,8 +134,9 @@ class SqlAccess:
                 return TransientStoreError(message)
             case "unavailable":
                 return StoreUnavailable(message)
-            case _:
-                return StoreError(message, hint="The batch was rolled back; what was written before it stays.")
+            case kind:
+                refused = ConstraintRefused if kind == "constraint" else StoreError
+                return refused(message, hint="The batch was rolled back; what was written before it stays.")
 
     def close(self) -> None:
         """Closes the connections; the next use opens new ones."""

@@ -191,7 +191,7 @@ class StampColumns(NamedTuple):
 class Failure:
     """What a driver's error means, in words that are safe to show."""
 
-    kind: str = field(metadata={"one of": "transient, database_missing, missing, unavailable, refused"})
+    kind: str = field(metadata={"one of": "transient, database_missing, missing, unavailable, constraint, refused"})
     text: str
 
 

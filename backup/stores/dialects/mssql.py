@@ -268,7 +268,7 @@ class SqlServerDialect:
             return Failure("unavailable", text)
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
             return Failure("transient", text)
-        return Failure("refused", text)
+        return Failure("constraint" if state == "23000" else "refused", text)
 
 
 def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:

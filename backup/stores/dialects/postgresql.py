@@ -220,7 +220,7 @@ class PostgresqlDialect:
             return Failure("transient", text)
         if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
             return Failure("transient", text)
-        return Failure("refused", text)
+        return Failure("constraint" if state[:2] == "23" else "refused", text)
 
 
 def _settle_session(connection: Any, _record: Any) -> None:

@@ -247,7 +247,7 @@ class SqliteDialect:
             return Failure("missing", text)
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
-        return Failure("refused", text)
+        return Failure("constraint" if code == sqlite3.SQLITE_CONSTRAINT else "refused", text)
 
 
 def _number(value: int) -> sa.ColumnElement[Any]:

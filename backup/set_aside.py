@@ -1,0 +1,102 @@
+"""Records that cannot be read or written, found among the others of their batch, so that these are not held up by them.
+
+`apart` is for whatever writes or deletes a batch, `read_apart` for whatever reads one. Neither knows what a run does
+with what was refused: `Tally.set_aside` counts and names it.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from backup.errors import BackupError, RecordRefused, Stopped, StoreError, StoreUnavailable
+from backup.log import event
+from backup.models import Key, Record
+
+Item = TypeVar("Item")
+
+Read = Callable[[frozenset[Key]], Iterator[Sequence[Record]]]
+"""Gives the records of these keys that are there, in batches."""
+
+
+class Refusal(NamedTuple):
+    """Keys whose records were refused together, and why; several only where the search was to end above single ones."""
+
+    keys: Sequence[Key]
+    error: BackupError
+
+
+def apart(
+    items: Sequence[Item],
+    key_of: Callable[[Item], Key],
+    work: Callable[[Sequence[Item]], None],
+    done: Callable[[Sequence[Item]], None],
+    smallest: int = 1,
+) -> Iterator[Refusal]:
+    """Does the work on the items, and, where it is refused, on their halves; gives those on which it cannot be done.
+
+    `work` does all of its items or none, but for RecordRefused, which names those it did not; `done` is told of those
+    it did. Nothing of `smallest` items or less is halved. Cost: a piece of work for all items if none is refused, else
+    about twice the logarithm of their number for each that is. Raises what `work` raises that is not about its items:
+    that the database cannot be reached, that the lock is lost.
+    """
+    if not items:
+        return
+    try:
+        work(items)
+    except RecordRefused as error:
+        done([item for item in items if key_of(item) not in error.refused])
+        yield from _each(error)
+    except Exception as caught:
+        _raise_if_of_all(caught)
+        if len(items) <= smallest:
+            yield Refusal([key_of(item) for item in items], _in_words(caught))
+            return
+        middle = len(items) // 2
+        for half in (items[:middle], items[middle:]):
+            yield from apart(half, key_of, work, done, smallest)
+    else:
+        done(items)
+
+
+def read_apart(
+    keys: Collection[Key], key_of: Callable[[Record], Key], read: Read, refuse: Callable[[Refusal], None]
+) -> Iterator[Sequence[Record]]:
+    """The records of these keys, in batches; `refuse` is told of each that cannot be read. Cost and errors as of
+    `apart`."""
+    left = set(keys)
+    try:
+        for records in read(frozenset(left)):
+            left.difference_update(map(key_of, records))
+            yield records
+    except Exception as caught:
+        _raise_if_of_all(caught)
+        if len(left) <= 1:
+            refuse(Refusal(list(left), _in_words(caught)))
+            return
+        middle, listed = len(left) // 2, list(left)
+        for half in (listed[:middle], listed[middle:]):
+            yield from read_apart(half, key_of, read, refuse)
+
+
+def _each(error: RecordRefused) -> Iterator[Refusal]:
+    return (Refusal([key], StoreError(reason, hint=error.hint)) for key, reason in error.refused.items())
+
+
+def _raise_if_of_all(error: Exception) -> None:
+    """Raises the error again if it cannot be about single records. A value that no driver takes raises anything."""
+    if isinstance(error, StoreError) and not isinstance(error, StoreUnavailable):
+        return
+    if isinstance(error, BackupError | Stopped | OSError | MemoryError | AssertionError):
+        raise error
+
+
+def _in_words(error: Exception) -> BackupError:
+    """The error as the app's own. The message of another may quote a value, so it is not told."""
+    if isinstance(error, BackupError):
+        return error
+    where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:])
+    event("record.unexpected", level=logging.ERROR, error=type(error).__name__, at=where)
+    return StoreError(f"Unexpected {type(error).__name__}: a value that cannot be carried.")

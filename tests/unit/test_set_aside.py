@@ -1,0 +1,99 @@
+"""Which records of a batch are set aside, and at what cost."""
+
+from collections.abc import Iterator, Sequence
+from math import ceil, log2
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup.errors import GuardTripped, LockLost, RecordRefused, Stopped, StoreError, StoreUnavailable
+from backup.models import Key, Record
+from backup.set_aside import Refusal, apart, read_apart
+
+bad_numbers = st.sets(st.integers(0, 63), max_size=6)
+
+
+def key_of(number: int) -> Key:
+    return (number,)
+
+
+@given(bad_numbers, st.integers(1, 64))
+def test_the_others_of_a_batch_are_written_each_once_and_those_refused_are_given(bad: set[int], size: int) -> None:
+    tries, written = 0, list[int]()
+
+    def write(numbers: Sequence[int]) -> None:
+        nonlocal tries
+        tries += 1
+        if bad.intersection(numbers):
+            raise StoreError("refused")
+
+    refused = list(apart(range(size), key_of, write, written.extend))
+    mine = sorted(bad.intersection(range(size)))
+    assert [one.keys for one in refused] == [[(number,)] for number in mine]
+    assert sorted(written) == [number for number in range(size) if number not in bad]
+    assert tries <= 1 + 2 * len(mine) * ceil(log2(size) if size > 1 else 0)
+
+
+def test_the_search_may_end_above_single_records() -> None:
+    def write(numbers: Sequence[int]) -> None:
+        if 5 in numbers:
+            raise StoreError("refused")
+
+    [refused] = apart(range(16), key_of, write, lambda numbers: None, smallest=4)
+    assert refused.keys == [(4,), (5,), (6,), (7,)]
+
+
+def test_what_a_store_names_itself_is_not_looked_for() -> None:
+    written = list[int]()
+
+    def write(numbers: Sequence[int]) -> None:
+        raise RecordRefused(refused={(2,): "too large"})
+
+    [refused] = apart(range(4), key_of, write, written.extend)
+    assert (refused.keys, str(refused.error), written) == ([(2,)], "too large", [0, 1, 3])
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("gone"), LockLost(), GuardTripped(), Stopped(), OSError(), MemoryError()]
+)
+def test_what_is_not_about_records_ends_the_work(error: Exception) -> None:
+    def fail(keys: object) -> None:
+        raise error
+
+    def read(keys: frozenset[Key]) -> Iterator[Sequence[Record]]:
+        yield from ()
+        fail(keys)
+
+    with pytest.raises(type(error)):
+        list(apart(range(4), key_of, fail, fail))
+    with pytest.raises(type(error)):
+        list(read_apart({(1,), (2,)}, lambda record: (record["id"],), read, lambda refused: None))
+
+
+@pytest.mark.parametrize("error", [OverflowError("4711"), UnicodeEncodeError("ascii", "4711", 0, 1, "x"), TypeError()])
+def test_a_value_that_no_driver_takes_is_one_record_s_fault_and_is_not_told(error: Exception) -> None:
+    def write(numbers: Sequence[int]) -> None:
+        if 3 in numbers:
+            raise error
+
+    [refused] = apart(range(4), key_of, write, lambda numbers: None)
+    assert refused.keys == [(3,)]
+    assert type(error).__name__ in str(refused.error)
+    assert "4711" not in str(refused.error)
+
+
+@given(bad_numbers, st.integers(1, 7))
+def test_a_batch_that_cannot_be_read_is_read_apart(bad: set[int], batch: int) -> None:
+    def read(keys: frozenset[Key]) -> Iterator[Sequence[Record]]:
+        ordered = sorted(keys)
+        for start in range(0, len(ordered), batch):
+            part = ordered[start : start + batch]
+            if any(number in bad for (number,) in part):
+                raise StoreError("a value that cannot be read")
+            yield [{"id": number} for (number,) in part]
+
+    refused = list[Refusal]()
+    found = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
+    assert sorted(record["id"] for records in found for record in records) == sorted(set(range(64)) - bad)
+    assert sorted(key for one in refused for key in one.keys) == [(number,) for number in sorted(bad)]
