@@ -6,11 +6,15 @@ EMULATORS := tests/emulators/node_modules/.installed
 # Every process that a test starts would compile the app anew, where the environment says to keep nothing compiled.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
 NPM := $(shell command -v npm 2>/dev/null)
+# For every Python from 3.11 on and every system; no index of this machine gets into the files.
+LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock" $(ARGS) --python-version
+LOCKED := requirements.txt requirements/tests.txt requirements/worker.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test torture bench lint without-npm
+.PHONY: help setup demo serve test torture bench lint lock without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -37,16 +41,26 @@ lint: setup ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The lines `-r requirements/…` that a deployment added stay. Pins stay too, unless ARGS="--upgrade" or the ranges move them.
+lock: setup ## Pin what pyproject.toml asks for in requirements.txt and requirements/; ARGS="--upgrade"
+	@$(BIN)/pip install -qq --require-hashes -r requirements/lock.txt
+	@added=$$(grep '^-r ' requirements.txt); set -e; \
+	$(LOCK) 3.11 pyproject.toml -o requirements.txt; \
+	$(LOCK) 3.11 --group postgresql -c requirements.txt -o requirements/postgresql.txt; \
+	$(LOCK) 3.11 --group tests -c requirements.txt -o requirements/tests.txt; \
+	$(LOCK) 3.11 --group lock -o requirements/lock.txt; \
+	$(LOCK) 3.13 --group worker --no-deps -o requirements/worker.txt; \
+	if [ -n "$$added" ]; then echo "$$added" >>requirements.txt; fi
+
 # The stamp is touched last, so an interrupted installation is taken up again.
-.venv/.installed: requirements.txt tests/requirements.txt Makefile
+.venv/.installed: $(LOCKED) Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed. Is there another one? make PYTHON=python3.12 setup"; exit 1; }
 	@echo "Installing Python packages into .venv (about a minute the first time) …"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -qq -r requirements.txt -r tests/requirements.txt
-# The Functions worker that tests drive. It says it wants Python 3.13; it works on 3.11 and 3.12 too, with the
-# azure-functions of that Python, so its own requirements are left out.
-	@$(BIN)/pip install -qq --ignore-requires-python --no-deps 'azure-functions-runtime~=1.3' 'azurefunctions-extensions-base~=1.2'
+	@$(BIN)/pip install -qq --require-hashes -r requirements.txt -r requirements/tests.txt
+# The Functions worker says it wants Python 3.13, and brings an azure-functions of its own; pyproject.toml says more.
+	@$(BIN)/pip install -qq --require-hashes --ignore-requires-python --no-deps -r requirements/worker.txt
 	@touch $@
 
 # The tools that the benchmark compares with, apart from the app because of all that they bring. It runs without them too.

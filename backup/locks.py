@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 
 from backup.errors import ConfigError, Locked
 from backup.models import Held
@@ -34,17 +36,38 @@ def open_lock(settings: Settings, retry: Retry) -> Lock:
 def _file(service: str, backup: str) -> Iterator[Held]:
     from filelock import FileLock, Timeout
 
-    # One file for each backup, whichever folder or checkout the processes of this machine run in. The system frees it
-    # when its process dies.
-    name = f"backup-{service}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
-    lock = FileLock(Path(tempfile.gettempdir()) / name)
+    # One file for each backup, whichever folder or checkout this user's processes run in. The system frees it when its
+    # process dies.
+    name = f"{service}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
     try:
+        lock = FileLock(_folder() / name)
         lock.acquire(blocking=False)
     except Timeout:
         raise Locked(f"A sync of {service} is already running on this machine.") from None
     except OSError as error:
-        raise ConfigError(f"The lock file of {service} cannot be made: {error.strerror}.") from None
+        raise ConfigError(f"The lock file of {service} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from None
     try:
         yield lambda: None
     finally:
         lock.release()
+
+
+_ELSEWHERE = "Set TMPDIR to a folder that is yours, the same for all processes of the app; or set AzureWebJobsStorage."
+
+
+def _folder() -> Path:
+    """Where this user's lock files lie; made if missing. Nobody else can make, hold or take away a file in it.
+
+    Each user has one, so what root leaves behind locks nobody out. Raises ConfigError for one that is somebody else's.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else None  # on Windows the temporary folder is the user's own
+    folder = Path(gettempdir()) / ("backup-locks" if user is None else f"backup-locks-{user}")
+    folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or user not in (None, found.st_uid):
+        raise ConfigError(
+            f"{folder}, the folder for lock files, belongs to another user or is a link.", hint=_ELSEWHERE
+        )
+    if user is not None and stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+        folder.chmod(stat.S_IRWXU)
+    return folder

@@ -5,9 +5,11 @@ workers. The tests of a worker share its servers, so name databases, containers 
 """
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -15,6 +17,7 @@ import sqlalchemy
 from azure.cosmos import ConnectionRetryPolicy
 from hypothesis import HealthCheck, settings
 
+from backup import locks
 from tests.emulators import servers
 from tests.emulators.partitioned import Partitioned
 
@@ -30,6 +33,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lock_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps the lock files of this process and of those it starts in a folder that pytest removes."""
+    tempfile.gettempdir()  # noticed before the variable changes: only this process's locks move
+    folder = tmp_path_factory.mktemp("locks")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(locks, "gettempdir", lambda: str(folder))
+        patched.setenv("TMPDIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

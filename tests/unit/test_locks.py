@@ -1,6 +1,8 @@
 """One sync of a service at a time: the file lock, and the lease in a storage account."""
 
+import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -89,10 +91,59 @@ def test_a_killed_holder_leaves_no_file_lock_behind(file_lock: Lock, service: st
 def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
     file_lock: Lock, service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path / "file" / "beneath"))
+    monkeypatch.setattr(locks, "gettempdir", lambda: str(tmp_path / "file" / "beneath"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="lock file"), file_lock(service, "backup"):
         pass
+
+
+@pytest.fixture
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where this user's lock files shall lie; not made yet."""
+    monkeypatch.setattr(locks, "gettempdir", lambda: str(tmp_path))
+    return tmp_path / f"backup-locks-{os.getuid()}"
+
+
+def test_lock_files_lie_in_a_folder_of_the_users_own(file_lock: Lock, service: str, own_folder: Path) -> None:
+    with file_lock(service, "backup"):
+        assert own_folder.lstat().st_mode == stat.S_IFDIR | 0o700
+        assert [path.name.rpartition("-")[0] for path in own_folder.iterdir()] == [service]
+
+
+def test_a_folder_for_lock_files_that_others_may_enter_is_closed_to_them(
+    file_lock: Lock, service: str, own_folder: Path
+) -> None:
+    own_folder.mkdir()
+    own_folder.chmod(0o777)
+    with file_lock(service, "backup"):
+        assert own_folder.lstat().st_mode == stat.S_IFDIR | 0o700
+
+
+@pytest.mark.parametrize("kind", ["another user's", "a link to a folder", "a link to nothing", "a file"])
+def test_a_folder_for_lock_files_that_is_not_the_users_own_is_refused(
+    file_lock: Lock, service: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    elsewhere = own_folder.parent / "elsewhere"
+    if kind == "another user's":
+        own_folder.mkdir()
+        other = os.getuid() + 1
+        monkeypatch.setattr(locks.os, "getuid", lambda: other)
+        own_folder.rename(own_folder.parent / f"backup-locks-{other}")
+    elif kind == "a file":
+        own_folder.write_text("")
+    else:
+        if kind == "a link to a folder":
+            elsewhere.mkdir()
+        own_folder.symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="lock file") as raised, file_lock(service, "backup"):
+        pass
+    assert "TMPDIR" in raised.value.hint
+    assert not elsewhere.exists() or list(elsewhere.iterdir()) == []
+
+
+def test_tests_leave_no_lock_file_where_the_app_would_have_it(lock_files: Path, file_lock: Lock, service: str) -> None:
+    with file_lock(service, "backup"):
+        assert next(lock_files.rglob(f"{service}-*"))
 
 
 # The lease
