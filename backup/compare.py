@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from backup.models import Key, Stamps, Version
 
@@ -45,7 +46,7 @@ def changed(source: Version, backup: Version) -> bool:
     The version fields decide; where they agree, the etag does, so that two writes within one tick of the
     application's clock are both seen. A copy with no recorded etag counts as current only if the record has a version.
     """
-    if source.value != backup.value:
+    if not _same(source.value, backup.value):
         return True
     if source.etag is None:
         return False
@@ -69,5 +70,13 @@ def went_back(source: Version, backup: Version) -> bool:
     """Whether the source's version is lower than the backup's: worth naming in the log."""
     try:
         return bool(source.value[0] < backup.value[0])  # a second field, as a status, has no order
-    except TypeError:
+    except (TypeError, ArithmeticError):  # of two kinds, or a decimal that is no number
         return False
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether the values are the same; also those that are unequal to themselves, as NaN is."""
+    try:
+        return one == other or (repr(one) == repr(other) and any(value != value for value in one))
+    except ArithmeticError:  # a signalling NaN is not even compared
+        return repr(one) == repr(other)

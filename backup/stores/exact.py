@@ -26,6 +26,38 @@ _BEYOND_64_BITS = 1 << 63
 _ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
+class NotANumber(Decimal):
+    """A NaN that is equal to itself and greater than any number, as PostgreSQL's numeric has it: to be found again in
+    a set of keys, and to be the same in two stamps. Python's own is neither, and raises where it is compared."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decimal) and other.is_nan()
+
+    def __hash__(self) -> int:
+        return hash("NaN")
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __le__(self, other: object) -> bool:
+        return self == other
+
+    def __gt__(self, other: object) -> bool:
+        return self != other
+
+    def __ge__(self, other: object) -> bool:
+        return True
+
+
+_NAN = NotANumber("NaN")
+
+
+def decimal_of(text: str) -> Decimal:
+    """The number that the text spells; for NaN one that is equal to itself."""
+    number = Decimal(text)
+    return _NAN if number.is_nan() else number
+
+
 def record_to_text(record: Record, *, zipped: bool = True) -> str:
     """The record as JSON; what JSON cannot say is an object with one name: {"$decimal": "1.10"}. `zipped` if it is
     long.
@@ -129,7 +161,7 @@ def _tagged(value: Any) -> Any:
 
 _FROM_TAG: dict[str, Callable[[Any], Any]] = {
     "$float": float,
-    "$decimal": Decimal,
+    "$decimal": decimal_of,
     "$bytes": base64.b64decode,
     "$uuid": UUID,
     "$datetime": datetime.fromisoformat,

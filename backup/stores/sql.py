@@ -102,7 +102,8 @@ class SqlStore:
 
     def initialize(self, source: Store) -> None:
         theirs = _sql(source).shape
-        more = [] if theirs.find(SYNCED_AT) else [sa.Column(SYNCED_AT, FIELD_TYPES["time"])]
+        has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
+        more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
         self.access.create(declare(self.name, self.schema, loosened(theirs), theirs.key_names, *more))
         self.__dict__.pop("shape", None)
         self.drift(source, "add")

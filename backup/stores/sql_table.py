@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -19,6 +18,7 @@ from backup.models import Chunk, Key, Record
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column, StampColumns
+from backup.stores.exact import decimal_of
 
 SYNCED_AT = "SyncedAt"
 
@@ -235,7 +235,7 @@ def _value(declared: str, text: str) -> Any:
     if "int" in kind or kind == "serial":
         return int(text)
     if kind in ("decimal", "numeric", "money", "smallmoney"):
-        return Decimal(text)
+        return decimal_of(text)
     if kind in ("float", "real", "double"):
         return float(text)
     if kind == "uuid":

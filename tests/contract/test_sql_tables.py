@@ -116,6 +116,21 @@ def test_sides_whose_key_collations_differ_are_refused(sql_bench: SqlBench) -> N
         sql_bench.open("backup").drift(sql_bench.open("source"), "add")
 
 
+def test_a_table_may_have_as_many_columns_as_the_server_lets_it(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    most = {"sqlite": 2_000, "postgresql": 1_600, "mssql": 1_024}[bench.kind]
+    integer = "smallint" if bench.kind == "mssql" else "INTEGER"
+    columns = ", ".join(f"c{i} {integer}" for i in range(1, most))
+    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, {columns})")
+    bench.sql("source", f"INSERT INTO {{table}} (Id, c1, c{most - 1}) VALUES (1, 2, 3), (2, 3, 4), (3, 4, NULL)")
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    bench.sql("source", f"UPDATE {{table}} SET c{most - 1} = 5 WHERE Id > 1")
+    assert run_sync(source, backup) == (0, 2, 0, 1)
+    assert run_sync(source, backup) == (0, 0, 0, 3)
+    assert bench.rows("backup") == bench.rows("source")  # there is no room for SyncedAt
+
+
 def test_a_table_without_a_primary_key_is_refused(sql_bench: SqlBench) -> None:
     sql_bench.sql("source", "CREATE TABLE {table} (Id INTEGER, Version INTEGER)")
     with pytest.raises(SchemaMismatch, match="primary key"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import sqlite3
 from decimal import Decimal
 from typing import Any
@@ -389,6 +391,11 @@ def test_what_json_might_not_give_back_goes_another_way(name: str, value: Any) -
     assert to_json([shape().table.c[name].type], [(None,), (value,)]) is None
 
 
+def test_rows_of_many_columns_go_another_way() -> None:
+    assert to_json([COLUMNS[0].type] * 91, [(1,) * 91]) is None
+    assert to_json([COLUMNS[0].type] * 90, [(1,) * 90]) is not None
+
+
 @given(st.lists(st.tuples(st.text(), st.integers(-(1 << 63), (1 << 63) - 1), st.binary()), min_size=1))
 def test_no_escape_is_ever_sent(rows: list[tuple[str, int, bytes]]) -> None:
     found = to_json([shape().table.c[name].type for name in ("Notes", "Version", "Stamp")], rows)
@@ -561,6 +568,14 @@ def test_a_row_that_must_have_a_version_is_not_hashed() -> None:
 def test_contents_are_texts_behind_their_lengths_and_null_has_none() -> None:
     only = shape(columns=[COLUMNS[0], COLUMNS[1], COLUMNS[13]])
     assert text(sa.select(content_hash(only.table.c[:1]))) == f"SELECT {CONTENT} AS hashbytes_1 FROM T"
+
+
+def test_many_columns_are_strung_together_in_parts_of_the_same_text() -> None:
+    names = [f"c{i}" for i in range(130)]
+    wide = shape(columns=[*COLUMNS[:2], *(column(name, "int") for name in names), COLUMNS[13]])
+    hashed = text(sa.select(content_hash([wide.table.c[name] for name in names])))
+    assert re.findall(r"datalength\(.*?T\.(\w+)", hashed) == names
+    assert max(itertools.accumulate({"(": 1, ")": -1}.get(c, 0) for c in hashed)) < 60
 
 
 HALF = "CAST(CAST(substring(hashbytes('SHA2_256', CAST(T.[A] AS varbinary(max))), {}, 8) AS BIGINT) AS nvarchar(20))"

@@ -1,11 +1,14 @@
 """The comparison of stamps, by examples and against a model."""
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.compare import Changes, changed, compare, settle, went_back
 from backup.models import Version
+from backup.stores.exact import decimal_of
 
 keys = st.tuples(st.integers(0, 8))
 versions = st.builds(Version, st.tuples(st.one_of(st.none(), st.integers(0, 2))), st.sampled_from([None, "a", "b"]))
@@ -30,6 +33,13 @@ stamps = st.dictionaries(keys, versions, max_size=8)
         (Version((None, "Paid"), "a"), Version((None, "Paid"), None), True),
         (Version((None,)), Version((1,)), True),
         (Version((1,)), Version((None,)), True),
+        (Version((Decimal("NaN"),)), Version((Decimal("NaN"),)), False),  # unequal to itself, and yet the same
+        (Version((Decimal("sNaN"),)), Version((Decimal("sNaN"),)), False),
+        (Version((float("nan"), "a")), Version((float("nan"), "a")), False),
+        (Version((float("nan"), "a")), Version((float("nan"), "b")), True),
+        (Version((Decimal("NaN"),)), Version((Decimal(1),)), True),
+        (Version((Decimal(1),)), Version((Decimal("sNaN"),)), True),
+        (Version((float("inf"),)), Version((float("-inf"),)), True),
     ],
 )
 def test_a_record_is_changed_when_its_version_or_then_its_etag_differs(
@@ -86,6 +96,10 @@ def test_an_insert_that_the_backup_matches_becomes_an_update_and_nothing_else_mo
         (Version((1,)), Version(("1",)), False),
         (Version(("2024-01-01", "Paid")), Version(("2024-01-02", "New")), True),
         (Version(("2024-01-01", "New")), Version(("2024-01-01", "Paid")), False),  # another status is not an older one
+        (Version((Decimal("NaN"),)), Version((Decimal(1),)), False),
+        (Version((Decimal(1),)), Version((Decimal("NaN"),)), False),
+        (Version((decimal_of("NaN"),)), Version((Decimal("Infinity"),)), False),
+        (Version((Decimal("Infinity"),)), Version((decimal_of("NaN"),)), True),  # as PostgreSQL sorts
     ],
 )
 def test_a_version_goes_back_when_it_is_comparable_and_lower(source: Version, backup: Version, expected: bool) -> None:

@@ -202,6 +202,9 @@ class Dialect(Protocol):
     product: str
     default_schema: str | None
     max_parameters: int
+    max_columns: int
+    """How many a table may have."""
+
     in_process: bool
     """Whether the server is a library in this process: a fingerprint then holds its chunk's stamps in its memory."""
 

@@ -93,6 +93,7 @@ class SqlServerDialect:
     product = "SQL Server"
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
+    max_columns = 1_024
     in_process = False
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 

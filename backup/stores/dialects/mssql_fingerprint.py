@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,18 +15,25 @@ from backup.stores.dialects.mssql_types import MssqlType, as_type, big, eight_by
 _COLON: Any = sa.literal_column("N':'")
 _NULL: Any = sa.literal_column("N'-'")
 _BIGINT = MssqlType("bigint", "bigint")
+_STRUNG = 32
 _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
 
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """SHA-256 of the columns' exact texts, each behind its length; NULL has none."""
-    whole: Any = None
+    pieces: list[Any] = []
     for text in map(_text, columns):
         length = as_type(sa.func.datalength(text), "nvarchar(20)")
-        piece = sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL)
-        whole = piece if whole is None else whole.op("+")(piece)
-    result: sa.ColumnElement[Any] = sha256(whole)
+        pieces.append(sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL))
+    while len(pieces) > 1:
+        # Each + is within the one before, and neither a server nor SQLAlchemy goes down a thousand of them.
+        pieces = [_strung(pieces[start : start + _STRUNG]) for start in range(0, len(pieces), _STRUNG)]
+    result: sa.ColumnElement[Any] = sha256(pieces[0])
     return result
+
+
+def _strung(texts: Sequence[Any]) -> Any:
+    return reduce(lambda whole, text: whole.op("+")(text), texts)
 
 
 def bucket(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:

@@ -1,8 +1,8 @@
 """Rows for SQL Server as one JSON parameter, which OPENJSON takes apart: twice as fast as an array of parameters.
 
 Exact for every type but float and real. Their text is not known to give back the same bits on every server, so rows
-with them, and texts of which too much would have to be spelled otherwise, are told to go another way. So are long
-values: Babelfish cuts them, whatever OPENJSON is told of their length.
+with them, and texts of which too much would have to be spelled otherwise, are told to go another way. So are rows of
+many columns, and long values: Babelfish cuts them, whatever OPENJSON is told of their length.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _BYTES = {"binary", "varbinary", "image", "hierarchyid", "geography", "geometry"
 _INEXACT = {"float", "real"}
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 _MOST_INSTEAD = 6
+_MOST_COLUMNS = 90  # Babelfish takes each for an argument, of which a function has at most a hundred
 _HALF = 2_000  # bytes take two characters, and some characters two places of 4,000
 _BIGINT = range(-1 << 63, 1 << 63)
 _PRIVATE_USE = range(0xE000, 0xF900)
@@ -59,7 +60,7 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
     Not every server that speaks T-SQL undoes JSON's escapes. So what needs one travels as characters that the rows do
     not have, and the statement puts it back.
     """
-    if any(getattr(type_, "base", "") in _INEXACT for type_ in types):
+    if len(types) > _MOST_COLUMNS or any(getattr(type_, "base", "") in _INEXACT for type_ in types):
         return None
     given = list(zip(types, zip(*rows, strict=True), strict=True))
     if not all(_is_plain(type_, values) for type_, values in given):

@@ -27,6 +27,7 @@ from backup.stores.dialects.base import (
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 from backup.stores.dialects.postgresql_types import relation, type_of
+from backup.stores.dialects.postgresql_values import settle_values
 
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
@@ -66,6 +67,7 @@ class PostgresqlDialect:
     product = "PostgreSQL"
     default_schema: str | None = "public"
     max_parameters = 30_000
+    max_columns = 1_600
     in_process = False
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -86,7 +88,8 @@ class PostgresqlDialect:
         try:
             engine = sa.create_engine(
                 url,
-                connect_args={"connect_timeout": 30, "application_name": "backup"},
+                # Texts come and go as UTF-8 whatever the database is kept in: nothing is left to a role or a client.
+                connect_args={"connect_timeout": 30, "application_name": "backup", "client_encoding": "UTF8"},
                 hide_parameters=True,
                 paramstyle="format",  # by position, so that rows are tuples
                 **options,
@@ -94,6 +97,7 @@ class PostgresqlDialect:
         except ImportError as error:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
         sa.event.listen(engine, "connect", _settle_session)
+        sa.event.listen(engine, "connect", settle_values)
         sa.event.listen(engine, "do_execute", send_copied)
         sa.event.listen(engine, "do_executemany", send_copied)
         if not url.password and (url.host or "").endswith(".database.azure.com"):
@@ -150,7 +154,7 @@ class PostgresqlDialect:
         return [
             Column(
                 name=name,
-                type=type_of(base, declared if builtin else "text", builtin, spelled),
+                type=type_of(base, declared, builtin, spelled),
                 nullable=nullable,
                 key_position=key,
                 collation=collation,

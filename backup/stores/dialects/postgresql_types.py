@@ -18,15 +18,21 @@ _TEXTS = ("character varying", "text")
 
 
 class TextType(ServerType):
-    """A column read as the server's text for it and cast back when written."""
+    """A column read as the server's text for it and cast back when written or compared: to its `own` type, which the
+    table may have and no copy, as one that somebody has made."""
 
     cache_ok = True
+
+    def __init__(self, declared: str, own: str) -> None:
+        super().__init__(declared)
+        self.own = own
 
     def column_expression(self, column: Any) -> Any:
         return sa.cast(column, sa.Text)
 
     def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.declared.split(" COLLATE ")[0]))
+        # The driver takes a single % of a name for a parameter.
+        return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.own.replace("%", "%%")))
 
 
 class IntegerType(ServerType):
@@ -67,9 +73,11 @@ def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
 
 
 @cache  # so that the columns of a table read twice are equal
-def type_of(base: str, declared: str, builtin: bool, collation: str | None) -> ServerType:
-    """The type of a column: `base` is the catalogue's name for it, `declared` the one for CREATE TABLE."""
+def type_of(base: str, own: str, builtin: bool, collation: str | None) -> ServerType:
+    """The type of a column: `base` is the catalogue's name for it, `own` how this session spells it. A copy keeps as
+    text what is not `builtin`, for its database need not have the type."""
+    declared = own if builtin else "text"
     spelled = f"{declared} COLLATE {collation}" if collation else declared
     if not (builtin and base in _NATIVE):
-        return TextType(spelled)
+        return TextType(spelled, own)
     return IntegerType(spelled) if declared in _INTEGERS else ServerType(spelled)

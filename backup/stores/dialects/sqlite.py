@@ -34,7 +34,7 @@ from backup.stores.dialects.base import (
     type_parts,
 )
 from backup.stores.dialects.mixing import bucket_of
-from backup.stores.dialects.sqlite_fingerprint import HASH, INTEGERS, exact_hash, fingerprints
+from backup.stores.dialects.sqlite_fingerprint import HASH, INTEGERS, content_hash, exact_hash, fingerprints
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -83,6 +83,7 @@ class SqliteDialect:
     product = "SQLite"
     default_schema: str | None = None
     max_parameters = 30_000
+    max_columns = 2_000
     in_process = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -202,8 +203,7 @@ class SqliteDialect:
         return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        result: sa.ColumnElement[Any] = getattr(sa.func, HASH)(*columns)
-        return result
+        return content_hash(columns)
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         # Of integers alone: a hash costs as much as reading the stamp.

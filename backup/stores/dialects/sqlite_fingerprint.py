@@ -21,6 +21,7 @@ HASH = "exact_hash"
 _BLOB = ServerType("BLOB")
 _FIRST_COLUMN: Any = sa.literal_column("1")
 _LOW = (1 << 32) - 1
+_ARGUMENTS = 127  # which a function may have, as SQLite is built unless told otherwise
 INTEGERS = ("INTEGER", "NUMERIC")
 """The affinities of columns whose values are integers, if they are numbers without a fraction."""
 _Lists = tuple[Any, ...]
@@ -29,6 +30,14 @@ _Lists = tuple[Any, ...]
 def exact_hash(*values: Any) -> str:
     """A hash of the values and their types: 1, 1.0 and '1' have three."""
     return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def content_hash(columns: Sequence[Any]) -> sa.ColumnElement[Any]:
+    """A hash of a row's exact values. One of many columns is made of the hashes of their parts."""
+    if len(columns) > _ARGUMENTS:
+        columns = [content_hash(columns[i : i + _ARGUMENTS]) for i in range(0, len(columns), _ARGUMENTS)]
+    result: sa.ColumnElement[Any] = getattr(sa.func, HASH)(*columns)
+    return result
 
 
 def fingerprints(
