@@ -54,8 +54,7 @@ _NAN = NotANumber("NaN")
 
 def decimal_of(text: str) -> Decimal:
     """The number that the text spells; for NaN one that is equal to itself."""
-    number = Decimal(text)
-    return _NAN if number.is_nan() else number
+    return _NAN if text == "NaN" else Decimal(text)
 
 
 def record_to_text(record: Record, *, zipped: bool = True) -> str:
