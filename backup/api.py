@@ -41,6 +41,7 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.LockLost, 409),
     (errors.GuardTripped, 409),
     (errors.Conflict, 409),
+    (errors.Interrupted, 503),
     (errors.StoreUnavailable, 503),
 ]
 """The one place that maps errors to HTTP; every other error is 500."""

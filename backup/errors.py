@@ -56,6 +56,10 @@ class Stopped(Exception):
     """Another thread of the run failed, so this one stopped before its next step. Nobody is told."""
 
 
+class Interrupted(BackupError):
+    """Interrupted; run it again to continue."""
+
+
 class GuardTripped(BackupError):
     """The run was stopped before its first delete."""
 

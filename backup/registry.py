@@ -41,6 +41,7 @@ class Registry:
             batch_bytes=settings.batch_bytes,
             parallelism=settings.parallelism,
             max_statement_seconds=settings.max_statement_seconds,
+            max_call_seconds=settings.max_call_seconds,
             max_request_units_per_second=settings.max_request_units_per_second,
             retry=retry,
         )

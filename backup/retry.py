@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import tenacity
 
+from backup import interrupts
 from backup.errors import BackupError, TransientStoreError
 from backup.log import event
 
@@ -45,6 +46,7 @@ class Retry:
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, BackupError) and e.retryable),
             stop=tenacity.stop_after_attempt(self.max_attempts),
             wait=self._wait,
+            sleep=interrupts.sleep,
             before_sleep=lambda state: self._report(operation, state),
             reraise=True,
         ):

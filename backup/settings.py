@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
     parallelism: int = Field(4, alias="BackupSync__Parallelism", ge=1, le=64)
     max_statement_seconds: float = Field(2, alias="BackupSync__MaxStatementSeconds", gt=0, le=3600)
+    max_call_seconds: float = Field(600, alias="BackupSync__MaxCallSeconds", gt=0, le=86_400)
     slice_seconds: float = Field(480, alias="BackupSync__SliceSeconds", gt=0)
     wait_seconds: float = Field(200, alias="BackupSync__SyncWaitSeconds", ge=0)
     overlap_seconds: float = Field(300, alias="BackupSync__OverlapSeconds", ge=0)

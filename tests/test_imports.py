@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backup.errors", "backup.models"},
-    {"backup.log", "backup.ncrontab", "backup.settings", "backup.retry", "backup.compare", "backup.requests"},
+    {
+        *("backup.log", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
+        *("backup.interrupts", "backup.retry"),
+    },
     {"backup.stores"},
     {"backup.entries", "backup.lease"},
     {"backup.keeper"},

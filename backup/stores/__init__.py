@@ -51,8 +51,13 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     from backup.stores.dialects import open_dialect
     from backup.stores.sql import SqlStore
 
-    connections = limits.parallelism + 2  # one for the run's own thread, and one to spare
-    dialect = open_dialect(side.connection_string, setting, default_database=side.database, connections=connections)
+    dialect = open_dialect(
+        side.connection_string,
+        setting,
+        default_database=side.database,
+        connections=limits.parallelism + 3,  # one for the run's own thread, one for its heartbeat, and one to spare
+        call_seconds=limits.max_call_seconds,
+    )
     default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
     return SqlStore(dialect, side.table or default, rules, limits, name, missing)
 

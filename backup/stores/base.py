@@ -15,6 +15,9 @@ SideName = Literal["source", "backup"]
 OnNewColumn = Literal["add", "fail", "ignore"]
 
 
+_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR = 120.0, 60
+
+
 @dataclass(frozen=True)
 class Rules:
     """How a service's records are told apart and told changed.
@@ -31,7 +34,7 @@ class Rules:
 class Limits:
     """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
     Cosmos DB account is asked for in a second, if there is a limit; for how long a SQL server is kept busy by one
-    statement that reads a chunk.
+    statement that reads a chunk, and after how long any call is cut.
 
     A batch of 2,000 rows takes less than the 5,000 locks for which SQL Server would lock the whole table, even if each
     row has a page of its own.
@@ -42,8 +45,15 @@ class Limits:
     batch_bytes: int = 8 * 1024 * 1024
     parallelism: int = 4
     max_statement_seconds: float = 2.0
+    max_call_seconds: float = 600.0
     retry: Retry = field(default_factory=Retry)
     max_request_units_per_second: float | None = None
+
+    @property
+    def chunk_call_seconds(self) -> float:
+        """After how long a call about a chunk is cut, if not before as any other: it may meet a cold cache, or wait for
+        somebody's lock."""
+        return max(_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR * self.max_statement_seconds)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,11 @@ class SqlStore:
         self.schema, self.name = split_name(table)
         self._table_name, self._side = table, side
         self.access = SqlAccess(
-            dialect, limits.retry, missing, f"{side} ({dialect.product} {dialect.location}, table {table})"
+            dialect,
+            limits.retry,
+            missing,
+            f"{side} ({dialect.product} {dialect.location}, table {table})",
+            limits.max_call_seconds,
         )
         self._rules, self._limits = rules, limits
         self._chunks = SqlChunks(self.access, limits)

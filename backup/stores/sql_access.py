@@ -4,52 +4,121 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from backup import interrupts
 from backup.errors import BackupError, ConstraintRefused, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 from backup.stores.base import Drift
+from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
 from backup.stores.dialects import Dialect
+from backup.stores.dialects.base import CALL_SECONDS
 
 T = TypeVar("T")
 
 
 class SqlAccess:
-    """One side's way to its database. `missing` is the error for a database or table that is not there."""
+    """One side's way to its database. `missing` is the error for a database or table that is not there.
 
-    def __init__(self, dialect: Dialect, retry: Retry, missing: type[BackupError], label: str) -> None:
+    Every call ends after `call_seconds`. What `fence` is given is the last that a transaction does which writes.
+    """
+
+    def __init__(
+        self, dialect: Dialect, retry: Retry, missing: type[BackupError], label: str, call_seconds: float = CALL_SECONDS
+    ) -> None:
         self.dialect, self.missing, self.label = dialect, missing, label
-        self._retry = retry
+        self.fence: Callable[[sa.Connection, bool], None] | None = None
+        self._retry, self._call_seconds = retry, call_seconds
         self._engine_used = False
 
-    def run(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
+    def run(
+        self,
+        operation: str,
+        work: Callable[[sa.Connection], T],
+        *,
+        writes: bool = False,
+        fenced: bool = True,
+        seconds: float | None = None,
+    ) -> T:
         """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition.
 
-        Work that `writes` says so: on SQLite it waits for its turn.
+        Work that `writes` says so: on SQLite it waits for its turn, and it is committed only if the fence lets it. Of
+        that, only the entry of the run itself is not `fenced`. A try ends after `seconds`, if they are less than others
+        have.
         """
-        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work, writes=writes))
+        how: dict[str, Any] = {"writes": writes} | ({} if fenced else {"fenced": False})
+        how |= {} if seconds is None else {"seconds": seconds}
 
-    def once(self, operation: str, work: Callable[[sa.Connection], T], *, writes: bool = False) -> T:
-        """The same in one try; two where the first met a text that has to be read otherwise."""
+        def attempt() -> T:
+            try:
+                return self.once(operation, work, **how)
+            except TransientStoreError:
+                if writes and fenced:
+                    how["again"] = True
+                raise
 
-        def transaction() -> T:
+        return self._retry.call(f"{operation}: {self.label}", attempt)
+
+    def once(
+        self,
+        operation: str,
+        work: Callable[[sa.Connection], T],
+        *,
+        writes: bool = False,
+        fenced: bool = True,
+        again: bool = False,
+        seconds: float | None = None,
+    ) -> T:
+        """The same in one try; two where the first met a text that has to be read otherwise. `again`: one before may
+        still be under way on the server."""
+
+        def transaction(call: Call) -> T:
             with self.dialect.writing() if writes else self.dialect.reading() as cx:
-                return work(cx)
+                call.end_with(self.dialect.cut(cx))
+                result = work(cx)
+                if writes and fenced and self.fence is not None:
+                    self.fence(cx, again)
+                call.check()
+                return result
 
         try:
-            return self._translated(operation, transaction)
+            return self._in_time(operation, transaction, seconds)
         except UnicodeDecodeError:
             if not self.dialect.read_halves():
                 raise
-            return self._translated(operation, transaction)
+            return self._in_time(operation, transaction, seconds)
+
+    def _in_time(self, operation: str, work: Callable[[Call], T], seconds: float | None = None) -> T:
+        return self._ended(operation, work, seconds, cut_in_time if self.dialect.can_be_cut else left_in_time)
+
+    def _ended(
+        self,
+        operation: str,
+        work: Callable[[Call], T],
+        seconds: float | None,
+        in_time: Callable[[float, Callable[[Call], T]], T],
+    ) -> T:
+        interrupts.check()
+        limit = interrupts.seconds_for(min(self._call_seconds, seconds or self._call_seconds))
+        try:
+            return in_time(limit, lambda call: self._translated(operation, lambda: work(call)))
+        except CallEnded:
+            interrupts.check()
+            if in_time is left_in_time:
+                self.dialect.engine.dispose()  # the thread that was left keeps its connection
+            raise TransientStoreError(
+                f"Could not {operation} in the {self.label}: there was no answer within {limit:g} s.",
+                hint="It was cut and tried again. BackupSync__MaxCallSeconds gives a server more time, or, where it is"
+                " asked about a chunk, BackupSync__MaxStatementSeconds.",
+            ) from None
 
     def create(self, table: sa.Table) -> None:
         """Makes the database, the schema and the table where missing; another process may be making them just now."""
         self._retry.call(
             f"create the database: {self.label}",
-            lambda: self._translated("create the database", self.dialect.ensure_database),
+            lambda: self._ended("create the database", lambda _: self.dialect.ensure_database(), None, left_in_time),
         )
         schema = table.schema
         if schema is not None and self.dialect.default_schema is not None:
@@ -68,7 +137,7 @@ class SqlAccess:
         """Drops the database; one that is gone already is no error."""
         self._retry.call(
             f"drop the database: {self.label}",
-            lambda: self._translated("drop the database", self.dialect.drop_database),
+            lambda: self._ended("drop the database", lambda _: self.dialect.drop_database(), None, left_in_time),
         )
 
     def alter(self, schema: str | None, name: str, drift: Drift) -> None:

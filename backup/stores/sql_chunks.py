@@ -50,7 +50,7 @@ class SqlChunks:
                 row = cx.execute(query).first()
             return None if row is None else tuple(row)
 
-        return self._access.run(operation, attempt)
+        return self._access.run(operation, attempt, seconds=self._limits.chunk_call_seconds)
 
     def _refuse_null_keys(self, shape: TableShape) -> None:
         nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
@@ -81,7 +81,7 @@ class SqlChunks:
                 measured.records = sum(one.records for one in found.values()) if found is not None else 0
             return found
 
-        return self._access.run(operation, attempt)
+        return self._access.run(operation, attempt, seconds=self._limits.chunk_call_seconds)
 
     def stamp_rows(
         self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
@@ -95,4 +95,4 @@ class SqlChunks:
                 measured.records = len(rows)
             return rows
 
-        return self._access.run(operation, attempt)
+        return self._access.run(operation, attempt, seconds=self._limits.chunk_call_seconds)

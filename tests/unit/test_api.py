@@ -214,6 +214,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.UnknownRun(), 404),
         (errors.Locked(), 409),
         (errors.LockLost(), 409),
+        (errors.Interrupted(), 503),
         (errors.GuardTripped(), 409),
         (errors.Conflict(), 409),
         (errors.NotVerified(), 500),

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backup import interrupts
 from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 
@@ -15,7 +15,7 @@ from backup.retry import Retry
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were to be waited."""
     seconds: list[float] = []
-    monkeypatch.setattr(tenacity.nap.time, "sleep", seconds.append)
+    monkeypatch.setattr(interrupts, "sleep", seconds.append)
     return seconds
 
 

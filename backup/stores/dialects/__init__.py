@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from backup.errors import ConfigError
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
-from backup.stores.dialects.base import CONNECTIONS, Dialect
+from backup.stores.dialects.base import CALL_SECONDS, CONNECTIONS, Dialect
 
 __all__ = ["Dialect", "open_dialect"]
 
 
 def open_dialect(
-    connection_string: str, setting: str, *, default_database: str | None = None, connections: int = CONNECTIONS
+    connection_string: str,
+    setting: str,
+    *,
+    default_database: str | None = None,
+    connections: int = CONNECTIONS,
+    call_seconds: float = CALL_SECONDS,
 ) -> Dialect:
     """The dialect of a SQL connection string; its driver is imported here, not before.
 
     `default_database` replaces `master` in a SQL Server string. At most so many `connections` are open at once; who
-    asks for more waits. Raises ConfigError for anything that is not SQL.
+    asks for more waits. A statement ends after `call_seconds` where the server sees to that. Raises ConfigError for
+    anything that is not SQL.
     """
     where = parse_connection(connection_string, setting)
     if isinstance(where, SqlServer):
@@ -25,7 +31,7 @@ def open_dialect(
             if not default_database:
                 raise ConfigError(f"Setting {setting} names the database master.", hint="Name the database itself.")
             where = where.with_database(default_database)
-        return SqlServerDialect(where, connections)
+        return SqlServerDialect(where, connections, call_seconds)
     if isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} names a Cosmos DB account where a SQL database is needed.")
     if where.get_backend_name() == "sqlite":
@@ -34,4 +40,4 @@ def open_dialect(
         return SqliteDialect(where, connections)
     from backup.stores.dialects.postgresql import PostgresqlDialect
 
-    return PostgresqlDialect(where, connections)
+    return PostgresqlDialect(where, connections, call_seconds)

@@ -22,6 +22,9 @@ CONNECTIONS = 6
 LOCK_SECONDS = 60
 """For how long a statement waits for somebody else's lock, on servers that would else wait without an end."""
 
+CALL_SECONDS = 600.0
+"""After how long a call ends, unless a dialect is told otherwise."""
+
 OTHER_BYTES = 64
 """About as much memory as a value that is neither text nor bytes takes."""
 
@@ -211,6 +214,9 @@ class Dialect(Protocol):
     row_count: sa.ColumnElement[int]
     """Selects how many rows there are, whatever their number."""
 
+    can_be_cut: bool
+    """Whether `cut` is known. Else a thread that waits for an answer has to be left behind."""
+
     @property
     def location(self) -> str:
         """Server and database, for messages and to tell whether two sides are the same. Without secrets."""
@@ -237,6 +243,9 @@ class Dialect(Protocol):
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that is going to write, committed at the end."""
+
+    def cut(self, cx: sa.Connection) -> Callable[[], None] | None:
+        """What ends the call that waits on this connection, from this side and from any thread."""
 
     def read_halves(self) -> bool:
         """Has texts with half a surrogate pair read from now on, which is slower; returns whether the dialect can. For

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from backup.errors import ConfigError
 from backup.models import Fingerprint
 from backup.stores.connection import SqlServer
 from backup.stores.dialects.base import (
+    CALL_SECONDS,
     CONNECTIONS,
     Column,
     Failure,
@@ -95,10 +97,11 @@ class SqlServerDialect:
     max_parameters = 2_000  # the server's limit is 2,100
     max_columns = 1_024
     in_process = False
+    can_be_cut = False  # the driver waits, and takes no word from another thread meanwhile
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
-    def __init__(self, where: SqlServer, connections: int = CONNECTIONS) -> None:
-        self._where, self._connections = where, connections
+    def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
+        self._where, self._connections, self._call_seconds = where, connections, call_seconds
         # Known with the database's first columns: its own collation, and whether statements may have OPENJSON.
         self._collation: str | None = None
         self._has_openjson = True
@@ -121,7 +124,7 @@ class SqlServerDialect:
             ) from error
         engine = sa.create_engine(
             "mssql+pyodbc://",
-            creator=lambda: connect(pyodbc, where, halves=self._halves),
+            creator=lambda: connect(pyodbc, where, ceil(self._call_seconds), halves=self._halves),
             hide_parameters=True,
             use_setinputsizes=False,  # `send_one` and `send_many` do that
             fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
@@ -141,7 +144,7 @@ class SqlServerDialect:
         drop_database(self, self._where.database, _EXISTS, self._server)
 
     def beside(self, name: str) -> SqlServerDialect:
-        return SqlServerDialect(self._where.with_database(name), self._connections)
+        return SqlServerDialect(self._where.with_database(name), self._connections, self._call_seconds)
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self._reading.begin()
@@ -160,6 +163,9 @@ class SqlServerDialect:
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
+
+    def cut(self, cx: sa.Connection) -> None:  # noqa: ARG002 - no connection can
+        return None
 
     def read_halves(self) -> bool:
         if not self._halves:

@@ -17,9 +17,12 @@ _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 
-def connect(pyodbc: Any, where: SqlServer, *, halves: bool = False) -> Any:
-    """A new connection of the driver's. Only with `halves`, which takes a third more of the processor, does it read
-    texts with half a surrogate pair; else these are a UnicodeDecodeError."""
+def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = False) -> Any:
+    """A new connection of the driver's, which has a statement end after `call_seconds`.
+
+    Only with `halves`, which takes a third more of the processor, does it read texts with half a surrogate pair; else
+    these are a UnicodeDecodeError.
+    """
     keywords = dict(where.keywords)
     timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
     attributes = {}
@@ -38,6 +41,7 @@ def connect(pyodbc: Any, where: SqlServer, *, halves: bool = False) -> Any:
     # A server's `user options` may have NOCOUNT on: no row would be counted.
     connection.execute(f"SET NOCOUNT OFF; SET LOCK_TIMEOUT {base.LOCK_SECONDS * 1000}").close()
     connection.autocommit = False
+    connection.timeout = call_seconds
     # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
     connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
     connection.setdecoding(pyodbc.SQL_WCHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)

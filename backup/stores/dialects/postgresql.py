@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import cached_property
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import cached_property, partial
+from math import ceil
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +15,7 @@ from sqlalchemy.engine import URL
 from backup.models import Fingerprint
 from backup.stores.dialects import base, postgresql_fingerprint
 from backup.stores.dialects.base import (
+    CALL_SECONDS,
     CONNECTIONS,
     Column,
     Failure,
@@ -30,6 +33,8 @@ from backup.stores.dialects.postgresql_types import relation, type_of
 from backup.stores.dialects.postgresql_values import settle_values
 
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
+
+_CHECKS_CLIENTS = 140_000
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
@@ -69,10 +74,11 @@ class PostgresqlDialect:
     max_parameters = 30_000
     max_columns = 1_600
     in_process = False
+    can_be_cut = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
-    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
-        self._url, self._connections = url, connections
+    def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
+        self._url, self._connections, self._call_seconds = url, connections, call_seconds
         self._copying = Copying()
 
     @property
@@ -88,15 +94,14 @@ class PostgresqlDialect:
         try:
             engine = sa.create_engine(
                 url,
-                # Texts come and go as UTF-8 whatever the database is kept in: nothing is left to a role or a client.
-                connect_args={"connect_timeout": 30, "application_name": "backup", "client_encoding": "UTF8"},
+                connect_args=_ways(url, self._call_seconds),
                 hide_parameters=True,
                 paramstyle="format",  # by position, so that rows are tuples
                 **options,
             )
         except ImportError as error:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
-        sa.event.listen(engine, "connect", _settle_session)
+        sa.event.listen(engine, "connect", partial(_settle_session, self._call_seconds))
         sa.event.listen(engine, "connect", settle_values)
         sa.event.listen(engine, "do_execute", send_copied)
         sa.event.listen(engine, "do_executemany", send_copied)
@@ -114,13 +119,23 @@ class PostgresqlDialect:
         drop_database(self, str(self._url.database), _EXISTS, self._server)
 
     def beside(self, name: str) -> PostgresqlDialect:
-        return PostgresqlDialect(self._url.set(database=name), self._connections)
+        return PostgresqlDialect(self._url.set(database=name), self._connections, self._call_seconds)
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
+
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
+        driver: Any = cx.connection.driver_connection
+
+        def shut() -> None:
+            # Whoever waits on the connection finds it broken. A server that is stopped answers to nothing else.
+            with suppress(Exception), socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as way:
+                way.shutdown(socket.SHUT_RDWR)
+
+        return shut
 
     def read_halves(self) -> bool:
         return False
@@ -227,7 +242,21 @@ class PostgresqlDialect:
         return Failure("constraint" if state[:2] == "23" else "refused", text)
 
 
-def _settle_session(connection: Any, _record: Any) -> None:
+def _ways(url: URL, call_seconds: float) -> dict[str, Any]:
+    """How to connect, as far as the URL does not say so: what makes a dead network end a call."""
+    ways = {
+        "connect_timeout": max(2, min(30, ceil(call_seconds))),  # less than two seconds are none to the driver
+        "application_name": "backup",
+        "client_encoding": "UTF8",  # whatever the database is kept in: nothing is left to a role or a client
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": ceil(min(60, call_seconds)) * 1000,
+    }
+    return {name: value for name, value in ways.items() if name not in url.query or name == "client_encoding"}
+
+
+def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:
     # Both sides must spell values alike, and no lock is waited for without an end, whatever a role's defaults are.
     with connection.cursor() as cursor:
         for statement in (
@@ -238,9 +267,19 @@ def _settle_session(connection: Any, _record: Any) -> None:
             "SET bytea_output TO 'hex'",
             "SET lc_monetary TO 'C'",
             f"SET lock_timeout TO '{base.LOCK_SECONDS}s'",
+            f"SET statement_timeout TO '{ceil(call_seconds * 1000)}ms'",
+            # A process that was stopped must not hold for long what its successor waits for.
+            f"SET idle_in_transaction_session_timeout TO '{base.LOCK_SECONDS}s'",
         ):
             cursor.execute(statement)
     connection.commit()
+    if connection.info.server_version >= _CHECKS_CLIENTS:
+        # So that a statement ends on the server, too, once it was cut here. Not every system can.
+        try:
+            connection.execute("SET client_connection_check_interval TO '10s'")
+            connection.commit()
+        except Exception:
+            connection.rollback()
 
 
 def _log_in_with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from threading import RLock
@@ -85,6 +85,7 @@ class SqliteDialect:
     max_parameters = 30_000
     max_columns = 2_000
     in_process = True
+    can_be_cut = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
@@ -141,6 +142,15 @@ class SqliteDialect:
         with _writer(self.path), self.engine.begin() as cx:
             cx.exec_driver_sql("BEGIN IMMEDIATE")
             yield cx
+
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
+        driver: Any = cx.connection.driver_connection
+
+        def interrupt() -> None:
+            with suppress(sqlite3.ProgrammingError):  # closed by now
+                driver.interrupt()
+
+        return interrupt
 
     def read_halves(self) -> bool:
         return False

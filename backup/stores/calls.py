@@ -1,0 +1,209 @@
+"""An end for every call: one that no server answers is cut from this side, or its thread is left behind.
+
+Knows no driver. What cuts a call is told by whoever makes it; a driver that cannot be cut is called in a thread of its
+own, which waits for its answer alone.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from backup import interrupts
+from backup.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+LEFT_BEHIND_AT_MOST = 16
+"""How many threads of this process may wait for answers that nobody wants any more."""
+
+_LOOK_SECONDS = 0.2
+
+
+class CallEnded(Exception):
+    """A call did not end in time and was cut."""
+
+
+class Call:
+    """A call under way. `end_with` tells how to cut it; `check` is for what must not be done any more once it was."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.was_cut = False
+        self._is_last = interrupts.has_last_words()
+        self._cut: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def end_with(self, cut: Callable[[], None] | None) -> None:
+        """Has the call end by `cut`; None: it cannot be cut, or is over."""
+        with self._lock:
+            self._cut = cut
+            if cut is not None and self.was_cut:
+                cut()
+
+    def cut(self) -> None:
+        """Ends it, now or as soon as it can be."""
+        with self._lock:
+            self.was_cut = True
+            if self._cut is not None:
+                self._cut()
+                self._cut = None
+
+    def is_over(self) -> bool:
+        """Whether its time is up, or that of the process."""
+        return self.deadline <= time.monotonic() or (interrupts.is_over() and not self._is_last)
+
+    def check(self) -> None:
+        """Raises CallEnded when it was cut."""
+        if self.was_cut:
+            raise CallEnded
+
+
+class _Watch:
+    """Cuts calls whose time is up, in a thread that starts with the first call of the process."""
+
+    def __init__(self) -> None:
+        self._calls: set[Call] = set()
+        self._changed = threading.Condition()
+        self._next = float("inf")
+        self._runs = False
+
+    def add(self, call: Call) -> None:
+        with self._changed:
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name="calls", daemon=True).start()
+            self._calls.add(call)
+            if call.deadline < self._next:
+                self._changed.notify()
+
+    def remove(self, call: Call) -> None:
+        with self._changed:
+            self._calls.discard(call)
+
+    def wake(self) -> None:
+        """Has it look at once."""
+        with self._changed:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                over = [call for call in self._calls if call.is_over()]
+                self._calls.difference_update(over)
+                self._next = min((call.deadline for call in self._calls), default=float("inf"))
+                if not over:
+                    self._changed.wait(self._wait())
+            for call in over:
+                call.cut()
+
+    def _wait(self) -> float | None:
+        if interrupts.requested():
+            return _LOOK_SECONDS
+        return None if self._next == float("inf") else self._next - time.monotonic()
+
+
+_watch = _Watch()
+interrupts.wake(lambda: _watch.wake())
+
+
+def cut_in_time(seconds: float, work: Callable[[Call], T]) -> T:
+    """What `work` returns, which tells its call how to cut it. Raises CallEnded when that was done."""
+    call = Call(seconds)
+    _watch.add(call)
+    try:
+        return work(call)
+    except Exception:
+        call.check()  # whatever the driver made of it
+        raise
+    finally:
+        call.end_with(None)
+        _watch.remove(call)
+
+
+class _Thread:
+    """A thread that does one piece of work after another."""
+
+    def __init__(self) -> None:
+        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="call", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            future, work = self.work.get()
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            del future, work
+
+
+class _Threads:
+    """Those that are free, and how many were left behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[_Thread] = []
+        self._left_behind = 0
+
+    def take(self) -> _Thread:
+        with self._lock:
+            if self._left_behind >= LEFT_BEHIND_AT_MOST:
+                raise StoreUnavailable(
+                    f"{self._left_behind} calls of this process wait for servers that do not answer; no more are made.",
+                    hint="Look after the server, then start the app anew.",
+                )
+            return self._free.pop() if self._free else _Thread()
+
+    def give_back(self, thread: _Thread, *, was_left: bool = False) -> None:
+        with self._lock:
+            self._left_behind -= was_left
+            self._free.append(thread)
+
+    def leave(self, thread: _Thread, future: Future[Any]) -> None:
+        with self._lock:
+            self._left_behind += 1
+        future.add_done_callback(lambda _: self.give_back(thread, was_left=True))
+
+
+_threads = _Threads()
+
+
+def left_in_time(seconds: float, work: Callable[[Call], T]) -> T:
+    """What `work` returns, done in another thread, which is left behind when that takes too long.
+
+    Raises CallEnded then; StoreUnavailable when too many wait already. A thread that was left goes on if its answer
+    comes: `Call.check` keeps it from doing more.
+    """
+    thread, call, future = _threads.take(), Call(seconds), Future[T]()
+    thread.work.put((future, lambda: work(call)))
+    while not _is_done(future, call):
+        if call.is_over():
+            call.cut()
+            _threads.leave(thread, future)
+            raise CallEnded
+    _threads.give_back(thread)
+    return future.result()
+
+
+def _is_done(future: Future[Any], call: Call) -> bool:
+    try:
+        future.exception(max(0.0, min(call.deadline - time.monotonic(), _LOOK_SECONDS)))
+    except TimeoutError:
+        return future.done()
+    return True
+
+
+def _forget() -> None:
+    """In a fork there is none of the threads."""
+    global _watch, _threads
+    _watch, _threads = _Watch(), _Threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
