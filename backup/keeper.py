@@ -36,8 +36,8 @@ class Keeper:
         respelled: Store | None,
         before: KeptBefore | None = None,
     ) -> None:
-        """`mine` are ServiceName, SyncId, Side and Place of the entries; `respelled` is the store if it may take two spellings
-        for one key."""
+        """`mine` are ServiceName, SyncId, Side and Place of the entries; `respelled` is the store if it may take two
+        spellings for one key."""
         self._table, self._mine, self._now, self._store = table, mine, now, respelled
         self._asks = before is not None and respelled is not None
         self._any_together, self._any_deleted = before or (False, False)

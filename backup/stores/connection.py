@@ -77,10 +77,11 @@ class SqlServer:
 
 @dataclass(frozen=True)
 class Cosmos:
-    """A Cosmos account; without a key the managed identity is used."""
+    """A Cosmos account; without a key the managed identity is used, which `client_id` names if it is user-assigned."""
 
     endpoint: str
     key: str | None = field(repr=False)
+    client_id: str | None = None
 
 
 def parse_connection(text: str, setting: str) -> SqlServer | Cosmos | URL:
@@ -122,14 +123,19 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
 
 
 def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
-    unknown = pairs.keys() - {"accountendpoint", "accountkey", "database"}
+    unknown = pairs.keys() - {"accountendpoint", "accountkey", "clientid", "database"}
     if unknown:
         raise ConfigError(f"Setting {setting} has keywords that Cosmos DB does not know: {', '.join(sorted(unknown))}.")
     endpoint = pairs["accountendpoint"]
     if not re.match(r"https?://[^/]", endpoint):
         raise ConfigError(f"AccountEndpoint in setting {setting} is not an https:// address.")
     register_secret(pairs.get("accountkey"))
-    return Cosmos(endpoint, pairs.get("accountkey") or None)
+    if pairs.get("accountkey") and pairs.get("clientid"):
+        raise ConfigError(
+            f"Setting {setting} has both an AccountKey and a ClientId.",
+            hint="ClientId names the user-assigned identity that logs in where there is no key: leave one of them out.",
+        )
+    return Cosmos(endpoint, pairs.get("accountkey") or None, pairs.get("clientid") or None)
 
 
 def _sql_server(pairs: dict[str, str], setting: str) -> SqlServer:

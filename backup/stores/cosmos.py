@@ -10,7 +10,7 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
-from backup.errors import BadRequest, SchemaMismatch, StoreError
+from backup.errors import BadRequest, RecordRefused, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
 from backup.stores.cosmos_access import CosmosAccess
@@ -182,11 +182,6 @@ class CosmosStore:
         return {row for row in map(self._row, found) if row[:width] in wanted}
 
     def _row(self, item: Record) -> StampRow:
-        if item["id"] in (".", ".."):
-            raise StoreError(
-                f"The {self.label} holds a document with the id {item['id']!r}, which no URL can name.",
-                hint="Give it another id; nothing was changed by this run's step.",
-            )
         return self._queries.row_in(item, len(self.partition_paths))
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
@@ -246,6 +241,7 @@ class CosmosStore:
         return {name: json_text(value) for name, value in self.as_original(record).items()}
 
     def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:  # noqa: ARG002 - a look is cheap beside the writes
+        refused: dict[Key, str] = {}
         for part in parts(records, self._limits.batch_size):
             if keep is not None:
                 keys = [self.key_of(record) for record in part]
@@ -254,7 +250,8 @@ class CosmosStore:
                     there.update(image.key for image in images)
                     keep(images, None)
                 keep((), None, [key for key in keys if key not in there])
-            self._writes.upsert(part)
+            refused |= self._writes.upsert(part)
+        self._tell("write", refused)
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         # A document of another type under such a key would be overwritten too.
@@ -264,11 +261,23 @@ class CosmosStore:
             ]
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
+        refused: dict[Key, str] = {}
         for part in parts(keys, self._limits.batch_size):
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
-            self._writes.delete(part)
+            refused |= self._writes.delete(part)
+        self._tell("delete", refused)
+
+    def _tell(self, operation: str, refused: Mapping[Key, str]) -> None:
+        if not refused:
+            return
+        key, reason = next(iter(refused.items()))
+        raise RecordRefused(
+            f"Could not {operation} {len(refused)} documents in the {self.label}; all others of the batch were done. "
+            f"{json.dumps(key_to_json(key))}: {reason}",
+            refused=refused,
+        )
 
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths

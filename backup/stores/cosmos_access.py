@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import json
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cached_property
-from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
+from azure.core.exceptions import AzureError, ClientAuthenticationError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
-from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError, CosmosResourceNotFoundError
+from azure.cosmos.exceptions import CosmosClientTimeoutError, CosmosResourceExistsError
 from azure.cosmos.http_constants import HttpHeaders
 from requests import Session
 from requests.adapters import HTTPAdapter
@@ -30,6 +25,14 @@ from urllib3.util.retry import Retry as NoRetry
 from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 from backup.stores.connection import Cosmos
+from backup.stores.cosmos_errors import (
+    UnlessMissing,
+    is_missing,
+    is_transient,
+    reason_of,
+    retry_after_seconds,
+    status_of,
+)
 from backup.stores.cosmos_pace import Pace
 
 T = TypeVar("T")
@@ -38,7 +41,9 @@ Item = TypeVar("Item")
 # The SDK notes these in the headers of whichever answer came last, of any thread, and that thread may be copying them.
 # A new name makes the copy fail ("mutated during iteration"); one that is there already does not.
 _NOTED_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
-_TRANSIENT_STATUS = {408, 410, 429, 449, 500, 502, 503, 504}
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 65.0
+MAX_CALL_SECONDS = 600.0
+"""For how long a request is tried by the SDK itself before it counts as lost."""
 
 
 class CosmosAccess:
@@ -46,7 +51,8 @@ class CosmosAccess:
     that is not there.
 
     `emulator_hosts` names hosts whose certificate is not verified; localhost and 127.0.0.1 are such by the SDK's own
-    rule. `units_per_second` is a ceiling for what all requests cost.
+    rule. `units_per_second` is a ceiling for what all requests cost. No request waits longer for its answer than
+    `max_call_seconds`, the SDK's own second tries included; then it counts as a lost connection.
     """
 
     def __init__(
@@ -58,9 +64,11 @@ class CosmosAccess:
         label: str,
         emulator_hosts: frozenset[str] = frozenset(),
         units_per_second: float | None = None,
+        max_call_seconds: float = MAX_CALL_SECONDS,
     ) -> None:
+        self._max_call_seconds, self._call = max_call_seconds, threading.local()
         self.pace = Pace(units_per_second)
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self.missing, self.label = missing, label
         self._where, self._database = where, database
         self._retry, self._emulator_hosts = retry, emulator_hosts
@@ -76,7 +84,7 @@ class CosmosAccess:
         if credential is None:
             from backup.stores.identity import credential as identity
 
-            credential = identity()
+            credential = identity(self._where.client_id)
         options: dict[str, Any] = {}
         host = urlsplit(self._where.endpoint).hostname or ""
         emulated = host in self._emulator_hosts | {"localhost", "127.0.0.1"}
@@ -89,6 +97,10 @@ class CosmosAccess:
             self._where.endpoint,
             credential,
             user_agent_suffix="backup",
+            connection_timeout=min(_CONNECT_SECONDS, self._max_call_seconds),
+            read_timeout=min(_READ_SECONDS, self._max_call_seconds),
+            # Else each character beyond ASCII takes six bytes of the two megabytes that a document may have.
+            enable_compact_utf8_item_writes=True,
             # Called for each attempt of any request, those that the SDK makes by itself included.
             raw_request_hook=self._admit,
             raw_response_hook=self._answered,
@@ -97,14 +109,33 @@ class CosmosAccess:
         )
 
     def _admit(self, request: Any) -> None:
+        asked = time.monotonic()
         request.context["set_aside"] = self.pace.admit()
+        now = time.monotonic()
+        # How long a thread's request has been tried; waiting for one's turn does not count.
+        started = self._started + now - asked if self._started is not None else now
+        self._started = started
+        if now - started > self._max_call_seconds:
+            raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
 
     def _answered(self, response: Any) -> None:
         answer = response.http_response
         for name in _NOTED_LATER:
             answer.headers.setdefault(name, "0")
+        if answer.status_code < 400:
+            self._started = None
         charge = float(answer.headers.get("x-ms-request-charge") or 0)
         self.pace.answered(answer.status_code, charge, response.context.get("set_aside") or 0.0)
+
+    @property
+    def _started(self) -> float | None:
+        """When the request of this thread that has had no good answer yet was sent first."""
+        started: float | None = getattr(self._call, "started", None)
+        return started
+
+    @_started.setter
+    def _started(self, value: float | None) -> None:
+        self._call.started = value
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -120,7 +151,7 @@ class CosmosAccess:
         """Creates the database and the container where missing; what exists is left as it is."""
 
         def attempt() -> None:
-            with contextlib.suppress(CosmosResourceNotFoundError):
+            with UnlessMissing():
                 self.container(name).read()
                 return
             paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
@@ -137,7 +168,7 @@ class CosmosAccess:
         """Drops the container; one that is gone already is no error."""
 
         def attempt() -> None:
-            with contextlib.suppress(CosmosResourceNotFoundError):
+            with UnlessMissing():
                 self._client.get_database_client(self._database).delete_container(name)
 
         self.run(f"drop the container {name}", attempt)
@@ -148,6 +179,7 @@ class CosmosAccess:
 
     def once(self, operation: str, work: Callable[[], T]) -> T:
         """The same in one try; the SDK's errors become the app's own."""
+        self._started = None
         try:
             return work()
         except binascii.Error:
@@ -217,14 +249,13 @@ class CosmosAccess:
             yield piece
 
     def _error(self, operation: str, error: AzureError) -> BackupError:
-        status = getattr(error, "status_code", None)
-        message = f"Could not {operation} in the {self.label}: {_reason(error)}"
-        if status == 404:
+        message = f"Could not {operation} in the {self.label}: {reason_of(error)}"
+        if is_transient(error):
+            return TransientStoreError(message, retry_after=retry_after_seconds(error))
+        if is_missing(error):
             return self.missing(f"{message} The database or container does not exist.")
-        if isinstance(error, ClientAuthenticationError) or status in (401, 403):
+        if isinstance(error, ClientAuthenticationError) or status_of(error)[0] in (401, 403):
             return StoreUnavailable(message, hint="Check the account key, or the identity's Cosmos DB data role.")
-        if isinstance(error, ServiceRequestError | ServiceResponseError) or status in _TRANSIENT_STATUS:
-            return TransientStoreError(message, retry_after=_retry_after_seconds(error))
         return StoreError(message)
 
     def close(self) -> None:
@@ -260,23 +291,3 @@ def _transport(kept: int, verified: bool) -> RequestsTransport:
     for scheme in ("https://", "http://"):
         session.mount(scheme, _Connections(kept, verified))
     return RequestsTransport(session=session)
-
-
-def _reason(error: AzureError) -> str:
-    status = getattr(error, "status_code", None)
-    if isinstance(error, CosmosHttpResponseError):
-        text = error.message or error.http_error_message or ""
-        with contextlib.suppress(ValueError):  # the server's own sentence, without activity ids and the echoed request
-            text = json.loads(text[text.index("{") : text.rindex("}") + 1]).get("message") or ""
-        return f"HTTP {status}. {text.splitlines()[0] if text.strip() else ''}".strip()
-    return str(error.message or type(error).__name__).splitlines()[0]
-
-
-def _retry_after_seconds(error: AzureError) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
-    for name, unit in (("x-ms-retry-after-ms", 0.001), ("Retry-After", 1.0)):
-        try:
-            return float(headers[name]) * unit
-        except (KeyError, ValueError, TypeError):
-            continue
-    return None

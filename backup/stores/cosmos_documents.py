@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,8 +14,31 @@ from backup.models import Key, Record
 MARK = "_backup"
 """The property in which a copy keeps what the app notes about it."""
 
+_COMPARED = {"etag", "ts"}
 _SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
 _UNDEFINED = "undefined"  # keys hold partition keys as JSON text, and this is none
+
+
+# What the SDK takes for an id where its address has to name it; half a surrogate pair it cannot write there.
+_NAMEABLE = re.compile(r"[^/\\#?\t\r\n\ud800-\udfff]*[^/\\#?\t\r\n\ud800-\udfff ]")
+
+
+def is_nameable(name: str) -> bool:
+    """Whether an address can name the document with this id. A batch has the ids in its body, and takes any."""
+    return name not in (".", "..") and _NAMEABLE.fullmatch(name) is not None
+
+
+def with_least_mark(copy: Record) -> dict[str, Any] | None:
+    """The copy with no more noted about it than a comparison asks for; None if there is no more."""
+    mark = copy.get(MARK)
+    if not isinstance(mark, dict) or mark.keys() <= _COMPARED:
+        return None
+    return {**copy, MARK: {name: value for name, value in mark.items() if name in _COMPARED}}
+
+
+def size_of(document: Any) -> int:
+    """Its bytes as JSON, as they are sent and as the server counts them."""
+    return len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
 
 
 def own(record: Record) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from itertools import islice
 from typing import Any
 
 from azure.cosmos import ContainerProxy
-from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNotFoundError
+from azure.cosmos.exceptions import CosmosResourceExistsError
 
 from backup.stores.base import Entry, Shape
 from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_errors import UnlessMissing
 from backup.stores.cosmos_queries import path_of, select
 
 _PAGE = 1_000
@@ -110,7 +111,7 @@ class CosmosSibling:
     def delete(self, keys: Sequence[str]) -> None:
         def one(key: str) -> None:
             # Only shapes that are partitioned by their key are ever deleted from.
-            with suppress(CosmosResourceNotFoundError):
+            with UnlessMissing():
                 self._container.delete_item(key, partition_key=key)
 
         self._access.side_by_side(f"purge {self._shape.container}", keys, one)

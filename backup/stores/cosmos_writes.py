@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -12,12 +11,14 @@ from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpRespons
 from backup.models import Key, Record
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_container import CosmosContainer
-from backup.stores.cosmos_documents import is_read_alike, partition_value
+from backup.stores.cosmos_documents import is_nameable, is_read_alike, partition_value, size_of, with_least_mark
+from backup.stores.cosmos_errors import is_about_one, is_missing, is_transient, reason_of, status_of
 
 # The server takes 100 operations and 2 MiB at once.
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1 << 20
-_FOR_NOW = {408, 413, 429, 449, 503}  # what says nothing of whether a server knows batches
+_TOO_LARGE = 413
+_UNKNOWN_BATCH = {400, 404, 405, 500, 501}  # what a server may say that knows no batches; all else says nothing of it
 
 
 class _Write(NamedTuple):
@@ -32,49 +33,74 @@ class CosmosWrites:
 
     A transactional batch saves requests, no request units. One that fails has done nothing, and is then done document
     by document, each with retries of its own. The first answer of a server that knows no batches ends their use here.
-    Under a ceiling of request units there are none: one alone may cost more than a second has.
+    Under a ceiling of request units there are none: one alone may cost more than a second has. But a document whose id
+    no address can name always goes in a batch, if need be of its own.
+
+    Both give why the server does not take single documents, by key; all others are written by then.
     """
 
     def __init__(self, access: CosmosAccess, container: CosmosContainer) -> None:
         self._access, self._container = access, container
         self._knows_batches: bool | None = None  # None: not asked yet
 
-    def upsert(self, documents: Sequence[Record]) -> None:
+    def upsert(self, documents: Sequence[Record]) -> dict[Key, str]:
         """Writes the documents, whatever is there."""
         writes = (_Write(self._container.key_of(one), ("upsert", (dict(one),))) for one in documents)
-        self._carry_out("write documents", writes)
+        return self._carry_out("write documents", writes)
 
-    def delete(self, keys: Sequence[Key]) -> None:
+    def delete(self, keys: Sequence[Key]) -> dict[Key, str]:
         """Deletes the documents; one that is gone already is no error."""
-        self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],))) for key in keys))
+        return self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],))) for key in keys))
 
-    def _carry_out(self, operation: str, writes: Iterable[_Write]) -> None:
+    def _carry_out(self, operation: str, writes: Iterable[_Write]) -> dict[Key, str]:
         apart = self._access.pace.has_ceiling or self._knows_batches is False
-        parts = ([write] for write in writes) if apart else _together(writes)
-        left = self._access.side_by_side(operation, list(parts), self._as_one)
-        self._access.side_by_side(operation, [write for part in left for write in part], self._alone)
+        alone: list[_Write] = []
+        parts: list[Sequence[_Write]] = []
+        for part in ([write] for write in writes) if apart else _together(writes):
+            if len(part) > 1 or (self._knows_batches is not False and not is_read_alike(part[0].key[:-1])):
+                parts.append(part)
+            else:
+                alone += part
+        left = self._access.side_by_side(operation, parts, self._as_one)
+        alone += (write for part in left for write in part)
+        reasons = self._access.side_by_side(operation, alone, self._alone)
+        return {write.key: reason for write, reason in zip(alone, reasons, strict=True) if reason is not None}
 
     def _as_one(self, writes: Sequence[_Write]) -> Sequence[_Write]:
         """Carries out writes of one partition key; returns those that are left to be done one by one."""
-        partition = writes[0].key[:-1]
-        if len(writes) == 1 and (self._knows_batches is False or is_read_alike(partition)):
-            self._alone(writes[0])
-            return ()
         if self._knows_batches is False:
             return writes
         try:
-            # The partition key is told here; for a single upsert the SDK takes it out of the document.
-            self._container.proxy.execute_item_batch([write.what for write in writes], partition_value(partition))
+            self._batch(writes)
         except CosmosBatchOperationError:
             return writes
         except CosmosHttpResponseError as error:
-            if error.status_code not in _FOR_NOW:
+            if _is_of_no_batches(error):
                 self._knows_batches = bool(self._knows_batches)
             return writes
-        self._knows_batches = True
         return ()
 
-    def _alone(self, write: _Write) -> None:
+    def _batch(self, writes: Sequence[_Write]) -> None:
+        # The partition key is told here; for a single upsert the SDK takes it out of the document.
+        partition = partition_value(writes[0].key[:-1])
+        self._container.proxy.execute_item_batch([write.what for write in writes], partition)
+        self._knows_batches = True
+
+    def _alone(self, write: _Write) -> str | None:
+        """Carries out one write; returns why the server does not take it, if it does not."""
+        one = self._by_address if is_nameable(write.key[-1]) else self._in_a_batch
+        try:
+            return one(write)
+        except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
+            if not is_about_one(error):
+                raise
+            kind, (what,) = write.what
+            smaller = with_least_mark(what) if kind == "upsert" and status_of(error)[0] == _TOO_LARGE else None
+            if smaller is not None:
+                return self._alone(_Write(write.key, ("upsert", (smaller,))))
+            return reason_of(error) + (f" It has {size_of(what):,} bytes as JSON." if kind == "upsert" else "")
+
+    def _by_address(self, write: _Write) -> None:
         container = self._container.proxy
         kind, (what,) = write.what
         if kind == "upsert":
@@ -82,8 +108,33 @@ class CosmosWrites:
             return
         try:
             container.delete_item(what, partition_key=partition_value(write.key[:-1]))
-        except CosmosResourceNotFoundError:  # gone already, for an earlier try may have been carried out …
+        except CosmosResourceNotFoundError as error:  # gone already, for an earlier try may have been carried out …
+            if not is_missing(error):
+                raise
             container.read()  # … unless it is the container that is gone
+
+    def _in_a_batch(self, write: _Write) -> str | None:
+        for last in (False, True):
+            try:
+                self._batch([write])
+            except CosmosBatchOperationError as error:
+                self._knows_batches = True
+                if write.what[0] != "delete" or not is_missing(error):
+                    raise
+            except CosmosHttpResponseError as error:
+                if self._knows_batches or not _is_of_no_batches(error):
+                    raise
+                if not last:  # one such answer may be an accident
+                    continue
+                return f"Only a batch can name its id, and this server knows none: {reason_of(error)}"
+            break
+        return None
+
+
+def _is_of_no_batches(error: CosmosHttpResponseError) -> bool:
+    """Whether a server may say so that knows no batches."""
+    status, sub_status = status_of(error)
+    return status in _UNKNOWN_BATCH and not (sub_status and (is_transient(error) or is_missing(error)))
 
 
 def _together(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
@@ -96,7 +147,7 @@ def _together(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
         part: list[_Write] = []
         size = 0
         for write in same:
-            write_bytes = len(json.dumps(write.what))
+            write_bytes = size_of(write.what)
             if part and (len(part) == _AT_ONCE or size + write_bytes > _BYTES_AT_ONCE):
                 yield part
                 part, size = [], 0

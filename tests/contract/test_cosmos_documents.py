@@ -127,14 +127,6 @@ def test_ids_may_hold_anything(cosmos_bench: CosmosBench) -> None:
     assert bench.documents("backup") == []
 
 
-@pytest.mark.parametrize("name", [".", ".."])
-def test_ids_that_no_url_can_name_are_refused(cosmos_bench: CosmosBench, name: str) -> None:
-    cosmos_bench.create()
-    cosmos_bench.put_documents("source", {**ORDER, "id": name})
-    with pytest.raises(StoreError, match="no URL can name"):
-        cosmos_bench.open("source").stamps(Chunk())
-
-
 def test_an_id_under_two_partition_keys_is_two_documents(cosmos_bench: CosmosBench) -> None:
     bench = cosmos_bench
     bench.create()
@@ -251,3 +243,19 @@ def test_a_key_that_is_none_is_said_to_be_none() -> None:
     with pytest.raises(ConfigError, match="AccountKey") as caught:
         bench.open("source").ping()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("end", "client_id"), [(";ClientId=1f0e", "1f0e"), ("", None)])
+def test_without_a_key_the_identity_that_the_side_names_logs_in(
+    monkeypatch: pytest.MonkeyPatch, end: str, client_id: str | None
+) -> None:
+    class Asked(Exception):
+        pass
+
+    def credential(name: str | None) -> None:
+        raise Asked(name)
+
+    monkeypatch.setattr("backup.stores.identity.credential", credential)
+    with pytest.raises(Asked) as caught:
+        CosmosBench({"source": f"AccountEndpoint=https://127.0.0.1:1/{end}", "backup": ""}).open("source").ping()
+    assert caught.value.args == (client_id,)

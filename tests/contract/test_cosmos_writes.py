@@ -8,13 +8,19 @@ from typing import Any, Literal
 
 import pytest
 
-from backup.errors import TransientStoreError
+from backup.errors import RecordRefused, SourceMissing, StoreError, TransientStoreError
 from backup.models import WHOLE
+from backup.retry import Retry
 from backup.stores import Shape
+from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos import CosmosStore
-from tests.contract.benches import CosmosBench
+from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_documents import size_of
+from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_cosmos_partitions import by_key
+from tests.emulators.front import Answer
 from tests.emulators.partitioned import Partitioned
+from tests.emulators.partitioned_containers import Refused
 
 pytestmark = pytest.mark.usefixtures("sdk_waits_for_nothing")
 
@@ -175,6 +181,146 @@ def own(bench: CosmosBench) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in one.items() if not name.startswith("_")} for one in bench.documents("source")
     ]
+
+
+# --- single documents -------------------------------------------------------------------------------------------------
+
+NO_ADDRESS = ["a/b", "back\\slash", "what?", "#1", "a\ttab", "line\r\n", "trailing ", ".", "..", "half \ud83d"]
+UNNAMED = [{"id": name, "type": "Order", "customer": {"id": "c"}} for name in NO_ADDRESS]
+
+
+@pytest.mark.parametrize("ceiling", [None, 1e6])
+def test_ids_that_no_address_can_name_go_in_batches_alone_and_with_others(
+    place: tuple[Partitioned, CosmosBench], ceiling: float | None
+) -> None:
+    _, bench = place
+    store = opened(bench, max_request_units_per_second=ceiling)
+    for documents in ([*UNNAMED[:5], *ALIKE[:2]], *([one] for one in UNNAMED[5:])):
+        store.write(documents)
+    assert there(bench) == by_key([*UNNAMED, *ALIKE[:2]])
+    assert set(store.stamps(WHOLE)) == store.matching(list(there(bench))) == set(there(bench))
+    for keys in (by_key([*UNNAMED[5:], ALIKE[0]]), *(by_key([one]) for one in UNNAMED[:5])):
+        store.delete(sorted(keys))
+        store.delete(sorted(keys))
+    assert there(bench) == by_key([ALIKE[1]])
+
+
+def test_a_server_that_knows_no_batches_refuses_these_ids_alone(place: tuple[Partitioned, CosmosBench]) -> None:
+    account, bench = place
+    account.batches = False
+    store = opened(bench)
+    with pytest.raises(RecordRefused, match="1 documents") as caught:
+        store.write([UNNAMED[0], APART[0]])
+    with pytest.raises(RecordRefused, match=r'\["c", "a/b"\]: Only a batch') as caught:
+        store.write([*APART[1:], *ALIKE[:3], *UNNAMED])
+    assert caught.value.refused.keys() == by_key(UNNAMED).keys()
+    assert "knows none: HTTP 500" in caught.value.refused[('"c"', "a/b")]
+    assert there(bench) == by_key([*APART, *ALIKE[:3]])
+    with pytest.raises(RecordRefused):
+        store.delete([('"c"', ".."), *sorted(by_key(ALIKE[:3]))])
+    assert there(bench) == by_key(APART)
+
+
+LIMIT = 2 * 1024 * 1024
+
+
+def sized(name: str, size: int) -> dict[str, Any]:
+    """A document of so many bytes, every one of which a server counts."""
+    document = {"id": name, "type": "Order", "customer": {"id": "c"}, "text": ""}
+    return {**document, "text": "x" * (size - size_of(document))}
+
+
+def test_what_the_server_refuses_is_told_by_key_and_the_others_are_written(
+    place: tuple[Partitioned, CosmosBench],
+) -> None:
+    _, bench = place
+    too_large = sized("too large", LIMIT + 1)
+    with pytest.raises(RecordRefused) as caught:
+        opened(bench, batch_size=3).write([too_large, *ALIKE[:4], {**ALIKE[4], "text": "漢" * 600_000}])
+    assert caught.value.refused.keys() == by_key([too_large]).keys()
+    assert "too large It has 2,097,153 bytes" in str(caught.value)
+    assert "xxx" not in str(caught.value)
+    assert set(there(bench)) == set(by_key(ALIKE[:5]))
+
+
+def test_a_copy_that_is_too_large_keeps_in_its_mark_what_comparisons_ask_for(
+    place: tuple[Partitioned, CosmosBench],
+) -> None:
+    _, bench = place
+    store = opened(bench)
+    records = [{**sized(f"{less}", LIMIT - less), "_etag": '"an etag"', "_ts": 1700000000} for less in (250, 70, 20)]
+    with pytest.raises(RecordRefused) as caught:
+        store.write(store.as_copies(records, RUN, NOW))
+    assert set(caught.value.refused) == {('"c"', "20")}
+    marks = {one["id"]: one["_backup"] for one in bench.documents("source")}
+    least = {"etag": '"an etag"', "ts": 1700000000}
+    assert marks["70"] == least
+    assert marks["250"] == {**marks["250"], **least, "syncId": RUN.sync_id}
+
+
+# --- what only looks as if something were missing ---------------------------------------------------------------------
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, sub_status: int, times: int, method: str) -> list[Any]:
+    """Makes the next so many requests about documents fail; gives those that did."""
+    failed: list[Any] = []
+    respond = Partitioned.respond
+
+    def failing(self: Partitioned, request: Any) -> Any:
+        if request.method != method or "/docs" not in request.path or len(failed) == times:
+            return respond(self, request)
+        failed.append(request)
+        return Refused(status, "As told.", sub_status).answer
+
+    monkeypatch.setattr(Partitioned, "respond", failing)
+    return failed
+
+
+@pytest.mark.parametrize(("status", "sub_status"), [(404, 1002), (404, 1013), (403, 3)])
+def test_a_replica_that_lags_or_a_region_that_moves_is_asked_again(
+    place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch, status: int, sub_status: int
+) -> None:
+    _, bench = place
+    store = opened(bench)
+    store.write([APART[0], ALIKE[0]])
+    failed = answering(monkeypatch, status, sub_status, 2, "POST")
+    assert store.count() == 2
+    assert len(failed) == 2
+    failed = answering(monkeypatch, status, sub_status, 2, "DELETE")
+    store.delete(sorted(by_key([APART[0], ALIKE[0]])))
+    assert len(failed) == 2
+    assert there(bench) == {}
+    answering(monkeypatch, status, sub_status, 1000, "POST")
+    with pytest.raises(TransientStoreError, match=rf"HTTP {status}\.{sub_status}\."):
+        store.count()
+
+
+@pytest.mark.parametrize(("sub_status", "error"), [(0, SourceMissing), (1003, SourceMissing), (1004, StoreError)])
+def test_a_404_says_that_the_container_is_missing_only_where_it_says_so(
+    place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch, sub_status: int, error: type[Exception]
+) -> None:
+    store = opened(place[1])
+    answering(monkeypatch, 404, sub_status, 1000, "POST")
+    with pytest.raises(StoreError) as caught:
+        store.count()
+    assert type(caught.value) is error
+
+
+def test_a_request_that_never_has_a_good_answer_has_an_end(
+    place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, bench = place
+    where = parse_connection(account.account, "TEST")
+    assert isinstance(where, Cosmos)
+    access = CosmosAccess(where, bench.database, Retry(1), SourceMissing, "source", max_call_seconds=0.2)
+    policy = access._client.client_connection.connection_policy
+    assert (policy.RequestTimeout, policy.ReadTimeout) == (0.2, 0.2)
+    with monkeypatch.context() as refusing:
+        busy = Answer(429, {"x-ms-retry-after-ms": "90"}, b"")
+        refusing.setattr(Partitioned, "respond", lambda *_: busy)
+        with pytest.raises(TransientStoreError, match=r"No answer within 0\.2 seconds"):
+            access.run("ask", lambda: access.container("Things").read())
+    access.close()
 
 
 # --- stamps, partition by partition -----------------------------------------------------------------------------------

@@ -107,6 +107,8 @@ class Partitioned(Containers):
         kinds = {"PUT": "replace", "GET": "read", "DELETE": "delete"}
         self._count(kinds.get(request.method, "upsert" if is_true(request, _IS_UPSERT) else "create"))
         key, body = _key(request), request.body
+        if len(body) > batches.MOST_BYTES:
+            raise Refused(413, "Request size is too large")
         if body:
             if text_of(container.key_of(request.content)) != text_of(key):
                 raise Refused(400, "PartitionKey extracted from document doesn't match the one in the header.", 1001)

@@ -206,9 +206,15 @@ def test_without_a_key_the_managed_identity_is_used(end: str) -> None:
     assert cosmos(f"AccountEndpoint=https://a.documents.azure.com:443/{end}").key is None
 
 
+def test_a_user_assigned_identity_of_a_cosmos_side_is_named_by_its_client_id() -> None:
+    assert cosmos("AccountEndpoint=https://a/;ClientId=1f0e").client_id == "1f0e"
+    assert cosmos("AccountEndpoint=https://a/;ClientId=").client_id is None
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "AccountEndpoint=https://a/;AccountKey=k;ClientId=1f0e",
         *("AccountEndpoint=;AccountKey=k", "AccountEndpoint=a.documents.azure.com;AccountKey=k"),
         *("AccountEndpoint=https://;AccountKey=k", "AccountEndpoint=https://a/;AccountKey=k;Server=x"),
     ],

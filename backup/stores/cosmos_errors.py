@@ -1,0 +1,88 @@
+"""What errors of the Cosmos DB SDK mean: whether to try again, what is missing, what is about one document. No I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from types import TracebackType
+
+from azure.core.exceptions import AzureError, ServiceRequestError, ServiceResponseError
+from azure.cosmos.exceptions import (
+    CosmosBatchOperationError,
+    CosmosClientTimeoutError,
+    CosmosHttpResponseError,
+    CosmosResourceNotFoundError,
+)
+from azure.cosmos.http_constants import HttpHeaders
+
+_TRANSIENT = {408, 410, 429, 449, 500, 502, 503, 504}
+# By status and sub-status: a replica that lags behind the session, a container that is being made, a region that no
+# more takes writes, an account that a region does not know yet.
+_TRANSIENT_BY_SUB_STATUS = {(404, 1002), (404, 1013), (403, 3), (403, 1008)}
+_MISSING = {0, 1003}  # sub-statuses of 404: the document itself; what it belongs to
+_ABOUT_ONE = {400, 409, 413}
+_PARTITION_IS_FULL = (403, 1014)  # the documents of one partition key have a limit
+
+
+def status_of(error: AzureError) -> tuple[int, int]:
+    """Status and sub-status of the answer; zeros where there are none."""
+    if isinstance(error, CosmosBatchOperationError):
+        answers = error.operation_responses or []
+        place = error.error_index or 0
+        answer = answers[place] if place < len(answers) else {}
+        return int(error.status_code or 0), int(answer.get("subStatusCode") or 0)
+    return int(getattr(error, "status_code", None) or 0), int(getattr(error, "sub_status", None) or 0)
+
+
+def is_transient(error: AzureError) -> bool:
+    """Whether it may pass by itself."""
+    if isinstance(error, ServiceRequestError | ServiceResponseError | CosmosClientTimeoutError):
+        return True
+    status = status_of(error)
+    return status[0] in _TRANSIENT or status in _TRANSIENT_BY_SUB_STATUS
+
+
+def is_missing(error: AzureError) -> bool:
+    """Whether a document, a container or a database is not there; a replica that lags says 404 as well."""
+    status, sub_status = status_of(error)
+    return status == 404 and sub_status in _MISSING
+
+
+def is_about_one(error: AzureError) -> bool:
+    """Whether it is about the document that was to be written, not about the server."""
+    status = status_of(error)
+    return status[0] in _ABOUT_ONE or status == _PARTITION_IS_FULL
+
+
+class UnlessMissing(contextlib.AbstractContextManager["UnlessMissing"]):
+    """Goes on after the block if what it asks for is not there."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return isinstance(error, CosmosResourceNotFoundError) and is_missing(error)
+
+
+def reason_of(error: AzureError) -> str:
+    """Status and the server's own sentence, without activity ids and the echoed request."""
+    status, sub_status = status_of(error)
+    if isinstance(error, CosmosHttpResponseError):
+        text = error.message or error.http_error_message or ""
+        with contextlib.suppress(ValueError):
+            text = json.loads(text[text.index("{") : text.rindex("}") + 1]).get("message") or ""
+        number = f"{status}.{sub_status}" if sub_status else f"{status}"
+        return f"HTTP {number}. {text.splitlines()[0] if text.strip() else ''}".strip()
+    if isinstance(error, CosmosBatchOperationError):
+        return f"HTTP {status}, in a batch."
+    return str(error.message or type(error).__name__).splitlines()[0]
+
+
+def retry_after_seconds(error: AzureError) -> float | None:
+    """How long the server asks to wait."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
+    for name, unit in ((HttpHeaders.RetryAfterInMilliseconds, 0.001), ("Retry-After", 1.0)):
+        try:
+            return float(headers[name]) * unit
+        except (KeyError, ValueError, TypeError):
+            continue
+    return None
