@@ -57,19 +57,19 @@ class Registry:
         return [name for name in self._PRESETS if self._settings.mentions(name)]
 
     def get(self, name: str) -> SyncService:
-        """Raises UnknownService for a service that is not configured, ConfigError for one that is only half."""
-        if name not in self.names():
+        """The service of this name, in any case. Raises UnknownService for one that is not configured, ConfigError for
+        one that is only half."""
+        if name.lower() not in self.names():
             raise UnknownService(
                 f"No service {name!r} is configured.",
                 hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
             )
-        return self._PRESETS[name](self._settings, self._limits, self._lock)
+        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock)
 
     def chosen(self, name: str) -> list[str]:
-        """The names that `name` or "all" stands for. Raises UnknownService when there is none."""
-        if name != "all":
-            self.get(name)
-            return [name]
+        """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""
+        if name.lower() != "all":
+            return [self.get(name).name]
         if not self.names():
             raise UnknownService("No service is configured.", hint="README lists the settings of customer and order.")
         return self.names()
@@ -97,7 +97,7 @@ class Registry:
         return found
 
     def with_run(self, sync_id: str) -> SyncService:
-        """The service that has this run. Raises UnknownRun, or what kept a service from being asked."""
+        """The service with this run, its id in any case. Raises UnknownRun, or what kept a service from being asked."""
         failure: BackupError = UnknownRun(f"No service has a run {sync_id!r}.")
         for name in self.names():
             try:

@@ -137,8 +137,8 @@ class SyncService:
         self, sync_id: str, *, through: bool = False, dry_run: bool = False, progress: Progress = no_progress
     ) -> Outcome:
         """Makes the backup what it was before that run."""
-        run = self._new_run(Trigger.UNDO, dry_run)
-        return self._recorder.run(run, self.stores, lambda session: undo(session, sync_id, through=through), progress)
+        run, undone = self._new_run(Trigger.UNDO, dry_run), sync_id.lower()
+        return self._recorder.run(run, self.stores, lambda session: undo(session, undone, through=through), progress)
 
     def restore(
         self, wish: Wish, options: Options = NO_OPTIONS, to: str | None = None, progress: Progress = no_progress
@@ -185,7 +185,7 @@ class SyncService:
     def has_run(self, sync_id: str) -> bool:
         """Whether the run is one of this service's."""
         with self.stores() as (_, backup):
-            return History(backup).get(self.name, sync_id) is not None
+            return History(backup).get(self.name, sync_id.lower()) is not None
 
     def last_verified(self) -> Run | None:
         """The newest verify."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,8 +152,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     known = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
     values = {known[name.lower()]: value for name, value in given.items() if name.lower() in known and value.strip()}
     for name in given:
-        if name.lower() not in known and name.lower().startswith(tuple(prefix.lower() for prefix in _PREFIXES)):
-            raise ConfigError(f"There is no setting {name}.", hint="README lists every setting; check the spelling.")
+        if name.lower() not in known:
+            _refuse_if_ours(name, list(known.values()))
     try:
         settings = Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -160,6 +162,28 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
         register_secret(secret)
     return settings
+
+
+def _refuse_if_ours(name: str, known: list[str]) -> None:
+    """Raises ConfigError for a name that was meant to be one of this app, and says which setting was meant."""
+
+    def letters(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    def begins_with(prefix: str) -> bool:
+        return re.match(rf"{prefix.rstrip('_')}(?![a-z0-9])", name, re.I) is not None
+
+    # `:` between the parts is how .NET writes it; a shell takes neither that nor a dash.
+    meant = next((one for one in known if "__" in one and letters(one) == letters(name)), None)
+    prefix = next(filter(begins_with, _PREFIXES), None)
+    if meant is None and prefix is None:
+        return
+    if meant is None and prefix is not None:
+        parts = {one[len(prefix) :].lower(): one for one in known if one.startswith(prefix)}
+        own = name[len(prefix.rstrip("_")) :].lstrip("_:.-").lower()
+        meant = next((parts[part] for part in get_close_matches(own, parts, 1)), None)
+    question = f" Did you mean {meant}?" if meant else ""
+    raise ConfigError(f"There is no setting {name}.{question}", hint="README lists every setting; check the spelling.")
 
 
 def _keys_in(connection: str) -> list[str]:

@@ -280,6 +280,12 @@ def test_a_service_that_is_not_configured_is_unknown(name: str) -> None:
         registry(SourceOrderDb__ConnectionString="sqlite:///x.db").chosen(name)
 
 
+@pytest.mark.parametrize(("name", "chosen"), [("ORDER", ["order"]), ("Order", ["order"]), ("All", ["order"])])
+def test_a_service_is_chosen_by_its_name_in_any_case(name: str, chosen: list[str]) -> None:
+    sides = {f"{role}OrderDb__ConnectionString": f"sqlite:///{role}.db" for role in ("Source", "Backup")}
+    assert registry(**sides).chosen(name) == chosen
+
+
 def test_without_any_service_there_is_nothing_to_choose_from() -> None:
     with pytest.raises(UnknownService, match="No service is configured"):
         registry().chosen("all")

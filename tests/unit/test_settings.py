@@ -1,6 +1,7 @@
 """The settings: every one of them, however it is spelt, and what a wrong one says."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,7 +140,34 @@ def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
         load_settings({name: "x"})
 
 
-@pytest.mark.parametrize("name", ["PATH", "FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsFeatureFlags", "Logging__LogLevel"])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(
+            (name.replace("__", between), name)
+            for name in NAMES
+            if "__" in name
+            for between in (":", "_", ".", "-", "")
+        ),
+        ("backupschedule:enabled", "BackupSchedule__Enabled"),
+        ("BACKUP_SYNC_CHUNK_SIZE", "BackupSync__ChunkSize"),
+        ("BackupCustomerDb__Tabel", "BackupCustomerDb__Table"),
+        ("SourceOrderDb:ConectionString", "SourceOrderDb__ConnectionString"),
+        ("BackupSync_Paralelism", "BackupSync__Parallelism"),
+    ],
+)
+def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}. Did you mean {meant}?")):
+        load_settings({name: "x"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsFeatureFlags", "Logging__LogLevel", "BackupScheduler__X"),
+        *("BACKUPSYNCER", "AzureWebJobsSecretStorageType", "SERVE_KEYS"),
+    ],
+)
 def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
     assert load_settings({name: "x"}) == load_settings({})
 
