@@ -58,6 +58,13 @@ class _Body(BaseModel):
     model_config = ConfigDict(alias_generator=to_pascal, populate_by_name=True, defer_build=True)
 
 
+class Failed(_Body):
+    """A record that was set aside: its key, as a request may name it, and the reason."""
+
+    key: Any
+    reason: str
+
+
 class SyncResult(_Body):
     """One run, as callers see it."""
 
@@ -70,6 +77,7 @@ class SyncResult(_Body):
     updated_count: int
     deleted_count: int
     skipped_count: int
+    failed_count: int
     total_processed: int
     verified: bool | None
     started_at: Time
@@ -79,6 +87,7 @@ class SyncResult(_Body):
     percent: int | None
     request_charge: float | None
     notes: tuple[str, ...]
+    failures: tuple[Failed, ...]
 
     @classmethod
     def of(cls, run: Run) -> SyncResult:
@@ -92,6 +101,7 @@ class SyncResult(_Body):
             updated_count=run.counts.updated,
             deleted_count=run.counts.deleted,
             skipped_count=run.counts.skipped,
+            failed_count=run.counts.failed,
             total_processed=run.counts.processed,
             verified=run.verified,
             started_at=run.started_at,
@@ -101,6 +111,7 @@ class SyncResult(_Body):
             percent=run.percent,
             request_charge=run.request_charge,
             notes=run.notes,
+            failures=tuple(Failed(key=json.loads(key), reason=reason) for key, reason in run.failures),
         )
 
 

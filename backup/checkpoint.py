@@ -16,8 +16,9 @@ class Checkpoint:
     """How far a walk through the key space has come: from `begin` to the end, then (`wrapped`) from start to `begin`.
 
     Everything between `begin` and `after` is settled but for its deletes: `deleting` are the parts that hold keys to
-    delete, the first `deleting_first` of them those before the walk wrapped. `counts` are what this walk counted there,
-    `wanted` and `held` how many records the source and the backup had there, `proof` what was proven.
+    delete, or records to be written after that, the first `deleting_first` of them those before the walk wrapped.
+    `counts` are what this walk counted there, `wanted` and `held` how many records the source and the backup had there,
+    `proof` what was proven.
     """
 
     begin: Key | None = None
@@ -40,12 +41,12 @@ class Checkpoint:
         return head if self.wrapped else [Chunk(self.after), *head]
 
     def past(
-        self, chunk: Chunk, counts: Counts, wanted: int, held: int, proof: Proof | None, *, deletes: bool
+        self, chunk: Chunk, counts: Counts, wanted: int, held: int, proof: Proof | None, *, again: bool
     ) -> Checkpoint:
         """This one after the chunk, which is the next of what is left; without a proof it will be proven later."""
         ends_the_space = chunk.upto is None
         first, then = self.deleting[: self.deleting_first], self.deleting[self.deleting_first :]
-        if deletes:
+        if again:
             first, then = (first, (*then, chunk)) if self.wrapped else ((*first, chunk), then)
         if len(first) + len(then) > _RANGES_AT_MOST:
             first, then = _merged(first), _merged(then)

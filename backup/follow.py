@@ -11,8 +11,8 @@ from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified
 from backup.log import event
 from backup.recorded import Session
-from backup.settle import Steps
 from backup.sync import refuse_early, sync
+from backup.writing import Steps
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
@@ -51,10 +51,12 @@ def sync_with_schema(session: Session) -> None:
     if left is not None:
         session.unfinished = True
         return
-    proof = session.tally.proof
-    if proof is not None and not proof.verified:
+    proof, failed = session.tally.proof, session.tally.counts.failed
+    if proof is not None and proof.differing > failed:  # those set aside differ, and have an error of their own
+        others = f", beside {failed} that were set aside" if failed else ""
         raise NotVerified(
-            f"The sync ended, but {proof.differing} records of the {backup.label} differ from the source."
+            f"The sync ended, but {proof.differing - failed} records of the {backup.label} differ from the source"
+            f"{others}."
         )
 
 
@@ -64,6 +66,9 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     if session.resumed:
         changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
         tally.counts = replace(changed, skipped=start.counts.skipped)
+        if start.counts.seen:  # else everything is walked anew, and the records set aside are tried again
+            tally.failures = dict(session.run.failures)
+            tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts
     saver = _Saver(session)
     steps = _from_watermark(session, replace(session.steps, save=saver.save))
@@ -77,7 +82,9 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         # What an earlier call had changed was met again, or changed again; the bin has each record once.
         met = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
         changed = session.recycled.counted(run.sync_id)
-        tally.counts = replace(changed, skipped=max(0, met - changed.inserted - changed.updated))
+        failed = tally.counts.failed
+        skipped = max(0, met - changed.inserted - changed.updated - failed)
+        tally.counts = replace(changed, skipped=skipped, failed=failed)
     return None
 
 
@@ -117,7 +124,13 @@ class _Saver:
         processed, now = session.tally.counts.processed, time.monotonic()
         if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
             session.steps.held()
-            session.become(counts=session.tally.counts, checkpoint=at.to_text(), percent=self._percent(at))
+            tally = session.tally
+            session.become(
+                counts=tally.counts,
+                failures=(*tally.failures.items(),),
+                checkpoint=at.to_text(),
+                percent=self._percent(at),
+            )
             self._saved_at, self._processed = now, processed
 
     def _percent(self, at: Checkpoint) -> int:

@@ -14,7 +14,7 @@ class Policy:
     """A service's limits, what a new column of the source means, and how many days the recycle bin keeps.
 
     Of a source that tells what was written since a watermark, the last `overlap_seconds` before it are asked again, and
-    every `full_every_days` everything is compared.
+    every `full_every_days` everything is compared. A run sets aside no more than `max_failed_records`.
     """
 
     guard: Guard = field(default_factory=Guard)
@@ -22,6 +22,7 @@ class Policy:
     recycle_days: float = 30
     overlap_seconds: float = 300
     full_every_days: float = 7
+    max_failed_records: int = 100
 
     def kept_since(self, now: datetime) -> datetime:
         """The time before which images may have been purged."""

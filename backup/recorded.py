@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import traceback
@@ -19,9 +20,10 @@ from backup.log import event, redact
 from backup.models import SYNCS, Counts, Key, Now, Run, Status
 from backup.policy import Policy
 from backup.recycle import RecycleBin
-from backup.settle import Steps, Tally, no_end
 from backup.stores import Limits, Store
+from backup.tally import Tally
 from backup.verify import Report
+from backup.writing import Steps, no_end
 
 Progress = Callable[[str, Counts], None]
 """Told a service's name and its counts so far, after every batch."""
@@ -175,10 +177,11 @@ class Recorder:
         begin: Callable[[History, Run], _Begun | None],
         alone: bool,
     ) -> Outcome | None:
-        tally = Tally(tell=lambda counts: progress(self._service, counts))
+        tally = Tally(lambda counts: progress(self._service, counts), self._policy.max_failed_records)
         try:
             with ExitStack() as stack:
                 source, backup = stack.enter_context(stores())
+                tally.spell = lambda key: json.dumps(backup.key_to_json(key), ensure_ascii=False)
                 history = History(backup)
                 try:
                     lock = self._lock(self._service, backup.location) if alone else nullcontext(lambda: None)
@@ -241,6 +244,8 @@ class Recorder:
             work(session)
         except Exception as caught:
             error = foreseen(caught)
+        if error is None and not session.unfinished:
+            error = session.tally.failure()
         if error is None and session.unfinished:
             run = session.run
             counts = asdict(run.counts)
@@ -271,6 +276,7 @@ class Recorder:
         status = Status.FAILED if error else Status.COMPLETED
         if not run.dry_run and tally.proof is not None:
             run = replace(run, proof=tally.proof)
+        run = replace(run, failures=(*tally.failures.items(),))
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
         event(
             f"{_verb(run)}.{'failed' if error else 'completed'}",

@@ -79,6 +79,7 @@ class SyncService:
             settings.recycle_days,
             settings.overlap_seconds,
             settings.full_every_days,
+            settings.max_failed_records,
         )
         self._recorder = Recorder(self.name, self._policy, lock, limits, now)
 

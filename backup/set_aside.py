@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
-from backup.errors import BackupError, RecordRefused, Stopped, StoreError, StoreUnavailable
+from backup.errors import BackupError, ConstraintRefused, RecordRefused, Stopped, StoreError, StoreUnavailable
 from backup.log import event
 from backup.models import Key, Record
 
@@ -21,11 +22,17 @@ Read = Callable[[frozenset[Key]], Iterator[Sequence[Record]]]
 """Gives the records of these keys that are there, in batches."""
 
 
-class Refusal(NamedTuple):
-    """Keys whose records were refused together, and why; several only where the search was to end above single ones."""
+@dataclass(frozen=True)
+class Refusal:
+    """Keys whose records were refused together, and why; several only where a constraint refused them."""
 
     keys: Sequence[Key]
     error: BackupError
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the records may fit once others were written or deleted."""
+        return isinstance(self.error, ConstraintRefused)
 
 
 def apart(
@@ -33,14 +40,14 @@ def apart(
     key_of: Callable[[Item], Key],
     work: Callable[[Sequence[Item]], None],
     done: Callable[[Sequence[Item]], None],
-    smallest: int = 1,
+    constrained: int = 1,
 ) -> Iterator[Refusal]:
     """Does the work on the items, and, where it is refused, on their halves; gives those on which it cannot be done.
 
     `work` does all of its items or none, but for RecordRefused, which names those it did not; `done` is told of those
-    it did. Nothing of `smallest` items or less is halved. Cost: a piece of work for all items if none is refused, else
-    about twice the logarithm of their number for each that is. Raises what `work` raises that is not about its items:
-    that the database cannot be reached, that the lock is lost.
+    it did. What a constraint refuses is no more halved once it is `constrained` items or less. Cost: one piece of work
+    if none is refused, else about twice the logarithm of their number for each that is. Raises what `work` raises that
+    is not about its items: that the database cannot be reached, that the lock is lost.
     """
     if not items:
         return
@@ -51,12 +58,12 @@ def apart(
         yield from _each(error)
     except Exception as caught:
         _raise_if_of_all(caught)
-        if len(items) <= smallest:
+        if len(items) <= (constrained if isinstance(caught, ConstraintRefused) else 1):
             yield Refusal([key_of(item) for item in items], _in_words(caught))
             return
         middle = len(items) // 2
         for half in (items[:middle], items[middle:]):
-            yield from apart(half, key_of, work, done, smallest)
+            yield from apart(half, key_of, work, done, constrained)
     else:
         done(items)
 
@@ -79,6 +86,14 @@ def read_apart(
         middle, listed = len(left) // 2, list(left)
         for half in (listed[:middle], listed[middle:]):
             yield from read_apart(half, key_of, read, refuse)
+
+
+def until_refused(batches: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    """The batches up to the first that cannot be read. Raises what is not about single records."""
+    try:
+        yield from batches
+    except Exception as caught:
+        _raise_if_of_all(caught)
 
 
 def _each(error: RecordRefused) -> Iterator[Refusal]:

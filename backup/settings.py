@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     delete_guard_floor: int = Field(20, alias="BackupSync__DeleteGuardFloor", ge=0)
     max_deletes: int | None = Field(None, alias="BackupSync__MaxDeletes", ge=0)
     max_update_percent: float | None = Field(None, alias="BackupSync__MaxUpdatePercent", ge=0, le=100)
+    max_failed_records: int = Field(100, alias="BackupSync__MaxFailedRecords", ge=0, le=100_000)
     on_new_column: Literal["add", "fail", "ignore"] = Field("add", alias="BackupSync__OnNewColumn")
     recycle_days: float = Field(30, alias="BackupSync__RecycleDays", gt=0, le=36_500)
     verify_every_days: float = Field(7, alias="BackupVerify__EveryDays", ge=0, le=36_500)

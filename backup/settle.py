@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from threading import Lock, Semaphore
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Semaphore
 
 from backup import proof
-from backup.checkpoint import Checkpoint
-from backup.compare import Changes, compare, went_back
+from backup.compare import compare, went_back
 from backup.log import event
-from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Held, Key, Now, Proof, Record, Run
+from backup.models import WHOLE, Action, Chunk, Counts, Fingerprint, Proof, Run
 from backup.pending import PendingDeletes
 from backup.sides import Compared, Sides
-from backup.stores import Keep
+from backup.tally import Tally
+from backup.writing import Steps, Try, Writing
 
-CHANGES_NAMED = 1_000
+NONE = Counts()
 _NAMED_IN_LOG = 10
 _STAMPS_AT_ONCE = 2
 _WHOLE_BELOW = 2_000
@@ -25,65 +25,12 @@ _STREAK = 2
 _FEW_OF = 10
 
 
-def no_end() -> float:
-    """The seconds left of a run that no time limit ends."""
-    return float("inf")
-
-
-def forget(at: Checkpoint) -> None:
-    """Saves a checkpoint nowhere."""
-
-
-@dataclass
-class Tally:
-    """What a run has done so far; stays right when it fails half-way. `tell` is called after every step.
-
-    `proof` is what was seen to be equal so far, of a run that proves its result. `changes` are the first keys that a
-    dry run would change. Several threads may add at once.
-    """
-
-    tell: Callable[[Counts], None]
-    counts: Counts = field(default_factory=Counts)
-    proof: Proof | None = None
-    changes: list[tuple[Key, str]] = field(default_factory=list)
-    _lock: Lock = field(default_factory=Lock)
-
-    def add(self, **more: int) -> None:
-        with self._lock:
-            self.counts = self.counts.plus(**more)
-            self.tell(self.counts)
-
-    def name(self, keys: Collection[Key], what: str) -> None:
-        """Names keys as what would become of them, up to the first thousand in all."""
-        with self._lock:
-            self.changes += [(key, what) for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]]
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What a run needs at every step: whether it still holds its lock, the clock, the bin.
-
-    `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, recent
-    changes of the source are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run
-    may go on before it has to stop; `save` is told every checkpoint.
-    """
-
-    held: Held
-    now: Now
-    keep: Keep
-    parallelism: int = 1
-    since: str | None = None
-    overlap_seconds: float = 0.0
-    full: bool = False
-    seconds_left: Callable[[], float] = no_end
-    save: Callable[[Checkpoint], None] = forget
-
-
 @dataclass(frozen=True)
 class Settled:
     """What became of a chunk: its counts, how many records each side had, how many keys only the backup has.
 
-    `proof` is None where those must be deleted first, and in a dry run.
+    `waiting` are records that a constraint refused. `proof` is None where these or deletes must be made first, and in a
+    dry run.
     """
 
     chunk: Chunk
@@ -91,6 +38,7 @@ class Settled:
     wanted: int
     held: int
     deletes: int = 0
+    waiting: int = 0
     proof: Proof | None = None
 
 
@@ -102,14 +50,13 @@ class Settling:
     ) -> None:
         """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
-        self._run, self._tally, self._steps, self._check = run, tally, steps, check
-        self._pending = pending
+        self._run, self._tally, self._steps, self._pending = run, tally, steps, pending
+        self._writing = Writing(sides, run, tally, steps, check)
         caught_up = steps.since is not None and not run.dry_run
         enough = sides.source.fingerprint_is_enough or caught_up
         self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
-        self._copies_at_once = Semaphore(1 if sides.backup.in_process else steps.parallelism)
         self._streak = 0  # chunks one after another in which few records had changed
         self._many = False  # whether in the last one that was not equal many had
 
@@ -129,24 +76,24 @@ class Settling:
         if proof.alike(mine, theirs) and self._may_skip:
             self._streak = 0
             return self._skip(chunk, mine)
-        copied = 0
+        copied = Counts()
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:
-            with self._copies_at_once:
-                copied = self._copy_all(chunk)
+            copied = self._writing.copy(chunk).counts
             equal = self._sides.proven(chunk)
             if equal is not None:
-                return Settled(chunk, Counts(inserted=copied), equal.source.records, 0, proof=equal)
+                return Settled(chunk, copied, equal.source.records, 0, proof=equal)
         # The chunk is one of the source's; where the backup holds much more, its own keys cut it further, so that the
         # stamps of both sides fit into memory.
         pieces = iter([chunk]) if _is_small(mine, theirs) else self._backup.chunks(chunk)
-        narrow = self._may_skip and not self._many and not copied and not _are_few(mine, theirs)
+        narrow = self._may_skip and not self._many and not copied.seen and not _are_few(mine, theirs)
         return self._settle_pieces(chunk, pieces, copied, narrow=narrow)
 
-    def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: int = 0, *, narrow: bool) -> Settled:
-        settled = Settled(chunk, Counts(inserted=copied), 0, 0, proof=None if self._run.dry_run else Proof())
+    def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: Counts = NONE, *, narrow: bool) -> Settled:
+        settled = Settled(chunk, copied, 0, 0, proof=None if self._run.dry_run else Proof())
+        counted = copied.inserted
         for piece in pieces:
-            settled = _joined(settled, self._settle_by_stamps(piece, copied, narrow=narrow))
-            copied = 0  # of several pieces, none was copied
+            settled = _joined(settled, self._settle_by_stamps(piece, counted, narrow=narrow))
+            counted = 0  # of several pieces, none was copied
         changed = settled.counts.processed + settled.deletes
         self._many = changed * _FEW_OF >= settled.counts.seen
         self._streak = self._streak + 1 if changed and not self._many else 0
@@ -164,18 +111,32 @@ class Settling:
         for rows in self._source.recent(since, self._steps.overlap_seconds):
             copies = self._backup.stamp_rows_of(list(self._source.stamps_of(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
-            written = written.and_(self._write(WHOLE, changes))
+            written = written.and_(self._writing.write(WHOLE, changes).counts)
         return written.processed
 
-    def settle_again(self, chunk: Chunk) -> Proof:
-        """The proof of a chunk whose deletes were made; what has changed in it since is written first."""
+    def settle_again(self, chunk: Chunk, which: Try = Try.AGAIN) -> Proof | None:
+        """The proof of a chunk whose deletes were made; what has changed in it since, or was refused, is written first.
+
+        None where constraints refuse records once more: these wait for `write_together`, and for the last try.
+        """
         equal = self._sides.proven(chunk)
         if equal is not None:
             return equal
-        found = Proof()
+        settled = Settled(chunk, NONE, 0, 0, proof=Proof())
         for piece in self._backup.chunks(chunk):
-            found = found.and_(self._settle_by_stamps(piece, None).proof or Proof())
-        return found
+            settled = _joined(settled, self._settle_by_stamps(piece, None, which=which))
+        return settled.proof
+
+    def write_together(self) -> None:
+        """Writes what waits, whatever its chunk, and sets aside what is refused even so."""
+        self._writing.write_together()
+        self._writing.give_up()
+
+    def stop(self) -> None:
+        """Ends a walk before its end. A later one finds what waits by its stamps; those of a forced run may be equal,
+        so it sets its records aside."""
+        if self._run.forced:
+            self._writing.give_up()
 
     def _skip(self, chunk: Chunk, found: Fingerprint | None) -> Settled:
         assert found is not None  # noqa: S101 - for mypy; alike fingerprints are some
@@ -183,15 +144,9 @@ class Settling:
         records, proven = found.records, proof.of_fingerprint(found)
         return Settled(chunk, Counts(skipped=records), records, records, proof=proven)
 
-    def _copy_all(self, chunk: Chunk) -> int:
-        copied = 0
-        for records in self._sides.read(None, chunk):
-            self._write_batch(records, absent=True)
-            self._tally.add(inserted=len(records))
-            copied += len(records)
-        return copied
-
-    def _settle_by_stamps(self, piece: Chunk, counted: int | None, *, narrow: bool = False) -> Settled:
+    def _settle_by_stamps(
+        self, piece: Chunk, counted: int | None, which: Try = Try.FIRST, *, narrow: bool = False
+    ) -> Settled:
         """Compares the stamps of a piece and writes what differs. `counted` of its records are in the tally already;
         None stands for all of them, and for a piece whose deletes were made."""
         # Force is for what was not written before, so that nothing is written (and counted) twice.
@@ -208,23 +163,14 @@ class Settling:
             if self._run.dry_run:
                 self._tally.name(changes.insert, Action.INSERTED)
                 self._tally.name(changes.update, Action.UPDATED)
-                written = {"inserted": len(changes.insert), "updated": len(changes.update)}
-                self._tally.add(**written)
-                return Settled(piece, counts.plus(**written), found.wanted, found.held, len(changes.delete))
-            counts = counts.and_(self._write(piece, changes))
-            proven = None if changes.delete and counted is not None else self._prove(piece, found)
-            return Settled(piece, counts, found.wanted, found.held, len(changes.delete), proven)
-
-    def _write(self, piece: Chunk, changes: Changes) -> Counts:
-        counts = Counts()
-        if changes.write:
-            for records in self._sides.read(changes.write, piece):
-                self._write_batch(records)
-                inserted = sum(self._source.key_of(record) in changes.insert for record in records)
-                written = {"inserted": inserted, "updated": len(records) - inserted}
-                self._tally.add(**written)
-                counts = counts.plus(**written)
-        return counts
+                would = {"inserted": len(changes.insert), "updated": len(changes.update)}
+                self._tally.add(**would)
+                return Settled(piece, counts.plus(**would), found.wanted, found.held, len(changes.delete))
+            written = self._writing.write(piece, changes, which)
+            must_wait = written.left or (changes.delete and counted is not None)
+            proven = None if must_wait else self._prove(piece, found)
+            counts = counts.and_(written.counts)
+            return Settled(piece, counts, found.wanted, found.held, len(changes.delete), written.left, proven)
 
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
         """The proof of a piece that was written; what differed is read again, or, if that is much, its fingerprint."""
@@ -244,12 +190,6 @@ class Settling:
         )
         return before.equal.and_(part)
 
-    def _write_batch(self, records: Sequence[Record], *, absent: bool = False) -> None:
-        self._check()
-        self._steps.held()
-        copies = self._backup.as_copies(records, self._run, self._steps.now())
-        self._backup.write(copies, self._steps.keep, absent=absent)
-
 
 def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
     return theirs is not None and theirs.records <= max(_WHOLE_BELOW, 2 * (mine.records if mine else 0))
@@ -266,6 +206,7 @@ def _joined(one: Settled, other: Settled) -> Settled:
         one.wanted + other.wanted,
         one.held + other.held,
         one.deletes + other.deletes,
+        one.waiting + other.waiting,
         one.proof.and_(other.proof) if one.proof is not None and other.proof is not None else None,
     )
 

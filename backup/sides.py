@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 from backup import proof
 from backup.compare import Changes, compare, settle
 from backup.models import Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps
+from backup.set_aside import Refusal, read_apart, until_refused
 from backup.stores import Store
 from backup.workers import Workers
 
@@ -71,10 +72,22 @@ class Sides:
         )
         return before.equal.and_(proof.of_rows((before.ours & before.theirs) | ours)) if ours == theirs else None
 
-    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
-        """The source's records as its `read` gives them, the next batch on its way while the last is written."""
-        batches = self.source.read(keys, chunk)
-        return batches if self.source.in_process else self._workers.ahead(batches)
+    def read(
+        self, keys: frozenset[Key] | None, chunk: Chunk, refuse: Callable[[Refusal], None]
+    ) -> Iterator[Sequence[Record]]:
+        """The source's records as its `read` gives them, the next batch on its way while the last is written.
+
+        `refuse` is told of those that cannot be read. Of all records (None) what lies behind the first of these is left
+        out.
+        """
+
+        def batches(some: frozenset[Key] | None) -> Iterator[Sequence[Record]]:
+            found = self.source.read(some, chunk)
+            return found if self.source.in_process else self._workers.ahead(found)
+
+        if keys is None:
+            return until_refused(batches(None))
+        return read_apart(keys, self.source.key_of, batches, refuse)
 
     def compare(self, piece: Chunk, *, force: bool = False, narrow: bool = False) -> Compared:
         """What the stamps of both say of a piece. With `narrow`, fingerprints of its buckets say first which of them

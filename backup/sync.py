@@ -7,14 +7,17 @@ from collections.abc import Iterator
 
 from backup import proof
 from backup.checkpoint import Checkpoint
+from backup.deleting import Deleting
 from backup.errors import GuardTripped
 from backup.guard import Guard
-from backup.models import WHOLE, Action, Chunk, Key, Proof, Run
+from backup.models import WHOLE, Action, Chunk, Proof, Run
 from backup.pending import PendingDeletes
-from backup.settle import Settled, Settling, Steps, Tally
+from backup.settle import Settled, Settling
 from backup.sides import Sides
 from backup.stores import Store
+from backup.tally import Tally
 from backup.workers import Workers
+from backup.writing import Steps, Try
 
 _CHUNKS_KEPT_FREE = 1.5
 _CATCH_UPS = 3
@@ -43,29 +46,24 @@ def sync(
         for settled in [whole] if whole else workers.in_order(settling.settle, _chunks(source, at, steps)):
             at = at.past(
                 *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
-                deletes=bool(settled.deletes),
+                again=bool(settled.deletes or settled.waiting),
             )
             if not run.dry_run:
                 tally.proof = at.proof
                 steps.save(at)
         if not at.complete:
+            settling.stop()
             return at
         for part in before:  # what was found before the checkpoint is found once more
             for piece in backup.chunks(part):
                 pending.add(sides.compare(piece, narrow=True).changes.delete)
         _check_deletes(source, pending, at, run, tally, guard)
-        further = at != start
-        for keys in pending.batches(backup.batch_size):
-            if further and steps.seconds_left() <= 0:
-                return at
-            _delete(source, backup, keys, run, tally, steps)
-            further = True
-        parts = () if run.dry_run else at.deleting
-        for part, proven in zip(parts, workers.in_order(settling.settle_again, parts), strict=True):
-            tally.proof = (tally.proof or Proof()).and_(proven)
-            at = at.proven(part, proven)
-            if steps.seconds_left() <= 0:
-                return at
+        done = Deleting(source, backup, run, tally, steps).delete_all(pending, at_once=at == start)
+        if done and not run.dry_run:
+            at, done = _settle_again(settling, workers, at, tally, steps)
+        if not done:
+            settling.stop()
+            return at
     tally.add(skipped=-min(ahead, tally.counts.skipped))  # the chunks have met these records as equal
     return None
 
@@ -148,14 +146,23 @@ def _check_deletes(
         guard.check_deletes(deletes, at.wanted, at.held, source.label, allowed=False)
 
 
-def _delete(source: Store, backup: Store, keys: list[Key], run: Run, tally: Tally, steps: Steps) -> None:
-    steps.held()
-    present = source.matching(keys)
-    gone = [key for key in keys if key not in present]
-    if run.dry_run:
-        tally.name(gone, Action.DELETED)
-    else:
-        backup.delete(gone, steps.keep)
-        left = Proof(differing=len(backup.matching(gone)))
-        tally.proof = (tally.proof or Proof()).and_(left)
-    tally.add(deleted=len(gone))
+def _settle_again(
+    settling: Settling, workers: Workers, at: Checkpoint, tally: Tally, steps: Steps
+) -> tuple[Checkpoint, bool]:
+    """Proves the chunks that had deletes, or records that a constraint refused, which are written first. Returns where
+    the run stands then, and whether time sufficed."""
+    waiting: list[Chunk] = []
+    for part, proven in zip(at.deleting, workers.in_order(settling.settle_again, at.deleting), strict=True):
+        if proven is None:
+            waiting.append(part)
+            continue
+        tally.proof = (tally.proof or Proof()).and_(proven)
+        at = at.proven(part, proven)
+        if steps.seconds_left() <= 0:
+            return at, False
+    settling.write_together()
+    for part in waiting:
+        proven = settling.settle_again(part, Try.LAST) or Proof()
+        tally.proof = (tally.proof or Proof()).and_(proven)
+        at = at.proven(part, proven)
+    return at, True

@@ -86,6 +86,11 @@ def show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
             for key, what in outcome.changes:
                 table.add_row(what, plain(_key(outcome.key_to_json(key))))
             out.print(table)
+        if outcome.run.failures:
+            table = _table(f"{outcome.run.service}: records set aside", "Key", "Reason")
+            for text, reason in outcome.run.failures:
+                table.add_row(plain(_key(json.loads(text))), plain(reason))
+            out.print(table)
         for note in outcome.run.notes:
             out.print(plain(f"{outcome.run.service}: {note}"))
         if outcome.error:
@@ -141,7 +146,7 @@ def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Tab
         table.add_column(column, no_wrap=True)
     for column in ("Service", "Status", "Verified"):
         table.add_column(column)
-    for column in ("Inserted", "Updated", "Deleted", "Skipped", "Milliseconds"):
+    for column in ("Inserted", "Updated", "Deleted", "Skipped", "Failed", "Milliseconds"):
         table.add_column(column, justify="right")
     for run in runs:
         counts = run.counts
@@ -150,7 +155,7 @@ def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Tab
             run.trigger + (", forced" if run.forced else "") + (", dry run" if run.dry_run else ""),
             run.sync_id,
         )
-        numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, run.duration_ms or 0)
+        numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, counts.failed, run.duration_ms or 0)
         verified = {True: "yes", False: "NO", None: ""}[run.verified]
         table.add_row(*(told if past else ()), run.service, run.status, verified, *map(str, numbers))
     return table

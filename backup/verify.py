@@ -11,9 +11,9 @@ from hashlib import blake2b
 from backup import proof
 from backup.models import Chunk, Key, Proof, Stamps, Version
 from backup.proof import Kind
-from backup.settle import CHANGES_NAMED
 from backup.stores import Store
 from backup.sync import chunks_of
+from backup.tally import CHANGES_NAMED
 
 _RECORDS_AT_ONCE = 500
 

@@ -17,7 +17,9 @@ from backup.guard import Guard
 from backup.models import Action, Chunk, Image, Key, Record, Run
 from backup.recycle import RecycleBin
 from backup.stores import Keep, Shape, Store
-from backup.sync import Steps, Tally, sync
+from backup.sync import sync
+from backup.tally import Tally
+from backup.writing import Steps
 from tests.contract import test_postgresql_types, test_sqlite_types
 from tests.contract.benches import (
     ROLES,

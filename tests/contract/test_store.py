@@ -18,7 +18,9 @@ from backup.models import WHOLE, Chunk, Run, Stamps
 from backup.recycle import RecycleBin
 from backup.retry import Retry
 from backup.stores import Shape, Store
-from backup.sync import Steps, Tally, sync
+from backup.sync import sync
+from backup.tally import Tally
+from backup.writing import Steps
 from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlServerBench
 
 THREE = [Item(n) for n in (1, 2, 3)]

@@ -27,9 +27,9 @@ from backup.proof import Kind
 from backup.recorded import Outcome
 from backup.registry import Registry
 from backup.settings import load_settings
-from backup.settle import CHANGES_NAMED
 from backup.stores.cosmos import CosmosStore
 from backup.stores.sql import SqlStore
+from backup.tally import CHANGES_NAMED
 from backup.verify import Depth
 from tests.reliability import damage
 from tests.reliability.chaos import CALM, Chaos

@@ -81,6 +81,7 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
                 "UpdatedCount": 10,
                 "DeletedCount": 2,
                 "SkippedCount": 83,
+                "FailedCount": 0,
                 "TotalProcessed": 17,
                 "Verified": True,
                 "StartedAt": "2024-12-07T00:00:00.000Z",
@@ -90,6 +91,7 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
                 "Percent": None,
                 "RequestCharge": None,
                 "Notes": [],
+                "Failures": [],
             }
         ],
         "Timestamp": "2024-12-07T00:00:00.000Z",

@@ -20,7 +20,7 @@ PROOF = Proof(Total(3, 2**128 - 1), Total(4, 5), differing=1, in_flight=2)
 
 def walked(at: Checkpoint, *chunks: Chunk, deletes: bool = False) -> Checkpoint:
     for chunk in chunks:
-        at = at.past(chunk, Counts(), 0, 0, None, deletes=deletes)
+        at = at.past(chunk, Counts(), 0, 0, None, again=deletes)
     return at
 
 
@@ -61,13 +61,13 @@ def test_a_walk_begun_anew_at_an_end_of_the_key_space_goes_through_once(at: Chec
 
 
 def test_a_walk_begun_anew_knows_nothing_of_the_one_before() -> None:
-    before = Checkpoint().past(Chunk(None, (5,)), Counts(1, 2, 3, 4), 7, 8, PROOF, deletes=True)
+    before = Checkpoint().past(Chunk(None, (5,)), Counts(1, 2, 3, 4), 7, 8, PROOF, again=True)
     assert before.begun_anew() == Checkpoint(begin=(5,), after=(5,))
 
 
 def test_what_chunks_give_adds_up() -> None:
-    at = Checkpoint().past(Chunk(None, (5,)), Counts(1, 0, 0, 2), 3, 2, PROOF, deletes=False)
-    at = at.past(Chunk((5,), None), Counts(0, 4, 0, 1), 5, 9, PROOF, deletes=False)
+    at = Checkpoint().past(Chunk(None, (5,)), Counts(1, 0, 0, 2), 3, 2, PROOF, again=False)
+    at = at.past(Chunk((5,), None), Counts(0, 4, 0, 1), 5, 9, PROOF, again=False)
     assert (at.counts, at.wanted, at.held, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF.and_(PROOF))
 
 
@@ -151,7 +151,7 @@ def test_however_many_ranges_there_are_each_is_covered_and_few_are_kept(
         patched.setattr(checkpoint, "_RANGES_AT_MOST", most)
         for n in order:
             chunk = Chunk((n,) if n else None, (n + 1,) if n + 1 < last else None)
-            at = at.past(chunk, Counts(), 0, 0, None, deletes=n in chosen)
+            at = at.past(chunk, Counts(), 0, 0, None, again=n in chosen)
             assert len(at.deleting) <= most + 1  # one on either side of the wrap stays
             at = Checkpoint.from_text(at.to_text())
     assert at.complete
@@ -162,6 +162,6 @@ def test_beyond_five_hundred_ranges_neighbours_are_merged() -> None:
     chunks = [Chunk((n,), (n + 1,)) for n in range(1, 1002)]
     at = Checkpoint((1,), (1,))
     for number, chunk in enumerate(chunks):
-        at = at.past(chunk, Counts(), 0, 0, None, deletes=number % 2 == 0)
+        at = at.past(chunk, Counts(), 0, 0, None, again=number % 2 == 0)
     assert len(at.deleting) <= 500
     assert covered(at.deleting, 1002) >= {n + 1 for n in range(1, 1002, 2)}

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.errors import GuardTripped, LockLost, RecordRefused, Stopped, StoreError, StoreUnavailable
+from backup.errors import (
+    ConstraintRefused,
+    GuardTripped,
+    LockLost,
+    RecordRefused,
+    Stopped,
+    StoreError,
+    StoreUnavailable,
+)
 from backup.models import Key, Record
 from backup.set_aside import Refusal, apart, read_apart
 
@@ -35,13 +43,17 @@ def test_the_others_of_a_batch_are_written_each_once_and_those_refused_are_given
     assert tries <= 1 + 2 * len(mine) * ceil(log2(size) if size > 1 else 0)
 
 
-def test_the_search_may_end_above_single_records() -> None:
+@pytest.mark.parametrize(("error", "found"), [(ConstraintRefused(), [4, 5, 6, 7]), (StoreError(), [5])])
+def test_the_search_for_what_a_constraint_refuses_may_end_above_single_records(
+    error: StoreError, found: list[int]
+) -> None:
     def write(numbers: Sequence[int]) -> None:
         if 5 in numbers:
-            raise StoreError("refused")
+            raise error
 
-    [refused] = apart(range(16), key_of, write, lambda numbers: None, smallest=4)
-    assert refused.keys == [(4,), (5,), (6,), (7,)]
+    [refused] = apart(range(16), key_of, write, lambda numbers: None, constrained=4)
+    assert refused.keys == [(number,) for number in found]
+    assert refused.may_pass == isinstance(error, ConstraintRefused)
 
 
 def test_what_a_store_names_itself_is_not_looked_for() -> None:

@@ -32,6 +32,7 @@ NUMBERS = {
     "BackupVerify__EveryDays": ("7.5", 7.5),
     "BackupVerify__Sample": ("7", 7),
     "BackupSync__Parallelism": ("7", 7),
+    "BackupSync__MaxFailedRecords": ("7", 7),
     "BackupSync__MaxStatementSeconds": ("7.5", 7.5),
     "BackupSync__MaxCallSeconds": ("90.5", 90.5),
     "BackupSync__SliceSeconds": ("7.5", 7.5),

@@ -17,7 +17,9 @@ from backup.models import Counts, Run, Trigger
 from backup.policy import Policy
 from backup.recorded import Session
 from backup.stores import Keep
-from backup.sync import Steps, Tally, sync
+from backup.sync import sync
+from backup.tally import Tally
+from backup.writing import Steps
 from tests.unit.memory_store import MemoryStore, Stored, fail_at_call, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,0 +1,112 @@
+"""Records that cannot be read, written or deleted: the run goes on without them, names them, and ends Failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.inside import alone, command
+from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.product import Ended
+
+REFUSING = """
+CREATE TRIGGER refuses_{when} BEFORE {what} ON Customers WHEN {row}."Id" IN ({ids})
+BEGIN SELECT RAISE(ABORT, 'the trigger refuses'); END
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return alone(on_sqlite(tmp_path).customer)
+
+
+def refuse(place: Place, what: str, *ids: int) -> None:
+    """Has the backup refuse an INSERT, an UPDATE or a DELETE of these customers."""
+    numbers = ", ".join(map(str, ids))
+    row = "OLD" if what == "DELETE" else "NEW"
+    place.customer.backup.run(REFUSING.format(when=what.lower(), what=what, row=row, ids=numbers))
+
+
+def let(place: Place, what: str) -> None:
+    """Has it refuse no more."""
+    place.customer.backup.run(f"DROP TRIGGER refuses_{what.lower()}")
+
+
+def sync(place: Place, folder: Path, **settings: str) -> Ended:
+    return command(folder, {**place.customer.settings, **settings}, "sync", "customer", "--json")
+
+
+def aside(ended: Ended) -> tuple[str, int, list[int]]:
+    """The error of a run that set records aside, how many, and which."""
+    assert ended.code == 1, ended.out
+    [result] = ended.json["Results"]
+    assert result["Status"] == "Failed"
+    assert all("the trigger refuses" in one["Reason"] for one in result["Failures"])
+    return ended.json["Error"], result["FailedCount"], sorted(one["Key"][0] for one in result["Failures"])
+
+
+def differing(place: Place) -> set[int]:
+    """The customers that the backup has otherwise than the source."""
+    ours, theirs = place.customer.source.contents(), place.customer.backup.contents()
+    return {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+
+
+@pytest.mark.parametrize("batch", ["7", "2000"])
+def test_what_the_backup_refuses_is_set_aside_and_everything_else_is_done(
+    place: Place, tmp_path: Path, batch: str
+) -> None:
+    refuse(place, "INSERT", 3, 50)
+    small = {"BackupSync__BatchSize": batch, "BackupSync__ChunkSize": "30"}
+    assert aside(sync(place, tmp_path, **small)) == ("RecordsSetAside", 2, [3, 50])
+    assert differing(place) == {3, 50}
+    place.customer.source.run('UPDATE {table} SET "Version" = 2 WHERE "Id" > 20')
+    place.customer.source.run('DELETE FROM {table} WHERE "Id" IN (8, 9)')
+    refuse(place, "UPDATE", 33)
+    refuse(place, "DELETE", 9)
+    ended = sync(place, tmp_path, **small)
+    assert aside(ended) == ("RecordsSetAside", 4, [3, 9, 33, 50])
+    assert differing(place) == {3, 9, 33, 50}
+    [result] = ended.json["Results"]
+    assert (result["InsertedCount"], result["UpdatedCount"], result["DeletedCount"]) == (0, 78, 1)
+    entry = place.customer.backup.history()[-1]
+    assert (entry["FailedCount"], entry["DifferingCount"], len(json.loads(entry["Failures"]))) == (4, 4, 4)
+    for what in ("INSERT", "UPDATE", "DELETE"):
+        let(place, what)
+    assert sync(place, tmp_path).code == 0
+    assert differing(place) == set()
+
+
+def test_more_than_the_setting_allows_stop_the_run(place: Place, tmp_path: Path) -> None:
+    assert sync(place, tmp_path).code == 0
+    place.customer.source.run('UPDATE {table} SET "Version" = 2 WHERE "Id" < 10')
+    refuse(place, "UPDATE", *range(1, 10))
+    ended = sync(place, tmp_path, BackupSync__MaxFailedRecords="3")
+    assert aside(ended) == ("RecordsSetAside", 4, [1, 2, 3, 4])
+    assert "the run stopped" in ended.json["Results"][0]["ErrorMessage"]
+
+
+def test_a_record_that_cannot_be_read_is_set_aside(place: Place, tmp_path: Path) -> None:
+    overflow = "abs(-9223372036854775807 - 1)"
+    column = f'"Worth" INTEGER GENERATED ALWAYS AS (CASE WHEN "Id" IN (42, 43) THEN {overflow} END) VIRTUAL'
+    place.customer.source.run(f"ALTER TABLE {{table}} ADD COLUMN {column}")
+    ended = sync(place, tmp_path)
+    [result] = ended.json["Results"]
+    assert (ended.json["Error"], result["FailedCount"], result["InsertedCount"]) == ("RecordsSetAside", 2, 98)
+    assert [one["Key"] for one in result["Failures"]] == [[42], [43]]
+    assert "integer overflow" in result["ErrorMessage"]
+    assert place.customer.backup.contents().keys() == {*range(1, 101)} - {42, 43}
+
+
+def test_a_unique_value_taken_over_from_a_record_that_goes_is_written_after_the_delete(
+    place: Place, tmp_path: Path
+) -> None:
+    assert sync(place, tmp_path).code == 0
+    place.customer.backup.run('CREATE UNIQUE INDEX by_email ON {table} ("Email")')
+    source = place.customer.source
+    source.run("""UPDATE {table} SET "Version" = 2, "Email" = 'customer100@example.com' WHERE "Id" = 1""")
+    source.run('DELETE FROM {table} WHERE "Id" = 100')
+    ended = sync(place, tmp_path, BackupSync__ChunkSize="30")
+    assert ended.code == 0, ended.out
+    assert place.customer.is_mirrored()
