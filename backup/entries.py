@@ -42,6 +42,7 @@ RECYCLE_BIN = Shape(
         "Place": "place",
     },
     indexes=(("KeyHash",), ("RecycledAt",)),
+    parts_with=("ServiceName", "Place", "RecycledAt"),  # a purge takes parts too, also those whose entry never came
 )
 _FIRST_PAGE = 16
 PAGE = 500

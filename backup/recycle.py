@@ -123,7 +123,8 @@ class RecycleBin:
                 limit=entries.PAGE,
                 fields=("EntryId",),
             )
-            self._entries.delete([entry["EntryId"] for entry in page])
-            purged += len(page)
+            ids = list(dict.fromkeys(entry["EntryId"] for entry in page))  # of an entry in parts each has its id
+            self._entries.delete(ids)
+            purged += len(ids)
             if len(page) < entries.PAGE:
                 return purged

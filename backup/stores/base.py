@@ -62,7 +62,8 @@ class Shape:
 
     Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also
     the document's `id`; `partition` is the Cosmos partition key. `indexes` are the fields of each SQL index; Cosmos
-    indexes every property.
+    indexes every property. Where `parts_with` names fields, an entry that is larger than a document may be is kept in
+    several there; each of its parts has these fields too, so that whoever looks for keys by them finds it.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Shape:
     partition: str
     fields: Mapping[str, FieldType]
     indexes: tuple[tuple[str, ...], ...] = ()
+    parts_with: tuple[str, ...] = ()
 
 
 Entry = Mapping[str, Any]

@@ -10,14 +10,18 @@ from itertools import islice
 from typing import Any
 
 from azure.cosmos import ContainerProxy
-from azure.cosmos.exceptions import CosmosResourceExistsError
+from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNotFoundError
 
+from backup.errors import StoreError
 from backup.stores.base import Entry, Shape
 from backup.stores.cosmos_access import CosmosAccess
-from backup.stores.cosmos_errors import UnlessMissing
+from backup.stores.cosmos_container import parts
+from backup.stores.cosmos_errors import UnlessMissing, is_missing
+from backup.stores.cosmos_parts import PART, PARTS, parts_of, put_together, taken_apart
 from backup.stores.cosmos_queries import path_of, select
 
 _PAGE = 1_000
+_KEYS_AT_ONCE = 100
 
 
 def utc_text(value: datetime) -> str:
@@ -45,11 +49,14 @@ class CosmosSibling:
         )
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:  # noqa: ARG002 - Cosmos DB has none
-        def one(document: dict[str, Any]) -> None:
+        def one(document: Mapping[str, Any]) -> None:
             with suppress(CosmosResourceExistsError):
-                self._container.create_item(document, no_response=True)
+                self._container.create_item({**document}, no_response=True)
 
-        self._access.side_by_side(f"write {self._shape.container}", [self._document(entry) for entry in entries], one)
+        apart = [self._taken_apart(self._document(entry)) for entry in entries]
+        what = f"write {self._shape.container}"
+        self._access.side_by_side(what, [part for _, parts in apart for part in parts], one)
+        self._access.side_by_side(what, [document for document, _ in apart], one)
 
     def find(
         self,
@@ -79,7 +86,10 @@ class CosmosSibling:
         by = self._path(order_by)
         conditions += [f"{by} > {parameter(above)}"] if above is not None else []
         conditions += [f"{by} < {parameter(below)}"] if below is not None else []
-        what = ", ".join(f"{self._path(name)} AS {self._properties[name]}" for name in fields) or "*"
+        whole = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
+        named = [f"{self._path(name)} AS {self._properties[name]}" for name in fields]
+        named += [f"c.id, {path_of([PARTS])} AS {PARTS}"] if fields and whole else []
+        what = ", ".join(named) or "*"
         query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
         parameters = [{"name": name, "value": value} for name, value in values.items()]
 
@@ -89,9 +99,8 @@ class CosmosSibling:
             )
             return list(islice(found, limit))
 
-        return [
-            self._entry(document, fields) for document in self._access.run(f"read {self._shape.container}", attempt)
-        ]
+        documents = self._access.run(f"read {self._shape.container}", attempt)
+        return [self._entry(one, fields) for one in (self._put_together(documents) if whole else documents)]
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         names = [*where, by, by]
@@ -109,12 +118,63 @@ class CosmosSibling:
         return self._access.run(f"count {self._shape.container}", attempt)
 
     def delete(self, keys: Sequence[str]) -> None:
-        def one(key: str) -> None:
-            # Only shapes that are partitioned by their key are ever deleted from.
+        def one(of: tuple[str, str]) -> None:
             with UnlessMissing():
-                self._container.delete_item(key, partition_key=key)
+                self._container.delete_item(of[1], partition_key=self._partition(*of))
 
-        self._access.side_by_side(f"purge {self._shape.container}", keys, one)
+        # Only shapes that are partitioned by their key are ever deleted from.
+        self._access.side_by_side(
+            f"purge {self._shape.container}",
+            [part for some in parts(keys, _KEYS_AT_ONCE) for part in self._with_parts(some)],
+            one,
+        )
+
+    # --- entries in parts ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _short(self) -> set[str]:
+        """The fields whose texts are never long."""
+        return {name for name, kind in self._shape.fields.items() if kind not in ("text", "json")}
+
+    def _taken_apart(self, document: dict[str, Any]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+        if not self._shape.parts_with:
+            return document, ()
+        names = {self._properties[name] for name in (self._shape.partition, *self._shape.parts_with)}
+        return taken_apart(document, {name: value for name, value in document.items() if name in names})
+
+    def _put_together(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        def piece(of: tuple[str, str]) -> str:
+            try:
+                text: str = self._container.read_item(of[1], partition_key=self._partition(*of))[PART]
+            except CosmosResourceNotFoundError as error:
+                if is_missing(error):
+                    raise StoreError(f"The entry {of[0]} of {self._shape.container} lacks a part.") from None
+                raise
+            return text
+
+        named = [(document["id"], name) for document in documents for name in parts_of(document)]
+        pieces = iter(self._access.side_by_side(f"read {self._shape.container}", named, piece))
+        return [put_together(document, list(islice(pieces, len(parts_of(document))))) for document in documents]
+
+    def _with_parts(self, keys: Sequence[str]) -> list[tuple[str, str]]:
+        """Entry and id of every document that belongs to these entries."""
+        if not self._shape.parts_with:
+            return [(key, key) for key in keys]
+        key = self._path(self._shape.key)
+        names = [f"@k{n}" for n in range(len(keys))]
+        query = select(f"{key} AS entry, c.id", f"{key} IN ({', '.join(names)})")
+        parameters: list[dict[str, Any]] = [{"name": name, "value": key} for name, key in zip(names, keys, strict=True)]
+
+        def attempt() -> list[dict[str, Any]]:
+            return list(self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
+
+        return [(one["entry"], one["id"]) for one in self._access.run(f"read {self._shape.container}", attempt)]
+
+    def _partition(self, entry: str, document: str) -> str:
+        """The partition key of an entry's document, in a container that is partitioned by the key, or by hand."""
+        return entry if entry == document or self._has_own_partitions else document
+
+    # --- queries and values -------------------------------------------------------------------------------------------
 
     @property
     def _container(self) -> ContainerProxy:

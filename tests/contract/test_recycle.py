@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from azure.cosmos import ContainerProxy
 
 from backup import entries
 from backup.entries import RECYCLE_BIN, Kept
@@ -33,6 +36,7 @@ from tests.contract.benches import (
     SqliteBench,
     SqlServerBench,
 )
+from tests.emulators.partitioned import Partitioned
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
@@ -403,6 +407,66 @@ def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
             ),
         ),
     )
+
+
+def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Partitioned) -> None:
+    bench = CosmosBench({"source": partitioned.account, "backup": partitioned.account})
+    try:
+        bench.create()
+        it = recycled(bench)
+        text = random.Random(1)
+        documents = [
+            {"id": "random", "text": base64.b64encode(text.randbytes(1_560_000)).decode()},
+            {"id": "many escapes", "text": '"' * 490_000, "status": {"text": '"' * 490_000}},
+            {"id": "small", "text": "x"},
+        ]
+        copies = [{**one, "type": "Order", "customer": {"id": "c"}} for one in documents]
+        it.backup.write(copies)
+        before = seen(bench)
+        it.backup.write([{**one, "text": "over", "status": "written"} for one in copies], it.keep(1))
+        entries = bench.container("backup", "recycle-bin")
+        assert len(list(entries.read_all_items())) > 3
+        assert {kept.record["id"]: kept.version for kept in it.of(1).values() if kept.record} == {
+            one["id"]: (None, json.dumps(one["status"]) if "status" in one else None) for one in documents
+        }
+        it.put_back(1)
+        assert seen(bench) == before
+        assert it.bin.purge(moment(1)) == 0
+        assert it.bin.purge(moment(2)) == 3
+        assert list(entries.read_all_items()) == []
+    finally:
+        bench.close()
+
+
+def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_MOST_BYTES": 900, "_LONG": 100, "_PIECE": 400}.items():
+        monkeypatch.setattr(f"backup.stores.cosmos_parts.{name}", value)
+    bench = cosmos_bench
+    bench.create()
+    it = recycled(bench)
+
+    def image(text: str, key: str = "a") -> Image:
+        return Image(('"c"', key), Action.UPDATED, {"id": key, "text": text * 1_000})
+
+    with monkeypatch.context() as dying:
+        create = ContainerProxy.create_item
+
+        def dies(self: ContainerProxy, body: dict[str, Any], **options: Any) -> Any:
+            if "_part" not in body:  # its parts are there, the entry is not
+                raise KeyboardInterrupt
+            return create(self, body, **options)
+
+        dying.setattr(ContainerProxy, "create_item", dies)
+        with pytest.raises(KeyboardInterrupt):
+            it.keep(1)([image("x"), image("o", "orphan")], None)
+    assert it.of(1) == {}
+    for text in "yz":
+        it.keep(1)([image(text)], None)
+    [kept] = it.of(1).values()
+    assert kept.record == {"id": "a", "text": "y" * 1_000}
+    assert it.bin.newest() == moment(1)
+    assert it.bin.purge(moment(2)) == 2
+    assert list(bench.container("backup", "recycle-bin").read_all_items()) == []
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
