@@ -16,7 +16,7 @@ from backup.errors import BadRequest
 from backup.log import quiet_libraries
 from backup.models import Trigger
 from backup.registry import Registry
-from backup.restore import Wish
+from backup.restoring import Wish
 from backup.services import Options
 from backup.settings import load_settings, use_local_settings
 from backup.terminal import (

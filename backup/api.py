@@ -27,7 +27,7 @@ from backup.requests import (
     parse_body,
     parse_flag,
 )
-from backup.restore import Wish
+from backup.restoring import Wish
 from backup.services import Health, Options, Shown
 from backup.stores.exact import record_to_text
 from backup.verify import Depth

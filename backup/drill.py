@@ -6,7 +6,8 @@ import time
 
 from backup.models import Counts
 from backup.recorded import Session
-from backup.restore import Wish, restore
+from backup.restore import restore
+from backup.restoring import Wish
 from backup.verify import Depth, verify
 
 
@@ -21,7 +22,7 @@ def drill(session: Session) -> None:
     started = time.perf_counter()
     try:
         scratch.make_like(session.source, copies=False)
-        restore(session, scratch, Wish())
+        restore(session, scratch, Wish(), elsewhere=True)
         seconds = time.perf_counter() - started
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
         session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")

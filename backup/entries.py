@@ -91,14 +91,16 @@ def bounds(sync_id: str) -> tuple[str, str, str]:
 def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
     """What the entry of one record has of its own among those of a batch."""
     key = key_to_text(image.key)
+    record = None if image.record is None else record_to_text(image.record)
     return {
-        # The same for every try of the same change: only the first image of a record in a run is kept.
-        "EntryId": prefix(sync_id) + _place(side, image.key, key),
+        # The same for every try of the same change: only the first image of a record in a run is kept. Others write to
+        # a source meanwhile, so that there another try may replace another record.
+        "EntryId": prefix(sync_id) + (_place(side, image.key, key) if side == "backup" else _digest(side, key, record)),
         "Action": image.action.value,
         "KeyHash": key_hash(image.key),
         "RecordKey": key,
         "Version": None if image.version is None else key_to_text(image.version),
-        "Record": None if image.record is None else record_to_text(image.record),
+        "Record": record,
     }
 
 
@@ -147,7 +149,11 @@ def _place(side: str, key: Key, text: str) -> str:
     """
     if is_one_integer(key):
         return f"{'b' if side == 'backup' else 'a'}{key[0] + _BEYOND_64_BITS:016x}"
-    return sha256(f"{side} {text}".encode()).hexdigest()[:32]
+    return _digest(side, text)
+
+
+def _digest(side: str, key: str, record: str | None = None) -> str:
+    return sha256(f"{side} {key}{record or ''}".encode()).hexdigest()[:32]
 
 
 def _block_number(key: int) -> int:

@@ -97,6 +97,12 @@ class History:
         found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=triggers)
         return next(iter(found), None)
 
+    def first_synced(self, service: str) -> Run | None:
+        """The oldest sync that completed."""
+        triggers = sorted(trigger.value for trigger in SYNCS)
+        where = {"ServiceName": service, "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
+        return next(map(_run, self._entries.find(where, order_by="CompletedAt", limit=1)), None)
+
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
         return self._find(service, limit)

@@ -89,13 +89,16 @@ class Action(StrEnum):
 class Image:
     """A record as it was before a change of it: `record` and its `version` fields are None where there was none.
 
-    `key` is the one the change names; the server may have held the record under another spelling of it.
+    `key` is the one the change names; the server may have held the record under another spelling of it. `stamp` is
+    there where a change asks first whether it may be made; None says then that the record, by the service's filter, is
+    none of its.
     """
 
     key: Key
     action: Action
     record: Record | None = None
     version: tuple[Any, ...] | None = None
+    stamp: Version | None = field(default=None, compare=False)
 
 
 class Status(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
@@ -21,7 +21,8 @@ from backup.models import Action, Now, Record, Run, Trigger, utc_now
 from backup.policy import Policy
 from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Turn, foreseen, no_progress
 from backup.recycle import RecycleBin
-from backup.restore import Wish, restore
+from backup.restore import restore
+from backup.restoring import Wish
 from backup.settings import Settings
 from backup.stores import Limits, Rules, Side, SideName, Store, open_store
 from backup.undo import undo
@@ -86,11 +87,14 @@ class SyncService:
     def _open(self, side: Side) -> Store:
         return open_store(side, self.rules, self._limits)
 
-    @contextmanager
-    def stores(self) -> Iterator[tuple[Store, Store]]:
+    def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
         """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service."""
-        source, backup = self._open(self._source), self._open(self._backup)
-        _refuse_same(source, self._source.setting, backup, self._backup.setting)
+        return self._sides(self._source)
+
+    @contextmanager
+    def _sides(self, place: Side) -> Iterator[tuple[Store, Store]]:
+        source, backup = self._open(place), self._open(self._backup)
+        _refuse_same(source, place.setting, backup, self._backup.setting)
         try:
             yield source, backup
         finally:
@@ -146,19 +150,15 @@ class SyncService:
     ) -> Outcome:
         """Writes the backup's state into the source, or into the database of the connection string `to`."""
 
+        place = self._source
+        if to is not None:  # then the source, which may be gone for good, has no part in it
+            place = replace(self._source, role="target place", setting="--to", connection_string=to)
+
         def work(session: Session) -> None:
-            if to is None:
-                restore(session, session.source, wish)
-                return
-            place = self._open(replace(self._source, setting="--to", connection_string=to))
-            try:
-                _refuse_same(place, "--to", session.backup, self._backup.setting)
-                restore(session, place, wish)
-            finally:
-                place.close()
+            restore(session, session.source, wish, elsewhere=to is not None)
 
         run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
-        return self._recorder.run(run, self.stores, work, progress)
+        return self._recorder.run(run, lambda: self._sides(place), work, progress)
 
     def _new_run(
         self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False

@@ -29,6 +29,8 @@ LAYERS = [
     {"backup.sync"},
     {"backup.verify"},
     {"backup.recorded"},
+    {"backup.overwrite"},
+    {"backup.restoring"},
     {"backup.undo", "backup.restore", "backup.follow"},
     {"backup.drill"},
     {"backup.services"},

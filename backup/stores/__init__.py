@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
+from backup.stores.base import (
+    Accept,
+    Drift,
+    Keep,
+    Limits,
+    OnNewColumn,
+    Rules,
+    Shape,
+    Sibling,
+    SideName,
+    Store,
+    Written,
+)
 
 __all__ = [
+    "Accept",
     "Drift",
     "Keep",
     "Limits",
@@ -18,8 +32,13 @@ __all__ = [
     "Side",
     "SideName",
     "Store",
+    "Written",
     "open_store",
 ]
+
+
+Role = SideName | Literal["target place"]
+"""The target place is another one that a restore writes to; it stands where the source does."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +46,7 @@ class Side:
     """One side of a service as the settings describe it. `setting` is the prefix that errors name."""
 
     service: str
-    role: SideName
+    role: Role
     setting: str
     connection_string: str
     table: str | None = None
@@ -43,7 +62,7 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     Without `side.table` it is `side.default_table`, less its schema on SQLite, which has none. Raises ConfigError for a
     connection string that cannot be read, or settings that do not go with it.
     """
-    missing: type[BackupError] = SourceMissing if side.role == "source" else NotInitialized
+    missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
     name = f"{side.role} of {side.service}"
     setting = f"{side.setting}__ConnectionString"
     if "accountendpoint" in side.connection_string.lower():
@@ -79,4 +98,5 @@ def _open_cosmos(
     label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
     ceiling = limits.max_request_units_per_second
     access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts, ceiling)
-    return CosmosStore(access, side.container or "", rules, limits, side.role)
+    role: SideName = "backup" if side.role == "backup" else "source"
+    return CosmosStore(access, side.container or "", rules, limits, role)

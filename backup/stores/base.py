@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -87,6 +87,30 @@ class Keep(Protocol):
 
         `transaction` is what makes the change, or None where the store has none.
         """
+
+
+Accept = Callable[[Image], bool]
+"""Asked about each record that is there, while nobody else can change it, whether it may be overwritten or deleted."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the records of a batch, by the keys that the call named: `left` are those that are there and were
+    left alone, for `Accept` said so."""
+
+    inserted: frozenset[Key] = frozenset()
+    updated: frozenset[Key] = frozenset()
+    deleted: frozenset[Key] = frozenset()
+    left: frozenset[Key] = frozenset()
+
+    def and_(self, other: Written) -> Written:
+        """Both together."""
+        return Written(
+            self.inserted | other.inserted,
+            self.updated | other.updated,
+            self.deleted | other.deleted,
+            self.left | other.left,
+        )
 
 
 @dataclass(frozen=True)
@@ -297,6 +321,10 @@ class Store(Protocol):
         Texts that are the same for the two sides of a service exactly if the values are. `drift` must have been asked.
         """
 
+    @property
+    def filled(self) -> frozenset[str]:
+        """Names, as `content` has them, of what the server fills in by itself, whatever is written."""
+
     def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:
         """The source's records as this backup keeps them: with when they were copied and, on Cosmos, by which run."""
 
@@ -306,17 +334,30 @@ class Store(Protocol):
     def as_it_was(self, record: Record) -> Record:
         """The record of an image, completed so that writing it leaves nothing of a later state."""
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
+    def write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None = None,
+        *,
+        absent: bool = False,
+        accept: Accept | None = None,
+        replace: bool = False,
+    ) -> Written:
         """Inserts or overwrites these records as they are; one transaction where there is one; may be repeated.
 
         `keep` gets an image of each record: before the change, or in its transaction. `absent`: none of them is known
-        to be there, so that looking for them first need not pay.
+        to be there, so that looking for them first need not pay. With `accept`, what is there is asked about by its
+        image of that very moment: its row is locked until the end of the transaction, and a document is only replaced
+        while it has the etag of the image. `replace`: what is there may be deleted and inserted anew, or emptied first,
+        so that records can exchange values that are unique; where deleting would change other rows, it is not done.
+        Raises ConstraintRefused, and nothing of the batch is written, when a constraint forbids it.
         """
 
-    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         """Deletes these keys; one transaction where there is one; keys that are gone already are no error.
 
-        `keep` gets an image of each record that is there.
+        `keep` gets an image of each record that is there; `accept` is asked as in `write`. Raises ConstraintRefused,
+        and nothing of the batch is deleted, when other rows refer to one of these, whatever would become of them.
         """
 
     def key_from(self, text: str) -> Key:
@@ -333,6 +374,10 @@ class Store(Protocol):
 
     def drop(self) -> None:
         """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""
+
+    def shares_transactions(self, other: Store) -> bool:
+        """Whether a transaction of this store's holds up whatever else writes to the other's database, so that its
+        siblings have to be written in that transaction too."""
 
     def sibling(self, shape: Shape) -> Sibling:
         """A table or container of the app's own in the same database (and schema)."""

@@ -10,10 +10,23 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
-from backup.errors import BadRequest, RecordRefused, SchemaMismatch, StoreError
+from backup.errors import BadRequest, RecordRefused, SchemaMismatch, StoreError, TransientStoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, SideName, Store
+from backup.stores.base import (
+    Accept,
+    Drift,
+    Keep,
+    Limits,
+    OnNewColumn,
+    Rules,
+    Shape,
+    Sibling,
+    SideName,
+    Store,
+    Written,
+)
 from backup.stores.cosmos_access import CosmosAccess
+from backup.stores.cosmos_conditional import Conditional, ConditionalWrites
 from backup.stores.cosmos_container import CosmosContainer, parts
 from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, texts
 from backup.stores.cosmos_pace import Pace
@@ -22,6 +35,7 @@ from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 from backup.stores.cosmos_writes import CosmosWrites
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
+_LOOKS = 20  # at a document that others keep changing
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
@@ -42,6 +56,7 @@ class CosmosStore:
         self._side, self._queries = side, Queries(rules, side)
         self._container = CosmosContainer(access, container, self._queries, self._limits)
         self._writes = CosmosWrites(access, self._container)
+        self._conditional = ConditionalWrites(access, self._container)
 
     @property
     def label(self) -> str:
@@ -237,30 +252,98 @@ class CosmosStore:
     def as_it_was(self, record: Record) -> Record:
         return record
 
+    filled: frozenset[str] = frozenset()
+
     def content(self, record: Record) -> Mapping[str, str]:
         return {name: json_text(value) for name, value in self.as_original(record).items()}
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:  # noqa: ARG002 - a look is cheap beside the writes
+    def write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None = None,
+        *,
+        absent: bool = False,  # noqa: ARG002 - a look is cheap beside the writes
+        accept: Accept | None = None,
+        replace: bool = False,  # noqa: ARG002 - there are no unique values to exchange
+    ) -> Written:
+        if accept is not None:
+            return self._changed_if(accept, keep, {self.key_of(record): record for record in records}, Action.UPDATED)
+        written = Written()
         refused: dict[Key, str] = {}
         for part in parts(records, self._limits.batch_size):
+            keys = [self.key_of(record) for record in part]
+            there: set[Key] = set()
             if keep is not None:
-                keys = [self.key_of(record) for record in part]
-                there: set[Key] = set()
                 for images in self.images(keys, Action.UPDATED):
                     there.update(image.key for image in images)
                     keep(images, None)
                 keep((), None, [key for key in keys if key not in there])
             refused |= self._writes.upsert(part)
+            written = written.and_(Written(frozenset(keys) - there, frozenset(there)))
         self._tell("write", refused)
+        return written
+
+    def _changed_if(
+        self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
+    ) -> Written:
+        """Writes these records, or deletes where there is None, as far as `accept` lets it: each document as long as it
+        has the etag of the image that was accepted and kept. One that was changed meanwhile is looked at again."""
+        written = Written()
+        refused: dict[Key, str] = {}
+        for part in parts([*wanted], self._limits.batch_size):
+            left = list(part)
+            for _ in range(_LOOKS):
+                etags, alone = self._accepted(accept, keep, left, action)
+                new = [key for key in left if key not in etags and key not in alone and wanted[key] is not None]
+                writes = [Conditional(key, wanted[key], etags.get(key)) for key in (*etags, *new)]
+                overtaken, reasons = self._conditional.carry_out(writes)
+                refused |= reasons
+                not_done = overtaken | reasons.keys()
+                inserted, done = frozenset(new) - not_done, frozenset(etags) - not_done
+                if keep is not None:
+                    keep((), None, [*inserted])
+                changed = Written(inserted, updated=done, left=frozenset(alone))
+                if action is Action.DELETED:
+                    changed = Written(deleted=done, left=frozenset(alone))
+                written, left = written.and_(changed), [*overtaken]
+                if not left:
+                    break
+            else:
+                raise TransientStoreError(
+                    f"{len(left)} documents of the {self.label} were changed whenever they were to be written.",
+                    hint="Nothing of others was overwritten. Try again when fewer write to them.",
+                )
+        self._tell("change", refused)
+        return written
+
+    def _accepted(
+        self, accept: Accept, keep: Keep | None, keys: Sequence[Key], action: Action
+    ) -> tuple[dict[Key, str], set[Key]]:
+        """The etags of the documents that may be changed, whose images are kept now; the keys of those that may not."""
+        etags: dict[Key, str] = {}
+        refused: set[Key] = set()
+        for records in self._container.documents(keys, of_service=False):
+            images = {self.key_of(one): self._image(one, action) for one in records}
+            refused |= {key for key, image in images.items() if not accept(image)}
+            etags |= {key: one["_etag"] for one in records if (key := self.key_of(one)) not in refused}
+            if keep is not None:
+                keep([image for key, image in images.items() if key not in refused], None)
+        return etags, refused
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         # A document of another type under such a key would be overwritten too.
         for records in self._container.documents(keys, of_service=False):
-            yield [
-                Image(self.key_of(one), action, own(one), texts(map(one.get, self._rules.version))) for one in records
-            ]
+            yield [self._image(one, action) for one in records]
 
-    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
+    def _image(self, document: Record, action: Action) -> Image:
+        version = texts(map(document.get, self._rules.version))
+        etag = document.get("_etag") if self._side == "source" else (document.get(MARK) or {}).get("etag")
+        belongs = all(document.get(name) == value for name, value in self._rules.where.items())
+        return Image(self.key_of(document), action, own(document), version, Version(version, etag) if belongs else None)
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
+        if accept is not None:
+            return self._changed_if(accept, keep, dict.fromkeys(keys), Action.DELETED)
         refused: dict[Key, str] = {}
         for part in parts(keys, self._limits.batch_size):
             if keep is not None:
@@ -268,6 +351,7 @@ class CosmosStore:
                     keep(images, None)
             refused |= self._writes.delete(part)
         self._tell("delete", refused)
+        return Written(deleted=frozenset(keys))
 
     def _tell(self, operation: str, refused: Mapping[Key, str]) -> None:
         if not refused:
@@ -302,6 +386,9 @@ class CosmosStore:
 
     def drop(self) -> None:
         self._access.drop_container(self.name)
+
+    def shares_transactions(self, other: Store) -> bool:  # noqa: ARG002 - there are none
+        return False
 
     def sibling(self, shape: Shape) -> Sibling:
         return CosmosSibling(self._access, shape)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from backup.errors import BackupError, NotInitialized, StoreError, StoreUnavailable
-from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
-from backup.stores.base import Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
+from backup.stores.base import Accept, Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
 from backup.stores.sql_access import SqlAccess
-from backup.stores.sql_batch import SqlBatch, parts, rest
+from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
 from backup.stores.sql_chunks import SqlChunks
 from backup.stores.sql_drift import plan
 from backup.stores.sql_rows import Fetched, Rows, first_rows, values_of
@@ -180,8 +180,7 @@ class SqlStore:
         }
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
-        width = len(self.shape.key)
-        return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
+        return self.shape.stamps_of(rows)
 
     def stamps(self, chunk: Chunk) -> Stamps:
         return self.stamps_of(self.stamp_rows(chunk))
@@ -252,6 +251,13 @@ class SqlStore:
         names = self.shape.content
         return {names[name]: repr(value) for name, value in record.items() if name in names}
 
+    @property
+    def filled(self) -> frozenset[str]:
+        names = self.shape.content
+        return frozenset(
+            names[column.name] for column in self.shape.columns if column.computed and column.name in names
+        )
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:  # noqa: ARG002 - rows have no place for a run
@@ -267,24 +273,44 @@ class SqlStore:
     def as_it_was(self, record: Record) -> Record:
         return {**dict.fromkeys(self.shape.names), **record}
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
-        def attempt(cx: sa.Connection) -> None:
-            self._batch_on(cx).write(records, keep, absent=absent)
-
-        if not records:
-            return
-        try:
-            self.access.run("write records", attempt, writes=True)
-        except StoreUnavailable:
-            raise
-        except StoreError:
-            if not absent:
+    def write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None = None,
+        *,
+        absent: bool = False,
+        accept: Accept | None = None,
+        replace: bool = False,
+    ) -> Written:
+        ways: list[Replacing | None] = [Replacing.EMPTIED, Replacing.DELETED] if replace else [None]
+        if absent or accept is not None:  # a record may be there after all, perhaps since a moment ago
+            ways.insert(0, ways[0])
+        for place, way in enumerate(ways if records else ()):
+            batch = partial(self._write, records, keep, absent and place == 0, accept, way)
+            try:
+                return self.access.run("write records", batch, writes=True)
+            except StoreUnavailable:
                 raise
-            self.write(records, keep)  # a record is there after all; or the error comes again
+            except StoreError:
+                if place == len(ways) - 1:
+                    raise
+        return Written()
 
-    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
-        if keys:
-            self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep), writes=True)
+    def _write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None,
+        absent: bool,
+        accept: Accept | None,
+        replace: Replacing | None,
+        cx: sa.Connection,
+    ) -> Written:
+        return self._batch_on(cx).write(records, keep, absent=absent, accept=accept, replace=replace)
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
+        if not keys:
+            return Written()
+        return self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep, accept), writes=True)
 
     def _batch_on(self, cx: sa.Connection) -> SqlBatch:
         return SqlBatch(cx, self.shape, self.access.dialect, self._limits)
@@ -303,6 +329,9 @@ class SqlStore:
 
     def drop(self) -> None:
         self.access.drop_database()
+
+    def shares_transactions(self, other: Store) -> bool:
+        return isinstance(other, SqlStore) and self.access.dialect.is_one_file(other.access.dialect)
 
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self.schema)

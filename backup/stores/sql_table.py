@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from backup.errors import BackupError, BadRequest, ConfigError, SchemaMismatch
-from backup.models import Chunk, Key, Record
+from backup.models import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column, StampColumns
@@ -123,6 +123,11 @@ class TableShape:
             return sa.select(*key, *version, sa.null())
         return sa.select(*key, *version, sa.case((version[0].is_(None), content)) if version else content)
 
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        """The stamps that rows of `stamp_query` lay flat."""
+        width = len(self.key)
+        return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
+
     def key_from(self, text: str) -> Key:
         """The key that a person wrote: a JSON list of its columns' values, or the plain value where it has but one."""
         width = len(self.key_names)
@@ -158,12 +163,15 @@ class TableShape:
         columns = [self.table.c[name] for name in names]
         return {c: sa.bindparam(f"v{i}", type_=c.type) for i, c in enumerate(columns) if c.name not in but}
 
-    def is_one_of(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
-        """The condition for rows of these keys, as the server compares keys."""
-        if len(self.key) == 1:
+    def is_one_of(
+        self, keys: Sequence[Key], columns: Sequence[sa.ColumnElement[Any]] | None = None
+    ) -> sa.ColumnElement[bool]:
+        """The condition for rows of these keys, as the server compares keys; `columns` stand for the table's own."""
+        own = columns or self.key
+        if len(own) == 1:
             type_ = self._exact[self.key_names[0]].type
-            return type_.has_one_of(self.key[0], [key[0] for key in keys])
-        pairs = ([column == value for column, value in zip(self.key, key, strict=True)] for key in keys)
+            return type_.has_one_of(own[0], [key[0] for key in keys])
+        pairs = ([column == value for column, value in zip(own, key, strict=True)] for key in keys)
         return sa.or_(*(sa.and_(*conditions) for conditions in pairs))
 
     def within(self, chunk: Chunk) -> list[sa.ColumnElement[bool]]:

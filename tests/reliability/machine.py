@@ -22,9 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from backup.checkpoint import Checkpoint
 from backup.errors import BadRequest, Conflict, GuardTripped
 from backup.models import Action, Chunk, Counts, Status, Trigger
+from backup.overwrite import LEFT_ALONE
 from backup.proof import Kind
 from backup.recorded import Outcome
-from backup.restore import LEFT_ALONE, Wish
+from backup.restoring import Wish
 from backup.services import NO_OPTIONS, Options
 from backup.verify import Depth
 from tests.reliability import plain

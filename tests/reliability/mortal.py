@@ -34,7 +34,7 @@ from backup.history import History
 from backup.models import Held, Trigger
 from backup.recycle import RecycleBin
 from backup.registry import Registry
-from backup.restore import Wish
+from backup.restoring import Wish
 from backup.settings import load_settings
 from backup.stores import cosmos_pace
 from backup.stores.cosmos import CosmosStore

@@ -9,7 +9,7 @@ from typing import Any
 
 from backup.errors import StoreUnavailable
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
-from backup.stores import Drift, Keep, OnNewColumn, Shape, Sibling, Store
+from backup.stores import Accept, Drift, Keep, OnNewColumn, Shape, Sibling, Store, Written
 
 Stored = dict[str, Any]
 """A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
@@ -133,6 +133,8 @@ class MemoryStore:
             part = found[start : start + self.batch_size]
             yield [Image(key, action, dict(one), one["version"]) for key, one in part]
 
+    filled: frozenset[str] = frozenset()
+
     def content(self, record: Record) -> Mapping[str, str]:
         return {name: repr(value) for name, value in record.items()}
 
@@ -145,22 +147,36 @@ class MemoryStore:
     def as_it_was(self, record: Record) -> Record:
         return record
 
-    def write(self, records: Sequence[Record], keep: Keep | None = None, *, absent: bool = False) -> None:
+    def write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None = None,
+        *,
+        absent: bool = False,
+        accept: Accept | None = None,
+        replace: bool = False,
+    ) -> Written:
         keys = [self.key_of(record) for record in records]
         self._called("write", keys)
         if keep is not None:
             there = [image for images in self.images(keys, Action.UPDATED) for image in images]
             new = set(keys) - {image.key for image in there}
             keep(there, None, [key for key in keys if key in new])
+        there_before = self.matching(keys)
         for record in records:
             self.put(dict(record))
+        return Written(frozenset(keys) - there_before, frozenset(there_before))
 
-    def delete(self, keys: Sequence[Key], keep: Keep | None = None) -> None:
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         self._called("delete", list(keys))
         if keep is not None:
             keep([image for images in self.images(keys, Action.DELETED) for image in images], None)
         for key in keys:
             self.records.pop(self._fold(key[0]), None)
+        return Written(deleted=frozenset(keys))
+
+    def shares_transactions(self, other: Store) -> bool:
+        return False
 
     def key_from(self, text: str) -> Key:
         return (json.loads(text),)

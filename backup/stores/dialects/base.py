@@ -211,6 +211,13 @@ class Dialect(Protocol):
     in_process: bool
     """Whether the server is a library in this process: a fingerprint then holds its chunk's stamps in its memory."""
 
+    references: sa.TextClause
+    """Selects, by :table and :schema, the foreign keys that point to a table: name, schema, table and ON DELETE of each
+    and, a row each in their order, its columns and those that they refer to (NULL: the primary key's)."""
+
+    delete_triggers: sa.TextClause
+    """Selects, by :table and :schema, the names of the triggers that a delete in a table fires."""
+
     row_count: sa.ColumnElement[int]
     """Selects how many rows there are, whatever their number."""
 
@@ -246,6 +253,12 @@ class Dialect(Protocol):
 
     def cut(self, cx: sa.Connection) -> Callable[[], None] | None:
         """What ends the call that waits on this connection, from this side and from any thread."""
+
+    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """The query, with its rows locked until the transaction ends, so that nobody else changes them meanwhile."""
+
+    def is_one_file(self, other: Dialect) -> bool:
+        """Whether both are one file, which has one writer at a time."""
 
     def read_halves(self) -> bool:
         """Has texts with half a surrogate pair read from now on, which is slower; returns whether the dialect can. For

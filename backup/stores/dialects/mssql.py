@@ -23,6 +23,7 @@ from backup.stores.dialects.base import (
     CALL_SECONDS,
     CONNECTIONS,
     Column,
+    Dialect,
     Failure,
     Prepared,
     Relation,
@@ -53,6 +54,7 @@ _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
+_CODE_CONSTRAINT = {515, 547, 2601, 2627}
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
@@ -88,6 +90,33 @@ _COLUMNS = sa.text(
 )
 
 
+_REFERENCES = sa.text(
+    """
+    SELECT f.name, s.name, o.name, f.delete_referential_action_desc, p.name, r.name
+    FROM sys.foreign_keys f
+    JOIN sys.objects o ON o.object_id = f.parent_object_id
+    JOIN sys.schemas s ON s.schema_id = o.schema_id
+    JOIN sys.foreign_key_columns c ON c.constraint_object_id = f.object_id
+    JOIN sys.columns p ON p.object_id = c.parent_object_id AND p.column_id = c.parent_column_id
+    JOIN sys.columns r ON r.object_id = c.referenced_object_id AND r.column_id = c.referenced_column_id
+    JOIN sys.objects t ON t.object_id = f.referenced_object_id
+    JOIN sys.schemas q ON q.schema_id = t.schema_id
+    WHERE t.name = :table AND q.name = :schema AND f.is_disabled = 0
+    ORDER BY s.name, o.name, f.name, c.constraint_column_id
+    """
+)
+
+_DELETE_TRIGGERS = sa.text(
+    """
+    SELECT g.name FROM sys.triggers g
+    JOIN sys.objects t ON t.object_id = g.parent_id
+    JOIN sys.schemas s ON s.schema_id = t.schema_id
+    JOIN sys.trigger_events e ON e.object_id = g.object_id
+    WHERE t.name = :table AND s.name = :schema AND g.is_disabled = 0 AND e.type_desc = 'DELETE'
+    """
+)
+
+
 class SqlServerDialect:
     """One SQL Server database."""
 
@@ -97,6 +126,8 @@ class SqlServerDialect:
     max_parameters = 2_000  # the server's limit is 2,100
     max_columns = 1_024
     in_process = False
+    references = _REFERENCES
+    delete_triggers = _DELETE_TRIGGERS
     can_be_cut = False  # the driver waits, and takes no word from another thread meanwhile
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
@@ -166,6 +197,14 @@ class SqlServerDialect:
 
     def cut(self, cx: sa.Connection) -> None:  # noqa: ARG002 - no connection can
         return None
+
+    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        # HOLDLOCK: what is asked for and not there stays so, too.
+        [table] = query.get_final_froms()
+        return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
+
+    def is_one_file(self, other: Dialect) -> bool:  # noqa: ARG002 - there are none
+        return False
 
     def read_halves(self) -> bool:
         if not self._halves:
@@ -275,7 +314,7 @@ class SqlServerDialect:
             return Failure("unavailable", text)
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
             return Failure("transient", text)
-        return Failure("constraint" if state == "23000" else "refused", text)
+        return Failure("constraint" if codes & _CODE_CONSTRAINT or state == "23000" else "refused", text)
 
 
 def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:

@@ -65,6 +65,33 @@ _COLUMNS = sa.text(
 )
 
 
+_REFERENCES = sa.text(
+    """
+    SELECT c.conname, n.nspname, r.relname,
+           CASE c.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT'
+                              WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END,
+           a.attname, b.attname
+    FROM pg_constraint c
+    JOIN pg_class r ON r.oid = c.conrelid
+    JOIN pg_namespace n ON n.oid = r.relnamespace
+    CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (mine, theirs, place)
+    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.mine
+    JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.theirs
+    WHERE c.contype = 'f' AND c.conparentid = 0
+      AND c.confrelid = (SELECT t.oid FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace
+                         WHERE t.relname = :table AND s.nspname = :schema)
+    ORDER BY n.nspname, r.relname, c.conname, k.place
+    """
+)
+
+_DELETE_TRIGGERS = sa.text(
+    """
+    SELECT g.tgname FROM pg_trigger g JOIN pg_class t ON t.oid = g.tgrelid JOIN pg_namespace s ON s.oid = t.relnamespace
+    WHERE t.relname = :table AND s.nspname = :schema AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 8 <> 0
+    """
+)
+
+
 class PostgresqlDialect:
     """One PostgreSQL database."""
 
@@ -74,6 +101,8 @@ class PostgresqlDialect:
     max_parameters = 30_000
     max_columns = 1_600
     in_process = False
+    references = _REFERENCES
+    delete_triggers = _DELETE_TRIGGERS
     can_be_cut = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -136,6 +165,12 @@ class PostgresqlDialect:
                 way.shutdown(socket.SHUT_RDWR)
 
         return shut
+
+    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        return query.with_for_update()
+
+    def is_one_file(self, other: base.Dialect) -> bool:  # noqa: ARG002 - there are none
+        return False
 
     def read_halves(self) -> bool:
         return False

@@ -20,6 +20,7 @@ from backup.models import Fingerprint
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
+    Dialect,
     Failure,
     Prepared,
     Relation,
@@ -76,6 +77,21 @@ def _writer(path: Path) -> AbstractContextManager[bool]:  # noqa: ARG001 - one f
     return RLock()
 
 
+_REFERENCES = sa.text(
+    """
+    SELECT f.id + 1, NULL, m.name, f.on_delete, f."from", f."to"
+    FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
+    WHERE m.type = 'table' AND lower(f."table") = lower(:table) AND coalesce(:schema, 'main') = 'main'
+    ORDER BY m.name, f.id, f.seq
+    """
+)
+
+_DELETE_TRIGGERS = sa.text(
+    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(:table)"
+    " AND coalesce(:schema, 'main') = 'main' AND sql LIKE '%DELETE%ON%'"
+)
+
+
 class SqliteDialect:
     """One database file. A file that is missing is an error, never a new empty database."""
 
@@ -85,6 +101,8 @@ class SqliteDialect:
     max_parameters = 30_000
     max_columns = 2_000
     in_process = True
+    references = _REFERENCES
+    delete_triggers = _DELETE_TRIGGERS
     can_be_cut = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -151,6 +169,14 @@ class SqliteDialect:
                 driver.interrupt()
 
         return interrupt
+
+    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        return query  # `writing` has locked the file
+
+    def is_one_file(self, other: Dialect) -> bool:
+        return isinstance(other, SqliteDialect) and (
+            self.path == other.path or (self.path.exists() and other.path.exists() and self.path.samefile(other.path))
+        )
 
     def read_halves(self) -> bool:
         return False

@@ -1,0 +1,228 @@
+"""One restore, from the stamps of both sides to what is written and deleted in the place. Never changes the backup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from backup.compare import changed, went_back
+from backup.entries import Kept
+from backup.models import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version
+from backup.overwrite import LEFT_ALONE, Overwriting
+from backup.recorded import Session
+from backup.stores import Store
+from backup.sync import chunks_of
+
+_KEYS_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to restore: the state `at` a time or (None) the newest, of these `keys` or (none given) of all."""
+
+    at: datetime | None = None
+    keys: tuple[str, ...] = ()
+    overwrite_newer: bool = False
+    delete_extra: bool = False
+
+
+class Piece(NamedTuple):
+    """Part of the key space: its stamps in the backup and in the place; `asked` are the keys the wish names there."""
+
+    chunk: Chunk
+    asked: Sequence[Key]
+    copies: Stamps
+    theirs: Stamps
+
+
+class Restored(NamedTuple):
+    """What a piece came to: how many records are to be there, and those that only the place has, as they were met."""
+
+    wanted: int
+    extra: Stamps
+
+
+class Restoring:
+    """One restore; holds what each of its steps needs."""
+
+    def __init__(
+        self,
+        session: Session,
+        place: Store,
+        there: bool,
+        wish: Wish,
+        keys: tuple[Key, ...],
+        runs_since: Sequence[Run],
+        *,
+        elsewhere: bool,
+    ) -> None:
+        self._session = session
+        self._backup, self._place, self._recycled = session.backup, place, session.recycled
+        self._wish, self._keys, self._runs_since = wish, keys, runs_since
+        self._filling = {run.sync_id for run in runs_since if run.added_columns}
+        self._there = there  # it need not be, in a dry run
+        self._run, self._tally, self._steps = session.run, session.tally, session.steps
+        self._overwriting = Overwriting(session, place, self._is_newer, overwrite_newer=wish.overwrite_newer)
+        self._etags = not elsewhere  # another place has etags of its own, not those that the copies remember
+
+    def pieces(self) -> Iterator[Piece]:
+        """The whole key space, or the wish's keys."""
+        if self._keys:
+            for keys in _parts(self._keys):
+                theirs = _stamps_of(self._place, keys) if self._there else {}
+                yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
+            return
+        for chunk in chunks_of(self._backup, self._place) if self._there else self._backup.chunks():
+            copies, theirs = self._backup.stamps(chunk), self._place.stamps(chunk) if self._there else {}
+            if self._wish.at is None:
+                yield Piece(chunk, (), copies, theirs)
+                continue
+            for keys in _parts(list(copies.keys() | theirs.keys())):  # few, since whole images of them may be held
+                yield Piece(
+                    chunk, (), {k: copies[k] for k in keys if k in copies}, {k: theirs[k] for k in keys if k in theirs}
+                )
+
+    def restore(self, piece: Piece) -> Restored:
+        """Restores the records of one piece."""
+        chunk, asked, copies, theirs = piece
+        changed = self._first_after({*copies, *theirs, *asked})
+        filled = {key: kept for key, kept in changed.items() if self._was_only_filled(kept, copies.get(key))}
+        then = {key: kept for key, kept in changed.items() if key not in filled}
+        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
+        for key in asked:
+            if key not in known:
+                self._session.note(f"The backup has no record {json.dumps(self._backup.key_to_json(key))}.")
+        absent = [key for key in known if key in then and then[key].record is None]
+        present = [key for key in known if not (key in then and then[key].record is None)]
+        inserts, updates, newer, same = [], [], [], 0
+        spelled = self._place.matching([k for k in present if k not in theirs]) if self._there else set()
+        for key in present:
+            if key not in theirs and key not in spelled:
+                inserts.append(key)
+            elif not self._wish.overwrite_newer and (
+                key in spelled or self._is_newer(theirs[key], copies.get(key))  # spelled anew: in doubt it is newer
+            ):
+                newer.append(key)
+            elif key in spelled or self._must_write(theirs[key], copies.get(key), then.get(key)):
+                updates.append(key)
+            else:
+                same += 1
+        gone = {key: theirs[key] for key in absent if key in theirs}
+        if not self._wish.overwrite_newer:  # what the backup has not is no older than anything
+            newer += [key for key in gone if key in copies and self._is_newer(gone[key], copies[key])]
+            gone = {key: version for key, version in gone.items() if key not in newer}
+        self._tally.name(newer, LEFT_ALONE)
+        self._tally.add(skipped=same + len(newer))
+        if self._run.dry_run:
+            self._preview(inserts, updates)
+        else:
+            wanted = frozenset(inserts) | frozenset(updates)
+            for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
+                whole = [_with_image(record, filled.get(self._backup.key_of(record))) for record in records]
+                self._write(whole, theirs, copies)
+            self._write([record for key in wanted if key in then if (record := then[key].record)], theirs, copies)
+        extra = [key for key in theirs if key not in copies and key not in then]
+        known_otherwise = self._backup.matching(extra)  # under another spelling
+        return Restored(len(present), {key: theirs[key] for key in extra if key not in known_otherwise} | gone)
+
+    def gone_since(self) -> int:
+        """Restores what neither the backup nor the place has any more, but the backup had at that time; returns how
+        many records that are."""
+        restored = 0
+        for run in self._runs_since:
+            for entries in self._recycled.of_run(run.sync_id):
+                restored += self._restore_gone([kept for kept in entries if kept.side == "backup"])
+        return restored
+
+    def delete(self, extra: Stamps) -> None:
+        """Deletes records that only the place has, unless they are no more as they were met."""
+        if not self._run.dry_run:
+            self._overwriting.delete(extra)
+            return
+        self._steps.held()
+        self._tally.name(extra, Action.DELETED)
+        self._tally.add(deleted=len(extra))
+
+    def finish(self) -> None:
+        """Says what did not come to be."""
+        self._overwriting.finish()
+
+    def _preview(self, inserts: Sequence[Key], updates: Sequence[Key]) -> None:
+        """Names what would be written. Under the key of an insert there may be a record that is none of the service's:
+        it would be overwritten if newer ones are."""
+        others = (
+            {image.key for images in self._place.images(inserts, Action.UPDATED) for image in images}
+            if self._there
+            else set()
+        )
+        new = [key for key in inserts if key not in others]
+        self._tally.name(new, Action.INSERTED)
+        self._tally.name(updates, Action.UPDATED)
+        self._tally.name(others, Action.UPDATED if self._wish.overwrite_newer else LEFT_ALONE)
+        overwritten = len(updates) + (len(others) if self._wish.overwrite_newer else 0)
+        left = 0 if self._wish.overwrite_newer else len(others)
+        self._tally.add(inserted=len(new), updated=overwritten, skipped=left)
+
+    def _restore_gone(self, entries: Sequence[Kept]) -> int:
+        first = self._first_after(kept.key for kept in entries)
+        own = {kept.entry_id for kept in entries}
+        gone = {key: kept for key, kept in first.items() if kept.entry_id in own and kept.record is not None}
+        there = self._backup.matching(list(gone)) | (self._place.matching(list(gone)) if self._there else set())
+        keys = [key for key in gone if key not in there]
+        if self._run.dry_run:
+            self._preview(keys, ())
+        else:
+            self._write([record for key in keys if (record := gone[key].record)], {}, {})
+        return len(keys)
+
+    def _was_only_filled(self, kept: Kept, copy: Version | None) -> bool:
+        """Whether the record has the version it had then, and since got but the columns that the change filled.
+
+        Without them it would be another record of the same version, which no sync sees.
+        """
+        return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
+
+    def _first_after(self, keys: Iterable[Key]) -> dict[Key, Kept]:
+        """The first change after the wish's time of each of these records that was changed since."""
+        return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at)
+
+    def _write(self, records: Sequence[Record], theirs: Stamps, copies: Stamps) -> None:
+        alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it
+        for record in records:
+            alike.setdefault(frozenset(record), []).append(record)
+        for group in alike.values():
+            self._overwriting.write(group, theirs, copies)
+
+    def _must_write(self, theirs: Version, copy: Version | None, then: Kept | None) -> bool:
+        if then is None:
+            return copy is None or self._differs(theirs, copy)
+        return theirs.etag is not None or theirs.value[0] is None or theirs.value != then.version
+
+    def _is_newer(self, theirs: Version, copy: Version | None) -> bool:
+        """Whether the place's record was written after the backup copied it; in doubt it was."""
+        return copy is None or (self._differs(theirs, copy) and not went_back(theirs, copy))
+
+    def _differs(self, theirs: Version, copy: Version) -> bool:
+        if self._etags:
+            return changed(theirs, copy)
+        return theirs.value != copy.value or (theirs.value[0] is None and theirs.etag is not None)
+
+
+def _with_image(record: Record, kept: Kept | None) -> Record:
+    """The record as its image has it, with what columns that came since were filled with. An undo may have emptied
+    others, so what the image has counts."""
+    if kept is None or kept.record is None:
+        return record
+    return {**record, **{name: value for name, value in kept.record.items() if value is not None}}
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
+
+
+def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:
+    """The stamps of those of these keys that the service has, by their own spelling."""
+    return store.stamps_of(store.stamp_rows_of(keys))

@@ -1,0 +1,314 @@
+"""A restore while others write to its place: what is newer stays, what is replaced is kept, what did not come to be is
+told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.models import Image, Key
+from backup.recycle import RecycleBin
+from backup.registry import Registry
+from backup.retry import Retry
+from backup.settings import load_settings
+from backup.stores.cosmos_conditional import ConditionalWrites
+from backup.stores.sql import SqlStore
+from backup.stores.sql_batch import SqlBatch
+from tests.scenarios import places
+from tests.scenarios.inside import command, counted, done, few_orders, named, refused, revised, synced
+from tests.scenarios.places import Cosmos, Place, Service, Sql
+
+Rows = dict[int, tuple[Any, ...]]
+
+
+class Things:
+    """A table of a service's source, and its backup; both made and read past the product."""
+
+    def __init__(self, source: Sql, backup: Sql, folder: Path, name: str = "customer") -> None:
+        self.source, self.backup, self.folder, self.name = source, backup, folder, name
+        service = Service(name, source, backup)
+        self.place = Place(service, service)
+
+    def make(self, columns: str, *rows: str) -> Things:
+        self.source.run(f"CREATE TABLE {{table}} ({columns})")
+        self.put(*rows)
+        self.place.initialize()
+        synced(self.place, self.name)
+        return self
+
+    def put(self, *rows: str) -> None:
+        self.source.run(f"INSERT INTO {{table}} VALUES {', '.join(f'({row})' for row in rows)}")
+
+    def run(self, *statements: str) -> None:
+        for statement in statements:
+            self.source.run(statement)
+
+    def sync(self) -> None:
+        synced(self.place, self.name)
+
+    def restore(self, *options: str) -> Any:
+        return command(self.folder, self.place.settings, "restore", self.name, *options, "--yes", "--json")
+
+    def rows(self, side: str = "source") -> Rows:
+        place: Sql = getattr(self, side)
+        engine = sa.create_engine(place.url, poolclass=sa.NullPool)
+        schema, _, name = place.table.rpartition(".")
+        with engine.connect() as cx:
+            query = sa.select(sa.text("*")).select_from(sa.table(name, schema=schema or None))
+            return {row[0]: tuple(row[1:]) for row in cx.execute(query)}
+
+    def kept(self, sync_id: str) -> list[tuple[Key, Any]]:
+        """The images of a run, by key; their records without names."""
+        with Registry(load_settings(self.place.settings)).get(self.name).stores() as (_, backup):
+            found = [one for page in RecycleBin(backup, self.name).of_run(sync_id) for one in page]
+        return sorted((one.key, tuple((one.record or {}).values())) for one in found)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def things(request: pytest.FixtureRequest, tmp_path: Path) -> Things:
+    if request.param == "sqlite":
+        return Things(*(Sql(f"sqlite:///{tmp_path / name}.db", "things") for name in ("source", "backup")), tmp_path)
+    url = request.getfixturevalue("postgres_database")
+    return Things(Sql(url, "things"), Sql(url, "kept.things"), tmp_path)
+
+
+VERSIONED = "id INTEGER PRIMARY KEY, version INTEGER, a INTEGER"
+
+
+def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, before: Callable[[], None]) -> None:
+    """Has something done before the first call of a method."""
+    original = getattr(owner, name)
+
+    def called(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(owner, name, original)
+        before()
+        return original(*args, **options)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+# --- what the application commits meanwhile ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_committed_between_comparison_and_write_stays_or_is_kept(
+    things: Things, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    things.make(VERSIONED, "1, 5, 10", "2, 5, 20", "3, 5, 30")
+    things.run("UPDATE {table} SET version = 4, a = 11 WHERE id = 1", "DELETE FROM {table} WHERE id = 2")
+
+    def application() -> None:
+        things.run("UPDATE {table} SET version = 9, a = 99 WHERE id = 1")
+        things.put("2, 7, 77")
+
+    once(monkeypatch, SqlStore, "write", application)
+    restored = done(things.restore(*["--overwrite-newer"] * overwrite))
+    if overwrite:
+        assert counted(restored) == (0, 2, 0, 1)
+        assert things.rows() == {1: (5, 10), 2: (5, 20), 3: (5, 30)}
+        assert things.kept(restored["SyncId"]) == [((1,), (1, 9, 99)), ((2,), (2, 7, 77))]
+    else:
+        assert (counted(restored), named(restored)) == ((0, 0, 0, 3), {1: "Newer", 2: "Newer"})
+        assert things.rows() == {1: (9, 99), 2: (7, 77), 3: (5, 30)}
+        assert things.kept(restored["SyncId"]) == []
+
+
+def test_nobody_else_changes_a_record_between_the_decision_and_the_write(
+    things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things.make(VERSIONED, "1, 5, 10")
+    things.run("UPDATE {table} SET version = 4 WHERE id = 1")
+    refusals = []
+    stamped = SqlBatch._stamped
+
+    def decided(batch: SqlBatch, images: Any) -> list[Image]:
+        sqlite = things.source.url.startswith("sqlite")
+        impatient: dict[str, Any] = {"timeout": 0} if sqlite else {"options": "-c lock_timeout=20"}
+        engine = sa.create_engine(things.source.url, poolclass=sa.NullPool, connect_args=impatient)
+        with engine.connect() as cx, pytest.raises(sa.exc.OperationalError) as refusal:
+            cx.exec_driver_sql("UPDATE things SET version = 9 WHERE id = 1")
+        refusals.append(refusal)
+        return stamped(batch, images)
+
+    monkeypatch.setattr(SqlBatch, "_stamped", decided)
+    assert counted(done(things.restore())) == (0, 1, 0, 0)
+    assert (len(refusals), things.rows()) == (1, {1: (5, 10)})
+
+
+def test_a_record_that_appears_while_it_is_inserted_stays(things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
+    if things.source.url.startswith("sqlite"):
+        pytest.skip("A file has one writer at a time.")
+    things.make(VERSIONED, "1, 5, 10", "2, 5, 20")
+    things.run("DELETE FROM {table}")
+    # After the look at what is there, before the insert.
+    once(monkeypatch, type(_dialect(things)), "insert_rows", lambda: things.put("2, 7, 77"))
+    restored = done(things.restore())
+    assert (counted(restored), named(restored)) == ((1, 0, 0, 1), {2: "Newer"})
+    assert things.rows() == {1: (5, 10), 2: (7, 77)}
+
+
+def test_what_is_changed_before_its_delete_is_looked_at_again(things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 21)))
+    things.put("31, 1, 1", "32, 1, 2")
+    once(monkeypatch, SqlStore, "delete", lambda: things.run("UPDATE {table} SET version = 2 WHERE id = 32"))
+    restored = done(things.restore("--delete-extra"))
+    assert (counted(restored), named(restored)) == ((0, 0, 1, 21), {32: "Newer"})
+    assert {31, 32} & things.rows().keys() == {32}
+    assert things.kept(restored["SyncId"]) == [((31,), (31, 1, 1))]
+
+
+def test_a_try_that_was_rolled_back_keeps_what_the_next_one_replaces(
+    things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things.make(VERSIONED, "1, 5, 10")
+    things.run("UPDATE {table} SET version = 3, a = 3 WHERE id = 1")
+    write, tries = SqlBatch.write, []
+
+    def interrupted(batch: SqlBatch, *args: Any, **options: Any) -> Any:
+        written = write(batch, *args, **options)
+        tries.append(written)
+        if len(tries) == 1:
+            raise sa.exc.DBAPIError.instance("", (), _lost(things), (Exception,))
+        return written
+
+    monkeypatch.setattr(SqlBatch, "write", interrupted)
+    monkeypatch.setattr(Retry, "_report", lambda *_: things.run("UPDATE {table} SET version = 4, a = 4"))
+    monkeypatch.setattr(Retry, "_wait", lambda *_: 0)
+    restored = done(things.restore())
+    assert (len(tries), things.rows()) == (2, {1: (5, 10)})
+    assert ((1,), (1, 4, 4)) in things.kept(restored["SyncId"])
+
+
+# --- what is none of the service's ------------------------------------------------------------------------------------
+
+
+ORDERS = "Id INTEGER PRIMARY KEY, LastModified INTEGER, Status INTEGER, Type VARCHAR(20)"
+
+
+@pytest.fixture
+def orders(things: Things) -> Things:
+    """Orders in a table whose rows may be something else."""
+    found = Things(things.source, things.backup, things.folder, "order")
+    return found.make(ORDERS.replace("INTEGER,", "INTEGER,"), "1, 1, 1, 'Order'", "2, 1, 1, 'Order'")
+
+
+@pytest.mark.parametrize("options", [[], ["--key", "1"], ["--dry-run"]], ids=" ".join)
+def test_a_record_that_is_none_of_the_services_any_more_is_newer(orders: Things, options: list[str]) -> None:
+    orders.run("""UPDATE {table} SET "type" = 'Quote', "status" = 7 WHERE "id" = 1""".replace('"', ""))
+    restored = done(orders.restore(*options))
+    assert (counted(restored)[:3], named(restored)) == ((0, 0, 0), {1: "Newer"})
+    assert orders.rows()[1] == (1, 7, "Quote")
+
+
+def test_a_record_that_is_none_of_the_services_any_more_is_overwritten_when_asked(orders: Things) -> None:
+    orders.run("UPDATE {table} SET Type = 'Quote' WHERE Id = 1")
+    assert counted(done(orders.restore("--overwrite-newer", "--dry-run"))) == (0, 1, 0, 1)
+    restored = done(orders.restore("--overwrite-newer"))
+    assert (counted(restored), orders.rows()[1]) == ((0, 1, 0, 1), (1, 1, "Order"))
+    assert orders.kept(restored["SyncId"]) == [((1,), (1, 1, 1, "Quote"))]
+
+
+# --- what was written is looked up ------------------------------------------------------------------------------------
+
+
+def trigger(things: Things, event: str, effect: str) -> None:
+    """Has the table swallow such writes (`NULL`), or give `a` another value."""
+    if things.source.url.startswith("sqlite"):
+        body = "SELECT RAISE(IGNORE)" if effect == "NULL" else f"UPDATE things SET a = {effect} WHERE id = NEW.id"
+        when = "BEFORE" if effect == "NULL" else "AFTER"
+        things.run(f"CREATE TRIGGER odd {when} {event} ON {{table}} BEGIN {body}; END")
+        return
+    body = "RETURN NULL" if effect == "NULL" else f"NEW.a := {effect}; RETURN NEW"
+    things.run(
+        f"CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; END $$",
+        f"CREATE TRIGGER odd BEFORE {event} ON {{table}} FOR EACH ROW EXECUTE FUNCTION odd()",
+    )
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
+def test_a_write_without_effect_is_not_counted_and_fails_the_restore(things: Things, event: str) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 31)))
+    things.run("DELETE FROM {table} WHERE id = 1", "UPDATE {table} SET version = 4 WHERE id = 2")
+    things.put("41, 1, 1")
+    trigger(things, event, "NULL")
+    ended = things.restore("--delete-extra")
+    error, message = refused(ended)
+    key = {"INSERT": 1, "UPDATE": 2, "DELETE": 41}[event]
+    assert error == "StoreError"
+    assert f": {key}." in message
+    expected = {"INSERT": (0, 1, 1, 28), "UPDATE": (1, 0, 1, 28), "DELETE": (1, 1, 0, 28)}
+    assert counted(ended.json) == expected[event]
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_a_write_that_the_server_alters_is_noted(things: Things, event: str) -> None:
+    things.make(VERSIONED, "1, 5, 1", "2, 5, 2", "3, 5, 3")
+    things.run("DELETE FROM {table} WHERE id = 1", "UPDATE {table} SET version = 4 WHERE id = 2")
+    trigger(things, event, "-1")
+    restored = done(things.restore())
+    assert counted(restored) == (1, 1, 0, 1)
+    assert [note for note in restored["Notes"] if f": {1 if event == 'INSERT' else 2}." in note]
+
+
+def _dialect(things: Things) -> Any:
+    with things.place.registry.get(things.name).stores() as (source, _):
+        return source.access.dialect  # type: ignore[attr-defined]
+
+
+def _lost(things: Things) -> Exception:
+    """What the driver raises when a connection is lost."""
+    error = _dialect(things).engine.dialect.loaded_dbapi.OperationalError("lost")
+    if things.source.url.startswith("sqlite"):
+        error.sqlite_errorcode = 5
+    return error
+
+
+# --- Cosmos DB --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def documents(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> tuple[Place, Path]:
+    place = few_orders(places.with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup).order)
+    synced(place, "order")
+    return place, tmp_path
+
+
+def replaced(place: Place, number: int, **properties: Any) -> None:
+    """Has the application write a document of the source as it is, but for these properties."""
+    from azure.cosmos import CosmosClient
+
+    assert isinstance(place.order.source, Cosmos)
+    with CosmosClient.from_connection_string(place.order.source.account) as client:
+        container = client.get_database_client(place.order.source.database).get_container_client("orders")
+        one = {"id": f"order-{number:04}", "customerId": f"customer-{number}", "type": "Order"}
+        container.upsert_item({**one, **properties})
+
+
+def test_documents_are_replaced_only_as_they_were_looked_at(
+    documents: tuple[Place, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, folder = documents
+    before = place.order.source.contents()
+    revised(place, 1, revision=0)  # older
+    replaced(place, 3, type="Quote")
+    with place.registry.get("order").stores() as (source, _):
+        source.delete([source.key_from("order-0002")])
+
+    def application() -> None:
+        replaced(place, 1, lastModified="2099", of="application")
+        replaced(place, 2, lastModified="2099", of="application")
+
+    once(monkeypatch, ConditionalWrites, "carry_out", application)
+    restored = done(command(folder, place.settings, "restore", "order", "--yes", "--json"))
+    assert counted(restored)[:3] == (0, 0, 0)
+    assert {key.split('"')[-2] for key in named(restored)} >= {"order-0001", "order-0002", "order-0003"}
+    now = place.order.source.contents()
+    assert [now[f"order-000{n}"].get("of") for n in (1, 2)] == ["application"] * 2
+    assert now["order-0003"]["type"] == "Quote"
+    overwritten = ("restore", "order", "--overwrite-newer", "--yes", "--json")
+    assert counted(done(command(folder, place.settings, *overwritten)))[1] == 3
+    assert place.order.source.contents() == before
