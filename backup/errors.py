@@ -37,7 +37,14 @@ class NotInitialized(ConfigError):
 
 
 class SchemaMismatch(ConfigError):
-    """Source and backup do not have the same shape."""
+    """Source and backup do not have the same shape.
+
+    Whoever alters `columns` of the backup keeps their old values, so the next run copies every record again.
+    """
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, columns: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.columns = columns
 
 
 class Locked(BackupError):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from backup.checkpoint import Checkpoint
-from backup.errors import NotVerified
+from backup.errors import NotVerified, SchemaMismatch
 from backup.log import event
 from backup.recorded import Session
 from backup.sync import refuse_early, sync
@@ -22,17 +22,27 @@ _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every we
 def sync_with_schema(session: Session) -> None:
     """Asks the guard, adapts the backup's columns, syncs, and looks at the proof.
 
-    New columns are filled by copying every record again, as with force; a run that dies meanwhile has told the next one
-    in SyncHistory what is left to fill. When time was up, the session is left unfinished, with a checkpoint. Raises
+    New columns are filled by copying every record again, as with force, and widened ones as well, for whoever widened
+    them may have rewritten their values under the same versions. A run that dies meanwhile has told the next one in
+    SyncHistory what is left to fill. When time was up, the session is left unfinished, with a checkpoint. Raises
     SchemaMismatch before anything is changed, NotVerified after the sync was done, and what `sync` raises.
     """
     run, backup = session.run, session.backup
-    drift = backup.drift(session.source, session.policy.on_new_column)
-    to_fill = tuple(sorted({*drift.added, *session.history.columns_to_fill(run.service, drift.shared)}))
+    try:
+        drift = backup.drift(session.source, session.policy.on_new_column)
+    except SchemaMismatch as error:
+        if not run.dry_run:  # once somebody has altered them, nothing shows that their values are old
+            session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
+        raise
+    unfilled = session.history.columns_to_fill(run.service, drift.shared)
+    to_fill = tuple(sorted({*drift.added, *drift.widened, *unfilled}))
     notes = [
-        *(f"Column {name} is new; every record is copied again to fill it." for name in to_fill),
+        *(
+            f"Column {name} is {'widened as in the source' if name in drift.widened else 'new'}; "
+            "every record is copied again to fill it."
+            for name in to_fill
+        ),
         *(("The source has no version column; every record is compared by its content.",) * drift.unversioned),
-        *(f"Column {name} is widened as in the source." for name in drift.widened),
         *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
         *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
     ]

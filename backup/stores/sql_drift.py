@@ -46,6 +46,7 @@ class _Planning:
         self._problems: list[str] = []
         self._missing: list[str] = []
         self._remedies: list[str] = []
+        self._refused: list[str] = []
 
     def compare_keys(self) -> None:
         mine, theirs = self._backup.key_names, self._source.key_names
@@ -109,6 +110,7 @@ class _Planning:
             raise SchemaMismatch(
                 f"The {self._backup.label} does not fit its source: {'; '.join(self._problems)}. Nothing was changed.",
                 hint=f"{first} run initialize, and sync with force so that existing rows get the new values.",
+                columns=tuple(self._refused),
             )
         return Drift(
             added=tuple(self._added),
@@ -128,4 +130,5 @@ class _Planning:
 
     def _refuse(self, problem: str, copy: Column, wanted: Column) -> None:
         self._problems.append(problem)
+        self._refused.append(copy.name)
         self._remedies += self._dialect.alter(self._backup.table, copy, wanted)

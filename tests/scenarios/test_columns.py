@@ -1,0 +1,33 @@
+"""Values of columns that changed under the same versions: what a run copies again, and what only a verify finds."""
+
+from pathlib import Path
+
+from tests.scenarios.inside import command
+from tests.scenarios.places import Place
+
+
+def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: Place, tmp_path: Path) -> None:
+    service = postgres_place.customer
+
+    def run(*arguments: str) -> dict[str, object]:
+        return command(tmp_path, service.settings, *arguments, "--json").json
+
+    assert run("sync", "customer")["Success"]
+    service.source.run('ALTER TABLE {table} ALTER "City" TYPE text USING \'to \' || "City", ALTER "Name" TYPE text')
+    assert run("sync", "customer")["Success"]
+    assert service.is_mirrored()
+
+    service.source.run('ALTER TABLE {table} ALTER "Email" TYPE varchar(9) USING left("Email", 9)')
+    assert run("sync", "customer")["Error"] == "SchemaMismatch"
+    service.backup.run("ALTER TABLE {table} ALTER \"Email\" TYPE varchar(9) USING ''")
+    assert run("sync", "customer")["Success"]
+    assert service.is_mirrored()
+
+    for new, old in (("Held", "Name"), ("Name", "City"), ("City", "Held")):
+        service.source.run(f'ALTER TABLE {{table}} RENAME "{old}" TO "{new}"')
+    service.source.run('ALTER TABLE {table} DROP "Email", ADD "Email" varchar(9) DEFAULT \'anew\'')
+    assert run("sync", "customer")["Success"]
+    for depth in ("--full", "--sample=100"):
+        found = run("verify", "customer", depth)
+        assert (found["Verified"], found["Content"]) == (False, 100)
+        assert {name for one in found["Differences"] for name in one["Names"]} == {"Name", "City", "Email"}
