@@ -219,7 +219,8 @@ def main() -> None:
 
 def _registry() -> Registry:
     use_local_settings(Path.cwd())
-    return Registry(load_settings())
+    # Whoever waits for it wants to hear of a wrong port at once; a second try rides out a server's restart.
+    return Registry(load_settings(), unanswered_attempts=2)
 
 
 def _registry_hint() -> None:

@@ -134,10 +134,22 @@ class TransientStoreError(StoreUnavailable):
     hint = "It was tried again and did not recover. The next run will pick up where this one left the backup."
 
     def __init__(
-        self, message: str | None = None, *, hint: str | None = None, retry_after: float | None = None
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        unanswered: bool = False,
     ) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_seconds = retry_after
+        """`unanswered`: no server was reached at all."""
+        super().__init__(message, hint=_UNANSWERED if unanswered and hint is None else hint)
+        self.retry_after_seconds, self.unanswered = retry_after, unanswered
+
+
+_UNANSWERED = (
+    "Nothing answers there. Check host and port in the setting, that the server runs, and that its firewall admits "
+    "this app."
+)
 
 
 class Unexpected(BackupError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from azure.core.exceptions import (
@@ -21,10 +22,11 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
 from backup.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
-from backup.log import event
+from backup.log import event, redact
 from backup.models import Held
 from backup.retry import Retry
 from backup.settings import Settings
+from backup.stores.secure import check_storage, is_loopback, refuse_reference
 
 CONTAINER = "backup-locks"
 LEASE_SECONDS = 60
@@ -110,29 +112,58 @@ def _ignore(errors: type[Exception], work: Callable[[], Any]) -> None:
 
 
 def _blob_service(settings: Settings) -> BlobServiceClient:
-    connection = settings.storage_connection or ""
+    setting, connection = "AzureWebJobsStorage", settings.storage_connection or ""
+    refuse_reference(connection, setting)
     if connection.strip().lower().startswith("usedevelopmentstorage=true"):
         return BlobServiceClient.from_connection_string(_DEVELOPMENT_STORAGE, **_OPTIONS)
     if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):
-        return BlobServiceClient.from_connection_string(connection, **_OPTIONS)
+        try:
+            client = BlobServiceClient.from_connection_string(connection, **_OPTIONS)
+        except ValueError:
+            raise _not_a_connection_string() from None
+        # With a key requests are signed, and the key stays here; a signature is sent as it is.
+        if not re.search(r"AccountKey\s*=", connection, re.I) and not is_loopback(urlsplit(client.url).hostname or ""):
+            check_storage(client.url, setting)
+        return client
     named = dict(part.partition("=")[::2] for part in connection.split(";") if "=" in part)
     account = settings.storage_account or named.get("AccountName")
     address = settings.storage_blob_uri or named.get("BlobEndpoint")
     if not address and not account:
-        raise ConfigError("Setting AzureWebJobsStorage is not a storage connection string.")
+        raise _not_a_connection_string()
     from backup.stores.identity import credential
 
     address = address or f"https://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}"
+    check_storage(address, f"{setting}__blobServiceUri" if settings.storage_blob_uri else setting)
     return BlobServiceClient(address, credential(settings.storage_client_id), **_OPTIONS)
+
+
+def _not_a_connection_string() -> ConfigError:
+    return ConfigError(
+        "Setting AzureWebJobsStorage is not a storage connection string.",
+        hint="Write DefaultEndpointsProtocol=https;AccountName=…;AccountKey=…, or UseDevelopmentStorage=true for "
+        "Azurite; for a managed identity set AzureWebJobsStorage__accountName instead.",
+    )
 
 
 def _storage_error(error: Exception) -> StoreUnavailable:
     status = getattr(error, "status_code", None)
-    transient = isinstance(error, ServiceRequestError | ServiceResponseError) or (status or 0) >= 500 or status == 429
-    kind = TransientStoreError if transient else StoreUnavailable
-    return kind(
+    reason = redact(str(getattr(error, "message", None) or error).strip().split("\n")[0].strip(" ."))
+    if reason.startswith("<"):  # a page of something that stands between
+        reason = str(getattr(error, "reason", None) or "an answer of something else")
+    unanswered = status is None and "Failed to establish a new connection" in reason
+    message = (
         "The storage account of AzureWebJobsStorage, which holds the lock, cannot be used "
-        f"({f'HTTP {status}' if status else 'no answer'}). Nothing was changed.",
-        hint="Check the setting and the identity's role Storage Blob Data Contributor; on a laptop start Azurite, "
-        "or remove the setting to use a file lock.",
+        f"({f'HTTP {status}: {reason}' if status else 'nothing answers there' if unanswered else reason}). "
+        "Nothing was changed."
     )
+    if status in (401, 403):
+        hint = (
+            "Check the account's key, or the identity's role Storage Blob Data Contributor, and the account's firewall."
+        )
+    elif status:
+        hint = "The account answers; its reason stands in the message."
+    else:
+        hint = "Check the setting; on a laptop start Azurite, or remove the setting to use a file lock."
+    if isinstance(error, ServiceRequestError | ServiceResponseError) or (status or 0) >= 500 or status == 429:
+        return TransientStoreError(message, hint=hint, unanswered=unanswered)
+    return StoreUnavailable(message, hint=hint)

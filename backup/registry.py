@@ -32,9 +32,12 @@ class Registry:
         preset.name: preset for preset in (CustomerSyncService, OrderSyncService)
     }
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, unanswered_attempts: int | None = None) -> None:
+        """Where nothing listens at a server's address, a call is tried `unanswered_attempts` times; None: as often as
+        any."""
         self._settings = settings
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
+        retry = replace(retry, unanswered_attempts=unanswered_attempts)
         self._limits = Limits(
             chunk_size=settings.chunk_size,
             batch_size=settings.batch_size,

@@ -18,12 +18,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Retry:
-    """Up to `max_attempts` tries in all; between them 2, 4, 8, … seconds (`base_seconds` doubled each time, at most
-    `max_seconds`), jittered by up to a quarter. A server's Retry-After is honoured when it is longer."""
+    """Up to `max_attempts` tries in all, of which `unanswered_attempts` where nothing listens (None: all); between them
+    2, 4, 8, … seconds (`base_seconds` doubled each time, at most `max_seconds`), jittered by up to a quarter. A
+    server's Retry-After is honoured when it is longer."""
 
     max_attempts: int = 5
     base_seconds: float = 2.0
     max_seconds: float = 32.0
+    unanswered_attempts: int | None = None
 
     def call(self, operation: str, attempt: Callable[[], T]) -> T:
         """What `attempt` returns. It must be idempotent: a try that failed may have been carried out.
@@ -44,7 +46,7 @@ class Retry:
 
         for trial in tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, BackupError) and e.retryable),
-            stop=tenacity.stop_after_attempt(self.max_attempts),
+            stop=self._is_last,
             wait=self._wait,
             sleep=interrupts.sleep,
             before_sleep=lambda state: self._report(operation, state),
@@ -53,6 +55,12 @@ class Retry:
             with trial:
                 return again()
         raise AssertionError("tenacity ends by returning or raising")
+
+    def _is_last(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        unanswered = isinstance(error, TransientStoreError) and error.unanswered
+        most = self.unanswered_attempts if unanswered else None
+        return state.attempt_number >= min(self.max_attempts, most or self.max_attempts)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         backoff = tenacity.wait_exponential(multiplier=self.base_seconds, max=self.max_seconds)(state)

@@ -85,6 +85,7 @@ def _open_cosmos(
     side: Side, setting: str, name: str, rules: Rules, limits: Limits, missing: type[BackupError]
 ) -> Store:
     from backup.stores.connection import Cosmos, parse_connection
+    from backup.stores.secure import check_cosmos
 
     for value, what in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
         if not value:
@@ -92,6 +93,7 @@ def _open_cosmos(
     where = parse_connection(side.connection_string, setting)
     if not isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} is not a Cosmos DB connection string.")
+    check_cosmos(where.endpoint, token=where.key is None, emulator_hosts=side.emulator_hosts, setting=setting)
     from backup.stores.cosmos import CosmosStore
     from backup.stores.cosmos_access import CosmosAccess
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from urllib.parse import unquote_plus
 
 from sqlalchemy.engine import URL, make_url
@@ -11,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from backup.errors import ConfigError
 from backup.log import register_secret
+from backup.stores.secure import postgresql_url, refuse_reference, sql_server_keywords
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
 
@@ -50,6 +53,16 @@ _SQL_SERVER_KEYWORDS: dict[str, str | None] = {
     **dict.fromkeys(["pooling", "min pool size", "max pool size", "connection lifetime", "load balance timeout"]),
     **dict.fromkeys(["command timeout", "enlist", "replication", "type system version", "column encryption setting"]),
 }
+_SPELLED = {name.replace(" ", ""): name for name in ("Server", "Database", "User Id", "Password", "Encrypt")}
+_SPELLED |= {name: name for name in ("Initial Catalog", "Data Source", "TrustServerCertificate", "Authentication")}
+_SPELLED |= {name: name for name in ("AccountEndpoint", "AccountKey")}
+_QUOTES = (
+    "A value with a ; or = in it, or with a quote or brace at its start, has to be quoted: "
+    'Password={…} with each } doubled, or Password="…" with each " doubled.'
+)
+_ENCODED = "Within a user or a password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25."
+_DRIVERS = {"", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
+_COSMOS_KEYWORDS = ("accountendpoint", "accountkey", "clientid", "database")
 _YES_NO = {"true": "yes", "false": "no", "sspi": "yes"}
 
 
@@ -87,11 +100,13 @@ class Cosmos:
 def parse_connection(text: str, setting: str) -> SqlServer | Cosmos | URL:
     """What the connection string in `setting` stands for; a URL for SQLite and PostgreSQL.
 
-    Raises ConfigError that names the setting, never the value. Secrets in it are registered for redaction.
+    Raises ConfigError that names the setting, never the value nor a piece of it: what looks like a keyword or a host
+    may be the end of a password. Secrets in it are registered for redaction.
     """
     text = text.strip()
     if not text:
         raise ConfigError(f"Setting {setting} is empty.")
+    refuse_reference(text, setting)
     if re.match(r"[a-z][\w+]*:/", text, re.I) and "=" not in text.split(":", 1)[0]:
         return _url(text, setting)
     pairs = _pairs(text, setting)
@@ -110,26 +125,49 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
         match = _PAIR.match(text, position)
         if match is None:
             raise ConfigError(
-                f"Setting {setting} is not a connection string that can be read.",
-                hint="Write ADO.NET (Server=…;Database=…), ODBC, a URL (sqlite:///…) or AccountEndpoint=….",
+                f"Setting {setting} is not a connection string that can be read{_behind(pairs)}.",
+                hint="Write ADO.NET (Server=…;Database=…), ODBC, a URL (sqlite:///…) or AccountEndpoint=…. "
+                + (_QUOTES if pairs else ""),
             )
-        value = match[2]
-        if value[:1] in "{\"'" and len(value) > 1:
+        name, value = match[1].lower(), match[2]
+        if re.fullmatch(r"""\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'""", value):
             quote = "}" if value[0] == "{" else value[0]
             value = value[1:-1].replace(quote * 2, quote)
-        pairs[match[1].lower()] = value
+        refuse_reference(value, setting)
+        if pairs.setdefault(name, value) != value:
+            raise ConfigError(f"Setting {setting} has a keyword twice{_behind(pairs)}.", hint=_QUOTES)
         position = match.end()
     return pairs
 
 
+def _behind(names: Iterable[str]) -> str:
+    """Where in a connection string a fault is: behind the last keyword that is known."""
+    known = [name for name in names if name in _SQL_SERVER_KEYWORDS or name in _COSMOS_KEYWORDS]
+    return f", behind the value of {known[-1]}" if known else ""
+
+
+def _refuse_unknown(pairs: dict[str, str], known: Iterable[str], setting: str) -> None:
+    """Raises ConfigError for a keyword that is not known. It may be the end of a password, so it is not quoted."""
+    allowed = set(known)
+    before: list[str] = []
+    for name in pairs:
+        if name not in allowed:
+            near = get_close_matches(name, [key.lower() for key in _SPELLED], 1, 0.75)
+            meant = next((_SPELLED[key] for key in _SPELLED if key.lower() in near), None)
+            raise ConfigError(
+                f"Setting {setting} has a keyword that is not known{_behind(before)}"
+                + (f"; did you mean {meant}?" if meant else "."),
+                hint=_QUOTES if before else "PostgreSQL takes a URL: postgresql://user:password@host/database.",
+            )
+        before.append(name)
+
+
 def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
-    unknown = pairs.keys() - {"accountendpoint", "accountkey", "clientid", "database"}
-    if unknown:
-        raise ConfigError(f"Setting {setting} has keywords that Cosmos DB does not know: {', '.join(sorted(unknown))}.")
-    endpoint = pairs["accountendpoint"]
-    if not re.match(r"https?://[^/]", endpoint):
-        raise ConfigError(f"AccountEndpoint in setting {setting} is not an https:// address.")
     register_secret(pairs.get("accountkey"))
+    _refuse_unknown(pairs, _COSMOS_KEYWORDS, setting)
+    endpoint = pairs["accountendpoint"]
+    if not re.match(r"https?://[^/]", endpoint, re.I):
+        raise ConfigError(f"AccountEndpoint in setting {setting} is not an https:// address.")
     if pairs.get("accountkey") and pairs.get("clientid"):
         raise ConfigError(
             f"Setting {setting} has both an AccountKey and a ClientId.",
@@ -139,26 +177,27 @@ def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
 
 
 def _sql_server(pairs: dict[str, str], setting: str) -> SqlServer:
+    for name, value in pairs.items():
+        if _SQL_SERVER_KEYWORDS.get(name) == "PWD":
+            register_secret(value)
+    _refuse_unknown(pairs, _SQL_SERVER_KEYWORDS, setting)
     keywords: dict[str, str] = {}
     for name, value in pairs.items():
-        if name not in _SQL_SERVER_KEYWORDS:
-            raise ConfigError(f"Setting {setting} has a keyword that is not known: {name!r}.")
         keyword = _SQL_SERVER_KEYWORDS[name]
         if keyword:
-            keywords[keyword] = (
-                _YES_NO.get(value.lower(), value) if keyword not in ("UID", "PWD", "Database") else value
-            )
+            plain = _YES_NO.get(value.lower(), value) if keyword not in ("UID", "PWD", "Database") else value
+            if keywords.setdefault(keyword, plain) != plain:
+                raise ConfigError(f"Setting {setting} has two keywords that both mean {keyword}.", hint=_QUOTES)
     for needed in ("Server", "Database"):
         if not keywords.get(needed):
             raise ConfigError(f"Setting {setting} names no {needed}.", hint=f"Add {needed}=… to the connection string.")
-    register_secret(keywords.get("PWD"))
     trusted = keywords.get("Trusted_Connection") == "yes"
     authentication = keywords.get("Authentication", "")
     token = not keywords.get("PWD") and not trusted and authentication.lower() in _TOKEN_AUTHENTICATIONS
     if token:
         keywords.pop("Authentication", None)
         keywords.pop("PWD", None)
-    return SqlServer(keywords, token)
+    return SqlServer(sql_server_keywords(keywords, token, setting), token)
 
 
 _TOKEN_AUTHENTICATIONS = {
@@ -172,21 +211,44 @@ _TOKEN_AUTHENTICATIONS = {
 
 
 def _url(text: str, setting: str) -> SqlServer | URL:
+    text = re.sub(r"^postgres(?=[+:])", "postgresql", text, flags=re.I)
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        raise ConfigError(f"Setting {setting} looks like a URL but cannot be read as one.") from None
-    backend = url.get_backend_name()
+        raise ConfigError(f"Setting {setting} looks like a URL but cannot be read as one.", hint=_ENCODED) from None
+    backend, _, driver = url.drivername.lower().partition("+")
     register_secret(url.password)
+    if backend not in ("sqlite", "postgresql", "mssql"):
+        raise ConfigError(
+            f"Setting {setting} is a URL of something that this app cannot back up.",
+            hint="It backs up SQL Server (mssql://…), PostgreSQL (postgresql://…), SQLite (sqlite:///…) and Cosmos DB "
+            "(AccountEndpoint=…).",
+        )
+    if backend != "sqlite":
+        _refuse_split(text, setting)
     if backend == "mssql":
         return _sql_server(_mssql_pairs(url, setting), setting)
-    if backend not in ("sqlite", "postgresql"):
-        raise ConfigError(f"Setting {setting} names {backend!r}, which this app cannot back up.")
     if not url.database or (backend == "sqlite" and url.database == ":memory:"):
         raise ConfigError(f"Setting {setting} names no database.", hint="A database in memory cannot be backed up.")
-    if backend == "postgresql" and url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    return url
+    if backend == "sqlite":
+        return url
+    if driver not in _DRIVERS:
+        raise ConfigError(
+            f"Setting {setting} names a driver for PostgreSQL that this app does not use.", hint="Write postgresql://…."
+        )
+    for name in ("password", "sslpassword"):
+        value = url.query.get(name, "")
+        for secret in (value,) if isinstance(value, str) else value:
+            register_secret(secret)
+    return postgresql_url(url.set(drivername="postgresql+psycopg"), setting)
+
+
+def _refuse_split(text: str, setting: str) -> None:
+    """Raises ConfigError for a URL that an @ within the password has split, so that its host or another part may be the
+    end of the password."""
+    login, rest = re.findall(r"^[\w+]+://((?:[^:/]*(?::[^@]*)?@)?)(.*)$", text, re.S)[0]  # as SQLAlchemy reads it
+    if "@" in (rest if login else rest.partition("?")[0]):
+        raise ConfigError(f"Setting {setting} is a URL with an @ too many: nobody can tell its host.", hint=_ENCODED)
 
 
 def _mssql_pairs(url: URL, setting: str) -> dict[str, str]:

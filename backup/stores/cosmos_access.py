@@ -251,7 +251,8 @@ class CosmosAccess:
     def _error(self, operation: str, error: AzureError) -> BackupError:
         message = f"Could not {operation} in the {self.label}: {reason_of(error)}"
         if is_transient(error):
-            return TransientStoreError(message, retry_after=retry_after_seconds(error))
+            unanswered = "Failed to establish a new connection" in str(error)
+            return TransientStoreError(message, retry_after=retry_after_seconds(error), unanswered=unanswered)
         if is_missing(error):
             return self.missing(f"{message} The database or container does not exist.")
         if isinstance(error, ClientAuthenticationError) or status_of(error)[0] in (401, 403):

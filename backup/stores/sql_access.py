@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from backup import interrupts
-from backup.errors import BackupError, ConstraintRefused, StoreError, StoreUnavailable, TransientStoreError
+from backup.errors import (
+    BackupError,
+    ConstraintRefused,
+    NotInitialized,
+    StoreError,
+    StoreUnavailable,
+    TransientStoreError,
+)
 from backup.retry import Retry
 from backup.stores.base import Drift
 from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
@@ -84,14 +91,17 @@ class SqlAccess:
                 return result
 
         try:
-            return self._in_time(operation, transaction, seconds)
+            return self._in_time(operation, transaction, seconds, writes)
         except UnicodeDecodeError:
             if not self.dialect.read_halves():
                 raise
-            return self._in_time(operation, transaction, seconds)
+            return self._in_time(operation, transaction, seconds, writes)
 
-    def _in_time(self, operation: str, work: Callable[[Call], T], seconds: float | None = None) -> T:
-        return self._ended(operation, work, seconds, cut_in_time if self.dialect.can_be_cut else left_in_time)
+    def _in_time(
+        self, operation: str, work: Callable[[Call], T], seconds: float | None = None, writes: bool = True
+    ) -> T:
+        in_time = cut_in_time if self.dialect.can_be_cut else left_in_time
+        return self._ended(operation, work, seconds, in_time, writes)
 
     def _ended(
         self,
@@ -99,11 +109,12 @@ class SqlAccess:
         work: Callable[[Call], T],
         seconds: float | None,
         in_time: Callable[[float, Callable[[Call], T]], T],
+        writes: bool = True,
     ) -> T:
         interrupts.check()
         limit = interrupts.seconds_for(min(self._call_seconds, seconds or self._call_seconds))
         try:
-            return in_time(limit, lambda call: self._translated(operation, lambda: work(call)))
+            return in_time(limit, lambda call: self._translated(operation, lambda: work(call), writes))
         except CallEnded:
             interrupts.check()
             if in_time is left_in_time:
@@ -173,7 +184,7 @@ class SqlAccess:
             if not self.run(operation, exists):
                 raise
 
-    def _translated(self, operation: str, work: Callable[[], T]) -> T:
+    def _translated(self, operation: str, work: Callable[[], T], writes: bool = True) -> T:
         """What `work` returns; the driver's errors become the app's own, without the values they quote."""
         self._engine_used = True
         try:
@@ -181,7 +192,9 @@ class SqlAccess:
         except BackupError:
             raise
         except sa.exc.DBAPIError as error:
-            raise self._error(operation, error.orig or error) from None
+            raise self._error(operation, error.orig or error, writes) from None
+        except OSError as error:
+            raise self._error(operation, error, writes) from None
         except sa.exc.TimeoutError:
             raise TransientStoreError(f"Could not {operation} in the {self.label}: no connection was free.") from None
         except Exception as error:
@@ -193,19 +206,24 @@ class SqlAccess:
                 ) from None
             raise
 
-    def _error(self, operation: str, error: BaseException) -> BackupError:
+    def _error(self, operation: str, error: BaseException, writes: bool) -> BackupError:
         failure = self.dialect.failure(error if isinstance(error, Exception) else Exception(str(error)))
         message = f"Could not {operation} in the {self.label}: {failure.text}"
         match failure.kind:
-            case "database_missing" | "missing":
+            case "database_missing":
+                return self.missing(f"The {self.label} does not exist: {failure.text}")
+            case "missing" if self.missing is NotInitialized:
+                return NotInitialized(f"The {self.label} is not initialized: {failure.text}")
+            case "missing":
                 return self.missing(message)
-            case "transient":
-                return TransientStoreError(message)
+            case "transient" | "unanswered":
+                return TransientStoreError(message, hint=failure.hint, unanswered=failure.kind == "unanswered")
             case "unavailable":
-                return StoreUnavailable(message)
+                return StoreUnavailable(message, hint=failure.hint)
             case kind:
                 refused = ConstraintRefused if kind == "constraint" else StoreError
-                return refused(message, hint="The batch was rolled back; what was written before it stays.")
+                rolled_back = "The batch was rolled back; what was written before it stays."
+                return refused(message, hint=failure.hint or (rolled_back if writes else "Nothing was changed by it."))
 
     def close(self) -> None:
         """Closes the connections; the next use opens new ones."""

@@ -19,6 +19,7 @@ from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column, StampColumns
 from backup.stores.exact import decimal_of
+from backup.stores.sql_missing import suggestion
 
 SYNCED_AT = "SyncedAt"
 
@@ -63,7 +64,7 @@ class TableShape:
         """Raises `missing` for a table that is not there, SchemaMismatch without a usable key."""
         columns = dialect.columns(cx, schema, name)
         if not columns:
-            raise missing(f"The {label} does not exist.")
+            raise missing(f"The {label} does not exist{suggestion(cx, name, schema or dialect.default_schema)}")
         key = sorted((column.key_position, column.name) for column in columns if column.key_position)
         key_names = tuple(name for _, name in key)
         if not key_names:

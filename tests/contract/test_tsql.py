@@ -626,11 +626,11 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
         def add_output_converter(self, _: int, converter: Any) -> None:
             asked.append(converter)
 
-    where = parse_connection("mssql+pyodbc://u:p@x/y?ApplicationIntent=ReadOnly", "TEST")
-    connect(Odbc(), where)  # type: ignore[arg-type]
-    assert "ApplicationIntent=ReadOnly" in asked[0].split(";")
+    where = parse_connection(r"Server=x\y;Database=z;UID=u;PWD=a=b,}c;ApplicationIntent=ReadOnly", "TEST")
+    connect(Odbc(), where, 600)  # type: ignore[arg-type]
+    assert {"ApplicationIntent=ReadOnly", "Encrypt=yes", "PWD={a=b,}}c}"} <= set(asked[0].split(";"))
     assert asked[1:] == ["SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"]
-    connect(Odbc(), where, halves=True)  # type: ignore[arg-type]
+    connect(Odbc(), where, 600, halves=True)  # type: ignore[arg-type]
     assert asked[4:] == [text_from] * 3
 
 

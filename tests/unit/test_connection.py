@@ -1,5 +1,6 @@
 """Connection strings of every kind that people have, and of none."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
 from backup.errors import ConfigError
+from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
 from backup.stores.dialects import open_dialect
 
@@ -152,10 +154,58 @@ def test_keywords_without_a_meaning_for_the_copy_are_passed_over() -> None:
     assert sql_server(portal).keywords.keys() >= {"Server", "Database", "UID", "PWD", "Encrypt"}
 
 
-@pytest.mark.parametrize("keyword", ["Databse", "Pasword", "Servr", "x"])
-def test_an_unknown_keyword_is_refused_by_its_name_and_the_setting(keyword: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{SETTING}.*'{keyword.lower()}'"):
-        parse_connection(f"Server=a;Database=b;{keyword}=c", SETTING)
+@pytest.mark.parametrize(
+    ("keyword", "meant"), [("Databse", "Database"), ("Pasword", "Password"), ("Servr", "Server"), ("x", "")]
+)
+def test_an_unknown_keyword_is_refused_by_where_it_stands_and_what_may_be_meant(keyword: str, meant: str) -> None:
+    _, refusal = read(f"Server=a;User Id=b;{keyword}=c")
+    assert SETTING in refusal
+    assert "behind the value of user id" in refusal
+    assert ("did you mean " + meant in refusal) == bool(meant)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Server=h;Database=d;User Id=u;Password=Sec;ret9",
+        "Server=h;Database=d;User Id=u;Password=Sec;ret9=x;Encrypt=True",
+        "Server=h;Database=d;User Id=u;Password=Sec;Server=ret9",
+        "Server=h;Database=d;User Id=u;Password=Sec;Data Source=ret9",
+        'Server=h;Database=d;User Id=u;Password="Sec;ret9',
+        'Server=h;Database=d;User Id=u;Password="Sec";ret9"',
+        "Driver={ODBC Driver 18 for SQL Server};Server=h;Database=d;UID=u;PWD={Sec};ret9}",
+        "AccountEndpoint=https://a/;AccountKey=Sec;ret9=x",
+        *(f"{kind}://u:Sec@ret9@h/d" for kind in ("postgresql", "postgres", "mssql+pyodbc")),
+        *(f"{kind}://u:Sec@ret9/x@h/d" for kind in ("postgresql+psycopg2", "mssql")),
+        "postgresql://u:Sec@ret9?x@h/d",
+        "postgresql://u:Sec@x:ret9@h/d",
+        "postgresql://u:Sec@x?ret9=1@h/d",
+        "postgresql://u/x:Sec@ret9@h/d",
+        "ret9://u:Sec@h/d",
+        "host=h dbname=d user=u password=ret9",
+    ],
+)
+def test_no_piece_of_a_password_is_shown_whatever_split_it(text: str) -> None:
+    where, refusal = read(text)
+    assert where is None
+    assert SETTING in refusal
+    assert "ret9" not in refusal.lower()
+
+
+@pytest.mark.parametrize("password", ["{abc", '"abc', "'abc", "{a}b", '"a"b', "a=b", "a@b", "a/b?c#d%", "a'b", "}{"])
+def test_a_password_that_is_quoted_by_nothing_is_read_as_it_is(password: str) -> None:
+    assert sql_server(f"Server=x;Database=y;User Id=u;Password={password};Encrypt=True").keywords["PWD"] == password
+
+
+@pytest.mark.parametrize(
+    "text", ["@Microsoft.KeyVault(SecretUri=https://v/s/x)", "@microsoft.keyvault(VaultName=v;SecretName=s)"]
+)
+@pytest.mark.parametrize(
+    "form", ["{}", " {} ", "Server=x;Database=y;User Id=u;Password={}", "AccountEndpoint=https://a/;AccountKey={}"]
+)
+def test_a_reference_that_was_not_resolved_is_called_so(text: str, form: str) -> None:
+    _, refusal = read(form.format(text))
+    assert f"{SETTING} is still a reference" in refusal
 
 
 @pytest.mark.parametrize(
@@ -234,6 +284,10 @@ def test_a_cosmos_string_that_cannot_be_used_is_refused(text: str) -> None:
         ("sqlite:////var/x.db", "sqlite", "/var/x.db"),
         ("postgresql://u:p@h/x", "postgresql", "x"),
         ("postgresql+psycopg://u:p@h:5433/x", "postgresql", "x"),
+        ("postgres://u:p@h/x", "postgresql", "x"),
+        ("postgresql+psycopg2://u:p@h/x", "postgresql", "x"),
+        ("postgres+psycopg2://u@s:p@h/x?application_name=a%40b", "postgresql", "x"),
+        ("postgresql:///x?user=a@b&host=h", "postgresql", "x"),
     ],
 )
 def test_a_url_names_sqlite_or_postgresql(text: str, backend: str, database: str) -> None:
@@ -251,6 +305,93 @@ def test_a_url_without_a_lasting_database_is_refused(text: str) -> None:
 def test_another_kind_of_server_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=SETTING):
         parse_connection(text, SETTING)
+
+
+# What a secret may travel over
+
+AZURE = "postgresql://app@shop.postgres.database.azure.com/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        (AZURE, "verify-full"),
+        (AZURE + "?sslmode=verify-full", "verify-full"),
+        (AZURE + "?hostaddr=127.0.0.1", "verify-full"),
+        ("postgresql://u:p@db.example.net/x", "verify-full"),
+        ("postgresql://u:p@/x?host=127.0.0.1&host=db.example.net", "verify-full"),
+        ("postgresql://u:p@localhost/x?hostaddr=10.0.0.1", "verify-full"),
+        ("postgresql://u:p@localhost/x?service=s", "verify-full"),
+        ("postgresql:///x", "verify-full"),
+        ("postgresql://u:p@db.example.net/x?sslmode=disable", "disable"),
+        ("postgresql://u:p@db.example.net/x?sslmode=require", "require"),
+        ("postgresql://u:p@127.0.0.1/x", None),
+        ("postgresql://u:p@localhost:5433/x", None),
+        ("postgresql://u:p@[::1]/x", None),
+        ("postgresql:///x?host=/run/postgresql", None),
+    ],
+)
+def test_a_server_of_postgresql_elsewhere_is_verified_unless_the_url_says_otherwise(
+    text: str, mode: str | None
+) -> None:
+    assert url(text).query.get("sslmode") == mode
+
+
+@pytest.mark.parametrize(
+    ("text", "encrypt"),
+    [
+        ("Server=x;Database=y;User Id=u;Password=p", "yes"),
+        ("Server=x;Database=y;User Id=u;Password=p;Encrypt=Mandatory", "yes"),
+        ("Server=x;Database=y;User Id=u;Password=p;Encrypt=False", "no"),
+        ("Server=x;Database=y", "yes"),
+        ("Server=x;Database=y;Encrypt=Strict", "strict"),
+        ("Driver=FreeTDS;Server=127.0.0.1;Database=y;User Id=u;Password=p", "yes"),
+    ],
+)
+def test_a_connection_to_sql_server_is_encrypted_unless_the_string_says_otherwise(text: str, encrypt: str) -> None:
+    assert sql_server(text).keywords["Encrypt"] == encrypt
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(AZURE + f"?sslmode={mode}" for mode in ("disable", "allow", "prefer", "require", "verify-ca", "any")),
+        "Server=x;Database=y;Encrypt=False",
+        "Server=x;Database=y;Encrypt=Optional",
+        "Server=x;Database=y;TrustServerCertificate=True",
+        "mssql://x/y?TrustServerCertificate=yes",
+        "Driver=FreeTDS;Server=x;Database=y",
+        "Driver=FreeTDS;Server=x;Database=y;User Id=u;Password=p",
+        "Server=x;Database=y;Authentication=Active Directory Password;User Id=u;Password=p;TrustServerCertificate=True",
+    ],
+)
+def test_what_would_give_away_a_token_is_refused_by_the_settings_name(text: str) -> None:
+    with pytest.raises(ConfigError, match=SETTING):
+        parse_connection(text, SETTING)
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts", "taken"),
+    [
+        ("AccountEndpoint=https://a.documents.azure.com/", "", True),
+        ("AccountEndpoint=http://a.documents.azure.com/", "", False),
+        ("AccountEndpoint=https://emulator:8081/", "emulator", False),
+        ("AccountEndpoint=https://localhost:8081/", "", False),
+        ("AccountEndpoint=http://127.0.0.1:8081/;AccountKey=k", "", True),
+        ("AccountEndpoint=http://emulator:8081/;AccountKey=k", "emulator", True),
+        ("AccountEndpoint=http://a.documents.azure.com/;AccountKey=k", "", False),
+        ("AccountEndpoint=HTTP://a.documents.azure.com/;AccountKey=k", "", False),
+        ("AccountEndpoint=https://emulator:8081/;AccountKey=k", "emulator", True),
+    ],
+)
+def test_a_key_or_token_of_cosmos_goes_to_a_verified_server_or_a_named_emulator(
+    text: str, hosts: str, taken: bool
+) -> None:
+    side = Side(
+        "order", "source", "SourceOrderDb", text, container="c", database="d", emulator_hosts=frozenset([hosts])
+    )
+    with nullcontext() if taken else pytest.raises(ConfigError, match="SourceOrderDb__ConnectionString"):
+        open_store(side, Rules(version=("Version",)), Limits())
 
 
 # Anything at all

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,43 @@ def test_storage_that_is_down_is_named_by_its_setting_after_the_retries(service:
     ):
         pass
     assert "aGlkZGVu" not in str(raised.value) + raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"AzureWebJobsStorage__blobServiceUri": "http://shop.blob.core.windows.net"},
+        {"AzureWebJobsStorage": "BlobEndpoint=http://127.0.0.1:10000/a"},
+        {"AzureWebJobsStorage": "BlobEndpoint=http://shop.example/;SharedAccessSignature=sig=x"},
+        {"AzureWebJobsStorage": "@Microsoft.KeyVault(SecretUri=https://v/s/x)"},
+    ],
+)
+def test_no_token_and_no_signature_goes_to_storage_in_clear(settings: dict[str, str], service: str) -> None:
+    lock = open_lock(load_settings(settings), AT_ONCE)
+    with pytest.raises(ConfigError, match="AzureWebJobsStorage"), lock(service, "backup"):
+        pass
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Refuses whatever it is asked, as Azurite does with calls of a newer SDK."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("do_"):
+            raise AttributeError(name)
+        return lambda: self.send_error(400, "The API version is not supported by Azurite")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_the_reason_that_storage_gives_is_told(service: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        text = storage(f"http://127.0.0.1:{server.server_port}/a")
+        lock = open_lock(load_settings({"AzureWebJobsStorage": text}), AT_ONCE)
+        with pytest.raises(StoreUnavailable, match="HTTP 400: The API version is not"), lock(service, "backup"):
+            pass
+        server.shutdown()
 
 
 @pytest.mark.parametrize("text", ["garbage", "AccountName", "a=b", "AccountKey=x", "AccountName=a;AccountKey=%"])

@@ -194,8 +194,11 @@ class StampColumns(NamedTuple):
 class Failure:
     """What a driver's error means, in words that are safe to show."""
 
-    kind: str = field(metadata={"one of": "transient, database_missing, missing, unavailable, constraint, refused"})
+    kind: str = field(
+        metadata={"one of": "transient, unanswered, database_missing, missing, unavailable, constraint, refused"}
+    )
     text: str
+    hint: str | None = None
 
 
 class Dialect(Protocol):

@@ -49,6 +49,7 @@ from backup.stores.dialects.mssql_json import (
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import relation, type_of
+from backup.stores.dialects.rights import mssql_hint
 
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
@@ -59,6 +60,10 @@ _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it 
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
+_NOT_VERIFIED_HINT = (
+    "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
+    "in the connection string for a server of your own."
+)
 _SNAPSHOTS = sa.text(
     "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
 )
@@ -308,8 +313,13 @@ class SqlServerDialect:
             return Failure("database_missing", text)
         if state == "42S02" or 208 in codes:
             return Failure("missing", text)
+        if isinstance(error, OSError):  # of `connect`
+            return Failure("unanswered", text)
+        hint = mssql_hint(text, self._where.keywords.get("UID"))
         if state == "28000" or codes & _CODE_LOGIN:
-            return Failure("unavailable", text)
+            return Failure("unavailable", text, hint)
+        if state == "08001" and "certificate" in text.lower():
+            return Failure("unavailable", text, _NOT_VERIFIED_HINT)
         if state in ("IM002", "01000") and "Can't open lib" in text:
             return Failure("unavailable", text)
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it

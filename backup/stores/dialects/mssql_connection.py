@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import struct
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from backup.stores.dialects import base
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
+_LOOK_SECONDS = 5
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 
@@ -21,8 +23,9 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
     """A new connection of the driver's, which has a statement end after `call_seconds`.
 
     Only with `halves`, which takes a third more of the processor, does it read texts with half a surrogate pair; else
-    these are a UnicodeDecodeError.
+    these are a UnicodeDecodeError. Raises OSError where nothing listens.
     """
+    refuse_unanswered(where)
     keywords = dict(where.keywords)
     timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
     attributes = {}
@@ -33,11 +36,12 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
         attributes[_ACCESS_TOKEN_ATTRIBUTE] = struct.pack(f"<I{len(token)}s", len(token), token)
     keywords["Driver"] = _driver(pyodbc, keywords.get("Driver"))
     connection = pyodbc.connect(
-        ";".join(f"{name}={_quoted(value)}" for name, value in keywords.items()),
+        ";".join(f"{name}={_quoted(name, value)}" for name, value in keywords.items()),
         timeout=timeout,
         attrs_before=attributes,
         autocommit=True,
     )
+    _answered.add(where.address)
     # A server's `user options` may have NOCOUNT on: no row would be counted.
     connection.execute(f"SET NOCOUNT OFF; SET LOCK_TIMEOUT {base.LOCK_SECONDS * 1000}").close()
     connection.autocommit = False
@@ -50,14 +54,36 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
     return connection
 
 
+_answered: set[str] = set()
+"""Addresses that have answered this process."""
+
+
+def refuse_unanswered(where: SqlServer) -> None:
+    """Raises OSError where there is no such host or nothing listens: the driver would only say so after the whole of
+    its login timeout. Asks only until the server has answered once."""
+    plain = re.fullmatch(r"(?:tcp:)?([^:,\\()]+)(?:,\s*(\d+))?", where.address.strip(), re.I)
+    if where.address in _answered or plain is None or "Failover_Partner" in where.keywords:
+        return  # a named instance, a pipe: only the driver knows where that is
+    host = "localhost" if plain[1] in (".", "local") else plain[1].strip()
+    try:
+        socket.create_connection((host, int(plain[2] or 1433)), _LOOK_SECONDS).close()
+    except TimeoutError:
+        return  # slow is not silent
+    except (ConnectionRefusedError, socket.gaierror) as error:
+        raise OSError(error.errno, error.strerror) from None
+    except OSError:
+        return
+
+
 def text_from(utf_16: bytes) -> str:
     """The text of nvarchar's bytes. It may begin or end within a surrogate pair, as LEFT and SUBSTRING leave it, which
     Python's decoder refuses."""
     return utf_16.decode("utf-16-le", "surrogatepass")
 
 
-def _quoted(value: str) -> str:
-    return "{" + value.replace("}", "}}") + "}" if re.search(r"[;{}\s]", value) else value
+def _quoted(name: str, value: str) -> str:
+    special = r"\W" if name in ("UID", "PWD") else r"[;{}\s]"
+    return "{" + value.replace("}", "}}") + "}" if re.search(special, value) else value
 
 
 def _driver(pyodbc: Any, wanted: str | None) -> str:

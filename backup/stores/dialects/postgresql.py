@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import cached_property, partial
-from math import ceil
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
-from backup.stores.dialects import base, postgresql_fingerprint
+from backup.stores.dialects import postgresql_fingerprint
 from backup.stores.dialects.base import (
     CALL_SECONDS,
     CONNECTIONS,
@@ -28,14 +28,25 @@ from backup.stores.dialects.base import (
     spelled_table,
 )
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
+from backup.stores.dialects.postgresql_connection import listen, ways
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 from backup.stores.dialects.postgresql_types import relation, type_of
-from backup.stores.dialects.postgresql_values import settle_values
+from backup.stores.dialects.rights import postgresql_hint, row_security_hint
 
-_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
-
-_CHECKS_CLIENTS = 140_000
-
+# libpq's own words: such errors have no state.
+_UNANSWERED = (
+    *("Connection refused", "could not translate host name", "failed to resolve host", "Name or service not known"),
+    *("No route to host", "Network is unreachable", "No such file or directory"),
+)
+_NOT_VERIFIED = (
+    *("server does not support SSL", "certificate verify failed", "root certificate", "server certificate for"),
+    *("weak sslmode", "SSL error: certificate"),
+)
+_NOT_VERIFIED_HINT = (
+    "A server that is not on this machine must prove who it is, so that no password goes to another. Give it a "
+    "certificate of a known authority, or name your own: ?sslrootcert=/path/root.crt. Or say ?sslmode=require in the "
+    "connection string (encrypted, to whomever), or ?sslmode=disable."
+)
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
 _COLUMNS = sa.text(
@@ -123,19 +134,16 @@ class PostgresqlDialect:
         try:
             engine = sa.create_engine(
                 url,
-                connect_args=_ways(url, self._call_seconds),
+                connect_args=ways(url, self._call_seconds),
                 hide_parameters=True,
                 paramstyle="format",  # by position, so that rows are tuples
                 **options,
             )
         except ImportError as error:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
-        sa.event.listen(engine, "connect", partial(_settle_session, self._call_seconds))
-        sa.event.listen(engine, "connect", settle_values)
+        listen(engine, url, self._call_seconds)
         sa.event.listen(engine, "do_execute", send_copied)
         sa.event.listen(engine, "do_executemany", send_copied)
-        if not url.password and (url.host or "").endswith(".database.azure.com"):
-            sa.event.listen(engine, "do_connect", _log_in_with_token)
         return engine
 
     def _server(self) -> sa.Engine:
@@ -267,6 +275,17 @@ class PostgresqlDialect:
             return Failure("database_missing", text)
         if state in ("42P01", "3F000"):
             return Failure("missing", text)
+        if state == "42501":
+            policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
+            login = self._url.username
+            hint = row_security_hint(policy[1], login) if policy else postgresql_hint(text, login)
+            return Failure("refused", text, hint)
+        if not state and any(words in whole for words in _NOT_VERIFIED):
+            return Failure("unavailable", text, _NOT_VERIFIED_HINT)
+        if not state and any(words in whole for words in _UNANSWERED):
+            return Failure("unanswered", text)
+        if not state and type(error).__name__ == "ProgrammingError":  # an option of the URL that libpq does not know
+            return Failure("unavailable", text)
         refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
         if state[:2] == "28" or refused:
             return Failure("unavailable", text)
@@ -275,49 +294,3 @@ class PostgresqlDialect:
         if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
             return Failure("transient", text)
         return Failure("constraint" if state[:2] == "23" else "refused", text)
-
-
-def _ways(url: URL, call_seconds: float) -> dict[str, Any]:
-    """How to connect, as far as the URL does not say so: what makes a dead network end a call."""
-    ways = {
-        "connect_timeout": max(2, min(30, ceil(call_seconds))),  # less than two seconds are none to the driver
-        "application_name": "backup",
-        "client_encoding": "UTF8",  # whatever the database is kept in: nothing is left to a role or a client
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": ceil(min(60, call_seconds)) * 1000,
-    }
-    return {name: value for name, value in ways.items() if name not in url.query or name == "client_encoding"}
-
-
-def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:
-    # Both sides must spell values alike, and no lock is waited for without an end, whatever a role's defaults are.
-    with connection.cursor() as cursor:
-        for statement in (
-            "SET DateStyle TO 'ISO, YMD'",
-            "SET IntervalStyle TO 'postgres'",
-            "SET TimeZone TO 'UTC'",
-            "SET extra_float_digits TO 1",
-            "SET bytea_output TO 'hex'",
-            "SET lc_monetary TO 'C'",
-            f"SET lock_timeout TO '{base.LOCK_SECONDS}s'",
-            f"SET statement_timeout TO '{ceil(call_seconds * 1000)}ms'",
-            # A process that was stopped must not hold for long what its successor waits for.
-            f"SET idle_in_transaction_session_timeout TO '{base.LOCK_SECONDS}s'",
-        ):
-            cursor.execute(statement)
-    connection.commit()
-    if connection.info.server_version >= _CHECKS_CLIENTS:
-        # So that a statement ends on the server, too, once it was cut here. Not every system can.
-        try:
-            connection.execute("SET client_connection_check_interval TO '10s'")
-            connection.commit()
-        except Exception:
-            connection.rollback()
-
-
-def _log_in_with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
-    from backup.stores.identity import credential
-
-    parameters["password"] = credential().get_token(_TOKEN_SCOPE).token

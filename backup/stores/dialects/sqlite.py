@@ -278,7 +278,11 @@ class SqliteDialect:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return Failure("transient", text)
         if code == sqlite3.SQLITE_CANTOPEN:
-            return Failure("database_missing" if not self.path.exists() else "unavailable", text)
+            if not self.path.exists():
+                return Failure("database_missing", "there is no such file.")
+            return Failure("unavailable", text)
+        if isinstance(error, OSError):  # a folder that cannot be made
+            return Failure("unavailable", f"{error.strerror}.")
         if "no such table" in text:
             return Failure("missing", text)
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):

@@ -1,0 +1,59 @@
+"""A right that a login lacks, as a server's refusal names it, and the statement that gives it. No I/O."""
+
+from __future__ import annotations
+
+import re
+
+_WRITES = " Where the app writes (a backup, a source to restore into): SELECT, INSERT, UPDATE, DELETE."
+
+
+def mssql_hint(text: str, login: str | None) -> str | None:
+    """What to do about SQL Server's "The SELECT permission was denied …" and its like; None for any other text."""
+    user = f"[{login}]" if login else "the app's user"
+    if found := re.search(
+        r"The (\w[\w ]*) permission was denied on the (?:column '[^']*' of the )?object '([^']*)', database '[^']*', "
+        r"schema '([^']*)'",
+        text,
+    ):
+        right, name, schema = found.groups()
+        return f"In the database: GRANT {right} ON [{schema}].[{name}] TO {user}." + _and_writes(right)
+    if found := re.search(r"([A-Z][A-Z ]+) permission (?:was )?denied in database '([^']*)'", text):
+        return f"In the database {found[2]}: GRANT {found[1]} TO {user}."
+    if "is not able to access the database" in text:
+        return f"In the database: CREATE USER {user} FOR LOGIN {user}, or FROM EXTERNAL PROVIDER for an identity."
+    if "because it does not exist or you do not have permission" in text or "does not have permission" in text:
+        return f"In the database: GRANT the right on the object, or ALTER and VIEW DEFINITION on its schema, TO {user}."
+    return postgresql_hint(text, login) if "permission denied for" in text or "must be owner of" in text else None
+
+
+def postgresql_hint(text: str, login: str | None) -> str | None:
+    """The same for PostgreSQL's "permission denied for table …"."""
+    role = f'"{login}"' if login else "the app's role"
+    found = re.search(r"(permission denied for|must be owner of) ([a-z ]+?) (\S.*?)\.?$", text)
+    if found is None:
+        return None
+    refusal, kind, name = found.groups()
+    if refusal == "must be owner of":
+        return f'ALTER {kind.upper()} "{name}" OWNER TO {role}: only its owner alters it.'
+    right = {
+        "schema": "USAGE (and, for initialize, CREATE)",
+        "database": "CREATE",
+        "sequence": "USAGE",
+        "function": "EXECUTE",
+        "type": "USAGE",
+    }.get(kind, "SELECT")
+    kind = kind if kind != "relation" else "table"
+    return f'GRANT {right} ON {kind.upper()} "{name}" TO {role}.' + _and_writes(right)
+
+
+def _and_writes(right: str) -> str:
+    return _WRITES if right == "SELECT" else ""
+
+
+def row_security_hint(table: str, role: str | None) -> str:
+    """What to do about a table whose policies may hide rows from the role, on PostgreSQL."""
+    who = f'"{role}"' if role else "the app's role"
+    return (
+        f"A copy of what a role may see would lose the rest. ALTER ROLE {who} BYPASSRLS, or make it the owner of "
+        f"{table} (without FORCE ROW LEVEL SECURITY). A policy that lets it see all rows is not enough."
+    )
