@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
-from backup.stores.dialects import postgresql_fingerprint
+from backup.stores.dialects import base, postgresql_fingerprint
 from backup.stores.dialects.base import (
     CALL_SECONDS,
     CONNECTIONS,
