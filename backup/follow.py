@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified, SchemaMismatch
 from backup.log import event
+from backup.models import SYNCS, Status
 from backup.recorded import Session
 from backup.sync import refuse_early, sync
 from backup.writing import Steps
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
+_WEEK = timedelta(days=7)
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
@@ -83,7 +85,8 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     saver = _Saver(session)
     steps = _from_watermark(session, replace(session.steps, save=saver.save))
     run = session.run
-    left = sync(session.source, session.backup, run, tally, session.policy.guard, steps, start)
+    guard = replace(session.policy.guard, deleted_lately=lambda: _deleted_lately(session))
+    left = sync(session.source, session.backup, run, tally, guard, steps, start)
     steps.held()  # who has lost the lock may no longer say how the run stands
     if left is not None:
         saver.save(left, always=True)
@@ -119,6 +122,21 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
         session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
     overlap = session.policy.overlap_seconds
     return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
+
+
+def _deleted_lately(session: Session) -> int:
+    """How many records the syncs of the last week have deleted that were not allowed to delete many, and whose deletes
+    were not taken back since."""
+    taken_back: set[str] = set()
+    deleted = 0
+    for run in session.history.since(session.run.service, session.steps.now() - _WEEK):  # newest first
+        if run.sync_id in taken_back or run.sync_id == session.run.sync_id:
+            continue
+        if run.status is Status.COMPLETED:
+            taken_back.update(run.undone)
+        if run.trigger in SYNCS and not run.allow_mass_delete:
+            deleted += run.counts.deleted
+    return deleted
 
 
 class _Saver:

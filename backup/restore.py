@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from backup.errors import BadRequest, NotInitialized, SourceMissing
+from backup.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
 from backup.models import Run
 from backup.pending import PendingDeletes
 from backup.recorded import Session
@@ -45,6 +46,8 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
                 wanted, held = session.backup.count(), place.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
             guard.check_deletes(len(extra), wanted, held, session.backup.label, allowed=allowed)
+            _refuse_referred(place, extra)
+            session.note(*(f"The {place.label} has a trigger on deletes: {name}." for name in place.on_delete()))
             for batch in extra.batches(place.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
@@ -76,6 +79,21 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
         raise BadRequest(
             f"The state as of {written} is not known: it lies before the end of the first sync that completed.",
             hint=_OLDER,
+        )
+
+
+def _refuse_referred(place: Store, extra: PendingDeletes) -> None:
+    """Raises GuardTripped when rows of other tables refer to what is to be deleted: what becomes of those is neither
+    counted nor kept."""
+    found: Counter[str] = Counter()
+    for batch in extra.batches(place.batch_size):
+        found.update(place.referring([key for key, _ in batch]))
+    if found:
+        named = ", ".join(f"{rows} rows of {reference}" for reference, rows in found.items())
+        raise GuardTripped(
+            f"{len(extra)} records would be deleted in the {place.label}, to which others refer: {named}. Nothing was "
+            "deleted; what was inserted and updated stands.",
+            hint="Delete or change those rows first, or restore without delete-extra. Nothing else lets this pass.",
         )
 
 

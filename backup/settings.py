@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     backup_customer_max_delete_percent: float | None = Field(
         None, alias="BackupCustomerDb__MaxDeletePercent", ge=0, le=100
     )
+    backup_customer_max_delete_percent_per_week: float | None = Field(
+        None, alias="BackupCustomerDb__MaxDeletePercentPerWeek", ge=0, le=100
+    )
     backup_customer_delete_guard_floor: int | None = Field(None, alias="BackupCustomerDb__DeleteGuardFloor", ge=0)
     backup_customer_max_deletes: int | None = Field(None, alias="BackupCustomerDb__MaxDeletes", ge=0)
     backup_customer_max_update_percent: float | None = Field(
@@ -63,6 +66,9 @@ class Settings(BaseSettings):
     backup_order_table: str | None = Field(None, alias="BackupOrderDb__Table")
     source_order_canary: str | None = Field(None, alias="SourceOrderDb__CanaryKey")
     backup_order_max_delete_percent: float | None = Field(None, alias="BackupOrderDb__MaxDeletePercent", ge=0, le=100)
+    backup_order_max_delete_percent_per_week: float | None = Field(
+        None, alias="BackupOrderDb__MaxDeletePercentPerWeek", ge=0, le=100
+    )
     backup_order_delete_guard_floor: int | None = Field(None, alias="BackupOrderDb__DeleteGuardFloor", ge=0)
     backup_order_max_deletes: int | None = Field(None, alias="BackupOrderDb__MaxDeletes", ge=0)
     backup_order_max_update_percent: float | None = Field(None, alias="BackupOrderDb__MaxUpdatePercent", ge=0, le=100)
@@ -83,6 +89,7 @@ class Settings(BaseSettings):
     full_every_days: float = Field(7, alias="BackupSync__FullEveryDays", ge=0, le=36_500)
     max_request_units_per_second: float | None = Field(None, alias="BackupSync__MaxRequestUnitsPerSecond", gt=0)
     max_delete_percent: float = Field(10, alias="BackupSync__MaxDeletePercent", ge=0, le=100)
+    max_delete_percent_per_week: float = Field(25, alias="BackupSync__MaxDeletePercentPerWeek", ge=0, le=100)
     delete_guard_floor: int = Field(20, alias="BackupSync__DeleteGuardFloor", ge=0)
     max_deletes: int | None = Field(None, alias="BackupSync__MaxDeletes", ge=0)
     max_update_percent: float | None = Field(None, alias="BackupSync__MaxUpdatePercent", ge=0, le=100)
@@ -122,7 +129,13 @@ class Settings(BaseSettings):
 
     def guard(self, service: str) -> dict[str, Any]:
         """The service's limits by the names of `Guard`: its own where it has some, else those of all."""
-        limits = ("max_delete_percent", "delete_guard_floor", "max_deletes", "max_update_percent")
+        limits = (
+            "max_delete_percent",
+            "max_delete_percent_per_week",
+            "delete_guard_floor",
+            "max_deletes",
+            "max_update_percent",
+        )
         own = {name: getattr(self, f"backup_{service}_{name}") for name in limits}
         found = {name: getattr(self, name) if value is None else value for name, value in own.items()}
         return {**found, "canary": getattr(self, f"source_{service}_canary")}

@@ -360,6 +360,12 @@ class Store(Protocol):
         and nothing of the batch is deleted, when other rows refer to one of these, whatever would become of them.
         """
 
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        """How many rows of other tables refer to records of these keys, by the foreign key's name."""
+
+    def on_delete(self) -> Sequence[str]:
+        """The names of what the server does besides when a record is deleted: triggers."""
+
     def key_from(self, text: str) -> Key:
         """The key that a person wrote: the plain value, or a JSON list of the key's parts, as the server spells it.
 

@@ -363,6 +363,12 @@ class CosmosStore:
             refused=refused,
         )
 
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:  # noqa: ARG002 - documents know no others
+        return {}
+
+    def on_delete(self) -> Sequence[str]:
+        return ()
+
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths
         with suppress(ValueError):

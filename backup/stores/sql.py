@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
 from backup.stores.sql_chunks import SqlChunks
 from backup.stores.sql_drift import plan
+from backup.stores.sql_references import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql_rows import Fetched, Rows, first_rows, values_of
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
@@ -311,6 +313,22 @@ class SqlStore:
         if not keys:
             return Written()
         return self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep, accept), writes=True)
+
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        shape, dialect = self.shape, self.access.dialect
+        found: Counter[str] = Counter()
+
+        def attempt(cx: sa.Connection, part: Sequence[Key]) -> dict[str, int]:
+            others = (one for one in references_to(cx, dialect, shape) if not is_of_itself(one, dialect, shape))
+            return {str(one): referring(cx, one, dialect, shape, part) for one in others}
+
+        for part in parts(keys, shape, dialect, self._limits):
+            found.update(self.access.run("look for what refers to records", partial(attempt, part=part)))
+        return {name: rows for name, rows in found.items() if rows}
+
+    def on_delete(self) -> Sequence[str]:
+        work = partial(triggers_on_delete, shape=self.shape, dialect=self.access.dialect)
+        return self.access.run("look for triggers", work)
 
     def _batch_on(self, cx: sa.Connection) -> SqlBatch:
         return SqlBatch(cx, self.shape, self.access.dialect, self._limits)

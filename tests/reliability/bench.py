@@ -172,6 +172,7 @@ class Bench:
                     for side in self._files
                 },
                 "BackupSync__MaxDeletePercent": str(plain.MAX_DELETE_PERCENT),
+                "BackupSync__MaxDeletePercentPerWeek": "100",  # a history here is of hours and days
                 "BackupSync__DeleteGuardFloor": str(plain.DELETE_GUARD_FLOOR),
                 "BackupSync__MaxDeletes": str(plain.MAX_DELETES),
                 "BackupSync__RecycleDays": str(RECYCLE_DAYS),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from backup.checkpoint import Checkpoint
 from backup.errors import BadRequest, Conflict, GuardTripped
-from backup.models import Action, Chunk, Counts, Status, Trigger
+from backup.models import SYNCS, Action, Chunk, Counts, Status, Trigger
 from backup.overwrite import LEFT_ALONE
 from backup.proof import Kind
 from backup.recorded import Outcome
@@ -384,7 +384,9 @@ class Machine(RuleBasedStateMachine):
         extra = plan.extra if delete_extra and not tripped else set()
         refused = outcome is not None and isinstance(outcome.error, BadRequest)
         if outcome is not None:
-            assert refused is (at is not None and not self._reach(outcome) <= at <= outcome.run.started_at)
+            assert refused is (
+                at is not None and not max(self._reach(outcome), self._first_synced()) <= at <= outcome.run.started_at
+            )
         if outcome is not None and not refused:
             assert isinstance(outcome.error, GuardTripped) if tripped else outcome.error is None, outcome.run.error
             counts = outcome.run.counts
@@ -541,6 +543,15 @@ class Machine(RuleBasedStateMachine):
         found = self.moments[max(0, len(self.moments) - 1 - which)]
         # A purge under a clock that was ahead tells nobody how far it went: times before it are not asked for.
         return found if found[0] >= self.purged_before else self._moment(None)
+
+    def _first_synced(self) -> datetime:
+        """When the first sync completed, before which nothing is known of the backup."""
+        syncs = [
+            as_utc(one["CompletedAt"])
+            for one in self.bench.history().values()
+            if one["Status"] == Status.COMPLETED and one["Trigger"] in SYNCS and not one["DryRun"]
+        ]
+        return min(syncs, default=datetime.max.replace(tzinfo=UTC))
 
     def _kept_since(self) -> datetime:
         """The time before which whoever asked for the clock last takes the bin for purged."""

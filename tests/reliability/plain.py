@@ -172,8 +172,11 @@ def restore(
         or (key in since and "Version" not in source[key])
     }
     extra = {key for key in asked if key in source and key not in then}
-    wanted, held = len(asked & backup.keys()), len(asked & source.keys())
-    return Restore(inserts, updates, newer, extra, trips(len(extra), wanted, held))
+    if not overwrite_newer:
+        late = {key for key in extra & backup.keys() if _is_newer(source[key], backup[key], shared)}
+        newer, extra = newer | late, extra - late
+    wanted = len(backup) if keys else len(then)
+    return Restore(inserts, updates, newer, extra, trips(len(extra), wanted, len(source)))
 
 
 def _is_newer(row: Row, copy: Row | None, shared: Collection[str]) -> bool:

@@ -322,6 +322,35 @@ def tables(service: Service) -> list[str]:
         return [line for line in file.iterdump() if not line.startswith('INSERT INTO "SyncHistory"')]
 
 
+@pytest.mark.parametrize(
+    ("records", "gone", "status"), [(21, 20, 409), (21, 11, 409), (21, 10, 200), (4, 3, 409), (3, 2, 200)]
+)
+def test_more_than_half_of_a_side_is_not_deleted_however_small_it_is(
+    customers: Service, records: int, gone: int, status: int
+) -> None:
+    run_on_source(customers, f"DELETE FROM {{table}} WHERE Id > {records}")
+    sync(customers, ALLOWED)
+    run_on_source(customers, f"DELETE FROM {{table}} WHERE Id <= {gone}")
+    assert sync(customers)[0] == status
+    assert len(customers.backup.contents()) == (records if status == 409 else records - gone)
+
+
+def test_what_is_deleted_night_by_night_has_a_limit_too(customers: Service) -> None:
+    nightly = {**NO_FLOOR, "BackupSync__MaxDeletePercent": "10"}
+
+    def lost(number: int, options: Options = NO_OPTIONS) -> int:
+        run_on_source(customers, f"DELETE FROM {{table}} WHERE Id IN (SELECT Id FROM {{table}} LIMIT {number})")
+        return sync(customers, options, nightly)[0]
+
+    assert [lost(20, ALLOWED), lost(8), lost(7), lost(6)] == [200, 200, 200, 409]  # 21 of the 80 that were there
+    assert "MaxDeletePercentPerWeek is 25" in str(customers.backup.history()[-1]["ErrorMessage"])
+    undone = customers.backup.history()[-2]["SyncId"]
+    registry = Registry(load_settings({**QUICK, **customers.settings}))
+    assert registry.get("customer").undo(undone, through=True).error is None
+    assert lost(0, ALLOWED) == 200
+    assert lost(5) == 200  # 13 in the week: 7 were taken back, and when they went again that was allowed
+
+
 # The second look
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.models import Image, Key
+from backup.models import Image, Key, Trigger
 from backup.recycle import RecycleBin
 from backup.registry import Registry
 from backup.retry import Retry
@@ -265,6 +265,41 @@ def _lost(things: Things) -> Exception:
     if things.source.url.startswith("sqlite"):
         error.sqlite_errorcode = 5
     return error
+
+
+# --- what refers to records -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT", "NO ACTION"])
+def test_what_rows_of_another_table_refer_to_is_not_deleted(things: Things, action: str) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 31)))
+    things.put("41, 1, 1", "42, 1, 2")
+    things.run(
+        f"CREATE TABLE children (id INTEGER PRIMARY KEY, thing INTEGER DEFAULT 42"
+        f" REFERENCES {{table}} (id) ON DELETE {action})",
+        "INSERT INTO children VALUES (1, 41), (2, 41), (3, 7), (4, NULL)",
+    )
+    error, message = refused(things.restore("--delete-extra", "--allow-mass-delete"))
+    assert error == "GuardTripped"
+    assert "2 rows of " in message
+    assert "children" in message
+    assert things.rows().keys() >= {41, 42}
+    things.run("DELETE FROM children WHERE id < 3")
+    assert counted(done(things.restore("--delete-extra")))[2] == 2
+    assert things.rows().keys() == set(range(1, 31))
+
+
+def test_a_delete_that_would_cascade_in_the_backup_is_not_made(things: Things) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 31)))
+    things.backup.run(
+        "CREATE TABLE reports (id INTEGER PRIMARY KEY, thing INTEGER REFERENCES {table} (id) ON DELETE CASCADE)"
+    )
+    things.backup.run("INSERT INTO reports VALUES (1, 3)")
+    things.run("DELETE FROM {table} WHERE id IN (3, 4)")
+    [outcome] = things.place.registry.sync("customer", Trigger.CLI)
+    assert outcome.error is not None
+    assert things.rows("backup").keys() == set(range(1, 31)) - {4}
+    assert [key for key, reason in outcome.run.failures if "reports" in reason] == ["[3]"]
 
 
 # --- Cosmos DB --------------------------------------------------------------------------------------------------------

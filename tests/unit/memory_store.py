@@ -178,6 +178,12 @@ class MemoryStore:
     def shares_transactions(self, other: Store) -> bool:
         return False
 
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        return {}
+
+    def on_delete(self) -> Sequence[str]:
+        return ()
+
     def key_from(self, text: str) -> Key:
         return (json.loads(text),)
 

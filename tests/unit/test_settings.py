@@ -15,6 +15,7 @@ from backup.settings import Settings, load_settings, schedule_binding, use_local
 NAMES = sorted(str(field.alias) for field in Settings.model_fields.values())
 LIMITS = {
     "MaxDeletePercent": ("7.5", 7.5),
+    "MaxDeletePercentPerWeek": ("7.5", 7.5),
     "DeleteGuardFloor": ("7", 7),
     "MaxDeletes": ("7", 7),
     "MaxUpdatePercent": ("7.5", 7.5),
@@ -82,6 +83,7 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
         ("BackupSync__ChunkSize", 50_000),
         ("BackupSync__BatchSize", 2_000),
         ("BackupSync__MaxDeletePercent", 10),
+        ("BackupSync__MaxDeletePercentPerWeek", 25),
         ("BackupSync__DeleteGuardFloor", 20),
         ("BackupSync__MaxDeletes", None),
         ("BackupSync__MaxUpdatePercent", None),
@@ -118,7 +120,7 @@ def test_a_services_own_limit_goes_before_that_of_all(service: str) -> None:
     own, every = f"Backup{service.title()}Db__MaxDeletePercent", "BackupSync__MaxDeletePercent"
     canary = {f"Source{service.title()}Db__CanaryKey": "7"}
     settings = load_settings({own: "0", every: "50", "BackupSync__MaxDeletes": "9", **canary})
-    limits = {"delete_guard_floor": 20, "max_deletes": 9, "max_update_percent": None}
+    limits = {"max_delete_percent_per_week": 25, "delete_guard_floor": 20, "max_deletes": 9, "max_update_percent": None}
     other = {"customer": "order", "order": "customer"}[service]
     assert settings.guard(service) == {**limits, "max_delete_percent": 0, "canary": "7"}
     assert settings.guard(other) == {**limits, "max_delete_percent": 50, "canary": None}
