@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backup.models import Key, Stamps, Version
@@ -11,12 +11,16 @@ from backup.models import Key, Stamps, Version
 
 @dataclass(frozen=True)
 class Changes:
-    """What makes the backup's part of a chunk equal to the source's. The sets are disjoint."""
+    """What makes the backup's part of a chunk equal to the source's. The first three sets are disjoint.
+
+    `touched` are those to update of which only the etag says that they were written: perhaps with what they had.
+    """
 
     insert: frozenset[Key]
     update: frozenset[Key]
     delete: frozenset[Key]
     skipped: int
+    touched: frozenset[Key] = frozenset()
 
     @property
     def write(self) -> frozenset[Key]:
@@ -37,6 +41,7 @@ def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:
         update=frozenset(update),
         delete=frozenset(backup.keys() - common),
         skipped=len(common) - len(update),
+        touched=frozenset(key for key in update if only_touched(source[key], backup[key])),
     )
 
 
@@ -55,6 +60,14 @@ def changed(source: Version, backup: Version) -> bool:
     return source.etag != backup.etag
 
 
+def only_touched(source: Version, backup: Version) -> bool:
+    """Whether the etag alone says that the source's record was written since it was copied.
+
+    A restore does that, and whoever writes what was there: only the content tells whether it changed.
+    """
+    return source.value == backup.value and source.etag is not None and source.etag != backup.etag
+
+
 def settle(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
     """The same changes, with inserts turned into updates for keys that the backup's server already knows.
 
@@ -63,7 +76,7 @@ def settle(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
     source before deleting, where the server finds it again.
     """
     known = changes.insert.intersection(present_in_backup)
-    return Changes(changes.insert - known, changes.update | known, changes.delete, changes.skipped)
+    return replace(changes, insert=changes.insert - known, update=changes.update | known)
 
 
 def went_back(source: Version, backup: Version) -> bool:

@@ -112,6 +112,7 @@ class Settling:
             copies = self._backup.stamp_rows_of(list(self._source.stamps_of(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
             written = written.and_(self._writing.write(WHOLE, changes).counts)
+        self._tally.add(skipped=-written.skipped)  # the chunks meet these as equal, and count them then
         return written.processed
 
     def settle_again(self, chunk: Chunk, which: Try = Try.AGAIN) -> Proof | None:
@@ -161,9 +162,11 @@ class Settling:
             counts = Counts(skipped=skipped)
             _name_lower_versions(self._run, found)
             if self._run.dry_run:
+                same = self._sides.same_content(changes.touched, piece)
                 self._tally.name(changes.insert, Action.INSERTED)
-                self._tally.name(changes.update, Action.UPDATED)
-                would = {"inserted": len(changes.insert), "updated": len(changes.update)}
+                self._tally.name(changes.update - same, Action.UPDATED)
+                updates = len(changes.update) - len(same)
+                would = {"inserted": len(changes.insert), "updated": updates, "skipped": len(same)}
                 self._tally.add(**would)
                 return Settled(piece, counts.plus(**would), found.wanted, found.held, len(changes.delete))
             written = self._writing.write(piece, changes, which)

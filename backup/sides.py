@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from backup import proof
 from backup.compare import Changes, compare, settle
-from backup.models import Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps
+from backup.models import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps
 from backup.set_aside import Refusal, read_apart, until_refused
 from backup.stores import Store
 from backup.workers import Workers
@@ -39,6 +39,10 @@ class Compared:
     def held(self) -> int:
         """How many records the backup has there."""
         return self.equal.backup.records + len(self.theirs)
+
+
+def _pass_over(refused: Refusal) -> None:
+    """A copy that cannot be read is not known to be the same; whoever writes it will find out."""
 
 
 class Sides:
@@ -102,8 +106,29 @@ class Sides:
         if changes.insert and changes.delete:  # only then can one of each be the same key to the server
             changes = settle(changes, self.backup.matching(list(changes.insert)))
         skipped = equal.source.records + len(ours) - len(stamps) + changes.skipped
-        changes = Changes(changes.insert, changes.update, changes.delete, skipped)
-        return Compared(ours, theirs, stamps, copies, changes, equal, buckets)
+        return Compared(ours, theirs, stamps, copies, replace(changes, skipped=skipped), equal, buckets)
+
+    def same_content(self, touched: frozenset[Key], piece: Chunk) -> set[Key]:
+        """Those of the touched whose record is the same on both sides, value for value. Reads both whole."""
+        return (
+            {key for records in self.read(touched, piece, _pass_over) for key in self.unchanged(records, touched)}
+            if touched
+            else set()
+        )
+
+    def unchanged(self, records: Sequence[Record], touched: Collection[Key]) -> set[Key]:
+        """Those of the touched whose record here the backup has, value for value. Reads these copies whole."""
+        contents = {key: self.source.content(one) for one in records if (key := self.source.key_of(one)) in touched}
+
+        def copies(some: frozenset[Key]) -> Iterator[Sequence[Record]]:
+            return self.backup.read(some, WHOLE)
+
+        return {
+            key
+            for batch in read_apart(contents, self.backup.key_of, copies, _pass_over)
+            for copy in batch
+            if contents[key := self.backup.key_of(copy)] == self.backup.content(copy)
+        }
 
     def _equal_buckets(self, piece: Chunk) -> tuple[Proof, frozenset[int] | None]:
         """The proof of the piece's equal buckets, and the others; None of these if they are most or unknown."""

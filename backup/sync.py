@@ -126,7 +126,8 @@ def _updates(source: Store, backup: Store) -> tuple[int, int]:
                 continue
             for piece in backup.chunks(chunk):
                 found = sides.compare(piece, narrow=True)
-                updates, held = updates + len(found.changes.update), held + found.held
+                same = sides.same_content(found.changes.touched, piece)
+                updates, held = updates + len(found.changes.update) - len(same), held + found.held
     return updates, held
 
 

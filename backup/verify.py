@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from backup import proof
+from backup.compare import only_touched
 from backup.models import Chunk, Key, Proof, Stamps, Version
 from backup.proof import Kind
+from backup.sides import Sides
 from backup.stores import Store
 from backup.sync import chunks_of
 from backup.tally import CHANGES_NAMED
+from backup.workers import Workers
 
 _RECORDS_AT_ONCE = 500
 
@@ -64,6 +67,8 @@ def verify(source: Store, backup: Store, depth: Depth, report: Report) -> None:
         ours, theirs = source.stamps(chunk), backup.stamps(chunk)
         found = proof.differences(ours, theirs)
         wrong = proof.lasting(source, backup, chunk, ours, found)
+        for key in _same_content(source, backup, chunk, wrong, ours, theirs):
+            del wrong[key], found[key]
         report.proof = report.proof.and_(proof.of_part(ours, theirs, len(wrong), len(found) - len(wrong)))
         report.add(wrong, {})
         same = proof.without(ours, found)
@@ -73,6 +78,16 @@ def verify(source: Store, backup: Store, depth: Depth, report: Report) -> None:
             drawn.offer(chunk, same)
     for chunk, stamps in drawn.by_chunk():
         _compare_records(source, backup, chunk, stamps, report)
+
+
+def _same_content(
+    source: Store, backup: Store, chunk: Chunk, wrong: Mapping[Key, Kind], ours: Stamps, theirs: Stamps
+) -> set[Key]:
+    """Those of the records that differ by their etag alone, as after a restore, and are the same value for value."""
+    stale = (key for key, kind in wrong.items() if kind is Kind.STALE)
+    touched = frozenset(key for key in stale if key in theirs and only_touched(ours[key], theirs[key]))
+    with Workers(1) as workers:
+        return Sides(source, backup, workers).same_content(touched, chunk)
 
 
 def _compare_records(source: Store, backup: Store, chunk: Chunk, seen: Stamps, report: Report) -> None:

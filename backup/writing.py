@@ -95,7 +95,10 @@ class Writing:
         written = Written()
         if keys := changes.write - self._tally.aside:
             for records in self._sides.read(keys, piece, self._tally.set_aside):
-                written = self._batch(records, changes.insert, which, written)
+                same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
+                written = self._note(records, same, written)
+                changed = [one for one in records if self._source.key_of(one) not in same] if same else records
+                written = self._batch(changed, changes.insert, which, written)
         return written
 
     def write_together(self) -> None:
@@ -111,6 +114,26 @@ class Writing:
         for key, error in self._left.items():
             self._tally.set_aside(Refusal([key], error))
         self._left = {}
+
+    def _note(self, records: Sequence[Record], same: Collection[Key], before: Written) -> Written:
+        """Writes only what the copies note about the source's records, for the copies are the same but for that."""
+        counts = before.counts
+
+        def work(some: Sequence[Record]) -> None:
+            self._check()
+            self._steps.held()
+            self._backup.write(self._backup.as_copies(some, self._run, self._steps.now()))
+
+        def done(some: Sequence[Record]) -> None:
+            nonlocal counts
+            self._tally.add(skipped=len(some))
+            counts = counts.plus(skipped=len(some))
+
+        noted = [one for one in records if self._source.key_of(one) in same]
+        for refused in apart(noted, self._source.key_of, work, done):
+            self._tally.set_aside(refused)
+            counts = counts.plus(failed=len(refused.keys))
+        return Written(counts, before.left)
 
     def _batch(
         self, records: Sequence[Record], inserts: Collection[Key] | None, which: Try, before: Written

@@ -11,9 +11,14 @@ from typing import Any
 
 import pytest
 
-from backup.errors import ConfigError, SchemaMismatch, StoreError, StoreUnavailable
+from backup.errors import ConfigError, SchemaMismatch, StoreUnavailable
+from backup.guard import Guard
 from backup.models import Chunk, Version
+from backup.proof import Kind
+from backup.recycle import RecycleBin
 from backup.retry import Retry
+from backup.sync import Steps, Tally, sync
+from backup.verify import Depth, Report, verify
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_store import run_sync
 
@@ -84,6 +89,35 @@ def test_every_write_is_seen(cosmos_bench: CosmosBench, change: dict[str, Any]) 
     bench.put_documents("source", {**document, **change})
     assert run_sync(source, backup) == (0, 1, 0, 1)
     assert content(bench.documents("backup")[0]) == {**document, **change}
+
+
+@pytest.mark.parametrize("since", [None, "0"])
+def test_what_was_written_again_as_it_was_is_noted_and_not_copied(cosmos_bench: CosmosBench, since: str | None) -> None:
+    """As after a restore: the etags of the source are others, its documents are not."""
+    bench = cosmos_bench
+    bench.create()
+    same = [{**ORDER, "id": "same"}, {"type": "Order", "customer": {"id": "c"}, "id": "no version"}]
+    bench.put_documents("source", *same, {**ORDER, "id": "changed"})
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    bench.put_documents("source", *same, {**ORDER, "id": "changed", "under": "the same version"})
+    verify(source, backup, Depth(full=True), report := Report())
+    assert [(one.key[1], one.kind) for one in report.differences] == [("changed", Kind.STALE)]
+    assert report.proof.differing == 1
+
+    second = replace(RUN, sync_id="00000002-0000-4000-8000-000000000000")
+    dry = Tally(tell=lambda counts: None)
+    sync(source, backup, replace(second, dry_run=True), dry, Guard(), Steps(lambda: None, lambda: NOW, lambda *_: None))
+    assert (dry.counts.updated, dry.counts.skipped, dry.changes) == (1, 2, [(('"c"', "changed"), "Updated")])
+    tally, recycled = Tally(tell=lambda counts: None), RecycleBin(backup, second.service)
+    steps = Steps(lambda: None, lambda: NOW, recycled.keeper(second, lambda: NOW), since=since)
+    sync(source, backup, second, tally, Guard(), steps)
+    assert (tally.counts.updated, tally.counts.skipped) == (1, 2)
+    assert [kept.key[1] for page in recycled.of_run(second.sync_id) for kept in page] == ["changed"]
+    assert {one["_backup"]["etag"] for one in bench.documents("backup")} == {
+        one["_etag"] for one in bench.documents("source")
+    }
+    assert run_sync(source, backup) == (0, 0, 0, 3)
 
 
 def test_the_order_of_a_status_objects_names_does_not_count(cosmos_bench: CosmosBench) -> None:
@@ -170,13 +204,16 @@ def test_partition_keys_of_every_kind_are_told_apart(cosmos_bench: CosmosBench) 
     assert run_sync(source, backup) == (0, 0, 0, len(KEYS))
 
 
-def test_a_property_of_the_backups_own_name_is_refused(cosmos_bench: CosmosBench) -> None:
+def test_a_property_of_the_backups_own_name_is_refused_and_the_others_are_copied(cosmos_bench: CosmosBench) -> None:
     cosmos_bench.create()
-    cosmos_bench.put_documents("source", {**ORDER, "id": "1", "_backup": {"etag": "x"}})
-    source, backup = cosmos_bench.pair()
-    with pytest.raises(StoreError, match="_backup"):
-        run_sync(source, backup)
-    assert cosmos_bench.documents("backup") == []
+    cosmos_bench.put_documents("source", {**ORDER, "id": "1", "_backup": {"etag": "x"}}, {**ORDER, "id": "2"})
+    tally = Tally(tell=lambda counts: None)
+    steps = Steps(lambda: None, lambda: NOW, lambda *_: None)
+    sync(*cosmos_bench.pair(), RUN, tally, Guard(), steps)
+    [(key, reason)] = tally.failures.items()
+    assert (json.loads(key), tally.counts.inserted) == (['"c"', "1"], 1)
+    assert "_backup" in reason
+    assert [one["id"] for one in cosmos_bench.documents("backup")] == ["2"]
 
 
 def test_a_container_partitioned_otherwise_is_refused(cosmos_bench: CosmosBench) -> None:
