@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field, replace
 
+from backup.log import event
 from backup.models import Chunk, Counts, Key, Proof, Total
 from backup.stores.exact import key_from_text, key_to_text
 
@@ -85,8 +87,17 @@ class Checkpoint:
         return json.dumps(values, separators=(",", ":"))
 
     @classmethod
-    def from_text(cls, text: str) -> Checkpoint:
-        """The checkpoint that `to_text` was asked of."""
+    def from_text(cls, text: str | None) -> Checkpoint:
+        """The checkpoint that `to_text` was asked of; the start of a walk for a text that is none, and a line in the
+        log."""
+        try:
+            return cls._read(text or "")
+        except (ValueError, TypeError, KeyError) as error:
+            event("checkpoint.not_read", level=logging.WARNING, error=type(error).__name__)
+            return cls()
+
+    @classmethod
+    def _read(cls, text: str) -> Checkpoint:
         values = json.loads(text)
         proof = values["proof"]
         return cls(

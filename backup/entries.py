@@ -61,7 +61,7 @@ Held = Literal["backup", "source"]
 class Kept:
     """The record of a key as it was before `action` of the run `sync_id`; None where there was none.
 
-    Keys that were inserted together share the `entry_id`.
+    Keys that were inserted together share the `entry_id`. `number` is that of the run, where it was asked for.
     """
 
     entry_id: str
@@ -72,6 +72,7 @@ class Kept:
     version: tuple[Any, ...] | None
     record: dict[str, Any] | None
     at: datetime
+    number: int = 0
 
 
 # --- making them ------------------------------------------------------------------------------------------------------

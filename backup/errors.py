@@ -13,7 +13,8 @@ class BackupError(Exception):
     hint: str = ""
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        # `python -OO` has no docstrings.
+        super().__init__(message or (type(self).__doc__ or type(self).__name__).strip().splitlines()[0])
         if hint is not None:
             self.hint = hint
 

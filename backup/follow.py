@@ -52,7 +52,7 @@ def sync_with_schema(session: Session) -> None:
         event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
         # Recorded before the columns are there, for the run may die right after.
         forced = run.forced or bool(to_fill)
-        session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=tuple(notes))
+        session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if not run.dry_run:
         backup.adapt(drift)
@@ -115,7 +115,7 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # What an undo brought back may have the very seconds of what it took away.
-    undone = last is not None and any(run.undone for run in session.history.since(last.service, last.started_at))
+    undone = last is not None and any(run.undone for run in session.history.later(last))
     full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared
@@ -129,7 +129,8 @@ def _deleted_lately(session: Session) -> int:
     were not taken back since."""
     taken_back: set[str] = set()
     deleted = 0
-    for run in session.history.since(session.run.service, session.steps.now() - _WEEK):  # newest first
+    service, now = session.run.service, session.steps.now()
+    for run in session.history.since(service, now - _WEEK, session.history.timeline(service, now)):  # newest first
         if run.sync_id in taken_back or run.sync_id == session.run.sync_id:
             continue
         if run.status is Status.COMPLETED:

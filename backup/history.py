@@ -9,9 +9,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from backup.errors import BadRequest
 from backup.log import event
 from backup.models import SYNCS, Counts, Now, Proof, Run, Status, Total, Trigger
 from backup.stores import Shape, Sibling, Store
+from backup.timeline import AHEAD, Timeline
+
+VERSION = 2
+"""Of the entries: 2 have a place, a number, an owner, a heartbeat. Those before had no version."""
 
 HISTORY = Shape(
     name="SyncHistory",
@@ -58,32 +63,57 @@ HISTORY = Shape(
         "FailedCount": "integer",
         "Failures": "text",
         "Scratch": "name",
+        "SchemaVersion": "integer",
     },
 )
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
 _OPEN_AT_ONCE = 100
 _LOOKED_BACK = 1_000
 _ALL = 1_000_000
+_PAGE = 100
 _TICK = timedelta(milliseconds=1)
 _COUNTED = ("Inserted", "Updated", "Deleted", "Skipped", "Failed")
 
 
 class History:
-    """The runs of one backup. Only a run that holds the service's lock may leave an entry in progress."""
+    """The runs of one backup's table or container. Those of another in the same schema are never given.
+
+    An entry of an earlier release does not say its place; those are `unplaced` until `place_runs` says it for them.
+    """
 
     def __init__(self, backup: Store) -> None:
+        self._backup = backup
         self._entries: Sibling = backup.sibling(HISTORY)
 
+    @property
+    def place(self) -> str:
+        """What its runs are about."""
+        return self._backup.place
+
     def create(self) -> None:
-        """Makes the table or container when it is missing."""
+        """Makes the table or container, or what it lacks, when it is missing."""
         self._entries.create()
+
+    def version(self, service: str) -> int:
+        """The schema version of the service's newest entry, whatever that is about; this release's if there is none."""
+        found = self._entries.find(
+            {"ServiceName": service}, order_by="StartedAt", descending=True, limit=1, fields=("SchemaVersion",)
+        )
+        return found[0]["SchemaVersion"] or 1 if found else VERSION
 
     def save(self, run: Run) -> None:
         """Writes the run's entry as it stands; may be repeated."""
         self._entries.put([_entry(run)])
 
+    def next_number(self, service: str) -> int:
+        """The number of the next run; the caller holds the lock, or shares it with another run."""
+        last = self._entries.find(
+            self._mine(service), order_by="RunNumber", descending=True, limit=1, fields=("RunNumber",)
+        )
+        return (last[0]["RunNumber"] or 0) + 1 if last else 1
+
     def open_runs(self, service: str) -> Sequence[Run]:
-        """The runs InProgress, newest first. For who holds the lock none of them is alive."""
+        """The runs InProgress, newest first."""
         return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
     def close_interrupted(self, run: Run, now: datetime) -> None:
@@ -115,13 +145,55 @@ class History:
         """The service's run with this SyncId."""
         return next(iter(self._find(service, 1, SyncId=sync_id)), None)
 
-    def since(self, service: str, moment: datetime) -> list[Run]:
-        """The runs that ended after this moment and may have changed the backup, newest first."""
-        found = self._entries.find(
-            {"ServiceName": service}, order_by="CompletedAt", descending=True, above=moment, limit=_ALL
+    def unplaced(self, service: str, **where: Any) -> list[Run]:
+        """The service's runs whose entries do not say what they are about, in the order in which they began."""
+        found = self._entries.find({**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=_ALL)
+        return list(filter(None, map(_run, found)))
+
+    def refuse_unplaced(self, service: str, moment: datetime) -> None:
+        """Raises BadRequest for a moment after which runs ended that may be about this place or not."""
+        if any(run.completed_at is None or run.completed_at > moment for run in self.unplaced(service)):
+            raise BadRequest(
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: an earlier release has made runs since "
+                "that do not say which table or container they are about, and there are copies of several.",
+                hint="Choose a later time.",
+            )
+
+    def place_runs(self, runs: Sequence[Run]) -> None:
+        """Says of these runs, which had no place, that they are about this one; numbers them in their order."""
+        first = self.next_number(runs[0].service) if runs else 1
+        self._entries.put(
+            [_entry(replace(run, place=self.place, number=number)) for number, run in enumerate(runs, first)]
         )
-        runs = [run for run in map(_run, found) if run.may_change_backup]
-        return sorted(runs, key=lambda run: run.started_at, reverse=True)
+
+    def timeline(self, service: str, now: datetime) -> Timeline:
+        """When the service's runs took place. Reads a few fields of every entry."""
+        found = self._entries.find(
+            self._mine(service), order_by="SyncId", limit=_ALL, fields=("SyncId", "RunNumber", "StartedAt")
+        )
+        return Timeline(
+            (
+                Run(service, Trigger.CLI, False, entry["StartedAt"], entry["SyncId"], number=entry["RunNumber"])
+                for entry in found
+            ),
+            now,
+        )
+
+    def since(self, service: str, moment: datetime, timeline: Timeline) -> list[Run]:
+        """The runs that ended after this moment and may have changed the backup, newest first."""
+        found: list[Run] = []
+        below = None
+        while page := self._find(service, _PAGE, below=below):
+            for run in filter(_has_changed, page):
+                if timeline.ended(run) <= moment:  # as did all before it, for one begins when another has ended
+                    return found
+                found.append(run)
+            below = page[-1].number
+        return found
+
+    def later(self, run: Run) -> list[Run]:
+        """The runs of its service that began after it, have ended and may have changed the backup, newest first."""
+        return list(filter(_has_changed, self._find(run.service, _ALL, above=run.number)))
 
     def columns_to_fill(self, service: str, shared: Collection[str]) -> set[str]:
         """Those of the columns that both sides have whose old rows have not their source's values.
@@ -140,10 +212,13 @@ class History:
     def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
         """A clock that never goes back behind the service's runs: what they did is in the order of its times.
 
-        `kept_at` is the time of the bin's newest entry, for a run that died has no end in here.
+        `kept_at` is the time of the bin's newest entry, for a run that died has no end in here. A time that lies ahead
+        of `now` is no time of a run; see `ahead`.
         """
         # A run that was gone on with may end after one that began after it.
-        last = self._entries.find({"ServiceName": service}, order_by="SyncedAt", descending=True, limit=1)
+        last = self._entries.find(
+            self._mine(service), order_by="SyncedAt", descending=True, below=now() + AHEAD, limit=1
+        )
         times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if time]
         earliest = max(times) + _TICK if times else now()
 
@@ -154,9 +229,33 @@ class History:
 
         return steady
 
-    def _find(self, service: str, limit: int, **where: Any) -> list[Run]:
-        where["ServiceName"] = service
-        return list(map(_run, self._entries.find(where, order_by="StartedAt", descending=True, limit=limit)))
+    def ahead(self, service: str, now: datetime) -> Run | None:
+        """The run with the latest time, if that lies ahead: its clock was wrong, or this one is."""
+        found = self._entries.find(
+            self._mine(service), order_by="SyncedAt", descending=True, above=now + AHEAD, limit=1
+        )
+        return next(filter(None, map(_run, found)), None)
+
+    def _mine(self, service: str) -> dict[str, Any]:
+        return {"ServiceName": service, "Place": self.place}
+
+    def _find(
+        self, service: str, limit: int, above: int | None = None, below: int | None = None, **where: Any
+    ) -> list[Run]:
+        where |= self._mine(service)
+        asked = limit
+        while True:
+            found = self._entries.find(
+                where, order_by="RunNumber", descending=True, above=above, below=below, limit=asked
+            )
+            runs = list(filter(None, map(_run, found)))
+            if len(runs) >= limit or len(found) < asked:
+                return runs[:limit]
+            asked *= 2  # some could not be read
+
+
+def _has_changed(run: Run) -> bool:
+    return run.may_change_backup and run.completed_at is not None
 
 
 def _entry(run: Run) -> dict[str, Any]:
@@ -201,10 +300,21 @@ def _entry(run: Run) -> dict[str, Any]:
         "FailedCount": run.counts.failed,
         "Failures": json.dumps(run.failures) if run.failures else None,
         "Scratch": run.scratch,
+        "SchemaVersion": VERSION,
     }
 
 
-def _run(entry: dict[str, Any]) -> Run:
+def _run(entry: dict[str, Any]) -> Run | None:
+    """The entry's run; None, with a line in the log, of one that cannot be read, which counts as not there."""
+    try:
+        return _read(entry)
+    except (ValueError, TypeError, KeyError) as error:
+        sync_id, kind = entry.get("SyncId"), type(error).__name__
+        event("history.not_read", level=logging.WARNING, service=entry.get("ServiceName"), sync_id=sync_id, error=kind)
+        return None
+
+
+def _read(entry: dict[str, Any]) -> Run:
     run = Run(
         entry["ServiceName"],
         Trigger(entry["Trigger"]),

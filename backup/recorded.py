@@ -6,14 +6,16 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from backup import app_tables
 from backup.checkpoint import Checkpoint
-from backup.errors import BackupError, LockLost, StoreError, StoreUnavailable, Unexpected
+from backup.clock import clock_of
+from backup.errors import BackupError, LockLost, StoreUnavailable, Unexpected
 from backup.history import History
 from backup.locks import Lock
 from backup.log import event, redact
@@ -22,6 +24,7 @@ from backup.policy import Policy
 from backup.recycle import RecycleBin
 from backup.stores import Limits, Store
 from backup.tally import Tally
+from backup.timeline import AHEAD
 from backup.verify import Report
 from backup.writing import Steps, no_end
 
@@ -120,9 +123,12 @@ _Begun = tuple[Run, Checkpoint, bool]
 class Recorder:
     """Runs of one service."""
 
-    def __init__(self, service: str, policy: Policy, lock: Lock, limits: Limits, now: Now) -> None:
+    def __init__(
+        self, service: str, policy: Policy, lock: Lock, limits: Limits, now: Now, others: Collection[str] = ()
+    ) -> None:
+        """`others` are the tables or containers that the settings name for other services' backups."""
         self._service, self._policy, self._lock = service, policy, lock
-        self._limits, self._now = limits, now
+        self._limits, self._now, self._others = limits, now, others
 
     def run(
         self,
@@ -146,7 +152,7 @@ class Recorder:
                 return run, Checkpoint(), False
             found = self._open_run(history, run.started_at, run.takes_over)
             if found is not None:
-                start = Checkpoint.from_text(found.checkpoint or "").begun_anew()
+                start = Checkpoint.from_text(found.checkpoint).begun_anew()
                 return replace(found, checkpoint=start.to_text()), start, True
             start = Checkpoint()
             keeps_one = run.trigger in SYNCS and not run.dry_run
@@ -163,7 +169,7 @@ class Recorder:
 
         def begin(history: History, run: Run) -> _Begun | None:
             found = self._open_run(history, run.started_at, lambda other: other.checkpoint is not None)
-            return None if found is None else (found, Checkpoint.from_text(found.checkpoint or ""), True)
+            return None if found is None else (found, Checkpoint.from_text(found.checkpoint), True)
 
         return self._run(run, stores, work, progress, turn, begin, alone=True)
 
@@ -188,9 +194,24 @@ class Recorder:
                     held = stack.enter_context(lock)
                 except StoreUnavailable as error:
                     return self._saved(history, self._ended(run, tally, error))
-                recycled = RecycleBin(backup, self._service)
-                now = self._clock(history, recycled)
-                begun = begin(history, replace(run, started_at=now(), status=Status.IN_PROGRESS))
+                if alone or not app_tables.are_current(backup, self._service):
+                    with nullcontext() if alone else self._lock(self._service, backup.location):
+                        app_tables.bring_up_to_date(backup, self._service, self._others)
+                now = clock_of(backup, self._now)
+                recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
+                ahead = history.ahead(self._service, now())
+                now = history.clock(self._service, now, recycled.newest(now() + AHEAD))
+                begun = begin(
+                    history,
+                    replace(
+                        run,
+                        started_at=now(),
+                        status=Status.IN_PROGRESS,
+                        place=history.place,
+                        number=history.next_number(self._service),
+                        notes=self._ahead(ahead, now()),
+                    ),
+                )
                 if begun is None:
                     return None
                 run, start, resumed = begun
@@ -218,15 +239,16 @@ class Recorder:
                 history.close_interrupted(other, now)
         return found
 
-    def _clock(self, history: History, recycled: RecycleBin) -> Now:
-        try:
-            return history.clock(self._service, self._now, recycled.newest())
-        except StoreUnavailable:
-            raise
-        except StoreError:  # tables of an earlier release lack columns
-            history.create()
-            recycled.create()
-            return history.clock(self._service, self._now, recycled.newest())
+    def _ahead(self, run: Run | None, now: datetime) -> tuple[str, ...]:
+        """What is said of a run whose time lies ahead, in the log as well."""
+        if run is None:
+            return ()
+        stamped = run.completed_at or run.started_at
+        event("history.ahead", level=logging.WARNING, service=self._service, sync_id=run.sync_id, at=stamped, now=now)
+        return (
+            f"The run {run.sync_id} is stamped {stamped:%Y-%m-%d %H:%M:%S %Z}, which lies ahead: its clock was wrong, "
+            "or this one is. It is taken for as old as its place among the runs says.",
+        )
 
     def _worked(self, session: Session, work: Work) -> Outcome:
         run = session.run

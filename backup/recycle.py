@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
 from itertools import islice
+from typing import Any
+from uuid import UUID
 
 from backup import entries
 from backup.entries import RECYCLE_BIN, Held, Kept
@@ -12,15 +16,26 @@ from backup.keeper import Keeper, KeptBefore
 from backup.models import Action, Counts, Key, Now, Run
 from backup.stores import Keep, Sibling, Store
 from backup.stores.exact import key_hash
+from backup.timeline import Timeline
 
 _AT_ONCE = 500
 
 
-class RecycleBin:
-    """The entries of one service in one backup. There is one for each record that a run changed: its first image."""
+def as_stamped() -> Timeline:
+    """A timeline that knows no runs: every time is taken as it was written."""
+    return Timeline((), datetime.max.replace(tzinfo=UTC))
 
-    def __init__(self, backup: Store, service: str) -> None:
-        self._backup, self._service = backup, service
+
+class RecycleBin:
+    """The entries of one service about one table or container. There is one for each record that a run changed: its
+    first image.
+
+    Entries of an earlier release do not say their place; they are its own if their runs are, which `timeline` knows.
+    """
+
+    def __init__(self, backup: Store, service: str, timeline: Callable[[], Timeline] = as_stamped) -> None:
+        """`timeline` is asked once, when an entry's time first counts."""
+        self._backup, self._service, self._ask = backup, service, timeline
         self._entries: Sibling = backup.sibling(RECYCLE_BIN)
 
     def create(self) -> None:
@@ -57,10 +72,20 @@ class RecycleBin:
     def _of(self, sync_id: str) -> dict[str, str]:
         return {"SyncId": sync_id, "ServiceName": self._service}
 
-    def newest(self) -> datetime | None:
-        """When the newest entry was made."""
+    @cached_property
+    def _timeline(self) -> Timeline:
+        return self._ask()
+
+    def _of_place(self) -> dict[str, Any]:
+        return {"ServiceName": self._service, "Place": [self._backup.place, None]}
+
+    def _is_mine(self, entry: Mapping[str, Any]) -> bool:
+        return entry["Place"] is not None or self._timeline.knows(entry["SyncId"])
+
+    def newest(self, below: datetime | None = None) -> datetime | None:
+        """When the newest entry was made, of those whose time is below that."""
         page = self._entries.find(
-            {"ServiceName": self._service}, order_by="RecycledAt", descending=True, limit=1, fields=("RecycledAt",)
+            self._of_place(), order_by="RecycledAt", descending=True, below=below, limit=1, fields=("RecycledAt",)
         )
         return page[0]["RecycledAt"] if page else None
 
@@ -81,12 +106,21 @@ class RecycleBin:
         hashes, asked = entries.found_by(keys)
         found = [
             kept
-            for page in entries.pages_of_hashes(self._entries, hashes, {"ServiceName": self._service})
+            for page in entries.pages_of_hashes(self._entries, hashes, self._of_place())
             for entry in page
-            if after is None or entry["RecycledAt"] > after
+            if self._is_mine(entry) and (after is None or self._moment(entry) > after)
             for kept in entries.kept_of(entry, asked)
         ]
-        return sorted((kept for kept in found if kept.side == "backup"), key=lambda kept: kept.at)
+        timed = (
+            replace(kept, at=self._timeline.moment(kept.sync_id, kept.at), number=self._timeline.number(kept.sync_id))
+            for kept in found
+            if kept.side == "backup"
+        )
+        return sorted(timed, key=lambda kept: (kept.number, kept.at))
+
+    def _moment(self, entry: Mapping[str, Any]) -> datetime:
+        # By its id: a part of an entry has not all its fields.
+        return self._timeline.moment(str(UUID(entry["EntryId"][:32])), entry["RecycledAt"])
 
     def first_after(self, keys: Iterable[Key], after: datetime) -> dict[Key, Kept]:
         """For each of these keys, and those like them, that was changed after a time: its record's first entry since.
@@ -113,18 +147,24 @@ class RecycleBin:
         return first
 
     def purge(self, before: datetime) -> int:
-        """Deletes the entries older than a time, a batch at a time, oldest first; returns how many."""
+        """Deletes the entries that are older than a time, a batch at a time, oldest first; returns how many.
+
+        Those whose time lies ahead are as old as their runs are.
+        """
+        return self._purge(before, below=before) + self._purge(before, above=self._timeline.now)
+
+    def _purge(self, before: datetime, above: datetime | None = None, below: datetime | None = None) -> int:
         purged = 0
+        fields = ("EntryId", "RecycledAt")
         while True:
             page = self._entries.find(
-                {"ServiceName": self._service},
-                order_by="RecycledAt",
-                below=before,
-                limit=entries.PAGE,
-                fields=("EntryId",),
+                self._of_place(), order_by="RecycledAt", above=above, below=below, limit=entries.PAGE, fields=fields
             )
-            ids = list(dict.fromkeys(entry["EntryId"] for entry in page))  # of an entry in parts each has its id
-            self._entries.delete(ids)
-            purged += len(ids)
+            # Of an entry in parts each has its id.
+            old = list(dict.fromkeys(entry["EntryId"] for entry in page if self._moment(entry) < before))
+            self._entries.delete(old)
+            purged += len(old)
             if len(page) < entries.PAGE:
                 return purged
+            if not old:  # younger than they say; many entries may have one time, and what is left of it comes next time
+                above = page[-1]["RecycledAt"]

@@ -67,7 +67,8 @@ class Registry:
                 f"No service {name!r} is configured.",
                 hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
             )
-        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock)
+        others = [self._PRESETS[other] for other in self.names() if other != name.lower()]
+        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock, others=others)
 
     def chosen(self, name: str) -> list[str]:
         """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""

@@ -113,7 +113,9 @@ def _prepare(session: Session, place: Store) -> bool:
 
 def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
     """The runs that ended after the moment. Raises BadRequest when the bin does not know what one of them replaced."""
-    runs = [run for run in session.history.since(session.run.service, moment) if run.sync_id != session.run.sync_id]
+    service, timeline = session.run.service, session.history.timeline(session.run.service, session.steps.now())
+    session.history.refuse_unplaced(service, moment)
+    runs = session.history.since(service, moment, timeline)
     for run in runs:
         if run.counts.processed and next(session.recycled.of_run(run.sync_id), None) is None:
             raise BadRequest(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
+from backup import app_tables
+from backup.clock import clock_of
 from backup.drill import drill
 from backup.entries import Kept
 from backup.errors import BackupError, BadRequest, ConfigError
@@ -18,6 +20,7 @@ from backup.history import History
 from backup.locks import Lock
 from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
+from backup.places import Named, refuse_alike, refuse_same, refuse_shared
 from backup.policy import Policy
 from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Turn, foreseen, no_progress
 from backup.recycle import RecycleBin
@@ -70,8 +73,16 @@ class SyncService:
     default_table: ClassVar[str]
     rules: ClassVar[Rules]
 
-    def __init__(self, settings: Settings, limits: Limits, lock: Lock, now: Now = utc_now) -> None:
-        """Raises ConfigError when a connection string is missing."""
+    def __init__(
+        self,
+        settings: Settings,
+        limits: Limits,
+        lock: Lock,
+        now: Now = utc_now,
+        others: Sequence[type[SyncService]] = (),
+    ) -> None:
+        """`others` are the other services that the settings configure. Raises ConfigError when a connection string is
+        missing."""
         self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
         self._limits, self._lock, self._now = limits, lock, now
         self._policy = Policy(
@@ -82,24 +93,48 @@ class SyncService:
             settings.full_every_days,
             settings.max_failed_records,
         )
-        self._recorder = Recorder(self.name, self._policy, lock, limits, now)
+        self._other_sources = [named for other in others for named in _named(settings, other, "source", limits)]
+        self._other_backups = [named for other in others for named in _named(settings, other, "backup", limits)]
+        backups = [(other, settings.side("backup", other.name)) for other in others]
+        self._tables = [given["container"] or given["table"] or other.default_table for other, given in backups]
+        self._recorder = Recorder(self.name, self._policy, lock, limits, now, self._tables)
 
     def _open(self, side: Side) -> Store:
         return open_store(side, self.rules, self._limits)
 
     def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
-        """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service."""
+        """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service, by
+        what the settings say."""
         return self._sides(self._source)
 
     @contextmanager
     def _sides(self, place: Side) -> Iterator[tuple[Store, Store]]:
         source, backup = self._open(place), self._open(self._backup)
-        _refuse_same(source, place.setting, backup, self._backup.setting)
+        refuse_alike(source, place.setting, backup, self._backup.setting)
         try:
             yield source, backup
         finally:
             source.close()
             backup.close()
+
+    @contextmanager
+    def _told_apart(self, place: Side | None = None) -> Iterator[tuple[Store, Store]]:
+        """The same, and by what the servers say; nor may a backup be a side of another service. For what writes."""
+        first = place or self._source
+        with self._sides(first) as (source, backup):
+            refuse_same(source, first.setting, backup, self._backup.setting)
+            refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
+            refuse_shared(source, first.setting, self._other_backups)
+            yield source, backup
+
+    @contextmanager
+    def _recorded(self) -> Iterator[tuple[Store, History, Now]]:
+        """The backup, its history with the app's tables brought up to date, and the clock."""
+        with self.stores() as (_, backup):
+            if not app_tables.are_current(backup, self.name):
+                with self._lock(self.name, backup.location):
+                    app_tables.bring_up_to_date(backup, self.name, self._tables)
+            yield backup, History(backup), clock_of(backup, self._now)
 
     def sync(
         self,
@@ -114,11 +149,11 @@ class SyncService:
         up the outcome's run is in progress, and `resume` goes on with it.
         """
         run = self._new_run(trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        return self._recorder.run(run, self.stores, sync_with_schema, progress, turn)
+        return self._recorder.run(run, self._told_apart, sync_with_schema, progress, turn)
 
     def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
-        return self._recorder.resume(self._new_run(trigger), self.stores, sync_with_schema, turn=turn)
+        return self._recorder.resume(self._new_run(trigger), self._told_apart, sync_with_schema, turn=turn)
 
     def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
         """Compares source and backup, or (drilled) the source and what a restore of the backup gives.
@@ -142,8 +177,12 @@ class SyncService:
         self, sync_id: str, *, through: bool = False, dry_run: bool = False, progress: Progress = no_progress
     ) -> Outcome:
         """Makes the backup what it was before that run."""
-        run, undone = self._new_run(Trigger.UNDO, dry_run), sync_id.lower()
-        return self._recorder.run(run, self.stores, lambda session: undo(session, undone, through=through), progress)
+        undone = sync_id.lower()
+
+        def work(session: Session) -> None:
+            undo(session, undone, through=through)
+
+        return self._recorder.run(self._new_run(Trigger.UNDO, dry_run), self._told_apart, work, progress)
 
     def restore(
         self, wish: Wish, options: Options = NO_OPTIONS, to: str | None = None, progress: Progress = no_progress
@@ -158,7 +197,7 @@ class SyncService:
             restore(session, session.source, wish, elsewhere=to is not None)
 
         run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
-        return self._recorder.run(run, lambda: self._sides(place), work, progress)
+        return self._recorder.run(run, lambda: self._told_apart(place), work, progress)
 
     def _new_run(
         self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False
@@ -168,43 +207,46 @@ class SyncService:
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
         """One record's past. Raises BadRequest for a key that is none or a time beyond the bin; the stores' errors."""
-        with self.stores() as (_, backup):
+        with self._recorded() as (backup, history, now):
             asked = backup.key_from(key)
-            recycled = RecycleBin(backup, self.name)
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
-            if at is not None and at < self._policy.kept_since(self._now()):
+            if at is not None and at < self._policy.kept_since(now()):
                 raise BadRequest(f"What was at {at:%Y-%m-%d %H:%M:%S %Z} is not known any more, after RecycleDays.")
-            if at is not None and (first := recycled.first_after([asked], at).get(asked)):
-                record = first.record
+            if at is not None:
+                history.refuse_unplaced(self.name, at)
+                first = recycled.first_after([asked], at).get(asked)
+                record = first.record if first else record
             return Shown(backup.key_to_json(asked), record, recycled.of_keys([asked]))
 
     def purge(self) -> int:
         """Deletes from the recycle bin what is older than RecycleDays; returns how many. Raises Locked during a run."""
-        with self.stores() as (_, backup), self._lock(self.name, backup.location):
-            return RecycleBin(backup, self.name).purge(self._policy.kept_since(self._now()))
+        with self._recorded() as (backup, history, now), self._lock(self.name, backup.location):
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            return recycled.purge(self._policy.kept_since(now()))
 
     def has_run(self, sync_id: str) -> bool:
-        """Whether the run is one of this service's."""
-        with self.stores() as (_, backup):
-            return History(backup).get(self.name, sync_id.lower()) is not None
+        """Whether the run is one of this service's, even if its entry does not say what it is about."""
+        with self._recorded() as (_, history, _now):
+            found = history.get(self.name, sync_id.lower())
+            return found is not None or bool(history.unplaced(self.name, SyncId=sync_id.lower()))
 
     def last_verified(self) -> Run | None:
         """The newest verify."""
-        with self.stores() as (_, backup):
-            return History(backup).newest(self.name, Trigger.VERIFY)
+        with self._recorded() as (_, history, _now):
+            return history.newest(self.name, Trigger.VERIFY)
 
     def initialize(self) -> None:
         """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""
-        with self.stores() as (source, backup):
+        with self._told_apart() as (source, backup):
             backup.initialize(source)
-            History(backup).create()
-            RecycleBin(backup, self.name).create()
+            app_tables.create(backup, self.name)
         event("backup.initialized", service=self.name)
 
     def history(self, limit: int) -> Sequence[Run]:
         """Up to `limit` runs, newest first."""
-        with self.stores() as (_, backup):
-            return History(backup).latest(self.name, limit)
+        with self._recorded() as (_, history, _now):
+            return history.latest(self.name, limit)
 
     def count(self) -> int:
         """Records in the source; reads an index from end to end."""
@@ -239,7 +281,15 @@ class OrderSyncService(SyncService):
     rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
 
 
-def _side(settings: Settings, service: SyncService, role: SideName) -> Side:
+def _named(settings: Settings, service: type[SyncService], role: SideName, limits: Limits) -> list[Named]:
+    """The side, if the settings say where it is."""
+    if not settings.side(role, service.name)["connection"]:
+        return []
+    side = _side(settings, service, role)
+    return [Named(side.setting, lambda: open_store(side, service.rules, limits))]
+
+
+def _side(settings: Settings, service: SyncService | type[SyncService], role: SideName) -> Side:
     prefix = f"{role.title()}{service.name.title()}Db"
     given = settings.side(role, service.name)
     if not given["connection"]:
@@ -257,16 +307,3 @@ def _side(settings: Settings, service: SyncService, role: SideName) -> Side:
         database=given["database"],
         emulator_hosts=settings.emulator_hosts,
     )
-
-
-def _refuse_same(one: Store, setting: str, other: Store, other_setting: str) -> None:
-    if one.kind != other.kind:
-        raise ConfigError(
-            f"{setting} is {one.kind} and {other_setting} is {other.kind}; an exact copy needs two of one kind.",
-            hint="Give both sides the same product.",
-        )
-    if one.location.lower() == other.location.lower():  # no two tables are worth telling apart by case alone
-        raise ConfigError(
-            f"{setting} and {other_setting} name the same place: {one.location}.",
-            hint="A backup beside nothing but itself is none: name another database, table or container.",
-        )

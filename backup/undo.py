@@ -9,7 +9,6 @@ from backup.errors import BadRequest, Conflict, UnknownRun
 from backup.models import Action, Run, Status
 from backup.recorded import Session
 from backup.recycle import RecycleBin
-from backup.stores.exact import key_hash
 
 _NAMED_AT_MOST = 10
 _OPPOSITES = {
@@ -48,6 +47,13 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
     """What is to be undone, newest first."""
     service = session.run.service
     first = session.history.get(service, sync_id)
+    if first is None and session.history.unplaced(service, SyncId=sync_id):
+        raise Conflict(
+            f"The run {sync_id} was made by an earlier release and does not say which table or container it is about, "
+            "and there are copies of several. Nothing was changed.",
+            hint="Where you know it, write it into Place of the run's entry in SyncHistory, and a RunNumber below those"
+            " of later runs.",
+        )
     if first is None or first.sync_id == session.run.sync_id:
         raise UnknownRun(f"The service {service} has no run {sync_id}.")
     if not first.may_change_backup:
@@ -57,9 +63,7 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
         )
     if not through:
         return [first]
-    later = session.history.since(service, first.started_at)
-    # While the clock is behind, a run ends when it starts: `since` does not name the first one then.
-    return [*(run for run in later if run.started_at > first.started_at), first]
+    return [*session.history.later(first), first]
 
 
 def _refuse_purged(session: Session, undone: Run) -> None:
@@ -77,8 +81,7 @@ def _refuse_purged(session: Session, undone: Run) -> None:
 def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
     own = {one.sync_id for one in runs}
     # An undo of the same runs, perhaps one that failed half-way, left what this one would leave.
-    since = session.history.since(session.run.service, runs[-1].started_at)
-    same = {run.sync_id for run in since if own & {*run.undone}}
+    same = {run.sync_id for run in session.history.later(runs[-1]) if own & {*run.undone}}
     later = sorted({kept.sync_id for one in runs for kept in _later(session.recycled, one)} - own - same)
     if later:
         named = ", ".join(later[:_NAMED_AT_MOST]) + (" …" if len(later) > _NAMED_AT_MOST else "")
@@ -90,11 +93,8 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
 
 def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
     for entries in recycled.of_run(run.sync_id):
-        own = [kept for kept in entries if kept.side == "backup"]
-        mine = {key_hash(kept.key): kept.at for kept in own}
-        for other in recycled.of_keys([kept.key for kept in own]):
-            if other.sync_id != run.sync_id and other.at > mine[key_hash(other.key)]:
-                yield other
+        own = [kept.key for kept in entries if kept.side == "backup"]
+        yield from (other for other in recycled.of_keys(own) if other.number > (run.number or 0))
 
 
 def _take_back(session: Session, action: Action, entries: Sequence[Kept]) -> None:

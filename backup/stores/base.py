@@ -226,6 +226,17 @@ class Store(Protocol):
     def ping(self) -> None:
         """Returns if the database answers; one try, no retries."""
 
+    def server_time(self) -> datetime | None:
+        """The present time by the server's own clock; None where the database is a library in this process."""
+
+    def is_same_place(self, other: Store) -> bool:
+        """Whether this and another store of its kind are one table or container, by what their servers say of
+        themselves, whatever the settings call them. Leaves no trace in either."""
+
+    def copies_beside(self) -> Sequence[str]:
+        """The places of other tables (of its schema) or containers (of its database) that look as if they held a
+        backup's copies; the app's own may be among them. Cost: the catalogue of the schema, or a query a container."""
+
     def initialize(self, source: Store) -> None:
         """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat.
 

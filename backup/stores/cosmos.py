@@ -6,12 +6,12 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
 from backup.errors import BadRequest, RecordRefused, SchemaMismatch, StoreError, TransientStoreError
-from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
+from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version, utc_now
 from backup.stores.base import (
     Accept,
     Drift,
@@ -30,12 +30,13 @@ from backup.stores.cosmos_conditional import Conditional, ConditionalWrites
 from backup.stores.cosmos_container import CosmosContainer, parts
 from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, texts
 from backup.stores.cosmos_pace import Pace
-from backup.stores.cosmos_queries import PART, Queries, key_in
+from backup.stores.cosmos_queries import PART, Queries, key_in, path_of
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 from backup.stores.cosmos_writes import CosmosWrites
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
 _LOOKS = 20  # at a document that others keep changing
+_WHOLE_SECONDS = timedelta(seconds=2)
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
@@ -97,6 +98,31 @@ class CosmosStore:
     def partition_paths(self) -> list[list[str]]:
         """The container's partition key, each path as property names; several when it is hierarchical."""
         return self._container.partition_paths
+
+    def server_time(self) -> datetime | None:
+        """By the header `Date`, which has whole seconds; this process's clock is finer, and is taken if it agrees."""
+        found, here = self._container.asked_at(), utc_now()
+        return here if found is None or abs(here - found) <= _WHOLE_SECONDS else found
+
+    def is_same_place(self, other: Store) -> bool:
+        theirs = _cosmos(other)
+        if self.name != theirs.name:
+            return False
+        mine = self._container.resource()
+        return mine is not None and mine == theirs._container.resource()
+
+    def copies_beside(self) -> Sequence[str]:
+        """Containers with a document that has the app's mark."""
+        return [name for name in self._access.containers() if name != self.name and self._holds_copies(name)]
+
+    def _holds_copies(self, name: str) -> bool:
+        query = f"SELECT TOP 1 VALUE c.id FROM c WHERE IS_DEFINED({path_of([MARK])})"  # noqa: S608 - quoted
+
+        def attempt() -> bool:
+            found = self._access.container(name).query_items(query, enable_cross_partition_query=True)
+            return next(iter(found), None) is not None
+
+        return self._access.run(f"look for copies in {name}", attempt)
 
     # --- making and checking the backup -------------------------------------------------------------------------------
 

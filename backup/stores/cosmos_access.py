@@ -147,6 +147,14 @@ class CosmosAccess:
             client = self._client
         return client.get_database_client(self._database).get_container_client(name)
 
+    def containers(self) -> list[str]:
+        """The names of the database's containers."""
+
+        def attempt() -> list[str]:
+            return [one["id"] for one in self._client.get_database_client(self._database).list_containers()]
+
+        return self.run("list the containers", attempt)
+
     def create_container(self, name: str, partition_paths: Sequence[str]) -> None:
         """Creates the database and the container where missing; what exists is left as it is."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
 from azure.cosmos import ContainerProxy
 
+from backup.errors import NotInitialized, SourceMissing
 from backup.models import Chunk, Key, Record
 from backup.stores.base import Limits
 from backup.stores.cosmos_access import CosmosAccess
@@ -48,6 +51,27 @@ class CosmosContainer:
         """Forgets what it knows of the container: it may be another by now."""
         self.__dict__.pop("partition_paths", None)
         self.__dict__.pop("_feed_ranges", None)
+
+    def asked_at(self) -> datetime | None:
+        """The server's time as it answers; None if it does not say."""
+        dates: list[str] = []
+
+        def noted(headers: Mapping[str, str], *_: Any) -> None:
+            dates.extend(value for name, value in headers.items() if name.lower() == "date")
+
+        self._access.run("ask for the time", lambda: self.proxy.read(response_hook=noted))
+        return parsedate_to_datetime(dates[-1]) if dates else None
+
+    def resource(self) -> tuple[Any, ...] | None:
+        """What the server has given the container when it was made and last changed; None if there is none.
+
+        Resource ids of two accounts may be alike, etags are not.
+        """
+        try:
+            properties = self._access.run("read the container", lambda: self.proxy.read())
+        except (NotInitialized, SourceMissing):
+            return None
+        return tuple(properties.get(name) for name in ("_rid", "_self", "_etag", "_ts"))
 
     def key_of(self, record: Record) -> Key:
         """The key of a whole document."""

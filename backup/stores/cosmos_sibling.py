@@ -70,28 +70,14 @@ class CosmosSibling:
         fields: Sequence[str] = (),
         transaction: Any = None,  # noqa: ARG002 - Cosmos DB has none
     ) -> list[dict[str, Any]]:
-        values: dict[str, Any] = {}
-
-        def parameter(value: Any) -> str:
-            name = f"@v{len(values)}"
-            values[name] = _to_json(value)
-            return name
-
-        conditions = []
-        for name, value in where.items():
-            if isinstance(value, list):
-                conditions.append(f"{self._path(name)} IN ({', '.join(map(parameter, value))})")
-            else:
-                conditions.append(f"{self._path(name)} = {parameter(value)}")
+        parameters: list[dict[str, Any]] = []
+        conditions = self._conditions(where, order_by, above, below, parameters)
         by = self._path(order_by)
-        conditions += [f"{by} > {parameter(above)}"] if above is not None else []
-        conditions += [f"{by} < {parameter(below)}"] if below is not None else []
         whole = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
         named = [f"{self._path(name)} AS {self._properties[name]}" for name in fields]
         named += [f"c.id, {path_of([PARTS])} AS {PARTS}"] if fields and whole else []
         what = ", ".join(named) or "*"
         query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
-        parameters = [{"name": name, "value": value} for name, value in values.items()]
 
         def attempt() -> list[dict[str, Any]]:
             found = self._container.query_items(
@@ -103,19 +89,38 @@ class CosmosSibling:
         return [self._entry(one, fields) for one in (self._put_together(documents) if whole else documents)]
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
-        names = [*where, by, by]
-        values = {f"@v{i}": _to_json(value) for i, value in enumerate((*where.values(), above, below))}
-        operators = [*("=" for _ in where), ">", "<"]
-        conditions = [f"{self._path(n)} {o} {v}" for n, o, v in zip(names, operators, values, strict=True)]
-        parameters = [{"name": name, "value": value} for name, value in values.items()]
+        parameters: list[dict[str, Any]] = []
+        query = select("VALUE COUNT(1)", *self._conditions(where, by, above, below, parameters))
 
         def attempt() -> int:
-            query = select("VALUE COUNT(1)", *conditions)
             found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
             counted: Any = next(iter(found))
             return int(counted)
 
         return self._access.run(f"count {self._shape.container}", attempt)
+
+    def _conditions(
+        self, where: Mapping[str, Any], by: str, above: Any, below: Any, parameters: list[dict[str, Any]]
+    ) -> list[str]:
+        """What a query asks for; adds the values to its parameters."""
+
+        def parameter(value: Any) -> str:
+            name = f"@v{len(parameters)}"
+            parameters.append({"name": name, "value": _to_json(value)})
+            return name
+
+        conditions = []
+        for name, value in where.items():
+            path, values = self._path(name), value if isinstance(value, list) else [value]
+            plain = [one for one in values if one is not None]
+            found = [f"{path} IN ({', '.join(map(parameter, plain))})"] if len(plain) > 1 else []
+            found += [f"{path} = {parameter(plain[0])}"] if len(plain) == 1 else []
+            # An entry of an earlier release has not the property at all.
+            found += [f"NOT IS_DEFINED({path}) OR IS_NULL({path})"] if None in values else []
+            conditions.append(f"({' OR '.join(found) or 'false'})")
+        conditions += [f"{self._path(by)} > {parameter(above)}"] if above is not None else []
+        conditions += [f"{self._path(by)} < {parameter(below)}"] if below is not None else []
+        return conditions
 
     def delete(self, keys: Sequence[str]) -> None:
         def one(of: tuple[str, str]) -> None:

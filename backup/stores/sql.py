@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, NotInitialized, StoreError, StoreUnavailable
+from backup.errors import BackupError, NotInitialized, SourceMissing, StoreError, StoreUnavailable
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.base import Accept, Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
@@ -103,6 +104,37 @@ class SqlStore:
     def hashes_content(self) -> bool:
         """Whether records have no version, so that their whole content is hashed; known once `drift` was asked."""
         return not self.shape.version
+
+    def server_time(self) -> datetime | None:
+        clock = self.access.dialect.server_clock
+        if clock is None:
+            return None
+        found: datetime = self.access.run("ask for the time", lambda cx: cx.execute(sa.select(clock)).scalar_one())
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+    def is_same_place(self, other: Store) -> bool:
+        theirs, what = _sql(other), "tell two databases apart"
+        if self.place.lower() != theirs.place.lower():  # no two tables are worth telling apart by case alone
+            return False
+        is_same = self.access.dialect.is_same_database
+        with suppress(NotInitialized, SourceMissing):  # what is not there is no other place
+            return self.access.run(what, lambda mine: theirs.access.once(what, lambda cx: is_same(mine, cx)))
+        return False
+
+    def copies_beside(self) -> Sequence[str]:
+        """Tables with a column SyncedAt are such."""
+        return self.access.run("list the tables", self._copies_beside)
+
+    def _copies_beside(self, cx: sa.Connection) -> list[str]:
+        mine, schema = self.place, self.schema or self.access.dialect.default_schema
+        # SQLite's only schema has no name here.
+        found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
+        copies = [
+            ".".join(part for part in (schema, name) if part)
+            for (_, name), columns in found.items()
+            if any(column["name"].lower() == SYNCED_AT.lower() for column in columns)
+        ]
+        return [place for place in copies if place.lower() != mine.lower()]
 
     # --- making and checking the backup -------------------------------------------------------------------------------
 

@@ -109,14 +109,14 @@ class SqlSibling:
     ) -> list[dict[str, Any]]:
         query = _query(
             self._table,
-            tuple((name, isinstance(value, list)) for name, value in where.items()),
+            tuple((name, *_asked_for(value)) for name, value in where.items()),
             (above is not None, below is not None),
             order_by,
             descending,
             limit,
             tuple(fields),
         )
-        values = {**where, _ABOVE: above, _BELOW: below}
+        values = {**_without_null(where), _ABOVE: above, _BELOW: below}
 
         def attempt(cx: sa.Connection) -> list[dict[str, Any]]:
             return [dict(row) for row in cx.execute(query, values).mappings()]
@@ -126,14 +126,12 @@ class SqlSibling:
         return self._access.run(f"read {self._shape.name}", attempt)
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
-        conditions = [self._condition(name, value) for name, value in where.items()]
+        conditions = [_condition(self._table.c[name], *_asked_for(value)) for name, value in where.items()]
         column = self._table.c[by]
         query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
-        return int(self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query)) or 0)
-
-    def _condition(self, name: str, value: Any) -> sa.ColumnElement[bool]:
-        column = self._table.c[name]
-        return column.in_(value) if isinstance(value, list) else column == value
+        return int(
+            self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query, _without_null(where))) or 0
+        )
 
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
@@ -168,23 +166,39 @@ def _update(table: sa.Table) -> sa.Update:
     return table.update().where(key == sa.bindparam(_KEY, type_=key.type))
 
 
+def _asked_for(value: Any) -> tuple[bool, bool]:
+    """Whether a field may have one of several values, and whether NULL is among them."""
+    several = isinstance(value, list)
+    return several, None in value if several else value is None
+
+
+def _without_null(where: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as parameters; what is NULL is said by the statement."""
+    several = {name: [one for one in value if one is not None] for name, value in where.items() if _asked_for(value)[0]}
+    return {**where, **several}
+
+
+def _condition(column: sa.Column[Any], several: bool, null: bool) -> sa.ColumnElement[bool]:
+    """That the column has what the parameter of its name says; NULL is never equal to a value."""
+    if several:
+        found: sa.ColumnElement[bool] = column.in_(sa.bindparam(column.name, expanding=True, type_=column.type))
+        return sa.or_(found, column.is_(None)) if null else found
+    return column.is_(None) if null else column == sa.bindparam(column.name, type_=column.type)
+
+
 @lru_cache(maxsize=64)
 def _query(
     table: sa.Table,
-    where: tuple[tuple[str, bool], ...],
+    where: tuple[tuple[str, bool, bool], ...],
     bounds: tuple[bool, bool],
     order_by: str,
     descending: bool,
     limit: int,
     fields: tuple[str, ...],
 ) -> sa.Select[Any]:
-    """Selects rows by these fields, each with whether it is one of several values; their names are the parameters."""
+    """Selects rows by these fields, each with what `_asked_for` says of it; their names are the parameters."""
     by = table.c[order_by]
-    conditions = [
-        column.in_(sa.bindparam(name, expanding=True)) if several else column == sa.bindparam(name, type_=column.type)
-        for name, several in where
-        for column in [table.c[name]]
-    ]
+    conditions = [_condition(table.c[name], several, null) for name, several, null in where]
     conditions += [by > sa.bindparam(_ABOVE, type_=by.type)] if bounds[0] else []
     conditions += [by < sa.bindparam(_BELOW, type_=by.type)] if bounds[1] else []
     query = sa.select(*(table.c[name] for name in fields)) if fields else sa.select(table)

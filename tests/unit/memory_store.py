@@ -60,6 +60,15 @@ class MemoryStore:
         """Its records by id."""
         return {record["id"]: record for record in self.records.values()}
 
+    def server_time(self) -> datetime | None:
+        return None
+
+    def is_same_place(self, other: Store) -> bool:
+        return self is other
+
+    def copies_beside(self) -> Sequence[str]:
+        return ()
+
     def ping(self) -> None:
         self._called("ping")
 

@@ -82,6 +82,8 @@ def test_a_completed_run_is_recorded_as_it_was(customer: SyncService) -> None:
         counts=Counts(inserted=100),
         completed_at=run.completed_at,
         proof=Proof(both, both),
+        place="Customers",
+        number=1,
     )
     assert run.completed_at is not None
     assert START < run.started_at < run.completed_at < START + timedelta(seconds=1000)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -234,6 +235,15 @@ class Dialect(Protocol):
     @property
     def engine(self) -> sa.Engine:
         """The pool; connects when first used. SQLite: the file must exist."""
+
+    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
+        """Whether two connections, each in a transaction, lead to one database, by what the servers say of
+        themselves. Leaves no trace."""
+
+    @property
+    def server_clock(self) -> sa.ColumnElement[datetime] | None:
+        """Selects the server's present time in UTC, with or without its zone; None where the server is a library in
+        this process."""
 
     def ensure_database(self) -> None:
         """Creates the database when it is missing; someone else may be creating it just now."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import cached_property
 from math import ceil
 from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
@@ -121,6 +123,12 @@ _DELETE_TRIGGERS = sa.text(
     """
 )
 
+# A lock of this kind is of one database. Servers that speak T-SQL may share them among databases: so their number too.
+_LOCK = sa.text(
+    "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
+)
+_LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
+
 
 class SqlServerDialect:
     """One SQL Server database."""
@@ -172,6 +180,17 @@ class SqlServerDialect:
 
     def _server(self) -> sa.Engine:
         return self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
+
+    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
+        """By a lock of a name that nobody else asks for: who cannot get it asks the database that has given it away."""
+        name = {"name": f"backup-{uuid4()}"}
+        one.execute(_LOCK, name)
+        mine, theirs = one.execute(_LOCKED, name).one(), other.execute(_LOCKED, name).one()
+        return bool(mine[0] == 1 and theirs[0] == 0 and mine[1] == theirs[1])
+
+    @property
+    def server_clock(self) -> sa.ColumnElement[datetime] | None:
+        return sa.func.sysutcdatetime(type_=sa.DateTime())
 
     def ensure_database(self) -> None:
         create_database_if_missing(self, self._where.database, _EXISTS, self._server)

@@ -6,7 +6,9 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from datetime import datetime
 from functools import cached_property
+from secrets import randbits
 from typing import Any
 
 import sqlalchemy as sa
@@ -102,6 +104,9 @@ _DELETE_TRIGGERS = sa.text(
     """
 )
 
+# Locks of this kind are of one database; nobody else asks for the number, which is drawn for each question.
+_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
+
 
 class PostgresqlDialect:
     """One PostgreSQL database."""
@@ -148,6 +153,15 @@ class PostgresqlDialect:
 
     def _server(self) -> sa.Engine:
         return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+
+    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
+        """By a lock: who cannot get it asks the database that has given it away."""
+        number = {"number": randbits(63)}
+        return bool(one.scalar(_LOCK, number)) and not other.scalar(_LOCK, number)
+
+    @property
+    def server_clock(self) -> sa.ColumnElement[datetime] | None:
+        return sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
 
     def ensure_database(self) -> None:
         create_database_if_missing(self, str(self._url.database), _EXISTS, self._server)

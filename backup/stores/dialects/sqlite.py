@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from threading import RLock
@@ -91,6 +92,8 @@ _DELETE_TRIGGERS = sa.text(
     " AND coalesce(:schema, 'main') = 'main' AND sql LIKE '%DELETE%ON%'"
 )
 
+_FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
+
 
 class SqliteDialect:
     """One database file. A file that is missing is an error, never a new empty database."""
@@ -136,6 +139,13 @@ class SqliteDialect:
             connection.close()
             raise
         return connection
+
+    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
+        """By device and inode: a file has as many names as it likes."""
+        mine, theirs = (Path(cx.scalar(_FILE)) for cx in (one, other))
+        return mine.samefile(theirs)
+
+    server_clock: sa.ColumnElement[datetime] | None = None
 
     def ensure_database(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

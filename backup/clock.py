@@ -1,0 +1,21 @@
+"""The time of a run: that of the backup's server, where there is one, so that no client's clock bends the history."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from backup.models import Now
+from backup.stores import Store
+
+
+def clock_of(backup: Store, now: Now) -> Now:
+    """A clock that goes on from the time that the backup's server gives, asked once; `now` where there is no server.
+
+    Raises what the store raises.
+    """
+    started = backup.server_time()
+    if started is None:
+        return now
+    asked = time.monotonic()
+    return lambda: started + timedelta(seconds=time.monotonic() - asked)

@@ -1,0 +1,58 @@
+"""The order of runs decides when something happened, not the clock that a run had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup.models import Run, Trigger
+from backup.timeline import Timeline
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def day(number: float) -> datetime:
+    return NOW + timedelta(days=number)
+
+
+def timeline(*days: float) -> Timeline:
+    """Runs 1, 2, … that were stamped with these days from now."""
+    return Timeline([Run("x", Trigger.TIMER, False, day(at), str(n), number=n) for n, at in enumerate(days, 1)], NOW)
+
+
+@pytest.mark.parametrize(
+    ("stamped", "true"),
+    [
+        ([-3, -2, -1], [-3, -2, -1]),
+        ([-3, 3_650, -1], [-3, -1, -1]),  # ahead: taken for the next run's beginning
+        ([-3, 3_650, 3_651], [-3, 0, 0]),  # or for now
+        ([-3, -20_000, -1], [-3, -3, -1]),  # behind: no earlier than the run before it
+        ([3_650, -20_000, -1], [-20_000, -20_000, -1]),
+        ([], []),
+    ],
+)
+def test_a_wrong_clock_moves_its_own_run_alone(stamped: Sequence[float], true: Sequence[float]) -> None:
+    found = timeline(*stamped)
+    assert [found.moment(str(n), day(at)) for n, at in enumerate(stamped, 1)] == [day(at) for at in true]
+
+
+def test_a_clock_that_jumps_within_a_run_leaves_its_beginning() -> None:
+    found = timeline(-3, -2, -1)
+    assert (found.moment("2", day(-2)), found.moment("2", day(50))) == (day(-2), day(-1))
+
+
+def test_what_is_not_known_is_never_later_than_now() -> None:
+    assert (timeline().moment("?", day(5)), timeline().moment("?", day(-5))) == (NOW, day(-5))
+    assert (timeline(-1).number("?"), timeline(-1).knows("?"), timeline(-1).number("1")) == (0, False, 1)
+
+
+@given(st.lists(st.integers(-30, 30), max_size=8))
+def test_times_follow_the_numbers_and_never_lie_ahead(days: list[int]) -> None:
+    found = timeline(*days)
+    moments = [found.moment(str(n), day(at)) for n, at in enumerate(days, 1)]
+    assert moments == sorted(moments)
+    assert all(moment <= NOW for moment in moments)
