@@ -15,10 +15,12 @@ from backup.errors import BackupError, NotInitialized, SourceMissing, StoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.base import Accept, Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
+from backup.stores.dialects.tables import Found
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
 from backup.stores.sql_chunks import SqlChunks
 from backup.stores.sql_drift import plan
+from backup.stores.sql_missing import suggestion
 from backup.stores.sql_references import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql_rows import Fetched, Rows, first_rows, values_of
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
@@ -47,6 +49,7 @@ class SqlStore:
             limits.max_call_seconds,
         )
         self._rules, self._limits = rules, limits
+        self.access.names.update(part.lower() for part in (self.schema, self.name) if part)
         self._chunks = SqlChunks(self.access, limits)
         self._copied: TableShape | None = None
 
@@ -66,7 +69,10 @@ class SqlStore:
 
     @property
     def place(self) -> str:
-        return ".".join(part for part in (self.schema or self.access.dialect.default_schema, self.name) if part)
+        with suppress(self.access.missing):
+            if self._found is not None:
+                return self._found.spelled
+        return Found(self.schema or self.access.dialect.default_schema, self.name).spelled
 
     keys_are_exact = False
 
@@ -87,18 +93,47 @@ class SqlStore:
 
     def close(self) -> None:
         self.access.close()
-        self.__dict__.pop("shape", None)
+        self._forget()
+
+    def _forget(self) -> None:
+        for name in ("shape", "_found"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _found(self) -> Found | None:
+        """The table that its name stands for; looked for once, so that no two statements mean different ones."""
+        return self.access.run("find the table", lambda cx: self.access.dialect.find(cx, self.schema, self.name))
+
+    def _found_or_new(self) -> Found:
+        """Where the table is or, if it is missing, has to be made."""
+        self.access.create_database()
+        return self._found or Found(self._schema_of(self.name), self.name)
+
+    def _schema_of(self, name: str) -> str | None:
+        """The schema of a table beside this one: where a name without a schema finds it, else where this one is."""
+        dialect = self.access.dialect
+        if self.schema is not None or dialect.default_schema is None:
+            return self.schema
+
+        def attempt(cx: sa.Connection) -> str | None:
+            found = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
+            return found.schema if found is not None else dialect.home(cx)
+
+        return self.access.run("find the schema", attempt)
 
     @cached_property
     def shape(self) -> TableShape:
         """The table as it is now; read once, until `close`."""
-        place = self.access
-        return place.run(
-            "read the columns",
-            lambda cx: TableShape.reflect(
-                cx, place.dialect, self._rules, self.name, self.schema, place.label, place.missing
-            ),
-        )
+        place, found = self.access, self._found
+        dialect = place.dialect
+
+        def attempt(cx: sa.Connection) -> TableShape:
+            if found is None:
+                near = suggestion(cx, self.name, self.schema or dialect.default_schema)
+                raise place.missing(f"The {place.label} does not exist{near}")
+            return TableShape.reflect(cx, dialect, self._rules, found, place.label, place.missing)
+
+        return place.run("read the columns", attempt)
 
     @property
     def hashes_content(self) -> bool:
@@ -142,16 +177,16 @@ class SqlStore:
         theirs = _sql(source).shape
         has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
         more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
-        self.access.create(declare(self.name, self.schema, loosened(theirs), theirs.key_names, *more))
-        self.__dict__.pop("shape", None)
+        self.access.create(declare(self._found_or_new(), loosened(theirs), theirs.key_names, *more))
+        self._forget()
         self.drift(source, "add")
 
     def make_like(self, original: Store, *, copies: bool) -> None:
         theirs = _sql(original).shape
         mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect) if copies else None
         columns = [c for c in theirs.columns if not is_mark(c, mark)]
-        self.access.create(declare(self.name, self.schema, columns, theirs.key_names))
-        self.__dict__.pop("shape", None)
+        self.access.create(declare(self._found_or_new(), columns, theirs.key_names))
+        self._forget()
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         self._copied = _sql(source).shape
@@ -162,7 +197,7 @@ class SqlStore:
     def adapt(self, drift: Drift) -> None:
         if drift.changes_nothing:
             return
-        self.access.alter(self.schema, self.name, drift)
+        self.access.alter(self.shape.table, drift)
         self.__dict__.pop("shape", None)
         if self._copied is not None:
             self.shape.match(self._copied)
@@ -384,7 +419,7 @@ class SqlStore:
         return isinstance(other, SqlStore) and self.access.dialect.is_one_file(other.access.dialect)
 
     def sibling(self, shape: Shape) -> Sibling:
-        return SqlSibling(self.access, shape, self.schema)
+        return SqlSibling(self.access, shape, self._schema_of)
 
 
 def _milliseconds(now: datetime) -> str:

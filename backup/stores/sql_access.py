@@ -37,6 +37,9 @@ class SqlAccess:
     ) -> None:
         self.dialect, self.missing, self.label = dialect, missing, label
         self.fence: Callable[[sa.Connection, bool], None] | None = None
+        self.names: set[str] = set()
+        """Of its tables and their schemas, in lower case: only where one of these is missing it is not initialized."""
+
         self._retry, self._call_seconds = retry, call_seconds
         self._engine_used = False
 
@@ -127,10 +130,7 @@ class SqlAccess:
 
     def create(self, table: sa.Table) -> None:
         """Makes the database, the schema and the table where missing; another process may be making them just now."""
-        self._retry.call(
-            f"create the database: {self.label}",
-            lambda: self._ended("create the database", lambda _: self.dialect.ensure_database(), None, left_in_time),
-        )
+        self.create_database()
         schema = table.schema
         if schema is not None and self.dialect.default_schema is not None:
             self._make(
@@ -144,6 +144,13 @@ class SqlAccess:
             table.create,
         )
 
+    def create_database(self) -> None:
+        """Makes the database where missing."""
+        self._retry.call(
+            f"create the database: {self.label}",
+            lambda: self._ended("create the database", lambda _: self.dialect.ensure_database(), None, left_in_time),
+        )
+
     def drop_database(self) -> None:
         """Drops the database; one that is gone already is no error."""
         self._retry.call(
@@ -151,12 +158,12 @@ class SqlAccess:
             lambda: self._ended("drop the database", lambda _: self.dialect.drop_database(), None, left_in_time),
         )
 
-    def alter(self, schema: str | None, name: str, drift: Drift) -> None:
+    def alter(self, table: sa.Table, drift: Drift) -> None:
         """Runs the drift's statements on the table, in one transaction where the server has one for DDL."""
 
         def attempt(cx: sa.Connection) -> None:
             # An answer may have been lost: a column is not added twice, and everything else may be said twice.
-            there = {column.name for column in self.dialect.columns(cx, schema, name)}
+            there = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
             for added, statement in zip_longest(drift.added, drift.statements):
                 if added not in there:
                     # Without parameters, or a driver takes a % or ? in a name for one.
@@ -210,6 +217,8 @@ class SqlAccess:
         failure = self.dialect.failure(error if isinstance(error, Exception) else Exception(str(error)))
         message = f"Could not {operation} in the {self.label}: {failure.text}"
         match failure.kind:
+            case "missing" if failure.name and not self._is_own(failure.name.lower()):
+                return StoreError(message, hint="A view, a function or a value names what is not there.")
             case "database_missing":
                 return self.missing(f"The {self.label} does not exist: {failure.text}")
             case "missing" if self.missing is NotInitialized:
@@ -224,6 +233,9 @@ class SqlAccess:
                 refused = ConstraintRefused if kind == "constraint" else StoreError
                 rolled_back = "The batch was rolled back; what was written before it stays."
                 return refused(message, hint=failure.hint or (rolled_back if writes else "Nothing was changed by it."))
+
+    def _is_own(self, missing: str) -> bool:
+        return any(missing == name or missing.endswith(f".{name}") for name in self.names)
 
     def close(self) -> None:
         """Closes the connections; the next use opens new ones."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,14 +55,19 @@ _KEY, _ABOVE, _BELOW = "sought", "above", "below"  # parameters, beside those na
 
 
 class SqlSibling:
-    """A table of the app's own, in the schema of the store's table."""
+    """A table of the app's own, beside the store's; `schema_of` says in which schema a table of its name is there."""
 
-    def __init__(self, access: SqlAccess, shape: Shape, schema: str | None) -> None:
-        self._access, self._shape = access, shape
-        self._table = _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema)
-        self._key = self._table.c[shape.key]
+    def __init__(self, access: SqlAccess, shape: Shape, schema_of: Callable[[str], str | None]) -> None:
+        self._access, self._shape, self._schema_of = access, shape, schema_of
+        access.names.add(shape.name.lower())
+
+    @cached_property
+    def _table(self) -> sa.Table:
+        shape, schema = self._shape, self._schema_of(self._shape.name)
+        return _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema)
 
     def create(self) -> None:
+        self._access.create_database()
         self._access.create(self._table)
 
         def attempt(cx: sa.Connection) -> None:
@@ -135,7 +140,7 @@ class SqlSibling:
 
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
-            query = self._table.delete().where(self._key.in_(keys))
+            query = self._table.delete().where(self._table.c[self._shape.key].in_(keys))
             self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)
 
 

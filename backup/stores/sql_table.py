@@ -18,8 +18,8 @@ from backup.models import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column, StampColumns
+from backup.stores.dialects.tables import Found, TableAlone
 from backup.stores.exact import decimal_of
-from backup.stores.sql_missing import suggestion
 
 SYNCED_AT = "SyncedAt"
 
@@ -32,12 +32,11 @@ class TableShape:
         columns: Sequence[Column],
         key_names: tuple[str, ...],
         rules: Rules,
-        name: str,
-        schema: str | None,
+        found: Found,
         label: str,
     ) -> None:
         self.columns, self.key_names = columns, key_names
-        self.table = declare(name, schema, columns, key_names)
+        self.table = declare(found, columns, key_names)
         self.names = tuple(column.name for column in columns)
         self._exact = {column.name: column for column in columns}
         self._any_case = {column.name.lower(): column for column in columns}
@@ -56,15 +55,14 @@ class TableShape:
         cx: sa.Connection,
         dialect: Dialect,
         rules: Rules,
-        name: str,
-        schema: str | None,
+        found: Found,
         label: str,
         missing: type[BackupError],
     ) -> TableShape:
         """Raises `missing` for a table that is not there, SchemaMismatch without a usable key."""
-        columns = dialect.columns(cx, schema, name)
+        columns = dialect.columns(cx, found.schema, found.name)
         if not columns:
-            raise missing(f"The {label} does not exist{suggestion(cx, name, schema or dialect.default_schema)}")
+            raise missing(f"The {label} does not exist.")
         key = sorted((column.key_position, column.name) for column in columns if column.key_position)
         key_names = tuple(name for _, name in key)
         if not key_names:
@@ -77,7 +75,7 @@ class TableShape:
                     f"The {label} has the key column {column.name}, whose type sorts in an order of its own.",
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
-        return cls(columns, key_names, rules, name, schema, label)
+        return cls(columns, key_names, rules, found, label)
 
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.key_names)
@@ -204,25 +202,21 @@ def loosened(source: TableShape) -> list[Column]:
     return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.columns]
 
 
-def declare(
-    name: str, schema: str | None, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]
-) -> sa.Table:
+def declare(found: Found, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]) -> sa.Table:
     """The table as SQLAlchemy and CREATE TABLE need it; the key's order need not be that of the columns."""
     if more:
-        return _declared(name, schema, columns, key_names, *more)
-    return _declared_once(name, schema, tuple(columns), tuple(key_names))
+        return _declared(found, columns, key_names, *more)
+    return _declared_once(found, tuple(columns), tuple(key_names))
 
 
-def _declared(
-    name: str, schema: str | None, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]
-) -> sa.Table:
-    return sa.Table(
-        name,
+def _declared(found: Found, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]) -> sa.Table:
+    return (TableAlone if found.alone else sa.Table)(
+        found.name,
         sa.MetaData(),
         *(sa.Column(c.name, c.type, nullable=c.nullable, autoincrement=False) for c in columns),
         *more,
         sa.PrimaryKeyConstraint(*key_names),
-        schema=schema,
+        schema=found.schema,
     )
 
 

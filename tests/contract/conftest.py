@@ -119,10 +119,10 @@ def _dropped(bench: Served) -> Iterator[Served]:
     for role in ROLES:
         inspector = sa.inspect(bench.engines[role])
         if bench.schema in inspector.get_schema_names():
-            for table in inspector.get_table_names(bench.schema):
-                bench.sql(role, f"DROP TABLE {bench.quoted(table)}")
             if bench.kind == "postgresql":
                 bench.sql(role, f"DROP SCHEMA {bench.quote(bench.schema or '')} CASCADE")
-            else:
-                bench.sql(role, f"DROP SCHEMA {bench.quote(bench.schema or '')}")
+                continue
+            for table in inspector.get_table_names(bench.schema):
+                bench.sql(role, f"DROP TABLE {bench.quoted(table)}")
+            bench.sql(role, f"DROP SCHEMA {bench.quote(bench.schema or '')}")
     bench.close()

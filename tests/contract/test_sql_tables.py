@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import NotInitialized, SchemaMismatch, StoreUnavailable
+from backup.errors import NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
 from backup.models import Chunk
 from backup.retry import Retry
-from backup.stores import Rules
+from backup.stores import Rules, Shape, Side, open_store
 from backup.stores.sql_rows import Rows, first_rows, values_of
-from tests.contract.benches import NOW, RUN, PostgresBench, SqlBench, SqliteBench, SqlServerBench, named
+from tests.contract.benches import LIMITS, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, SqlServerBench, named
 from tests.contract.test_store import run_sync
 
 # --- what fits and what does not ------------------------------------------------------------------------------------
@@ -367,3 +370,153 @@ def test_records_by_their_values_are_what_mappings_are() -> None:
         assert values_of(records, ["c", "a"]) == [(5, 1), (5, 3)]
         assert values_of(records, ["a", "b", "c"]) == [(1, 2, 5), (3, 4, 5)]
         assert values_of(records, ["b"]) == [(2,), (4,)]
+
+
+# --- which table a name stands for ----------------------------------------------------------------------------------
+
+
+def test_a_name_without_a_schema_means_what_the_server_means_by_it(postgres: str) -> None:
+    with own_schema(postgres) as (url, name, schema, run):
+        run(
+            f'CREATE TABLE public."{name}" (id integer PRIMARY KEY, version integer, other text);'
+            f'CREATE TABLE "{schema}"."{name}" (id integer PRIMARY KEY, version integer, mine text);'
+            f'INSERT INTO "{schema}"."{name}" VALUES (1, 1, \'a\')'
+        )
+        store = open_store(Side("x", "source", "X", url, table=name), Rules(version=("version",)), LIMITS)
+        [[record]] = store.read(None, Chunk())
+        assert record == {"id": 1, "version": 1, "mine": "a"}
+        assert store.place == f"{schema}.{name}"
+        store.close()
+        run(f'DROP TABLE "{schema}"."{name}"')
+        assert store.place == f"public.{name}"
+        assert [*store.shape.names] == ["id", "version", "other"]  # type: ignore[attr-defined]
+        store.close()
+
+
+def test_the_apps_own_tables_stay_where_they_are(postgres: str) -> None:
+    with own_schema(postgres) as (url, name, schema, run):
+        run(f'CREATE TABLE public."{name}" (id integer PRIMARY KEY, version integer)')
+        notes = Shape(f"N{name}", "notes", "Id", "Id", {"Id": "name"})
+        store = open_store(Side("x", "backup", "X", url, table=name), Rules(version=("version",)), LIMITS)
+        store.sibling(notes).create()  # beside the table
+        assert run("SELECT schemaname FROM pg_tables WHERE tablename = %s", notes.name) == [("public",)]
+        run(f'DROP TABLE public."{notes.name}"; CREATE TABLE "{schema}"."{notes.name}" ("Id" text PRIMARY KEY)')
+        store.sibling(notes).put([{"Id": "a"}])  # where an unqualified name has found it until now
+        assert run(f'SELECT "Id" FROM "{schema}"."{notes.name}"') == [("a",)]
+        store.close()
+
+
+@contextmanager
+def own_schema(server: str) -> Iterator[tuple[str, str, str, Any]]:
+    """The URL of a login with a schema of its own, a name for tables in any, that schema, and what runs a statement."""
+    login = f"Own_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+
+    def run(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with engine.connect() as cx:
+            result = cx.exec_driver_sql(statement, values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    run(f'CREATE ROLE "{login}" LOGIN SUPERUSER PASSWORD \'p\'; CREATE SCHEMA "{login}"')
+    try:
+        url = engine.url.set(username=login, password="p").render_as_string(hide_password=False)
+        yield url, f"T{login}", login, run
+    finally:
+        run(f'DROP SCHEMA "{login}" CASCADE; DROP TABLE IF EXISTS public."T{login}", public."NT{login}"')
+        run(f'DROP ROLE "{login}"')
+        engine.dispose()
+
+
+def test_a_table_is_named_as_its_server_spells_it(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    bench.create()
+    if bench.kind == "postgresql":
+        assert bench.open("source").place == f"{bench.schema}.{bench.name}"
+        return
+    table = f"main.{bench.name.upper()}" if bench.kind == "sqlite" else bench.table.upper()
+    assert bench.open("source", table=table).place == bench.table
+
+
+def test_a_table_that_others_inherit_from_is_copied_alone(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    bench.create([Item(1), Item(2)])
+    child = bench.quoted("Child")
+    bench.sql("source", f"CREATE TABLE {child} (more text) INHERITS ({{table}})")
+    bench.sql("source", f"INSERT INTO {child} VALUES (1, 9, 'x', 'y'), (7, 9, 'x', 'y')")
+    source, backup = bench.pair()
+    assert source.count() == 2
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    bench.sql("source", "UPDATE ONLY {table} SET Version = NULL")
+    assert run_sync(source, backup) == (0, 2, 0, 0)
+    assert run_sync(source, backup) == (0, 0, 0, 2)
+    source.write([{"id": 1, "version": 3, "name": "b"}])  # as a restore does
+    source.delete([(2,), (7,)])
+    assert bench.rows("source", "SELECT * FROM ONLY {table}") == [(1, 3, "b")]
+    assert bench.rows("source", f"SELECT * FROM {child} ORDER BY 1") == [(1, 9, "x", "y"), (7, 9, "x", "y")]
+
+
+def test_a_partitioned_table_is_copied_with_its_partitions(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    bench.sql(
+        "source",
+        "CREATE TABLE {table} (id integer PRIMARY KEY, version integer) PARTITION BY RANGE (id);"
+        f"CREATE TABLE {bench.quoted('P1')} PARTITION OF {{table}} FOR VALUES FROM (0) TO (10);"
+        f"CREATE TABLE {bench.quoted('P2')} PARTITION OF {{table}} DEFAULT;"
+        "INSERT INTO {table} VALUES (1, 1), (2, 1), (77, NULL)",
+    )
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    assert run_sync(source, backup) == (0, 0, 0, 3)
+
+
+def test_an_index_that_only_its_application_can_read_is_not_used(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    with closing(sqlite3.connect(bench.folder / "source.db")) as connection:
+        connection.create_collation("odd", lambda one, other: (one > other) - (one < other))
+        connection.executescript(
+            f"CREATE TABLE {bench.name} (Id INTEGER PRIMARY KEY, Version INTEGER COLLATE odd, Name TEXT COLLATE odd);"
+            f"CREATE INDEX of_{bench.name} ON {bench.name} (Version, Name);"
+            f"INSERT INTO {bench.name} VALUES (1, 1, 'a'), (2, NULL, 'b')"
+        )
+    source, backup = bench.pair()
+    assert source.count() == 2
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    assert run_sync(source, backup) == (0, 0, 0, 2)
+    with closing(sqlite3.connect(bench.folder / "source.db")) as connection:
+        connection.create_collation("odd", lambda one, other: (one > other) - (one < other))
+        connection.executescript(
+            f"DROP TABLE {bench.name}; CREATE TABLE {bench.name} (Id TEXT COLLATE odd PRIMARY KEY)"
+        )
+    with pytest.raises(SchemaMismatch, match="sorted by odd"):
+        list(bench.open("source").chunks())
+
+
+def test_a_key_of_integers_in_a_table_without_row_numbers_may_hold_text(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.sql("source", "CREATE TABLE {table} (Id INTEGER PRIMARY KEY, Version INTEGER) WITHOUT ROWID")
+    bench.sql("source", "INSERT INTO {table} VALUES (?, 1)", [(key,) for key in (3, "x", b"y", 2.5, 1, "a")])
+    source, backup = bench.pair(chunk_size=2)
+    assert run_sync(source, backup) == (6, 0, 0, 0)
+    query = "SELECT Id, Version FROM {table} ORDER BY Id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    bench.sql("source", "UPDATE {table} SET Version = 2 WHERE Id = 'x'")
+    assert run_sync(source, backup) == (0, 1, 0, 5)
+
+
+def test_what_a_view_or_a_value_names_in_vain_does_not_make_a_table_missing(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    if bench.kind == "postgresql":
+        bench.sql("source", "CREATE TABLE {table} (id integer PRIMARY KEY, version integer, name regclass)")
+        store, record = bench.open("source"), {"id": 1, "version": 1, "name": "nowhere"}
+    else:
+        more = bench.quoted("More")
+        bench.create([Item(1)])
+        bench.sql("source", f"CREATE TABLE {more} (Id integer)")
+        bench.sql(
+            "source", f"CREATE TRIGGER T{bench.name} AFTER INSERT ON {{table}} BEGIN INSERT INTO {more} VALUES (1); END"
+        )
+        bench.sql("source", f"DROP TABLE {more}")
+        store, record = bench.open("source"), {"Id": 2, "Version": 1, "Name": "x"}
+    with pytest.raises(StoreError) as caught:
+        store.write([record])
+    assert type(caught.value) is StoreError

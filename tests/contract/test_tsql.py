@@ -33,6 +33,7 @@ from backup.stores.dialects.mssql_json import (
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
+from backup.stores.dialects.tables import Found
 from backup.stores.sql_sibling import FIELD_TYPES
 from backup.stores.sql_table import TableShape, declare
 
@@ -71,7 +72,7 @@ COLUMNS = [
 
 def shape(key: tuple[str, ...] = ("Id",), columns: list[Column] | None = None) -> TableShape:
     rules = Rules(version=("Version",), where={"Region": "EU"})
-    return TableShape(columns or COLUMNS, key, rules, "Things", "my shop", "table")
+    return TableShape(columns or COLUMNS, key, rules, Found("my shop", "Things"), "table")
 
 
 def dialect() -> Any:
@@ -87,7 +88,7 @@ def text(statement: Any) -> str:
 
 
 def test_the_backup_table_has_the_types_collations_and_key_of_the_source() -> None:
-    table = declare("Things", "my shop", COLUMNS, ("Region", "Id"), sa.Column("SyncedAt", FIELD_TYPES["time"]))
+    table = declare(Found("my shop", "Things"), COLUMNS, ("Region", "Id"), sa.Column("SyncedAt", FIELD_TYPES["time"]))
     assert text(sa.schema.CreateTable(table)) == (
         "CREATE TABLE T ( [Id] int NOT NULL, [Region] varchar(10) COLLATE SQL_Latin1_General_CP1_CI_AS NOT NULL,"
         " [Name] nvarchar(200) COLLATE Latin1_General_CI_AS NULL,"

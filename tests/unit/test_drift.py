@@ -15,6 +15,7 @@ from backup.stores.dialects.base import Column, ServerType, digits, type_parts
 from backup.stores.dialects.mssql import SqlServerDialect
 from backup.stores.dialects.postgresql import PostgresqlDialect
 from backup.stores.dialects.sqlite import SqliteDialect
+from backup.stores.dialects.tables import Found
 from backup.stores.sql_drift import plan
 from backup.stores.sql_table import SYNCED_AT, TableShape
 
@@ -35,7 +36,7 @@ def shape(
     """A table with an integer key unless a column is in it, and a version."""
     own_key = () if any(one.key_position for one in columns) else (column("Id", "int", nullable=False, key=1),)
     every = (*own_key, column("Version", "int"), *columns)
-    return TableShape(every, tuple(key), Rules(version=("Version",)), table, schema, "backup (test)")
+    return TableShape(every, tuple(key), Rules(version=("Version",)), Found(schema, table), "backup (test)")
 
 
 def drift(

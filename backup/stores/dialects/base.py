@@ -16,6 +16,7 @@ from sqlalchemy.types import UserDefinedType
 
 from backup.errors import BackupError, ConfigError
 from backup.models import Fingerprint
+from backup.stores.dialects.tables import Found
 
 CONNECTIONS = 6
 """How many a dialect opens at most, unless it is told otherwise."""
@@ -200,6 +201,8 @@ class Failure:
     )
     text: str
     hint: str | None = None
+    name: str | None = None
+    """Of what is missing, if the server says so: with its schema or without."""
 
 
 class Dialect(Protocol):
@@ -247,6 +250,12 @@ class Dialect(Protocol):
 
     def ensure_database(self) -> None:
         """Creates the database when it is missing; someone else may be creating it just now."""
+
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+        """The table that statements of this login mean by the name; without a schema, the first it is looked for in."""
+
+    def home(self, cx: sa.Connection) -> str | None:
+        """The schema in which this login makes a table whose name has none; None where there are no schemas."""
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         """The table's columns in order; empty when there is no such table."""
@@ -333,6 +342,15 @@ class Dialect(Protocol):
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         """What gives the old column, whose name stays, the type of the new one and lets NULL in if that has it."""
+
+
+_NAMED = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
+
+
+def named(text: str) -> str | None:
+    """The first name in a server's message: of `relation "public.Things" does not exist`, `no such table: Things`."""
+    found = _NAMED.search(text)
+    return found and (found[1] or found[2])
 
 
 _QUOTED_DATA = re.compile(

@@ -33,6 +33,7 @@ from backup.stores.dialects.base import (
     StampColumns,
     driver_text,
     missing_driver,
+    named,
     send,
     spelled_column,
     spelled_table,
@@ -52,6 +53,7 @@ from backup.stores.dialects.mssql_json import (
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import relation, type_of
 from backup.stores.dialects.rights import mssql_hint
+from backup.stores.dialects.tables import Found
 
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
@@ -68,6 +70,19 @@ _NOT_VERIFIED_HINT = (
 )
 _SNAPSHOTS = sa.text(
     "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
+)
+# The schemas in which a name without one is looked for.
+_FIND, _FIND_IN = (
+    sa.text(
+        f"""
+        SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128))
+        FROM sys.objects o
+        JOIN sys.schemas s ON s.schema_id = o.schema_id
+        WHERE o.name = :table AND o.type IN ('U', 'V') AND s.name IN ({schemas})
+        ORDER BY CASE WHEN s.name = SCHEMA_NAME() THEN 0 ELSE 1 END
+        """  # noqa: S608 - of the two lists that stand below
+    )
+    for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
 )
 _COLUMNS = sa.text(
     """
@@ -262,6 +277,14 @@ class SqlServerDialect:
         for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):
             cx.execute(statement, parameters)
 
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+        given = {"table": table} if schema is None else {"table": table, "schema": schema}
+        found = cx.execute(_FIND if schema is None else _FIND_IN, given).first()
+        return None if found is None else Found(*found)
+
+    def home(self, cx: sa.Connection) -> str | None:
+        return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
+
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
         if found:
@@ -331,7 +354,7 @@ class SqlServerDialect:
         if codes & {4060, 911}:
             return Failure("database_missing", text)
         if state == "42S02" or 208 in codes:
-            return Failure("missing", text)
+            return Failure("missing", text, name=named(text))
         if isinstance(error, OSError):  # of `connect`
             return Failure("unanswered", text)
         hint = mssql_hint(text, self._where.keywords.get("UID"))

@@ -26,6 +26,7 @@ from backup.stores.dialects.base import (
     StampColumns,
     driver_text,
     missing_driver,
+    named,
     spelled_column,
     spelled_table,
 )
@@ -34,6 +35,7 @@ from backup.stores.dialects.postgresql_connection import listen, ways
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 from backup.stores.dialects.postgresql_types import relation, type_of
 from backup.stores.dialects.rights import postgresql_hint, row_security_hint
+from backup.stores.dialects.tables import Found
 
 # libpq's own words: such errors have no state.
 _UNANSWERED = (
@@ -51,6 +53,16 @@ _NOT_VERIFIED_HINT = (
 )
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
+_FIND = sa.text(
+    """
+    SELECT n.nspname, c.relname, c.relkind = 'r'
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = :table AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND (n.nspname = :schema OR (CAST(:schema AS text) IS NULL AND n.nspname = ANY (current_schemas(false))))
+    ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1
+    """
+)
+_HOME = sa.text("SELECT coalesce(current_schema(), :default)")
 _COLUMNS = sa.text(
     """
     SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
@@ -221,6 +233,13 @@ class PostgresqlDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         self._copying.add(cx, table, rows)
 
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+        found = cx.execute(_FIND, {"table": table, "schema": schema}).first()
+        return None if found is None else Found(*found)
+
+    def home(self, cx: sa.Connection) -> str | None:
+        return str(cx.scalar(_HOME, {"default": self.default_schema}))
+
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).all()
         return [
@@ -287,8 +306,9 @@ class PostgresqlDialect:
         whole = str(error)
         if state == "3D000" or (not state and "FATAL" in whole and "does not exist" in whole and "database" in whole):
             return Failure("database_missing", text)
-        if state in ("42P01", "3F000"):
-            return Failure("missing", text)
+        if state in ("42P01", "3F000") and getattr(diagnosis, "statement_position", None):
+            # Else it is not the statement that names it but a value or a function.
+            return Failure("missing", text, name=named(text))
         if state == "42501":
             policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
             login = self._url.username

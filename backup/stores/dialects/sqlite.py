@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
+from backup.errors import SchemaMismatch
 from backup.models import Fingerprint
 from backup.stores.dialects.base import (
     CONNECTIONS,
@@ -30,6 +31,7 @@ from backup.stores.dialects.base import (
     digits,
     driver_rows,
     driver_text,
+    named,
     send,
     spelled_column,
     spelled_table,
@@ -37,6 +39,7 @@ from backup.stores.dialects.base import (
 )
 from backup.stores.dialects.mixing import bucket_of
 from backup.stores.dialects.sqlite_fingerprint import HASH, INTEGERS, content_hash, exact_hash, fingerprints
+from backup.stores.dialects.tables import Found
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _BUSY_SECONDS = 30
@@ -44,6 +47,15 @@ _SPELLING = SQLiteDialect()
 _NOWHERE = URL.create("sqlite")
 _STATEMENTS = 500
 _INTEGER = ServerType("INTEGER")
+_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # which every program has
+_FIND = sa.text(
+    "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
+    " ORDER BY name <> :table LIMIT 1"
+)
+_HAS_ODD_INDEX = sa.text(
+    "SELECT 1 FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS x"  # noqa: S608 - a constant
+    f" WHERE upper(x.coll) NOT IN {_COLLATIONS} LIMIT 1"
+)
 _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it
     ("INTEGER", ("int",)),
     ("TEXT", ("char", "clob", "text")),
@@ -215,6 +227,15 @@ class SqliteDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+        if schema is not None and schema.lower() != "main":
+            return None
+        name = cx.scalar(_FIND, {"table": table})
+        return None if name is None else Found(None, name, alone=bool(cx.scalar(_HAS_ODD_INDEX, {"table": name})))
+
+    def home(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas to choose from
+        return None
+
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         found = cx.execute(
             sa.text(
@@ -232,10 +253,16 @@ class SqliteDialect:
             {"table": table, "schema": schema},
         )
         collations: dict[str, str] = dict(indexed.all())
+        for name, collation in collations.items():
+            if collation.upper() not in _COLLATIONS:
+                raise SchemaMismatch(
+                    f"The key column {name} of {table} is sorted by {collation}, a collation of its application's own.",
+                    hint="Only a key sorted by BINARY, NOCASE or RTRIM can be backed up.",
+                )
         return [
             Column(
                 name=name,
-                type=_type(_declared(declared, collations.get(name))),
+                type=_type(_declared(_plain_key(declared, name, collations), collations.get(name))),
                 nullable=not notnull,
                 key_position=position or None,
                 collation=_named(collations.get(name)),
@@ -294,7 +321,7 @@ class SqliteDialect:
         if isinstance(error, OSError):  # a folder that cannot be made
             return Failure("unavailable", f"{error.strerror}.")
         if "no such table" in text:
-            return Failure("missing", text)
+            return Failure("missing", text, name=named(text))
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
         return Failure("constraint" if code == sqlite3.SQLITE_CONSTRAINT else "refused", text)
@@ -321,6 +348,12 @@ def _declared(declared: str, collation: str | None) -> str:
     if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
         plain = ""
     return f"{plain} COLLATE {collation}" if _named(collation) else plain
+
+
+def _plain_key(declared: str, name: str, indexed: Mapping[str, str]) -> str:
+    """How a copy declares the column: INTEGER alone makes a key the row's number, which cannot be a text. A key with an
+    index of its own is none."""
+    return "INT" if [*indexed] == [name] and declared.upper() == "INTEGER" else declared
 
 
 def _named(collation: str | None) -> str | None:

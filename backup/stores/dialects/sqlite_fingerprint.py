@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from backup.models import Fingerprint
 from backup.stores.dialects.base import ServerType, StampColumns
+from backup.stores.dialects.tables import TableAlone
 
 HASH = "exact_hash"
 _BLOB = ServerType("BLOB")
@@ -100,7 +101,7 @@ def _lists(
     key, version, content = stamps
     # JSON tells integers and texts apart, each from its like. Of all else it says too little.
     values: list[sa.ColumnElement[Any]] = [
-        column if kind in (*INTEGERS, "TEXT") else sa.case((column.is_not(None), _hash(column)))
+        _plain(column) if kind in (*INTEGERS, "TEXT") else sa.case((column.is_not(None), _hash(column)))
         for column, kind in zip([*key, *version], affinities, strict=True)
     ]
     number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)
@@ -123,6 +124,11 @@ def _lists(
     cursor: Any = cx.execute(query).cursor  # the driver's own, without conversions
     rows: Sequence[_Lists] = cursor.fetchall()
     return rows if content is not None else [(*row, b"[]") for row in rows]
+
+
+def _plain(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """The column's value, without a collation that this process may not know."""
+    return sa.collate(column, "BINARY") if isinstance(column.table, TableAlone) else column
 
 
 def _bounds(condition: sa.ColumnElement[bool], column: sa.Column[Any]) -> bool:
