@@ -11,7 +11,9 @@ from backup.checkpoint import Checkpoint
 from backup.errors import NotVerified, SchemaMismatch
 from backup.log import event
 from backup.models import SYNCS, Status
+from backup.policy import Policy
 from backup.recorded import Session
+from backup.stores import Store
 from backup.sync import refuse_early, sync
 from backup.writing import Steps
 
@@ -30,6 +32,7 @@ def sync_with_schema(session: Session) -> None:
     SchemaMismatch before anything is changed, NotVerified after the sync was done, and what `sync` raises.
     """
     run, backup = session.run, session.backup
+    refuse_expiring(backup, session.policy)
     try:
         drift = backup.drift(session.source, session.policy.on_new_column)
     except SchemaMismatch as error:
@@ -69,6 +72,16 @@ def sync_with_schema(session: Session) -> None:
         raise NotVerified(
             f"The sync ended, but {proof.differing - failed} records of the {backup.label} differ from the source"
             f"{others}."
+        )
+
+
+def refuse_expiring(backup: Store, policy: Policy) -> None:
+    """Raises SchemaMismatch if copies would delete themselves, or images and runs while an undo may still need them."""
+    reason = backup.expiring(timedelta(days=policy.recycle_days).total_seconds())
+    if reason is not None:
+        raise SchemaMismatch(
+            f"{reason} Nothing was changed.",
+            hint="Turn its time to live off. The recycle bin's and SyncHistory's may be longer than RecycleDays.",
         )
 
 

@@ -14,7 +14,7 @@ from backup.clock import clock_of
 from backup.drill import drill
 from backup.entries import Kept
 from backup.errors import BackupError, BadRequest, ConfigError
-from backup.follow import sync_with_schema
+from backup.follow import refuse_expiring, sync_with_schema
 from backup.guard import Guard
 from backup.history import History
 from backup.locks import Lock
@@ -241,6 +241,7 @@ class SyncService:
         with self._told_apart() as (source, backup):
             backup.initialize(source)
             app_tables.create(backup, self.name)
+            refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)
 
     def history(self, limit: int) -> Sequence[Run]:

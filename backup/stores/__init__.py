@@ -99,6 +99,9 @@ def _open_cosmos(
 
     label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
     ceiling = limits.max_request_units_per_second
-    access = CosmosAccess(where, side.database or "", limits.retry, missing, label, side.emulator_hosts, ceiling)
+    access = CosmosAccess(
+        *(where, side.database or "", limits.retry, missing, label, side.emulator_hosts, ceiling),
+        max_call_seconds=limits.max_call_seconds,
+    )
     role: SideName = "backup" if side.role == "backup" else "source"
     return CosmosStore(access, side.container or "", rules, limits, role)

@@ -261,6 +261,10 @@ class Store(Protocol):
     def adapt(self, drift: Drift) -> None:
         """Runs the drift's statements, which `drift` of this store gave. May be repeated."""
 
+    def expiring(self, keep_seconds: float) -> str | None:
+        """What would delete itself: a copy ever, or an entry beside it before so many seconds have passed; None if
+        nothing does."""
+
     def count(self) -> int:
         """Records in it; reads an index from end to end."""
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from backup.errors import BadRequest, RecordRefused, SchemaMismatch, StoreError, TransientStoreError
@@ -38,6 +38,7 @@ _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten se
 _LOOKS = 20  # at a document that others keep changing
 _WHOLE_SECONDS = timedelta(seconds=2)
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
+_EXPIRES = "It has a ttl, and the backup's container has time to live on, so its copy would delete itself."
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
 
@@ -58,6 +59,7 @@ class CosmosStore:
         self._container = CosmosContainer(access, container, self._queries, self._limits)
         self._writes = CosmosWrites(access, self._container)
         self._conditional = ConditionalWrites(access, self._container)
+        self._siblings: dict[str, CosmosSibling] = {}
 
     @property
     def label(self) -> str:
@@ -147,6 +149,14 @@ class CosmosStore:
 
     def adapt(self, drift: Drift) -> None:
         """Containers take any document."""
+
+    def expiring(self, keep_seconds: float) -> str | None:
+        lives = {self.name: (self._container.default_ttl, inf)}
+        lives |= {name: (one.default_ttl, keep_seconds) for name, one in self._siblings.items()}
+        for name, (seconds, least) in lives.items():
+            if seconds is not None and 0 <= seconds < least:
+                return f"What the container {name} of the {self.label} holds deletes itself after {seconds} seconds."
+        return None
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -295,7 +305,8 @@ class CosmosStore:
         if accept is not None:
             return self._changed_if(accept, keep, {self.key_of(record): record for record in records}, Action.UPDATED)
         written = Written()
-        refused: dict[Key, str] = {}
+        refused = {self.key_of(record): _EXPIRES for record in records if self._would_expire(record)}
+        records = [record for record in records if self.key_of(record) not in refused] if refused else records
         for part in parts(records, self._limits.batch_size):
             keys = [self.key_of(record) for record in part]
             there: set[Key] = set()
@@ -308,6 +319,13 @@ class CosmosStore:
             written = written.and_(Written(frozenset(keys) - there, frozenset(there)))
         self._tell("write", refused)
         return written
+
+    def _would_expire(self, record: Record) -> bool:
+        """Whether the copy would delete itself, since its source says of itself when it is to."""
+        if self._side == "source" or self._container.default_ttl is None:
+            return False
+        seconds = record.get("ttl")
+        return isinstance(seconds, int | float) and seconds > 0
 
     def _changed_if(
         self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
@@ -423,7 +441,8 @@ class CosmosStore:
         return False
 
     def sibling(self, shape: Shape) -> Sibling:
-        return CosmosSibling(self._access, shape)
+        self._siblings[shape.container] = CosmosSibling(self._access, shape)
+        return self._siblings[shape.container]
 
 
 def _shown(paths: list[list[str]]) -> str:

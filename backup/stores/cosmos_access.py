@@ -42,8 +42,6 @@ Item = TypeVar("Item")
 # A new name makes the copy fail ("mutated during iteration"); one that is there already does not.
 _NOTED_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 65.0
-MAX_CALL_SECONDS = 600.0
-"""For how long a request is tried by the SDK itself before it counts as lost."""
 
 
 class CosmosAccess:
@@ -64,7 +62,7 @@ class CosmosAccess:
         label: str,
         emulator_hosts: frozenset[str] = frozenset(),
         units_per_second: float | None = None,
-        max_call_seconds: float = MAX_CALL_SECONDS,
+        max_call_seconds: float = 600.0,
     ) -> None:
         self._max_call_seconds, self._call = max_call_seconds, threading.local()
         self.pace = Pace(units_per_second)

@@ -13,6 +13,7 @@ from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_container import CosmosContainer
 from backup.stores.cosmos_documents import is_nameable, is_read_alike, partition_value
 from backup.stores.cosmos_errors import is_about_one, is_missing, reason_of, status_of
+from backup.stores.cosmos_writes import batch_of_one
 
 _OVERTAKEN = {409, 412}
 
@@ -42,9 +43,14 @@ class ConditionalWrites:
 
     def _one(self, write: Conditional) -> str | None:
         """Why the write was not done: "" if the document is no more what it was."""
-        apart = not is_nameable(write.key[-1]) or not is_read_alike(write.key[:-1])
+        named = is_nameable(write.key[-1])
         try:
-            (self._as_batch if apart else self._by_itself)(write)
+            if named and is_read_alike(write.key[:-1]):
+                self._by_itself(write)
+            elif reason := self._as_batch(write):
+                if not named:
+                    return reason
+                self._by_itself(write)
         except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
             if status_of(error)[0] in _OVERTAKEN or is_missing(error):
                 return ""
@@ -63,8 +69,9 @@ class ConditionalWrites:
         else:
             self._container.proxy.replace_item(key[-1], dict(document), no_response=True, **while_same)
 
-    def _as_batch(self, write: Conditional) -> None:
-        """The partition key is told here; elsewhere the SDK takes it out of the document."""
+    def _as_batch(self, write: Conditional) -> str | None:
+        """The partition key is told here; elsewhere the SDK takes it out of the document. Returns why it was not done,
+        if the server seems to know no batches."""
         key, document, etag = write
         what: Any
         if document is None:
@@ -73,4 +80,4 @@ class ConditionalWrites:
             what = ("create", (dict(document),))
         else:
             what = ("replace", (key[-1], dict(document)), {"if_match_etag": etag})
-        self._container.proxy.execute_item_batch([what], partition_value(key[:-1]))
+        return batch_of_one(self._container.proxy, what, partition_value(key[:-1]))

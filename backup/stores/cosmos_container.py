@@ -37,20 +37,26 @@ class CosmosContainer:
         return self._access.container(self._name)
 
     @cached_property
-    def partition_paths(self) -> list[list[str]]:
-        """The container's partition key, each path as property names; several when it is hierarchical.
+    def _properties(self) -> dict[str, Any]:
+        """Asked once, until `forget`."""
+        return self._access.run("read the container", lambda: dict(self.proxy.read()))
 
-        Asked once, until `forget`.
-        """
-        properties = self._access.run("read the container", lambda: self.proxy.read())
-        return [
-            [part.strip('"') for part in path.strip("/").split("/")] for path in properties["partitionKey"]["paths"]
-        ]
+    @cached_property
+    def partition_paths(self) -> list[list[str]]:
+        """The container's partition key, each path as property names; several when it is hierarchical."""
+        paths: list[str] = self._properties["partitionKey"]["paths"]
+        return [[part.strip('"') for part in path.strip("/").split("/")] for path in paths]
+
+    @property
+    def default_ttl(self) -> int | None:
+        """After how many seconds a document deletes itself: -1 only if it says so itself, None never."""
+        found: int | None = self._properties.get("defaultTtl")
+        return found
 
     def forget(self) -> None:
         """Forgets what it knows of the container: it may be another by now."""
-        self.__dict__.pop("partition_paths", None)
-        self.__dict__.pop("_feed_ranges", None)
+        for name in ("_properties", "partition_paths", "_feed_ranges"):
+            self.__dict__.pop(name, None)
 
     def asked_at(self) -> datetime | None:
         """The server's time as it answers; None if it does not say."""

@@ -192,6 +192,20 @@ class CosmosSibling:
             return {"partition_key": value}
         return {"enable_cross_partition_query": True}
 
+    @property
+    def default_ttl(self) -> int | None:
+        """After how many seconds an entry deletes itself, if it does and if there is the container."""
+        found: int | None = self._access.run(
+            "read the container", lambda: self._properties_of_container.get("defaultTtl")
+        )
+        return found
+
+    @cached_property
+    def _properties_of_container(self) -> dict[str, Any]:
+        with UnlessMissing():
+            return dict(self._container.read())
+        return {}
+
     @cached_property
     def _has_own_partitions(self) -> bool:
         """Whether the container is partitioned as `create` does it; one made by hand may not be."""

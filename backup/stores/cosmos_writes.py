@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError, CosmosResourceNotFoundError
 
 from backup.models import Key, Record
@@ -114,21 +115,32 @@ class CosmosWrites:
             container.read()  # … unless it is the container that is gone
 
     def _in_a_batch(self, write: _Write) -> str | None:
-        for last in (False, True):
-            try:
-                self._batch([write])
-            except CosmosBatchOperationError as error:
-                self._knows_batches = True
-                if write.what[0] != "delete" or not is_missing(error):
-                    raise
-            except CosmosHttpResponseError as error:
-                if self._knows_batches or not _is_of_no_batches(error):
-                    raise
-                if not last:  # one such answer may be an accident
-                    continue
+        partition = partition_value(write.key[:-1])
+        try:
+            reason = batch_of_one(self._container.proxy, write.what, partition, known=bool(self._knows_batches))
+        except CosmosBatchOperationError as error:
+            self._knows_batches = True
+            if write.what[0] != "delete" or not is_missing(error):
+                raise
+            return None
+        self._knows_batches = True if reason is None else self._knows_batches
+        return reason
+
+
+def batch_of_one(proxy: ContainerProxy, what: Any, partition: Any, *, known: bool = False) -> str | None:
+    """Carries out one operation as a batch; returns why it was not, if the server seems to know no batches, unless it
+    is `known` to know them."""
+    for last in (False, True):  # one such answer may be an accident
+        try:
+            proxy.execute_item_batch([what], partition)
+        except CosmosHttpResponseError as error:
+            if known or not _is_of_no_batches(error):
+                raise
+            if last:
                 return f"Only a batch can name its id, and this server knows none: {reason_of(error)}"
+        else:
             break
-        return None
+    return None
 
 
 def _is_of_no_batches(error: CosmosHttpResponseError) -> bool:

@@ -204,6 +204,9 @@ class SqlStore:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
+    def expiring(self, keep_seconds: float) -> str | None:  # noqa: ARG002 - rows stay
+        return None
+
     def count(self) -> int:
         query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
         return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)

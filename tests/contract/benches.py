@@ -306,6 +306,11 @@ class CosmosBench(Bench):
                 {"id": f"{item.n:06}", "type": "Order", "customer": {"id": "c"}, "text": item.text, **version},
             )
 
+    def make(self, role: Role, name: str, path: str, default_ttl: int) -> None:
+        """Makes a container whose documents delete themselves."""
+        database = _client(self.connection_strings[role]).create_database_if_not_exists(self.database)
+        database.create_container(name, azure.cosmos.PartitionKey(path), default_ttl=default_ttl)
+
     def put_documents(self, role: Role, *documents: Mapping[str, Any]) -> None:
         """Inserts or replaces documents as they are."""
         container = self.container(role)

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
-from backup.errors import ConfigError, SchemaMismatch, StoreUnavailable
+from backup.errors import ConfigError, RecordRefused, SchemaMismatch, StoreUnavailable
+from backup.follow import refuse_expiring
 from backup.guard import Guard
-from backup.models import Chunk, Version
+from backup.history import History
+from backup.models import Chunk, Trigger, Version
+from backup.policy import Policy
 from backup.proof import Kind
 from backup.recycle import RecycleBin
+from backup.registry import Registry
 from backup.retry import Retry
+from backup.settings import load_settings
 from backup.sync import Steps, Tally, sync
 from backup.verify import Depth, Report, verify
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_store import run_sync
+from tests.scenarios import places
 
 SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
 ORDER = {"type": "Order", "customer": {"id": "c"}, "lastModified": "2024-01-01T00:00:00Z"}
@@ -214,6 +221,61 @@ def test_a_property_of_the_backups_own_name_is_refused_and_the_others_are_copied
     assert (json.loads(key), tally.counts.inserted) == (['"c"', "1"], 1)
     assert "_backup" in reason
     assert [one["id"] for one in cosmos_bench.documents("backup")] == ["2"]
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("name", "ttl", "refused"),
+    [
+        *(("Things", 10 * 365 * DAY, True), ("Things", -1, False)),
+        *(("recycle-bin", 29 * DAY, True), ("recycle-bin", 31 * DAY, False), ("recycle-bin", -1, False)),
+        ("sync-history", 29 * DAY, True),
+    ],
+)
+def test_containers_whose_documents_delete_themselves_too_early_are_refused(
+    cosmos_bench: CosmosBench, name: str, ttl: int, refused: bool
+) -> None:
+    bench = cosmos_bench
+    bench.create()
+    paths = {"Things": "/customer/id", "recycle-bin": "/entryId", "sync-history": "/serviceName"}
+    bench.make("backup", name, paths[name], ttl)
+    backup = bench.pair()[1]
+    History(backup).create()
+    RecycleBin(backup, "contract").create()
+    with pytest.raises(SchemaMismatch, match=f"{name} .* {ttl} seconds") if refused else nullcontext():
+        refuse_expiring(backup, Policy(recycle_days=30))
+
+
+def test_a_sync_looks_for_them_before_it_changes_anything(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.put_documents("source", {**ORDER, "id": "1"})
+    bench.make("backup", "Things", "/customer/id", 60)
+    sides = {role: places.Cosmos(text, bench.database, "Things") for role, text in bench.connection_strings.items()}
+    service = Registry(
+        load_settings({**sides["source"].settings("SourceOrderDb"), **sides["backup"].settings("BackupOrderDb")})
+    ).get("order")
+    with pytest.raises(SchemaMismatch):
+        service.initialize()
+    outcome = service.sync(Trigger.CLI)
+    assert isinstance(outcome.error, SchemaMismatch)
+    assert bench.documents("backup") == []
+
+
+def test_a_copy_that_would_delete_itself_is_refused_by_its_key(cosmos_bench: CosmosBench) -> None:
+    bench = cosmos_bench
+    bench.create()
+    bench.make("backup", "Things", "/customer/id", -1)
+    bench.put_documents("source", *({**ORDER, "id": f"{ttl}", "ttl": ttl} for ttl in (60, -1, None)))
+    source, backup = bench.pair()
+    records = [one for some in source.read(None, Chunk()) for one in some]
+    with pytest.raises(RecordRefused, match="has a ttl") as caught:
+        backup.write(records)
+    assert set(caught.value.refused) == {('"c"', "60")}
+    assert [one["id"] for one in bench.documents("backup")] == ["-1", "None"]
+    source.write(records)
 
 
 def test_a_container_partitioned_otherwise_is_refused(cosmos_bench: CosmosBench) -> None:

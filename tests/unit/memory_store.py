@@ -85,6 +85,9 @@ class MemoryStore:
     def adapt(self, drift: Drift) -> None:
         self._called("adapt")
 
+    def expiring(self, keep_seconds: float) -> str | None:
+        return None
+
     def count(self) -> int:
         return len(self.records)
 
