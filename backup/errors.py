@@ -104,6 +104,11 @@ class RecordRefused(StoreError):
 class ConstraintRefused(StoreError):
     """A constraint of the database refused records that may fit once others are written or gone."""
 
+    def __init__(self, message: str | None = None, *, hint: str | None = None, unique: bool = False) -> None:
+        """`unique`: other records have values of theirs."""
+        super().__init__(message, hint=hint)
+        self.unique = unique
+
 
 class RecordsSetAside(BackupError):
     """Records could not be read or written; all others were."""

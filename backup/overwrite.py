@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backup.errors import StoreError
+from backup.errors import RecordRefused, StoreError
 from backup.models import Action, Image, Key, Record, Version
 from backup.recorded import Session
 from backup.stores import Keep, Store, Written
@@ -25,10 +25,12 @@ Content = Mapping[str, str]
 
 @dataclass
 class _Batch:
-    """What is found out about the records of one batch while it is written; `before` is what they were."""
+    """What is found out about the records of one batch while it is written: what they were `before`; those that are
+    the `same` as wanted, and of these the `untouched` ones, which were so when they were met."""
 
     before: dict[Key, Content] = field(default_factory=dict)
     same: set[Key] = field(default_factory=set)
+    untouched: set[Key] = field(default_factory=set)
 
 
 class Overwriting:
@@ -65,6 +67,8 @@ class Overwriting:
 
         Counts what came to be. Raises ConstraintRefused, and nothing is written, when a constraint forbids it.
         """
+        if not records:
+            return
         self._session.steps.held()
         wanted = {self._backup.key_of(record): record for record in records}
         batch = _Batch()
@@ -73,15 +77,21 @@ class Overwriting:
             content = self._place.content(image.record or {})
             if not self._unlike(wanted[image.key], content, but=self._place.filled):
                 batch.same.add(image.key)
+                if image.stamp is not None and image.stamp == seen.get(image.key):
+                    batch.untouched.add(image.key)
                 return False
             batch.before[image.key] = content
             return self._overwrite_newer or self._may_change(image, seen, copies)
 
         originals = [self._backup.as_original(record) for record in records]
-        written = self._place.write(originals, self._keep, accept=accept, replace=replace)
+        try:
+            written = self._place.write(originals, self._keep, accept=accept, replace=replace)
+        except RecordRefused as error:  # the others are written by now, which this finds out
+            self.write([one for key, one in wanted.items() if key not in error.refused], seen, copies)
+            raise
         # Equal already: it was so when it was met, or it is what an earlier try of this very batch has written.
         same = written.left & batch.same
-        skipped = {key for key in same if key in seen}
+        skipped = same & batch.untouched
         came = Written(written.inserted | (same - skipped), written.updated)
         lost = self._look_up(wanted, came, batch)
         inserted, updated = came.inserted - lost, came.updated - lost

@@ -24,9 +24,10 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
     alone, unless `overwrite_newer`. One that only the place has is left alone, unless `delete_extra`; then deletes come
     last, after the guard has seen their number. Both are decided when the record is locked to be changed, and what is
     replaced is kept in the bin first. Records that are equal already are skipped, so a restore that failed half-way may
-    be repeated. What was written is looked up: the counts are of what is there. Raises BadRequest for a key that is
-    none, or a time that the bin does not reach; SchemaMismatch when the place cannot hold the records; StoreError when
-    something was not written, after all else was; what the stores, the guard or the lock raise.
+    be repeated. What a constraint refuses is tried again after all else. What was written is looked up: the counts are
+    of what is there. Raises BadRequest for a key that is none, or a time that the bin does not reach; SchemaMismatch
+    when the place cannot hold the records; StoreError or RecordsSetAside when something was not written or deleted,
+    after all else was; what the stores, the guard or the lock raise.
     """
     if wish.at is not None:
         _refuse_unknown(session, wish.at)
@@ -52,6 +53,7 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
                 restoring.delete(dict(batch))
         elif len(extra):
             session.note(f"{len(extra)} records are only in the {place.label}; without delete-extra they stay.")
+    restoring.again()
     restoring.finish()
 
 

@@ -6,17 +6,23 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import combinations
 from typing import NamedTuple
 
 from backup.compare import changed, went_back
 from backup.entries import Kept
+from backup.errors import BackupError
 from backup.models import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version
 from backup.overwrite import LEFT_ALONE, Overwriting
 from backup.recorded import Session
+from backup.set_aside import Refusal, apart
 from backup.stores import Store
 from backup.sync import chunks_of
 
 _KEYS_AT_ONCE = 100
+_REFUSED_AT_MOST = 100_000  # keys, which are held in memory
+_PARTS_WAITING = 16
+_PAIRED_AT_MOST = 50
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,9 @@ class Restoring:
         self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._overwriting = Overwriting(session, place, self._is_newer, overwrite_newer=wish.overwrite_newer)
+        self._refused: dict[Key, BackupError] = {}  # what constraints kept from being written
+        self._staying: dict[Key, tuple[Version, BackupError]] = {}  # … and from being deleted, as it was met
+        self._replace, self._smallest = False, 0
         self._etags = not elsewhere  # another place has etags of its own, not those that the copies remember
 
     def pieces(self) -> Iterator[Piece]:
@@ -120,10 +129,13 @@ class Restoring:
             self._preview(inserts, updates)
         else:
             wanted = frozenset(inserts) | frozenset(updates)
+            whole: list[Record] = [record for key in wanted if key in then if (record := then[key].record)]
             for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
-                whole = [_with_image(record, filled.get(self._backup.key_of(record))) for record in records]
-                self._write(whole, theirs, copies)
-            self._write([record for key in wanted if key in then if (record := then[key].record)], theirs, copies)
+                whole += (_with_image(record, filled.get(self._backup.key_of(record))) for record in records)
+                if not self._replace:  # those that are in each other's way are written together
+                    self._write(whole, theirs, copies)
+                    whole = []
+            self._write(whole, theirs, copies)
         extra = [key for key in theirs if key not in copies and key not in then]
         known_otherwise = self._backup.matching(extra)  # under another spelling
         return Restored(len(present), {key: theirs[key] for key in extra if key not in known_otherwise} | gone)
@@ -140,15 +152,70 @@ class Restoring:
     def delete(self, extra: Stamps) -> None:
         """Deletes records that only the place has, unless they are no more as they were met."""
         if not self._run.dry_run:
-            self._overwriting.delete(extra)
+            self._delete([*extra.items()])
             return
         self._steps.held()
         self._tally.name(extra, Action.DELETED)
         self._tally.add(deleted=len(extra))
 
+    def again(self) -> None:
+        """Writes and deletes once more what constraints refused, while it becomes less each time; then together what is
+        in each other's way."""
+        self._smallest = 1
+        before = len(self._refused) + len(self._staying) + 1
+        while 0 < (left := len(self._refused) + len(self._staying)) < before:
+            before = left
+            self._once_more()
+        other = {key: error for key, error in self._refused.items() if not Refusal([key], error).may_exchange}
+        self._refused = {key: error for key, error in self._refused.items() if key not in other}
+        if self._refused:
+            self._replace = True
+            self._once_more()
+            self._in_pairs()
+        self._refused |= other
+
     def finish(self) -> None:
-        """Says what did not come to be."""
+        """Says what did not come to be. Raises StoreError or RecordsSetAside when something did not."""
+        for key, error in [*self._refused.items(), *((key, error) for key, (_, error) in self._staying.items())]:
+            self._tally.set_aside(Refusal([key], error))
         self._overwriting.finish()
+        if failure := self._tally.failure():
+            raise failure
+
+    def _in_pairs(self) -> None:
+        """Writes two records at a time that have each other's values, where some other record refused them all."""
+        self._smallest = 2
+        for pair in combinations([*self._refused] if len(self._refused) <= _PAIRED_AT_MOST else (), 2):
+            if self._refused.keys() >= {*pair}:
+                for key in pair:
+                    del self._refused[key]
+                self._write_keys(pair)
+
+    def _once_more(self) -> None:
+        keys, staying = [*self._refused], [(key, met) for key, (met, _) in self._staying.items()]
+        self._refused, self._staying = {}, {}
+        self._delete(staying)
+        size = self._place.batch_size
+        for part in (keys[start : start + size] for start in range(0, len(keys), size)):
+            self._write_keys(part)
+
+    def _write_keys(self, keys: Sequence[Key]) -> None:
+        self.restore(Piece(WHOLE, keys, _stamps_of(self._backup, keys), _stamps_of(self._place, keys)))
+
+    def _constrained(self, items: Sequence[object]) -> int:
+        """How few of a batch need not be looked at one by one, if a constraint refuses them."""
+        return self._smallest or max(1, len(items) // _PARTS_WAITING)
+
+    def _delete(self, extra: Sequence[tuple[Key, Version]]) -> None:
+        def work(some: Sequence[tuple[Key, Version]]) -> None:
+            self._overwriting.delete(dict(some))
+
+        met = dict(extra)
+        for refused in apart(extra, lambda one: one[0], work, _done, self._constrained(extra)):
+            if refused.may_pass:
+                self._staying |= {key: (met[key], refused.error) for key in refused.keys}
+            else:
+                self._tally.set_aside(refused)
 
     def _preview(self, inserts: Sequence[Key], updates: Sequence[Key]) -> None:
         """Names what would be written. Under the key of an insert there may be a record that is none of the service's:
@@ -193,8 +260,18 @@ class Restoring:
         alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it
         for record in records:
             alike.setdefault(frozenset(record), []).append(record)
+
+        def work(some: Sequence[Record]) -> None:
+            self._overwriting.write(some, theirs, copies, replace=self._replace)
+
         for group in alike.values():
-            self._overwriting.write(group, theirs, copies)
+            for refused in apart(group, self._backup.key_of, work, _done, self._constrained(group)):
+                if refused.may_pass:
+                    self._refused |= dict.fromkeys(refused.keys, refused.error)
+                else:
+                    self._tally.set_aside(refused)
+        if len(self._refused) > _REFUSED_AT_MOST:
+            raise next(iter(self._refused.values()))
 
     def _must_write(self, theirs: Version, copy: Version | None, then: Kept | None) -> bool:
         if then is None:
@@ -209,6 +286,10 @@ class Restoring:
         if self._etags:
             return changed(theirs, copy)
         return theirs.value != copy.value or (theirs.value[0] is None and theirs.etag is not None)
+
+
+def _done(some: Sequence[object]) -> None:
+    """`Overwriting` has counted it."""
 
 
 def _with_image(record: Record, kept: Kept | None) -> Record:

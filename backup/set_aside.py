@@ -30,6 +30,11 @@ class Refusal:
     error: BackupError
 
     @property
+    def may_exchange(self) -> bool:
+        """Whether the records may fit once others gave up values that are unique, perhaps for theirs."""
+        return isinstance(self.error, ConstraintRefused) and self.error.unique
+
+    @property
     def may_pass(self) -> bool:
         """Whether the records may fit once others were written or deleted."""
         return isinstance(self.error, ConstraintRefused)

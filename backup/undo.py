@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from backup.entries import Kept
-from backup.errors import BadRequest, Conflict, UnknownRun
-from backup.models import Action, Run, Status
+from backup.errors import BackupError, BadRequest, Conflict, UnknownRun
+from backup.models import Action, Key, Record, Run, Status
 from backup.recorded import Session
 from backup.recycle import RecycleBin
+from backup.set_aside import Refusal, apart
 
 _NAMED_AT_MOST = 10
+_WAITING_AT_MOST = 1_000  # records, which are held in memory
 _OPPOSITES = {
     Action.INSERTED: (Action.DELETED, "deleted"),
     Action.UPDATED: (Action.UPDATED, "updated"),
@@ -26,7 +28,8 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     A record that the run inserted is deleted; one it updated or deleted is written as it was. `through` takes back all
     runs since as well, newest first. Cost: a read of the bin and a write for every record those runs changed. Raises
     UnknownRun; Conflict, before anything is changed, when images were purged or a run that is not taken back changed
-    the same records later. If it fails half-way, undo the same runs again.
+    the same records later; RecordsSetAside when something was refused, after all else was taken back. If it fails
+    half-way, undo the same runs again.
     """
     runs = _runs(session, sync_id, through)
     for one in runs:
@@ -36,11 +39,13 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     # The records lose what these runs filled new columns with, under versions that stay: the next sync must fill them.
     added = tuple(sorted({name for one in runs for name in one.added_columns}))
     session.become(undone=ids, added_columns=added, notes=(f"Undoes {', '.join(ids)}.",))
+    taking_back = _TakingBack(session)
     for one in runs:
         # What it inserted goes first, all of it, so that a key spelled anew does not meet its old self.
         for action in _OPPOSITES:
             for entries in session.recycled.of_run(one.sync_id, action):
-                _take_back(session, action, [kept for kept in entries if kept.side == "backup"])
+                taking_back.take_back(action, [kept for kept in entries if kept.side == "backup"])
+    taking_back.finish()
 
 
 def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
@@ -97,19 +102,81 @@ def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
         yield from (other for other in recycled.of_keys(own) if other.number > (run.number or 0))
 
 
-def _take_back(session: Session, action: Action, entries: Sequence[Kept]) -> None:
-    backup, tally, steps = session.backup, session.tally, session.steps
-    keys = [kept.key for kept in entries]
-    if action is Action.INSERTED:
-        there = backup.matching(keys)
-        keys = [key for key in keys if key in there]  # another of the undone runs may have deleted it again
-    opposite, counted = _OPPOSITES[action]
-    if session.run.dry_run:
-        tally.name(keys, opposite)
-    elif action is Action.INSERTED:
-        steps.held()
-        backup.delete(keys, steps.keep)
-    else:
-        steps.held()
-        backup.write([backup.as_it_was(kept.record) for kept in entries if kept.record is not None], steps.keep)
-    tally.add(**{counted: len(keys)})
+class _TakingBack:
+    """Writes and deletes what was there before; what a constraint refuses waits until all else was taken back."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._backup, self._tally = session, session.backup, session.tally
+        self._waiting: dict[Key, tuple[Record | None, BackupError]] = {}  # None: to be deleted
+
+    def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
+        """Takes back what a run did so to these records."""
+        keys = [kept.key for kept in entries]
+        if action is Action.INSERTED:
+            there = self._backup.matching(keys)
+            keys = [key for key in keys if key in there]  # another of the undone runs may have deleted it again
+        opposite, counted = _OPPOSITES[action]
+        if self._session.run.dry_run:
+            self._tally.name(keys, opposite)
+            self._tally.add(**{counted: len(keys)})
+            return
+        for kept in entries:  # an older run says what it was before
+            self._waiting.pop(kept.key, None)
+        if action is Action.INSERTED:
+            self._delete(keys)
+        else:
+            self._write([(kept.key, kept.record) for kept in entries if kept.record is not None], counted)
+
+    def finish(self) -> None:
+        """Tries again what was refused, while it becomes less each time, then together. Raises RecordsSetAside when
+        constraints refuse it still."""
+        before = len(self._waiting) + 1
+        while 0 < len(self._waiting) < before:
+            before = len(self._waiting)
+            self._once_more()
+        if any(Refusal([key], error).may_exchange for key, (_, error) in self._waiting.items()):
+            self._once_more(replace=True)
+        for key, (_, error) in self._waiting.items():
+            self._tally.set_aside(Refusal([key], error))
+        if failure := self._tally.failure():
+            raise failure
+
+    def _once_more(self, *, replace: bool = False) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if replace:
+            other = {key: one for key, one in waiting.items() if not Refusal([key], one[1]).may_exchange}
+            waiting, self._waiting = {key: one for key, one in waiting.items() if key not in other}, other
+        self._delete([key for key, (record, _) in waiting.items() if record is None])
+        records = {key: record for key, (record, _) in waiting.items() if record is not None}
+        there = self._backup.matching([*records])
+        for counted, some in (("updated", there), ("inserted", records.keys() - there)):
+            if not replace:
+                self._write([(key, records[key]) for key in some], counted)
+        if replace:
+            self._write([*records.items()], "updated", replace=True)
+
+    def _delete(self, keys: Sequence[Key]) -> None:
+        def work(some: Sequence[Key]) -> None:
+            self._session.steps.held()
+            self._backup.delete(some, self._session.steps.keep)
+
+        for refused in apart(keys, lambda key: key, work, lambda some: self._tally.add(deleted=len(some))):
+            self._wait(refused, {})
+
+    def _write(self, records: Sequence[tuple[Key, Record]], counted: str, *, replace: bool = False) -> None:
+        def work(some: Sequence[tuple[Key, Record]]) -> None:
+            self._session.steps.held()
+            whole = [self._backup.as_it_was(record) for _, record in some]
+            self._backup.write(whole, self._session.steps.keep, replace=replace)
+
+        def done(some: Sequence[tuple[Key, Record]]) -> None:
+            self._tally.add(**{counted: len(some)})
+
+        for refused in apart(records, lambda one: one[0], work, done):
+            self._wait(refused, dict(records))
+
+    def _wait(self, refused: Refusal, records: Mapping[Key, Record]) -> None:
+        if not refused.may_pass or len(self._waiting) >= _WAITING_AT_MOST:
+            self._tally.set_aside(refused)
+            return
+        self._waiting |= {key: (records.get(key), refused.error) for key in refused.keys}

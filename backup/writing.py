@@ -53,13 +53,15 @@ class Try(Enum):
     """Which try of writing records it is.
 
     What a constraint refuses at the first is left, some together, until the others are written and the deletes made;
-    what it refuses then, record by record, is written together; what it refuses last is set aside. A forced run, which
+    what it refuses then, record by record, is written together, and then so that records can exchange values that are
+    unique; what it refuses last is set aside. A forced run, which
     cannot find it again by its stamps, looks for single records at once.
     """
 
     FIRST = 1
     AGAIN = 2
-    LAST = 3
+    EXCHANGED = 3
+    LAST = 4
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class Writing:
             before, keys, self._left = len(self._left), list(self._left), {}
             there = self._backup.matching(keys)
             self.write(WHOLE, Changes(frozenset(keys) - there, frozenset(there), frozenset(), 0), Try.AGAIN)
+        other = {key: error for key, error in self._left.items() if not Refusal([key], error).may_exchange}
+        keys = [key for key in self._left if key not in other]
+        self._left = other
+        there = self._backup.matching(keys)
+        self.write(WHOLE, Changes(frozenset(keys) - there, frozenset(there), frozenset(), 0), Try.EXCHANGED)
 
     def give_up(self) -> None:
         """Sets aside what constraints refuse still."""
@@ -145,7 +152,8 @@ class Writing:
             self._check()
             self._steps.held()
             copies = self._backup.as_copies(some, self._run, self._steps.now())
-            self._backup.write(copies, self._steps.keep, absent=inserts is None)
+            exchanged = which is Try.EXCHANGED
+            self._backup.write(copies, self._steps.keep, absent=inserts is None, replace=exchanged)
 
         def done(some: Sequence[Record]) -> None:
             nonlocal counts
@@ -160,7 +168,7 @@ class Writing:
         for refused in apart(records, self._source.key_of, work, done, constrained):
             if refused.may_pass and which is not Try.LAST and len(self._left) < self._most:
                 left += len(refused.keys)
-                if which is Try.AGAIN:
+                if which is not Try.FIRST:
                     with self._lock:
                         self._left |= dict.fromkeys(refused.keys, refused.error)
                 continue

@@ -11,7 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, NotInitialized, SourceMissing, StoreError, StoreUnavailable
+from backup.errors import (
+    BackupError,
+    ConstraintRefused,
+    NotInitialized,
+    SourceMissing,
+    StoreError,
+    StoreUnavailable,
+)
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.base import Accept, Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
@@ -363,8 +370,9 @@ class SqlStore:
                 return self.access.run("write records", batch, writes=True)
             except StoreUnavailable:
                 raise
-            except StoreError:
-                if place == len(ways) - 1:
+            except StoreError as error:
+                in_the_way = isinstance(error, ConstraintRefused) and error.unique
+                if place == len(ways) - 1 or (way is not None and not in_the_way):
                     raise
         return Written()
 

@@ -230,9 +230,11 @@ class SqlAccess:
             case "unavailable":
                 return StoreUnavailable(message, hint=failure.hint)
             case kind:
-                refused = ConstraintRefused if kind == "constraint" else StoreError
                 rolled_back = "The batch was rolled back; what was written before it stays."
-                return refused(message, hint=failure.hint or (rolled_back if writes else "Nothing was changed by it."))
+                hint = failure.hint or (rolled_back if writes else "Nothing was changed by it.")
+                if kind in ("constraint", "unique"):
+                    return ConstraintRefused(message, hint=hint, unique=kind == "unique")
+                return StoreError(message, hint=hint)
 
     def _is_own(self, missing: str) -> bool:
         return any(missing == name or missing.endswith(f".{name}") for name in self.names)

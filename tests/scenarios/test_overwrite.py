@@ -50,8 +50,9 @@ class Things:
     def sync(self) -> None:
         synced(self.place, self.name)
 
-    def restore(self, *options: str) -> Any:
-        return command(self.folder, self.place.settings, "restore", self.name, *options, "--yes", "--json")
+    def restore(self, *options: str, **settings: str) -> Any:
+        given = {**self.place.settings, **settings}
+        return command(self.folder, given, "restore", self.name, *options, "--yes", "--json")
 
     def rows(self, side: str = "source") -> Rows:
         place: Sql = getattr(self, side)
@@ -300,6 +301,78 @@ def test_a_delete_that_would_cascade_in_the_backup_is_not_made(things: Things) -
     assert outcome.error is not None
     assert things.rows("backup").keys() == set(range(1, 31)) - {4}
     assert [key for key, reason in outcome.run.failures if "reports" in reason] == ["[3]"]
+
+
+# --- what is in each other's way --------------------------------------------------------------------------------------
+
+UNIQUE = "id INTEGER PRIMARY KEY, version INTEGER, a INTEGER NOT NULL UNIQUE"
+
+
+@pytest.mark.parametrize("columns", [UNIQUE, UNIQUE.replace(" NOT NULL", "")], ids=["not null", "null"])
+def test_unique_values_that_records_exchanged_are_given_back(things: Things, columns: str) -> None:
+    batches = {"BackupSync__BatchSize": "2"}
+    things.make(columns, *(f"{n}, 5, {n}" for n in range(1, 8)))
+    things.run(
+        "UPDATE {table} SET version = 4, a = -a WHERE id IN (1, 5, 6)",  # 1 → 5, 5 → 1; 6 takes what 7 had
+        "DELETE FROM {table} WHERE id = 7",
+        "UPDATE {table} SET a = 7 WHERE id = 6",
+        "UPDATE {table} SET a = 5 WHERE id = 1",
+        "UPDATE {table} SET a = 1 WHERE id = 5",
+    )
+    restored = done(things.restore(**batches))
+    assert counted(restored) == (1, 3, 0, 3)
+    assert things.rows() == {n: (5, n) for n in range(1, 8)}
+    assert len(things.kept(restored["SyncId"])) == 3
+
+
+def test_what_still_cannot_be_written_is_named_with_its_constraint(things: Things) -> None:
+    things.make(UNIQUE, "1, 5, 1", "2, 5, 2", "3, 5, 3")
+    things.run(
+        "UPDATE {table} SET version = 4, a = -a WHERE id < 3",
+        "UPDATE {table} SET a = 2 WHERE id = 1",
+        "UPDATE {table} SET a = 1 WHERE id = 2",
+        "DELETE FROM {table} WHERE id = 3",
+    )
+    things.put("9, 1, 3")  # has what 3 had, and stays
+    ended = things.restore()
+    error, message = refused(ended)
+    assert (error, counted(ended.json)) == ("RecordsSetAside", (0, 2, 0, 0))
+    assert "[3]" in message
+    assert "unique" in message.lower()
+    assert things.rows() == {1: (5, 1), 2: (5, 2), 9: (1, 3)}
+    assert counted(done(things.restore("--delete-extra"))) == (1, 0, 1, 2)
+    assert things.rows() == {n: (5, n) for n in range(1, 4)}
+
+
+def test_records_that_refer_to_each_other_come_and_go_whatever_the_batches(things: Things) -> None:
+    batches = {"BackupSync__BatchSize": "2"}
+    things.make(
+        "id INTEGER PRIMARY KEY, version INTEGER, parent INTEGER REFERENCES things (id)",
+        *("30, 5, NULL", "1, 5, 30", "2, 5, 1", "3, 5, 2", "4, 5, 30", *(f"{n}, 5, NULL" for n in range(5, 21))),
+    )
+    before = things.rows()
+    things.run("UPDATE {table} SET parent = NULL", "DELETE FROM {table} WHERE id IN (30, 1, 2, 3, 4)")
+    assert counted(done(things.restore("--overwrite-newer", **batches)))[0] == 5
+    assert things.rows() == before
+    things.put("41, 1, NULL", "42, 1, 41", "43, 1, 42", "44, 1, 43", "45, 1, 44")
+    assert counted(done(things.restore("--delete-extra", "--allow-mass-delete", **batches)))[2] == 5
+    assert things.rows() == before
+
+
+def test_a_backup_with_a_unique_index_of_its_own_follows_exchanges_and_is_undone(things: Things) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 21)))
+    things.backup.run("CREATE UNIQUE INDEX one_each ON {table} (a)")
+    before = things.rows("backup")
+    things.run(
+        "DELETE FROM {table} WHERE id = 20",
+        "UPDATE {table} SET version = 6, a = CASE id WHEN 1 THEN 2 WHEN 2 THEN 1 ELSE 20 END WHERE id < 4",
+    )
+    run = synced(things.place, "customer", BackupSync__BatchSize="2")
+    assert (run.counts.updated, run.counts.deleted, run.counts.failed) == (3, 1, 0)
+    assert {n: row[:2] for n, row in things.rows("backup").items()} == things.rows()
+    undone = done(command(things.folder, things.place.settings, "undo", run.sync_id, "--yes", "--json"))
+    assert counted(undone) == (1, 3, 0, 0)
+    assert {n: row[:2] for n, row in things.rows("backup").items()} == {n: row[:2] for n, row in before.items()}
 
 
 # --- Cosmos DB --------------------------------------------------------------------------------------------------------

@@ -197,7 +197,9 @@ class Failure:
     """What a driver's error means, in words that are safe to show."""
 
     kind: str = field(
-        metadata={"one of": "transient, unanswered, database_missing, missing, unavailable, constraint, refused"}
+        metadata={
+            "one of": "transient, unanswered, database_missing, missing, unavailable, constraint, unique, refused"
+        }
     )
     text: str
     hint: str | None = None

@@ -59,7 +59,8 @@ _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
-_CODE_CONSTRAINT = {515, 547, 2601, 2627}
+_CODE_CONSTRAINT = {515, 547}
+_CODE_UNIQUE = {2601, 2627}
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
@@ -366,6 +367,8 @@ class SqlServerDialect:
             return Failure("unavailable", text)
         if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
             return Failure("transient", text)
+        if codes & _CODE_UNIQUE:
+            return Failure("unique", text)
         return Failure("constraint" if codes & _CODE_CONSTRAINT or state == "23000" else "refused", text)
 
 

@@ -327,4 +327,6 @@ class PostgresqlDialect:
             return Failure("transient", text)
         if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
             return Failure("transient", text)
+        if state == "23505":
+            return Failure("unique", text)
         return Failure("constraint" if state[:2] == "23" else "refused", text)

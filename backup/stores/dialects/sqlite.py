@@ -324,6 +324,11 @@ class SqliteDialect:
             return Failure("missing", text, name=named(text))
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
             return Failure("unavailable", text)
+        if getattr(error, "sqlite_errorcode", 0) in (
+            sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+            sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+        ):
+            return Failure("unique", text)
         return Failure("constraint" if code == sqlite3.SQLITE_CONSTRAINT else "refused", text)
 
 
