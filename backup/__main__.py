@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,10 @@ import typer
 
 from backup import api, sample
 from backup.demo import FILES, run_demo
-from backup.errors import BadRequest
 from backup.log import quiet_libraries
 from backup.models import Trigger
 from backup.registry import Registry
+from backup.requests import moment_of
 from backup.restoring import Wish
 from backup.services import Options
 from backup.settings import load_settings, use_local_settings
@@ -28,6 +27,7 @@ from backup.terminal import (
     progress_bars,
     runs_of,
     runs_table,
+    show_history,
     show_outcomes,
     show_past,
     show_verified,
@@ -117,7 +117,7 @@ def restore(
     """Write the backup's state, now or as of a time, into the source or another database."""
     with errors_shown(as_json):
         registry = _registry()
-        wish = Wish(_moment(at), tuple(key or ()), overwrite_newer, delete_extra)
+        wish = Wish(None if at is None else moment_of(at), tuple(key or ()), overwrite_newer, delete_extra)
         writes = yes and not dry_run
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as progress:
@@ -134,7 +134,7 @@ def show(
 ) -> None:
     """Show one record's past: what it was, when it changed, by which run."""
     with errors_shown(as_json):
-        moment = _moment(at)
+        moment = None if at is None else moment_of(at)
         shown = _registry().get(service).show(key, moment)
         print_answer(api.shape_past(shown), as_json, lambda: show_past(shown, moment))
 
@@ -149,7 +149,7 @@ def history(
     with errors_shown(as_json):
         registry = _registry()
         runs = runs_of(registry, registry.chosen(service), limit)
-        print_answer(api.shape_history(runs), as_json, lambda: out.print(runs_table("SyncHistory", runs, past=True)))
+        print_answer(api.shape_history(runs), as_json, lambda: show_history(runs))
 
 
 @cli.command()
@@ -196,18 +196,6 @@ def demo(
 
 def _preview(writes: bool) -> str | None:
     return None if writes else "Nothing was written. This would change; --yes writes it:"
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"{text!r} is not a time.", hint="Write 2026-11-20T00:00:00Z.") from None
-    if moment.tzinfo is None:
-        raise BadRequest(f"The time {text!r} has no offset.", hint="Write 2026-11-20T00:00:00Z for UTC.")
-    return moment.astimezone(UTC)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +46,10 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.StoreUnavailable, 503),
 ]
 """The one place that maps errors to HTTP; every other error is 500."""
+
+
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+"""Half characters, and those that nobody sees: beyond ASCII's own, which JSON escapes by itself."""
 
 
 def _time(value: datetime) -> str:
@@ -124,8 +129,8 @@ class Answer:
 
     @property
     def json(self) -> str:
-        """The body as JSON text."""
-        return json.dumps(self.body, ensure_ascii=False)
+        """The body as JSON text, without characters that a terminal obeys or no encoding knows."""
+        return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(self.body, ensure_ascii=False))
 
 
 def trigger_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
@@ -159,8 +164,7 @@ def restore(registry: Registry, service: str, query: Mapping[str, str], body: by
     """Restores the service's source, or says what that would change."""
     check_query(query)
     request = parse_body(RestoreRequest, body)
-    keys = tuple(key if isinstance(key, str) else json.dumps(key) for key in request.keys)
-    wish = Wish(request.at, keys, request.overwrite_newer, request.delete_extra)
+    wish = Wish(request.at, tuple(request.keys), request.overwrite_newer, request.delete_extra)
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
     return shape_one(registry.get(service).restore(wish, options))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from typing import Any
 
 logger = logging.getLogger("backup")
@@ -28,6 +29,20 @@ def redact(text: str) -> str:
     return _SECRET_PAIR.sub(lambda match: f"{match[1]}=***", text)
 
 
+def visible(text: str) -> str:
+    """The text with what nobody sees as escapes, as Python writes them: control characters, direction marks, half
+    characters. A terminal may obey such characters. All kinds of spaces stay, line ends do not."""
+    return text if text.isprintable() else "".join(one if _is_seen(one) else _escaped(one) for one in text)
+
+
+def _is_seen(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:
     """Writes one line `name field=value …`. The worker forwards only this text, so the fields stand in it."""
     if logger.isEnabledFor(level):
@@ -35,7 +50,7 @@ def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = redact(" ".join(str(value).split()))
+    text = visible(redact(" ".join(str(value).split())))
     return f'"{text}"' if " " in text else text
 
 

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from backup.errors import BadRequest
+from backup.meant import did_you_mean
+
+_QUOTED_CHARACTERS = 100
+
+
+def moment_of(text: str) -> datetime:
+    """The time, in UTC. Raises BadRequest for a text that is none, or has no offset."""
+    hint = "Write 2026-11-20T00:00:00Z, for UTC."
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise BadRequest(f"The time {quoted(text)} has no offset.", hint=hint)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{quoted(text)} is not a time.", hint=hint) from None
+
+
+def quoted(text: str) -> str:
+    """What a caller wrote, as a message may repeat it: its beginning, in quotes."""
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such time in UTC") from None
+
+
+def _key_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | list):
+        raise ValueError("a key is a text, a whole number, or a list of its values")
+    return json.dumps(value, allow_nan=False)
+
+
+KeyText = Annotated[Any, AfterValidator(_key_text)]
+"""A key as the command line would take it."""
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with an offset, kept in UTC."""
 
 
 class _Request(BaseModel):
@@ -34,8 +79,8 @@ class UndoRequest(_Request):
 class RestoreRequest(_Request):
     """The body of RestoreSource. Without `confirm` it only says what would change."""
 
-    at: AwareDatetime | None = None
-    keys: list[str | int | list[Any]] = []
+    at: Moment | None = None
+    keys: list[KeyText] = []
     overwrite_newer: bool = False
     delete_extra: bool = False
     allow_mass_delete: bool = False
@@ -55,22 +100,40 @@ Request = TypeVar("Request", bound=_Request)
 
 def parse_body(kind: type[Request], body: bytes) -> Request:
     """The request; no body means all its defaults. Raises BadRequest that names the field."""
+    known = [str(field.alias) for field in kind.model_fields.values()]
     try:
-        return kind.model_validate_json(body if body.strip() else b"{}")
+        request = kind.model_validate_json(body if body.strip() else b"{}")
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "body"
-        known = ", ".join(str(known.alias) for known in kind.model_fields.values())
-        raise BadRequest(
-            f"The request body is malformed: {field}: {first['msg']}.", hint=f"Send a JSON object with any of {known}."
-        ) from None
+        name = quoted(".".join(map(str, first["loc"])))
+        if first["type"] == "extra_forbidden":
+            problem = f"there is no field {name}.{did_you_mean(name, known)}"
+        else:
+            problem = f"{name[1:-1] or 'body'}: {first['msg'].removeprefix('Value error, ')}."
+        hint = f"Send a JSON object with any of {', '.join(known)}."
+        raise BadRequest(f"The request body is malformed: {problem}", hint=hint) from None
+    if twice := _named_twice(body):
+        raise BadRequest(f"The request body is malformed: it has {quoted(twice)} twice.", hint="Say it once.")
+    return request
+
+
+def _named_twice(body: bytes) -> str | None:
+    """A name that an object of the body has twice: readers differ in which of its values counts."""
+    found: list[str] = []
+
+    def names(pairs: list[tuple[str, Any]]) -> None:
+        counts = Counter(name for name, _ in pairs)
+        found.extend(name for name, count in counts.items() if count > 1)
+
+    json.loads(body.decode() if body.strip() else "{}", object_pairs_hook=names)
+    return found[0] if found else None
 
 
 def parse_flag(query: Mapping[str, str], name: str) -> bool:
     """The value of `?name=true|false`, false without it. Raises BadRequest for another value."""
     value = query.get(name, "false")
     if value.lower() not in ("true", "false"):
-        raise BadRequest(f"{name} is {value!r}.", hint=f"Use ?{name}=true or ?{name}=false.")
+        raise BadRequest(f"{name} is {quoted(value)}.", hint=f"Use ?{name}=true or ?{name}=false.")
     return value.lower() == "true"
 
 
@@ -79,7 +142,8 @@ def check_query(query: Mapping[str, str], *known: str) -> None:
     unknown = sorted(query.keys() - {*known, "code", "clientId"})
     if unknown:
         hint = f"This route knows {', '.join(known)}." if known else "This route takes no query parameters."
-        raise BadRequest(f"There is no query parameter {unknown[0]!r}.", hint=hint)
+        meant = did_you_mean(unknown[0], known)
+        raise BadRequest(f"There is no query parameter {quoted(unknown[0])}.{meant}", hint=hint)
 
 
 def check_no_body(body: bytes) -> None:

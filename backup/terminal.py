@@ -15,10 +15,11 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from backup import api
 from backup.errors import BackupError
-from backup.log import redact
+from backup.log import redact, visible
 from backup.models import Counts, Run
 from backup.proof import Kind
 from backup.recorded import Outcome, foreseen, no_progress
@@ -27,8 +28,10 @@ from backup.registry import Registry
 from backup.services import Shown
 from backup.stores.exact import record_to_text
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False)
+# No markup: what comes from data, servers and settings is shown as it is, whatever rich would read in it.
+_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+out = Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 160)
+err = Console(**_AS_IT_IS, stderr=True)
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def errors_shown(as_json: bool) -> Iterator[None]:
         if as_json:
             print(api.error_answer(error).json)
         else:
-            err.print(f"[bold red]{type(error).__name__}[/] {plain(str(error))}")
+            err.print(Text.assemble((type(error).__name__, "bold red"), " ", plain(str(error))))
             if error.hint:
                 err.print(plain(error.hint))
         raise typer.Exit(1) from None
@@ -61,8 +64,8 @@ def print_answer(answer: api.Answer, as_json: bool, show: Callable[[], None]) ->
 
 
 def plain(text: str) -> str:
-    """Text that rich shows as it is, without secrets."""
-    return redact(text).replace("[", r"\[")
+    """The text as a terminal may have it: without secrets, and without characters that it would obey."""
+    return visible(redact(text))
 
 
 def print_lines(entries: list[dict[str, Any]]) -> None:
@@ -84,17 +87,17 @@ def show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
         if outcome.changes:
             table = _table(f"{outcome.run.service}: the first {len(outcome.changes)} records", "Change", "Key")
             for key, what in outcome.changes:
-                table.add_row(what, plain(_key(outcome.key_to_json(key))))
+                table.add_row(plain(what), _key(outcome.key_to_json(key)))
             out.print(table)
         if outcome.run.failures:
             table = _table(f"{outcome.run.service}: records set aside", "Key", "Reason")
             for text, reason in outcome.run.failures:
-                table.add_row(plain(_key(json.loads(text))), plain(reason))
+                table.add_row(_key(json.loads(text)), plain(reason))
             out.print(table)
         for note in outcome.run.notes:
             out.print(plain(f"{outcome.run.service}: {note}"))
         if outcome.error:
-            err.print(f"[red]{outcome.run.service}[/] {plain(str(outcome.error))}")
+            err.print(Text.assemble((outcome.run.service, "red"), " ", plain(str(outcome.error))))
 
 
 def show_verified(outcome: Outcome) -> None:
@@ -113,16 +116,16 @@ def show_verified(outcome: Outcome) -> None:
     if report.differences:
         table = _table(f"The first {len(report.differences)} differences", "Kind", "Key", "What differs")
         for one in report.differences:
-            table.add_row(one.kind, plain(_key(outcome.key_to_json(one.key))), plain(", ".join(one.names)))
+            table.add_row(one.kind, _key(outcome.key_to_json(one.key)), plain(", ".join(one.names)))
         out.print(table)
 
 
 def show_past(shown: Shown, at: datetime | None) -> None:
     """A record's changes, oldest first, and the record."""
-    table = _table(f"Record {plain(_key(shown.key))}", "Changed at (UTC)", "Change", "SyncId", "Version before")
+    table = _table(f"Record {_key(shown.key)}", "Changed at (UTC)", "Change", "SyncId", "Version before")
     for kept in shown.changes:
         before = "" if kept.version is None else ", ".join(map(str, kept.version))
-        table.add_row(f"{kept.at:%Y-%m-%d %H:%M:%S.%f}", kept.action, kept.sync_id, plain(before))
+        table.add_row(f"{kept.at:%Y-%m-%d %H:%M:%S.%f}", plain(kept.action), plain(kept.sync_id), plain(before))
     out.print(table)
     when = "now" if at is None else f"as of {at:%Y-%m-%d %H:%M:%S %Z}"
     out.print(f"In the backup {when}:")
@@ -131,12 +134,22 @@ def show_past(shown: Shown, at: datetime | None) -> None:
     )
 
 
+def show_history(runs: list[Run]) -> None:
+    """A table of past runs, and why those failed that did."""
+    out.print(runs_table("SyncHistory", runs, past=True))
+    for run in runs:
+        if run.error:
+            out.print(Text.assemble((plain(run.service), "red"), plain(f" {run.sync_id}: {run.error}")))
+
+
 def _key(parts: list[Any]) -> str:
-    return str(parts[0]) if len(parts) == 1 else json.dumps(parts, ensure_ascii=False)
+    text = str(parts[0]) if len(parts) == 1 else json.dumps(parts, ensure_ascii=False)
+    return plain(text) if text.strip() == text != "" else plain(json.dumps(text, ensure_ascii=False))
 
 
 def _table(title: str | None, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = None if title is None else plain(title)
+    return Table(*columns, title=shown, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Table:
@@ -153,11 +166,11 @@ def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Tab
         told = (
             f"{run.started_at:%Y-%m-%d %H:%M:%S}",
             run.trigger + (", forced" if run.forced else "") + (", dry run" if run.dry_run else ""),
-            run.sync_id,
+            plain(run.sync_id),
         )
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, counts.failed, run.duration_ms or 0)
         verified = {True: "yes", False: "NO", None: ""}[run.verified]
-        table.add_row(*(told if past else ()), run.service, run.status, verified, *map(str, numbers))
+        table.add_row(*(told if past else ()), plain(run.service), plain(run.status), verified, *map(str, numbers))
     return table
 
 
@@ -168,7 +181,7 @@ def progress_bars(registry: Registry, service: str) -> Iterator[Told]:
         yield no_progress
         return
     logging.getLogger("backup").setLevel(logging.WARNING)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bars:
         tasks = {name: bars.add_task(name, total=_source_count(registry, name)) for name in registry.chosen(service)}
 

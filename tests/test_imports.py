@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"backup.errors", "backup.models"},
+    {"backup.errors", "backup.models", "backup.meant"},
     {
         *("backup.log", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
         *("backup.interrupts", "backup.retry"),

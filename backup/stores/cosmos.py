@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil, inf
 from typing import Any
 
-from backup.errors import BadRequest, RecordRefused, SchemaMismatch, StoreError, TransientStoreError
+from backup.errors import RecordRefused, SchemaMismatch, StoreError, TransientStoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version, utc_now
+from backup.stores.asked_keys import parts_of, refused
 from backup.stores.base import (
     Accept,
     Drift,
@@ -37,6 +37,7 @@ from backup.stores.cosmos_writes import CosmosWrites
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
 _LOOKS = 20  # at a document that others keep changing
 _WHOLE_SECONDS = timedelta(seconds=2)
+_MAX_ID_CHARACTERS = 1023
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _EXPIRES = "It has a ttl, and the backup's container has time to live on, so its copy would delete itself."
 _MANY = _EXACT >> 31  # so many times of 31 bits may be summed
@@ -415,18 +416,15 @@ class CosmosStore:
 
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths
-        with suppress(ValueError):
-            parts = json.loads(text)
-            if isinstance(parts, list) and len(parts) == len(paths) + 1 and isinstance(parts[-1], str):
-                return key_from_json(parts)
-        found = sorted(self._keys_of_ids([(text,)]))
+        parts = parts_of(text, self.label)
+        if parts is not None and len(parts) == len(paths) + 1 and isinstance(parts[-1], str):
+            return key_from_json(parts)
+        found = sorted(self._keys_of_ids([(text,)])) if len(text) <= _MAX_ID_CHARACTERS else []
         if len(found) == 1:
             return found[0]
         known = "; ".join(json.dumps(self.key_to_json(key)) for key in found[:10])
-        raise BadRequest(
-            f"{text!r} is not one key of the {self.label}.",
-            hint=f"Write [partition key, id] as JSON: {known or 'the recycle bin has it, if the document is gone'}.",
-        )
+        hint = f"Write [partition key, id] as JSON: {known or 'the recycle bin has it, if the document is gone'}."
+        raise refused(text, self.label, hint)
 
     def key_to_json(self, key: Key) -> list[Any]:
         return key_to_json(key)

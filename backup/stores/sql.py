@@ -20,6 +20,7 @@ from backup.errors import (
     StoreUnavailable,
 )
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
+from backup.stores.asked_keys import refused
 from backup.stores.base import Accept, Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.tables import Found
@@ -412,8 +413,16 @@ class SqlStore:
         return SqlBatch(cx, self.shape, self.access.dialect, self._limits)
 
     def key_from(self, text: str) -> Key:
-        key = self.shape.key_from(text)
-        return self.access.run("look up a key", lambda cx: self.spelled(key, cx)) or key
+        key = self.shape.key_from(text, plain=self.access.dialect.in_process)
+
+        def look_up(cx: sa.Connection) -> Key | None:
+            try:
+                return self.spelled(key, cx)
+            except (sa.exc.DataError, UnicodeEncodeError, OverflowError):  # the server's or the driver's
+                hint = f"Its key has the type {', '.join(self.shape.key_types)}."
+                raise refused(text, self.label, hint) from None
+
+        return self.access.run("look up a key", look_up) or key
 
     def key_to_json(self, key: Key) -> list[Any]:
         shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)

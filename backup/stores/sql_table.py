@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 
-from backup.errors import BackupError, BadRequest, ConfigError, SchemaMismatch
+from backup.errors import BackupError, ConfigError, SchemaMismatch
 from backup.models import Chunk, Key, Record, StampRow, Stamps, Version
+from backup.stores.asked_keys import parts_of, refused, value_of
 from backup.stores.base import Rules
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column, StampColumns
 from backup.stores.dialects.tables import Found, TableAlone
-from backup.stores.exact import decimal_of
 
 SYNCED_AT = "SyncedAt"
 
@@ -127,27 +124,24 @@ class TableShape:
         width = len(self.key)
         return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
 
-    def key_from(self, text: str) -> Key:
+    def key_from(self, text: str, *, plain: bool = False) -> Key:
         """The key that a person wrote: a JSON list of its columns' values, or the plain value where it has but one."""
         width = len(self.key_names)
-        parts: Any = None
-        if width > 1 or text.startswith("["):
-            with suppress(ValueError):
-                parts = json.loads(text)
-        if width == 1 and not (isinstance(parts, list) and len(parts) == 1):
+        parts = parts_of(text, self.label)
+        if width == 1 and (parts is None or len(parts) != 1):
             parts = [text]
-        if not isinstance(parts, list) or len(parts) != width or None in parts:
-            raise BadRequest(
-                f"{text!r} is not a key of the {self.label}.",
-                hint=f"Its key is {', '.join(self.key_names)}: write a JSON list of these {width} values.",
-            )
-        declared = [column.type.declared for name in self.key_names for column in [self._exact[name]]]
+        if parts is None or len(parts) != width or None in parts or {} in parts:
+            hint = f"Its key is {', '.join(self.key_names)}: write a JSON list of these {width} values."
+            raise refused(text, self.label, hint)
         try:
-            return tuple(_value(kind, str(part)) for kind, part in zip(declared, parts, strict=True))
+            return tuple(value_of(kind, part, plain=plain) for kind, part in zip(self.key_types, parts, strict=True))
         except (ValueError, ArithmeticError):
-            raise BadRequest(
-                f"{text!r} is not a key of the {self.label}.", hint=f"Its key has the type {', '.join(declared)}."
-            ) from None
+            raise refused(text, self.label, f"Its key has the type {', '.join(self.key_types)}.") from None
+
+    @property
+    def key_types(self) -> list[str]:
+        """The declared types of the key's columns."""
+        return [self._exact[name].type.declared for name in self.key_names]
 
     def insert(self, names: Sequence[str]) -> sa.Insert:
         """An insert of these columns. Its parameters are `v0`, `v1` …: column names may hold anything."""
@@ -230,22 +224,6 @@ def is_mark(column: Column, declared: str | None) -> bool:
         return False
     mine, its_own = (re.sub(r"\(\d+\)", "", text).lower() for text in (column.type.declared, declared))
     return mine == its_own
-
-
-def _value(declared: str, text: str) -> Any:
-    """The value of a column of this declared type that a person wrote as text; bytes as 0x…"""
-    kind = re.split(r"[(\s]", declared.lower(), maxsplit=1)[0]
-    if "int" in kind or kind == "serial":
-        return int(text)
-    if kind in ("decimal", "numeric", "money", "smallmoney"):
-        return decimal_of(text)
-    if kind in ("float", "real", "double"):
-        return float(text)
-    if kind == "uuid":
-        return UUID(text)
-    if kind in ("binary", "varbinary", "bytea", "blob"):
-        return bytes.fromhex(text.removeprefix("0x"))
-    return text
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -21,7 +22,7 @@ from backup.stores import Shape, Store
 from backup.sync import sync
 from backup.tally import Tally
 from backup.writing import Steps
-from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlServerBench
+from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlBench, SqlServerBench
 
 THREE = [Item(n) for n in (1, 2, 3)]
 TIMES = [datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(hours=n, microseconds=n) for n in range(4)]
@@ -313,6 +314,25 @@ def test_a_key_that_is_none_is_a_bad_request(bench: Bench, text: str) -> None:
     bench.create(THREE)
     with pytest.raises(BadRequest):
         bench.open("source").key_from(text)
+
+
+def test_a_text_that_no_key_can_hold_is_a_bad_request(bench: Bench) -> None:
+    bench.create(THREE)
+    store = bench.open("source")
+    for text in ("a\x00b", '["a\\u0000b"]', '["\\ud800"]', "\udcff", "9" * 23, "[" * 100_000, "[" * 900 + "]" * 900):
+        with pytest.raises(BadRequest):
+            store.key_from(text)
+
+
+def test_a_value_that_the_keys_type_does_not_take_is_a_bad_request_whatever_the_type(sql_bench: SqlBench) -> None:
+    number = "numeric(9, 2)"
+    for kind, odd in {"integer": "9" * 18, "smallint": "70000", number: "x", "date": "2026-02-30"}.items():
+        sql_bench.sql("source", f"CREATE TABLE {{table}} (id {kind} PRIMARY KEY, version integer)")
+        store = sql_bench.open("source")
+        for text in (odd, "1e140000", "[true]", "a" * 3000):
+            with suppress(BadRequest):  # nothing else
+                assert store.key_from(text) not in store.matching([store.key_from(text)])
+        sql_bench.drop("source")
 
 
 def test_a_place_beside_is_made_filled_and_dropped_without_touching_the_backup(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from backup.log import register_secret
 from backup.models import Counts, Proof, Run, Status, Trigger
 from backup.recorded import Outcome
 from backup.registry import Registry
-from backup.requests import SyncRequest, parse_body
+from backup.requests import RestoreRequest, SyncRequest, moment_of, parse_body
 from backup.services import NO_OPTIONS, Health, Options
 from backup.settings import load_settings
 
@@ -129,6 +129,9 @@ def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, Options]) -> 
         *(b'{"dryRun": "true"}', b'{"dryRun": 1}', b'{"allowMassDelete": null}', b'{"allowMassDelete": "yes"}'),
         *(b'{"force": true}', b'{"Service": "all"}', b'{"services": "all"}', b'{"service": "all", "x": 1}'),
         b'{"service": NaN}',
+        *(b'{"service": "all", "service": "order"}', b'{"dryRun": true, "dryRun": false}', b"\xef\xbb\xbf{}"),
+        '{"dryRun": true}'.encode("utf-16"),
+        b'{"' + b"x" * 100_000 + b'": 1}',
     ],
 )
 def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
@@ -138,11 +141,41 @@ def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
     answer = api.error_answer(raised.value)
     assert answer.status == 400
     assert answer.body.keys() == {"Success", "Message", "Error", "Hint"}
+    assert len(answer.body["Message"]) < 300
     assert services.asked == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b'{"keys": [%s]}' % key for key in (b"1.5", b"1e999", b"true", b"null", b"{}", b"[1e999]", b"[NaN]")),
+        *(b'{"keys": [%s]}' % key for key in (b'"\\ud800"', b"1" * 5000, b"[" * 100_000 + b"]" * 100_000)),
+        *(b'{"keys": [["a", {"b": 1, "b": 2}]]}', b'{"keys": "1"}'),
+        *(b'{"at": "%s"}' % at for at in (b"0001-01-01T00:00:00+14:00", b"9999-12-31T23:59:59-10:00", b"2026-01-01")),
+        *(b'{"at": "2026-01-01T00:00:00"}', b'{"at": 1e300}', b'{"confirm": true, "confirm": true}'),
+    ],
+    ids=lambda body: ascii(body[:30]),
+)
+def test_a_restore_that_is_malformed_is_a_400(body: bytes) -> None:
+    with pytest.raises(errors.BadRequest):
+        api.restore(not_configured(), "customer", {}, body)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2026-01-01\x00", "\udcff"]
+)
+def test_a_time_of_the_command_line_that_is_none_is_a_bad_request(text: str) -> None:
+    with pytest.raises(errors.BadRequest):
+        moment_of(text)
+
+
+def test_keys_are_texts_numbers_and_lists() -> None:
+    request = parse_body(RestoreRequest, '{"keys": ["é", 42, 12345678901234567890123, ["eu", 1.5, null]]}'.encode())
+    assert request.keys == ["é", "42", "12345678901234567890123", '["eu", 1.5, null]']
+
+
 def test_an_unknown_field_is_named() -> None:
-    with pytest.raises(errors.BadRequest, match="forceFullsync"):
+    with pytest.raises(errors.BadRequest, match=r"'forceFullsync'\. Did you mean forceFullSync\?"):
         parse_body(SyncRequest, b'{"forceFullsync": true}')
 
 

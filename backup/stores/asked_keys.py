@@ -1,0 +1,81 @@
+"""Keys that people write: on the command line, in a request, in a setting. What no key can be is refused here."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+from uuid import UUID
+
+from backup.errors import BadRequest
+from backup.log import visible
+from backup.stores.exact import decimal_of
+
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+_INTEGERS = range(-(2**63), 2**63)
+_DIGITS = 150_000  # PostgreSQL's numeric has no more; others have fewer
+_SHOWN_CHARACTERS = 80
+
+
+def refused(text: str, label: str, hint: str) -> BadRequest:
+    """The error for a text that is no key of this side."""
+    short = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return BadRequest(f"'{visible(short)}' is not a key of the {label}.", hint=hint)
+
+
+def parts_of(text: str, label: str) -> list[Any] | None:
+    """The parts of a key that was written as a JSON list; None for any other text.
+
+    A part is a text, a number, true, false, null, or {} for what Cosmos DB calls undefined. Raises BadRequest for a
+    list that holds others, and for a text that holds what no database takes in a key.
+    """
+    parts: Any = None
+    try:
+        if text.lstrip().startswith("["):
+            parts = json.loads(text, parse_constant=float)
+    except RecursionError:
+        raise refused(text, label, "Lists within its list are none of a key's values.") from None
+    except ValueError:  # a plain text that begins with a bracket
+        parts = None
+    texts = [text] if parts is None else [part for part in parts if isinstance(part, str)]
+    if any(map(_NO_TEXT.search, texts)):
+        raise refused(text, label, "It holds a NUL, or half of a character: no database takes these in a key.")
+    if parts is not None and not all(map(_is_a_value, parts)):
+        raise refused(text, label, "A key's values are texts and numbers. Write a text that looks like a list in one.")
+    return None if parts is None else list(parts)
+
+
+def value_of(declared: str, part: Any, *, plain: bool = False) -> Any:
+    """The value of a SQL column of this declared type; bytes are written 0x… Raises ValueError or ArithmeticError.
+
+    `plain` for a driver that knows texts, bytes, integers and floats alone.
+    """
+    text = json.dumps(part) if isinstance(part, bool) else str(part)
+    kind = re.split(r"[(\s]", declared.lower(), maxsplit=1)[0]
+    if "int" in kind or kind == "serial":
+        if (whole := int(text)) not in _INTEGERS:
+            raise OverflowError("no column of integers holds it")
+        return whole
+    if kind in ("decimal", "numeric", "money", "smallmoney"):
+        number = _bounded(decimal_of(text))
+        return number if not plain else int(number) if number == number.to_integral_value() else float(number)
+    if kind in ("float", "real", "double"):
+        return float(text)
+    if kind in ("uuid", "uniqueidentifier"):
+        return UUID(text) if kind == "uuid" and not plain else str(UUID(text))
+    if kind in ("binary", "varbinary", "bytea", "blob"):
+        return bytes.fromhex(text.removeprefix("0x"))
+    return text
+
+
+def _is_a_value(part: Any) -> bool:
+    return part == {} or not isinstance(part, list | dict | float) or (isinstance(part, float) and isfinite(part))
+
+
+def _bounded(number: Decimal) -> Decimal:
+    # A server may be sent all digits of a number that was written with an exponent.
+    if number.is_finite() and abs(number.adjusted()) > _DIGITS:
+        raise OverflowError("no column of decimals holds it")
+    return number

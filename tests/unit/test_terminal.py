@@ -1,0 +1,111 @@
+"""What the command line shows of data, servers and settings: as it is, but for what a terminal would obey."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import typer
+
+from backup import api
+from backup.entries import Kept
+from backup.errors import BackupError, StoreError
+from backup.models import Counts, Run, Status, Trigger
+from backup.proof import Kind
+from backup.recorded import Outcome
+from backup.services import Shown
+from backup.terminal import (
+    errors_shown,
+    print_answer,
+    print_lines,
+    show_history,
+    show_outcomes,
+    show_past,
+    show_verified,
+)
+from backup.verify import Difference, Report
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = Run("customer", Trigger.CLI, False, NOW, sync_id="the-id")
+ODD = r"\[/foo] [bold]x[/] [/] \[red] :warning: \ "
+OBEYED = "\x1b[2J\x07\x9b1m\u202e\x7f"
+NAMES = ("\\x1b", "\\x07", "\\x9b", "\\u202e", "\\x7f")
+
+
+def failing(error: BackupError) -> Outcome:
+    return Outcome(RUN.ended(Status.FAILED, NOW, Counts(), str(error)), error)
+
+
+def with_changes(key: str) -> Outcome:
+    return Outcome(
+        replace(RUN, dry_run=True, notes=(key,), failures=((json.dumps([key]), key),)), changes=[((key,), key)]
+    )
+
+
+def with_report(key: str) -> Outcome:
+    report = Report()
+    report.differences.append(Difference((key, 1), Kind.CONTENT, (key,)))
+    return Outcome(RUN.ended(Status.COMPLETED, NOW, Counts()), report=report)
+
+
+def raised(text: str) -> None:
+    with pytest.raises(typer.Exit), errors_shown(False):
+        raise StoreError(text, hint=text)
+
+
+def answered(text: str) -> None:
+    with pytest.raises(typer.Exit):
+        print_answer(api.error_answer(StoreError(text, hint=text)), False, lambda: None)
+
+
+def past(text: str) -> Shown:
+    return Shown([text, 1], {"Id": text}, [Kept("1", text, text, text, (text,), (text,), None, NOW)])  # type: ignore[arg-type]
+
+
+SHOWN: dict[str, Callable[[str], None]] = {
+    "error": raised,
+    "answer": answered,
+    "failed run": lambda text: show_outcomes(text, [failing(StoreError(text))]),
+    "changes": lambda text: show_outcomes(None, [with_changes(text)]),
+    "differences": lambda text: show_verified(with_report(text)),
+    "history": lambda text: show_history([failing(StoreError(text)).run]),
+    "past": lambda text: show_past(past(text), NOW),
+    "lines": lambda text: print_lines([{"Service": text}]),
+}
+
+
+@pytest.mark.parametrize("where", SHOWN)
+def test_what_comes_from_elsewhere_is_shown_as_it_is(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    SHOWN[where](ODD)
+    shown = capsys.readouterr()
+    assert r"\[/foo] [bold]x[/] [/] \[red] :warning:" in (shown.out + shown.err).replace("\n", "").replace(r"\\", "\\")
+
+
+@pytest.mark.parametrize("where", SHOWN)
+def test_what_a_terminal_would_obey_is_shown_by_name(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    SHOWN[where](OBEYED)
+    shown = "".join(capsys.readouterr())
+    assert not set(OBEYED) & (set(shown) - set("[2J1m"))
+    assert all(name in shown for name in NAMES) or where == "past"  # its record is JSON, with escapes of its own
+
+
+def test_json_holds_what_a_terminal_would_obey_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_answer(api.Answer(200, {"Key": OBEYED + "\ud800é漢"}), True, lambda: None)
+    text = capsys.readouterr().out.rstrip("\n")
+    assert text.isprintable()
+    assert json.loads(text) == {"Key": OBEYED + "\ud800é漢"}
+    assert "é漢" in text
+
+
+@pytest.mark.parametrize("key", ["", " a", "a\t", "  "])
+def test_spaces_that_nobody_would_see_are_in_quotes(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_outcomes(None, [Outcome(RUN, changes=[((key,), "Inserted")])])
+    assert json.dumps(key) in capsys.readouterr().out
+
+
+def test_history_says_why_a_run_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    show_history([failing(StoreError("the disk is full")).run, RUN])
+    assert "customer the-id: the disk is full" in capsys.readouterr().out
