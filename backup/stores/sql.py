@@ -112,9 +112,9 @@ class SqlStore:
         """The table that its name stands for; looked for once, so that no two statements mean different ones."""
         return self.access.run("find the table", lambda cx: self.access.dialect.find(cx, self.schema, self.name))
 
-    def _found_or_new(self) -> Found:
-        """Where the table is or, if it is missing, has to be made."""
-        self.access.create_database()
+    def _found_or_new(self, like: Store) -> Found:
+        """Where the table is or, if it is missing, has to be made, in a database that is made if that is missing."""
+        self.access.create_database(_sql(like).access)
         return self._found or Found(self._schema_of(self.name), self.name)
 
     def _schema_of(self, name: str) -> str | None:
@@ -169,7 +169,7 @@ class SqlStore:
         return self.access.run("list the tables", self._copies_beside)
 
     def _copies_beside(self, cx: sa.Connection) -> list[str]:
-        mine, schema = self.place, self.schema or self.access.dialect.default_schema
+        mine, schema = self.place, self._schema_of(self.name)
         # SQLite's only schema has no name here.
         found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
         copies = [
@@ -185,7 +185,7 @@ class SqlStore:
         theirs = _sql(source).shape
         has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
         more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
-        self.access.create(declare(self._found_or_new(), loosened(theirs), theirs.key_names, *more))
+        self.access.create(declare(self._found_or_new(source), loosened(theirs), theirs.key_names, *more))
         self._forget()
         self.drift(source, "add")
 
@@ -193,7 +193,7 @@ class SqlStore:
         theirs = _sql(original).shape
         mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect) if copies else None
         columns = [c for c in theirs.columns if not is_mark(c, mark)]
-        self.access.create(declare(self._found_or_new(), columns, theirs.key_names))
+        self.access.create(declare(self._found_or_new(original), columns, theirs.key_names))
         self._forget()
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:

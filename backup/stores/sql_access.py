@@ -144,11 +144,15 @@ class SqlAccess:
             table.create,
         )
 
-    def create_database(self) -> None:
-        """Makes the database where missing."""
+    def create_database(self, like: SqlAccess | None = None) -> None:
+        """Makes the database where missing; a file may be read by nobody who may not read `like`'s."""
+
+        def make(_: object) -> None:
+            self.dialect.ensure_database(None if like is None else like.dialect)
+
         self._retry.call(
             f"create the database: {self.label}",
-            lambda: self._ended("create the database", lambda _: self.dialect.ensure_database(), None, left_in_time),
+            lambda: self._ended("create the database", make, None, left_in_time),
         )
 
     def drop_database(self) -> None:

@@ -250,8 +250,9 @@ class Dialect(Protocol):
         """Selects the server's present time in UTC, with or without its zone; None where the server is a library in
         this process."""
 
-    def ensure_database(self) -> None:
-        """Creates the database when it is missing; someone else may be creating it just now."""
+    def ensure_database(self, like: Dialect | None = None) -> None:
+        """Creates the database when it is missing; someone else may be creating it just now. A file may be read by
+        nobody who may not read the one that `like` leads to."""
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
         """The table that statements of this login mean by the name; without a schema, the first it is looked for in."""

@@ -208,7 +208,7 @@ class SqlServerDialect:
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
         return sa.func.sysutcdatetime(type_=sa.DateTime())
 
-    def ensure_database(self) -> None:
+    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own rights
         create_database_if_missing(self, self._where.database, _EXISTS, self._server)
 
     def drop_database(self) -> None:

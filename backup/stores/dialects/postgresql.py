@@ -20,6 +20,7 @@ from backup.stores.dialects.base import (
     CALL_SECONDS,
     CONNECTIONS,
     Column,
+    Dialect,
     Failure,
     Prepared,
     Relation,
@@ -175,7 +176,7 @@ class PostgresqlDialect:
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
         return sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
 
-    def ensure_database(self) -> None:
+    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own rights
         create_database_if_missing(self, str(self._url.database), _EXISTS, self._server)
 
     def drop_database(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,8 +160,11 @@ class SqliteDialect:
 
     server_clock: sa.ColumnElement[datetime] | None = None
 
-    def ensure_database(self) -> None:
+    def ensure_database(self, like: Dialect | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(like, SqliteDialect):
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, like.path.stat().st_mode & 0o777))
         self._connect("rwc").close()
 
     def drop_database(self) -> None:
