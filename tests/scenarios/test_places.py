@@ -334,3 +334,14 @@ def test_one_run_with_a_wrong_clock_bends_neither_order_nor_age_nor_the_state_of
     # What the wrong run kept is as old as the runs around it say.
     at(sqlite_place, 5).purge()
     assert [change.number for change in at(sqlite_place, 5).show("1").changes] == ([2, 3, 4] if wrong > 0 else [3, 4])
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_may_be_read_by_nobody_who_may_not_read_its_source(tmp_path: Path) -> None:
+    only = Place(places.on_sqlite(tmp_path).customer, places.on_sqlite(tmp_path).customer)
+    sample.put(only.registry, "customer", [sample.customer(1)])
+    (tmp_path / "customers.db").chmod(0o600)
+    only.initialize()
+    assert (tmp_path / "customers_backup.db").stat().st_mode & 0o777 == 0o600
