@@ -154,8 +154,11 @@ class Overwriting:
         return frozenset(lost)
 
     def _unlike(self, wanted: Record, found: Content, but: Collection[str] = ()) -> bool:
-        """Whether the place has another value of what is wanted than that; what is not said may be anything."""
+        """Whether the place has another value of what is wanted than that; of columns that are not said it may be
+        anything. A document says all that it has."""
         own = self._backup.content(wanted)
+        if self._place.kind == "cosmos":
+            return own != found
         return any(name in found and found[name] != value and name not in but for name, value in own.items())
 
     def _report(self, keys: Collection[Key], where: list[Key]) -> None:

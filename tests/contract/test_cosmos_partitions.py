@@ -14,10 +14,14 @@ import pytest
 from azure.cosmos import CosmosClient, PartitionKey
 
 from backup.models import WHOLE, Action, Chunk, Image, Key, Status, Trigger, Version
+from backup.recorded import Outcome
 from backup.registry import Registry
+from backup.restore import Wish
+from backup.services import Options
 from backup.settings import load_settings
 from backup.stores import Shape
 from backup.stores.cosmos import CosmosStore
+from backup.verify import Depth
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places
@@ -349,3 +353,37 @@ def test_runs_mirror_every_partition(accounts: tuple[Partitioned, Partitioned], 
         left = [*changed, *documents[9:], order(500, "new")]
         assert synced(left) == (1, 6, 3, 11)
     assert service.statuses == ["Completed"] * 2
+
+
+def test_every_verb_takes_ids_that_no_address_can_name(
+    accounts: tuple[Partitioned, Partitioned], tmp_path: Path
+) -> None:
+    place = places.with_orders_on_cosmos(tmp_path, accounts[0].account, accounts[1].account).order
+    assert isinstance(place.source, places.Cosmos)
+    ceiling = {"BackupSync__MaxRequestUnitsPerSecond": "1000000"}  # without one most of them go in batches anyway
+    service = Registry(load_settings({**SETTINGS, **ceiling, **place.settings})).get("order")
+    first = [{"id": name, "type": "Order", "customer": {"id": "c"}} for name in ("a/b", "what?", "..", "tab\t", "end ")]
+    second = [{**one, "text": "changed"} for one in first[:3]]
+
+    def done(outcome: Outcome) -> Outcome:
+        assert outcome.error is None
+        return outcome
+
+    with CosmosClient.from_connection_string(accounts[0].account) as client:
+        container = client.create_database(place.source.database).create_container(
+            "orders", PartitionKey("/customer/id")
+        )
+        container.execute_item_batch([("upsert", (one,)) for one in first], "c")
+        service.initialize()
+        done(service.sync(Trigger.CLI))
+        gone = [("delete", (one["id"],)) for one in first[3:]]
+        container.execute_item_batch([*(("upsert", (one,)) for one in second), *gone], "c")
+        changed = done(service.sync(Trigger.CLI, Options(allow_mass_delete=True)))
+        assert place.backup.contents() == {one["id"]: one for one in second}
+        done(service.undo(changed.run.sync_id))
+        assert place.backup.contents() == {one["id"]: one for one in first}
+        done(service.restore(Wish(overwrite_newer=True)))
+        assert place.source.contents() == {one["id"]: one for one in first}
+        done(service.verify(Depth(full=True)))
+        done(service.verify(Depth(full=True), drilled=True))
+        assert done(service.sync(Trigger.CLI)).run.counts.skipped == len(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from backup.errors import RecordRefused, SourceMissing, StoreError, TransientStoreError
 from backup.models import WHOLE
 from backup.retry import Retry
+from backup.set_aside import Refusal, read_apart
 from backup.stores import Shape
 from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos import CosmosStore
@@ -256,6 +258,27 @@ def test_a_copy_that_is_too_large_keeps_in_its_mark_what_comparisons_ask_for(
     least = {"etag": '"an etag"', "ts": 1700000000}
     assert marks["70"] == least
     assert marks["250"] == {**marks["250"], **least, "syncId": RUN.sync_id}
+
+
+def test_a_document_that_cannot_be_read_is_found_among_the_others(
+    place: tuple[Partitioned, CosmosBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose text a server gives in bytes that are no UTF-8."""
+    _, bench = place
+    store = opened(bench)
+    documents = [*({**one, "text": "whole"} for one in ALIKE[:9]), {**ALIKE[9], "text": "broken"}]
+    store.write(documents)
+    respond, refused = Partitioned.respond, list[Refusal]()
+
+    def breaking(self: Partitioned, request: Any) -> Any:
+        answer = respond(self, request)
+        return answer and replace(answer, body=answer.body.replace(b"broken", b"br\xffken"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Partitioned, "respond", breaking)
+        batches = read_apart(by_key(documents), store.key_of, lambda keys: store.read(keys, WHOLE), refused.append)
+        assert by_key(one for batch in batches for one in batch) == by_key(documents[:9])
+    assert [one.keys for one in refused] == [[('"c"', "0009")]]
 
 
 # --- what only looks as if something were missing ---------------------------------------------------------------------
