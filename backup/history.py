@@ -130,8 +130,9 @@ class History:
     def first_synced(self, service: str) -> Run | None:
         """The oldest sync that completed."""
         triggers = sorted(trigger.value for trigger in SYNCS)
-        where = {"ServiceName": service, "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
-        return next(map(_run, self._entries.find(where, order_by="CompletedAt", limit=1)), None)
+        where = {**self._mine(service), "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
+        found = map(_run, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
+        return next(filter(None, found), None)
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""

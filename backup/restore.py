@@ -54,6 +54,8 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
         elif len(extra):
             session.note(f"{len(extra)} records are only in the {place.label}; without delete-extra they stay.")
     restoring.again()
+    if not session.run.dry_run:
+        session.note(*place.advance_counters())
     restoring.finish()
 
 
@@ -76,8 +78,10 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
             f"The state as of {written} is not known any more: RecycleDays is {session.policy.recycle_days:g}.",
             hint=_OLDER,
         )
-    first = session.history.first_synced(session.run.service)
-    if first is None or first.completed_at is None or moment < first.completed_at:
+    service = session.run.service
+    session.history.refuse_unplaced(service, moment)
+    first = session.history.first_synced(service)
+    if first is None or moment < session.history.timeline(service, session.steps.now()).ended(first):
         raise BadRequest(
             f"The state as of {written} is not known: it lies before the end of the first sync that completed.",
             hint=_OLDER,
@@ -116,7 +120,6 @@ def _prepare(session: Session, place: Store) -> bool:
 def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
     """The runs that ended after the moment. Raises BadRequest when the bin does not know what one of them replaced."""
     service, timeline = session.run.service, session.history.timeline(session.run.service, session.steps.now())
-    session.history.refuse_unplaced(service, moment)
     runs = session.history.since(service, moment, timeline)
     for run in runs:
         if run.counts.processed and next(session.recycled.of_run(run.sync_id), None) is None:

@@ -375,6 +375,10 @@ class Store(Protocol):
         and nothing of the batch is deleted, when other rows refer to one of these, whatever would become of them.
         """
 
+    def advance_counters(self) -> Sequence[str]:
+        """Makes the server number new records past the largest key, where it numbers them; says what was set, and what
+        could not be."""
+
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         """How many rows of other tables refer to records of these keys, by the foreign key's name."""
 

@@ -408,6 +408,9 @@ class CosmosStore:
             refused=refused,
         )
 
+    def advance_counters(self) -> Sequence[str]:
+        return ()
+
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:  # noqa: ARG002 - documents know no others
         return {}
 

@@ -393,6 +393,20 @@ class SqlStore:
             return Written()
         return self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep, accept), writes=True)
 
+    def advance_counters(self) -> Sequence[str]:
+        shape, dialect = self.shape, self.access.dialect
+
+        def attempt(cx: sa.Connection) -> list[str]:
+            return dialect.advance_counters(cx, shape.table, shape.identity)
+
+        try:
+            done = self.access.run("set what numbers new rows", attempt, writes=True)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            return [f"{error} New rows may get keys that are there already: set it by hand."]
+        return [f"Set in the {self.label}, past the largest key: {text}." for text in done]
+
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         shape, dialect = self.shape, self.access.dialect
         found: Counter[str] = Counter()

@@ -190,6 +190,9 @@ class MemoryStore:
     def shares_transactions(self, other: Store) -> bool:
         return False
 
+    def advance_counters(self) -> Sequence[str]:
+        return ()
+
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -281,6 +281,9 @@ class Dialect(Protocol):
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """The query, with its rows locked until the transaction ends, so that nobody else changes them meanwhile."""
+
+    def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
+        """Makes the server number new rows past the largest key, where it numbers them; says what it has set."""
 
     def is_one_file(self, other: Dialect) -> bool:
         """Whether both are one file, which has one writer at a time."""

@@ -7,7 +7,7 @@ compatibility level 130, SQL Server 2016's own; below that, values go as paramet
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
@@ -40,6 +40,7 @@ from backup.stores.dialects.base import (
 )
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
 from backup.stores.dialects.mssql_connection import connect
+from backup.stores.dialects.mssql_counters import advance
 from backup.stores.dialects.mssql_fingerprint import bucket, content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import (
     JSON,
@@ -242,6 +243,9 @@ class SqlServerDialect:
         # HOLDLOCK: what is asked for and not there stays so, too.
         [table] = query.get_final_froms()
         return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
+
+    def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
+        return [text for name in identity for text in advance(cx, table, name, _SPELLING)]
 
     def is_one_file(self, other: Dialect) -> bool:  # noqa: ARG002 - there are none
         return False

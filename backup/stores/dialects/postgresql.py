@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from functools import cached_property
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
-from backup.stores.dialects import base, postgresql_fingerprint
+from backup.stores.dialects import base, postgresql_counters, postgresql_fingerprint
 from backup.stores.dialects.base import (
     CALL_SECONDS,
     CONNECTIONS,
@@ -203,6 +203,9 @@ class PostgresqlDialect:
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         return query.with_for_update()
+
+    def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
+        return postgresql_counters.advance(cx, table, self.default_schema or "public")
 
     def is_one_file(self, other: base.Dialect) -> bool:  # noqa: ARG002 - there are none
         return False
