@@ -11,7 +11,7 @@ from backup import api
 from backup.log import quiet_libraries
 from backup.recorded import foreseen
 from backup.registry import Registry
-from backup.schedule import resume_open, run_scheduled
+from backup.schedule import last_firing, resume_open, run_scheduled
 from backup.settings import load_settings, schedule_binding
 
 quiet_libraries()
@@ -82,12 +82,14 @@ def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))
 def ScheduledSync(timer: func.TimerRequest) -> None:
-    """Every service, on the schedule."""
+    """Every service, on the schedule. Fails after all had their turn, so that whoever watches invocations sees it."""
     settings = load_settings()
-    run_scheduled(settings, Registry(settings), past_due=timer.past_due)
+    last = last_firing(getattr(timer, "schedule_status", None))  # the library's abstract class does not declare it
+    run_scheduled(settings, Registry(settings), past_due=timer.past_due, last=last)
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("resume_schedule"))
 def ResumeSync(timer: func.TimerRequest) -> None:
-    """Syncs that were left open: their time was up, or their process died."""
-    resume_open(_registry())
+    """Syncs that were left open, for their time was up or their process died; purges and verifies that are due."""
+    settings = load_settings()
+    resume_open(settings, Registry(settings))

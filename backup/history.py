@@ -105,6 +105,10 @@ class History:
         """Writes the run's entry as it stands; may be repeated."""
         self._entries.put([_entry(run)])
 
+    def add(self, run: Run) -> None:
+        """Writes the entry of a run that ended before it began. It may be one while another goes on."""
+        self.save(replace(run, place=self.place, number=self.next_number(run.service)))
+
     def next_number(self, service: str) -> int:
         """The number of the next run; the caller holds the lock, or shares it with another run."""
         last = self._entries.find(
@@ -133,6 +137,16 @@ class History:
         where = {**self._mine(service), "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
         found = map(_run, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
         return next(filter(None, found), None)
+
+    def has_synced(self, service: str, since: datetime) -> bool:
+        """Whether a sync has ended since then, well or not."""
+        where = self._mine(service) | {"DryRun": False, "Trigger": sorted(trigger.value for trigger in SYNCS)}
+        return bool(self._entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
+
+    def last_verified(self, service: str) -> Run | None:
+        """The newest verify that came to its end, whatever it found."""
+        found = self._find(service, 1, Status=Status.COMPLETED.value, Trigger=Trigger.VERIFY.value)
+        return next(iter(found), None)
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
@@ -186,9 +200,10 @@ class History:
         below = None
         while page := self._find(service, _PAGE, below=below):
             for run in filter(_has_changed, page):
-                if timeline.ended(run) <= moment:  # as did all before it, for one begins when another has ended
-                    return found
-                found.append(run)
+                if timeline.ended(run) > moment:
+                    found.append(run)
+                elif run.counts.processed or run.status is not Status.FAILED:  # else it may never have begun
+                    return found  # so did all before it, for one begins when another has ended
             below = page[-1].number
         return found
 

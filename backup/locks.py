@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 
+from backup import interrupts
 from backup.errors import ConfigError, Locked
 from backup.models import Held
 from backup.retry import Retry
@@ -30,6 +32,24 @@ def open_lock(settings: Settings, retry: Retry) -> Lock:
         return lease.hold(settings, service, retry)
 
     return held
+
+
+def take(stack: ExitStack, lock: Lock, service: str, backup: str, wait_seconds: float = 0) -> Held:
+    """Takes the lock until the stack is closed, once whoever holds it for a moment has given it back.
+
+    Raises Locked when that takes longer than `wait_seconds`.
+    """
+    ends_at = time.monotonic() + wait_seconds
+    while True:
+        try:
+            return stack.enter_context(lock(service, backup))
+        except Locked:
+            if time.monotonic() + _SECONDS_BETWEEN_TRIES > ends_at:
+                raise
+        interrupts.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+_SECONDS_BETWEEN_TRIES = 1.0
 
 
 @contextmanager

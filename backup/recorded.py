@@ -9,17 +9,17 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from backup import app_tables
 from backup.checkpoint import Checkpoint
 from backup.clock import clock_of
-from backup.errors import BackupError, LockLost, StoreUnavailable, Unexpected
+from backup.errors import BackupError, Locked, LockLost, NotInitialized, StoreError, StoreUnavailable, Unexpected
 from backup.history import History
-from backup.locks import Lock
+from backup.locks import Lock, take
 from backup.log import event, redact
-from backup.models import SYNCS, Counts, Key, Now, Run, Status
+from backup.models import SYNCS, Counts, Held, Key, Now, Run, Status, Trigger
 from backup.policy import Policy
 from backup.recycle import RecycleBin
 from backup.stores import Limits, Store
@@ -44,7 +44,7 @@ class Outcome:
     """How a run ended, and the error if it failed: for the answer's status and hint.
 
     `changes` are the first thousand keys that a dry run would change, or a restore left alone, and how; `report` is
-    what a verify found; `key_to_json` shows their keys.
+    what a verify found; `key_to_json` shows their keys. `recorded` is whether the run has an entry in SyncHistory.
     """
 
     run: Run
@@ -52,6 +52,7 @@ class Outcome:
     changes: Sequence[tuple[Key, str]] = ()
     report: Report | None = None
     key_to_json: Callable[[Key], list[Any]] = list
+    recorded: bool = False
 
     @property
     def in_progress(self) -> bool:
@@ -65,11 +66,12 @@ def tell_nobody(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Turn:
-    """How long a call of a run may take, in seconds (None: as long as it takes), and what hears of the run once it is
-    in SyncHistory."""
+    """How long a call of a run may take, in seconds (None: as long as it takes), how long of them it waits for a lock
+    that is held, and what hears of the run once it is in SyncHistory."""
 
     seconds: float | None = None
     started: Callable[[Run], None] = tell_nobody
+    wait_seconds: float = 0
 
 
 WHOLE_TURN = Turn()
@@ -115,6 +117,9 @@ class Session:
 
 Work = Callable[[Session], None]
 """What a run does; it counts in `tally`, and fails by raising."""
+
+_VERIFY_IS_LEFT = timedelta(minutes=3)
+"""How old the last sign of a verify is when its process is taken for dead; while it goes on it gives one a chunk."""
 
 _Begun = tuple[Run, Checkpoint, bool]
 """The run to do, where it begins, and whether it is one that was left open."""
@@ -165,13 +170,33 @@ class Recorder:
     def resume(
         self, run: Run, stores: Stores, work: Work, progress: Progress = no_progress, turn: Turn = WHOLE_TURN
     ) -> Outcome | None:
-        """Goes on with the sync that an earlier call left open, from its checkpoint; None if there is none."""
+        """Goes on with the sync that an earlier call left open, from its checkpoint; None if there is none.
+
+        Takes the lock only if there is one: a look disturbs nobody.
+        """
 
         def begin(history: History, run: Run) -> _Begun | None:
-            found = self._open_run(history, run.started_at, lambda other: other.checkpoint is not None)
+            found = self._open_run(history, run.started_at, _is_left_sync)
             return None if found is None else (found, Checkpoint.from_text(found.checkpoint), True)
 
-        return self._run(run, stores, work, progress, turn, begin, alone=True)
+        return self._run(run, stores, work, progress, turn, begin, alone=True, look=self._has_left_sync)
+
+    def walk(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
+        """Goes on with the verify that an earlier call left open, or begins one, which stays open when time is up.
+
+        It takes no lock, so that syncs need not wait for it. None while another call is at it.
+        """
+
+        def begin(history: History, run: Run) -> _Begun | None:
+            found = next(filter(is_left_verify, history.open_runs(self._service)), None)
+            if found is not None and found.heartbeat_at and run.started_at - found.heartbeat_at < _VERIFY_IS_LEFT:
+                return None
+            start = Checkpoint.from_text(found.checkpoint) if found else Checkpoint()
+            mine = replace(found or run, checkpoint=start.to_text(), heartbeat_at=run.started_at)
+            history.save(mine)
+            return mine, start, found is not None
+
+        return self._run(run, stores, work, no_progress, turn, begin, alone=False)
 
     def _run(
         self,
@@ -182,18 +207,22 @@ class Recorder:
         turn: Turn,
         begin: Callable[[History, Run], _Begun | None],
         alone: bool,
+        look: Callable[[History], bool] = lambda _: True,
     ) -> Outcome | None:
         tally = Tally(lambda counts: progress(self._service, counts), self._policy.max_failed_records)
+        seconds_left = _countdown(turn.seconds)
         try:
             with ExitStack() as stack:
                 source, backup = stack.enter_context(stores())
                 tally.spell = lambda key: json.dumps(backup.key_to_json(key), ensure_ascii=False)
                 history = History(backup)
+                if not look(history):
+                    return None
                 try:
-                    lock = self._lock(self._service, backup.location) if alone else nullcontext(lambda: None)
-                    held = stack.enter_context(lock)
+                    lock = self._lock if alone else _no_lock
+                    held = take(stack, lock, self._service, backup.location, turn.wait_seconds)
                 except StoreUnavailable as error:
-                    return self._saved(history, self._ended(run, tally, error))
+                    return self._saved(history.add, self._ended(run, tally, error))
                 if alone or not app_tables.are_current(backup, self._service):
                     with nullcontext() if alone else self._lock(self._service, backup.location):
                         app_tables.bring_up_to_date(backup, self._service, self._others)
@@ -219,15 +248,26 @@ class Recorder:
                     history.save(run)
                     turn.started(run)
                 keep = recycled.keeper(run, now, resumed=resumed)
-                steps = Steps(held, now, keep, self._limits.parallelism, seconds_left=_countdown(turn.seconds))
+                steps = Steps(held, now, keep, self._limits.parallelism, seconds_left=seconds_left)
                 session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
                 session.charged_before = run.request_charge or 0.0
                 outcome = self._worked(session, work)
                 # Who now holds the lock goes on with the same entry, and may have ended it already.
                 passed_on = isinstance(outcome.error, LockLost) and run.checkpoint is not None
-                return outcome if session.unfinished or passed_on else self._saved(history, outcome)
+                left_open = session.unfinished or passed_on
+                return replace(outcome, recorded=True) if left_open else self._saved(history.save, outcome)
         except Exception as error:
             return self._ended(run, tally, foreseen(error))
+
+    def _has_left_sync(self, history: History) -> bool:
+        """Whether a sync was left open; what cannot be read is no reason to fail, for no run has begun."""
+        try:
+            return any(map(_is_left_sync, history.open_runs(self._service)))
+        except (StoreUnavailable, NotInitialized) as error:
+            event("sync.not_looked_for", level=logging.WARNING, service=self._service, error=error)
+            return False
+        except StoreError:  # a table of an earlier release; under the lock it gets what it lacks
+            return True
 
     def _open_run(self, history: History, now: datetime, goes_on: Callable[[Run], bool]) -> Run | None:
         """The newest open run that `goes_on`; the others are closed, for whoever holds the lock knows them dead."""
@@ -235,7 +275,7 @@ class Recorder:
         for other in history.open_runs(self._service):
             if found is None and goes_on(other):
                 found = other
-            else:
+            elif not is_left_verify(other):
                 history.close_interrupted(other, now)
         return found
 
@@ -271,17 +311,17 @@ class Recorder:
         if error is None and session.unfinished:
             run = session.run
             counts = asdict(run.counts)
-            event("sync.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
+            event(f"{_verb(run)}.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
             return Outcome(run)
         session.unfinished = False
         session.run = replace(session.run, request_charge=session.charge())
         outcome = self._ended(session.run, session.tally, error, session.steps.now)
         return replace(outcome, report=session.report, key_to_json=session.backup.key_to_json)
 
-    def _saved(self, history: History, outcome: Outcome) -> Outcome:
+    def _saved(self, save: Callable[[Run], None], outcome: Outcome) -> Outcome:
         """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
         try:
-            history.save(outcome.run)
+            save(outcome.run)
         except BackupError as error:
             if outcome.error is None:
                 raise
@@ -292,7 +332,8 @@ class Recorder:
                 sync_id=outcome.run.sync_id,
                 error=error,
             )
-        return outcome
+            return outcome
+        return replace(outcome, recorded=True)
 
     def _ended(self, run: Run, tally: Tally, error: BackupError | None, now: Now | None = None) -> Outcome:
         status = Status.FAILED if error else Status.COMPLETED
@@ -300,9 +341,10 @@ class Recorder:
             run = replace(run, proof=tally.proof)
         run = replace(run, failures=(*tally.failures.items(),))
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
+        locked = isinstance(error, Locked)  # another run is at work, which is no failure of this one
         event(
-            f"{_verb(run)}.{'failed' if error else 'completed'}",
-            level=logging.ERROR if error else logging.INFO,
+            f"{_verb(run)}.{'locked' if locked else 'failed' if error else 'completed'}",
+            level=logging.ERROR if error and not locked else logging.INFO,
             service=self._service,
             sync_id=run.sync_id,
             **asdict(run.counts),
@@ -311,6 +353,20 @@ class Recorder:
             **({"error": error, "hint": error.hint} if error else {}),
         )
         return Outcome(run, error, tally.changes)
+
+
+def _no_lock(_service: str, _backup: str) -> AbstractContextManager[Held]:
+    return nullcontext(lambda: None)
+
+
+def _is_left_sync(run: Run) -> bool:
+    """Whether the open run is a sync that another call may go on with; whether it is alive the lock says."""
+    return run.checkpoint is not None and run.trigger in SYNCS
+
+
+def is_left_verify(run: Run) -> bool:
+    """Whether the open run is a verify that another call may go on with; no lock says whether it is alive."""
+    return run.checkpoint is not None and run.trigger is Trigger.VERIFY
 
 
 def _countdown(seconds: float | None) -> Callable[[], float]:

@@ -89,6 +89,11 @@ class RecycleBin:
         )
         return page[0]["RecycledAt"] if page else None
 
+    def oldest(self) -> datetime | None:
+        """When the oldest entry was made."""
+        page = self._entries.find(self._of_place(), order_by="RecycledAt", limit=1, fields=("EntryId", "RecycledAt"))
+        return self._moment(page[0]) if page else None
+
     def of_run(self, sync_id: str, action: Action | None = None) -> Iterator[list[Kept]]:
         """What the run changed, in any way or in this one, in no order that says anything, some at a time."""
         start, _, end = entries.bounds(sync_id)
@@ -146,14 +151,24 @@ class RecycleBin:
             first |= {key: oldest[name[key]] for key in name}
         return first
 
-    def purge(self, before: datetime) -> int:
-        """Deletes the entries that are older than a time, a batch at a time, oldest first; returns how many.
+    def purge(self, before: datetime, seconds_left: Callable[[], float] = lambda: float("inf")) -> int:
+        """Deletes the entries that are older than a time, a batch at a time, oldest first, one at least and while there
+        is time; returns how many.
 
         Those whose time lies ahead are as old as their runs are.
         """
-        return self._purge(before, below=before) + self._purge(before, above=self._timeline.now)
+        purged = self._purge(before, seconds_left, below=before)
+        if seconds_left() > 0:
+            purged += self._purge(before, seconds_left, above=self._timeline.now)
+        return purged
 
-    def _purge(self, before: datetime, above: datetime | None = None, below: datetime | None = None) -> int:
+    def _purge(
+        self,
+        before: datetime,
+        seconds_left: Callable[[], float],
+        above: datetime | None = None,
+        below: datetime | None = None,
+    ) -> int:
         purged = 0
         fields = ("EntryId", "RecycledAt")
         while True:
@@ -164,7 +179,7 @@ class RecycleBin:
             old = list(dict.fromkeys(entry["EntryId"] for entry in page if self._moment(entry) < before))
             self._entries.delete(old)
             purged += len(old)
-            if len(page) < entries.PAGE:
+            if len(page) < entries.PAGE or seconds_left() <= 0:
                 return purged
             if not old:  # younger than they say; many entries may have one time, and what is left of it comes next time
                 above = page[-1]["RecycledAt"]

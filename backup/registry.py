@@ -12,12 +12,15 @@ from typing import ClassVar, TypeVar
 from backup.errors import BackupError, Locked, UnknownRun, UnknownService
 from backup.locks import open_lock
 from backup.log import event, redact
-from backup.models import Counts, Run, Status, Trigger, utc_now
+from backup.models import Counts, Now, Run, Status, Trigger, utc_now
 from backup.recorded import Outcome, Progress, Turn, no_progress
 from backup.retry import Retry
 from backup.services import NO_OPTIONS, CustomerSyncService, Health, Options, OrderSyncService, SyncService
 from backup.settings import Settings
 from backup.stores import Limits, SideName
+
+_LOCK_SECONDS = 90.0
+"""How long a scheduled sync waits for the lock: longer than the lease of a run that died lasts, or a purge."""
 
 SIDES: tuple[SideName, SideName] = ("source", "backup")
 
@@ -32,10 +35,10 @@ class Registry:
         preset.name: preset for preset in (CustomerSyncService, OrderSyncService)
     }
 
-    def __init__(self, settings: Settings, unanswered_attempts: int | None = None) -> None:
+    def __init__(self, settings: Settings, unanswered_attempts: int | None = None, now: Now = utc_now) -> None:
         """Where nothing listens at a server's address, a call is tried `unanswered_attempts` times; None: as often as
         any."""
-        self._settings = settings
+        self._settings, self._now = settings, now
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
         retry = replace(retry, unanswered_attempts=unanswered_attempts)
         self._limits = Limits(
@@ -68,7 +71,7 @@ class Registry:
                 hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
             )
         others = [self._PRESETS[other] for other in self.names() if other != name.lower()]
-        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock, others=others)
+        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock, self._now, others)
 
     def chosen(self, name: str) -> list[str]:
         """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""
@@ -124,7 +127,8 @@ class Registry:
 
         A sync stops after `SliceSeconds`, but for one from the command line; then its outcome's run is in progress, and
         `resume` goes on with it. So it is for what has not ended after `wait_seconds` (None: however long it takes),
-        which goes on in the background.
+        which goes on in the background. One of a timer waits for a lock that is held for a moment, and has an entry in
+        SyncHistory even if it could not begin.
         """
         names = self.chosen(name)
         syncs = [_Sync(self, service, trigger, options, progress, self._seconds_of(trigger)) for service in names]
@@ -173,8 +177,13 @@ class _Sync:
     def run(self) -> None:
         try:
             service = self._registry.get(self._service)
-            turn = Turn(self._seconds, self._started)
-            self._outcome = service.sync(self._trigger, self._options, self._progress, turn)
+            scheduled = self._trigger is Trigger.TIMER
+            wait_seconds = min(_LOCK_SECONDS, self._seconds or 0) if scheduled else 0
+            turn = Turn(self._seconds, self._started, wait_seconds)
+            outcome = service.sync(self._trigger, self._options, self._progress, turn)
+            if scheduled and outcome.error is not None and not outcome.recorded:
+                outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
+            self._outcome = outcome
         except BackupError as error:
             self._outcome = _failed(self._service, self._trigger, self._options, error)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,9 +27,11 @@ from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Tu
 from backup.recycle import RecycleBin
 from backup.restore import restore
 from backup.restoring import Wish
+from backup.retry import Retry
 from backup.settings import Settings
 from backup.stores import Limits, Rules, Side, SideName, Store, open_store
 from backup.undo import undo
+from backup.upkeep import Due, due, verify_on
 from backup.verify import Depth, verify
 
 
@@ -155,6 +158,18 @@ class SyncService:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
         return self._recorder.resume(self._new_run(trigger), self._told_apart, sync_with_schema, turn=turn)
 
+    def leave_entry(self, run: Run) -> bool:
+        """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
+        backup = open_store(self._backup, self.rules, replace(self._limits, retry=Retry(max_attempts=1)))
+        try:
+            History(backup).add(run)
+        except BackupError as error:
+            event("history.not_saved", level=logging.WARNING, service=self.name, sync_id=run.sync_id, error=error)
+            return False
+        finally:
+            backup.close()
+        return True
+
     def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
         """Compares source and backup, or (drilled) the source and what a restore of the backup gives.
 
@@ -172,6 +187,12 @@ class SyncService:
                 session.tally.proof = session.report.proof
 
         return self._recorder.run(self._new_run(Trigger.VERIFY), self.stores, work, alone=False)
+
+    def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
+        """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
+        time is up. None while another call is at it."""
+        run = self._new_run(Trigger.VERIFY)
+        return self._recorder.walk(run, self.stores, lambda session: verify_on(session, depth), turn)
 
     def undo(
         self, sync_id: str, *, through: bool = False, dry_run: bool = False, progress: Progress = no_progress
@@ -219,11 +240,23 @@ class SyncService:
                 record = first.record if first else record
             return Shown(backup.key_to_json(asked), record, recycled.of_keys([asked]))
 
-    def purge(self) -> int:
-        """Deletes from the recycle bin what is older than RecycleDays; returns how many. Raises Locked during a run."""
+    def purge(self, before: datetime | None = None, seconds: float = float("inf")) -> int:
+        """Deletes from the recycle bin what is older than RecycleDays, now or at the time `before`; returns how many.
+
+        Stops after so many seconds; what is left is as due as it was. Raises Locked during a run.
+        """
+        ends_at = time.monotonic() + seconds
         with self._recorded() as (backup, history, now), self._lock(self.name, backup.location):
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
-            return recycled.purge(self._policy.kept_since(now()))
+            until = min(before or now(), now())  # whatever the clock of `before` says
+            return recycled.purge(self._policy.kept_since(until), lambda: ends_at - time.monotonic())
+
+    def due(self, night: datetime, verify_every_days: float, *, synced: bool = False) -> Due:
+        """What has been due since the schedule's last time, `night`, and has not been done; `synced` if the sync of
+        that time is known to have ended. Takes no lock."""
+        with self._recorded() as (backup, history, now):
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            return due(history, recycled, self.name, self._policy, verify_every_days, night, synced=synced)
 
     def has_run(self, sync_id: str) -> bool:
         """Whether the run is one of this service's, even if its entry does not say what it is about."""
@@ -232,9 +265,9 @@ class SyncService:
             return found is not None or bool(history.unplaced(self.name, SyncId=sync_id.lower()))
 
     def last_verified(self) -> Run | None:
-        """The newest verify."""
+        """The newest verify that came to its end."""
         with self._recorded() as (_, history, _now):
-            return history.newest(self.name, Trigger.VERIFY)
+            return history.last_verified(self.name)
 
     def initialize(self) -> None:
         """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""

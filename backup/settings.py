@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from backup.errors import ConfigError
 from backup.log import register_secret
 from backup.models import utc_now
-from backup.ncrontab import next_due
+from backup.ncrontab import in_utc, next_due, time_zone
 
 _PREFIXES = (
     "SourceCustomerDb__",
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
 
     schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
     resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
+    schedule_time_zone: str = Field("UTC", alias="BackupSchedule__TimeZone")
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
 
     chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
@@ -117,6 +119,20 @@ class Settings(BaseSettings):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @field_validator("schedule_time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str) -> str:
+        try:
+            time_zone(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone by whose clock the schedule is due."""
+        return time_zone(self.schedule_time_zone)
 
     def mentions(self, service: str) -> bool:
         """Whether any setting of the service's sides was given."""
@@ -172,7 +188,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         settings = Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {first['msg']}.") from None
+        reason = first["msg"].rstrip(".")
+        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {reason}.") from None
     for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
         register_secret(secret)
     return settings
@@ -207,10 +224,21 @@ def _keys_in(connection: str) -> list[str]:
 
 def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
     """A timer's schedule as its trigger declares it: the app setting, or the default where the setting is missing,
-    because the host refuses a timer whose setting does not resolve."""
-    field = Settings.model_fields[name]
-    given = any(name.lower() == str(field.alias).lower() and value.strip() for name, value in os.environ.items())
-    return f"%{field.alias}%" if given else str(field.default)
+    because the host refuses a timer whose setting does not resolve.
+
+    The host knows UTC alone. So one by the clock of another time zone is declared as whenever it may be due, and what
+    the trigger calls asks whether it is. Settings that cannot be used are left to that, too.
+    """
+    field, zone = Settings.model_fields[name], Settings.model_fields["schedule_time_zone"]
+    given = {known.lower(): value.strip() for known, value in os.environ.items() if value.strip()}
+    schedule = given.get(str(field.alias).lower())
+    named = given.get(str(zone.alias).lower(), "UTC") if name == "schedule" else "UTC"
+    try:
+        if (found := time_zone(named)) is not UTC:
+            return in_utc(schedule or str(field.default), found, utc_now())
+    except ConfigError:
+        pass
+    return f"%{field.alias}%" if schedule else str(field.default)
 
 
 def use_local_settings(folder: Path) -> None:

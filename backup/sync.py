@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from backup import proof
 from backup.checkpoint import Checkpoint
@@ -43,7 +43,9 @@ def sync(
         if not run.dry_run:
             tally.proof = at.proof
         ahead, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
-        for settled in [whole] if whole else workers.in_order(settling.settle, _chunks(source, at, steps)):
+        for settled in (
+            [whole] if whole else workers.in_order(settling.settle, in_time(at, source.chunks, steps.seconds_left))
+        ):
             at = at.past(
                 *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
                 again=bool(settled.deletes or settled.waiting),
@@ -78,10 +80,25 @@ def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
         guard.check_updates(*_updates(source, backup), source.label)
 
 
-def chunks_of(source: Store, backup: Store) -> Iterator[Chunk]:
+def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:
     """The source's chunks, cut again where the backup holds more, so that the stamps of both sides fit into memory."""
-    for chunk in source.chunks():
+    for chunk in source.chunks(part):
         yield from backup.chunks(chunk)
+
+
+def in_time(
+    at: Checkpoint, chunks: Callable[[Chunk], Iterator[Chunk]], seconds_left: Callable[[], float]
+) -> Iterator[Chunk]:
+    """What is left to walk, while there is time for one more chunk; one at least, so that every call gets further."""
+    longest, asked, first = 0.0, time.perf_counter(), True
+    for part in at.left:
+        for chunk in chunks(part):
+            if not first and seconds_left() <= longest * _CHUNKS_KEPT_FREE:
+                return
+            yield chunk
+            first = False
+            # Asked again when a worker is free: about as long as a chunk takes.
+            longest, asked = max(longest, time.perf_counter() - asked), time.perf_counter()
 
 
 def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -> tuple[int, Settled | None]:
@@ -99,19 +116,6 @@ def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -
         if whole is not None or not written or not may_settle:
             return ahead, whole
     return ahead, None
-
-
-def _chunks(source: Store, at: Checkpoint, steps: Steps) -> Iterator[Chunk]:
-    """What is left to walk, while there is time for one more chunk; one at least, so that every call gets further."""
-    longest, asked, first = 0.0, time.perf_counter(), True
-    for part in at.left:
-        for chunk in source.chunks(part):
-            if not first and steps.seconds_left() <= longest * _CHUNKS_KEPT_FREE:
-                return
-            yield chunk
-            first = False
-            # Asked again when a worker is free: about as long as a chunk takes.
-            longest, asked = max(longest, time.perf_counter() - asked), time.perf_counter()
 
 
 def _updates(source: Store, backup: Store) -> tuple[int, int]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 
 from backup import proof
+from backup.checkpoint import Checkpoint
 from backup.compare import only_touched
-from backup.models import Chunk, Key, Proof, Stamps, Version
+from backup.models import Chunk, Counts, Key, Proof, Stamps, Version
 from backup.proof import Kind
 from backup.sides import Sides
 from backup.stores import Store
-from backup.sync import chunks_of
+from backup.sync import chunks_of, in_time
 from backup.tally import CHANGES_NAMED
 from backup.workers import Workers
+from backup.writing import forget, no_end
 
 _RECORDS_AT_ONCE = 500
 
@@ -54,16 +57,26 @@ class Report:
         self.differences += [Difference(key, kind, names.get(key, ())) for key, kind in named]
 
 
-def verify(source: Store, backup: Store, depth: Depth, report: Report) -> None:
+def verify(
+    source: Store,
+    backup: Store,
+    depth: Depth,
+    report: Report,
+    start: Checkpoint | None = None,
+    seconds_left: Callable[[], float] = no_end,
+    save: Callable[[Checkpoint], None] = forget,
+) -> Checkpoint | None:
     """Compares the two stores, which `drift` has matched, and puts what it finds into `report`.
 
     Reads key and version of every record of both sides. A difference is looked at again before it is reported: one that
     is gone by then, or whose record is being written in the source, is in flight and no difference. Holds the stamps of
-    a chunk and a few hundred records at a time. Raises what the stores raise; `report` then holds what was found until
-    there.
+    a chunk and a few hundred records at a time. Returns None when that is done, or, when time was up, the checkpoint
+    from which another call may go on; each call draws a sample of its own from what it has walked. Raises what the
+    stores raise; `report` then holds what was found until there.
     """
-    drawn = _Sample(depth.sample)
-    for chunk in chunks_of(source, backup):
+    at, drawn = start or Checkpoint(), _Sample(depth.sample)
+    report.proof = at.proof
+    for chunk in in_time(at, partial(chunks_of, source, backup), seconds_left):
         ours, theirs = source.stamps(chunk), backup.stamps(chunk)
         found = proof.differences(ours, theirs)
         wrong = proof.lasting(source, backup, chunk, ours, found)
@@ -76,8 +89,11 @@ def verify(source: Store, backup: Store, depth: Depth, report: Report) -> None:
             _compare_records(source, backup, chunk, same, report)
         else:
             drawn.offer(chunk, same)
+        at = replace(at.past(chunk, Counts(), len(ours), len(theirs), None, again=False), proof=report.proof)
+        save(at)
     for chunk, stamps in drawn.by_chunk():
         _compare_records(source, backup, chunk, stamps, report)
+    return None if at.complete else replace(at, proof=report.proof)
 
 
 def _same_content(

@@ -31,7 +31,7 @@ LAYERS = [
     {"backup.recorded"},
     {"backup.overwrite"},
     {"backup.restoring"},
-    {"backup.undo", "backup.restore", "backup.follow"},
+    {"backup.undo", "backup.restore", "backup.follow", "backup.upkeep"},
     {"backup.drill"},
     {"backup.services"},
     {"backup.registry"},

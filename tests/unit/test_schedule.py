@@ -1,14 +1,18 @@
 """The scheduled run and its log."""
 
 import logging
-from datetime import UTC, datetime
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from backup.ncrontab import next_due
+from backup.errors import BackupError, UnknownService
+from backup.ncrontab import in_utc, last_due, next_due, was_due
 from backup.registry import Registry
-from backup.schedule import run_scheduled
+from backup.schedule import last_firing, run_scheduled
 from backup.settings import load_settings
 from tests.scenarios.places import Place, on_sqlite
 
@@ -55,11 +59,14 @@ def test_a_scheduled_run_syncs_every_service_unforced(place: Place, caplog: pyte
     assert all(service.is_mirrored() for service in place.services)
 
 
-def test_a_failing_service_is_in_the_summary_and_raises_nothing(
+def test_a_failing_service_is_in_the_summary_and_fails_the_invocation_after_the_others(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "orders.db").unlink()
-    lines = run(place, caplog)
+    with pytest.raises(BackupError, match="order: SourceMissing"):
+        run(place, caplog)
+    lines = [line for line in caplog.messages if line.startswith("schedule.")]
+    assert place.customer.is_mirrored()
     assert lines[-1].startswith("schedule.finished completed=1 failed=1")
     assert [line for line in lines if line.startswith("schedule.service service=order status=Failed")]
 
@@ -87,3 +94,111 @@ def test_when_disabled_it_does_nothing_but_say_so(place: Place, caplog: pytest.L
 )
 def test_the_next_occurrence_is_ncrontabs_in_utc(schedule: str, after: str, expected: str) -> None:
     assert next_due(schedule, datetime.fromisoformat(after)) == datetime.fromisoformat(expected)
+
+
+# Time zones
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "after", "times"),
+    [
+        ("0 30 2 * * *", "Europe/Berlin", "2026-01-01T00:00:00Z", ["2026-01-01T02:30+01:00", "2026-01-02T02:30+01:00"]),
+        # What the clock leaves out is due right after, once; the day after as ever.
+        ("0 30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", ["2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"]),
+        (
+            "0 0,30 2 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            ["2026-03-29T03:00+02:00", "2026-03-30T02:00+02:00"],
+        ),
+        (
+            "0 15 2,3 * * *",
+            "Europe/Berlin",
+            "2026-03-29T00:30:00Z",
+            ["2026-03-29T03:00+02:00", "2026-03-29T03:15+02:00"],
+        ),
+        ("0 45 1 * * *", "Australia/Lord_Howe", "2026-10-02T20:00:00Z", ["2026-10-04T01:45+10:30"]),
+        ("0 15 2 * * *", "Australia/Lord_Howe", "2026-10-03T15:15:00Z", ["2026-10-04T02:30+11:00"]),
+        # What it shows twice is due the first time alone.
+        ("0 30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", ["2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00"]),
+        ("0 30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", ["2026-10-26T02:30+01:00"]),
+        (
+            "0 30 1 * * 0",
+            "America/New_York",
+            "2026-11-01T05:00:00Z",
+            ["2026-11-01T01:30-04:00", "2026-11-08T01:30-05:00"],
+        ),
+        # An hour is an hour: neither is there none, nor one that lasts two.
+        (
+            *("0 0 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z"),
+            ["2026-10-25T02:00+02:00", "2026-10-25T02:00+01:00", "2026-10-25T03:00+01:00"],
+        ),
+        ("0 30 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", ["2026-03-29T01:30+01:00", "2026-03-29T03:30+02:00"]),
+        ("0 0 0 * * *", "Asia/Kathmandu", "2026-01-01T12:00:00Z", ["2026-01-02T00:00+05:45"]),
+        ("0 0 0 1 1 *", "Pacific/Auckland", "2026-06-01T00:00:00Z", ["2027-01-01T00:00+13:00"]),
+    ],
+)
+def test_occurrences_are_by_the_clock_of_the_zone_as_cron_has_them(
+    schedule: str, zone: str, after: str, times: list[str]
+) -> None:
+    now, found = at(after), []
+    for expected in times:
+        now = next_due(schedule, now, ZoneInfo(zone))
+        assert now.utcoffset() == at(expected).utcoffset()
+        assert last_due(schedule, now, ZoneInfo(zone)) == now or " * * * *" in schedule
+        assert last_due(schedule, now.astimezone(UTC) - timedelta(seconds=1), ZoneInfo(zone)) < now.astimezone(UTC)
+        found.append(now.astimezone(UTC))
+    assert found == [at(expected).astimezone(UTC) for expected in times]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "start"),
+    [
+        ("0 30 2 * * *", "Europe/Berlin", "2026-03-28T20:00:00Z"),
+        ("0 30 2 * * *", "Europe/Berlin", "2026-10-24T20:00:00Z"),
+        ("20 10,50 1 * * *", "Australia/Lord_Howe", "2026-04-04T10:00:00Z"),
+        ("0 15 2 * * *", "Australia/Lord_Howe", "2026-10-03T10:00:00Z"),
+        ("0 15 * * * *", "America/St_Johns", "2026-10-31T23:00:00Z"),
+        ("0 40 0 * * *", "Asia/Kolkata", "2026-05-01T12:00:00Z"),
+    ],
+)
+def test_a_timer_in_utc_finds_each_local_occurrence_due_once(schedule: str, zone: str, start: str) -> None:
+    """At the timer's every firing, a little late, around the hour in which the clock is set."""
+    own, firing = ZoneInfo(zone), at(start)
+    timer, due, found = in_utc(schedule, own, firing), next_due(schedule, firing, own), 0
+    while (firing := next_due(timer, firing)) < at(start) + timedelta(hours=10):
+        assert was_due(schedule, own, firing + timedelta(seconds=0.4)) == (due <= firing)
+        while due <= firing:
+            due, found = next_due(schedule, due, own), found + 1
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("now", "past_due", "last", "due"),
+    [
+        ("2026-03-29T01:00:01Z", False, None, True),  # 03:00 in Berlin: what would have been 02:30
+        ("2026-03-29T00:59:59.5Z", False, None, True),  # a little early
+        ("2026-03-29T00:30:00Z", False, None, False),
+        ("2026-03-30T00:30:02Z", False, None, True),
+        ("2026-03-30T01:00:00Z", False, None, False),
+        ("2026-03-30T05:42:10Z", True, "2026-03-29T22:30:00Z", True),  # the host was down at night
+        ("2026-03-30T05:42:10Z", True, "2026-03-30T03:00:00Z", False),
+        ("2026-03-30T05:42:10Z", False, None, True),  # by hand
+    ],
+)
+def test_a_timer_of_another_zone_runs_when_the_schedule_is_due_by_it(
+    caplog: pytest.LogCaptureFixture, now: str, past_due: bool, last: str | None, due: bool
+) -> None:
+    zone = {"BackupSchedule__TimeZone": "Europe/Berlin", "BackupSchedule__CronExpression": "0 30 2 * * *"}
+    settings = load_settings(zone)
+    caplog.set_level(logging.INFO)
+    status = {"Last": last or "0001-01-01T00:00:00", "Next": "2026-03-30T06:00:00Z"}
+    with suppress(UnknownService):  # the line before it tells enough
+        run_scheduled(settings, Registry(settings), past_due=past_due, last=last_firing(status), now=lambda: at(now))
+    first, *_ = [line.split()[0] for line in caplog.messages]
+    assert first == ("schedule.started" if due else "schedule.not_due")
+    assert due or re.search(r'next="2026-03-\d\d 0[23]:[03]0:00\+02:00"', caplog.text)

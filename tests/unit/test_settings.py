@@ -50,6 +50,7 @@ VALUES = {
     **NUMBERS,
     "BackupSchedule__CronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
     "BackupSchedule__ResumeCronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
+    "BackupSchedule__TimeZone": ("Europe/Berlin", "Europe/Berlin"),
     "BackupSchedule__Enabled": ("false", False),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
 }
@@ -79,6 +80,7 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
     [
         ("BackupCustomerDb__DatabaseName", "CustomerDb_Backup"),
         ("BackupSchedule__CronExpression", "0 0 0 * * *"),
+        ("BackupSchedule__TimeZone", "UTC"),
         ("BackupSchedule__Enabled", True),
         ("BackupSync__ChunkSize", 50_000),
         ("BackupSync__BatchSize", 2_000),
@@ -187,6 +189,17 @@ def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
         *((name, "-1") for name in ("BackupSync__OverlapSeconds", "BackupSync__FullEveryDays")),
         ("BackupSync__MaxRequestUnitsPerSecond", "0"),
         *(("BackupSync__OnNewColumn", value) for value in ("drop", "Add", "add,fail")),
+        *(
+            ("BackupSchedule__TimeZone", value)
+            for value in (
+                "Berlin",
+                "W. Europe Standard Time",
+                "Europe",
+                "../../etc/passwd",
+                "Europe/Berlin\x00",
+                "+01:00",
+            )
+        ),
         *(("BackupSchedule__Enabled", value) for value in ("maybe", "2", "truee")),
         *(
             ("BackupSchedule__CronExpression", value)
@@ -249,6 +262,30 @@ def test_a_timer_is_bound_to_its_setting_where_that_is_given(monkeypatch: pytest
     monkeypatch.setenv("BackupSchedule__ResumeCronExpression", "0 30 2 * * *")
     assert schedule_binding("schedule") == "%BackupSchedule__CronExpression%"
     assert schedule_binding("resume_schedule") == "%BackupSchedule__ResumeCronExpression%"
+
+
+def test_a_time_zone_that_is_misspelt_is_answered_with_one_that_exists() -> None:
+    with pytest.raises(ConfigError, match="did you mean Europe/Berlin"):
+        load_settings({"BackupSchedule__TimeZone": "Europe/Berln"})
+
+
+@pytest.mark.parametrize(
+    ("zone", "schedule", "bound"),
+    [
+        ("Europe/Berlin", "0 30 2 * * *", "0 0,30 * * * *"),  # the gap ends at a full hour
+        ("Asia/Kathmandu", "15 30 2 * * 1-5", "15 45 * * * *"),
+        ("UTC", "0 30 2 * * *", "%BackupSchedule__CronExpression%"),
+        ("Nowhere", "0 30 2 * * *", "%BackupSchedule__CronExpression%"),
+        ("Europe/Berlin", "nonsense", "%BackupSchedule__CronExpression%"),
+    ],
+)
+def test_a_timer_of_another_zone_fires_whenever_it_may_be_due(
+    monkeypatch: pytest.MonkeyPatch, zone: str, schedule: str, bound: str
+) -> None:
+    monkeypatch.setenv("BackupSchedule__CronExpression", schedule)
+    monkeypatch.setenv("BackupSchedule__TimeZone", zone)
+    assert schedule_binding("schedule") == bound
+    assert schedule_binding("resume_schedule") == "0 * * * * *"
 
 
 @pytest.mark.parametrize("value", [None, "", " "])

@@ -1,0 +1,223 @@
+"""Nights of the two timers: each has its sync, its purge and now and then its verify, whatever each of them takes."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from backup import interrupts, services
+from backup.errors import BackupError
+from backup.locks import open_lock
+from backup.models import Trigger
+from backup.recorded import Turn
+from backup.registry import Registry
+from backup.retry import Retry
+from backup.schedule import resume_open, run_scheduled
+from backup.settings import load_settings
+from backup.verify import Depth
+from tests.scenarios.places import Place, Service, Sql
+
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+MINUTES_AT_MOST = 30
+SLICES = {"BackupSync__SliceSeconds": "1e-9", "BackupSync__ChunkSize": "60"}
+
+
+@pytest.fixture
+def customers(sqlite_place: Place) -> Service:
+    return sqlite_place.customer
+
+
+class Nights:
+    """The app's two timers and their clock."""
+
+    def __init__(self, service: Service, **more: str) -> None:
+        self.service, self.now = service, FIRST
+        self.settings = load_settings({**service.settings, "BackupSync__RecycleDays": "2", **more})
+        self.registry = Registry(self.settings, now=lambda: self.now)
+
+    def pass_one(self) -> int:
+        """Midnight and the minutes after it, until there is nothing left to do; returns how many that were."""
+        with suppress(BackupError):
+            run_scheduled(self.settings, self.registry, now=lambda: self.now)
+        minutes, midnight = 0, self.now
+        while self.state() != self.minute():
+            minutes += 1
+            assert minutes < MINUTES_AT_MOST
+        self.now = midnight + DAY
+        return minutes
+
+    def minute(self) -> list[Any]:
+        self.now += MINUTE
+        with suppress(BackupError):
+            resume_open(self.settings, self.registry, now=lambda: self.now)
+        return self.state()
+
+    def state(self) -> list[Any]:
+        history = [{**entry, "HeartbeatAt": None} for entry in self.service.backup.history()]
+        return [history, self.bin()]
+
+    def bin(self) -> list[datetime]:
+        """When each image in the recycle bin was kept, oldest first."""
+        assert isinstance(self.service.backup, Sql)
+        with self.registry.get("customer").stores() as (_, backup):
+            found = services.RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
+        return [entry["RecycledAt"] for entry in found]
+
+    def change(self) -> None:
+        assert isinstance(self.service.source, Sql)
+        self.service.source.run('UPDATE {table} SET "Version" = "Version" + 1 WHERE "Id" = 1')
+
+
+@pytest.mark.parametrize("slices", [{}, SLICES], ids=["in one go", "in slices"])
+@pytest.mark.parametrize("failing", [{}, {"SourceCustomerDb__CanaryKey": "999"}], ids=["well", "failing"])
+def test_every_night_is_purged_and_every_week_verified(
+    customers: Service, slices: dict[str, str], failing: dict[str, str]
+) -> None:
+    nights = Nights(customers, **slices)
+    for night in range(9):
+        if night == 2:
+            now, nights = nights.now, Nights(customers, **slices, **failing)
+            nights.now = now
+        nights.change()
+        minutes = nights.pass_one()
+        assert all(kept >= nights.now - DAY - timedelta(days=2) for kept in nights.bin())
+        assert failing or bool(minutes) == bool(slices)
+    entries = customers.backup.history()
+    verified = [entry for entry in entries if entry["Trigger"] == "verify"]
+    assert [str(entry["StartedAt"])[:10] for entry in verified] == ["2026-01-01", "2026-01-08"]
+    assert [entry["Status"] for entry in verified] == ["Completed"] * 2
+    assert [entry["SourceCount"] for entry in verified] == [100, 100]
+    assert [bool(entry["Verified"]) for entry in verified] == [True, not failing]  # what changed since is stale
+    syncs = [entry["Status"] for entry in entries if entry["Trigger"] == "timer"]
+    assert syncs == ["Completed"] * 2 + (["Failed"] if failing else ["Completed"]) * 7
+
+
+def test_a_verify_in_parts_is_one_entry_that_no_sync_closes_or_goes_on_with(customers: Service) -> None:
+    nights = Nights(customers, BackupSync__ChunkSize="30", BackupVerify__EveryDays="0")
+    service = nights.registry.get("customer")
+    nights.registry.sync("all", Trigger.CLI)
+    percents: list[int | None] = []
+    while (outcome := service.verify_on(Depth(sample=5), Turn(1e-9))) is not None and outcome.in_progress:
+        percents.append(outcome.run.percent)
+        assert nights.registry.resume(Trigger.TIMER) == []
+        [synced] = nights.registry.sync("all", Trigger.CLI)
+        assert synced.error is None
+    assert outcome is not None
+    assert outcome.run.verified
+    assert percents == [30, 60, 90]
+    [entry] = [entry for entry in customers.backup.history() if entry["Trigger"] == "verify"]
+    assert (entry["SyncId"], entry["Status"], entry["SourceCount"]) == (outcome.run.sync_id, "Completed", 100)
+    assert (entry["Percent"], entry["Checkpoint"]) == (None, None)
+
+
+def test_a_verify_whose_process_died_is_gone_on_with_once_its_last_sign_is_old(
+    customers: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = Nights(customers, BackupVerify__EveryDays="7")
+    nights.registry.sync("all", Trigger.CLI)
+    service = nights.registry.get("customer")
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backup.upkeep.verify", die)
+        with pytest.raises(KeyboardInterrupt):
+            service.verify_on(Depth(), Turn())
+    assert service.verify_on(Depth(), Turn()) is None  # as far as anybody knows, it goes on
+    nights.now += 4 * MINUTE
+    outcome = service.verify_on(Depth(), Turn())
+    assert outcome is not None
+    assert outcome.run.verified
+    assert [entry["Status"] for entry in customers.backup.history()] == ["Completed", "Completed"]
+
+
+# Two timers in one second
+
+
+def test_a_look_for_open_runs_takes_no_lock(customers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights = Nights(customers)
+
+    def refused(*_: Any) -> Any:
+        raise AssertionError("the lock was asked for")
+
+    monkeypatch.setattr(nights.registry, "_lock", refused)
+    assert nights.registry.resume(Trigger.TIMER) == []
+    assert customers.statuses == []
+
+
+def test_a_scheduled_sync_waits_for_a_lock_that_is_held_for_a_moment(
+    customers: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = Nights(customers)
+    with nights.registry.get("customer").stores() as (_, backup):
+        held = open_lock(nights.settings, Retry())("customer", backup.location)
+    held.__enter__()
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            held.__exit__(None, None, None)
+
+    monkeypatch.setattr(interrupts, "sleep", wait)
+    [outcome] = nights.registry.sync("all", Trigger.TIMER)
+    assert (outcome.error, len(waited)) == (None, 3)
+    assert sum(waited) < 90
+
+
+@pytest.mark.parametrize("holder", ["a sync", "another kind of run"])
+def test_a_scheduled_sync_that_could_not_run_says_so_and_disturbs_nobody(
+    customers: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, holder: str
+) -> None:
+    """Both timers, while another run holds the lock for longer than they wait."""
+    caplog.set_level(logging.INFO)
+    nights = Nights(customers, **SLICES, BackupVerify__EveryDays="0")
+    seen: list[Any] = []
+
+    def while_held(*_: Any) -> None:
+        before = [entry for entry in customers.backup.history() if entry["Status"] == "InProgress"]
+        run_scheduled(nights.settings, nights.registry, now=lambda: nights.now)
+        resume_open(nights.settings, nights.registry, now=lambda: nights.now)
+        seen.extend([before, [entry for entry in customers.backup.history() if entry["Status"] == "InProgress"]])
+
+    service = nights.registry.get("customer")
+    with monkeypatch.context() as patched:
+        if holder == "a sync":
+            patched.setattr(services, "sync_with_schema", while_held)
+            assert service.sync(Trigger.CLI).error is None
+        else:
+            with service.stores() as (_, backup), open_lock(nights.settings, Retry())("customer", backup.location):
+                while_held()
+    before, after = seen
+    assert before == after
+    assert len(before) == (holder == "a sync")
+    [entry] = [entry for entry in customers.backup.history() if entry["Trigger"] == "timer"]
+    assert (entry["Status"], entry["ErrorMessage"]) == (
+        "Failed",
+        "A sync of customer is already running on this machine.",
+    )
+    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
+    assert "sync.locked service=customer" in caplog.text
+
+
+def test_a_purge_that_met_a_run_is_made_up_for(customers: Service, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    nights = Nights(customers)
+    nights.pass_one()
+    nights.now += 3 * DAY
+    nights.change()
+    kept = nights.bin()
+    nights.registry.sync("all", Trigger.TIMER)
+    with nights.registry.get("customer").stores() as (_, backup), nights.registry._lock("customer", backup.location):
+        nights.minute()
+        assert set(kept) <= set(nights.bin())
+    assert "schedule.waits service=customer" in caplog.text
+    nights.minute()
+    assert set(kept).isdisjoint(nights.bin())
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
