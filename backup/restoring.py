@@ -9,15 +9,17 @@ from datetime import datetime
 from itertools import combinations
 from typing import NamedTuple
 
-from backup.compare import changed, went_back
+from backup.compare import changed, only_touched, went_back
 from backup.entries import Kept
 from backup.errors import BackupError
 from backup.models import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version
 from backup.overwrite import LEFT_ALONE, Overwriting
 from backup.recorded import Session
 from backup.set_aside import Refusal, apart
+from backup.sides import Sides
 from backup.stores import Store
 from backup.sync import chunks_of
+from backup.workers import Workers
 
 _KEYS_AT_ONCE = 100
 _REFUSED_AT_MOST = 100_000  # keys, which are held in memory
@@ -106,13 +108,15 @@ class Restoring:
                 self._session.note(f"The backup has no record {json.dumps(self._backup.key_to_json(key))}.")
         absent = [key for key in known if key in then and then[key].record is None]
         present = [key for key in known if not (key in then and then[key].record is None)]
+        equal = self._only_touched(chunk, {key: theirs[key] for key in known if key in theirs}, copies)
         inserts, updates, newer, same = [], [], [], 0
         spelled = self._place.matching([k for k in present if k not in theirs]) if self._there else set()
         for key in present:
             if key not in theirs and key not in spelled:
                 inserts.append(key)
             elif not self._wish.overwrite_newer and (
-                key in spelled or self._is_newer(theirs[key], copies.get(key))  # spelled anew: in doubt it is newer
+                key in spelled  # spelled anew: in doubt it is newer
+                or (key not in equal and self._is_newer(theirs[key], copies.get(key)))
             ):
                 newer.append(key)
             elif key in spelled or self._must_write(theirs[key], copies.get(key), then.get(key)):
@@ -121,7 +125,7 @@ class Restoring:
                 same += 1
         gone = {key: theirs[key] for key in absent if key in theirs}
         if not self._wish.overwrite_newer:  # what the backup has not is no older than anything
-            newer += [key for key in gone if key in copies and self._is_newer(gone[key], copies[key])]
+            newer += [k for k in gone if k in copies and k not in equal and self._is_newer(gone[k], copies[k])]
             gone = {key: version for key, version in gone.items() if key not in newer}
         self._tally.name(newer, LEFT_ALONE)
         self._tally.add(skipped=same + len(newer))
@@ -139,6 +143,17 @@ class Restoring:
         extra = [key for key in theirs if key not in copies and key not in then]
         known_otherwise = self._backup.matching(extra)  # under another spelling
         return Restored(len(present), {key: theirs[key] for key in extra if key not in known_otherwise} | gone)
+
+    def _only_touched(self, chunk: Chunk, theirs: Stamps, copies: Stamps) -> set[Key]:
+        """The records of which the etag alone says that they are newer, as after another restore, and which are the
+        same as their copies, value for value."""
+        if self._wish.overwrite_newer or not self._etags:
+            return set()
+        touched = frozenset(
+            key for key, version in theirs.items() if key in copies and only_touched(version, copies[key])
+        )
+        with Workers(1) as workers:
+            return Sides(self._place, self._backup, workers).same_content(touched, chunk)
 
     def gone_since(self) -> int:
         """Restores what neither the backup nor the place has any more, but the backup had at that time; returns how
