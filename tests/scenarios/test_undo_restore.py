@@ -510,6 +510,16 @@ def test_a_time_that_cannot_be_is_refused(customers: Place, tmp_path: Path, at: 
     assert len(customers.customer.source.contents()) == 99
 
 
+def test_a_time_before_the_first_sync_is_no_empty_state(customers: Place, tmp_path: Path) -> None:
+    place = customers
+    began = synced(place, "customer").started_at.isoformat()
+    options = ("--at", began, "--delete-extra", "--allow-mass-delete", "--yes", "--json")
+    error, message = refused(command(tmp_path, place.settings, "restore", "customer", *options))
+    assert error == "BadRequest"
+    assert "before the end of the first sync" in message
+    assert len(place.customer.source.contents()) == 100
+
+
 # --- restore some records ---------------------------------------------------------------------------------------------
 
 
