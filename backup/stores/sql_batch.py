@@ -53,6 +53,9 @@ class SqlBatch:
         nobody else changes these rows until the transaction ends, and they are told with their stamps."""
         shape, asked = self._shape, set(keys)
         select = self._dialect.locked(shape.select) if locked else shape.select
+        plain = (c.name for c in shape.columns if not (c.computed or c.identity or c.key_position))
+        if locked and (name := next(plain, None)) is not None:
+            self._dialect.lock(self._cx, shape.table.c[name], shape.is_one_of(keys))
         query = select.where(shape.is_one_of(keys))
         rows, size, complete = first_rows(self._cx, query, self._limits.batch_bytes)
         images = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}

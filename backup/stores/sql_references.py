@@ -32,13 +32,16 @@ class Reference(NamedTuple):
 
 
 def references_to(cx: sa.Connection, dialect: Dialect, shape: TableShape) -> list[Reference]:
-    """The foreign keys that point to the table."""
+    """The foreign keys that point to the table; asked once while the store is open."""
+    if shape.references is not None:
+        return [*shape.references]
     schema = shape.table.schema or dialect.default_schema
     rows = cx.execute(dialect.references, {"table": shape.table.name, "schema": schema}).all()
     found = []
     for (name, of, table, action), columns in groupby(rows, lambda row: (row[0], row[1], row[2], row[3])):
         pairs = tuple((row[4], row[5] or shape.key_names[place]) for place, row in enumerate(columns))
         found.append(Reference(str(name), of, table, pairs, action.replace("_", " ").upper()))
+    shape.references = found
     return found
 
 

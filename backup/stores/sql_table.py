@@ -43,6 +43,7 @@ class TableShape:
         self._apply_rules(version=self.names, where=self.names)
         self.identity = frozenset(column.name for column in columns if column.identity)
         self.select = sa.select(*self.table.columns)
+        self.references: Sequence[Any] | None = None  # once they were asked for
         self.content: Mapping[str, str] = {name: name for name in self.names}
         """What the hash of a row's content covers: a column's name here → its name in the source."""
 

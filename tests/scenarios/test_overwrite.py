@@ -183,6 +183,15 @@ def test_a_try_that_was_rolled_back_keeps_what_the_next_one_replaces(
     assert ((1,), (1, 4, 4)) in things.kept(restored["SyncId"])
 
 
+def test_source_and_backup_may_lie_in_one_file(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'both.db'}"
+    things = Things(Sql(url, "things"), Sql(url, "kept"), tmp_path).make(VERSIONED, "1, 5, 10", "2, 5, 20")
+    things.run("UPDATE {table} SET version = 4 WHERE id = 1", "DELETE FROM {table} WHERE id = 2")
+    restored = done(things.restore())
+    assert (counted(restored), things.rows()) == ((1, 1, 0, 0), {1: (5, 10), 2: (5, 20)})
+    assert things.kept(restored["SyncId"]) == [((1,), (1, 4, 10))]
+
+
 # --- what is none of the service's ------------------------------------------------------------------------------------
 
 

@@ -282,6 +282,9 @@ class Dialect(Protocol):
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """The query, with its rows locked until the transaction ends, so that nobody else changes them meanwhile."""
 
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        """Locks these rows of the column's table, which anybody may write, on a server where `locked` does not."""
+
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
         """Makes the server number new rows past the largest key, where it numbers them; says what it has set."""
 

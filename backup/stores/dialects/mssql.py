@@ -60,6 +60,7 @@ _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
+_READS_OVER_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
@@ -167,6 +168,7 @@ class SqlServerDialect:
         self._collation: str | None = None
         self._has_openjson = True
         self._halves = False
+        self._reads_over_hints: bool | None = None  # once it was asked for
 
     @property
     def location(self) -> str:
@@ -243,6 +245,13 @@ class SqlServerDialect:
         # HOLDLOCK: what is asked for and not there stays so, too.
         [table] = query.get_final_froms()
         return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
+
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        # Babelfish reads over table hints; there only a write locks.
+        if self._reads_over_hints is None:
+            self._reads_over_hints = bool(cx.scalar(_READS_OVER_HINTS))
+        if self._reads_over_hints:
+            cx.execute(column.table.update().where(rows).values({column: column}))
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
         return [text for name in identity for text in advance(cx, table, name, _SPELLING)]

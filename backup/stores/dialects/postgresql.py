@@ -204,6 +204,9 @@ class PostgresqlDialect:
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         return query.with_for_update()
 
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        """`locked` does."""
+
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
         return postgresql_counters.advance(cx, table, self.default_schema or "public")
 

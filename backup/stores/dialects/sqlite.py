@@ -199,6 +199,9 @@ class SqliteDialect:
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         return query  # `writing` has locked the file
 
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        """`locked` does."""
+
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
         return []  # SQLite itself goes on past any number that was written
 
