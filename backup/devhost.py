@@ -2,8 +2,9 @@
 
 It does as `func start` does for what this app uses: HTTP and timer triggers, function keys, routePrefix and
 functionTimeout of host.json. Other bindings and the `context` parameter are refused at start. It never
-listens beyond 127.0.0.1 and is no part of a deployment. A sync function runs in a thread, which nobody can
-stop: when it exceeds functionTimeout, its HTTP caller gets a 500 while it goes on, and a timer waits for it.
+listens beyond 127.0.0.1, answers no web page but its own, and is no part of a deployment. A sync function
+runs in a thread, which nobody can stop: when it exceeds functionTimeout, its HTTP caller gets a 500 while it
+goes on, and a timer waits for it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ import azure.functions as func
 import uvicorn
 from azure.functions.meta import Datum
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from backup.errors import ConfigError
 from backup.log import event, logger, redact
+from backup.loopback import OwnPagesOnly, listening_on
 from backup.ncrontab import next_due
 
 GRACE_SECONDS = 5
@@ -50,13 +53,17 @@ def serve(root: Path, port: int = 7071, key: str | None = None) -> None:
 
     Call it from the main thread, with logging configured: the log says where it listens. Requests get
     GRACE_SECONDS to end in; what still runs then, or runs for a timer, ends with the process.
-    Raises ConfigError as `build_app` does, before it listens; SystemExit when the port is taken.
+    Raises ConfigError as `build_app` does, and for a port that is taken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also while the app is imported
-    app = build_app(root, key)
-    options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": GRACE_SECONDS}
-    # No access log: it would hold the key of a request that gives it as ?code=.
-    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, **options)
+    with listening_on(port) as listening:
+        app = build_app(root, key)
+        options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": GRACE_SECONDS}
+        # No access log: it would hold the key of a request that gives it as ?code=.
+        server = uvicorn.Server(uvicorn.Config(app, access_log=False, **options))
+        logger.info("host.started running on http://127.0.0.1:%d (Ctrl-C ends it)", listening.getsockname()[1])
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run([listening])
 
 
 def build_app(root: Path, key: str | None = None) -> Starlette:
@@ -85,7 +92,9 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
     routes = [route for function in functions for route in _routes(function, prefix, key)]
     # As in Azure, a literal segment goes before a parameter, wherever the two stand in function_app.py.
     routes.sort(key=lambda route: [part.count("{") + part.count(":path") for part in route.path.split("/")])
-    return Starlette(routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan)
+    return Starlette(
+        routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan, middleware=[Middleware(OwnPagesOnly)]
+    )
 
 
 class _Function:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backup.errors", "backup.models", "backup.meant"},
     {
-        *("backup.log", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
+        *("backup.log", "backup.loopback", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
         *("backup.interrupts", "backup.retry"),
     },
     {"backup.stores"},

@@ -76,6 +76,7 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
         default_database=side.database,
         connections=limits.parallelism + 3,  # one for the run's own thread, one for its heartbeat, and one to spare
         call_seconds=limits.max_call_seconds,
+        left_as_it_is=side.role == "source",
     )
     default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
     return SqlStore(dialect, side.table or default, rules, limits, name, missing)

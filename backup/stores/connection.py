@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -63,6 +63,8 @@ _QUOTES = (
 _ENCODED = "Within a user or a password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25."
 _DRIVERS = {"", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
 _COSMOS_KEYWORDS = ("accountendpoint", "accountkey", "clientid", "database")
+_SQLITE = ("mode", "immutable")
+_SQLITE_DRIVER = ("uri", "timeout", "check_same_thread", "cached_statements", "detect_types", "isolation_level")
 _YES_NO = {"true": "yes", "false": "no", "sspi": "yes"}
 
 
@@ -231,7 +233,7 @@ def _url(text: str, setting: str) -> SqlServer | URL:
     if not url.database or (backend == "sqlite" and url.database == ":memory:"):
         raise ConfigError(f"Setting {setting} names no database.", hint="A database in memory cannot be backed up.")
     if backend == "sqlite":
-        return url
+        return _sqlite_url(url, setting)
     if driver not in _DRIVERS:
         raise ConfigError(
             f"Setting {setting} names a driver for PostgreSQL that this app does not use.", hint="Write postgresql://…."
@@ -241,6 +243,24 @@ def _url(text: str, setting: str) -> SqlServer | URL:
         for secret in (value,) if isinstance(value, str) else value:
             register_secret(secret)
     return postgresql_url(url.set(drivername="postgresql+psycopg"), setting)
+
+
+def _sqlite_url(url: URL, setting: str) -> URL:
+    """The URL with the plain path of a `file:` one; of its parameters only `mode` and `immutable` mean anything."""
+    path = url.database or ""
+    if path.startswith("file:"):
+        path = unquote(re.sub(r"^file:(//[^/]*(?=/))?", "", path))
+    given = {name: value for name, value in url.query.items() if name not in _SQLITE_DRIVER}
+    immutable = given.pop("immutable", "0")
+    mode = given.pop("mode", "")
+    if given or mode not in ("", "ro", "rw") or immutable not in ("0", "1"):
+        raise ConfigError(
+            f"Setting {setting} has a parameter for its SQLite file that this app does not use.",
+            hint="It knows mode=ro, mode=rw and immutable=1. A file that is missing is made by initialize alone.",
+        )
+    if path in ("", ":memory:"):
+        raise ConfigError(f"Setting {setting} names no database.", hint="A database in memory cannot be backed up.")
+    return url.set(database=path, query={name: value for name, value in url.query.items() if name in _SQLITE})
 
 
 def _refuse_split(text: str, setting: str) -> None:

@@ -195,6 +195,68 @@ def next_event() -> str:
     return event
 
 
+# Who is answered
+
+PAGE = """
+@app.route("page", methods=["GET", "HEAD", "POST", "OPTIONS"])
+def Page(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(req.get_body())
+"""
+KEY = "key-of-this-test"
+
+
+def test_pages_of_others_are_refused_whatever_they_ask_and_programs_and_own_pages_answered(tmp_path: Path) -> None:
+    own = "127.0.0.1:{port}"
+    foreign: list[dict[str, str]] = [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:{port}"},
+        {"Host": "127.0.0.1.evil.example:{port}"},
+        {"Host": "localhost@evil.example"},
+        {"Host": "0.0.0.0:{port}"},
+        {"Host": ""},
+        *({"Host": own, "Origin": origin} for origin in ("https://evil.example", "null", "http://localhost:{port}")),
+        *({"Host": own, "Origin": origin} for origin in ("http://127.0.0.1:3000", "https://127.0.0.1:{port}", "")),
+        *({"Host": own, "Sec-Fetch-Site": site} for site in ("cross-site", "same-site", "Cross-Site", "x")),
+        {"Host": own, "Origin": "http://127.0.0.1:{port}", "Sec-Fetch-Site": "cross-site"},
+        {"Host": own, "Origin": "https://evil.example", "Access-Control-Request-Method": "POST"},
+        {"Host": own, "Origin": "https://evil.example", "x-functions-key": KEY},
+        {"Host": own, "Origin": "https://evil.example", "Content-Type": "text/plain"},
+    ]
+    known: list[dict[str, str]] = [
+        *({"Host": host} for host in (own, "localhost:{port}", "LocalHost", "[::1]:{port}", "127.0.0.1")),
+        {"Host": own, "Origin": "http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"},
+        {"Host": "localhost:{port}", "Origin": "http://localhost:{port}"},
+        {"Host": own, "Sec-Fetch-Site": "none"},
+    ]
+
+    def status(method: str, path: str, headers: dict[str, str]) -> int:
+        asked = {name: value.format(port=port) for name, value in headers.items()}
+        return call(port, method, path, "{}" if method == "POST" else "", {"x-functions-key": KEY} | asked).status
+
+    with serving(write_app(tmp_path, PAGE, TIMER), KEY) as port:
+        for method in ("GET", "HEAD", "POST", "OPTIONS"):
+            assert [status(method, "/api/page", headers) for headers in foreign] == [403] * len(foreign), method
+            assert [status(method, "/api/page", headers) for headers in known] == [200] * len(known), method
+        for path in ("/admin/functions", "/admin/functions/Timed", "/api/none"):
+            assert status("POST", path, foreign[0]) == status("GET", path, foreign[6]) == 403
+
+
+def test_without_a_key_a_program_is_answered_whatever_its_content_type_and_a_page_is_not(tmp_path: Path) -> None:
+    with serving(write_app(tmp_path, PAGE)) as port:
+        for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "text/plain"}):
+            assert call(port, "POST", "/api/page", '{"a": 1}', headers).body == '{"a": 1}'
+            assert call(port, "POST", "/api/page", "{}", headers | {"Origin": "http://evil.example"}).status == 403
+            assert call(port, "POST", "/api/page", "{}", headers | {"Host": "evil.example"}).status == 403
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, mock.patch.object(signal, "signal"):
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"Port {port} of 127.0.0.1 is in use") as caught:
+            devhost.serve(write_app(tmp_path, HEALTH), port)
+    assert "--port" in caught.value.hint
+
+
 # HTTP
 
 

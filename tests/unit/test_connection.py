@@ -282,6 +282,9 @@ def test_a_cosmos_string_that_cannot_be_used_is_refused(text: str) -> None:
     [
         ("sqlite:///data/x.db", "sqlite", "data/x.db"),
         ("sqlite:////var/x.db", "sqlite", "/var/x.db"),
+        ("sqlite:///file:data/x%20y.db?mode=ro&uri=true", "sqlite", "data/x y.db"),
+        ("sqlite:///file:///var/x.db?immutable=1", "sqlite", "/var/x.db"),
+        ("sqlite:////var/a@b.db?mode=rw&timeout=3", "sqlite", "/var/a@b.db"),
         ("postgresql://u:p@h/x", "postgresql", "x"),
         ("postgresql+psycopg://u:p@h:5433/x", "postgresql", "x"),
         ("postgres://u:p@h/x", "postgresql", "x"),
@@ -299,6 +302,12 @@ def test_a_url_names_sqlite_or_postgresql(text: str, backend: str, database: str
 def test_a_url_without_a_lasting_database_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=f"{SETTING} names no database"):
         parse_connection(text, SETTING)
+
+
+@pytest.mark.parametrize("query", ["mode=rwc", "mode=memory", "nolock=1", "vfs=x", "immutable=yes"])
+def test_a_file_is_opened_in_no_way_that_could_make_or_spoil_it(query: str) -> None:
+    with pytest.raises(ConfigError, match=f"{SETTING} has a parameter"):
+        parse_connection(f"sqlite:///data/x.db?{query}", SETTING)
 
 
 @pytest.mark.parametrize("text", ["mysql://u:p@h/x", "oracle://u:p@h/x", "https://a.documents.azure.com/", "file:///x"])

@@ -16,12 +16,14 @@ def open_dialect(
     default_database: str | None = None,
     connections: int = CONNECTIONS,
     call_seconds: float = CALL_SECONDS,
+    left_as_it_is: bool = False,
 ) -> Dialect:
     """The dialect of a SQL connection string; its driver is imported here, not before.
 
     `default_database` replaces `master` in a SQL Server string. At most so many `connections` are open at once; who
-    asks for more waits. A statement ends after `call_seconds` where the server sees to that. Raises ConfigError for
-    anything that is not SQL.
+    asks for more waits. A statement ends after `call_seconds` where the server sees to that. A file that is
+    `left_as_it_is` is opened for writing only by a transaction that writes. Raises ConfigError for anything that is not
+    SQL.
     """
     where = parse_connection(connection_string, setting)
     if isinstance(where, SqlServer):
@@ -37,7 +39,7 @@ def open_dialect(
     if where.get_backend_name() == "sqlite":
         from backup.stores.dialects.sqlite import SqliteDialect
 
-        return SqliteDialect(where, connections)
+        return SqliteDialect(where, connections, left_as_it_is=left_as_it_is)
     from backup.stores.dialects.postgresql import PostgresqlDialect
 
     return PostgresqlDialect(where, connections, call_seconds)

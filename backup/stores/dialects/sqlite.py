@@ -31,19 +31,17 @@ from backup.stores.dialects.base import (
     StampColumns,
     digits,
     driver_rows,
-    driver_text,
-    named,
     send,
     spelled_column,
     spelled_table,
     type_parts,
 )
 from backup.stores.dialects.mixing import bucket_of
-from backup.stores.dialects.sqlite_fingerprint import HASH, INTEGERS, content_hash, exact_hash, fingerprints
+from backup.stores.dialects.sqlite_connection import Mode, SqliteFile
+from backup.stores.dialects.sqlite_fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.dialects.tables import Found
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
-_BUSY_SECONDS = 30
 _SPELLING = SQLiteDialect()
 _NOWHERE = URL.create("sqlite")
 _STATEMENTS = 500
@@ -73,6 +71,13 @@ def _shared() -> tuple[sa.Dialect, Any]:
         pass
     engine.dispose()
     return engine.dialect, sa.util.LRUCache(_STATEMENTS)
+
+
+def _engine(pool: sa.Pool) -> sa.Engine:
+    # As create_engine makes it, but for the dialect: each run opens its stores anew, and statements that one engine
+    # has compiled serve another only if they are of the same dialect.
+    dialect, compiled = _shared()
+    return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
 
 
 @cache
@@ -122,9 +127,11 @@ class SqliteDialect:
     can_be_cut = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
-    def __init__(self, url: URL, connections: int = CONNECTIONS) -> None:
-        self.path = Path(url.database or "").resolve()
-        self._connections = connections
+    def __init__(self, url: URL, connections: int = CONNECTIONS, *, left_as_it_is: bool = False) -> None:
+        """A file that is `left_as_it_is` is opened for writing only in `writing`."""
+        self._file = SqliteFile(url)
+        self.path, self._connections = self._file.path, connections
+        self._left_as_it_is = left_as_it_is
 
     @property
     def location(self) -> str:
@@ -132,26 +139,17 @@ class SqliteDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        # As create_engine makes it, but for the dialect: each run opens its stores anew, and statements that one engine
-        # has compiled serve another only if they are of the same dialect.
-        dialect, compiled = _shared()
-        connect: Any = partial(self._connect, "rw")  # the driver's connection has more than SQLAlchemy's type of it
-        pool = sa.QueuePool(connect, self._connections, max_overflow=0, dialect=dialect)
-        return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
+        mode: Mode = "ro" if self._left_as_it_is else "rw"
+        return _engine(sa.QueuePool(self._opener(mode), self._connections, max_overflow=0, dialect=_shared()[0]))
 
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        # rw opens an existing file only: an unmounted disk must not look like an empty source.
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
-        )
-        try:
-            # Opening reads nothing: only now is a file known to be a database.
-            connection.execute("PRAGMA schema_version")
-            connection.create_function(HASH, -1, exact_hash, deterministic=True)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
+    @cached_property
+    def _for_writing(self) -> sa.Engine:
+        if not self._left_as_it_is:
+            return self.engine
+        return _engine(sa.NullPool(self._opener("rw"), dialect=_shared()[0]))
+
+    def _opener(self, mode: Mode) -> Any:  # the driver's connection has more than SQLAlchemy's type of it
+        return partial(self._file.connect, mode)
 
     def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
         """By device and inode: a file has as many names as it likes."""
@@ -165,7 +163,7 @@ class SqliteDialect:
         if isinstance(like, SqliteDialect):
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, like.path.stat().st_mode & 0o777))
-        self._connect("rwc").close()
+        self._file.connect("rwc").close()
 
     def drop_database(self) -> None:
         self.engine.dispose()
@@ -183,7 +181,7 @@ class SqliteDialect:
     def writing(self) -> Iterator[sa.Connection]:
         # The file has one writer at a time. Threads of this process queue here, where waiting is fair and has no end;
         # the driver would poll. IMMEDIATE: what a transaction reads before its first change belongs to it too.
-        with _writer(self.path), self.engine.begin() as cx:
+        with _writer(self.path), self._for_writing.begin() as cx:
             cx.exec_driver_sql("BEGIN IMMEDIATE")
             yield cx
 
@@ -321,25 +319,7 @@ class SqliteDialect:
         return [f"ALTER TABLE {spelled_table(_SPELLING, table)} RENAME TO {away}"]
 
     def failure(self, error: Exception) -> Failure:
-        text, code = driver_text(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return Failure("transient", text)
-        if code == sqlite3.SQLITE_CANTOPEN:
-            if not self.path.exists():
-                return Failure("database_missing", "there is no such file.")
-            return Failure("unavailable", text)
-        if isinstance(error, OSError):  # a folder that cannot be made
-            return Failure("unavailable", f"{error.strerror}.")
-        if "no such table" in text:
-            return Failure("missing", text, name=named(text))
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
-            return Failure("unavailable", text)
-        if getattr(error, "sqlite_errorcode", 0) in (
-            sqlite3.SQLITE_CONSTRAINT_UNIQUE,
-            sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
-        ):
-            return Failure("unique", text)
-        return Failure("constraint" if code == sqlite3.SQLITE_CONSTRAINT else "refused", text)
+        return self._file.failure(error)
 
 
 def _number(value: int) -> sa.ColumnElement[Any]:
