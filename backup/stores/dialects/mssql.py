@@ -53,6 +53,7 @@ from backup.stores.dialects.mssql_json import (
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import relation, type_of
+from backup.stores.dialects.policies import refuse_hidden_on_sql_server
 from backup.stores.dialects.rights import mssql_hint
 from backup.stores.dialects.tables import Found
 
@@ -300,7 +301,9 @@ class SqlServerDialect:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).mappings().all()
+        schema = schema or "dbo"
+        refuse_hidden_on_sql_server(cx, schema, table)
+        found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).mappings().all()
         if found:
             self._collation, self._has_openjson = found[0]["database_collation"], bool(found[0]["has_openjson"])
         for row in found:

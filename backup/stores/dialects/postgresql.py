@@ -32,6 +32,7 @@ from backup.stores.dialects.base import (
     spelled_table,
 )
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
+from backup.stores.dialects.policies import refuse_hidden_on_postgresql
 from backup.stores.dialects.postgresql_connection import listen, ways
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 from backup.stores.dialects.postgresql_types import relation, type_of
@@ -248,7 +249,9 @@ class PostgresqlDialect:
         return str(cx.scalar(_HOME, {"default": self.default_schema}))
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        found = cx.execute(_COLUMNS, {"table": table, "schema": schema or self.default_schema}).all()
+        schema = schema or "public"
+        refuse_hidden_on_postgresql(cx, schema, table)
+        found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).all()
         return [
             Column(
                 name=name,

@@ -1,0 +1,112 @@
+"""Rows that a policy hides from the login are an error: on both sides, from the start or later."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.errors import ConfigError, StoreError
+from backup.stores import Store
+from backup.stores.dialects.policies import refuse_hidden_on_sql_server
+from tests.contract.benches import Item, PostgresBench, Role
+
+ROLE = "reader_of_some"
+
+
+@pytest.fixture
+def role(postgresql_bench: PostgresBench) -> Iterator[str]:
+    """A login that may do everything with the tables, and is neither their owner nor exempt from policies."""
+    bench = postgresql_bench
+    bench.create([Item(1), Item(2)])
+    bench.pair()
+    for side in ("source", "backup"):
+        bench.sql(side, f"DROP ROLE IF EXISTS {ROLE}" if side == "source" else "SELECT 1")
+        if side == "source":
+            bench.sql(side, f"CREATE ROLE {ROLE} LOGIN PASSWORD 'some'")
+        bench.sql(side, f"GRANT USAGE ON SCHEMA {bench.quote(bench.schema or '')} TO {ROLE}")
+        bench.sql(side, f"GRANT ALL ON {{table}} TO {ROLE}")
+    yield ROLE
+    for side in ("backup", "source"):
+        bench.sql(side, f"DROP OWNED BY {ROLE}")
+    bench.sql("source", f"DROP ROLE {ROLE}")
+
+
+def opened(bench: PostgresBench, side: Role, role: str) -> Store:
+    url = sa.make_url(bench.connection_strings[side]).set(username=role, password="some")
+    return bench.open(side, connection_string=url.render_as_string(hide_password=False))
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+def test_a_policy_of_postgresql_that_may_hide_rows_is_an_error(
+    postgresql_bench: PostgresBench, role: str, side: Role
+) -> None:
+    store = opened(postgresql_bench, side, role)
+    assert store.count() == (2 if side == "source" else 0)
+    postgresql_bench.sql(side, "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    postgresql_bench.sql(side, f"CREATE POLICY odd ON {{table}} TO {role} USING (Id <> 1)")
+    with pytest.raises(StoreError, match="row-level security") as later:  # the shape is known: the server refuses
+        store.count()
+    with pytest.raises(ConfigError, match=f"may hide rows from the role {role}") as first:
+        opened(postgresql_bench, side, role).count()
+    assert "BYPASSRLS" in later.value.hint
+    assert "BYPASSRLS" in first.value.hint
+    postgresql_bench.sql("source", f"ALTER ROLE {role} BYPASSRLS")
+    assert opened(postgresql_bench, side, role).count() == (2 if side == "source" else 0)
+
+
+@pytest.mark.parametrize(
+    ("policies", "all_rows", "refused"),
+    [
+        (None, 3, False),
+        ([], 3, False),
+        ([(1, 0, 1)], 2, False),
+        ([(1, 0, 1)], 3, True),
+        ([(0, 0, 1)], 3, False),
+        ([(1, 1, 1)], 3, False),
+        ([(1, 0, 9)], 3, False),
+    ],
+)
+def test_a_policy_of_sql_server_that_hides_rows_is_an_error(
+    policies: list[tuple[int, int, int]] | None, all_rows: int, refused: bool
+) -> None:
+    class CountBig:
+        def __init__(self) -> None:
+            self.rows = 0
+
+        def step(self, *_: Any) -> None:
+            self.rows += 1
+
+        def finalize(self) -> int:
+            return self.rows
+
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    with engine.connect() as cx:  # stands in for a server: a catalogue with these policies (enabled, kind, table)
+        driver: sqlite3.Connection = cx.connection.driver_connection  # type: ignore[assignment]
+        names = {"sys.security_predicates": None if policies is None else -1, "[dbo].[Things]": 1}
+        driver.create_function("OBJECT_ID", 1, names.get)
+        driver.create_function("QUOTENAME", 1, lambda name: f"[{name}]")
+        driver.create_function("CONCAT", 3, lambda *parts: "".join(parts))
+        driver.create_aggregate("count_big", -1, CountBig)  # type: ignore[arg-type]
+        for name in ("sys", "dbo"):
+            cx.exec_driver_sql(f"ATTACH ':memory:' AS {name}")
+        for table in (
+            "sys.security_policies (object_id, name, is_enabled)",
+            "sys.security_predicates (object_id, predicate_type, target_object_id)",
+            "sys.partitions (object_id, index_id, rows)",
+            "dbo.Things (Id)",
+        ):
+            cx.exec_driver_sql(f"CREATE TABLE {table}")
+        cx.exec_driver_sql("INSERT INTO dbo.Things VALUES (1), (2)")
+        cx.exec_driver_sql("INSERT INTO sys.partitions VALUES (1, 1, ?), (1, 2, 99), (2, 1, 99)", (all_rows,))
+        for enabled, kind, target in policies or []:
+            cx.exec_driver_sql("INSERT INTO sys.security_policies VALUES (7, 'Odd', ?)", (enabled,))
+            cx.exec_driver_sql("INSERT INTO sys.security_predicates VALUES (7, ?, ?)", (kind, target))
+        if not refused:
+            refuse_hidden_on_sql_server(cx, "dbo", "Things")
+            return
+        with pytest.raises(ConfigError, match="Odd shows this login 2 of the 3 rows of dbo"):
+            refuse_hidden_on_sql_server(cx, "dbo", "Things")
