@@ -11,9 +11,11 @@ logger = logging.getLogger("backup")
 
 _secrets: set[str] = set()
 _SECRET_PAIR = re.compile(
-    r"\b(password|pwd|accountkey|sharedaccesskey|sharedaccesssignature|accesstoken|sig)\s*=\s*(\{[^}]*\}|[^;&\s]+)",
+    r"\b(password|pwd|accountkey|sharedaccesskey|sharedaccesssignature|accesstoken|sig)\s*=\s*"
+    r"""(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;&\s]+)""",
     re.I,
 )
+_SECRET_IN_URL = re.compile(r"(://[^:/@\s]*:)\S+@")
 
 
 def register_secret(value: str | None) -> None:
@@ -23,10 +25,10 @@ def register_secret(value: str | None) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without any registered secret and without the value of any `Password=…`-like pair."""
+    """The text without any registered secret, the value of any `Password=…`-like pair or URL's login."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return _SECRET_PAIR.sub(lambda match: f"{match[1]}=***", text)
+    return _SECRET_IN_URL.sub(r"\1***@", _SECRET_PAIR.sub(lambda match: f"{match[1]}=***", text))
 
 
 def visible(text: str) -> str:

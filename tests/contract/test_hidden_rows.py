@@ -1,4 +1,4 @@
-"""Rows that a policy hides from the login are an error: on both sides, from the start or later."""
+"""What a login may not see: rows that a policy hides, tables without a right to them, tables under other names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import ConfigError, StoreError
+from backup.errors import ConfigError, SourceMissing, StoreError
 from backup.stores import Store
 from backup.stores.dialects.policies import refuse_hidden_on_sql_server
 from tests.contract.benches import Item, PostgresBench, Role
@@ -56,6 +56,41 @@ def test_a_policy_of_postgresql_that_may_hide_rows_is_an_error(
     assert "BYPASSRLS" in first.value.hint
     postgresql_bench.sql("source", f"ALTER ROLE {role} BYPASSRLS")
     assert opened(postgresql_bench, side, role).count() == (2 if side == "source" else 0)
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+def test_a_right_that_is_missing_is_named_with_its_grant(
+    postgresql_bench: PostgresBench, role: str, side: Role
+) -> None:
+    store = opened(postgresql_bench, side, role)
+    postgresql_bench.sql(side, f"REVOKE ALL ON {{table}} FROM {role}")
+    with pytest.raises(StoreError, match="permission denied") as reading:
+        store.count()
+    with pytest.raises(StoreError, match="permission denied") as writing:
+        store.delete([(1,)])
+    for caught in (reading, writing):
+        assert f'GRANT SELECT ON TABLE "Things" TO "{role}"' in caught.value.hint
+        assert "rolled back" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("{schema}.things", "; there is Things."),
+        ("{lower}.Things", "; there is {schema}.Things."),
+        ("{schema}.Thinks", "; did you mean Things?"),
+        ("{schema}.Zebra", "does not exist."),
+    ],
+)
+def test_a_table_that_is_not_there_is_told_with_the_one_that_may_be_meant(
+    postgresql_bench: PostgresBench, asked: str, said: str
+) -> None:
+    bench = postgresql_bench
+    bench.create()
+    names = {"schema": bench.schema or "", "lower": (bench.schema or "").lower()}
+    with pytest.raises(SourceMissing) as caught:
+        bench.open("source", table=asked.format(**names)).count()
+    assert str(caught.value).endswith(said.format(**names))
 
 
 @pytest.mark.parametrize(

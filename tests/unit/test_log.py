@@ -17,6 +17,11 @@ from backup.log import event, redact, register_secret
         "SharedAccessSignature=hidden&se=1",
         "https://x.blob.core.windows.net/c?sv=1&sig=hidden%3D&se=2",
         "PASSWORD=hidden",
+        'Password="hidden;""hidden";Encrypt=yes',
+        "Password='hidden hidden'",
+        "PWD={hidden}}hidden};Server=x",
+        "postgresql://u:hidden@h/d",
+        "mssql://u:hidden@hidden/hidden@h/d?x=1",
     ],
 )
 def test_the_value_of_a_secret_pair_is_removed(text: str) -> None:

@@ -370,7 +370,9 @@ class SqlServerDialect:
         state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
         if codes & {4060, 911}:
             return Failure("database_missing", text)
-        if state == "42S02" or 208 in codes:
+        if (
+            state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text)
+        ):  # as Babelfish has it
             return Failure("missing", text, name=named(text))
         if isinstance(error, OSError):  # of `connect`
             return Failure("unanswered", text)
@@ -385,7 +387,9 @@ class SqlServerDialect:
             return Failure("transient", text)
         if codes & _CODE_UNIQUE:
             return Failure("unique", text)
-        return Failure("constraint" if codes & _CODE_CONSTRAINT or state == "23000" else "refused", text)
+        if codes & _CODE_CONSTRAINT or state == "23000":
+            return Failure("constraint", text)
+        return Failure("refused", text, hint)
 
 
 def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:

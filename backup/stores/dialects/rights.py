@@ -10,6 +10,7 @@ _WRITES = " Where the app writes (a backup, a source to restore into): SELECT, I
 def mssql_hint(text: str, login: str | None) -> str | None:
     """What to do about SQL Server's "The SELECT permission was denied …" and its like; None for any other text."""
     user = f"[{login}]" if login else "the app's user"
+    text = re.sub(r"\s*\(\d+\) \(SQL\w+\)\.?$", "", text)
     if found := re.search(
         r"The (\w[\w ]*) permission was denied on the (?:column '[^']*' of the )?object '([^']*)', database '[^']*', "
         r"schema '([^']*)'",
@@ -23,7 +24,11 @@ def mssql_hint(text: str, login: str | None) -> str | None:
         return f"In the database: CREATE USER {user} FOR LOGIN {user}, or FROM EXTERNAL PROVIDER for an identity."
     if "because it does not exist or you do not have permission" in text or "does not have permission" in text:
         return f"In the database: GRANT the right on the object, or ALTER and VIEW DEFINITION on its schema, TO {user}."
-    return postgresql_hint(text, login) if "permission denied for" in text or "must be owner of" in text else None
+    if found := re.search(r"permission denied for (?:table|view|relation) (\S+)$", text):  # as Babelfish has it
+        return f"In the database: GRANT SELECT ON [{found[1]}] TO {user}.{_WRITES}"
+    if "permission denied for" in text or "must be owner of" in text:
+        return f"In the database: GRANT the right that the message names, or ALTER on the schema, TO {user}."
+    return None
 
 
 def postgresql_hint(text: str, login: str | None) -> str | None:

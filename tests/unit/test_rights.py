@@ -1,0 +1,57 @@
+"""Which right a login lacks, in every server's words."""
+
+import pytest
+
+from backup.stores.dialects.rights import mssql_hint, postgresql_hint
+
+ODBC = "[42000] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]{} ({}) (SQLExecDirectW)."
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "statement"),
+    [
+        (
+            "The SELECT permission was denied on the object 'Customers', database 'Crm', schema 'customer'.",
+            229,
+            "GRANT SELECT ON [customer].[Customers] TO [app]",
+        ),
+        (
+            "The INSERT permission was denied on the object 'SyncHistory', database 'Crm', schema 'customer'.",
+            229,
+            "GRANT INSERT ON [customer].[SyncHistory] TO [app]",
+        ),
+        (
+            "The SELECT permission was denied on the column 'N' of the object 'Customers', database 'Crm', schema 'x'.",
+            230,
+            "GRANT SELECT ON [x].[Customers] TO [app]",
+        ),
+        ("CREATE TABLE permission denied in database 'Crm'.", 262, "In the database Crm: GRANT CREATE TABLE TO [app]"),
+        (
+            'The server principal "app" is not able to access the database "Crm" under the current security context.',
+            916,
+            "CREATE USER [app]",
+        ),
+        ("permission denied for table rr", 33557097, "GRANT SELECT ON [rr] TO [app]"),
+        ("must be owner of table rr", 33557097, "TO [app]"),
+        ("Cannot insert the value NULL into column 'x'", 515, None),
+    ],
+)
+def test_sql_servers_refusal_is_answered_with_the_grant(text: str, code: int, statement: str | None) -> None:
+    hint = mssql_hint(ODBC.format(text, code), "app")
+    assert hint is None if statement is None else statement in (hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "statement"),
+    [
+        ("permission denied for table customers.", 'GRANT SELECT ON TABLE "customers" TO "app"'),
+        ("permission denied for relation customers.", 'GRANT SELECT ON TABLE "customers" TO "app"'),
+        ("permission denied for schema shop.", 'GRANT USAGE (and, for initialize, CREATE) ON SCHEMA "shop" TO "app"'),
+        ("permission denied for database shop.", 'GRANT CREATE ON DATABASE "shop" TO "app"'),
+        ("must be owner of table customers.", 'ALTER TABLE "customers" OWNER TO "app"'),
+        ("null value in column x violates not-null constraint.", None),
+    ],
+)
+def test_postgresqls_refusal_is_answered_with_the_grant(text: str, statement: str | None) -> None:
+    hint = postgresql_hint(text, "app")
+    assert hint is None if statement is None else statement in (hint or "")
