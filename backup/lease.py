@@ -140,8 +140,8 @@ def _blob_service(settings: Settings) -> BlobServiceClient:
 def _not_a_connection_string() -> ConfigError:
     return ConfigError(
         "Setting AzureWebJobsStorage is not a storage connection string.",
-        hint="Write DefaultEndpointsProtocol=https;AccountName=…;AccountKey=…, or UseDevelopmentStorage=true for "
-        "Azurite; for a managed identity set AzureWebJobsStorage__accountName instead.",
+        hint="Take it from the account's access keys in the portal, or write UseDevelopmentStorage=true for Azurite; "
+        "for a managed identity set AzureWebJobsStorage__accountName instead.",
     )
 
 

@@ -58,7 +58,7 @@ _SPELLED |= {name: name for name in ("Initial Catalog", "Data Source", "TrustSer
 _SPELLED |= {name: name for name in ("AccountEndpoint", "AccountKey")}
 _QUOTES = (
     "A value with a ; or = in it, or with a quote or brace at its start, has to be quoted: "
-    'Password={…} with each } doubled, or Password="…" with each " doubled.'
+    'write {…} around it and double each } within, or "…" and double each ".'
 )
 _ENCODED = "Within a user or a password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25."
 _DRIVERS = {"", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
@@ -159,7 +159,7 @@ def _refuse_unknown(pairs: dict[str, str], known: Iterable[str], setting: str) -
             raise ConfigError(
                 f"Setting {setting} has a keyword that is not known{_behind(before)}"
                 + (f"; did you mean {meant}?" if meant else "."),
-                hint=_QUOTES if before else "PostgreSQL takes a URL: postgresql://user:password@host/database.",
+                hint=_QUOTES if before else "PostgreSQL takes a URL: postgresql://…; README has an example.",
             )
         before.append(name)
 

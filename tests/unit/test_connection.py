@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
 from backup.errors import ConfigError
+from backup.log import redact
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
 from backup.stores.dialects import open_dialect
@@ -190,6 +191,7 @@ def test_no_piece_of_a_password_is_shown_whatever_split_it(text: str) -> None:
     assert where is None
     assert SETTING in refusal
     assert "ret9" not in refusal.lower()
+    assert redact(refusal) == refusal
 
 
 @pytest.mark.parametrize("password", ["{abc", '"abc', "'abc", "{a}b", '"a"b', "a=b", "a@b", "a/b?c#d%", "a'b", "}{"])
