@@ -45,6 +45,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
         for action in _OPPOSITES:
             for entries in session.recycled.of_run(one.sync_id, action):
                 taking_back.take_back(action, [kept for kept in entries if kept.side == "backup"])
+                del entries  # or they would be held beside the next
     taking_back.finish()
 
 
@@ -72,7 +73,8 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
 
 
 def _refuse_purged(session: Session, undone: Run) -> None:
-    kept, changed = sum(map(len, session.recycled.of_run(undone.sync_id))), undone.counts.processed
+    kept = sum(map(len, session.recycled.of_run(undone.sync_id, records=False)))
+    changed = undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
     # A record that changed twice in a run has one image. An interrupted run has not told what it changed.
     if kept == 0 < changed or (old and (kept < changed or undone.status is Status.FAILED)):
@@ -97,9 +99,9 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
 
 
 def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
-    for entries in recycled.of_run(run.sync_id):
+    for entries in recycled.of_run(run.sync_id, records=False):
         own = [kept.key for kept in entries if kept.side == "backup"]
-        yield from (other for other in recycled.of_keys(own) if other.number > (run.number or 0))
+        yield from (other for other in recycled.of_keys(own, records=False) if other.number > (run.number or 0))
 
 
 class _TakingBack:
