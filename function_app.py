@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import azure.functions as func
 
-from backup import api
+from backup import api, interrupts
 from backup.log import quiet_libraries
 from backup.recorded import foreseen
 from backup.registry import Registry
@@ -16,6 +16,7 @@ from backup.settings import load_settings, schedule_binding
 
 quiet_libraries()
 logging.getLogger("backup").setLevel(logging.INFO)
+interrupts.handle_sigterm()
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # what is imported next takes a moment, in which nothing has been done yet
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+
 import logging
 import sys
 from pathlib import Path
@@ -9,8 +15,9 @@ from typing import Annotated
 
 import typer
 
-from backup import api, sample
+from backup import api, interrupts, sample
 from backup.demo import FILES, run_demo
+from backup.errors import Interrupted
 from backup.log import quiet_libraries
 from backup.models import Trigger
 from backup.registry import Registry
@@ -18,6 +25,7 @@ from backup.requests import moment_of
 from backup.restoring import Wish
 from backup.services import Options
 from backup.settings import load_settings, use_local_settings
+from backup.streams import flush, let_readers_leave
 from backup.terminal import (
     err,
     errors_shown,
@@ -172,6 +180,10 @@ def serve(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a fr
     with errors_shown(False):
         _registry_hint()
         serve_app(Path.cwd(), port, load_settings().serve_key)
+        interrupts.request(signal.SIGTERM)  # for runs that still go on
+        interrupts.wait_until_idle()
+        flush()
+        os._exit(0)
 
 
 @cli.command(name="sample")
@@ -199,10 +211,18 @@ def _preview(writes: bool) -> str | None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line; a signal ends what runs within seconds, and its number tells in the exit code."""
+    let_readers_leave()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     quiet_libraries()
-    cli()
+    with interrupts.handled(lambda: err.print(f"{Interrupted()}")):
+        try:
+            cli()
+        finally:
+            flush()
+            code = interrupts.exit_code()
+            if code is not None:
+                os._exit(code)  # without waiting for threads whose servers do not answer
 
 
 def _registry() -> Registry:

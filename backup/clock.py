@@ -9,6 +9,12 @@ from backup.models import Now
 from backup.stores import Store
 
 
+def elapsed() -> float:
+    """Seconds of a clock that goes on while the process is stopped and, where the system can, the machine asleep."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 def clock_of(backup: Store, now: Now) -> Now:
     """A clock that goes on from the time that the backup's server gives, asked once; `now` where there is no server.
 
@@ -17,5 +23,5 @@ def clock_of(backup: Store, now: Now) -> Now:
     started = backup.server_time()
     if started is None:
         return now
-    asked = time.monotonic()
-    return lambda: started + timedelta(seconds=time.monotonic() - asked)
+    asked = elapsed()
+    return lambda: started + timedelta(seconds=elapsed() - asked)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from backup.errors import BadRequest
 from backup.log import event
@@ -116,14 +117,40 @@ class History:
         )
         return (last[0]["RunNumber"] or 0) + 1 if last else 1
 
+    def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
+        """Writes the run's entry as it stands, if it belongs to one of these attempts and is in progress, or as it is
+        to be already; returns whether it did. May be repeated."""
+        fields = {name: value for name, value in _entry(run).items() if name != HISTORY.key}
+        statuses = list({Status.IN_PROGRESS.value, run.status.value})
+        only_if = {"Owner": owners, "Attempt": attempts, "Status": statuses}
+        return self._entries.change(run.sync_id, only_if, fields)
+
+    def beat(self, sync_id: str, owner: str, attempts: Sequence[str], now: datetime, seconds: float) -> bool:
+        """Notes that the run goes on; whether it is still one of these attempts' own. One try of so many seconds."""
+        only_if = _of(owner, attempts)
+        return self._entries.change(sync_id, only_if, {"HeartbeatAt": now}, seconds=seconds)
+
+    def is_held(self, sync_id: str, owner: str, attempts: Sequence[str], transaction: Any = None) -> bool:
+        """Whether the run is one of these attempts' own; in a transaction it stays so until its end."""
+        return self._entries.holds(sync_id, _of(owner, attempts), transaction)
+
+    def renew(self, sync_id: str, owner: str, attempts: Sequence[str], attempt: str, transaction: Any) -> bool:
+        """Makes the run another attempt of the same owner's; whether it was one of these."""
+        return self._entries.change(sync_id, _of(owner, attempts), {"Attempt": attempt}, transaction)
+
+    def leave(self, sync_id: str, owner: str, attempts: Sequence[str]) -> bool:
+        """Leaves the open run to whoever goes on with it; whether it was one of these attempts' own."""
+        return self._entries.change(sync_id, _of(owner, attempts), {"Owner": None})
+
     def open_runs(self, service: str) -> Sequence[Run]:
         """The runs InProgress, newest first."""
         return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
-    def close_interrupted(self, run: Run, now: datetime) -> None:
-        """Ends as Failed what a dead run left InProgress. The caller holds the lock."""
+    def close_interrupted(self, run: Run, now: datetime) -> bool:
+        """Ends as Failed what a dead run left InProgress; whether nobody has taken it over meanwhile."""
         event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
-        self.save(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED))
+        closed = replace(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED), attempt=str(uuid4()))
+        return self.change(closed, [run.owner], [run.attempt, closed.attempt])
 
     def last_synced(self, service: str) -> Run | None:
         """The newest sync that completed."""
@@ -272,6 +299,10 @@ class History:
 
 def _has_changed(run: Run) -> bool:
     return run.may_change_backup and run.completed_at is not None
+
+
+def _of(owner: str, attempts: Sequence[str]) -> dict[str, Sequence[Any]]:
+    return {"Owner": [owner], "Attempt": list(attempts), "Status": [Status.IN_PROGRESS.value]}
 
 
 def _entry(run: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ GRACE_SECONDS = 1.5
 LAST_SECONDS = 2.0
 """How long a call may take that says how a run was left."""
 
-END_SECONDS = 6.0
+END_SECONDS = 5.0
 """After how long the process ends, whatever still goes on."""
 
 
@@ -81,9 +81,13 @@ def sleep(seconds: float) -> None:
         raise Interrupted
 
 
-def wait_for(futures: Collection[Future[Any]]) -> None:
-    """Waits until all of them are done. Raises Interrupted when the process is to end and they are not in time."""
-    while wait(futures, timeout=GRACE_SECONDS).not_done:
+def wait_for(futures: Collection[Future[Any]], *, or_an_error: bool = False) -> None:
+    """Waits until all of them are done, or one has failed. Raises Interrupted when the process is to end and that is
+    not so in time."""
+    until = FIRST_EXCEPTION if or_an_error else ALL_COMPLETED
+    while (waited := wait(futures, GRACE_SECONDS, until)).not_done:
+        if or_an_error and any(not one.cancelled() and one.exception() for one in waited.done):
+            return
         if is_over():
             raise Interrupted
 

@@ -9,17 +9,27 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from backup import app_tables
+from backup import app_tables, interrupts
 from backup.checkpoint import Checkpoint
 from backup.clock import clock_of
-from backup.errors import BackupError, Locked, LockLost, NotInitialized, StoreError, StoreUnavailable, Unexpected
+from backup.errors import (
+    BackupError,
+    Interrupted,
+    Locked,
+    LockLost,
+    NotInitialized,
+    StoreError,
+    StoreUnavailable,
+    Unexpected,
+)
 from backup.history import History
 from backup.locks import Lock, take
 from backup.log import event, redact
 from backup.models import SYNCS, Counts, Held, Key, Now, Run, Status, Trigger
+from backup.ownership import Ownership, is_alive, refuse_alive
 from backup.policy import Policy
 from backup.recycle import RecycleBin
 from backup.stores import Limits, Store
@@ -95,14 +105,26 @@ class Session:
     policy: Policy
     start: Checkpoint
     resumed: bool
+    ownership: Ownership | None = None
     charged_before: float = 0.0
     unfinished: bool = False
     report: Report = field(default_factory=Report)
 
     def become(self, **more: Any) -> None:
         """Records what the run has become, before it acts on it."""
-        self.run = replace(self.run, **more, request_charge=self.charge())
-        self.history.save(self.run)
+        self.run = self.save(replace(self.run, **more, request_charge=self.charge()))
+
+    def save(self, run: Run) -> Run:
+        """Writes the run's entry as it stands, and returns it. Raises LockLost when the run is another's by now."""
+        if self.ownership is not None:
+            return self.ownership.save(run)
+        self.history.save(run)
+        return run
+
+    def fence(self, place: Store) -> None:
+        """Has what the run writes into the place from here on written only while the run is its own."""
+        if self.ownership is not None:
+            place.fence_by(self.ownership, self.backup)
 
     def charge(self) -> float | None:
         """What the run has cost in request units, with what other calls of it did; None where nothing costs any."""
@@ -118,11 +140,8 @@ class Session:
 Work = Callable[[Session], None]
 """What a run does; it counts in `tally`, and fails by raising."""
 
-_VERIFY_IS_LEFT = timedelta(minutes=3)
-"""How old the last sign of a verify is when its process is taken for dead; while it goes on it gives one a chunk."""
-
-_Begun = tuple[Run, Checkpoint, bool]
-"""The run to do, where it begins, and whether it is one that was left open."""
+_Begun = tuple[Run, Checkpoint, Run | None]
+"""The run to do, where it begins, and the entry of the one that was left open, if it is that."""
 
 
 class Recorder:
@@ -147,23 +166,23 @@ class Recorder:
     ) -> Outcome:
         """Does the work under the lock and with an entry from its start, and says how it ended; never raises an error.
 
-        A run that finds the lock taken leaves no entry: it has not started. A sync goes on as an open one if it may
-        (`Run.takes_over`), and walks the whole key space from there; all other open runs are closed, since their
-        processes are dead. Not `alone`, it takes no lock and has its entry at its end only.
+        A run that finds the lock taken, or an open run that is alive, leaves no entry: it has not started. A sync goes
+        on as an open one if it may (`Run.takes_over`), and walks the whole key space from there; all other open runs
+        are closed. Not `alone`, it takes no lock and has its entry at its end only. An interrupted sync is left open.
         """
 
-        def begin(history: History, run: Run) -> _Begun:
+        def begin(history: History, run: Run, clock: Now) -> _Begun:
             if not alone:
-                return run, Checkpoint(), False
-            found = self._open_run(history, run.started_at, run.takes_over)
+                return run, Checkpoint(), None
+            found = self._open_run(history, run.started_at, clock, run.takes_over)
             if found is not None:
                 start = Checkpoint.from_text(found.checkpoint).begun_anew()
-                return replace(found, checkpoint=start.to_text()), start, True
+                return replace(found, checkpoint=start.to_text()), start, found
             start = Checkpoint()
             keeps_one = run.trigger in SYNCS and not run.dry_run
-            return replace(run, checkpoint=start.to_text()) if keeps_one else run, start, False
+            return replace(run, checkpoint=start.to_text()) if keeps_one else run, start, None
 
-        outcome = self._run(run, stores, work, progress, turn, begin, alone)
+        outcome = self._run(run, stores, work, progress, turn, begin, alone=alone, owned=alone)
         assert outcome is not None  # noqa: S101 - for mypy; `begin` gives a run
         return outcome
 
@@ -175,11 +194,12 @@ class Recorder:
         Takes the lock only if there is one: a look disturbs nobody.
         """
 
-        def begin(history: History, run: Run) -> _Begun | None:
-            found = self._open_run(history, run.started_at, _is_left_sync)
-            return None if found is None else (found, Checkpoint.from_text(found.checkpoint), True)
+        def begin(history: History, run: Run, clock: Now) -> _Begun | None:
+            found = self._open_run(history, run.started_at, clock, _is_left_sync)
+            return None if found is None else (found, Checkpoint.from_text(found.checkpoint), found)
 
-        return self._run(run, stores, work, progress, turn, begin, alone=True, look=self._has_left_sync)
+        look = self._has_left_sync
+        return self._run(run, stores, work, progress, turn, begin, alone=True, owned=True, look=look)
 
     def walk(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
         """Goes on with the verify that an earlier call left open, or begins one, which stays open when time is up.
@@ -187,16 +207,14 @@ class Recorder:
         It takes no lock, so that syncs need not wait for it. None while another call is at it.
         """
 
-        def begin(history: History, run: Run) -> _Begun | None:
+        def begin(history: History, run: Run, clock: Now) -> _Begun | None:
             found = next(filter(is_left_verify, history.open_runs(self._service)), None)
-            if found is not None and found.heartbeat_at and run.started_at - found.heartbeat_at < _VERIFY_IS_LEFT:
+            if found is not None and is_alive(found, clock()):
                 return None
             start = Checkpoint.from_text(found.checkpoint) if found else Checkpoint()
-            mine = replace(found or run, checkpoint=start.to_text(), heartbeat_at=run.started_at)
-            history.save(mine)
-            return mine, start, found is not None
+            return replace(found or run, checkpoint=start.to_text()), start, found
 
-        return self._run(run, stores, work, no_progress, turn, begin, alone=False)
+        return self._run(run, stores, work, no_progress, turn, begin, alone=False, owned=True)
 
     def _run(
         self,
@@ -205,18 +223,20 @@ class Recorder:
         work: Work,
         progress: Progress,
         turn: Turn,
-        begin: Callable[[History, Run], _Begun | None],
+        begin: Callable[[History, Run, Now], _Begun | None],
+        *,
         alone: bool,
-        look: Callable[[History], bool] = lambda _: True,
+        owned: bool,
+        look: Callable[[Store, History], bool] = lambda _, __: True,
     ) -> Outcome | None:
         tally = Tally(lambda counts: progress(self._service, counts), self._policy.max_failed_records)
         seconds_left = _countdown(turn.seconds)
         try:
-            with ExitStack() as stack:
+            with interrupts.running(), ExitStack() as stack:
                 source, backup = stack.enter_context(stores())
                 tally.spell = lambda key: json.dumps(backup.key_to_json(key), ensure_ascii=False)
                 history = History(backup)
-                if not look(history):
+                if not look(backup, history):
                     return None
                 try:
                     lock = self._lock if alone else _no_lock
@@ -226,7 +246,7 @@ class Recorder:
                 if alone or not app_tables.are_current(backup, self._service):
                     with nullcontext() if alone else self._lock(self._service, backup.location):
                         app_tables.bring_up_to_date(backup, self._service, self._others)
-                now = clock_of(backup, self._now)
+                now = clock = clock_of(backup, self._now)
                 recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
                 ahead = history.ahead(self._service, now())
                 now = history.clock(self._service, now, recycled.newest(now() + AHEAD))
@@ -240,44 +260,70 @@ class Recorder:
                         number=history.next_number(self._service),
                         notes=self._ahead(ahead, now()),
                     ),
+                    clock,
                 )
                 if begun is None:
                     return None
-                run, start, resumed = begun
+                run, start, found = begun
+                resumed = found is not None
+                ownership = Ownership(history, clock) if owned else None
+                if ownership is not None:
+                    run = stack.enter_context(ownership.taken(run, found))
                 if alone:
-                    history.save(run)
                     turn.started(run)
+                held = _all_of(interrupts.check, held, *([ownership.check_young] if ownership else []))
                 keep = recycled.keeper(run, now, resumed=resumed)
                 steps = Steps(held, now, keep, self._limits.parallelism, seconds_left=seconds_left)
                 session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
-                session.charged_before = run.request_charge or 0.0
+                session.ownership, session.charged_before = ownership, run.request_charge or 0.0
+                session.fence(source)
+                session.fence(backup)
                 outcome = self._worked(session, work)
-                # Who now holds the lock goes on with the same entry, and may have ended it already.
-                passed_on = isinstance(outcome.error, LockLost) and run.checkpoint is not None
-                left_open = session.unfinished or passed_on
-                return replace(outcome, recorded=True) if left_open else self._saved(history.save, outcome)
+                with interrupts.last_words():
+                    return self._left_open(session, outcome) or self._saved(session.save, outcome)
         except Exception as error:
             return self._ended(run, tally, foreseen(error))
 
-    def _has_left_sync(self, history: History) -> bool:
+    def _has_left_sync(self, backup: Store, history: History) -> bool:
         """Whether a sync was left open; what cannot be read is no reason to fail, for no run has begun."""
         try:
-            return any(map(_is_left_sync, history.open_runs(self._service)))
+            found = list(filter(_is_left_sync, history.open_runs(self._service)))
+            now = clock_of(backup, self._now)() if found else None
+            return now is not None and not any(is_alive(run, now) for run in found)
         except (StoreUnavailable, NotInitialized) as error:
             event("sync.not_looked_for", level=logging.WARNING, service=self._service, error=error)
             return False
         except StoreError:  # a table of an earlier release; under the lock it gets what it lacks
             return True
 
-    def _open_run(self, history: History, now: datetime, goes_on: Callable[[Run], bool]) -> Run | None:
-        """The newest open run that `goes_on`; the others are closed, for whoever holds the lock knows them dead."""
-        found = None
-        for other in history.open_runs(self._service):
-            if found is None and goes_on(other):
-                found = other
-            elif not is_left_verify(other):
-                history.close_interrupted(other, now)
+    def _open_run(self, history: History, now: datetime, clock: Now, goes_on: Callable[[Run], bool]) -> Run | None:
+        """The newest open run that `goes_on`; the others are closed. Raises Locked while one of them is alive.
+
+        A verify that is alive, or that another call may go on with, is let alone: it needs no lock.
+        """
+        moment = clock()
+        runs = [
+            run
+            for run in history.open_runs(self._service)
+            if not is_left_verify(run) and not (run.trigger is Trigger.VERIFY and is_alive(run, moment))
+        ]
+        for run in runs:
+            refuse_alive(run, moment)
+        found = next(filter(goes_on, runs), None)
+        for run in runs:
+            if run is not found and not history.close_interrupted(run, now):
+                raise Locked(f"Another process has just taken over a run of {self._service}.")
         return found
+
+    def _left_open(self, session: Session, outcome: Outcome) -> Outcome | None:
+        """The outcome of a run whose entry another call goes on with: its time was up, it was interrupted, or it is
+        another's already. None for a run that has ended."""
+        passed_on = isinstance(outcome.error, LockLost) and session.run.checkpoint is not None
+        if not session.unfinished and not passed_on:
+            return None
+        if session.ownership is not None:
+            session.ownership.leave()
+        return replace(outcome, recorded=True)
 
     def _ahead(self, run: Run | None, now: datetime) -> tuple[str, ...]:
         """What is said of a run whose time lies ahead, in the log as well."""
@@ -301,27 +347,33 @@ class Recorder:
             dry_run=run.dry_run,
             allow_mass_delete=run.allow_mass_delete,
         )
-        error = None
+        error: BackupError | None = None
         try:
             work(session)
+        except Interrupted:
+            percent = session.run.percent
+            at = "" if percent is None else f" at {percent} %"
+            error = Interrupted(f"Interrupted{at}; run it again to continue.")
         except Exception as caught:
             error = foreseen(caught)
         if error is None and not session.unfinished:
             error = session.tally.failure()
-        if error is None and session.unfinished:
-            run = session.run
+        run = session.run
+        may_go_on = session.ownership is not None and run.checkpoint is not None
+        session.unfinished = may_go_on if isinstance(error, Interrupted) else error is None and session.unfinished
+        if session.unfinished:
+            run = run if error is None else replace(run, counts=session.tally.counts)
             counts = asdict(run.counts)
             event(f"{_verb(run)}.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
-            return Outcome(run)
-        session.unfinished = False
+            return Outcome(run, error)
         session.run = replace(session.run, request_charge=session.charge())
         outcome = self._ended(session.run, session.tally, error, session.steps.now)
         return replace(outcome, report=session.report, key_to_json=session.backup.key_to_json)
 
-    def _saved(self, save: Callable[[Run], None], outcome: Outcome) -> Outcome:
+    def _saved(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
         """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
         try:
-            save(outcome.run)
+            run = save(outcome.run) or outcome.run
         except BackupError as error:
             if outcome.error is None:
                 raise
@@ -333,7 +385,7 @@ class Recorder:
                 error=error,
             )
             return outcome
-        return replace(outcome, recorded=True)
+        return replace(outcome, run=run, recorded=True)
 
     def _ended(self, run: Run, tally: Tally, error: BackupError | None, now: Now | None = None) -> Outcome:
         status = Status.FAILED if error else Status.COMPLETED
@@ -367,6 +419,14 @@ def _is_left_sync(run: Run) -> bool:
 def is_left_verify(run: Run) -> bool:
     """Whether the open run is a verify that another call may go on with; no lock says whether it is alive."""
     return run.checkpoint is not None and run.trigger is Trigger.VERIFY
+
+
+def _all_of(*checks: Held) -> Held:
+    def check() -> None:
+        for one in checks:
+            one()
+
+    return check
 
 
 def _countdown(seconds: float | None) -> Callable[[], float]:

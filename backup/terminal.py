@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backup import api
-from backup.errors import BackupError
+from backup.errors import BackupError, Interrupted
 from backup.log import redact, visible
 from backup.models import Counts, Run
 from backup.proof import Kind
@@ -46,7 +46,8 @@ def errors_shown(as_json: bool) -> Iterator[None]:
         if as_json:
             print(api.error_answer(error).json)
         else:
-            err.print(Text.assemble((type(error).__name__, "bold red"), " ", plain(str(error))))
+            name = () if isinstance(error, Interrupted) else ((type(error).__name__, "bold red"), " ")
+            err.print(Text.assemble(*name, plain(str(error))))
             if error.hint:
                 err.print(plain(error.hint))
         raise typer.Exit(1) from None

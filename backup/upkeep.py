@@ -75,7 +75,7 @@ def verify_on(session: Session, depth: Depth) -> None:
     def save(at: Checkpoint) -> None:
         nonlocal saved_at
         if time.monotonic() - saved_at >= _SECONDS_BETWEEN_SAVES:
-            _save(session, at, at_work=True)
+            _save(session, at)
             saved_at = time.monotonic()
 
     try:
@@ -85,18 +85,12 @@ def verify_on(session: Session, depth: Depth) -> None:
     finally:
         session.tally.proof = session.report.proof
     if left is not None:
-        _save(session, left, at_work=False)
+        _save(session, left)
         session.unfinished = True
 
 
-def _save(session: Session, at: Checkpoint, *, at_work: bool) -> None:
+def _save(session: Session, at: Checkpoint) -> None:
     last = session.history.last_synced(session.run.service)
     records = last.proof.source.records if last is not None and last.proof is not None else 0
-    heartbeat = session.steps.now() if at_work else None
-    session.run = replace(
-        session.run,
-        checkpoint=at.to_text(),
-        percent=min(99, at.wanted * 100 // records) if records else None,
-        heartbeat_at=heartbeat,
-    )
-    session.history.save(session.run)
+    percent = min(99, at.wanted * 100 // records) if records else None
+    session.run = session.save(replace(session.run, checkpoint=at.to_text(), percent=percent))

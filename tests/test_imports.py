@@ -23,7 +23,7 @@ LAYERS = [
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
         *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers", "backup.set_aside"),
     },
-    {"backup.sides", "backup.tally", "backup.app_tables"},
+    {"backup.sides", "backup.tally", "backup.app_tables", "backup.ownership"},
     {"backup.writing"},
     {"backup.settle", "backup.deleting"},
     {"backup.sync"},
@@ -36,7 +36,7 @@ LAYERS = [
     {"backup.services"},
     {"backup.registry"},
     {"backup.api", "backup.schedule", "backup.sample", "backup.demo"},
-    {"backup.terminal"},
+    {"backup.terminal", "backup.streams"},
     {"backup.devhost", "function_app", "backup.__main__"},
 ]
 DRIVERS = {"sqlite3", "pyodbc", "mssql_python_odbc", "psycopg", "azure.cosmos", "sqlalchemy", "azure.identity"}

@@ -9,6 +9,7 @@ from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissin
 from backup.stores.base import (
     Accept,
     Drift,
+    Fence,
     Keep,
     Limits,
     OnNewColumn,
@@ -23,6 +24,7 @@ from backup.stores.base import (
 __all__ = [
     "Accept",
     "Drift",
+    "Fence",
     "Keep",
     "Limits",
     "OnNewColumn",

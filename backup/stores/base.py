@@ -79,6 +79,25 @@ Entry = Mapping[str, Any]
 """One row or document of a sibling, by the field names of its shape; times are aware UTC."""
 
 
+OneOf = Mapping[str, Sequence[Any]]
+"""What an entry must be like: for each of these fields one of the values, of which None may be one."""
+
+
+class Fence(Protocol):
+    """What keeps a run that was taken over from writing."""
+
+    def check_young(self) -> None:
+        """Raises LockLost unless the run has lately said that it goes on, so that nobody can have taken it over yet.
+        Before each request of a write, where there are no transactions."""
+
+    def check_last(self, transaction: Any, again: bool) -> None:
+        """Raises LockLost unless the run's entry is still its own. The last statement of a transaction that writes.
+
+        `transaction` is that of the database in which the entry is, or None for one elsewhere. `again`: an earlier try
+        may still be under way on the server; it will not pass here any more.
+        """
+
+
 class Keep(Protocol):
     """What keeps images in the recycle bin."""
 
@@ -151,6 +170,19 @@ class Sibling(Protocol):
 
         Their texts are plain ASCII.
         """
+
+    def change(
+        self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
+    ) -> bool:
+        """Gives the entry of this key these fields, if it is as `only_if` says; returns whether it was.
+
+        One statement, or as if it were. As part of the store's `transaction` if one is given; with `seconds`, it is
+        tried no longer than that.
+        """
+
+    def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
+        """Whether the entry of this key is as `only_if` says. In the store's `transaction` it stays so until its end,
+        where the server has locks for that."""
 
     def find(
         self,
@@ -398,6 +430,9 @@ class Store(Protocol):
 
     def beside(self, name: str) -> Store:
         """A store of the same shape and rules in another place on this server: a database, or a container, `name`."""
+
+    def fence_by(self, fence: Fence, beside: Store) -> None:
+        """Has what is written from here on pass the fence, which asks for an entry beside that store."""
 
     def drop(self) -> None:
         """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""

@@ -15,6 +15,7 @@ from backup.stores.asked_keys import parts_of, refused
 from backup.stores.base import (
     Accept,
     Drift,
+    Fence,
     Keep,
     Limits,
     OnNewColumn,
@@ -434,6 +435,9 @@ class CosmosStore:
 
     def beside(self, name: str) -> Store:
         return CosmosStore(self._access, name, self._rules, self._limits, self._side)
+
+    def fence_by(self, fence: Fence, beside: Store) -> None:  # noqa: ARG002 - no transaction reaches from here to there
+        self._access.check_young = fence.check_young
 
     def drop(self) -> None:
         self._access.drop_container(self.name)

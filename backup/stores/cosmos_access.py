@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry as NoRetry
 
+from backup import interrupts
 from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
 from backup.retry import Retry
 from backup.stores.connection import Cosmos
@@ -65,6 +66,7 @@ class CosmosAccess:
         max_call_seconds: float = 600.0,
     ) -> None:
         self._max_call_seconds, self._call = max_call_seconds, threading.local()
+        self.check_young: Callable[[], None] | None = None
         self.pace = Pace(units_per_second)
         self._lock = threading.Lock()
         self.missing, self.label = missing, label
@@ -115,6 +117,10 @@ class CosmosAccess:
         self._started = started
         if now - started > self._max_call_seconds:
             raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
+        if self.check_young is not None and getattr(self._call, "is_fenced", False):
+            self._call.is_fenced = False  # it may make a request of its own
+            self.check_young()
+            self._call.is_fenced = True
 
     def _answered(self, response: Any) -> None:
         answer = response.http_response
@@ -185,6 +191,7 @@ class CosmosAccess:
 
     def once(self, operation: str, work: Callable[[], T]) -> T:
         """The same in one try; the SDK's errors become the app's own."""
+        interrupts.check()
         self._started = None
         try:
             return work()
@@ -198,9 +205,12 @@ class CosmosAccess:
             # The same accident as at `_NOTED_LATER`, on the SDK's way to tell of an error.
             raise TransientStoreError(f"Could not {operation} in the {self.label}: the SDK's threads met.") from None
 
-    def side_by_side(self, operation: str, items: Sequence[Item], work: Callable[[Item], T]) -> list[T]:
+    def side_by_side(
+        self, operation: str, items: Sequence[Item], work: Callable[[Item], T], *, fenced: bool = False
+    ) -> list[T]:
         """The results of `work` in the order of the items, as many at once as the account takes; each is retried for
-        itself. Not for use within such work.
+        itself. Not for use within such work. Where it is `fenced`, each of its requests is made only by a run that goes
+        on.
 
         Raises the first error, when nothing of it is under way any more; what had not begun by then never does.
         """
@@ -208,7 +218,11 @@ class CosmosAccess:
         def one(item: Item) -> T:
             def attempt() -> T:
                 with self.pace.slot():
-                    return work(item)
+                    self._call.is_fenced = fenced
+                    try:
+                        return work(item)
+                    finally:
+                        self._call.is_fenced = False
 
             return self.run(operation, attempt)
 
@@ -218,11 +232,11 @@ class CosmosAccess:
             pool = self._pool
         futures = [pool.submit(one, item) for item in items]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            interrupts.wait_for(futures, or_an_error=True)
         finally:
             for future in futures:
                 future.cancel()
-            wait(futures)
+            interrupts.wait_for(futures)
         for future in futures:
             if not future.cancelled() and (error := future.exception()):
                 raise error
@@ -269,7 +283,7 @@ class CosmosAccess:
         """Closes the connections; the next use opens new ones."""
         pool, client = self.__dict__.pop("_pool", None), self.__dict__.pop("_client", None)
         if pool is not None:
-            pool.shutdown()
+            pool.shutdown(wait=not interrupts.is_over())
         if client is not None:
             client.__exit__()
 

@@ -9,19 +9,26 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from azure.core import MatchConditions
 from azure.cosmos import ContainerProxy
-from azure.cosmos.exceptions import CosmosResourceExistsError, CosmosResourceNotFoundError
+from azure.cosmos.exceptions import (
+    CosmosAccessConditionFailedError,
+    CosmosResourceExistsError,
+    CosmosResourceNotFoundError,
+)
 
-from backup.errors import StoreError
-from backup.stores.base import Entry, Shape
+from backup.errors import StoreError, TransientStoreError
+from backup.stores.base import Entry, OneOf, Shape
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_container import parts
+from backup.stores.cosmos_documents import own
 from backup.stores.cosmos_errors import UnlessMissing, is_missing
 from backup.stores.cosmos_parts import PART, PARTS, parts_of, put_together, taken_apart
 from backup.stores.cosmos_queries import path_of, select
 
 _PAGE = 1_000
 _KEYS_AT_ONCE = 100
+_CHANGED_MEANWHILE = 10
 
 
 def utc_text(value: datetime) -> str:
@@ -55,8 +62,52 @@ class CosmosSibling:
 
         apart = [self._taken_apart(self._document(entry)) for entry in entries]
         what = f"write {self._shape.container}"
-        self._access.side_by_side(what, [part for _, parts in apart for part in parts], one)
-        self._access.side_by_side(what, [document for document, _ in apart], one)
+        self._access.side_by_side(what, [part for _, parts in apart for part in parts], one, fenced=True)
+        self._access.side_by_side(what, [document for document, _ in apart], one, fenced=True)
+
+    def change(
+        self,
+        key: str,
+        only_if: OneOf,
+        fields: Entry,
+        transaction: Any = None,  # noqa: ARG002 - Cosmos DB has none
+        seconds: float | None = None,
+    ) -> bool:
+        """As if it were one statement: the document is replaced only if nobody has since it was read."""
+
+        def attempt() -> bool:
+            for _ in range(_CHANGED_MEANWHILE):
+                document = self._document_of(key)
+                if document is None or not self._is(document, only_if):
+                    return False
+                changed = own(document) | {self._properties[name]: _to_json(value) for name, value in fields.items()}
+                with suppress(CosmosAccessConditionFailedError):
+                    self._container.replace_item(
+                        document["id"],
+                        changed,
+                        etag=document["_etag"],
+                        match_condition=MatchConditions.IfNotModified,
+                        no_response=True,
+                    )
+                    return True
+            raise TransientStoreError(f"An entry of {self._shape.container} is written all the time.")
+
+        operation = f"write {self._shape.container}"
+        return self._access.run(operation, attempt) if seconds is None else self._access.once(operation, attempt)
+
+    def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:  # noqa: ARG002 - Cosmos DB has none
+        document = self._access.run(f"read {self._shape.container}", lambda: self._document_of(key))
+        return document is not None and self._is(document, only_if)
+
+    def _document_of(self, key: str) -> dict[str, Any] | None:
+        query = select("*", f"{self._path(self._shape.key)} = @key")
+        found = self._container.query_items(
+            query, parameters=[{"name": "@key", "value": key}], enable_cross_partition_query=True
+        )
+        return next(iter(found), None)
+
+    def _is(self, document: Mapping[str, Any], only_if: OneOf) -> bool:
+        return all(document.get(self._properties[name]) in map(_to_json, values) for name, values in only_if.items())
 
     def find(
         self,

@@ -62,9 +62,9 @@ class CosmosWrites:
                 parts.append(part)
             else:
                 alone += part
-        left = self._access.side_by_side(operation, parts, self._as_one)
+        left = self._access.side_by_side(operation, parts, self._as_one, fenced=True)
         alone += (write for part in left for write in part)
-        reasons = self._access.side_by_side(operation, alone, self._alone)
+        reasons = self._access.side_by_side(operation, alone, self._alone, fenced=True)
         return {write.key: reason for write, reason in zip(alone, reasons, strict=True) if reason is not None}
 
     def _as_one(self, writes: Sequence[_Write]) -> Sequence[_Write]:

@@ -21,7 +21,7 @@ from backup.errors import (
 )
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.asked_keys import refused
-from backup.stores.base import Accept, Drift, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
+from backup.stores.base import Accept, Drift, Fence, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.tables import Found
 from backup.stores.exact import comparable
@@ -462,6 +462,11 @@ class SqlStore:
 
     def shares_transactions(self, other: Store) -> bool:
         return isinstance(other, SqlStore) and self.access.dialect.is_one_file(other.access.dialect)
+
+    def fence_by(self, fence: Fence, beside: Store) -> None:
+        place, theirs = self.access.dialect, _sql(beside).access.dialect
+        is_here = self.shares_transactions(beside) or (place.kind, place.location) == (theirs.kind, theirs.location)
+        self.access.fence = lambda cx, again: fence.check_last(cx if is_here else None, again)
 
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self._schema_of)

@@ -103,8 +103,9 @@ class SqlAccess:
     def _in_time(
         self, operation: str, work: Callable[[Call], T], seconds: float | None = None, writes: bool = True
     ) -> T:
-        in_time = cut_in_time if self.dialect.can_be_cut else left_in_time
-        return self._ended(operation, work, seconds, in_time, writes)
+        # A connection that is being made cannot be cut, and last words must not wait for one.
+        can_be_cut = self.dialect.can_be_cut and not interrupts.requested()
+        return self._ended(operation, work, seconds, cut_in_time if can_be_cut else left_in_time, writes)
 
     def _ended(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql
 
-from backup.stores.base import Entry, FieldType, Shape
+from backup.stores.base import Entry, FieldType, OneOf, Shape
 from backup.stores.sql_access import SqlAccess
 
 
@@ -87,7 +87,45 @@ class SqlSibling:
                 if changed.rowcount == 0:
                     cx.execute(self._table.insert(), dict(entry))
 
-        self._access.run(f"write {self._shape.name}", attempt, writes=True)
+        self._access.run(self._writing, attempt, writes=True, fenced=False)
+
+    def change(
+        self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
+    ) -> bool:
+        query = self._table.update().where(*self._is(key, only_if)).values(**fields)
+
+        def attempt(cx: sa.Connection) -> bool:
+            return cx.execute(query).rowcount > 0
+
+        if transaction is not None:
+            return attempt(transaction)
+        if seconds is not None:
+            return self._access.once(self._writing, attempt, writes=True, fenced=False, seconds=seconds)
+        return self._access.run(self._writing, attempt, writes=True, fenced=False)
+
+    def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
+        query = sa.select(self._table.c[self._shape.key]).where(*self._is(key, only_if))
+
+        def attempt(cx: sa.Connection) -> bool:
+            return cx.execute(query).first() is not None
+
+        if transaction is None:
+            return self._access.run(f"read {self._shape.name}", attempt)
+        # SQLite has one writer at a time, and this is one.
+        query = query.with_for_update(read=True).with_hint(self._table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
+        return attempt(transaction)
+
+    @property
+    def _writing(self) -> str:
+        return f"write {self._shape.name}"
+
+    def _is(self, key: str, only_if: OneOf) -> list[sa.ColumnElement[bool]]:
+        conditions: list[sa.ColumnElement[bool]] = [self._table.c[self._shape.key] == key]
+        for name, values in only_if.items():
+            column = self._table.c[name]
+            some = column.in_([value for value in values if value is not None])
+            conditions.append(sa.or_(some, column.is_(None)) if None in values else some)
+        return conditions
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
         def attempt(cx: sa.Connection) -> None:
@@ -98,7 +136,7 @@ class SqlSibling:
         if transaction is not None:
             attempt(transaction)
         else:
-            self._access.run(f"write {self._shape.name}", attempt, writes=True)
+            self._access.run(self._writing, attempt, writes=True)
 
     def find(
         self,

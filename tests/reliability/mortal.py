@@ -157,7 +157,8 @@ class _Steps:
                 self.around(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
             for method in ("read", "images"):
                 self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
-        self.around(History, "save", lambda _: "history.save")
+        for method in ("save", "change"):
+            self.around(History, method, lambda _: "history.save")
         follow._SECONDS_BETWEEN_SAVES = float("inf")  # when a second is over is no step
         self._watch_bin()
         self._watch_lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,20 @@ class Service:
     def is_mirrored(self) -> bool:
         """Whether the backup holds the source's records, all of them, and nothing else."""
         return self.source.contents() == self.backup.contents()
+
+    def let_minutes_pass(self) -> None:
+        """As if the run in progress had not said for long that it goes on."""
+        self._say_of_what_is_in_progress("HeartbeatAt", "2020-01-01 00:00:00")
+
+    def say_that_another_machine_runs(self) -> None:
+        """As if the run in progress were another machine's."""
+        self._say_of_what_is_in_progress("Owner", "another boot=1 pidns=1 pid=1 started=1")
+
+    def _say_of_what_is_in_progress(self, column: str, value: str) -> None:
+        assert isinstance(self.backup, Sql)
+        schema, dot, _ = self.backup.table.rpartition(".")
+        history = replace(self.backup, table=f"{schema}{dot}SyncHistory")
+        history.run(f"UPDATE {{table}} SET \"{column}\" = '{value}' WHERE \"Status\" = 'InProgress'")
 
     @property
     def statuses(self) -> list[str]:

@@ -14,15 +14,17 @@ class Proxy:
     """Passes bytes on between its clients and a server on 127.0.0.1; `cuts` counts the connections it has broken.
 
     After `cut_after` bytes, of those from the server or (`of_client`) from the clients, it breaks the connection that
-    carries them. Then it lets everything through, or with `for_good` breaks every other connection too and refuses
-    later ones.
+    carries them, or (`silent`) no more passes anything on from there. Then it lets everything through, or with
+    `for_good` breaks every other connection too and refuses later ones. `reached` is set then.
     """
 
     server_port: int
     cut_after: int
     of_client: bool = False
     for_good: bool = False
+    silent: bool = False
     cuts: int = 0
+    reached: threading.Event = field(default_factory=threading.Event)
     port: int = 0
     _passed: int = 0
     _open: list[socket.socket] = field(default_factory=list)
@@ -37,6 +39,8 @@ class Proxy:
             yield self
             listening.shutdown(socket.SHUT_RDWR)
             accepting.join()
+            for end in self._open if self.silent else ():
+                end.close()
 
     def _accept(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):  # it was closed
@@ -57,6 +61,9 @@ class Proxy:
         with contextlib.suppress(OSError):  # the other direction was cut
             while data := reader.recv(16384):
                 if counted and self._is_reached(len(data)):
+                    self.reached.set()
+                    if self.silent:
+                        return
                     break
                 writer.sendall(data)
         with self._lock:

@@ -129,6 +129,7 @@ def test_a_verify_whose_process_died_is_gone_on_with_once_its_last_sign_is_old(
         patched.setattr("backup.upkeep.verify", die)
         with pytest.raises(KeyboardInterrupt):
             service.verify_on(Depth(), Turn())
+    customers.say_that_another_machine_runs()
     assert service.verify_on(Depth(), Turn()) is None  # as far as anybody knows, it goes on
     nights.now += 4 * MINUTE
     outcome = service.verify_on(Depth(), Turn())

@@ -9,7 +9,7 @@ from typing import Any
 
 from backup.errors import StoreUnavailable
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
-from backup.stores import Accept, Drift, Keep, OnNewColumn, Shape, Sibling, Store, Written
+from backup.stores import Accept, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
 
 Stored = dict[str, Any]
 """A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
@@ -207,6 +207,9 @@ class MemoryStore:
 
     def beside(self, name: str) -> Store:
         return MemoryStore(name, chunk_size=self.chunk_size, batch_size=self.batch_size, fold=self._fold)
+
+    def fence_by(self, fence: Fence, beside: Store) -> None:
+        """Has no runs that could be taken over."""
 
     def drop(self) -> None:
         self._called("drop")

@@ -17,6 +17,7 @@ from backup.history import History
 from backup.locks import open_lock
 from backup.log import register_secret
 from backup.models import Counts, Proof, Run, Status, Total, Trigger
+from backup.ownership import this_process
 from backup.registry import Registry
 from backup.retry import Retry
 from backup.services import CustomerSyncService, Options, SyncService
@@ -84,6 +85,9 @@ def test_a_completed_run_is_recorded_as_it_was(customer: SyncService) -> None:
         proof=Proof(both, both),
         place="Customers",
         number=1,
+        owner=str(this_process()),
+        attempt=run.attempt,
+        heartbeat_at=run.heartbeat_at,
     )
     assert run.completed_at is not None
     assert START < run.started_at < run.completed_at < START + timedelta(seconds=1000)
@@ -153,15 +157,15 @@ def test_the_latest_runs_come_newest_first(customer: SyncService) -> None:
 def test_a_run_that_cannot_be_recorded_at_its_end_has_failed(
     customer: SyncService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, calls = History.save, []
+    change, calls = History.change, []
 
-    def failing_at_the_end(self: History, run: Run) -> None:
+    def failing_at_the_end(self: History, run: Run, *whose: Any) -> bool:
         calls.append(run.status)
         if run.status is Status.COMPLETED:
             raise StoreUnavailable("no room for the entry")
-        save(self, run)
+        return change(self, run, *whose)
 
-    monkeypatch.setattr(History, "save", failing_at_the_end)
+    monkeypatch.setattr(History, "change", failing_at_the_end)
     outcome = customer.sync(Trigger.CLI)
     assert outcome.run.status is Status.FAILED
     assert outcome.run.error == "no room for the entry"

@@ -352,7 +352,7 @@ class PostgresqlDialect:
         refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
         if state[:2] == "28" or refused:
             return Failure("unavailable", text)
-        if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03"):
+        if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03", "25P03", "25P04"):
             return Failure("transient", text)
         if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
             return Failure("transient", text)

@@ -74,17 +74,16 @@ def _let_go_if_large(_connection: Any, record: Any) -> None:
 
 
 def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:
-    with connection.cursor() as cursor:
-        for statement in (*_SETTINGS, f"SET statement_timeout TO '{ceil(call_seconds * 1000)}ms'"):
-            cursor.execute(statement)
-    connection.commit()
     if connection.info.server_version >= _CHECKS_CLIENTS:
         # So that a statement ends on the server, too, once it was cut here. Not every system can.
         try:
             connection.execute("SET client_connection_check_interval TO '10s'")
-            connection.commit()
         except Exception:
             connection.rollback()
+    with connection.cursor() as cursor:
+        for statement in (*_SETTINGS, f"SET statement_timeout TO '{ceil(call_seconds * 1000)}ms'"):
+            cursor.execute(statement)
+    connection.commit()
 
 
 def _verify(dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:

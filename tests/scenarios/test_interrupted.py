@@ -1,0 +1,76 @@
+"""Ctrl-C, SIGTERM, and readers that leave: what runs ends within seconds, and can be gone on with."""
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.scenarios.places import Place, Sql
+from tests.scenarios.product import DEADLINE_SECONDS, Ended, cli, python, start
+from tests.scenarios.proxy import Proxy
+
+SOON_SECONDS = 15
+
+# Has the process interrupted as soon as it imports what takes longest.
+AT_START = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "pydantic":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["backup", "history"]
+runpy.run_module("backup", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "side"), [(signal.SIGINT, "source"), (signal.SIGTERM, "backup")])
+def test_a_signal_ends_a_sync_within_seconds_though_a_server_does_not_answer(
+    postgres_place: Place, tmp_path: Path, number: signal.Signals, side: str
+) -> None:
+    service = postgres_place.customer
+    place: Sql = getattr(service, side)
+    with Proxy(sa.make_url(place.url).port or 0, cut_after=14_000, silent=True).running() as proxy:
+        url = sa.make_url(place.url).set(port=proxy.port).render_as_string(hide_password=False)
+        settings = replace(service, **{side: replace(place, url=url)}).settings
+        settings |= {"BackupSync__BatchSize": "10", "BackupSync__ChunkSize": "10"}
+        with start(tmp_path, settings, "-m", "backup", "sync", "customer") as process:
+            try:
+                assert proxy.reached.wait(DEADLINE_SECONDS)
+                process.send_signal(number)
+                out, err = process.communicate(timeout=SOON_SECONDS)
+            finally:
+                process.kill()
+    assert process.returncode == 128 + number
+    assert "run it again to continue" in err
+    assert "Traceback" not in out + err
+    [left] = service.backup.history()
+    assert (left["Status"], left["Owner"], bool(left["Checkpoint"])) == ("InProgress", None, True)
+    assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    [entry] = service.backup.history()
+    assert (entry["SyncId"], entry["Status"], service.is_mirrored()) == (left["SyncId"], "Completed", True)
+
+
+def at_start(folder: Path) -> Ended:
+    return python(folder, {}, "-c", AT_START)
+
+
+def without_reader(folder: Path) -> Ended:
+    with start(folder, {}, "-m", "backup", "--help") as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        return Ended(process.wait(DEADLINE_SECONDS), "", process.stderr.read())
+
+
+@pytest.mark.parametrize(("ended", "code"), [(at_start, 130), (without_reader, 0)])
+def test_no_traceback_is_shown_when_somebody_has_had_enough(
+    ended: Callable[[Path], Ended], code: int, tmp_path: Path
+) -> None:
+    shown = ended(tmp_path)
+    assert (shown.code, shown.err) == (code, "")

@@ -1,0 +1,157 @@
+"""A run that is stopped or cut off, and goes on when another has taken its place: it writes nothing any more."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from backup import ownership
+from backup.errors import Locked
+from backup.history import History
+from backup.models import Held, Run, Status, Trigger
+from backup.ownership import Process, is_alive, this_process
+from backup.recorded import Outcome
+from backup.registry import Registry
+from backup.settings import load_settings
+from tests.scenarios.places import Place, Service
+from tests.scenarios.product import start
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEADLINE_SECONDS = 60
+
+# Syncs customers and stops itself at the second batch: before it, or in its transaction once all of it is written.
+STOPPED = """
+import signal, sys, threading
+from backup import __main__
+from backup.stores.dialects import base
+from backup.stores.sql import SqlStore
+from backup.stores.sql_batch import SqlBatch
+
+base.LOCK_SECONDS = 1
+where = {"before": SqlStore, "inside": SqlBatch}[sys.argv[1]]
+write, calls = where.write, 0
+
+def stopping(self, *arguments, **named):
+    global calls
+    calls += 1
+    if where is SqlStore and calls == 2:
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    write(self, *arguments, **named)
+    if where is SqlBatch and calls == 2:
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+where.write = stopping
+sys.argv = ["backup", "sync", "customer", "--json"]
+__main__.main()
+"""
+
+
+@contextmanager
+def unlocked(service: str, backup: str) -> Iterator[Held]:
+    """The lock of an instance that has another kind of lock: it knows of nobody's."""
+    yield lambda: None
+
+
+def sync(service: Service) -> Outcome:
+    """A sync by this process, which has another kind of lock."""
+    registry = Registry(load_settings({**service.settings, "BackupRetry__BaseSeconds": "0"}))
+    registry._lock = unlocked
+    return registry.get(service.name).sync(Trigger.CLI)
+
+
+@contextmanager
+def stopped(service: Service, folder: Path, where: str) -> Iterator[subprocess.Popen[str]]:
+    """A sync that has stopped there."""
+    settings = {**service.settings, "BackupSync__Parallelism": "1", "BackupSync__BatchSize": "40"}
+    with start(folder, settings, "-c", STOPPED, where) as process:
+        try:
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status), process.stderr and process.stderr.read()
+            yield process
+        finally:
+            process.kill()
+
+
+def go_on(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output of the run once it goes on."""
+    process.send_signal(signal.SIGCONT)
+    out, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    return process.returncode, out
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"), [("sqlite_place", "before"), ("postgres_place", "before"), ("postgres_place", "inside")]
+)
+def test_a_run_that_was_stopped_writes_nothing_over_what_its_successor_wrote(
+    kind: str, where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    service: Service = request.getfixturevalue(kind).customer
+    sync(service)
+    service.source.run('UPDATE {table} SET "Version" = 6')
+    with stopped(service, tmp_path, where) as process:
+        left = service.backup.history()[-1]
+        while_young = sync(service)
+        service.source.run('UPDATE {table} SET "Version" = 7')
+        service.let_minutes_pass()
+        successor = sync(service)
+        mirrored = service.is_mirrored()
+        code, told = go_on(process)
+    assert isinstance(while_young.error, Locked)
+    assert f"process {process.pid} on" in str(while_young.error)
+    assert (successor.run.status, successor.run.sync_id, mirrored) == (Status.COMPLETED, left["SyncId"], True)
+    assert service.is_mirrored()
+    assert (code, '"LockLost"' in told) == (1, True), told
+    entry = service.backup.history()[-1]
+    assert (entry["Status"], entry["Attempt"]) == ("Completed", successor.run.attempt)
+
+
+HERE = this_process()
+
+
+@pytest.mark.parametrize(
+    ("owner", "seconds", "alive"),
+    [
+        (None, 0, False),  # nobody's: left for another call, or of an earlier release
+        (HERE, 0, False),  # this very process, which knows of no such attempt
+        (replace(HERE, number=os.getppid(), started="1"), 0, False),  # another process has the number by now
+        (replace(HERE, number=2**22 + 1), 0, False),  # nobody has it
+        (replace(HERE, number=2**22 + 1, boot="another"), 0, True),  # of another machine, or one that was started anew
+        (replace(HERE, number=2**22 + 1, host="another"), 0, True),
+        (replace(HERE, number=2**22 + 1, namespace="1"), 0, True),
+        (replace(HERE, host="another"), ownership.OLD_SECONDS - 1, True),
+        (replace(HERE, host="another"), ownership.OLD_SECONDS + 1, False),
+        (replace(HERE, host="another"), -ownership.OLD_SECONDS - 1, False),  # by a clock that was set back since
+    ],
+)
+def test_an_open_run_is_somebodys_until_its_owner_is_gone_or_its_heartbeat_old(
+    owner: Process | None, seconds: float, alive: bool
+) -> None:
+    run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, attempt="a", heartbeat_at=NOW)
+    assert is_alive(replace(run, owner=owner and str(owner)), NOW + timedelta(seconds=seconds)) is alive
+
+
+def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have other kinds of locks, and neither sees the other before both have an entry."""
+    met = Barrier(2, timeout=DEADLINE_SECONDS)
+    save = History.save
+
+    def saved_together(history: History, run: Run) -> None:
+        met.wait()
+        save(history, run)
+        met.wait()
+
+    monkeypatch.setattr(History, "save", saved_together)
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(sync, [sqlite_place.customer] * 2))
+    assert sorted(sqlite_place.customer.statuses) == ["Completed", "Failed"]
+    assert [type(one.error) for one in outcomes if one.error] == [Locked]
