@@ -9,7 +9,7 @@ from dataclasses import replace
 from threading import Event
 from typing import ClassVar, TypeVar
 
-from backup.errors import BackupError, Locked, UnknownRun, UnknownService
+from backup.errors import BackupError, Locked, StoreUnavailable, UnknownRun, UnknownService
 from backup.locks import open_lock
 from backup.log import event, redact
 from backup.models import Counts, Now, Run, Status, Trigger, utc_now
@@ -181,7 +181,9 @@ class _Sync:
             wait_seconds = min(_LOCK_SECONDS, self._seconds or 0) if scheduled else 0
             turn = Turn(self._seconds, self._started, wait_seconds)
             outcome = service.sync(self._trigger, self._options, self._progress, turn)
-            if scheduled and outcome.error is not None and not outcome.recorded:
+            # A caller hears what kept a run from beginning, the morning after only history tells.
+            told = scheduled or isinstance(outcome.error, StoreUnavailable)
+            if outcome.error is not None and told and not outcome.recorded:
                 outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
             self._outcome = outcome
         except BackupError as error:

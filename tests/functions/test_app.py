@@ -137,16 +137,22 @@ def test_deep_health_is_200_when_every_side_answers_and_503_when_one_does_not(pl
     assert "customers.db" in log
 
 
-def test_the_timer_syncs_everything_and_logs_start_services_and_summary(place: Place) -> None:
+def test_the_timer_syncs_everything_logs_start_services_and_summary_and_fails_when_one_fails(
+    place: Place, tmp_path: Path
+) -> None:
     with worker(ROOT, environment(place.settings)) as running:
         assert running.timer("ScheduledSync") == {}
         lines = log_of(running, "schedule.")
+        mirrored = [service.is_mirrored() for service in place.services]
+        (tmp_path / "orders.db").unlink()
+        failed = running.timer("ScheduledSync")
+    assert "order: SourceMissing" in failed["failed"]  # so that alerts on failed invocations see it
     assert [line.split()[0] for line in lines] == [
         *("schedule.started", "schedule.service", "schedule.service"),
         *("schedule.purged", "schedule.verified", "schedule.purged", "schedule.verified", "schedule.finished"),
     ]
     assert "next=" in lines[-1]
-    assert all(service.is_mirrored() for service in place.services)
+    assert all(mirrored)
 
 
 def test_a_late_timer_still_runs_and_says_so(place: Place) -> None:
