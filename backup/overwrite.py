@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from backup.errors import RecordRefused, StoreError
@@ -19,6 +20,7 @@ NOT_DONE = "NotWritten"
 """What a record is named that was written or deleted without an error, and yet is as it was."""
 
 _NAMED_AT_MOST = 10
+_LONG = 1_000
 
 Content = Mapping[str, str]
 
@@ -74,7 +76,7 @@ class Overwriting:
         batch = _Batch()
 
         def accept(image: Image) -> bool:
-            content = self._place.content(image.record or {})
+            content = _brief(self._place.content(image.record or {}))
             if not self._unlike(wanted[image.key], content, but=self._place.filled):
                 batch.same.add(image.key)
                 if image.stamp is not None and image.stamp == seen.get(image.key):
@@ -92,7 +94,8 @@ class Overwriting:
         # Equal already: it was so when it was met, or it is what an earlier try of this very batch has written.
         same = written.left & batch.same
         skipped = same & batch.untouched
-        came = Written(written.inserted | (same - skipped), written.updated)
+        before, made = seen.keys() | batch.before.keys(), same - skipped
+        came = Written(written.inserted | (made - before), written.updated | (made & before))
         lost = self._look_up(wanted, came, batch)
         inserted, updated = came.inserted - lost, came.updated - lost
         self._leave(written.left - same)
@@ -143,7 +146,7 @@ class Overwriting:
         """The keys of what was written and is not there; notes what is there otherwise."""
         keys = written.inserted | written.updated
         now = {
-            image.key: self._place.content(image.record or {})
+            image.key: _brief(self._place.content(image.record or {}))
             for images in self._place.images([*keys], Action.UPDATED)
             for image in images
         }
@@ -156,7 +159,7 @@ class Overwriting:
     def _unlike(self, wanted: Record, found: Content, but: Collection[str] = ()) -> bool:
         """Whether the place has another value of what is wanted than that; of columns that are not said it may be
         anything. A document says all that it has."""
-        own = self._backup.content(wanted)
+        own = _brief(self._backup.content(wanted))
         if self._place.kind == "cosmos":
             return own != found
         return any(name in found and found[name] != value and name not in but for name, value in own.items())
@@ -168,6 +171,14 @@ class Overwriting:
     def _named(self, keys: Sequence[Key]) -> str:
         shown = ", ".join("/".join(map(str, self._backup.key_to_json(key))) for key in keys[:_NAMED_AT_MOST])
         return shown + (" …" if len(keys) > _NAMED_AT_MOST else "")
+
+
+def _brief(content: Content) -> Content:
+    """The same, with a hash for each long value: what is compared later is held until then."""
+    return {
+        name: text if len(text) < _LONG else blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()
+        for name, text in content.items()
+    }
 
 
 def _from_outside(keep: Keep, shared: bool) -> Keep:

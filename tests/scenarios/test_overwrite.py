@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from backup.errors import TransientStoreError
 from backup.models import Image, Key, Trigger
 from backup.recycle import RecycleBin
 from backup.registry import Registry
@@ -17,6 +18,7 @@ from backup.retry import Retry
 from backup.settings import load_settings
 from backup.stores.cosmos_conditional import ConditionalWrites
 from backup.stores.sql import SqlStore
+from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import SqlBatch
 from tests.scenarios import places
 from tests.scenarios.inside import command, counted, done, few_orders, named, refused, revised, synced
@@ -181,6 +183,29 @@ def test_a_try_that_was_rolled_back_keeps_what_the_next_one_replaces(
     restored = done(things.restore())
     assert (len(tries), things.rows()) == (2, {1: (5, 10)})
     assert ((1,), (1, 4, 4)) in things.kept(restored["SyncId"])
+
+
+def test_a_write_whose_answer_was_lost_is_counted_and_kept_once(
+    things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things.make(VERSIONED, "1, 5, 10", "2, 5, 20", "3, 5, 30")
+    things.run("UPDATE {table} SET version = 4, a = 11 WHERE id = 1", "DELETE FROM {table} WHERE id = 2")
+    write, tries = SqlAccess.once, []
+
+    def unheard(access: SqlAccess, operation: str, *args: Any, **options: Any) -> Any:
+        done = write(access, operation, *args, **options)
+        if operation == "write records":
+            tries.append(done)
+            if len(tries) == 1:
+                raise TransientStoreError("lost")
+        return done
+
+    monkeypatch.setattr(SqlAccess, "once", unheard)
+    monkeypatch.setattr(Retry, "_wait", lambda *_: 0)
+    restored = done(things.restore())
+    assert (len(tries), counted(restored)) == (2, (1, 1, 0, 1))
+    assert things.rows() == {1: (5, 10), 2: (5, 20), 3: (5, 30)}
+    assert things.kept(restored["SyncId"]) == [((1,), (1, 4, 11))]
 
 
 def test_source_and_backup_may_lie_in_one_file(tmp_path: Path) -> None:
