@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from backup import app_tables
 from backup.clock import clock_of
 from backup.drill import drill
 from backup.entries import Kept
-from backup.errors import BackupError, BadRequest, ConfigError
+from backup.errors import BackupError, BadRequest, ConfigError, StoreError
 from backup.follow import refuse_expiring, sync_with_schema
 from backup.guard import Guard
 from backup.history import History
@@ -23,7 +23,7 @@ from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
 from backup.places import Named, refuse_alike, refuse_same, refuse_shared
 from backup.policy import Policy
-from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Turn, foreseen, no_progress
+from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Stores, Turn, Work, foreseen, no_progress
 from backup.recycle import RecycleBin
 from backup.restore import restore
 from backup.restoring import Wish
@@ -120,15 +120,36 @@ class SyncService:
             source.close()
             backup.close()
 
-    @contextmanager
-    def _told_apart(self, place: Side | None = None) -> Iterator[tuple[Store, Store]]:
-        """The same, and by what the servers say; nor may a backup be a side of another service. For what writes."""
-        first = place or self._source
-        with self._sides(first) as (source, backup):
-            refuse_same(source, first.setting, backup, self._backup.setting)
-            refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
-            refuse_shared(source, first.setting, self._other_backups)
-            yield source, backup
+    def _told_apart(self, work: Work, place: Side | None = None) -> tuple[Stores, Work]:
+        """Stores and work of a run that writes: what their servers say tells the sides apart before there is an entry,
+        which would be a trace in a source. Where a server does not answer, afterwards, so that there is one."""
+        first, told = place or self._source, False
+
+        @contextmanager
+        def stores() -> Iterator[tuple[Store, Store]]:
+            nonlocal told
+            with self._sides(first) as (source, backup):
+                with suppress(StoreError):
+                    self._tell_apart(first, source, backup)
+                    told = True
+                yield source, backup
+
+        def checked(session: Session) -> None:
+            if not told:
+                self._try_to_tell_apart(first, session.source, session.backup)
+            work(session)
+
+        return stores, checked
+
+    def _try_to_tell_apart(self, first: Side, source: Store, backup: Store) -> None:
+        what = f"tell two places apart: {source.label}, {backup.label}"
+        self._limits.retry.call(what, lambda: self._tell_apart(first, source, backup))
+
+    def _tell_apart(self, first: Side, source: Store, backup: Store) -> None:
+        """Raises ConfigError for sides that are one place, or one with a side of another service."""
+        refuse_same(source, first.setting, backup, self._backup.setting)
+        refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
+        refuse_shared(source, first.setting, self._other_backups)
 
     @contextmanager
     def _recorded(self) -> Iterator[tuple[Store, History, Now]]:
@@ -152,11 +173,12 @@ class SyncService:
         up the outcome's run is in progress, and `resume` goes on with it.
         """
         run = self._new_run(trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        return self._recorder.run(run, self._told_apart, sync_with_schema, progress, turn)
+        return self._recorder.run(run, *self._told_apart(sync_with_schema), progress, turn)
 
     def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
-        return self._recorder.resume(self._new_run(trigger), self._told_apart, sync_with_schema, turn=turn)
+        _, work = self._told_apart(sync_with_schema)  # there is an entry already, and a look asks no source
+        return self._recorder.resume(self._new_run(trigger), self.stores, work, turn=turn)
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
@@ -203,7 +225,7 @@ class SyncService:
         def work(session: Session) -> None:
             undo(session, undone, through=through)
 
-        return self._recorder.run(self._new_run(Trigger.UNDO, dry_run), self._told_apart, work, progress)
+        return self._recorder.run(self._new_run(Trigger.UNDO, dry_run), *self._told_apart(work), progress)
 
     def restore(
         self, wish: Wish, options: Options = NO_OPTIONS, to: str | None = None, progress: Progress = no_progress
@@ -218,7 +240,7 @@ class SyncService:
             restore(session, session.source, wish, elsewhere=to is not None)
 
         run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
-        return self._recorder.run(run, lambda: self._told_apart(place), work, progress)
+        return self._recorder.run(run, *self._told_apart(work, place), progress)
 
     def _new_run(
         self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False
@@ -271,7 +293,8 @@ class SyncService:
 
     def initialize(self) -> None:
         """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""
-        with self._told_apart() as (source, backup):
+        with self.stores() as (source, backup):
+            self._try_to_tell_apart(self._source, source, backup)
             backup.initialize(source)
             app_tables.create(backup, self.name)
             refuse_expiring(backup, self._policy)

@@ -265,7 +265,7 @@ class Store(Protocol):
 
     def is_same_place(self, other: Store) -> bool:
         """Whether this and another store of its kind are one table or container, by what their servers say of
-        themselves, whatever the settings call them. Leaves no trace in either."""
+        themselves, whatever the settings call them. Leaves no trace in either; one try, no retries."""
 
     def copies_beside(self) -> Sequence[str]:
         """The places of other tables (of its schema) or containers (of its database) that look as if they held a

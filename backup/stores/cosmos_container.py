@@ -74,7 +74,7 @@ class CosmosContainer:
         Resource ids of two accounts may be alike, etags are not.
         """
         try:
-            properties = self._access.run("read the container", lambda: self.proxy.read())
+            properties = self._access.once("read the container", lambda: self.proxy.read())
         except (NotInitialized, SourceMissing):
             return None
         return tuple(properties.get(name) for name in ("_rid", "_self", "_etag", "_ts"))

@@ -158,11 +158,12 @@ class SqlStore:
 
     def is_same_place(self, other: Store) -> bool:
         theirs, what = _sql(other), "tell two databases apart"
-        if self.place.lower() != theirs.place.lower():  # no two tables are worth telling apart by case alone
+        if self.name.lower() != theirs.name.lower():  # no two tables are worth telling apart by case alone
             return False
         is_same = self.access.dialect.is_same_database
         with suppress(NotInitialized, SourceMissing):  # what is not there is no other place
-            return self.access.run(what, lambda mine: theirs.access.once(what, lambda cx: is_same(mine, cx)))
+            if self.access.once(what, lambda mine: theirs.access.once(what, lambda cx: is_same(mine, cx))):
+                return self.place.lower() == theirs.place.lower()
         return False
 
     def copies_beside(self) -> Sequence[str]:
