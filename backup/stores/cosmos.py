@@ -185,7 +185,7 @@ class CosmosStore:
         since = 0
         for name in self._container.one_by_one("list ids", self._queries.ids(within)):
             since += 1
-            if since >= self._limits.chunk_size and max(name) < "\ud800":
+            if since >= self._limits.chunk_size and max(name, default="") < "\ud800":
                 since = 0
                 yield (name,)
 

@@ -116,6 +116,7 @@ class CosmosAccess:
         started = self._started + now - asked if self._started is not None else now
         self._started = started
         if now - started > self._max_call_seconds:
+            self._started = None  # the next one begins anew, also in a thread of the SDK's own
             raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
         if self.check_young is not None and getattr(self._call, "is_fenced", False):
             self._call.is_fenced = False  # it may make a request of its own
