@@ -60,6 +60,8 @@ def sync_with_schema(session: Session) -> None:
     if not run.dry_run:
         backup.adapt(drift)
     start = session.start
+    if not all(backup.may_hold(key) for key in (start.begin, start.after) if key is not None):
+        start = Checkpoint()  # of keys of another type
     if session.resumed and not {*to_fill} <= {*run.added_columns}:  # what was walked before has not their values
         start = start.begun_anew()
     left = _sync(session, start)

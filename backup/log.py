@@ -25,7 +25,9 @@ def register_secret(value: str | None) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without any registered secret, the value of any `Password=…`-like pair or URL's login."""
+    """The text without any registered secret, the value of any `Password=…`-like pair or URL's login. What no output
+    can encode, half a surrogate pair or a byte that is no text, is spelled out."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _SECRET_IN_URL.sub(r"\1***@", _SECRET_PAIR.sub(lambda match: f"{match[1]}=***", text))

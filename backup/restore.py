@@ -128,4 +128,10 @@ def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
                 f"{run.sync_id}, which changed records since.",
                 hint=_OLDER,
             )
+        if not session.recycled.knows_keys_of(run.sync_id):
+            raise BadRequest(
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} cannot be told: the key of the {session.backup.label} "
+                f"has another type than when the run {run.sync_id} changed its records.",
+                hint="Name a time after the type has changed, or give the key its old type again.",
+            )
     return runs

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 from backup import app_tables
 from backup.clock import clock_of
 from backup.drill import drill
-from backup.entries import Kept
+from backup.entries import RECYCLE_BIN, Kept
 from backup.errors import BackupError, BadRequest, ConfigError, StoreError
 from backup.follow import refuse_expiring, sync_with_schema
 from backup.guard import Guard
-from backup.history import History
+from backup.history import HISTORY, History
 from backup.locks import Lock
 from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
@@ -114,6 +114,7 @@ class SyncService:
     def _sides(self, place: Side) -> Iterator[tuple[Store, Store]]:
         source, backup = self._open(place), self._open(self._backup)
         refuse_alike(source, place.setting, backup, self._backup.setting)
+        _refuse_own_name(backup, self._backup.setting)
         try:
             yield source, backup
         finally:
@@ -364,3 +365,12 @@ def _side(settings: Settings, service: SyncService | type[SyncService], role: Si
         database=given["database"],
         emulator_hosts=settings.emulator_hosts,
     )
+
+
+def _refuse_own_name(backup: Store, setting: str) -> None:
+    names = {name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container)}
+    if backup.name.lower() in names:
+        raise ConfigError(
+            f"{setting} names {backup.name}, which is a name of the app's own beside each backup.",
+            hint="Give the backup another table or container.",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from backup.entries import Kept
@@ -33,6 +34,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     """
     runs = _runs(session, sync_id, through)
     for one in runs:
+        _refuse_other_keys(session, one)
         _refuse_purged(session, one)
     _refuse_conflicts(session, runs)
     ids = tuple(one.sync_id for one in runs)
@@ -40,12 +42,20 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     added = tuple(sorted({name for one in runs for name in one.added_columns}))
     session.become(undone=ids, added_columns=added, notes=(f"Undoes {', '.join(ids)}.",))
     taking_back = _TakingBack(session)
+    lost: Counter[str] = Counter()
     for one in runs:
         # What it inserted goes first, all of it, so that a key spelled anew does not meet its old self.
         for action in _OPPOSITES:
             for entries in session.recycled.of_run(one.sync_id, action):
-                taking_back.take_back(action, [kept for kept in entries if kept.side == "backup"])
-                del entries  # or they would be held beside the next
+                mine = [kept for kept in entries if kept.side == "backup"]
+                lost.update(name for kept in mine if kept.record for name in session.backup.left_out(kept.record))
+                taking_back.take_back(action, mine)
+    session.note(
+        *(
+            f"Column {name} is no longer in the backup: its values of {records} records could not be brought back."
+            for name, records in lost.items()
+        )
+    )
     taking_back.finish()
 
 
@@ -72,9 +82,18 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
     return [*session.history.later(first), first]
 
 
+def _refuse_other_keys(session: Session, undone: Run) -> None:
+    if not session.recycled.knows_keys_of(undone.sync_id):
+        raise Conflict(
+            f"The key of the {session.backup.label} has another type than when the run {undone.sync_id} changed its "
+            "records. Nothing was changed.",
+            hint="The recycle bin still has what that run replaced; it names the records by their old keys. Give the "
+            "key its old type again to undo the run.",
+        )
+
+
 def _refuse_purged(session: Session, undone: Run) -> None:
-    kept = sum(map(len, session.recycled.of_run(undone.sync_id, records=False)))
-    changed = undone.counts.processed
+    kept, changed = sum(map(len, session.recycled.of_run(undone.sync_id))), undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
     # A record that changed twice in a run has one image. An interrupted run has not told what it changed.
     if kept == 0 < changed or (old and (kept < changed or undone.status is Status.FAILED)):
@@ -99,9 +118,9 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
 
 
 def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
-    for entries in recycled.of_run(run.sync_id, records=False):
+    for entries in recycled.of_run(run.sync_id):
         own = [kept.key for kept in entries if kept.side == "backup"]
-        yield from (other for other in recycled.of_keys(own, records=False) if other.number > (run.number or 0))
+        yield from (other for other in recycled.of_keys(own) if other.number > (run.number or 0))
 
 
 class _TakingBack:

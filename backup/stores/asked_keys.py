@@ -14,6 +14,7 @@ from backup.log import visible
 from backup.stores.exact import decimal_of
 
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+_NO_BYTES = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")  # beside those that stand for bytes that are no text
 _INTEGERS = range(-(2**63), 2**63)
 _DIGITS = 150_000  # PostgreSQL's numeric has no more; others have fewer
 _SHOWN_CHARACTERS = 80
@@ -25,11 +26,12 @@ def refused(text: str, label: str, hint: str) -> BadRequest:
     return BadRequest(f"'{visible(short)}' is not a key of the {label}.", hint=hint)
 
 
-def parts_of(text: str, label: str) -> list[Any] | None:
+def parts_of(text: str, label: str, *, any_bytes: bool = False) -> list[Any] | None:
     """The parts of a key that was written as a JSON list; None for any other text.
 
     A part is a text, a number, true, false, null, or {} for what Cosmos DB calls undefined. Raises BadRequest for a
-    list that holds others, and for a text that holds what no database takes in a key.
+    list that holds others, and for a text that holds what no database takes in a key; a byte that is no text is taken
+    where keys may have `any_bytes`.
     """
     parts: Any = None
     try:
@@ -40,7 +42,7 @@ def parts_of(text: str, label: str) -> list[Any] | None:
     except ValueError:  # a plain text that begins with a bracket
         parts = None
     texts = [text] if parts is None else [part for part in parts if isinstance(part, str)]
-    if any(map(_NO_TEXT.search, texts)):
+    if any(map((_NO_BYTES if any_bytes else _NO_TEXT).search, texts)):
         raise refused(text, label, "It holds a NUL, or half of a character: no database takes these in a key.")
     if parts is not None and not all(map(_is_a_value, parts)):
         raise refused(text, label, "A key's values are texts and numbers. Write a text that looks like a list in one.")

@@ -195,10 +195,8 @@ class Sibling(Protocol):
         below: Any = None,
         fields: Sequence[str] = (),
         transaction: Any = None,
-        max_bytes: int | None = None,
     ) -> list[dict[str, Any]]:
         """Up to `limit` entries with all of `where`, in the order of one field; only `fields` of them if any are named.
-        On SQL no more than up to the one with which they have more than `max_bytes`.
 
         A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
         It is part of the store's `transaction` if one is given.
@@ -353,6 +351,12 @@ class Store(Protocol):
 
     def key_of(self, record: Record) -> Key:
         """The key of a record that a store of the same kind has read."""
+
+    def may_hold(self, key: Key) -> bool:
+        """Whether the key is of the types that keys have here now; one from the bin may be from before they changed."""
+
+    def left_out(self, record: Record) -> Collection[str]:
+        """What of the record `write` has no column for."""
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         """Those of `keys` that the store holds, with key equality as its server sees it (case, trailing spaces)."""

@@ -254,6 +254,12 @@ class CosmosStore:
     def key_of(self, record: Record) -> Key:
         return self._container.key_of(record)
 
+    def may_hold(self, key: Key) -> bool:  # noqa: ARG002 - ids are texts for ever
+        return True
+
+    def left_out(self, record: Record) -> Collection[str]:  # noqa: ARG002 - documents have no columns
+        return ()
+
     def spelled(self, key: Key, transaction: Any) -> Key | None:  # noqa: ARG002 - there are none
         return key if self.matching([key]) else None
 

@@ -23,8 +23,8 @@ from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record,
 from backup.stores.asked_keys import refused
 from backup.stores.base import Accept, Drift, Fence, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
 from backup.stores.dialects import Dialect
+from backup.stores.dialects.base import Column
 from backup.stores.dialects.tables import Found
-from backup.stores.exact import comparable
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
 from backup.stores.sql_chunks import SqlChunks
@@ -187,7 +187,8 @@ class SqlStore:
         theirs = _sql(source).shape
         has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
         more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
-        self.access.create(declare(self._found_or_new(source), loosened(theirs), theirs.key_names, *more))
+        found = self._found_or_new(source)
+        self.access.create(declare(found, self._fitted(loosened(theirs), theirs), theirs.key_names, *more))
         self._forget()
         self.drift(source, "add")
 
@@ -195,14 +196,25 @@ class SqlStore:
         theirs = _sql(original).shape
         mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect) if copies else None
         columns = [c for c in theirs.columns if not is_mark(c, mark)]
-        self.access.create(declare(self._found_or_new(original), columns, theirs.key_names))
+        found = self._found_or_new(original)
+        self.access.create(declare(found, self._fitted(columns, theirs), theirs.key_names))
         self._forget()
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         self._copied = _sql(source).shape
-        found = plan(self._copied, self.shape, self.access.dialect, on_new_column)
+        found = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
         self.shape.match(self._copied)
         return found
+
+    def _fitted_to(self, source: TableShape) -> Mapping[str, Column]:
+        """Those of the source's columns that this table sorts otherwise, as they have to be declared here."""
+        copies = ((column, self.shape.find(column.name)) for column in source.columns if column.collation)
+        unlike = [column for column, copy in copies if copy is None or copy.collation != column.collation]
+        return {column.name: column for column in self._fitted(unlike, source)} if unlike else {}
+
+    def _fitted(self, columns: Sequence[Column], original: TableShape) -> list[Column]:
+        dialect = self.access.dialect
+        return self.access.run("find collations", lambda cx: dialect.fitted(cx, columns, original.key_names))
 
     def adapt(self, drift: Drift) -> None:
         if drift.changes_nothing:
@@ -277,14 +289,9 @@ class SqlStore:
             while left:
                 query = self.shape.select.where(self.shape.is_one_of(left), *self.shape.filters)
                 records, complete = self._batch(query)
-                got = values_of(records, self.shape.key_names)
-                found = [row for key, row in zip(got, records.values, strict=True) if key in keys]
-                records = Rows(records.names, found, large=records.large)
-                del found
-                yield records
-                del records  # or it would be held beside the next
-                met = set(got)
-                left = [] if complete or met.isdisjoint(left) else [key for key in left if key not in met]
+                got = dict(zip(values_of(records, self.shape.key_names), records.values, strict=True))
+                yield Rows(records.names, [row for key, row in got.items() if key in keys])
+                left = [] if complete or got.keys().isdisjoint(left) else [key for key in left if key not in got]
 
     def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
         shape, complete = self.shape, False
@@ -297,23 +304,27 @@ class SqlStore:
                 chunk = Chunk(found[-1], chunk.upto)
                 if keys is not None:
                     pairs = zip(found, records.values, strict=True)
-                    records = Rows(records.names, [row for key, row in pairs if key in keys], large=records.large)
-                    del pairs
+                    records = Rows(records.names, [row for key, row in pairs if key in keys])
                 yield records
-            del records  # or it would be held beside the next
 
     def _batch(self, query: sa.Select[Any]) -> tuple[Rows, bool]:
         """The query's first rows, up to the byte limit, and whether these were all."""
 
         def attempt(cx: sa.Connection) -> Fetched:
-            largest = self.access.dialect.largest(cx, self.shape.table, query)
-            return first_rows(cx, query, self._limits.batch_bytes, largest)
+            return first_rows(cx, query, self._limits.batch_bytes)
 
         found = self.access.run("read records", attempt)
-        return Rows(self.shape.names, found.rows, large=found.size > self._limits.batch_bytes), found.complete
+        return Rows(self.shape.names, found.rows), found.complete
 
     def key_of(self, record: Record) -> Key:
         return self.shape.key_of(record)
+
+    def may_hold(self, key: Key) -> bool:
+        types = [column.type for column in self.shape.key]
+        return len(key) == len(types) and all(type_.may_hold(part) for type_, part in zip(types, key, strict=True))  # type: ignore[attr-defined] # ServerTypes
+
+    def left_out(self, record: Record) -> Collection[str]:
+        return [name for name in record if self.shape.find(name) is None]
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         filters = self.shape.filters
@@ -333,14 +344,13 @@ class SqlStore:
             left = list(part)
             while left:
                 found, _ = self.access.run("read records", lambda cx, k=left: self._batch_on(cx).images(k, action))  # type: ignore[misc]
-                left = rest(left, found)
                 if found:
                     yield found
-                del found  # or it would be held beside the next
+                left = rest(left, found)
 
     def content(self, record: Record) -> Mapping[str, str]:
         names = self.shape.content
-        return {names[name]: comparable(value) for name, value in record.items() if name in names}
+        return {names[name]: repr(value) for name, value in record.items() if name in names}
 
     @property
     def filled(self) -> frozenset[str]:
@@ -356,8 +366,7 @@ class SqlStore:
         names = (*records[0],) if records else ()
         if not records or mark is None or mark in map(self.shape.find, names):
             return records  # a SyncedAt of the source's own wins
-        rows = Rows(names, values_of(records, names), large=getattr(records, "large", False))
-        return rows.with_value(mark.name, _milliseconds(now))
+        return Rows(names, values_of(records, names)).with_value(mark.name, _milliseconds(now))
 
     def as_original(self, record: Record) -> Record:
         return record  # `write` leaves out what the table has no column for

@@ -26,6 +26,10 @@ from backup.stores.dialects.base import CALL_SECONDS
 T = TypeVar("T")
 
 
+class Undecoded(StoreError):
+    """A text could not be read, perhaps since the connection does not read such."""
+
+
 class SqlAccess:
     """One side's way to its database. `missing` is the error for a database or table that is not there.
 
@@ -95,7 +99,7 @@ class SqlAccess:
 
         try:
             return self._in_time(operation, transaction, seconds, writes)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, Undecoded):
             if not self.dialect.read_halves():
                 raise
             return self._in_time(operation, transaction, seconds, writes)
@@ -234,6 +238,8 @@ class SqlAccess:
                 return TransientStoreError(message, hint=failure.hint, unanswered=failure.kind == "unanswered")
             case "unavailable":
                 return StoreUnavailable(message, hint=failure.hint)
+            case "undecoded":
+                return Undecoded(message, hint="Nothing was changed by it.")
             case kind:
                 rolled_back = "The batch was rolled back; what was written before it stays."
                 hint = failure.hint or (rolled_back if writes else "Nothing was changed by it.")

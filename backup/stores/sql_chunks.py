@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from backup.errors import SchemaMismatch
+from backup.errors import SchemaMismatch, StoreError
 from backup.models import WHOLE, Chunk, Fingerprint, Key, StampRow
 from backup.stores.base import Limits
 from backup.stores.pace import Pace
-from backup.stores.sql_access import SqlAccess
+from backup.stores.sql_access import SqlAccess, Undecoded
 from backup.stores.sql_rows import small_rows
 from backup.stores.sql_table import TableShape
 
 _MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
+_NAMED = 10
+
+T = TypeVar("T")
 
 
 class SqlChunks:
@@ -42,7 +45,8 @@ class SqlChunks:
         self, shape: TableShape, rest: Chunk, records: int, operation: str = "find the next chunk"
     ) -> Key | None:
         """The key of the record at this place, from 1; None when there are fewer."""
-        query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
+        conditions = [*shape.within(rest), *shape.filters]
+        query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
 
         def attempt(cx: sa.Connection) -> Key | None:
@@ -50,7 +54,7 @@ class SqlChunks:
                 row = cx.execute(query).first()
             return None if row is None else tuple(row)
 
-        return self._access.run(operation, attempt, seconds=self._limits.chunk_call_seconds)
+        return self._run(operation, shape, conditions, attempt)
 
     def _refuse_null_keys(self, shape: TableShape) -> None:
         nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
@@ -72,27 +76,64 @@ class SqlChunks:
         self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
     ) -> Mapping[Any, Fingerprint] | None:
         """As `Dialect.fingerprints` gives them, of the chunk."""
-        dialect = self._access.dialect
-        stamps, conditions = shape.stamps(dialect), [*shape.within(chunk), *shape.filters]
+        dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
 
         def attempt(cx: sa.Connection) -> Mapping[Any, Fingerprint] | None:
+            stamps = shape.stamps(dialect)  # a second try may have to hash otherwise
             with self._pace.measuring() as measured:
                 found = dialect.fingerprints(cx, stamps, conditions, bucket)
                 measured.records = sum(one.records for one in found.values()) if found is not None else 0
             return found
 
-        return self._access.run(operation, attempt, seconds=self._limits.chunk_call_seconds)
+        return self._run(operation, shape, conditions, attempt)
 
     def stamp_rows(
         self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
     ) -> set[StampRow]:
         """The stamps of the service's rows that fulfil the conditions."""
-        query = shape.stamp_query(self._access.dialect).where(*conditions, *shape.filters)
+        conditions = [*conditions, *shape.filters]
 
         def attempt(cx: sa.Connection) -> set[StampRow]:
+            query = shape.stamp_query(self._access.dialect).where(*conditions)
             with self._pace.measuring() as measured:
                 rows = small_rows(cx, query)
                 measured.records = len(rows)
             return rows
 
-        return self._access.run(operation, attempt, seconds=self._limits.chunk_call_seconds)
+        return self._run(operation, shape, conditions, attempt)
+
+    def _run(
+        self,
+        operation: str,
+        shape: TableShape,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        work: Callable[[sa.Connection], T],
+    ) -> T:
+        """As `SqlAccess.run`; what is no text in a key or a version is named."""
+        try:
+            return self._access.run(operation, work, seconds=self._limits.chunk_call_seconds)
+        except Undecoded as error:
+            raise StoreError(
+                f"{error} {self._no_texts(shape, conditions)}",
+                hint="Write these texts anew in the source, in its encoding. Nothing was changed.",
+            ) from None
+
+    def _no_texts(self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]) -> str:
+        """The first keys of rows whose key or version has bytes that are no UTF-8, in words."""
+        columns = [*shape.key, *shape.version]
+        raw = [found for column in columns if (found := self._access.dialect.bytes_of(column)) is not None]
+        if len(raw) < len(columns):
+            return ""
+        query = sa.select(*raw).where(*conditions)
+        rows = self._access.run("look for texts that are none", lambda cx: small_rows(cx, query))
+        odd = sorted({row[: len(shape.key)] for row in rows if not all(map(_is_text, row))})[:_NAMED]
+        keys = (", ".join(part.decode("utf-8", "backslashreplace") for part in key) for key in odd)
+        return f"Such are the rows with the keys: {'; '.join(keys)}."
+
+
+def _is_text(raw: bytes | None) -> bool:
+    try:
+        (raw or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
+from types import MappingProxyType
 
 from backup.errors import SchemaMismatch
 from backup.stores.base import Drift, OnNewColumn
@@ -12,12 +14,19 @@ from backup.stores.dialects.base import Column, type_parts
 from backup.stores.sql_table import SYNCED_AT, TableShape
 
 
-def plan(source: TableShape, backup: TableShape, dialect: Dialect, on_new_column: OnNewColumn) -> Drift:
+def plan(
+    source: TableShape,
+    backup: TableShape,
+    dialect: Dialect,
+    on_new_column: OnNewColumn,
+    fitted: Mapping[str, Column] = MappingProxyType({}),
+) -> Drift:
     """What makes the backup hold exact copies of the source's rows.
 
+    `fitted` are those of the source's columns that the backup has to declare otherwise, as `Dialect.fitted` gives them.
     Raises SchemaMismatch, with the statements to run, when that is more than columns added, widened or let be NULL.
     """
-    planning = _Planning(source, backup, dialect)
+    planning = _Planning(source, backup, dialect, fitted)
     planning.compare_keys()
     for column in source.columns:
         copy = backup.find(column.name)
@@ -35,8 +44,8 @@ def plan(source: TableShape, backup: TableShape, dialect: Dialect, on_new_column
 class _Planning:
     """One plan in the making."""
 
-    def __init__(self, source: TableShape, backup: TableShape, dialect: Dialect) -> None:
-        self._source, self._backup, self._dialect = source, backup, dialect
+    def __init__(self, source: TableShape, backup: TableShape, dialect: Dialect, fitted: Mapping[str, Column]) -> None:
+        self._source, self._backup, self._dialect, self._fitted = source, backup, dialect, fitted
         self._added: dict[str, str] = {}
         self._altered: list[str] = []
         self._widened: list[str] = []
@@ -55,7 +64,7 @@ class _Planning:
 
     def meet(self, column: Column, on_new_column: OnNewColumn) -> None:
         """A column that only the source has."""
-        statement = self._dialect.add(self._backup.table, column)
+        statement = self._dialect.add(self._backup.table, self._fitted.get(column.name, column))
         match on_new_column:
             case "add":
                 self._added[column.name] = statement
@@ -70,16 +79,15 @@ class _Planning:
         self._shared.append(column.name)
         in_key, declared = copy.name in self._backup.key_names, column.type.declared
         relation = self._dialect.relation(column, copy)
-        wanted = replace(copy, type=column.type, nullable=copy.nullable or not in_key)
+        fitted = self._fitted.get(column.name, column)
+        wanted = replace(copy, type=fitted.type, nullable=copy.nullable or not in_key)
         if copy.computed:
             self._problems.append(f"column {copy.name} is computed by the server and cannot hold a copy")
         elif copy.identity and not in_key:
             self._problems.append(f"column {copy.name} is an identity column, which cannot be overwritten")
         elif relation == "other":
             self._refuse(f"column {copy.name} is {copy.type.declared}, in the source {declared}", copy, wanted)
-        elif type_parts(declared)[2] != type_parts(copy.type.declared)[2] or (
-            in_key and copy.collation != column.collation
-        ):
+        elif _sorts_otherwise(column, copy, in_key):
             key = "key " if in_key else ""
             text = f"{key}column {copy.name} has collation {copy.collation}, in the source {column.collation}"
             self._refuse(text, copy, wanted)
@@ -132,3 +140,11 @@ class _Planning:
         self._problems.append(problem)
         self._refused.append(copy.name)
         self._remedies += self._dialect.alter(self._backup.table, copy, wanted)
+
+
+def _sorts_otherwise(column: Column, copy: Column, in_key: bool) -> bool:
+    """Whether the copy has another collation: in force, if keys are compared by it, else as it is declared."""
+    theirs, mine = type_parts(column.type.declared)[2], type_parts(copy.type.declared)[2]
+    if copy.collation == column.collation or (mine and mine == theirs):
+        return False
+    return in_key or mine != theirs

@@ -128,7 +128,7 @@ class TableShape:
     def key_from(self, text: str, *, plain: bool = False) -> Key:
         """The key that a person wrote: a JSON list of its columns' values, or the plain value where it has but one."""
         width = len(self.key_names)
-        parts = parts_of(text, self.label)
+        parts = parts_of(text, self.label, any_bytes=plain)
         if width == 1 and (parts is None or len(parts) != 1):
             parts = [text]
         if parts is None or len(parts) != width or None in parts or {} in parts:

@@ -9,7 +9,8 @@ import os
 import sqlite3
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -249,6 +250,22 @@ class PostgresBench(ServerBench):
 
     def nowhere(self) -> str:
         return "postgresql+psycopg://someone:hunter2@127.0.0.1:1/nothing"
+
+
+@contextmanager
+def other_database(bench: PostgresBench, role: Role, options: str) -> Iterator[PostgresBench]:
+    """A bench whose one side is a database made with these options; the other is the given one's."""
+    name = f"other_{uuid.uuid4().hex[:8]}"
+    server = bench.engines[role].execution_options(isolation_level="AUTOCOMMIT")
+    with server.connect() as cx:
+        cx.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+    other = PostgresBench({**bench.connection_strings, role: named(bench.connection_strings[role], name)})
+    try:
+        yield other
+    finally:
+        other.close()
+        with server.connect() as cx:
+            cx.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 class SqlServerBench(ServerBench):

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from backup.errors import SchemaMismatch
+from backup.errors import SchemaMismatch, StoreError
 from backup.models import Chunk
 from backup.stores import Rules
 from backup.stores.exact import key_from_text, key_to_text
-from tests.contract.benches import ROLES, RUN, PostgresBench
+from tests.contract.benches import ROLES, RUN, PostgresBench, Role, other_database
 from tests.contract.test_store import run_sync
 
 VALUES: dict[str, list[str]] = {
@@ -185,6 +185,32 @@ def test_what_is_no_number_is_the_same_in_keys_and_versions_of_both_sides(postgr
     again = pickle.loads(pickle.dumps(key))  # noqa: S301 - this test's own
     assert source.key_from('["NaN", 1]') == key_from_text(key_to_text(key)) == again == key
     assert source.matching([key]) == {key}
+
+
+@pytest.mark.parametrize(("role", "encoding"), [("source", "LATIN1"), ("backup", "LATIN1"), ("source", "SQL_ASCII")])
+def test_texts_of_databases_in_other_encodings_are_the_same(
+    postgresql_bench: PostgresBench, role: Role, encoding: str
+) -> None:
+    with other_database(postgresql_bench, role, f"ENCODING '{encoding}' LOCALE 'C'") as bench:
+        bench.sql(
+            "source", "SET client_encoding TO 'UTF8'; CREATE TABLE {table} (id text PRIMARY KEY, version int, v text)"
+        )
+        bench.sql("source", "INSERT INTO {table} VALUES ('é', 1, 'ü'), ('b', NULL, 'é'), ('c', 2, 'c')")
+        source, backup = bench.pair()
+        assert run_sync(source, backup) == (3, 0, 0, 0)
+        assert run_sync(source, backup) == (0, 0, 0, 3)
+        assert bench.rows("backup", "SELECT id, version, v FROM {table} ORDER BY v") == bench.rows(
+            "source", "SELECT id, version, v FROM {table} ORDER BY v"
+        )
+        if encoding == "SQL_ASCII":
+            bench.sql("source", "SET client_encoding TO 'SQL_ASCII'")
+            bench.sql("source", "INSERT INTO {table} SELECT convert_from('\\x636166e9', 'SQL_ASCII'), 1, 'x'")
+            with pytest.raises(StoreError, match=r"keys: caf\\xe9"):
+                source.stamps(Chunk())
+        elif role == "backup":
+            bench.sql("source", "UPDATE {table} SET v = '🎉' WHERE id = 'é'")
+            with pytest.raises(StoreError, match="no equivalent"):
+                backup.write(next(source.read(None, Chunk())))
 
 
 def test_a_key_that_sorts_in_an_order_of_its_own_is_refused(postgresql_bench: PostgresBench) -> None:

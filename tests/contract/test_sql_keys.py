@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from backup.errors import SchemaMismatch
 from backup.models import Chunk
-from tests.contract.benches import ROLES, PostgresBench, SqlBench, SqliteBench
+from backup.stores import Drift
+from tests.contract.benches import ROLES, PostgresBench, Role, SqlBench, SqliteBench, other_database
 from tests.contract.test_store import run_sync
 
 
@@ -128,3 +130,33 @@ def test_postgresql_keys_that_differ_only_to_python_are_one(
             " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         )
     check_spelling(bench, f"text COLLATE {bench.quoted('alike')}", old, new)
+
+
+@pytest.mark.parametrize("other", ["source", "backup"])
+def test_databases_of_other_default_collations_hold_the_same_keys(postgresql_bench: PostgresBench, other: Role) -> None:
+    with other_database(postgresql_bench, other, "LOCALE_PROVIDER icu ICU_LOCALE 'de'") as bench:
+        bench.sql(
+            "source",
+            'CREATE TABLE {table} (id text PRIMARY KEY, version text, c text COLLATE "C", n name);'
+            "INSERT INTO {table} VALUES ('a', 1, 'x', 'n'), ('B', 1, 'y', 'N'), ('ä', 1, 'Y', '')",
+        )
+        source, backup = bench.pair(chunk_size=1)
+        assert run_sync(source, backup) == (3, 0, 0, 0)
+        assert [key for chunk in backup.chunks() for key in backup.stamps(chunk)] == [
+            key for chunk in source.chunks() for key in source.stamps(chunk)
+        ]
+        bench.sql("source", 'ALTER TABLE {table} ADD more text COLLATE pg_catalog."fr-x-icu"')
+        source, backup = bench.open("source"), bench.open("backup")
+        backup.adapt(backup.drift(source, "add"))
+        assert backup.drift(source, "add") == Drift()
+        backup.close()
+        bench.sql(
+            "backup", "DROP TABLE {table}; CREATE TABLE {table} (id text PRIMARY KEY, version text, c text, n name)"
+        )
+        with pytest.raises(SchemaMismatch, match="collation") as caught:
+            backup.initialize(source)
+        _, _, statements = str(caught.value.hint).partition("Run on the backup: ")
+        for statement in statements.partition(". Then")[0].split("; "):
+            bench.sql("backup", statement)
+        bench.open("backup").initialize(bench.open("source"))
+        assert run_sync(bench.open("source"), bench.open("backup", chunk_size=2)) == (3, 0, 0, 0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backup.errors import StoreError
-from backup.models import Chunk
-from tests.contract.benches import SqliteBench
+from backup.recycle import RecycleBin
+from backup.stores.dialects.sqlite_text import text_of
+from tests.contract.benches import RUN, SqliteBench
 from tests.contract.test_store import run_sync
 
 VALUES: list[Any] = [
@@ -85,13 +88,43 @@ def test_a_rowid_key_is_one_in_the_backup_too(sqlite_bench: SqliteBench) -> None
     assert bench.rows("backup", "SELECT rowid, Id FROM {table}") == [(1, 1)]
 
 
-def test_text_that_is_none_is_an_error_that_does_not_quote_it(sqlite_bench: SqliteBench) -> None:
+@pytest.mark.parametrize("version", ["INTEGER", "TEXT", "nothing"])
+@pytest.mark.parametrize("key", ["TEXT", ""])
+def test_text_that_is_no_utf_8_is_carried_byte_for_byte(sqlite_bench: SqliteBench, key: str, version: str) -> None:
     bench = sqlite_bench
-    bench.create()
-    bench.sql("source", "INSERT INTO {table} VALUES (1, 1, CAST(x'68756e74657232ff' AS TEXT))")
-    with pytest.raises(StoreError) as caught:
-        list(bench.open("source").read(frozenset([(1,)]), Chunk()))
-    assert "hunter2" not in str(caught.value)
+    column = "Other" if version == "nothing" else "Version"
+    kind = "INTEGER" if version == "nothing" else version
+    bench.sql("source", f"CREATE TABLE {{table}} (Id {key} PRIMARY KEY, {column} {kind}, Name TEXT, Blob, Last TEXT)")
+    texts = ["61", "636166e9", "ff3f22", "eda080", "edb3bf", "c3a9", "f09f8e89", "00ff", "e9"]
+    as_text, q = (
+        "CAST(x'{}' AS TEXT)",
+        "SELECT hex(Id), typeof(Id), hex(V), hex(Name), hex(Blob), typeof(Blob) FROM {table}",
+    )
+    for n, text in enumerate(texts):
+        one = as_text.format(text)
+        of_version = str(n) if version != "TEXT" else one
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({one}, {of_version}, {one}, {one}, 'last')")
+    bench.sql("source", "INSERT INTO {table} SELECT x'ff', 1, 'a?', x'ff', 'l' WHERE " + str(int(not key)))
+    query = q.replace("hex(V)", f"hex({column})") + " ORDER BY CAST(Id AS BLOB), 2"
+    source, backup = bench.pair(chunk_size=4, batch_size=3)
+    [[rows]] = bench.rows("source", "SELECT count(*) FROM {table}")
+    assert run_sync(source, backup) == (rows, 0, 0, 0)
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    assert run_sync(source, backup) == (0, 0, 0, rows)
+    assert all(source.fingerprint(chunk) == backup.fingerprint(chunk) for chunk in source.chunks())
+    odd = as_text.format("ff3f22")
+    bench.sql("source", f"UPDATE {{table}} SET {column} = 77, Name = {as_text.format('3fff')} WHERE Id = {odd}")
+    bench.sql("source", f"DELETE FROM {{table}} WHERE Id = {as_text.format('edb3bf')}")
+    assert run_sync(bench.open("source"), bench.open("backup"), replace(RUN, sync_id="2")) == (0, 1, 1, rows - 2)
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    kept = [one for some in RecycleBin(bench.open("backup"), RUN.service).of_run("2") for one in some]
+    assert {text_of(bytes.fromhex("ff3f22")), text_of(bytes.fromhex("edb3bf"))} == {one.key[0] for one in kept}
+    backup.write([one.record for one in kept if one.record])
+    assert sorted(bench.rows("backup", f"SELECT hex(Id), hex(Name) FROM {{table}} WHERE Id IN ({odd})")) == [
+        ("FF3F22",) * 2
+    ]
+    [key_again] = {backup.key_from(json.dumps(backup.key_to_json(kept[0].key)))}
+    assert key_again == kept[0].key
 
 
 def test_a_file_that_is_not_there_is_not_made(sqlite_bench: SqliteBench) -> None:

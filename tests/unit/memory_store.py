@@ -132,6 +132,12 @@ class MemoryStore:
     def key_of(self, record: Record) -> Key:
         return (record["id"],)
 
+    def may_hold(self, key: Key) -> bool:
+        return True
+
+    def left_out(self, record: Record) -> Collection[str]:
+        return ()
+
     def spelled(self, key: Key, transaction: Any) -> Key | None:
         return next(iter(self.matching([key])), None)
 

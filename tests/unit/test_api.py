@@ -396,3 +396,10 @@ def test_an_error_body_has_exactly_its_four_names() -> None:
         "Error": "BadRequest",
         "Hint": "yes",
     }
+
+
+def test_a_text_that_no_output_can_encode_is_escaped_in_json() -> None:
+    body = {"Key": "caf\udce9 é \ud83d"}
+    text = api.Answer(200, body).json
+    assert json.loads(text.encode()) == body
+    assert "é" in text

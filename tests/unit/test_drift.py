@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import make_url
@@ -13,8 +17,11 @@ from backup.stores.connection import SqlServer
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column, ServerType, digits, type_parts
 from backup.stores.dialects.mssql import SqlServerDialect
+from backup.stores.dialects.mssql_types import ConvertedType, DecimalType, MssqlType
 from backup.stores.dialects.postgresql import PostgresqlDialect
+from backup.stores.dialects.postgresql_types import type_of as postgresql_type
 from backup.stores.dialects.sqlite import SqliteDialect
+from backup.stores.dialects.sqlite import SqliteType as sqlite_type  # noqa: N813 - beside the other two
 from backup.stores.dialects.tables import Found
 from backup.stores.sql_drift import plan
 from backup.stores.sql_table import SYNCED_AT, TableShape
@@ -416,3 +423,26 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
     assert statements == (
         'ALTER TABLE "s"."Things" ADD COLUMN "A" int; ALTER TABLE "s"."Things" RENAME TO "Things_old"'
     )
+
+
+@pytest.mark.parametrize(
+    ("type_", "fits", "others"),
+    [
+        (postgresql_type("int8", "bigint", True, None), [1], ["1", Decimal(1)]),
+        (postgresql_type("numeric", "numeric", True, None), [Decimal(1)], [1, "1"]),
+        (postgresql_type("text", "text", True, None), ["1"], [1, UUID(int=1)]),
+        (postgresql_type("uuid", "uuid", True, None), [UUID(int=1)], [str(UUID(int=1))]),
+        (postgresql_type("timestamp", "timestamp", True, None), ["2024-01-01 00:00:00"], [1, b""]),
+        (MssqlType("bigint", "bigint"), [1], ["1"]),
+        (MssqlType("nvarchar(9)", "nvarchar"), ["1"], [1, b"1"]),
+        (MssqlType("date", "date"), [date(2024, 1, 1)], ["2024-01-01"]),
+        (DecimalType("money", "money"), [Decimal(1)], [1]),
+        (ConvertedType("datetime2(7)", "datetime2"), ["2024-01-01"], [date(2024, 1, 1)]),
+        (sqlite_type("INTEGER"), [1, 1.5, "x", b"1"], ["1", "1.5", "1e5"]),
+        (sqlite_type("TEXT"), ["1", b"1"], [1, 1.5]),
+        (sqlite_type(""), [1, "1", b"1", 1.5], []),
+    ],
+)
+def test_a_key_from_before_its_type_changed_is_known(type_: ServerType, fits: list[Any], others: list[Any]) -> None:
+    assert all(map(type_.may_hold, fits))
+    assert not any(map(type_.may_hold, others))

@@ -50,6 +50,10 @@ def test_other_text_is_left_as_it_is() -> None:
     assert redact("Server=x;Database=y; signal=1 sigma") == "Server=x;Database=y; signal=1 sigma"
 
 
+def test_what_no_output_can_encode_is_spelled_out() -> None:
+    assert redact("caf\udce9 é \ud83d") == "caf\\udce9 é \\ud83d"
+
+
 def test_an_event_is_its_name_and_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     event("sync.finished", service="customer", inserted=5, error="two\nlines  of it")

@@ -1,9 +1,10 @@
 """A run of a service: its lock, its entry in SyncHistory, its outcome, whatever happens on the way."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 
 from backup import services
-from backup.errors import ConfigError, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
+from backup.errors import ConfigError, Conflict, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
 from backup.history import History
 from backup.locks import open_lock
 from backup.log import register_secret
 from backup.models import Counts, Proof, Run, Status, Total, Trigger
 from backup.ownership import this_process
 from backup.registry import Registry
+from backup.restoring import Wish
 from backup.retry import Retry
 from backup.services import CustomerSyncService, Options, SyncService
 from backup.settings import load_settings
@@ -349,6 +351,60 @@ def test_a_backup_in_its_own_source_is_refused(tmp_path: Path, spelling: str) ->
     )
     with pytest.raises(ConfigError, match="same place"):
         same.get("customer").stores().__enter__()
+
+
+@pytest.mark.parametrize("name", ["SyncHistory", "recyclebin", "main.RECYCLEBIN"])
+def test_a_backup_that_has_the_name_of_one_of_the_apps_own_tables_is_refused(tmp_path: Path, name: str) -> None:
+    taken = registry(
+        SourceCustomerDb__ConnectionString=f"sqlite:///{tmp_path}/x.db",
+        BackupCustomerDb__ConnectionString=f"sqlite:///{tmp_path}/y.db",
+        BackupCustomerDb__Table=name,
+    )
+    with pytest.raises(ConfigError, match=r"BackupCustomerDb names .*app's own"):
+        taken.get("customer").stores().__enter__()
+
+
+def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "source.db", tmp_path / "backup.db"]
+    settings = {
+        f"{role}CustomerDb__{name}": value
+        for role, file in zip(("Source", "Backup"), files, strict=True)
+        for name, value in (("ConnectionString", f"sqlite:///{file}"), ("Table", "Things"))
+    }
+
+    def run_on(file: Path, *statements: str) -> list[Any]:
+        with closing(sqlite3.connect(file)) as connection:
+            found = [connection.execute(statement).fetchall() for statement in statements][-1]
+            connection.commit()
+            return found
+
+    run_on(files[0], "CREATE TABLE Things (Id INTEGER PRIMARY KEY, Version INTEGER, Name TEXT, More TEXT)")
+    run_on(files[0], "INSERT INTO Things VALUES (1, 1, 'a', 'b'), (2, 1, 'c', 'd')")
+    service = registry(**settings).get("customer")
+    service.initialize()
+    first = service.sync(Trigger.CLI).run
+    run_on(files[0], "UPDATE Things SET Version = 2, Name = 'x', More = 'y' WHERE Id = 2")
+    second = service.sync(Trigger.CLI).run
+    for file in files:
+        run_on(file, "ALTER TABLE Things DROP COLUMN More")
+    undone = service.undo(second.sync_id).run
+    assert "Column More is no longer in the backup: its values of 1 records could not be brought back." in undone.notes
+    assert run_on(files[1], "SELECT Id, Version, Name FROM Things") == [(1, 1, "a"), (2, 1, "c")]
+    for file in files:
+        run_on(
+            file,
+            "CREATE TABLE New (Id TEXT NOT NULL PRIMARY KEY, Version INTEGER, Name TEXT)",
+            "INSERT INTO New SELECT Id, Version, Name FROM Things",
+            "DROP TABLE Things",
+            "ALTER TABLE New RENAME TO Things",
+        )
+    assert service.sync(Trigger.CLI).run.status is Status.COMPLETED
+    refused = service.undo(first.sync_id)
+    assert isinstance(refused.error, Conflict)
+    assert "another type" in str(refused.error)
+    then = second.completed_at
+    assert then is not None
+    assert "another type" in str(service.restore(Wish(at=then)).error)
 
 
 def test_another_table_of_the_sources_database_may_be_the_backup(tmp_path: Path) -> None:

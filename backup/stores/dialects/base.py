@@ -30,9 +30,6 @@ CALL_SECONDS = 600.0
 OTHER_BYTES = 64
 """About as much memory as a value that is neither text nor bytes takes."""
 
-LARGE = "large"
-"""What a connection's info says of one through which more went than a batch shall have."""
-
 Relation = Literal["same", "wider", "other"]
 
 
@@ -49,6 +46,13 @@ class ServerType(UserDefinedType[Any]):
 
     def get_col_spec(self, **_: Any) -> str:
         return self.declared
+
+    kinds: tuple[type, ...] = (object,)
+    """What the driver makes of the column's values."""
+
+    def may_hold(self, value: Any) -> bool:
+        """Whether the value is such as columns of this type have, though perhaps not this one."""
+        return isinstance(value, self.kinds)
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         """The condition for rows whose column of this type has one of the values."""
@@ -201,7 +205,8 @@ class Failure:
 
     kind: str = field(
         metadata={
-            "one of": "transient, unanswered, database_missing, missing, unavailable, constraint, unique, refused"
+            "one of": "transient, unanswered, database_missing, missing, unavailable, undecoded, constraint, unique, "
+            "refused"
         }
     )
     text: str
@@ -266,6 +271,9 @@ class Dialect(Protocol):
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         """The table's columns in order; empty when there is no such table."""
 
+    def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
+        """The columns of another database, declared so that this one compares and sorts them as that one does."""
+
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         """Whether there is a schema that the server knows by this name."""
 
@@ -295,8 +303,8 @@ class Dialect(Protocol):
         """Whether both are one file, which has one writer at a time."""
 
     def read_halves(self) -> bool:
-        """Has texts with half a surrogate pair read from now on, which is slower; returns whether the dialect can. For
-        work that a UnicodeDecodeError has ended."""
+        """Has texts that are none to a decoder read from now on, as those with half a surrogate pair, which is slower;
+        returns whether the dialect can. For work that a UnicodeDecodeError has ended, or a failure `undecoded`."""
 
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
@@ -326,6 +334,9 @@ class Dialect(Protocol):
         """A small number made by the server of a key's exact value; None where that would cost too much. Its type is a
         ServerType."""
 
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
+        """The bytes of a text that may be none; None where texts are carried whatever they hold."""
+
     def fingerprints(
         self,
         cx: sa.Connection,
@@ -338,12 +349,6 @@ class Dialect(Protocol):
 
         Whether a column may be NULL does not matter to that of rows in which it is not.
         """
-
-    def largest(
-        self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
-    ) -> int | None:
-        """About how many bytes the largest row of a query of the table has, so that no more are fetched at once than
-        fit; None where a driver takes rows one by one at no cost."""
 
     def relation(self, source: Column, copy: Column) -> Relation:
         """How the type of a source's column stands to that of its copy, collations aside.

@@ -323,11 +323,22 @@ class SqlServerDialect:
             for row in found
         ]
 
+    def fitted(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - a column's type says all
+        columns: Sequence[Column],
+        key_names: Sequence[str],  # noqa: ARG002
+    ) -> list[Column]:
+        return list(columns)
+
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns)
+
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - of any column
+        return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         return bucket(key)
@@ -343,15 +354,6 @@ class SqlServerDialect:
             number: Fingerprint("T-SQL", records, tuple(int(one or 0) for one in sums))
             for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket))
         }
-
-    def largest(
-        self,
-        cx: sa.Connection,  # noqa: ARG002 - of any query
-        table: sa.Table,  # noqa: ARG002
-        query: sa.Select[Any],  # noqa: ARG002
-        values: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> int | None:
-        return None
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +27,22 @@ class MssqlType(ServerType):
     def __init__(self, declared: str, base: str) -> None:
         super().__init__(declared)
         self.base = base
+
+    @property
+    def kinds(self) -> tuple[type, ...]:  # type: ignore[override] # which follow from the base
+        match self.base:
+            case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
+                return (bytes,)
+            case "bigint" | "int" | "smallint" | "tinyint" | "bit":
+                return (int,)
+            case "decimal" | "numeric" | "money" | "smallmoney":
+                return (Decimal,)
+            case "float" | "real":
+                return (float,)
+            case "date":
+                return (date,)
+            case _:  # text, and what travels as text
+                return (str,)
 
     def sent_as(self, dbapi: Any, values: Iterable[Any]) -> tuple[Any, int, int]:
         """Driver type, size and scale for parameters of these values. The size is theirs, not the column's: arrays take

@@ -33,9 +33,10 @@ from backup.stores.dialects.base import (
 )
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
 from backup.stores.dialects.policies import refuse_hidden_on_postgresql
+from backup.stores.dialects.postgresql_collations import DEFAULT, OF_ITS_OWN, fitted
 from backup.stores.dialects.postgresql_connection import listen, ways
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
-from backup.stores.dialects.postgresql_types import relation, size_of, type_of
+from backup.stores.dialects.postgresql_types import relation, type_of
 from backup.stores.dialects.rights import postgresql_hint, row_security_hint
 from backup.stores.dialects.tables import Found
 
@@ -66,16 +67,15 @@ _FIND = sa.text(
 )
 _HOME = sa.text("SELECT coalesce(current_schema(), :default)")
 _COLUMNS = sa.text(
-    """
+    f"""
     SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
            n.nspname = 'pg_catalog', NOT a.attnotnull,
            a.attidentity <> '', a.attgenerated <> '', a.atthasdef,
            CASE WHEN c.collname <> 'default' AND (a.attcollation <> t.typcollation OR t.oid <> b.oid)
                 THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
            CASE WHEN c.collname = 'default'
-                THEN (SELECT coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)
-                      FROM pg_database d WHERE d.datname = current_database())
-                ELSE quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
+                THEN (SELECT {DEFAULT} FROM pg_database d WHERE d.datname = current_database())
+                WHEN c.oid IS NOT NULL THEN {OF_ITS_OWN} END,
            array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
@@ -88,7 +88,7 @@ _COLUMNS = sa.text(
                         WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
       AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum
-    """
+    """  # noqa: S608 - of the expressions of another module
 )
 
 
@@ -120,11 +120,6 @@ _DELETE_TRIGGERS = sa.text(
 
 # Locks of this kind are of one database; nobody else asks for the number, which is drawn for each question.
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
-_SMALL = 16 * 1024
-# What is too large for a row's page lies elsewhere; partitions have such places of their own.
-_HAS_LARGE = sa.text(
-    "SELECT relkind = 'p' OR pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE oid = CAST(:name AS regclass)"
-)
 
 
 class PostgresqlDialect:
@@ -144,7 +139,6 @@ class PostgresqlDialect:
     def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._url, self._connections, self._call_seconds = url, connections, call_seconds
         self._copying = Copying()
-        self._has_large: dict[str, bool] = {}  # of each table asked for; that may change during a run, but seldom does
 
     @property
     def location(self) -> str:
@@ -273,11 +267,17 @@ class PostgresqlDialect:
             for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in found
         ]
 
+    def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
+        return fitted(cx, columns, key_names)
+
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return postgresql_fingerprint.content_hash(columns)
+
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
+        return postgresql_fingerprint.bytes_of(column)
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         return postgresql_fingerprint.bucket(key)
@@ -290,19 +290,6 @@ class PostgresqlDialect:
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         return postgresql_fingerprint.fingerprints(cx, stamps, conditions, bucket)
-
-    def largest(
-        self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
-    ) -> int | None:
-        if table.fullname not in self._has_large:
-            name = {"name": spelled_table(SPELLING, table)}
-            self._has_large[table.fullname] = bool(cx.scalar(_HAS_LARGE, name))
-        if not self._has_large[table.fullname]:
-            return _SMALL
-        sizes = [size for column in query.selected_columns if (size := size_of(column)) is not None]
-        total = sum(sizes, start=sa.literal_column("0", sa.BigInteger))
-        found = query.with_only_columns(total.label("size")).subquery()
-        return cx.scalar(sa.select(sa.func.max(found.c.size)), values or {}) or 0
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)
@@ -338,6 +325,8 @@ class PostgresqlDialect:
         if state in ("42P01", "3F000") and getattr(diagnosis, "statement_position", None):
             # Else it is not the statement that names it but a value or a function.
             return Failure("missing", text, name=named(text))
+        if state == "22021":  # a database of SQL_ASCII has bytes that are no UTF-8
+            return Failure("undecoded", text)
         if state == "42501":
             policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
             login = self._url.username

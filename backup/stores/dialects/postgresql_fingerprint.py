@@ -16,12 +16,21 @@ _FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _BIGINT = ServerType("bigint")
 _FIRST_COLUMN: Any = sa.literal_column("1")
+# A database of SQL_ASCII takes any bytes for text, also those that are none in UTF-8.
+_ENCODING: Any = sa.literal_column(
+    "CAST(CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END AS name)"
+)
 
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """SHA-256 of the row's text."""
     whole = sa.cast(sa.func.row(*columns), sa.Text)  # the server's own text of a row tells all values apart
-    return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, "UTF8")), "hex")
+    return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, _ENCODING)), "hex")
+
+
+def bytes_of(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """The bytes of the column's text as the database keeps them, whatever they are."""
+    return sa.func.convert_to(sa.cast(column, sa.Text), "SQL_ASCII")
 
 
 def bucket(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:

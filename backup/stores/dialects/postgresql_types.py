@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -12,10 +14,12 @@ from backup.stores.dialects.base import Relation, ServerType, digits, type_parts
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
-_NATIVE = {"int2", "int4", "int8", "bool", "text", "varchar", "bpchar", "bytea", "numeric", "uuid"}
+_NATIVE = {
+    **dict.fromkeys(("int2", "int4", "int8"), int),
+    **dict.fromkeys(("text", "varchar", "bpchar"), str),
+    **{"bool": bool, "bytea": bytes, "numeric": Decimal, "uuid": UUID},
+}
 _INTEGERS = ("smallint", "integer", "bigint")
-_SIZED = {"text", "character varying", "character", "bytea"}
-_STORED_SMALL = 1_000
 _TEXTS = ("character varying", "text")
 
 
@@ -24,6 +28,7 @@ class TextType(ServerType):
     table may have and no copy, as one that somebody has made."""
 
     cache_ok = True
+    kinds = (str,)
 
     def __init__(self, declared: str, own: str) -> None:
         super().__init__(declared)
@@ -37,10 +42,22 @@ class TextType(ServerType):
         return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.own.replace("%", "%%")))
 
 
+class NativeType(ServerType):
+    """A column whose values the driver has exactly; `base` is the catalogue's name for its type."""
+
+    cache_ok = True
+
+    def __init__(self, declared: str, base: str) -> None:
+        super().__init__(declared)
+        self.base = base
+        self.kinds = (_NATIVE[base],)
+
+
 class IntegerType(ServerType):
     """Integers. Many are looked up by one parameter: a list of a thousand takes the driver longer than the server."""
 
     cache_ok = True
+    kinds = (int,)
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if any(type(value) is not int for value in values):
@@ -48,19 +65,6 @@ class IntegerType(ServerType):
         # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
         any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
-
-
-def size_of(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:
-    """How many bytes a value of this column takes when it is read; None where it is never large. Reads no large value,
-    unless it has to become text for that."""
-    if isinstance(column.type, TextType):
-        text = sa.func.octet_length(sa.cast(column, sa.Text))
-        stored = sa.func.pg_column_size(column)
-        return sa.func.coalesce(sa.case((stored > _STORED_SMALL, text), else_=stored), 0)
-    declared = getattr(column.type, "declared", None)
-    if isinstance(column.type, sa.String) or (declared and type_parts(declared)[0] in _SIZED):
-        return sa.func.coalesce(sa.func.octet_length(column), 0)
-    return None
 
 
 def relation(source: str, copy: str) -> Relation:
@@ -95,4 +99,4 @@ def type_of(base: str, own: str, builtin: bool, collation: str | None) -> Server
     spelled = f"{declared} COLLATE {collation}" if collation else declared
     if not (builtin and base in _NATIVE):
         return TextType(spelled, own)
-    return IntegerType(spelled) if declared in _INTEGERS else ServerType(spelled)
+    return IntegerType(spelled) if declared in _INTEGERS else NativeType(spelled, base)

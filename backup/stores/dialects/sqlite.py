@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL
 
 from backup.errors import SchemaMismatch
 from backup.models import Fingerprint
+from backup.stores.dialects import sqlite_text
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
@@ -63,10 +64,32 @@ _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents
 )
 
 
+class SqliteType(ServerType):
+    """A column of SQLite may hold any value; only a number is made a text by some, and a text a number by others."""
+
+    cache_ok = True
+
+    def may_hold(self, value: Any) -> bool:
+        affinity = _affinity(self.declared)
+        if isinstance(value, str) and affinity in (*INTEGERS, "REAL"):
+            return not _is_number(value)
+        return affinity != "TEXT" or not isinstance(value, int | float)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
 @cache
 def _shared() -> tuple[sa.Dialect, Any]:
     """SQLAlchemy's dialect, which has learnt what the library can, and the statements that it has compiled."""
     engine = sa.create_engine(_NOWHERE)
+    sa.event.listen(engine, "do_execute", sqlite_text.execute)
+    sa.event.listen(engine, "do_executemany", sqlite_text.execute_many)
     with engine.connect():
         pass
     engine.dispose()
@@ -82,7 +105,7 @@ def _engine(pool: sa.Pool) -> sa.Engine:
 
 @cache
 def _type(declared: str) -> ServerType:
-    return ServerType(declared)
+    return SqliteType(declared)
 
 
 @lru_cache(maxsize=64)
@@ -209,7 +232,10 @@ class SqliteDialect:
         )
 
     def read_halves(self) -> bool:
-        return False
+        if not self._file.reads_any_bytes:
+            self._file.reads_any_bytes = True
+            self.engine.dispose()  # new connections read them
+        return True
 
     def insert_rows(
         self,
@@ -280,11 +306,22 @@ class SqliteDialect:
             for name, declared, notnull, hidden, position, defaulted in found
         ]
 
+    def fitted(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - a column's type says all
+        columns: Sequence[Column],
+        key_names: Sequence[str],  # noqa: ARG002
+    ) -> list[Column]:
+        return list(columns)
+
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        return content_hash(columns)
+        return content_hash(columns, any_bytes=self._file.reads_any_bytes)
+
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - of any column
+        return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         # Of integers alone: a hash costs as much as reading the stamp.
@@ -298,16 +335,8 @@ class SqliteDialect:
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
-        return fingerprints(cx, stamps, conditions, list(map(_affinity_of, [*stamps.key, *stamps.version])), bucket)
-
-    def largest(
-        self,
-        cx: sa.Connection,  # noqa: ARG002 - of any query
-        table: sa.Table,  # noqa: ARG002
-        query: sa.Select[Any],  # noqa: ARG002
-        values: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> int | None:
-        return None
+        affinities = list(map(_affinity_of, [*stamps.key, *stamps.version]))
+        return fingerprints(cx, stamps, conditions, affinities, bucket, any_bytes=self._file.reads_any_bytes)
 
     def relation(self, source: Column, copy: Column) -> Relation:
         """`same` also for a source with more room: SQLite enforces no size, only the affinity tells."""

@@ -10,7 +10,8 @@ from typing import Literal
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects.base import Failure, driver_text, named
-from backup.stores.dialects.sqlite_fingerprint import HASH, exact_hash
+from backup.stores.dialects.sqlite_fingerprint import HASH, HASH_OF_BYTES, exact_hash, exact_hash_of_bytes
+from backup.stores.dialects.sqlite_text import text_of
 
 _BUSY_SECONDS = 30
 Mode = Literal["ro", "rw", "rwc"]
@@ -27,6 +28,8 @@ class SqliteFile:
         self.path = Path(url.database or "").resolve()
         self._mode = url.query.get("mode")
         self._immutable = url.query.get("immutable") == "1"
+        self.reads_any_bytes = False
+        """Whether new connections read texts that are no UTF-8, which is slower."""
 
     def connect(self, mode: Mode) -> sqlite3.Connection:
         """A new connection. Only with `rwc` is a missing file made: an unmounted disk must not look like an empty
@@ -46,6 +49,9 @@ class SqliteFile:
             # Opening reads nothing: only now is a file known to be a database.
             connection.execute("PRAGMA schema_version")
             connection.create_function(HASH, -1, exact_hash, deterministic=True)
+            connection.create_function(HASH_OF_BYTES, -1, exact_hash_of_bytes, deterministic=True)
+            if self.reads_any_bytes:
+                connection.text_factory = text_of
         except sqlite3.Error:
             connection.close()
             raise
@@ -68,6 +74,8 @@ class SqliteFile:
             return Failure("unavailable", f"{_CRASHED}.", _CRASHED_HINT)
         if code == sqlite3.SQLITE_READONLY:
             return Failure("unavailable", text, _READ_ONLY_HINT)
+        if "Could not decode to UTF-8" in text or "user-defined function raised" in text:  # which takes texts alone
+            return Failure("undecoded", text)
         if "no such table" in text:
             return Failure("missing", text, name=named(text))
         if code in _UNUSABLE:

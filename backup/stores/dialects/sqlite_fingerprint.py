@@ -16,9 +16,11 @@ import sqlalchemy as sa
 
 from backup.models import Fingerprint
 from backup.stores.dialects.base import ServerType, StampColumns
+from backup.stores.dialects.sqlite_text import text_of
 from backup.stores.dialects.tables import TableAlone
 
 HASH = "exact_hash"
+HASH_OF_BYTES = "exact_hash_of_bytes"
 _BLOB = ServerType("BLOB")
 _FIRST_COLUMN: Any = sa.literal_column("1")
 _LOW = (1 << 32) - 1
@@ -33,12 +35,27 @@ def exact_hash(*values: Any) -> str:
     return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def content_hash(columns: Sequence[Any]) -> sa.ColumnElement[Any]:
-    """A hash of a row's exact values. One of many columns is made of the hashes of their parts."""
+def exact_hash_of_bytes(*values: Any) -> str:
+    """The same of values whose texts have come as their bytes in hexadecimal digits."""
+    return exact_hash(*(text_of(bytes.fromhex(value)) if isinstance(value, str) else value for value in values))
+
+
+def content_hash(columns: Sequence[Any], *, any_bytes: bool) -> sa.ColumnElement[Any]:
+    """A hash of a row's exact values, the same whether its texts may have `any_bytes`. One of many columns is made of
+    the hashes of their parts."""
     if len(columns) > _ARGUMENTS:
-        columns = [content_hash(columns[i : i + _ARGUMENTS]) for i in range(0, len(columns), _ARGUMENTS)]
-    result: sa.ColumnElement[Any] = getattr(sa.func, HASH)(*columns)
+        starts = range(0, len(columns), _ARGUMENTS)
+        columns = [content_hash(columns[start : start + _ARGUMENTS], any_bytes=any_bytes) for start in starts]
+        any_bytes = False
+    values = map(_in_digits, columns) if any_bytes else columns
+    result: sa.ColumnElement[Any] = getattr(sa.func, HASH_OF_BYTES if any_bytes else HASH)(*values)
     return result
+
+
+def _in_digits(column: Any) -> sa.ColumnElement[Any]:
+    """The value, a text as its bytes: a function of this process is given no text that is no UTF-8."""
+    text = sa.func.typeof(column) == sa.literal_column("'text'")
+    return sa.case((text, sa.func.hex(sa.cast(column, _BLOB))), else_=column)
 
 
 def fingerprints(
@@ -47,9 +64,11 @@ def fingerprints(
     conditions: Sequence[sa.ColumnElement[bool]],
     affinities: Sequence[str],
     bucket: sa.ColumnElement[Any] | None,
+    *,
+    any_bytes: bool,
 ) -> Mapping[Any, Fingerprint] | None:
     """As `Dialect.fingerprints` says; `affinities` are those of the key's and the version's columns."""
-    lists = partial(_lists, cx, conditions=conditions, bucket=bucket)
+    lists = partial(_lists, cx, conditions=conditions, bucket=bucket, any_bytes=any_bytes)
     try:
         found = _exact_lists(lists, stamps, affinities)
     except sa.exc.DBAPIError as error:
@@ -95,13 +114,16 @@ def _lists(
     affinities: Sequence[str],
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None,
+    any_bytes: bool,
 ) -> Sequence[_Lists]:
     """Of each bucket: its number, how many records, the sum of their versions, a list for each column, and one of the
     hashes of content."""
     key, version, content = stamps
     # JSON tells integers and texts apart, each from its like. Of all else it says too little.
     values: list[sa.ColumnElement[Any]] = [
-        _plain(column) if kind in (*INTEGERS, "TEXT") else sa.case((column.is_not(None), _hash(column)))
+        _plain(column)
+        if kind in (*INTEGERS, "TEXT")
+        else sa.case((column.is_not(None), content_hash([column], any_bytes=any_bytes)))
         for column, kind in zip([*key, *version], affinities, strict=True)
     ]
     number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)
@@ -138,11 +160,6 @@ def _bounds(condition: sa.ColumnElement[bool], column: sa.Column[Any]) -> bool:
 def _list(value: sa.ColumnElement[Any], where: sa.ColumnElement[bool] | None = None) -> sa.ColumnElement[Any]:
     found = sa.func.json_group_array(value)
     return sa.cast(found if where is None else found.filter(where), _BLOB)
-
-
-def _hash(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    result: sa.ColumnElement[Any] = getattr(sa.func, HASH)(column)
-    return result
 
 
 def _is_integers(text: bytes) -> bool:
