@@ -149,12 +149,6 @@ def wait_until_idle() -> None:
         release.join(LAST_SECONDS)
 
 
-def forget() -> None:
-    """As if there had been no signal."""
-    _mark.signal = 0
-    _mark.requested.clear()
-
-
 @contextmanager
 def handled(tell: Callable[[], None]) -> Iterator[None]:
     """Inside, Ctrl-C and SIGTERM have runs end; it is for who is in here to leave then. For the main thread.

@@ -21,6 +21,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
+from backup import interrupts
 from backup.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
 from backup.log import event, redact
 from backup.models import Held
@@ -48,7 +49,8 @@ def hold(settings: Settings, service: str, retry: Retry) -> Iterator[Held]:
     renewal = _Renewal(lease, service)
     renewal.start()
     try:
-        yield renewal.check
+        with interrupts.released_at_the_end(lambda: _ignore(AzureError, lease.release)):
+            yield renewal.check
     finally:
         renewal.stop()
         _ignore(AzureError, lease.release)

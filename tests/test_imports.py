@@ -28,6 +28,7 @@ LAYERS = [
     {"backup.settle", "backup.deleting"},
     {"backup.sync"},
     {"backup.verify"},
+    {"backup.session"},
     {"backup.recorded"},
     {"backup.overwrite"},
     {"backup.restoring"},

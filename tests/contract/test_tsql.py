@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
+from backup.errors import ConfigError
+from backup.history import HISTORY
 from backup.models import Chunk
+from backup.retry import Retry
 from backup.stores import Rules
 from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.dialects.base import Column, Prepared, StampColumns
@@ -34,7 +37,8 @@ from backup.stores.dialects.mssql_json import (
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
 from backup.stores.dialects.tables import Found
-from backup.stores.sql_sibling import FIELD_TYPES
+from backup.stores.sql_access import SqlAccess
+from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import TableShape, declare
 
 
@@ -667,3 +671,23 @@ def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> 
     for _ in range(2):
         with pytest.raises(sa.exc.OperationalError):
             _ = dialect._reading
+
+
+def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> None:
+    asked: list[str] = []
+
+    class Transaction:
+        def execute(self, query: Any) -> Any:
+            asked.append(str(query.compile(dialect=mssql_dialect())))
+            return self
+
+        def first(self) -> None:
+            return None
+
+    dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    entries = SqlSibling(SqlAccess(dialect, Retry(), ConfigError, "backup"), HISTORY, lambda _: "dbo")
+    assert not entries.holds("id", {"Owner": ["one"], "Attempt": ["a", None]}, Transaction())
+    [text] = asked
+    assert " ".join(text.split()).startswith(
+        "SELECT dbo.[SyncHistory].[SyncId] FROM dbo.[SyncHistory] WITH (REPEATABLEREAD, ROWLOCK) WHERE"
+    )

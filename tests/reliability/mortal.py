@@ -47,7 +47,7 @@ __all__ = ["Mortal", "Point", "one_of_each", "points_of", "written_by"]
 
 def written_by(statement: str) -> str | None:
     """The name of the table that a statement writes to."""
-    found = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:[\w"]+\.)?"?(\w+)', statement)
+    found = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:ONLY )?(?:[\w"]+\.)?"?(\w+)', statement)
     return found and found[1]
 
 

@@ -14,10 +14,10 @@ from threading import Barrier
 import pytest
 
 from backup import ownership
-from backup.errors import Locked
+from backup.errors import Locked, LockLost, TransientStoreError
 from backup.history import History
 from backup.models import Held, Run, Status, Trigger
-from backup.ownership import Process, is_alive, this_process
+from backup.ownership import Ownership, Process, is_alive, this_process
 from backup.recorded import Outcome
 from backup.registry import Registry
 from backup.settings import load_settings
@@ -155,3 +155,37 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
         outcomes = list(pool.map(sync, [sqlite_place.customer] * 2))
     assert sorted(sqlite_place.customer.statuses) == ["Completed", "Failed"]
     assert [type(one.error) for one in outcomes if one.error] == [Locked]
+
+
+@contextmanager
+def owned(place: Place) -> Iterator[Ownership]:
+    """A run of customers that goes on."""
+    with place.registry.get("customer").stores() as (_, backup):
+        mine = Ownership(History(backup), lambda: NOW)
+        run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=backup.place, number=1)
+        with mine.taken(run, None):
+            yield mine
+
+
+def test_a_run_bears_a_lost_heartbeat_and_stops_when_none_is_heard_for_too_long(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 0.0
+    monkeypatch.setattr(ownership, "elapsed", lambda: seconds)
+
+    def lost(*_: object) -> bool:
+        raise TransientStoreError
+
+    with owned(sqlite_place) as mine:
+        with monkeypatch.context() as patched:
+            patched.setattr(History, "beat", lost)
+            seconds += 80
+            mine.check_young()
+            seconds += 80
+            with pytest.raises(LockLost):
+                mine.check_young()
+        mine.check_young()  # heard again, and nobody had taken it over
+        sqlite_place.customer.say_that_another_machine_runs()
+        seconds += 160
+        with pytest.raises(LockLost):
+            mine.check_young()
