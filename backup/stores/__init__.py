@@ -66,7 +66,7 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     """
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
     name = f"{side.role} of {side.service}"
-    setting = f"{side.setting}__ConnectionString"
+    setting = side.setting if side.role == "target place" else f"{side.setting}__ConnectionString"
     if "accountendpoint" in side.connection_string.lower():
         return _open_cosmos(side, setting, name, rules, limits, missing)
     from backup.stores.dialects import open_dialect

@@ -23,7 +23,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry as NoRetry
 
 from backup import interrupts
-from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
+from backup.errors import (
+    BackupError,
+    ConfigError,
+    NotInitialized,
+    StoreError,
+    StoreUnavailable,
+    TransientStoreError,
+)
 from backup.retry import Retry
 from backup.stores.connection import Cosmos
 from backup.stores.cosmos_errors import (
@@ -274,6 +281,8 @@ class CosmosAccess:
         if is_transient(error):
             unanswered = "Failed to establish a new connection" in str(error)
             return TransientStoreError(message, retry_after=retry_after_seconds(error), unanswered=unanswered)
+        if is_missing(error) and self.missing is NotInitialized:
+            return NotInitialized(f"The {self.label} is not initialized: its database or a container does not exist.")
         if is_missing(error):
             return self.missing(f"{message} The database or container does not exist.")
         if isinstance(error, ClientAuthenticationError) or status_of(error)[0] in (401, 403):
