@@ -44,6 +44,7 @@ RECYCLE_BIN = Shape(
     indexes=(("KeyHash",), ("RecycledAt",)),
     parts_with=("ServiceName", "Place", "RecycledAt"),  # a purge takes parts too, also those whose entry never came
 )
+_WITHOUT_RECORD = tuple(name for name in RECYCLE_BIN.fields if name != "Record")
 _FIRST_PAGE = 16
 PAGE = 500
 _PAGE_CHARACTERS = 8 * 1024 * 1024
@@ -217,25 +218,38 @@ def pages(
     above: str | None = None,
     below: str | None = None,
     transaction: Any = None,
+    *,
+    records: bool = True,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Entries in the order of their ids, as many at once as they are small."""
-    last, size = above, _FIRST_PAGE
-    while page := entries.find(where, order_by="EntryId", above=last, below=below, limit=size, transaction=transaction):
+    """Entries in the order of their ids, as many at once as they are small; without their `records` if so asked."""
+    last, size = above, _FIRST_PAGE if records else PAGE
+    fields = () if records else _WITHOUT_RECORD
+    while page := entries.find(
+        where,
+        order_by="EntryId",
+        above=last,
+        below=below,
+        limit=size,
+        fields=fields,
+        transaction=transaction,
+        max_bytes=_PAGE_CHARACTERS if records else None,
+    ):
+        last, sizes = page[-1]["EntryId"], [len(one.get("Record") or "") + len(one["RecordKey"]) for one in page]
+        is_last = len(page) < size and sum(sizes) <= _PAGE_CHARACTERS
         yield page
-        if len(page) < size:
+        del page  # or it would be held beside the next
+        if is_last:
             return
-        last = page[-1]["EntryId"]
-        largest = max(len(entry["Record"] or "") + len(entry["RecordKey"]) for entry in page)
-        size = max(1, min(PAGE, size * 4, _PAGE_CHARACTERS // largest))
+        size = max(1, min(PAGE, size * 4, _PAGE_CHARACTERS // max(sizes)))
 
 
 def pages_of_hashes(
-    entries: Sibling, hashes: Sequence[str], where: Mapping[str, Any], transaction: Any = None
+    entries: Sibling, hashes: Sequence[str], where: Mapping[str, Any], transaction: Any = None, *, records: bool = True
 ) -> Iterator[list[dict[str, Any]]]:
     """Entries that have one of these hashes."""
     for start in range(0, len(hashes), _HASHES_AT_ONCE):
         some = {"KeyHash": list(hashes[start : start + _HASHES_AT_ONCE])}
-        yield from pages(entries, {**some, **where}, transaction=transaction)
+        yield from pages(entries, {**some, **where}, transaction=transaction, records=records)
 
 
 def _keys(entry: Mapping[str, Any]) -> Iterator[Key]:
@@ -253,6 +267,6 @@ def _kept(entry: Mapping[str, Any], key: Key) -> Kept:
         Action(entry["Action"]),
         key,
         key_from_text(entry["Version"]) if entry["Version"] else None,
-        record_from_text(entry["Record"]) if entry["Record"] else None,
+        record_from_text(text) if (text := entry.get("Record")) else None,
         entry["RecycledAt"],
     )

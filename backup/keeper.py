@@ -70,7 +70,7 @@ class Keeper:
         sought = sorted({*hashes, *asked})
         known = {
             kept.key
-            for page in entries.pages_of_hashes(self._table, sought, self._mine, transaction)
+            for page in entries.pages_of_hashes(self._table, sought, self._mine, transaction, records=False)
             for entry in page
             for kept in entries.kept_of(entry, asked)
         }

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from backup.stores.exact import key_hash
 from backup.timeline import Timeline
 
 _AT_ONCE = 500
+_BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
 def as_stamped() -> Timeline:
@@ -94,22 +94,33 @@ class RecycleBin:
         page = self._entries.find(self._of_place(), order_by="RecycledAt", limit=1, fields=("EntryId", "RecycledAt"))
         return self._moment(page[0]) if page else None
 
-    def of_run(self, sync_id: str, action: Action | None = None) -> Iterator[list[Kept]]:
-        """What the run changed, in any way or in this one, in no order that says anything, some at a time."""
+    def of_run(self, sync_id: str, action: Action | None = None, *, records: bool = True) -> Iterator[list[Kept]]:
+        """What the run changed, in any way or in this one, in no order that says anything, some at a time: with their
+        `records` about as much as a batch holds."""
         start, _, end = entries.bounds(sync_id)
         where = self._of(sync_id) | ({} if action is None else {"Action": action.value})
-        for page in entries.pages(self._entries, where, start, end):
-            found = (kept for entry in page for kept in entries.kept(entry))
-            while some := list(islice(found, _AT_ONCE)):
+        for page in entries.pages(self._entries, where, start, end, records=records):
+            some, size = list[Kept](), 0
+            page.reverse()
+            while page:
+                for kept in entries.kept(page.pop()):
+                    some.append(kept)
+                    size += _size(kept)
+                    if len(some) == _AT_ONCE or size > _BYTES_AT_ONCE:
+                        yield some
+                        some, size = [], 0
+                    del kept  # or it would be held beside the next
+            if some:
                 yield some
+            del some
 
     def knows_keys_of(self, sync_id: str) -> bool:
         """Whether the keys that the run changed are such as the backup has now. Else their columns have other types
         since, and its entries cannot be told from those of the same records after that."""
-        first = next(self.of_run(sync_id), [])
+        first = next(self.of_run(sync_id, records=False), [])
         return all(self._backup.may_hold(kept.key) for kept in first if kept.side == "backup")
 
-    def of_keys(self, keys: Iterable[Key], after: datetime | None = None) -> list[Kept]:
+    def of_keys(self, keys: Iterable[Key], after: datetime | None = None, *, records: bool = True) -> list[Kept]:
         """The entries of the backup's records with these keys, later than `after`, oldest first.
 
         Also those of keys that the server may take for the same; see `exact.key_hash`.
@@ -117,7 +128,7 @@ class RecycleBin:
         hashes, asked = entries.found_by(keys)
         found = [
             kept
-            for page in entries.pages_of_hashes(self._entries, hashes, self._of_place())
+            for page in entries.pages_of_hashes(self._entries, hashes, self._of_place(), records=records)
             for entry in page
             if self._is_mine(entry) and (after is None or self._moment(entry) > after)
             for kept in entries.kept_of(entry, asked)
@@ -189,3 +200,7 @@ class RecycleBin:
                 return purged
             if not old:  # younger than they say; many entries may have one time, and what is left of it comes next time
                 above = page[-1]["RecycledAt"]
+
+
+def _size(kept: Kept) -> int:
+    return sum(len(value) for value in (kept.record or {}).values() if isinstance(value, str | bytes))

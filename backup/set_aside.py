@@ -83,6 +83,7 @@ def read_apart(
         for records in read(frozenset(left)):
             left.difference_update(map(key_of, records))
             yield records
+            del records  # or it would be held beside the next
     except Exception as caught:
         _raise_if_of_all(caught)
         if len(left) <= 1:

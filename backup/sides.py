@@ -87,7 +87,7 @@ class Sides:
 
         def batches(some: frozenset[Key] | None) -> Iterator[Sequence[Record]]:
             found = self.source.read(some, chunk)
-            return found if self.source.in_process else self._workers.ahead(found)
+            return found if self.source.in_process else self._workers.ahead(found, _is_large)
 
         if keys is None:
             return until_refused(batches(None))
@@ -141,3 +141,7 @@ class Sides:
             return Proof(), None
         equal = [proof.of_fingerprint(mine[one]) for one in mine.keys() - differing]
         return reduce(Proof.and_, equal, Proof()), differing
+
+
+def _is_large(records: Sequence[Record]) -> bool:
+    return getattr(records, "large", False)

@@ -50,6 +50,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
                 mine = [kept for kept in entries if kept.side == "backup"]
                 lost.update(name for kept in mine if kept.record for name in session.backup.left_out(kept.record))
                 taking_back.take_back(action, mine)
+                del entries, mine  # or they would be held beside the next
     session.note(
         *(
             f"Column {name} is no longer in the backup: its values of {records} records could not be brought back."
@@ -93,7 +94,8 @@ def _refuse_other_keys(session: Session, undone: Run) -> None:
 
 
 def _refuse_purged(session: Session, undone: Run) -> None:
-    kept, changed = sum(map(len, session.recycled.of_run(undone.sync_id))), undone.counts.processed
+    kept = sum(map(len, session.recycled.of_run(undone.sync_id, records=False)))
+    changed = undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
     # A record that changed twice in a run has one image. An interrupted run has not told what it changed.
     if kept == 0 < changed or (old and (kept < changed or undone.status is Status.FAILED)):
@@ -118,9 +120,9 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
 
 
 def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
-    for entries in recycled.of_run(run.sync_id):
+    for entries in recycled.of_run(run.sync_id, records=False):
         own = [kept.key for kept in entries if kept.side == "backup"]
-        yield from (other for other in recycled.of_keys(own) if other.number > (run.number or 0))
+        yield from (other for other in recycled.of_keys(own, records=False) if other.number > (run.number or 0))
 
 
 class _TakingBack:

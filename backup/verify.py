@@ -126,7 +126,11 @@ def _compare_records(source: Store, backup: Store, chunk: Chunk, seen: Stamps, r
 
 
 def _digests(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, bytes]:
-    return {store.key_of(one): _digest(store.content(one)) for records in store.read(keys, chunk) for one in records}
+    found: dict[Key, bytes] = {}
+    for records in store.read(keys, chunk):
+        found |= {store.key_of(record): _digest(store.content(record)) for record in records}
+        del records  # or it would be held beside the next
+    return found
 
 
 def _digest(content: Mapping[str, str]) -> bytes:
@@ -134,7 +138,11 @@ def _digest(content: Mapping[str, str]) -> bytes:
 
 
 def _contents(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, Mapping[str, str]]:
-    return {store.key_of(one): store.content(one) for records in store.read(keys, chunk) for one in records}
+    found: dict[Key, Mapping[str, str]] = {}
+    for records in store.read(keys, chunk):
+        found |= {store.key_of(record): store.content(record) for record in records}
+        del records
+    return found
 
 
 def _unlike(one: Mapping[str, str], other: Mapping[str, str]) -> tuple[str, ...]:

@@ -54,19 +54,25 @@ class Workers:
         theirs = other()
         return asked.result(), theirs
 
-    def ahead(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items, none of them None, each asked for while the one before is worked on."""
+    def ahead(self, items: Iterator[Item], alone: Callable[[Item], bool]) -> Iterator[Item]:
+        """The items, none of them None, each asked for while the one before is worked on, unless that is to be alone in
+        memory."""
         if self._parallelism == 1:
             yield from items
             return
-        asked = self._asking.submit(next, items, None)
+        asked: Future[Item | None] | None = None
         try:
-            while (item := asked.result()) is not None:
-                asked = self._asking.submit(next, items, None)
+            while True:
+                item = (asked or self._asking.submit(next, items, None)).result()
+                if item is None:
+                    return
+                asked = None if alone(item) else self._asking.submit(next, items, None)
                 yield item
+                del item
         finally:
-            asked.cancel()
-            wait([asked])
+            if asked is not None:
+                asked.cancel()
+                wait([asked])
 
     def in_order(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The results in the order of the items, which are asked for as workers become free.

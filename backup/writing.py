@@ -54,8 +54,8 @@ class Try(Enum):
 
     What a constraint refuses at the first is left, some together, until the others are written and the deletes made;
     what it refuses then, record by record, is written together, and then so that records can exchange values that are
-    unique; what it refuses last is set aside. A forced run, which
-    cannot find it again by its stamps, looks for single records at once.
+    unique; what it refuses last is set aside. A forced run, which cannot find it again by its stamps, looks for single
+    records at once.
     """
 
     FIRST = 1
@@ -90,6 +90,7 @@ class Writing:
         with self._copies_at_once:
             for records in self._sides.read(None, chunk, self._tally.set_aside):
                 written = self._batch(records, None, Try.FIRST, written)
+                del records  # or it would be held beside the next
         return written
 
     def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> Written:
@@ -101,6 +102,7 @@ class Writing:
                 written = self._note(records, same, written)
                 changed = [one for one in records if self._source.key_of(one) not in same] if same else records
                 written = self._batch(changed, changes.insert, which, written)
+                del records, changed  # or they would be held beside the next
         return written
 
     def write_together(self) -> None:

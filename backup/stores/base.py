@@ -195,8 +195,10 @@ class Sibling(Protocol):
         below: Any = None,
         fields: Sequence[str] = (),
         transaction: Any = None,
+        max_bytes: int | None = None,
     ) -> list[dict[str, Any]]:
         """Up to `limit` entries with all of `where`, in the order of one field; only `fields` of them if any are named.
+        On SQL no more than up to the one with which they have more than `max_bytes`.
 
         A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
         It is part of the store's `transaction` if one is given.

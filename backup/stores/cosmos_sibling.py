@@ -120,6 +120,7 @@ class CosmosSibling:
         below: Any = None,
         fields: Sequence[str] = (),
         transaction: Any = None,  # noqa: ARG002 - Cosmos DB has none
+        max_bytes: int | None = None,  # noqa: ARG002 - no document is large
     ) -> list[dict[str, Any]]:
         parameters: list[dict[str, Any]] = []
         conditions = self._conditions(where, order_by, above, below, parameters)

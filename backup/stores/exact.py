@@ -7,17 +7,21 @@ import json
 import math
 import unicodedata
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from hashlib import sha256
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 from uuid import UUID
 
 from backup.models import Key, Record
 
-_ZIP_BEYOND_CHARACTERS = 1_000_000  # a document of Cosmos DB may have 2 MB, whatever is in it
+Text = TypeVar("Text", str, bytes)
+
+_ZIP_BEYOND = 1_000_000  # characters; a document of Cosmos DB may have 2 MB, whatever is in it
 _ZIPPED = "zlib:"
+_PART = 3 << 18  # of 3 bytes Base64 makes 4 characters, which another multiple of 4 takes apart again
 _KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7)}
 _SAME_LETTERS = (
     str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
@@ -61,19 +65,70 @@ def record_to_text(record: Record, *, zipped: bool = True) -> str:
     """The record as JSON; what JSON cannot say is an object with one name: {"$decimal": "1.10"}. `zipped` if it is
     long.
 
-    Only ASCII characters, so that no server or driver has a say in them.
+    Only ASCII characters, so that no server or driver has a say in them. Of a long one little more than the result is
+    held at once.
     """
+    if zipped and sum(len(value) for value in record.values() if isinstance(value, str | bytes)) > _ZIP_BEYOND:
+        return _zipped(_pieces(record))
     text = json.dumps({name: _tagged(value) for name, value in record.items()}, separators=(",", ":"))
-    if not zipped or len(text) <= _ZIP_BEYOND_CHARACTERS:
-        return text
-    return _ZIPPED + base64.b64encode(zlib.compress(text.encode())).decode()
+    return _zipped([text]) if zipped and len(text) > _ZIP_BEYOND else text
 
 
 def record_from_text(text: str) -> dict[str, Any]:
     """The record that `record_to_text` was given."""
     if text.startswith(_ZIPPED):
-        text = zlib.decompress(base64.b64decode(text.removeprefix(_ZIPPED))).decode()
+        opened = zlib.decompressobj()
+        parts = (text[start : start + _PART] for start in range(len(_ZIPPED), len(text), _PART))
+        text = "".join([opened.decompress(base64.b64decode(part)).decode() for part in parts])
     return {name: _untagged(value) for name, value in json.loads(text).items()}
+
+
+def comparable(value: Any) -> str:
+    """A text that two values have in common exactly if they are the same: of a long one its hash."""
+    if not isinstance(value, str | bytes) or len(value) <= _PART:
+        return repr(value)
+    digest = sha256()
+    for part in _parts(value) if isinstance(value, bytes) else _encoded(value):
+        digest.update(part)
+    return f"{type(value).__name__} {len(value)} {digest.hexdigest()}"
+
+
+def _pieces(record: Record) -> Iterator[str]:
+    """The record's JSON, piece by piece."""
+    before = "{"
+    for name, value in record.items():
+        yield f"{before}{json.dumps(name)}:"
+        before = ","
+        if isinstance(value, str) and len(value) > _PART:
+            yield '"'
+            yield from (json.dumps(part)[1:-1] for part in _parts(value))
+            yield '"'
+        elif isinstance(value, bytes) and len(value) > _PART:
+            yield '{"$bytes":"'
+            yield from (base64.b64encode(part).decode() for part in _parts(value))
+            yield '"}'
+        else:
+            yield json.dumps(_tagged(value), separators=(",", ":"))
+    yield "}" if before == "," else "{}"
+
+
+def _parts(value: Text) -> Iterator[Text]:
+    return (value[start : start + _PART] for start in range(0, len(value), _PART))
+
+
+def _encoded(text: str) -> Iterator[bytes]:
+    return (part.encode("utf-8", "surrogatepass") for part in _parts(text))
+
+
+def _zipped(pieces: Iterable[str]) -> str:
+    found, rest = [_ZIPPED], b""
+    closing = zlib.compressobj()
+    for piece in chain(pieces, [None]):
+        rest += closing.flush() if piece is None else closing.compress(piece.encode())
+        whole = len(rest) if piece is None else len(rest) - len(rest) % 3
+        found.append(base64.b64encode(rest[:whole]).decode())
+        rest = rest[whole:]
+    return "".join(found)
 
 
 def key_to_text(key: Key) -> str:

@@ -25,6 +25,7 @@ from backup.stores.base import Accept, Drift, Fence, Keep, Limits, OnNewColumn, 
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column
 from backup.stores.dialects.tables import Found
+from backup.stores.exact import comparable
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
 from backup.stores.sql_chunks import SqlChunks
@@ -289,9 +290,14 @@ class SqlStore:
             while left:
                 query = self.shape.select.where(self.shape.is_one_of(left), *self.shape.filters)
                 records, complete = self._batch(query)
-                got = dict(zip(values_of(records, self.shape.key_names), records.values, strict=True))
-                yield Rows(records.names, [row for key, row in got.items() if key in keys])
-                left = [] if complete or got.keys().isdisjoint(left) else [key for key in left if key not in got]
+                got = values_of(records, self.shape.key_names)
+                found = [row for key, row in zip(got, records.values, strict=True) if key in keys]
+                records = Rows(records.names, found, large=records.large)
+                del found
+                yield records
+                del records  # or it would be held beside the next
+                met = set(got)
+                left = [] if complete or met.isdisjoint(left) else [key for key in left if key not in met]
 
     def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
         shape, complete = self.shape, False
@@ -304,17 +310,20 @@ class SqlStore:
                 chunk = Chunk(found[-1], chunk.upto)
                 if keys is not None:
                     pairs = zip(found, records.values, strict=True)
-                    records = Rows(records.names, [row for key, row in pairs if key in keys])
+                    records = Rows(records.names, [row for key, row in pairs if key in keys], large=records.large)
+                    del pairs
                 yield records
+            del records  # or it would be held beside the next
 
     def _batch(self, query: sa.Select[Any]) -> tuple[Rows, bool]:
         """The query's first rows, up to the byte limit, and whether these were all."""
 
         def attempt(cx: sa.Connection) -> Fetched:
-            return first_rows(cx, query, self._limits.batch_bytes)
+            largest = self.access.dialect.largest(cx, self.shape.table, query)
+            return first_rows(cx, query, self._limits.batch_bytes, largest)
 
         found = self.access.run("read records", attempt)
-        return Rows(self.shape.names, found.rows), found.complete
+        return Rows(self.shape.names, found.rows, large=found.size > self._limits.batch_bytes), found.complete
 
     def key_of(self, record: Record) -> Key:
         return self.shape.key_of(record)
@@ -344,13 +353,14 @@ class SqlStore:
             left = list(part)
             while left:
                 found, _ = self.access.run("read records", lambda cx, k=left: self._batch_on(cx).images(k, action))  # type: ignore[misc]
+                left = rest(left, found)
                 if found:
                     yield found
-                left = rest(left, found)
+                del found  # or it would be held beside the next
 
     def content(self, record: Record) -> Mapping[str, str]:
         names = self.shape.content
-        return {names[name]: repr(value) for name, value in record.items() if name in names}
+        return {names[name]: comparable(value) for name, value in record.items() if name in names}
 
     @property
     def filled(self) -> frozenset[str]:
@@ -366,7 +376,8 @@ class SqlStore:
         names = (*records[0],) if records else ()
         if not records or mark is None or mark in map(self.shape.find, names):
             return records  # a SyncedAt of the source's own wins
-        return Rows(names, values_of(records, names)).with_value(mark.name, _milliseconds(now))
+        rows = Rows(names, values_of(records, names), large=getattr(records, "large", False))
+        return rows.with_value(mark.name, _milliseconds(now))
 
     def as_original(self, record: Record) -> Record:
         return record  # `write` leaves out what the table has no column for

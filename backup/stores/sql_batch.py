@@ -16,7 +16,7 @@ from backup.stores.base import Accept, Keep, Limits, Written
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Prepared, values_at
 from backup.stores.sql_references import refuse_replacing, refuse_to_touch_others, unique_columns
-from backup.stores.sql_rows import Row, Rows, first_rows, values_of
+from backup.stores.sql_rows import Row, Rows, first_rows, is_large, values_of
 from backup.stores.sql_table import TableShape
 
 _COMPOSITE_KEYS_AT_ONCE = 200
@@ -57,7 +57,8 @@ class SqlBatch:
         if locked and (name := next(plain, None)) is not None:
             self._dialect.lock(self._cx, shape.table.c[name], shape.is_one_of(keys))
         query = select.where(shape.is_one_of(keys))
-        rows, size, complete = first_rows(self._cx, query, self._limits.batch_bytes)
+        largest = self._dialect.largest(self._cx, shape.table, query)
+        rows, size, complete = first_rows(self._cx, query, self._limits.batch_bytes, largest)
         images = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
         found = {key: image for key, image in images.items() if key in asked}
         if len(found) < len(images) and (complete or not found):  # the server has some under another spelling
@@ -98,6 +99,8 @@ class SqlBatch:
         of the rows that are there before anything is written: their unique columns are emptied, or they are deleted.
         """
         shape, dialect = self._shape, self._cx.dialect
+        if getattr(records, "large", False):
+            is_large(self._cx)
         names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
         own = tuple(name for name in shape.names if name in names)
         rows = values_of(records, [names[name] for name in own])
@@ -184,6 +187,10 @@ class SqlBatch:
                     there.waiting, there.waiting_bytes, there.kept_some = [], 0, True
                 there.waiting += found
                 there.waiting_bytes += size
+                del found  # or it would be held beside the next
+                if there.waiting_bytes > self._limits.batch_bytes:  # too much to hold while the others are written
+                    keep(there.waiting, self._cx)
+                    there.waiting, there.waiting_bytes, there.kept_some = [], 0, True
         return there
 
     def delete(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None = None) -> Written:

@@ -9,20 +9,20 @@ from typing import Any, NamedTuple, overload
 import sqlalchemy as sa
 
 from backup.models import Record
-from backup.stores.dialects.base import OTHER_BYTES, lengths, values_at
+from backup.stores.dialects.base import LARGE, OTHER_BYTES, lengths, values_at
 
 Row = tuple[Any, ...]
 
 _SMALL_ROWS_AT_ONCE = 10_000
-_FIRST_ROWS = 8  # until their size is known
 _ROWS_AT_ONCE = 512
 
 
 class Rows(Sequence[Record]):
     """Records by their values, in the order of `names`. One becomes a mapping when it is looked at: most never are."""
 
-    def __init__(self, names: tuple[str, ...], values: list[Row]) -> None:
-        self.names, self.values = names, values
+    def __init__(self, names: tuple[str, ...], values: list[Row], *, large: bool = False) -> None:
+        """`large`: they have more bytes than a batch shall have, so that a second one beside is too much."""
+        self.names, self.values, self.large = names, values, large
 
     def __len__(self) -> int:
         return len(self.values)
@@ -33,7 +33,7 @@ class Rows(Sequence[Record]):
     def __getitem__(self, place: slice) -> Rows: ...
     def __getitem__(self, place: int | slice) -> Record | Rows:
         if isinstance(place, slice):
-            return Rows(self.names, self.values[place])
+            return Rows(self.names, self.values[place], large=self.large)
         return dict(zip(self.names, self.values[place], strict=True))
 
     def __iter__(self) -> Iterator[Record]:
@@ -41,7 +41,7 @@ class Rows(Sequence[Record]):
 
     def with_value(self, name: str, value: Any) -> Rows:
         """The records with one value more, the same in each."""
-        return Rows((*self.names, name), [(*row, value) for row in self.values])
+        return Rows((*self.names, name), [(*row, value) for row in self.values], large=self.large)
 
 
 def values_of(records: Sequence[Record], names: Sequence[str]) -> list[Row]:
@@ -70,26 +70,38 @@ def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
     return found
 
 
-def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int) -> Fetched:
-    """The query's rows up to the one with which they have more than `max_bytes`."""
+def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest: int | None) -> Fetched:
+    """The query's rows up to the one with which they have more than `max_bytes`. Holds no other row.
+
+    `largest` is about how many bytes the largest may have, where rows are better fetched many at once; None where one
+    by one costs nothing.
+    """
+    step = 1 if largest is None else max(1, min(_ROWS_AT_ONCE, max_bytes // max(1, largest)))
     found: list[Row] = []
-    size, step, largest = 0, _FIRST_ROWS, 1
+    size = 0
     with _result(cx, query) as fetch:
         while rows := fetch(step):
-            sizes = _Sizes(rows)
-            if size + sizes.total > max_bytes:
-                for row, row_bytes in zip(rows, sizes.of_each(), strict=True):
+            size_before, size = size, size + _size(rows)
+            if size > max_bytes and len(rows) > 1:
+                size = size_before
+                for row in rows:
                     found.append(row)
-                    size += row_bytes
+                    size += _size([row])
                     if size > max_bytes:
-                        return Fetched(found, size, complete=False)
-            found += rows
-            size += sizes.total
+                        break
+            else:
+                found += rows
+            if size > max_bytes:
+                is_large(cx)
+                return Fetched(found, size, complete=False)
             if len(rows) < step:  # asking whether there are more would cost a round trip
                 break
-            largest = max(largest, sizes.largest)
-            step = max(1, min(step * 4, _ROWS_AT_ONCE, max_bytes // largest))
     return Fetched(found, size, complete=True)
+
+
+def is_large(cx: sa.Connection) -> None:
+    """Notes that much went through the connection, whose driver may hold that for ever."""
+    cx.info[LARGE] = True
 
 
 @contextmanager
@@ -115,24 +127,15 @@ def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int]
         result.close()
 
 
-class _Sizes:
+def _size(rows: Sequence[Row]) -> int:
     """About how many bytes rows have: the lengths of their texts and bytes, and `OTHER_BYTES` for any other value.
 
-    `total` is that of all, `largest` no less than that of any. Taken by column, which is a tenth of the work.
+    Of many taken by column, which is a tenth of the work.
     """
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows, self._same, self._lengths = len(rows), 0, list[list[int]]()
-        for column in zip(*rows, strict=True):
-            found = lengths(column)
-            if found is None:
-                self._same += OTHER_BYTES
-            else:
-                self._lengths.append(found)
-        self.total = self._same * len(rows) + sum(map(sum, self._lengths))
-        self.largest = self._same + sum(map(max, self._lengths))
-
-    def of_each(self) -> Iterator[int]:
-        """The size of each row."""
-        sizes = map(sum, zip(*self._lengths, strict=True)) if self._lengths else iter([0] * self._rows)
-        return (self._same + size for size in sizes)
+    if len(rows) == 1:
+        return sum([len(value) if type(value) in (str, bytes) else OTHER_BYTES for value in rows[0]])
+    size = 0
+    for column in zip(*rows, strict=True):
+        found = lengths(column)
+        size += OTHER_BYTES * len(rows) if found is None else sum(found)
+    return size

@@ -149,6 +149,7 @@ class SqlSibling:
         below: Any = None,
         fields: Sequence[str] = (),
         transaction: Any = None,
+        max_bytes: int | None = None,
     ) -> list[dict[str, Any]]:
         query = _query(
             self._table,
@@ -162,7 +163,19 @@ class SqlSibling:
         values = {**_without_null(where), _ABOVE: above, _BELOW: below}
 
         def attempt(cx: sa.Connection) -> list[dict[str, Any]]:
-            return [dict(row) for row in cx.execute(query, values).mappings()]
+            if max_bytes is None:
+                return [dict(row) for row in cx.execute(query, values).mappings()]
+            largest = self._access.dialect.largest(cx, self._table, query, values)
+            few = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
+            found: list[dict[str, Any]] = []
+            size = 0
+            for row in (result := cx.execute(few, values)).mappings():
+                found.append(dict(row))
+                size += sum(len(value) for value in row.values() if isinstance(value, str))
+                if size > max_bytes:
+                    break
+            result.close()
+            return found
 
         if transaction is not None:
             return attempt(transaction)

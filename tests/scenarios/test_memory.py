@@ -1,10 +1,14 @@
-"""That memory does not grow with the table."""
+"""That memory does not grow with the table, and little with its largest record."""
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from tests.scenarios.places import on_sqlite
+import pytest
+
+from backup.models import Trigger
+from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import python
 
 SETTINGS = {"BackupSync__ChunkSize": "5000", "BackupSync__Parallelism": "1"}  # what threads add is the same and uneven
@@ -13,9 +17,21 @@ MAY_GROW_BY_KIB = 12 * 1024  # the stamps of so many more rows take 26 MiB
 # A process counts as its own what its parent held when it was started. So the parent is a small one, which tells.
 MEASURED = """
 import resource, subprocess, sys
-command = [sys.executable, "-m", "backup", "sync", "customer", "--allow-mass-delete"]
-subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+RECORD_KIB, BATCH_KIB, UNEVEN_KIB = 16 * 1024, 8 * 1024, 8 * 1024
+EVERYTHING = """
+from backup.registry import Registry
+from backup.settings import load_settings
+from backup.models import Trigger
+from backup.verify import Depth
+
+registry = Registry(load_settings())
+[synced] = registry.sync("customer", Trigger.CLI)
+service = registry.get("customer")
+for outcome in (synced, service.verify(Depth(full=True)), service.undo(synced.run.sync_id)):
+    assert outcome.error is None, outcome.error
 """
 
 
@@ -25,6 +41,13 @@ def fill(file: Path, rows: int) -> None:
         database.executemany("INSERT INTO Customers VALUES (?, 1, 'Somebody')", ((n,) for n in range(1, rows + 1)))
 
 
+def measured(folder: Path, settings: Mapping[str, str], *command: str) -> int:
+    """The most memory that Python holds at once when it runs this, in KiB."""
+    ended = python(folder, settings, "-c", MEASURED, *command)
+    assert ended.code == 0, ended.err
+    return int(ended.out)
+
+
 def peak_kib(folder: Path, *, source_rows: int, backup_rows: int) -> int:
     """The most memory that a sync of sides with so many rows holds at once."""
     folder.mkdir()
@@ -32,9 +55,8 @@ def peak_kib(folder: Path, *, source_rows: int, backup_rows: int) -> int:
     fill(folder / "customers.db", source_rows)
     fill(folder / "customers_backup.db", backup_rows)
     place.registry.get("customer").initialize()
-    ended = python(folder, {**place.customer.settings, **SETTINGS}, "-c", MEASURED)
-    assert ended.code == 0, ended.err
-    return int(ended.out)
+    command = ("-m", "backup", "sync", "customer", "--allow-mass-delete")
+    return measured(folder, {**place.customer.settings, **SETTINGS}, *command)
 
 
 def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
@@ -47,3 +69,20 @@ def test_memory_does_not_grow_with_what_only_the_backup_has(tmp_path: Path) -> N
     few = peak_kib(tmp_path / "few", source_rows=1, backup_rows=FEW)
     many = peak_kib(tmp_path / "many", source_rows=1, backup_rows=MANY)
     assert many - few < MAY_GROW_BY_KIB
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_large_record_costs_four_times_its_size_above_a_batch(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    place: Place = request.getfixturevalue(f"{kind}_place")
+    source, settings = place.customer.source, {**place.customer.settings, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    source.run('ALTER TABLE {table} ADD "Data" text')
+    few = measured(tmp_path, settings, "-c", EVERYTHING)
+    for version, filling in ((2, "ab"), (3, "cd")):
+        zeros = f"replace(hex(zeroblob({RECORD_KIB << 9})), '00', '{filling}')"
+        value = zeros if kind == "sqlite" else f"repeat('{filling}', {RECORD_KIB << 9})"
+        source.run(f'UPDATE {{table}} SET "Version" = {version}, "Data" = {value} WHERE "Id" < 3')
+        if version == 2:
+            assert place.registry.sync("customer", Trigger.CLI)[0].error is None
+    assert measured(tmp_path, settings, "-c", EVERYTHING) - few < BATCH_KIB + 4 * RECORD_KIB + UNEVEN_KIB

@@ -223,8 +223,8 @@ def test_both_raises_the_error_of_either(parallelism: int, which: str) -> None:
 @pytest.mark.parametrize("parallelism", [1, 3])
 def test_items_read_ahead_come_in_their_order(parallelism: int) -> None:
     with Workers(parallelism) as workers:
-        assert list(workers.ahead(iter(range(1, 50)))) == list(range(1, 50))
-        assert list(workers.ahead(iter(()))) == []
+        assert list(workers.ahead(iter(range(1, 50)), lambda item: False)) == list(range(1, 50))
+        assert list(workers.ahead(iter(()), lambda item: False)) == []
 
 
 def test_the_next_item_is_read_while_the_last_is_worked_on() -> None:
@@ -236,7 +236,7 @@ def test_the_next_item_is_read_while_the_last_is_worked_on() -> None:
         yield 2
 
     with Workers(2) as workers:
-        ahead = workers.ahead(items())
+        ahead = workers.ahead(items(), lambda item: False)
         assert next(ahead) == 1
         wait(asked)
         assert list(ahead) == [2]
@@ -248,7 +248,7 @@ def test_an_error_of_an_item_read_ahead_comes_after_the_items_before_it() -> Non
         raise ValueError("broken off")
 
     with Workers(2) as workers:
-        ahead = workers.ahead(items())
+        ahead = workers.ahead(items(), lambda item: False)
         assert next(ahead) == 1
         with pytest.raises(ValueError, match="broken off"):
             next(ahead)

@@ -30,6 +30,9 @@ CALL_SECONDS = 600.0
 OTHER_BYTES = 64
 """About as much memory as a value that is neither text nor bytes takes."""
 
+LARGE = "large"
+"""What a connection's info says of one through which more went than a batch shall have."""
+
 Relation = Literal["same", "wider", "other"]
 
 
@@ -349,6 +352,12 @@ class Dialect(Protocol):
 
         Whether a column may be NULL does not matter to that of rows in which it is not.
         """
+
+    def largest(
+        self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
+    ) -> int | None:
+        """About how many bytes the largest row of a query of the table has, so that no more are fetched at once than
+        fit; None where a driver takes rows one by one at no cost."""
 
     def relation(self, source: Column, copy: Column) -> Relation:
         """How the type of a source's column stands to that of its copy, collations aside.

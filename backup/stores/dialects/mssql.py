@@ -355,6 +355,15 @@ class SqlServerDialect:
             for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket))
         }
 
+    def largest(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - of any query
+        table: sa.Table,  # noqa: ARG002
+        query: sa.Select[Any],  # noqa: ARG002
+        values: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> int | None:
+        return None
+
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)
 

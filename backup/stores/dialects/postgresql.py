@@ -36,7 +36,7 @@ from backup.stores.dialects.policies import refuse_hidden_on_postgresql
 from backup.stores.dialects.postgresql_collations import DEFAULT, OF_ITS_OWN, fitted
 from backup.stores.dialects.postgresql_connection import listen, ways
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
-from backup.stores.dialects.postgresql_types import relation, type_of
+from backup.stores.dialects.postgresql_types import relation, size_of, type_of
 from backup.stores.dialects.rights import postgresql_hint, row_security_hint
 from backup.stores.dialects.tables import Found
 
@@ -120,6 +120,11 @@ _DELETE_TRIGGERS = sa.text(
 
 # Locks of this kind are of one database; nobody else asks for the number, which is drawn for each question.
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
+_SMALL = 16 * 1024
+# What is too large for a row's page lies elsewhere; partitions have such places of their own.
+_HAS_LARGE = sa.text(
+    "SELECT relkind = 'p' OR pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE oid = CAST(:name AS regclass)"
+)
 
 
 class PostgresqlDialect:
@@ -139,6 +144,7 @@ class PostgresqlDialect:
     def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._url, self._connections, self._call_seconds = url, connections, call_seconds
         self._copying = Copying()
+        self._has_large: dict[str, bool] = {}  # of each table asked for; that may change during a run, but seldom does
 
     @property
     def location(self) -> str:
@@ -290,6 +296,19 @@ class PostgresqlDialect:
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         return postgresql_fingerprint.fingerprints(cx, stamps, conditions, bucket)
+
+    def largest(
+        self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
+    ) -> int | None:
+        if table.fullname not in self._has_large:
+            name = {"name": spelled_table(SPELLING, table)}
+            self._has_large[table.fullname] = bool(cx.scalar(_HAS_LARGE, name))
+        if not self._has_large[table.fullname]:
+            return _SMALL
+        sizes = [size for column in query.selected_columns if (size := size_of(column)) is not None]
+        total = sum(sizes, start=sa.literal_column("0", sa.BigInteger))
+        found = query.with_only_columns(total.label("size")).subquery()
+        return cx.scalar(sa.select(sa.func.max(found.c.size)), values or {}) or 0
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

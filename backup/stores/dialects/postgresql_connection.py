@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 from functools import partial
 from math import ceil
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects import base
+from backup.stores.dialects.base import LARGE
 from backup.stores.dialects.postgresql_values import settle_values
 from backup.stores.secure import logs_in_with_token
 
@@ -56,10 +58,19 @@ def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
     """Has each of the engine's connections verified and logged in as the URL asks, and settled."""
     sa.event.listen(engine, "connect", partial(_settle_session, call_seconds))
     sa.event.listen(engine, "connect", settle_values)
+    sa.event.listen(engine, "checkin", _let_go_if_large)
     if url.query.get("sslmode") == "verify-full":
         sa.event.listen(engine, "do_connect", _verify)
     if logs_in_with_token(url):
         sa.event.listen(engine, "do_connect", _log_in_with_token)
+
+
+def _let_go_if_large(_connection: Any, record: Any) -> None:
+    """Closes a connection through which a large record went: libpq keeps its buffers as large as they ever were. And
+    the driver's cursors hold what they read until the cycles that they are part of are found."""
+    if record.info.pop(LARGE, False):
+        record.invalidate()
+        gc.collect()
 
 
 def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:

@@ -20,6 +20,7 @@ SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # anot
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
 _STAGED = "backup_changes"
 _FEW = 20  # for which a temporary table does not pay
+_LARGE = 1 << 20
 _MAY_STAGE = sa.text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
 
 
@@ -39,7 +40,9 @@ class Copying:
 
     def update(self, cx: sa.Connection, update: Prepared, rows: Sequence[Row]) -> None:
         """Gives the rows that have their keys these values, by way of a temporary table."""
-        if len(rows) < _FEW or not self._may_stage(cx):
+        # What is large goes by COPY as well: libpq would hold a parameter twice.
+        few = len(rows) < _FEW and sum(len(value) for row in rows for value in row if type(value) is str) < _LARGE
+        if few or not self._may_stage(cx):
             update.run(cx, rows)
             return
         columns = [update.table.c[name] for name in update.names]

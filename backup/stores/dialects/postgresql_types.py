@@ -20,6 +20,8 @@ _NATIVE = {
     **{"bool": bool, "bytea": bytes, "numeric": Decimal, "uuid": UUID},
 }
 _INTEGERS = ("smallint", "integer", "bigint")
+_SIZED = {"text", "character varying", "character", "bytea"}
+_STORED_SMALL = 1_000
 _TEXTS = ("character varying", "text")
 
 
@@ -65,6 +67,19 @@ class IntegerType(ServerType):
         # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
         any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
+
+
+def size_of(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:
+    """How many bytes a value of this column takes when it is read; None where it is never large. Reads no large value,
+    unless it has to become text for that."""
+    if isinstance(column.type, TextType):
+        text = sa.func.octet_length(sa.cast(column, sa.Text))
+        stored = sa.func.pg_column_size(column)
+        return sa.func.coalesce(sa.case((stored > _STORED_SMALL, text), else_=stored), 0)
+    declared = getattr(column.type, "declared", None)
+    if isinstance(column.type, sa.String) or (declared and type_parts(declared)[0] in _SIZED):
+        return sa.func.coalesce(sa.func.octet_length(column), 0)
+    return None
 
 
 def relation(source: str, copy: str) -> Relation:

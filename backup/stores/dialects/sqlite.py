@@ -338,6 +338,15 @@ class SqliteDialect:
         affinities = list(map(_affinity_of, [*stamps.key, *stamps.version]))
         return fingerprints(cx, stamps, conditions, affinities, bucket, any_bytes=self._file.reads_any_bytes)
 
+    def largest(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - of any query
+        table: sa.Table,  # noqa: ARG002
+        query: sa.Select[Any],  # noqa: ARG002
+        values: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> int | None:
+        return None
+
     def relation(self, source: Column, copy: Column) -> Relation:
         """`same` also for a source with more room: SQLite enforces no size, only the affinity tells."""
         theirs, mine = source.type.declared, copy.type.declared
