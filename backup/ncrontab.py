@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from backup.errors import ConfigError
+from backup.meant import meant_by
 
 _NCRONTAB_PART = re.compile(r"(\*|(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?)(/\d+)?", re.I)
 _SECOND = timedelta(seconds=1)
@@ -79,7 +80,6 @@ def was_due(schedule: str, zone: tzinfo, now: datetime, last: datetime | None = 
 
 def time_zone(name: str) -> tzinfo:
     """The zone of an IANA name. Raises ConfigError for a name that is none, or not known here."""
-    from difflib import get_close_matches
     from zoneinfo import ZoneInfo, available_timezones
 
     if name.upper() == "UTC":
@@ -87,8 +87,8 @@ def time_zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        meant = get_close_matches(name, available_timezones(), 1)
-        question = f"did you mean {meant[0]}?" if meant else "write an IANA name, such as Europe/Berlin."
+        meant = meant_by(name, available_timezones())
+        question = f"did you mean {meant}?" if meant else "write an IANA name, such as Europe/Berlin."
         raise ConfigError(f"There is no time zone {name!r}: {question}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,13 +142,17 @@ def test_a_verify_whose_process_died_is_gone_on_with_once_its_last_sign_is_old(
 # Two timers in one second
 
 
-def test_a_look_for_open_runs_takes_no_lock(customers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_for_open_runs_asks_the_backup_alone_and_takes_no_lock(
+    customers: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nights = Nights(customers)
 
     def refused(*_: Any) -> Any:
         raise AssertionError("the lock was asked for")
 
     monkeypatch.setattr(nights.registry, "_lock", refused)
+    assert isinstance(customers.source, Sql)
+    Path(customers.source.url.removeprefix("sqlite:///")).unlink()  # nor is the source asked
     assert nights.registry.resume(Trigger.TIMER) == []
     assert customers.statuses == []
 
