@@ -187,7 +187,7 @@ def shape_one(outcome: Outcome) -> Answer:
 def shape_verify(outcome: Outcome) -> Answer:
     """The answer to a verify: its result, counts by kind, and the first thousand differences."""
     answer = shape_one(outcome)
-    if outcome.report is None or outcome.error is not None:
+    if outcome.report is None or not isinstance(outcome.error, errors.RecordsSetAside | None):
         return answer
     report = outcome.report
     found = [

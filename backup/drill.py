@@ -27,7 +27,7 @@ def drill(session: Session) -> None:
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
         session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
         scratch.drift(session.source, "ignore")
-        verify(session.source, scratch, Depth(full=True), session.report)
+        verify(session.source, scratch, Depth(full=True), session.report, refuse=session.tally.set_aside)
     finally:
         scratch.drop()
         scratch.close()

@@ -205,7 +205,8 @@ class SyncService:
                     drill(session)
                 else:
                     session.backup.drift(session.source, "ignore")
-                    verify(session.source, session.backup, depth, session.report)
+                    aside = session.tally.set_aside
+                    verify(session.source, session.backup, depth, session.report, refuse=aside)
             finally:
                 session.tally.proof = session.report.proof
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backup import api
-from backup.errors import BackupError, Interrupted
+from backup.errors import BackupError, Interrupted, RecordsSetAside
 from backup.log import redact, visible
 from backup.models import Counts, Run
 from backup.proof import Kind
@@ -105,7 +105,7 @@ def show_verified(outcome: Outcome) -> None:
     """What a verify found."""
     report = outcome.report
     show_outcomes(None, [outcome])
-    if report is None or outcome.error is not None:
+    if report is None or not isinstance(outcome.error, RecordsSetAside | None):
         return
     counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in Kind)
     verdict = "Verified" if outcome.run.verified else "NOT verified"

@@ -70,7 +70,8 @@ def _verify_is_due(
 def verify_on(session: Session, depth: Depth) -> None:
     """Goes on with a verify from the session's checkpoint; leaves it unfinished, with another, when time is up."""
     session.backup.drift(session.source, "ignore")
-    saved_at = time.monotonic()
+    tally, saved_at = session.tally, time.monotonic()
+    tally.failures, tally.counts = dict(session.run.failures), session.run.counts  # of earlier calls
 
     def save(at: Checkpoint) -> None:
         nonlocal saved_at
@@ -80,7 +81,8 @@ def verify_on(session: Session, depth: Depth) -> None:
 
     try:
         left = verify(
-            *(session.source, session.backup, depth, session.report, session.start, session.steps.seconds_left, save)
+            *(session.source, session.backup, depth, session.report, session.start, session.steps.seconds_left, save),
+            refuse=tally.set_aside,
         )
     finally:
         session.tally.proof = session.report.proof
@@ -93,4 +95,13 @@ def _save(session: Session, at: Checkpoint) -> None:
     last = session.history.last_synced(session.run.service)
     records = last.proof.source.records if last is not None and last.proof is not None else 0
     percent = min(99, at.wanted * 100 // records) if records else None
-    session.run = session.save(replace(session.run, checkpoint=at.to_text(), percent=percent))
+    tally = session.tally
+    session.run = session.save(
+        replace(
+            session.run,
+            counts=tally.counts,
+            failures=(*tally.failures.items(),),
+            checkpoint=at.to_text(),
+            percent=percent,
+        )
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
@@ -14,6 +14,7 @@ from backup.checkpoint import Checkpoint
 from backup.compare import only_touched
 from backup.models import Chunk, Counts, Key, Proof, Stamps, Version
 from backup.proof import Kind
+from backup.set_aside import Refusal, read_apart
 from backup.sides import Sides
 from backup.stores import Store
 from backup.sync import chunks_of, in_time
@@ -57,6 +58,10 @@ class Report:
         self.differences += [Difference(key, kind, names.get(key, ())) for key, kind in named]
 
 
+def _raise(refused: Refusal) -> None:
+    raise refused.error
+
+
 def verify(
     source: Store,
     backup: Store,
@@ -65,14 +70,15 @@ def verify(
     start: Checkpoint | None = None,
     seconds_left: Callable[[], float] = no_end,
     save: Callable[[Checkpoint], None] = forget,
+    refuse: Callable[[Refusal], None] = _raise,
 ) -> Checkpoint | None:
     """Compares the two stores, which `drift` has matched, and puts what it finds into `report`.
 
     Reads key and version of every record of both sides. A difference is looked at again before it is reported: one that
     is gone by then, or whose record is being written in the source, is in flight and no difference. Holds the stamps of
     a chunk and a few hundred records at a time. Returns None when that is done, or, when time was up, the checkpoint
-    from which another call may go on; each call draws a sample of its own from what it has walked. Raises what the
-    stores raise; `report` then holds what was found until there.
+    from which another call may go on; each call draws a sample of its own from what it has walked. `refuse` is told of
+    records that cannot be read whole. Raises what the stores raise; `report` then holds what was found until there.
     """
     at, drawn = start or Checkpoint(), _Sample(depth.sample)
     report.proof = at.proof
@@ -86,13 +92,13 @@ def verify(
         report.add(wrong, {})
         same = proof.without(ours, found)
         if depth.full:
-            _compare_records(source, backup, chunk, same, report)
+            _compare_records(source, backup, chunk, same, report, refuse)
         else:
             drawn.offer(chunk, same)
         at = replace(at.past(chunk, Counts(), len(ours), len(theirs), None, again=False), proof=report.proof)
         save(at)
     for chunk, stamps in drawn.by_chunk():
-        _compare_records(source, backup, chunk, stamps, report)
+        _compare_records(source, backup, chunk, stamps, report, refuse)
     return None if at.complete else replace(at, proof=report.proof)
 
 
@@ -106,10 +112,18 @@ def _same_content(
         return Sides(source, backup, workers).same_content(touched, chunk)
 
 
-def _compare_records(source: Store, backup: Store, chunk: Chunk, seen: Stamps, report: Report) -> None:
+def _compare_records(
+    source: Store, backup: Store, chunk: Chunk, seen: Stamps, report: Report, refuse: Callable[[Refusal], None]
+) -> None:
     """Compares the whole records of these stamps, which were equal on both sides."""
-    keys = frozenset(seen)
-    ours, theirs = _digests(source, keys, chunk), _digests(backup, keys, chunk)
+    unread: set[Key] = set()
+
+    def aside(refused: Refusal) -> None:
+        unread.update(refused.keys)
+        refuse(refused)
+
+    ours, theirs = _digests(source, seen, chunk, aside), _digests(backup, seen, chunk, aside)
+    keys = seen.keys() - unread
     suspects = sorted((key for key in keys if ours.get(key) != theirs.get(key)), key=str)
     report.compared += len(keys)
     for start in range(0, len(suspects), _RECORDS_AT_ONCE):
@@ -125,9 +139,9 @@ def _compare_records(source: Store, backup: Store, chunk: Chunk, seen: Stamps, r
         report.proof = report.proof.and_(Proof(differing=len(names), in_flight=len(part) - len(names)))
 
 
-def _digests(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, bytes]:
+def _digests(store: Store, keys: Collection[Key], chunk: Chunk, refuse: Callable[[Refusal], None]) -> dict[Key, bytes]:
     found: dict[Key, bytes] = {}
-    for records in store.read(keys, chunk):
+    for records in read_apart(keys, store.key_of, lambda some: store.read(some, chunk), refuse):
         found |= {store.key_of(record): _digest(store.content(record)) for record in records}
         del records  # or it would be held beside the next
     return found

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from backup.errors import RecordsSetAside
+from backup.models import Trigger
+from backup.recorded import Turn
+from backup.registry import Registry
+from backup.settings import load_settings
 from tests.scenarios.inside import alone, command
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import Ended
@@ -87,16 +92,46 @@ def test_more_than_the_setting_allows_stop_the_run(place: Place, tmp_path: Path)
     assert "the run stopped" in ended.json["Results"][0]["ErrorMessage"]
 
 
-def test_a_record_that_cannot_be_read_is_set_aside(place: Place, tmp_path: Path) -> None:
-    overflow = "abs(-9223372036854775807 - 1)"
-    column = f'"Worth" INTEGER GENERATED ALWAYS AS (CASE WHEN "Id" IN (42, 43) THEN {overflow} END) VIRTUAL'
+def break_reading(place: Place, *ids: int) -> None:
+    """Adds a column to the source that has no value of these customers, only an error."""
+    numbers, overflow = ", ".join(map(str, ids)), "abs(-9223372036854775807 - 1)"
+    column = f'"Worth" INTEGER GENERATED ALWAYS AS (CASE WHEN "Id" IN ({numbers}) THEN {overflow} END) VIRTUAL'
     place.customer.source.run(f"ALTER TABLE {{table}} ADD COLUMN {column}")
+
+
+def test_a_record_that_cannot_be_read_is_set_aside(place: Place, tmp_path: Path) -> None:
+    break_reading(place, 42, 43)
     ended = sync(place, tmp_path)
     [result] = ended.json["Results"]
     assert (ended.json["Error"], result["FailedCount"], result["InsertedCount"]) == ("RecordsSetAside", 2, 98)
     assert [one["Key"] for one in result["Failures"]] == [[42], [43]]
     assert "integer overflow" in result["ErrorMessage"]
     assert place.customer.backup.contents().keys() == {*range(1, 101)} - {42, 43}
+
+
+def test_a_verify_sets_aside_what_it_cannot_read_and_compares_the_others(place: Place, tmp_path: Path) -> None:
+    assert sync(place, tmp_path).code == 0
+    break_reading(place, 42)
+    place.customer.backup.run("""UPDATE {table} SET "City" = 'elsewhere' WHERE "Id" = 7""")
+    ended = command(tmp_path, place.customer.settings, "verify", "customer", "--full", "--json")
+    assert (ended.code, ended.json["Error"], ended.json["Verified"]) == (1, "RecordsSetAside", False)
+    assert [one["Key"] for one in ended.json["Failures"]] == [[42]]
+    assert [one["Key"] for one in ended.json["Differences"]] == [[7]]
+
+
+def test_a_sync_in_slices_counts_each_once_and_still_names_what_an_earlier_slice_met(place: Place) -> None:
+    refuse(place, "INSERT", 3, 50)
+    settings = {**place.customer.settings, "BackupSync__ChunkSize": "30", "BackupSync__Parallelism": "1"}
+    service = Registry(load_settings(settings)).get("customer")
+    outcome, slices = service.sync(Trigger.HTTP, turn=Turn(0.0)), 1
+    while outcome.in_progress:
+        resumed = service.resume(Trigger.TIMER, Turn(0.0))
+        assert resumed is not None
+        outcome, slices = resumed, slices + 1
+    assert slices > 2
+    assert isinstance(outcome.error, RecordsSetAside)
+    assert (outcome.run.counts.inserted, outcome.run.counts.failed, outcome.run.counts.skipped) == (98, 2, 0)
+    assert [key for key, _ in outcome.run.failures] == ["[3]", "[50]"]
 
 
 def test_a_unique_value_taken_over_from_a_record_that_goes_is_written_after_the_delete(
