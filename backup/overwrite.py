@@ -111,8 +111,13 @@ class Overwriting:
         def accept(image: Image) -> bool:
             return image.stamp is not None and (self._overwrite_newer or image.stamp == seen[image.key])
 
-        written = self._place.delete([*seen], self._keep, accept=accept)
-        there = {image.key for images in self._place.images([*written.deleted], Action.DELETED) for image in images}
+        try:
+            written = self._place.delete([*seen], self._keep, accept=accept)
+        except RecordRefused as error:
+            others = [key for key in seen if key not in error.refused]
+            self._session.tally.add(deleted=len(others) - len(self._there(others)))
+            raise
+        there = self._there([*written.deleted])
         self._leave(written.left)
         self._report(there, self._not_done)
         self._session.tally.add(deleted=len(written.deleted - there))
@@ -131,6 +136,10 @@ class Overwriting:
                 f"{self._named(self._not_done)}. Everything else was done.",
                 hint="Look for a trigger, a rule or a policy of the table, or for another program that writes to it.",
             )
+
+    def _there(self, keys: Sequence[Key]) -> set[Key]:
+        """Those of these keys that have a record, whatever it is."""
+        return {image.key for images in self._place.images(keys, Action.DELETED) for image in images}
 
     def _may_change(self, image: Image, seen: Mapping[Key, Version], copies: Mapping[Key, Version]) -> bool:
         """Whether the record is still what it was when it was compared, or by its version no newer than its copy."""
