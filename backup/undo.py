@@ -11,6 +11,7 @@ from backup.models import Action, Key, Record, Run, Status
 from backup.recorded import Session
 from backup.recycle import RecycleBin
 from backup.set_aside import Refusal, apart
+from backup.stores import Written
 
 _NAMED_AT_MOST = 10
 _WAITING_AT_MOST = 1_000  # records, which are held in memory
@@ -187,13 +188,19 @@ class _TakingBack:
             self._wait(refused, {})
 
     def _write(self, records: Sequence[tuple[Key, Record]], counted: str, *, replace: bool = False) -> None:
+        written = Written()
+
         def work(some: Sequence[tuple[Key, Record]]) -> None:
             self._session.steps.held()
             whole = [self._backup.as_it_was(record) for _, record in some]
-            self._backup.write(whole, self._session.steps.keep, replace=replace)
+            nonlocal written
+            written = self._backup.write(whole, self._session.steps.keep, replace=replace)
 
         def done(some: Sequence[tuple[Key, Record]]) -> None:
-            self._tally.add(**{counted: len(some)})
+            if replace:
+                self._tally.add(inserted=len(written.inserted), updated=len(written.updated))
+            else:
+                self._tally.add(**{counted: len(some)})
 
         for refused in apart(records, lambda one: one[0], work, done):
             self._wait(refused, dict(records))
