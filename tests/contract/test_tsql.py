@@ -691,3 +691,14 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
     assert " ".join(text.split()).startswith(
         "SELECT dbo.[SyncHistory].[SyncId] FROM dbo.[SyncHistory] WITH (REPEATABLEREAD, ROWLOCK) WHERE"
     )
+
+
+# --- rows that nobody else may change ---------------------------------------------------------------------------------
+
+
+def test_rows_that_are_asked_about_are_locked_until_the_transaction_ends() -> None:
+    found = parse_connection("Server=db;Database=shop;User Id=app;Password=x", "Source")
+    assert isinstance(found, SqlServer)
+    things = shape(columns=[COLUMNS[0], COLUMNS[-1]])
+    query = SqlServerDialect(found).locked(things.select).where(things.is_one_of([(1,)]))
+    assert "FROM [my shop].[Things] WITH (UPDLOCK, HOLDLOCK) \nWHERE" in str(query.compile(dialect=mssql_dialect()))
