@@ -119,6 +119,10 @@ class RecordsSetAside(BackupError):
     )
 
 
+class Undecoded(StoreError):
+    """A text could not be read, perhaps since the connection does not read such."""
+
+
 class StoreUnavailable(StoreError):
     """The database cannot be reached or used."""
 

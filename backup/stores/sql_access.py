@@ -16,6 +16,7 @@ from backup.errors import (
     StoreError,
     StoreUnavailable,
     TransientStoreError,
+    Undecoded,
 )
 from backup.retry import Retry
 from backup.stores.base import Drift
@@ -24,10 +25,6 @@ from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import CALL_SECONDS
 
 T = TypeVar("T")
-
-
-class Undecoded(StoreError):
-    """A text could not be read, perhaps since the connection does not read such."""
 
 
 class SqlAccess:

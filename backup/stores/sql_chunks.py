@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from backup.errors import SchemaMismatch, StoreError
+from backup.errors import SchemaMismatch, StoreError, Undecoded
 from backup.models import WHOLE, Chunk, Fingerprint, Key, StampRow
 from backup.stores.base import Limits
 from backup.stores.pace import Pace
-from backup.stores.sql_access import SqlAccess, Undecoded
+from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_rows import small_rows
 from backup.stores.sql_table import TableShape
 

@@ -255,6 +255,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.NotVerified(), 500),
         (errors.StoreError(), 500),
         (errors.ConstraintRefused(), 500),
+        (errors.Undecoded(), 500),
         (errors.RecordRefused(refused={}), 500),
         (errors.RecordsSetAside(), 500),
         (errors.StoreUnavailable(), 503),
