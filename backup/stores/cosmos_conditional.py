@@ -37,7 +37,7 @@ class ConditionalWrites:
     def carry_out(self, writes: Sequence[Conditional]) -> tuple[set[Key], dict[Key, str]]:
         """Writes them. Returns the keys whose documents are no more as they were looked at, which are left as they are;
         and why the server does not take single ones."""
-        found = self._access.side_by_side("write documents", writes, self._one)
+        found = self._access.side_by_side("write documents", writes, self._one, fenced=True)
         reasons = {write.key: reason for write, reason in zip(writes, found, strict=True) if reason is not None}
         return {key for key, reason in reasons.items() if not reason}, {key: one for key, one in reasons.items() if one}
 
