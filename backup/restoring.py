@@ -70,6 +70,7 @@ class Restoring:
         self._session = session
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
+        self._told_lost: set[str] = set()
         self._filling = {run.sync_id for run in runs_since if run.added_columns}
         self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
@@ -274,6 +275,11 @@ class Restoring:
     def _write(self, records: Sequence[Record], theirs: Stamps, copies: Stamps) -> None:
         alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it
         for record in records:
+            lost = {*self._place.left_out(record)}.intersection(self._backup.left_out(record)) - self._told_lost
+            self._told_lost |= lost  # what the backup alone has is told before
+            self._session.note(
+                *(f"Column {name} is gone on both sides; what it held stays in the bin." for name in lost)
+            )
             alike.setdefault(frozenset(record), []).append(record)
 
         def work(some: Sequence[Record]) -> None:

@@ -390,6 +390,9 @@ def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refuse
     undone = service.undo(second.sync_id).run
     assert "Column More is no longer in the backup: its values of 1 records could not be brought back." in undone.notes
     assert run_on(files[1], "SELECT Id, Version, Name FROM Things") == [(1, 1, "a"), (2, 1, "c")]
+    before = second.started_at
+    told = service.restore(Wish(at=before, overwrite_newer=True)).run.notes
+    assert "Column More is gone on both sides; what it held stays in the bin." in told
     for file in files:
         run_on(
             file,
