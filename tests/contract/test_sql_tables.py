@@ -330,6 +330,7 @@ class Fetched:
 
     def __init__(self, rows: list[tuple[str]]) -> None:
         self.rows, self.asked, self.closed = rows, list[int](), False
+        self.info = dict[str, bool]()
 
     def execute(self, _: Any) -> Fetched:
         return self
@@ -351,12 +352,19 @@ class Fetched:
 
 
 @pytest.mark.parametrize(
-    ("row_bytes", "asked", "given"),
-    [(1, [7, 32, 128, 512, 512], 900), (10_000, [7, 10], 11), (60_000, [7], 2), (200_000, [7], 1)],
+    ("row_bytes", "largest", "asked", "given"),
+    [
+        (1, 1, [511, 512], 900),
+        (10_000, 10_000, [9, 10], 11),
+        (60_000, None, [1], 2),
+        (200_000, 200_000, [], 1),
+    ],
 )
-def test_large_rows_are_fetched_few_at_a_time(row_bytes: int, asked: list[int], given: int) -> None:
+def test_large_rows_are_fetched_few_at_a_time(
+    row_bytes: int, largest: int | None, asked: list[int], given: int
+) -> None:
     result: Any = Fetched([("x" * row_bytes,)] * 900)
-    found = first_rows(result, sa.select(1), max_bytes=100_000)
+    found = first_rows(result, sa.select(1), max_bytes=100_000, largest=largest)
     assert (len(found.rows), found.size, found.complete) == (given, given * row_bytes, given == 900)
     assert result.asked == asked
     assert result.closed
