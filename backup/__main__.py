@@ -35,6 +35,7 @@ from backup.terminal import (
     progress_bars,
     runs_of,
     runs_table,
+    show_health,
     show_history,
     show_outcomes,
     show_past,
@@ -56,7 +57,7 @@ def initialize(as_json: AsJson = False) -> None:
     """Create the backup databases, schemas, tables and containers; safe to repeat."""
     with errors_shown(as_json):
         answer = api.initialize(_registry())
-        print_answer(answer, as_json, lambda: print_lines(answer.body["Results"]))
+        print_answer(answer, as_json, lambda: print_lines(answer))
 
 
 @cli.command()
@@ -77,17 +78,18 @@ def sync(
 
 @cli.command()
 def verify(
-    service: One,
+    service: Service = "all",
     full: Annotated[bool, typer.Option("--full", help="Compare whole records, all of them")] = False,
-    sample: Annotated[int, typer.Option(min=0, help="Compare also this many random records whole")] = 0,
+    sample: Annotated[int, typer.Option(min=0, max=1_000_000, help="Compare also this many random records whole")] = 0,
     drill: Annotated[bool, typer.Option("--drill", help="Restore into a scratch place and compare that")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare source and backup and name what differs; exit code 1 when anything does."""
     with errors_shown(as_json):
-        outcome = _registry().get(service).verify(Depth(full, sample), drilled=drill)
-        print_answer(api.shape_verify(outcome), as_json, lambda: show_verified(outcome))
-        if not outcome.run.verified:
+        outcomes = _registry().verify(service, Depth(full, sample), drilled=drill)
+        answer = api.shape_verifies(outcomes) if service.lower() == "all" else api.shape_verify(outcomes[0])
+        print_answer(answer, as_json, lambda: show_verified(outcomes))
+        if not answer.body["Verified"]:
             raise typer.Exit(1)
 
 
@@ -162,14 +164,12 @@ def history(
 
 @cli.command()
 def health(as_json: AsJson = False) -> None:
-    """Ping every source and backup."""
+    """Ask every source and backup, and say how the last syncs ended; exit code 1 when all is not well."""
     with errors_shown(as_json):
-        answer = api.health(_registry, {"deep": "true"})
-        print_answer(
-            answer,
-            as_json,
-            lambda: print_lines(answer.body["Checks"]),
-        )
+        state = api.look(_registry)
+        print_answer(api.shape_health(state), as_json, lambda: show_health(state))
+        if state.status != "Healthy":
+            raise typer.Exit(1)
 
 
 @cli.command()

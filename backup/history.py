@@ -56,6 +56,7 @@ HISTORY = Shape(
         "RequestCharge": "decimal",
         "Notes": "text",
         "ErrorMessage": "text",
+        "ErrorKind": "name",
         "Place": "place",
         "RunNumber": "integer",
         "Owner": "name",
@@ -174,6 +175,13 @@ class History:
         """The newest verify that came to its end, whatever it found."""
         found = self._find(service, 1, Status=Status.COMPLETED.value, Trigger=Trigger.VERIFY.value)
         return next(iter(found), None)
+
+    def newest_syncs(self, service: str, limit: int, *, ended: bool = False) -> Sequence[Run]:
+        """Up to `limit` syncs, newest first, dry runs left out; only those that have `ended`, if so asked."""
+        where: dict[str, Any] = {"DryRun": False, "Trigger": sorted(trigger.value for trigger in SYNCS)}
+        if ended:
+            where["Status"] = sorted((Status.COMPLETED.value, Status.FAILED.value))
+        return self._find(service, limit, **where)
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
@@ -339,6 +347,7 @@ def _entry(run: Run) -> dict[str, Any]:
         "RequestCharge": run.request_charge,
         "Notes": "\n".join(run.notes) or None,
         "ErrorMessage": run.error,
+        "ErrorKind": run.error_kind,
         "Place": run.place,
         "RunNumber": run.number,
         "Owner": run.owner,
@@ -377,6 +386,7 @@ def _read(entry: dict[str, Any]) -> Run:
         ),
         completed_at=entry["CompletedAt"],
         error=entry["ErrorMessage"],
+        error_kind=entry["ErrorKind"],
         dry_run=bool(entry["DryRun"]),
         allow_mass_delete=bool(entry["AllowMassDelete"]),
         added_columns=tuple(json.loads(entry["AddedColumns"] or "[]")),

@@ -1,4 +1,4 @@
-"""What somebody meant who misspelt a name."""
+"""Names that somebody wrote: which known one was meant, and how messages repeat them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _SHORTEST = 3
+_QUOTED_CHARACTERS = 100
 
 
 def meant_by(name: str, known: Iterable[str]) -> str | None:
@@ -22,3 +23,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question after that name, to stand behind a message; empty where there is none."""
     meant = meant_by(name, known)
     return f" Did you mean {meant}?" if meant else ""
+
+
+def quoted(text: str) -> str:
+    """What somebody wrote, as a message may repeat it: its beginning, in quotes, on one line."""
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")

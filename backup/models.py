@@ -223,6 +223,7 @@ class Run:
     counts: Counts = Counts()
     completed_at: datetime | None = None
     error: str | None = None
+    error_kind: str | None = None
     dry_run: bool = False
     allow_mass_delete: bool = False
     added_columns: tuple[str, ...] = ()

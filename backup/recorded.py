@@ -303,6 +303,7 @@ class Recorder:
         if not run.dry_run and tally.proof is not None:
             run = replace(run, proof=tally.proof)
         run = replace(run, failures=(*tally.failures.items(),))
+        run = replace(run, error_kind=type(error).__name__ if error else None)
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
         locked = isinstance(error, Locked)  # another run is at work, which is no failure of this one
         event(

@@ -12,12 +12,16 @@ from typing import ClassVar, TypeVar
 from backup.errors import BackupError, Locked, StoreUnavailable, UnknownRun, UnknownService
 from backup.locks import open_lock
 from backup.log import event, redact
+from backup.meant import did_you_mean, quoted
 from backup.models import Counts, Now, Run, Status, Trigger, utc_now
 from backup.recorded import Outcome, Progress, Turn, no_progress
 from backup.retry import Retry
 from backup.services import NO_OPTIONS, CustomerSyncService, Health, Options, OrderSyncService, SyncService
 from backup.settings import Settings
 from backup.stores import Limits, SideName
+from backup.verify import Depth
+
+_LONGEST_SYNC_ID = 100
 
 _LOCK_SECONDS = 90.0
 """How long a scheduled sync waits for the lock: longer than the lease of a run that died lasts, or a purge."""
@@ -66,10 +70,7 @@ class Registry:
         """The service of this name, in any case. Raises UnknownService for one that is not configured, ConfigError for
         one that is only half."""
         if name.lower() not in self.names():
-            raise UnknownService(
-                f"No service {name!r} is configured.",
-                hint=f"Configured: {', '.join(self.names()) or 'none'}. README lists the settings of each.",
-            )
+            raise self._unknown(name)
         others = [self._PRESETS[other] for other in self.names() if other != name.lower()]
         return self._PRESETS[name.lower()](self._settings, self._limits, self._lock, self._now, others)
 
@@ -80,6 +81,20 @@ class Registry:
         if not self.names():
             raise UnknownService("No service is configured.", hint="README lists the settings of customer and order.")
         return self.names()
+
+    def _unknown(self, name: str) -> UnknownService:
+        names = ", ".join(self.names()) or "none"
+        if name.lower() == "all":
+            return UnknownService("This is done for one service at a time, not for all.", hint=f"Configured: {names}.")
+        preset = self._PRESETS.get(name.lower())
+        if preset is not None:
+            begin = f"Source{preset.name.title()}Db__ and Backup{preset.name.title()}Db__"
+            hint = f"Configured: {names}. Its settings begin with {begin}; README lists them."
+            return UnknownService(f"No service {quoted(name)} is configured: it has no setting.", hint=hint)
+        return UnknownService(
+            f"No service {quoted(name)} is configured.{did_you_mean(name, [*self.names(), 'all'])}",
+            hint=f"Configured: {names}. README lists the settings of each.",
+        )
 
     def ping(self) -> list[Health]:
         """How every side of every configured service answers, asked all at once."""
@@ -105,8 +120,11 @@ class Registry:
 
     def with_run(self, sync_id: str) -> SyncService:
         """The service with this run, its id in any case. Raises UnknownRun, or what kept a service from being asked."""
-        failure: BackupError = UnknownRun(f"No service has a run {sync_id!r}.")
-        for name in self.names():
+        failure: BackupError = UnknownRun(f"No service has a run {quoted(sync_id)}.")
+        could_be_one = (
+            sync_id != "" and sync_id.isascii() and sync_id.isprintable() and len(sync_id) <= _LONGEST_SYNC_ID
+        )
+        for name in self.names() if could_be_one else ():
             try:
                 service = self.get(name)
                 if service.has_run(sync_id):
@@ -136,6 +154,17 @@ class Registry:
         wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
         return [sync.outcome() for sync in syncs]
+
+    def verify(self, name: str, depth: Depth, *, drilled: bool = False) -> list[Outcome]:
+        """Verifies the service, or all of them side by side; one that fails does not disturb the others."""
+
+        def one(service: str) -> Outcome:
+            try:
+                return self.get(service).verify(depth, drilled=drilled)
+            except BackupError as error:
+                return _failed(service, Trigger.VERIFY, NO_OPTIONS, error)
+
+        return side_by_side(one, self.chosen(name))
 
     def resume(self, trigger: Trigger) -> list[Outcome]:
         """Goes on with every sync that was left open, each for `SliceSeconds` at most; side by side.
@@ -205,11 +234,12 @@ class _Sync:
 
 
 def _failed(service: str, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
-    """The outcome of a sync that could not begin."""
+    """The outcome of a run that could not begin."""
     now = utc_now()
     run = Run(service, trigger, options.force, now, dry_run=options.dry_run)
     run = replace(run, allow_mass_delete=options.allow_mass_delete)
-    event("sync.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
+    verb = "verify" if trigger is Trigger.VERIFY else "sync"
+    event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
     return Outcome(run.ended(Status.FAILED, now, Counts(), redact(str(error))), error)
 
 

@@ -12,9 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from backup.errors import BadRequest
-from backup.meant import did_you_mean
-
-_QUOTED_CHARACTERS = 100
+from backup.meant import did_you_mean, quoted
 
 
 def moment_of(text: str) -> datetime:
@@ -27,11 +25,6 @@ def moment_of(text: str) -> datetime:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadRequest(f"{quoted(text)} is not a time.", hint=hint) from None
-
-
-def quoted(text: str) -> str:
-    """What a caller wrote, as a message may repeat it: its beginning, in quotes."""
-    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
 
 
 def _in_utc(moment: datetime) -> datetime:

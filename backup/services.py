@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from backup import app_tables
 from backup.clock import clock_of
+from backup.condition import Concern, concerns_of
 from backup.drill import drill
 from backup.entries import RECYCLE_BIN, Kept
 from backup.errors import BackupError, BadRequest, ConfigError, StoreError
@@ -58,12 +59,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Health:
-    """One side's answer to a ping; `error` is None when it is up."""
+    """One side's answer to a ping; `error` is None when it is up. `concerns` are what the backup's history says."""
 
     service: str
     side: SideName
     duration_ms: int
     error: BackupError | None
+    concerns: Sequence[Concern] = ()
 
 
 class SyncService:
@@ -88,6 +90,7 @@ class SyncService:
         missing."""
         self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
         self._limits, self._lock, self._now = limits, lock, now
+        self._next_due = settings.next_due if settings.schedule_enabled else None
         self._policy = Policy(
             Guard(**settings.guard(self.name)),
             settings.on_new_column,
@@ -313,15 +316,18 @@ class SyncService:
             return source.count()
 
     def ping(self, side: SideName) -> Health:
-        """How one side answers; one try. Never raises an error."""
+        """How one side answers, and what the history of a backup says; one try. Never raises an error."""
         started = time.perf_counter()
         error = None
+        concerns: Sequence[Concern] = ()
         try:
             with self.stores() as (source, backup):
                 (source if side == "source" else backup).ping()
+                if side == "backup":
+                    concerns = concerns_of(backup, self.name, self._now(), self._next_due)
         except Exception as caught:
             error = foreseen(caught)
-        return Health(self.name, side, round((time.perf_counter() - started) * 1000), error)
+        return Health(self.name, side, round((time.perf_counter() - started) * 1000), error, concerns)
 
 
 class CustomerSyncService(SyncService):
@@ -353,7 +359,8 @@ def _side(settings: Settings, service: SyncService | type[SyncService], role: Si
     given = settings.side(role, service.name)
     if not given["connection"]:
         raise ConfigError(
-            f"Setting {prefix}__ConnectionString is missing.", hint="Set it, or remove the service's other settings."
+            f"Setting {prefix}__ConnectionString is missing: service {service.name} has no {role}.",
+            hint="Set it, or remove the service's other settings.",
         )
     return Side(
         service=service.name,

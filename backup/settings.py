@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
-from datetime import UTC, tzinfo
-from difflib import get_close_matches
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +16,7 @@ from backup.errors import ConfigError
 from backup.log import register_secret
 from backup.models import utc_now
 from backup.ncrontab import in_utc, next_due, time_zone
-
-_PREFIXES = (
-    "SourceCustomerDb__",
-    "BackupCustomerDb__",
-    "SourceOrderDb__",
-    "BackupOrderDb__",
-    "BackupSchedule__",
-    "BackupSync__",
-    "BackupVerify__",
-    "BackupRetry__",
-    "CosmosDb__",
-)
+from backup.setting_names import refuse_if_ours
 
 
 class Settings(BaseSettings):
@@ -134,6 +121,10 @@ class Settings(BaseSettings):
         """The time zone by whose clock the schedule is due."""
         return time_zone(self.schedule_time_zone)
 
+    def next_due(self, after: datetime) -> datetime:
+        """When the schedule wants the first sync after that time."""
+        return next_due(self.schedule, after, self.zone)
+
     def mentions(self, service: str) -> bool:
         """Whether any setting of the service's sides was given."""
         return any(f"_{service}_" in field for field in self.model_fields_set)
@@ -183,38 +174,16 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     values = {known[name.lower()]: value for name, value in given.items() if name.lower() in known and value.strip()}
     for name in given:
         if name.lower() not in known:
-            _refuse_if_ours(name, list(known.values()))
+            refuse_if_ours(name, list(known.values()))
     try:
         settings = Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        reason = first["msg"].rstrip(".")
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
         raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {reason}.") from None
     for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
         register_secret(secret)
     return settings
-
-
-def _refuse_if_ours(name: str, known: list[str]) -> None:
-    """Raises ConfigError for a name that was meant to be one of this app, and says which setting was meant."""
-
-    def letters(text: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", text.lower())
-
-    def begins_with(prefix: str) -> bool:
-        return re.match(rf"{prefix.rstrip('_')}(?![a-z0-9])", name, re.I) is not None
-
-    # `:` between the parts is how .NET writes it; a shell takes neither that nor a dash.
-    meant = next((one for one in known if "__" in one and letters(one) == letters(name)), None)
-    prefix = next(filter(begins_with, _PREFIXES), None)
-    if meant is None and prefix is None:
-        return
-    if meant is None and prefix is not None:
-        parts = {one[len(prefix) :].lower(): one for one in known if one.startswith(prefix)}
-        own = name[len(prefix.rstrip("_")) :].lstrip("_:.-").lower()
-        meant = next((parts[part] for part in get_close_matches(own, parts, 1)), None)
-    question = f" Did you mean {meant}?" if meant else ""
-    raise ConfigError(f"There is no setting {name}.{question}", hint="README lists every setting; check the spelling.")
 
 
 def _keys_in(connection: str) -> list[str]:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from backup import api
 from backup.errors import BackupError, Interrupted, RecordsSetAside
+from backup.health import word_of
 from backup.log import redact, visible
 from backup.models import Counts, Run
 from backup.proof import Kind
@@ -27,6 +28,7 @@ from backup.recorded import Progress as Told
 from backup.registry import Registry
 from backup.services import Shown
 from backup.stores.exact import record_to_text
+from backup.verify import Report
 
 # No markup: what comes from data, servers and settings is shown as it is, whatever rich would read in it.
 _AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
@@ -46,10 +48,8 @@ def errors_shown(as_json: bool) -> Iterator[None]:
         if as_json:
             print(api.error_answer(error).json)
         else:
-            name = () if isinstance(error, Interrupted) else ((type(error).__name__, "bold red"), " ")
-            err.print(Text.assemble(*name, plain(str(error))))
-            if error.hint:
-                err.print(plain(error.hint))
+            what = "" if isinstance(error, Interrupted) else type(error).__name__
+            _show_trouble(what, str(error), error.hint)
         raise typer.Exit(1) from None
 
 
@@ -58,10 +58,15 @@ def print_answer(answer: api.Answer, as_json: bool, show: Callable[[], None]) ->
         print(answer.json)
     else:
         show()
-        if answer.body.get("Hint"):
-            err.print(plain(answer.body["Hint"]))
     if answer.status != 200:
         raise typer.Exit(1)
+
+
+def _show_trouble(what: str, message: str, hint: str) -> None:
+    named = ((what, "bold red"), " ") if what else ()
+    err.print(Text.assemble(*named, plain(message)), soft_wrap=True)
+    if hint:
+        err.print(plain(hint), soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -69,11 +74,29 @@ def plain(text: str) -> str:
     return visible(redact(text))
 
 
-def print_lines(entries: list[dict[str, Any]]) -> None:
-    for entry in entries:
-        out.print(plain("  ".join(f"{name}={value}" for name, value in entry.items() if value is not None)))
-    if not entries:
-        out.print("No service is configured.")
+def print_lines(answer: api.Answer) -> None:
+    """A line for each of the answer's results, and what to do about the first that failed."""
+    for entry in answer.body["Results"]:
+        out.print(
+            plain("  ".join(f"{name}={value}" for name, value in entry.items() if value is not None)), soft_wrap=True
+        )
+    if answer.body.get("Hint"):
+        err.print(plain(answer.body["Hint"]), soft_wrap=True)
+
+
+def show_health(state: api.State) -> None:
+    """How each side answered, and why all is not well, in full."""
+    table = _table(None, "Service", "Side", "Status", "Milliseconds")
+    for check in state.checks:
+        table.add_row(check.service, check.side, word_of(check.error), str(check.duration_ms))
+    if state.checks:
+        out.print(table)
+    out.print(state.status)
+    for concern in state.concerns:
+        whose = " ".join(filter(None, (concern.service, concern.side)))
+        since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
+        what = " ".join(filter(None, (concern.sync_id, concern.reason + since, concern.error, concern.detail)))
+        _show_trouble(whose or "settings", what, concern.detail_hint or concern.hint)
 
 
 def runs_of(registry: Registry, services: list[str], limit: int) -> list[Run]:
@@ -96,22 +119,26 @@ def show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
                 table.add_row(_key(json.loads(text)), plain(reason))
             out.print(table)
         for note in outcome.run.notes:
-            out.print(plain(f"{outcome.run.service}: {note}"))
+            out.print(plain(f"{outcome.run.service}: {note}"), soft_wrap=True)
         if outcome.error:
-            err.print(Text.assemble((outcome.run.service, "red"), " ", plain(str(outcome.error))))
+            _show_trouble(outcome.run.service, str(outcome.error), outcome.error.hint)
 
 
-def show_verified(outcome: Outcome) -> None:
-    """What a verify found."""
-    report = outcome.report
-    show_outcomes(None, [outcome])
-    if report is None or not isinstance(outcome.error, RecordsSetAside | None):
-        return
+def show_verified(outcomes: list[Outcome]) -> None:
+    """What verifies found."""
+    show_outcomes(None, outcomes)
+    for outcome in outcomes:
+        if outcome.report is not None and isinstance(outcome.error, RecordsSetAside | None):
+            _show_report(outcome, outcome.report)
+
+
+def _show_report(outcome: Outcome, report: Report) -> None:
     counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in Kind)
     verdict = "Verified" if outcome.run.verified else "NOT verified"
     proof = report.proof
     out.print(
-        f"{verdict}: {proof.source.records} records in the source, {proof.backup.records} in the backup; {counts}; "
+        f"{verdict}: {outcome.run.service}: {proof.source.records} records in the source, "
+        f"{proof.backup.records} in the backup; {counts}; "
         f"{proof.in_flight} in flight; {report.compared} compared whole"
     )
     if report.differences:
@@ -140,7 +167,7 @@ def show_history(runs: list[Run]) -> None:
     out.print(runs_table("SyncHistory", runs, past=True))
     for run in runs:
         if run.error:
-            out.print(Text.assemble((plain(run.service), "red"), plain(f" {run.sync_id}: {run.error}")))
+            out.print(Text.assemble((plain(run.service), "red"), plain(f" {run.sync_id}: {run.error}")), soft_wrap=True)
 
 
 def _key(parts: list[Any]) -> str:

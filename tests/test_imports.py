@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backup.errors", "backup.models", "backup.meant"},
     {
+        "backup.setting_names",
         *("backup.log", "backup.loopback", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
         *("backup.interrupts", "backup.retry"),
     },
@@ -24,6 +25,7 @@ LAYERS = [
         *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers", "backup.set_aside"),
     },
     {"backup.sides", "backup.tally", "backup.app_tables", "backup.ownership"},
+    {"backup.condition"},
     {"backup.writing"},
     {"backup.settle", "backup.deleting"},
     {"backup.sync"},
@@ -36,6 +38,8 @@ LAYERS = [
     {"backup.drill"},
     {"backup.services"},
     {"backup.registry"},
+    {"backup.answers"},
+    {"backup.health"},
     {"backup.api", "backup.schedule", "backup.sample", "backup.demo"},
     {"backup.terminal", "backup.streams"},
     {"backup.devhost", "function_app", "backup.__main__"},

@@ -119,7 +119,8 @@ def test_health_needs_no_settings_that_are_right() -> None:
     with worker(ROOT, environment({"BackupSync__ChunkSize": "many"})) as running:
         plain, deep = post(running, "HealthCheck"), post(running, "HealthCheck", query="?deep=true")
     assert (plain[0], plain[1]["Status"]) == (200, "Healthy")
-    assert (deep[0], deep[1]["Error"]) == (400, "ConfigError")
+    assert (deep[0], deep[1]["Status"]) == (200, "Degraded")
+    assert [reason["Error"] for reason in deep[1]["Reasons"]] == ["ConfigError"]
 
 
 def test_deep_health_is_200_when_every_side_answers_and_503_when_one_does_not(place: Place, tmp_path: Path) -> None:

@@ -133,6 +133,21 @@ def test_health_names_each_side_and_fails_when_one_is_down(sqlite_place: Place, 
     ]
 
 
+def test_health_says_in_full_what_is_degraded_and_fails(tmp_path: Path) -> None:
+    ended = cli(tmp_path, {"BackupCustomerDb__ConnectionString": "sqlite:///x.db"}, "health")
+    assert (ended.code, ended.out.splitlines()[-1]) == (1, "Degraded")
+    assert "Setting SourceCustomerDb__ConnectionString is missing: service customer has no source." in ended.err
+
+
+def test_verify_of_all_services_answers_each_and_fails_when_one_differs(sqlite_place: Place, tmp_path: Path) -> None:
+    assert cli(tmp_path, sqlite_place.settings, "sync").code == 0
+    sqlite_place.order.backup.run("DELETE FROM {table} WHERE Id = 'order-0001'")
+    ended = cli(tmp_path, sqlite_place.settings, "verify", "all", "--json")
+    assert (ended.code, ended.json["Verified"]) == (1, False)
+    told = [(one["ServiceName"], one["Verified"], one["Missing"]) for one in ended.json["Results"]]
+    assert told == [("customer", True, 0), ("order", False, 1)]
+
+
 def test_sample_fills_empty_sources(tmp_path: Path) -> None:
     place = on_sqlite(tmp_path)
     assert cli(tmp_path, place.settings, "sample").code == 0

@@ -228,6 +228,36 @@ def test_trigger_sync_takes_no_query(query: dict[str, str]) -> None:
         trigger_sync(Services(), query=query)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("custmer", "'custmer' is configured. Did you mean customer?"),
+        ("al", "Did you mean all?"),
+        ("order", "'order' is configured: it has no setting."),
+        ("\x1b[2J" + "x" * 10_000, "No service '\\x1b[2Jxxx"),
+    ],
+)
+def test_an_unknown_service_is_a_404_that_says_what_was_meant(name: str, told: str) -> None:
+    registry = Registry(load_settings({"SourceCustomerDb__ConnectionString": "sqlite:///x.db"}))
+    with pytest.raises(errors.UnknownService) as raised:
+        api.verify(registry, name, {}, b"")
+    assert told in str(raised.value)
+    assert len(str(raised.value)) < 200
+    assert "customer" in raised.value.hint
+
+
+def test_what_is_done_for_one_service_alone_says_so_when_asked_for_all() -> None:
+    with pytest.raises(errors.UnknownService, match="one service at a time"):
+        api.restore(not_configured(), "all", {}, b"")
+
+
+@pytest.mark.parametrize("sync_id", ["", "\x00", "\ud800", "x" * 101, "é", "a\nb"])
+def test_what_no_run_is_called_is_a_404_without_asking_a_database(sync_id: str) -> None:
+    nowhere = {f"{side}CustomerDb__ConnectionString": f"sqlite:////nowhere/{side}.db" for side in ("Source", "Backup")}
+    with pytest.raises(errors.UnknownRun):
+        api.undo(Registry(load_settings(nowhere)), sync_id, {}, b"")
+
+
 def test_some_failures_are_a_207_with_every_result() -> None:
     answer = trigger_sync(Services([COMPLETED, failed(errors.StoreUnavailable("it is down"))]))
     assert answer.status == 207

@@ -310,7 +310,7 @@ def test_without_any_service_there_is_nothing_to_choose_from() -> None:
 )
 def test_a_service_that_is_half_configured_names_the_missing_setting(given: str, missing: str) -> None:
     half = registry(**{given: "sqlite:///x.db"})
-    with pytest.raises(ConfigError, match=f"Setting {missing} is missing"):
+    with pytest.raises(ConfigError, match=f"Setting {missing} is missing: service .* has no (source|backup)"):
         half.get(half.names()[0])
 
 

@@ -159,6 +159,15 @@ def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
         ("BackupCustomerDb__Tabel", "BackupCustomerDb__Table"),
         ("SourceOrderDb:ConectionString", "SourceOrderDb__ConnectionString"),
         ("BackupSync_Paralelism", "BackupSync__Parallelism"),
+        ("SourceCustmerDb__ConnectionString", "SourceCustomerDb__ConnectionString"),
+        ("SourceCustomersDb__Tabel", "SourceCustomerDb__Table"),
+        ("BackupOrdreDb:ContainerName", "BackupOrderDb__ContainerName"),
+        ("BackupShedule__Enabled", "BackupSchedule__Enabled"),
+        ("backupshedule__cron", "BackupSchedule__CronExpression"),
+        ("BACKUP_SYNK__CHUNKSIZE", "BackupSync__ChunkSize"),
+        ("BakupRetry__MaxAttempts", "BackupRetry__MaxAttempts"),
+        ("CosmosDbs__EmulatorHost", "CosmosDb__EmulatorHosts"),
+        ("BackupSync__CronExpression", "BackupSchedule__CronExpression"),
     ],
 )
 def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
@@ -167,8 +176,31 @@ def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant(name
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "SourceInvoiceDb__ConnectionString",
+            "no service is called 'invoice'. Did you mean SourceCustomerDb__ConnectionString or "
+            "SourceOrderDb__ConnectionString?",
+        ),
+        ("BackupInvoiceDb:Container", "'invoice'. Did you mean BackupOrderDb__ContainerName?"),
+        ("BACKUPINVOICEDB__MaxDeletes", "BackupCustomerDb__MaxDeletes or BackupOrderDb__MaxDeletes?"),
+        ("sourceinvoicedb__x", "no service is called 'invoice'."),
+    ],
+)
+def test_a_setting_of_a_service_that_does_not_exist_is_refused_with_those_that_do(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)) as raised:
+        load_settings({name: "secret"})
+    assert str(raised.value).startswith(f"There is no setting {name}: ")
+    assert "customer and order" in raised.value.hint
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     "name",
     [
+        *("AzureWebJobsStorage__queueServiceUri", "AzureWebJobsStorage__credential", "SOURCE_DB_HOST", "BACKUP_DB"),
+        *("SourceDb__ConnectionString", "BACKUP_SCHEDULE", "MongoDb__Hosts", "Source:Db", "BACKUPDB__X"),
         *("PATH", "FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsFeatureFlags", "Logging__LogLevel", "BackupScheduler__X"),
         *("BACKUPSYNCER", "AzureWebJobsSecretStorageType", "SERVE_KEYS"),
     ],

@@ -56,24 +56,18 @@ def raised(text: str) -> None:
         raise StoreError(text, hint=text)
 
 
-def answered(text: str) -> None:
-    with pytest.raises(typer.Exit):
-        print_answer(api.error_answer(StoreError(text, hint=text)), False, lambda: None)
-
-
 def past(text: str) -> Shown:
     return Shown([text, 1], {"Id": text}, [Kept("1", text, text, text, (text,), (text,), None, NOW)])  # type: ignore[arg-type]
 
 
 SHOWN: dict[str, Callable[[str], None]] = {
     "error": raised,
-    "answer": answered,
     "failed run": lambda text: show_outcomes(text, [failing(StoreError(text))]),
     "changes": lambda text: show_outcomes(None, [with_changes(text)]),
-    "differences": lambda text: show_verified(with_report(text)),
+    "differences": lambda text: show_verified([with_report(text)]),
     "history": lambda text: show_history([failing(StoreError(text)).run]),
     "past": lambda text: show_past(past(text), NOW),
-    "lines": lambda text: print_lines([{"Service": text}]),
+    "lines": lambda text: print_lines(api.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
 }
 
 

@@ -1,0 +1,178 @@
+"""Health: what is well, what is degraded and what is down, and that strangers learn no names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backup import api
+from backup.condition import Concern, concerns_of
+from backup.history import History
+from backup.models import Counts, Run, Status, Trigger
+from backup.registry import Registry
+from backup.services import Options
+from backup.settings import load_settings
+from tests.scenarios.places import Place, on_sqlite
+
+NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def answer(settings: dict[str, str]) -> api.Answer:
+    return api.health(lambda: Registry(load_settings(settings)), {"deep": "true"})
+
+
+def reasons(settings: dict[str, str]) -> list[dict[str, str | None]]:
+    """Service, side and kind of error of each reason of a degraded answer."""
+    found = answer(settings)
+    assert (found.status, found.body["Status"]) == (200, "Degraded")
+    return [{name: one[name] for name in ("Service", "Side", "Error")} for one in found.body["Reasons"]]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Both services on SQLite, filled with the sample."""
+    found = on_sqlite(tmp_path)
+    found.fill()
+    return found
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The same for several tests, which put runs of their own into the customers' history."""
+    found = on_sqlite(tmp_path_factory.mktemp("health"))
+    found.fill()
+    return found
+
+
+def test_without_a_service_it_is_degraded() -> None:
+    assert reasons({}) == [{"Service": None, "Side": None, "Error": None}]
+    assert answer({}).body["Reasons"][0]["Reason"] == "No service is configured."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"BackupSync__ChunkSize": "many"},
+        {"SourceInvoiceDb__ConnectionString": "x"},
+        {"BackupShedule__Enabled": "x"},
+    ],
+)
+def test_settings_that_cannot_be_used_are_degraded(wrong: dict[str, str]) -> None:
+    assert reasons(wrong) == [{"Service": None, "Side": None, "Error": "ConfigError"}]
+
+
+@pytest.mark.parametrize("given", ["SourceCustomerDb__ConnectionString", "BackupCustomerDb__Table"])
+def test_one_side_without_the_other_is_degraded_once(given: str) -> None:
+    assert reasons({given: "sqlite:///x.db"}) == [{"Service": "customer", "Side": None, "Error": "ConfigError"}]
+
+
+def test_a_backup_that_was_not_initialized_is_degraded(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "orders_backup.db").unlink()
+    assert reasons(place.settings) == [{"Service": "order", "Side": "backup", "Error": "NotInitialized"}]
+
+
+def test_a_source_that_is_gone_is_a_503_with_its_reason(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "orders.db").unlink()
+    found = answer(place.settings)
+    assert (found.status, found.body["Status"]) == (503, "Unhealthy")
+    assert [(one["Service"], one["Side"], one["Error"]) for one in found.body["Reasons"]] == [
+        ("order", "source", "SourceMissing")
+    ]
+
+
+def test_a_sync_that_failed_is_a_reason_until_one_completes(place: Place) -> None:
+    service = place.registry.get("customer")
+    assert answer(place.settings).body["Status"] == "Healthy"  # before the first one, too
+    service.sync(Trigger.CLI)
+    place.customer.source.run("DELETE FROM {table} WHERE Id > 3")
+    failed = service.sync(Trigger.CLI)
+    service.sync(Trigger.CLI, Options(dry_run=True, allow_mass_delete=True))
+    found = answer(place.settings)
+    assert (found.status, found.body["Status"]) == (200, "Degraded")
+    [reason] = found.body["Reasons"]
+    assert (reason["Service"], reason["SyncId"], reason["Error"]) == ("customer", failed.run.sync_id, "GuardTripped")
+    assert None not in (reason["Since"], reason["Reason"], reason["Hint"])
+    assert service.sync(Trigger.CLI, Options(allow_mass_delete=True)).error is None
+    assert answer(place.settings).body["Reasons"] == []
+
+
+def test_strangers_learn_no_names_of_servers_tables_or_values(place: Place, tmp_path: Path) -> None:
+    place.registry.get("customer").sync(Trigger.CLI)
+    place.customer.source.run("DELETE FROM {table} WHERE Id > 3")
+    place.registry.get("customer").sync(Trigger.CLI)
+    (tmp_path / "orders.db").unlink()
+    body = json.dumps(answer(place.settings).body)
+    assert not any(name in body for name in (str(tmp_path), "customers", "orders", "Customers", "SQLite", "97"))
+    state = api.look(lambda: place.registry)  # its owner learns all
+    assert "97 of 100" in " ".join(one.detail for one in state.concerns)
+
+
+# What history says
+
+
+def run(*hours: float, trigger: Trigger = Trigger.TIMER, kind: str | None = None, ended: bool = True) -> Run:
+    """A sync that began so many hours after the night; with an error if that is given."""
+    begun = Run("customer", trigger, False, NIGHT + timedelta(hours=hours[0]))
+    if not ended:
+        return replace(begun, status=Status.IN_PROGRESS, heartbeat_at=NIGHT + timedelta(hours=hours[-1]))
+    status = Status.FAILED if kind else Status.COMPLETED
+    return replace(begun, error_kind=kind).ended(status, begun.started_at, Counts(), kind)
+
+
+COMPLETED, FAILED, LOCKED = run(1), run(2, kind="StoreError"), run(3, kind="Locked")
+AFTER = {"verify": run(4, trigger=Trigger.VERIFY), "undo": run(5, trigger=Trigger.UNDO, kind="Conflict")}
+
+
+@pytest.mark.parametrize(
+    ("runs", "hours", "found"),
+    [
+        ([], 100, []),
+        ([COMPLETED], 2, []),
+        ([COMPLETED, FAILED], 3, ["StoreError"]),
+        ([COMPLETED, FAILED, LOCKED], 4, ["StoreError"]),
+        ([COMPLETED, LOCKED], 4, []),
+        ([FAILED, run(3)], 4, []),
+        ([FAILED, replace(FAILED, dry_run=True, error_kind="Unexpected")], 3, ["StoreError"]),
+        ([FAILED, *AFTER.values()], 6, ["StoreError"]),
+        ([COMPLETED, *AFTER.values()], 6, []),
+        ([FAILED, run(3, 5, ended=False)], 5, ["StoreError"]),  # it goes on, and has not ended
+        ([COMPLETED], 24.9, []),
+        ([COMPLETED], 25.1, ["overdue"]),  # due at 24, an hour ago
+        ([FAILED], 25.1, ["StoreError", "overdue"]),
+        ([COMPLETED, AFTER["verify"]], 25.1, ["overdue"]),
+        ([run(1, 25, ended=False)], 26, []),  # at work for more than a day
+        ([run(1, 2, ended=False)], 26, ["overdue"]),
+        ([run(2000)], 26, []),  # from the future
+    ],
+)
+def test_history_says_whether_the_last_sync_failed_and_whether_one_is_overdue(
+    kept: Place, runs: list[Run], hours: float, found: list[str]
+) -> None:
+    told = concerns(kept, runs, NIGHT + timedelta(hours=hours), load_settings({}).next_due)
+    assert [one.error or "overdue" for one in told] == found
+
+
+def test_without_a_schedule_nothing_is_overdue(kept: Place) -> None:
+    assert concerns(kept, [COMPLETED], NIGHT + timedelta(days=99), None) == []
+
+
+def test_a_disabled_schedule_is_none(place: Place) -> None:
+    with place.registry.get("customer").stores() as (_, backup):
+        History(backup).save(replace(COMPLETED, place=backup.place, number=1))
+    assert answer(place.settings).body["Reasons"][0]["Reason"].startswith("A sync is overdue")
+    assert answer({**place.settings, "BackupSchedule__Enabled": "false"}).body["Status"] == "Healthy"
+
+
+def concerns(
+    place: Place, runs: list[Run], now: datetime, next_due: Callable[[datetime], datetime] | None
+) -> list[Concern]:
+    with place.registry.get("customer").stores() as (_, backup):
+        place.customer.backup.run("DELETE FROM SyncHistory")
+        for number, one in enumerate(runs, 1):
+            History(backup).save(replace(one, sync_id=str(number), place=backup.place, number=number))
+        return concerns_of(backup, "customer", now, next_due)
