@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any
 
 from backup.errors import ConfigError
-from backup.meant import meant_by
+from backup.meant import meant_by, quoted
+from backup.ncrontab_fields import faults_of
 
-_NCRONTAB_PART = re.compile(r"(\*|(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?)(/\d+)?", re.I)
 _SECOND = timedelta(seconds=1)
 _YEARS_AHEAD = 2
 _EARLY = timedelta(seconds=2)  # a timer may fire a little early
@@ -94,17 +93,17 @@ def time_zone(name: str) -> tzinfo:
 
 def _times(schedule: str, start: datetime) -> Any:
     """The times of the expression from there on, by a clock that is never set. Raises ConfigError."""
-    from croniter import croniter  # a tenth of a cold start
+    from croniter import CroniterBadDateError, croniter  # a tenth of a cold start
 
-    fields = schedule.split()
-    known = all(_NCRONTAB_PART.fullmatch(part) for one in fields for part in one.split(","))
     try:
-        if not known or len(fields) != 6 or "7" in fields[5]:
-            raise ValueError("it takes six fields, seconds first, as in 0 0 0 * * *")
+        if faults := faults_of(schedule):
+            raise ValueError("; ".join(faults))
         times = croniter(schedule, start, second_at_beginning=True, day_or=False)
         times.get_next(datetime)
     except ValueError as error:
-        raise ConfigError(f"{schedule!r} is not an NCRONTAB expression: {error}") from error
+        never = isinstance(error, CroniterBadDateError)
+        why = "no date has this day of month, month and day of week" if never else str(error)
+        raise ConfigError(f"{quoted(schedule)} is not an NCRONTAB expression: {why}") from error
     return croniter(schedule, start, second_at_beginning=True, day_or=False)
 
 

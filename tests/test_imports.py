@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"backup.errors", "backup.models", "backup.meant"},
     {
+        *("backup.setting_names", "backup.ncrontab_fields"),
         "backup.setting_names",
         *("backup.log", "backup.loopback", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
         *("backup.interrupts", "backup.retry"),

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from backup.errors import BackupError, UnknownService
+from backup.errors import BackupError, ConfigError, UnknownService
 from backup.ncrontab import in_utc, last_due, next_due, was_due
 from backup.registry import Registry
 from backup.schedule import last_firing, run_scheduled
@@ -202,3 +202,34 @@ def test_a_timer_of_another_zone_runs_when_the_schedule_is_due_by_it(
     first, *_ = [line.split()[0] for line in caplog.messages]
     assert first == ("schedule.started" if due else "schedule.not_due")
     assert due or re.search(r'next="2026-03-\d\d 0[23]:[03]0:00\+02:00"', caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        (
+            "* * 7",
+            ["it has 3 fields and takes six: second, minute, hour", "day of week is '7'", "Sunday is 0"],
+        ),
+        ("0 0 * * *", ["it has 5 fields and takes six"]),
+        ("0 0 0 * *  7", ["the day of week is '7' and takes 0 to 6 or SUN to SAT; Sunday is 0"]),
+        ("0 60 24 * * *", ["the minute is '60' and takes 0 to 59", "the hour is '24' and takes 0 to 23"]),
+        ("0 0 0 0 13 fry", ["the day of month is '0'", "the month is '13' and takes 1 to 12 or JAN to DEC", "'fry'"]),
+        ("0 */0 * * * *", ["the minute is '*/0' and takes *, a number, a range as 1-5, a step as */15"]),
+        (
+            "0 0 0 L * 1#2",
+            ["the day of month is 'L' and takes 1 to 31", "the day of week is '1#2' and takes *"],
+        ),
+        ("0 0 0 1, * mon-7", ["the day of month is '1,'", "the day of week is 'mon-7'"]),
+        ("0 0 0 \u0661 * *", ["the day of month is"]),
+        ("0 0 0 31 2 *", ["no date has this day of month, month and day of week"]),
+        ("daily", ["it has 1 field and takes six"]),
+        ("0 0 0 " + "9" * 5000 + " * *", ["the day of month is '999"]),
+    ],
+)
+def test_a_schedule_that_is_none_says_which_field_is_wrong_and_what_it_takes(schedule: str, told: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        next_due(schedule, NOW)
+    assert [part for part in told if part not in str(raised.value)] == []
+    assert len(str(raised.value)) < 400
+    assert ("takes six" in str(raised.value)) == (len(schedule.split()) != 6)
