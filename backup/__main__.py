@@ -10,6 +10,7 @@ if __name__ == "__main__":  # what is imported next takes a moment, in which not
 
 import logging
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -215,6 +216,8 @@ def main() -> None:
     let_readers_leave()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     quiet_libraries()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
     with interrupts.handled(lambda: err.print(f"{Interrupted()}")):
         try:
             cli()

@@ -46,7 +46,7 @@ def errors_shown(as_json: bool) -> Iterator[None]:
     except Exception as caught:
         error = foreseen(caught)
         if as_json:
-            print(api.error_answer(error).json)
+            _print_json(api.error_answer(error))
         else:
             what = "" if isinstance(error, Interrupted) else type(error).__name__
             _show_trouble(what, str(error), error.hint)
@@ -55,11 +55,20 @@ def errors_shown(as_json: bool) -> Iterator[None]:
 
 def print_answer(answer: api.Answer, as_json: bool, show: Callable[[], None]) -> None:
     if as_json:
-        print(answer.json)
+        _print_json(answer)
     else:
         show()
     if answer.status != 200:
         raise typer.Exit(1)
+
+
+def _print_json(answer: api.Answer) -> None:
+    text = answer.json
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # an output that knows few characters; JSON can say all in ASCII
+        text = json.dumps(answer.body)
+    print(text)
 
 
 def _show_trouble(what: str, message: str, hint: str) -> None:
@@ -105,8 +114,10 @@ def runs_of(registry: Registry, services: list[str], limit: int) -> list[Run]:
 
 
 def show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
-    """A table of counts, what the runs want known, and of dry runs the records that would change."""
-    out.print(runs_table(title, [outcome.run for outcome in outcomes]))
+    """A table of counts, what the runs want known, and of dry runs the records that would change. The title is for runs
+    that did not fail."""
+    failed = any(outcome.error for outcome in outcomes)
+    out.print(runs_table(None if failed else title, [outcome.run for outcome in outcomes]))
     for outcome in outcomes:
         if outcome.changes:
             table = _table(f"{outcome.run.service}: the first {len(outcome.changes)} records", "Change", "Key")

@@ -230,3 +230,12 @@ def test_standard_output_that_is_closed_early_leaves_no_traceback(sqlite_place: 
         process.stdout = None
         _, errors = process.communicate(timeout=DEADLINE_SECONDS)
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("arguments", [("show", "customer", "漢"), ("show", "customer", "漢", "--json")])
+def test_an_output_that_knows_few_characters_is_no_reason_to_fail(
+    sqlite_place: Place, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    ended = cli(tmp_path, {**sqlite_place.customer.settings, "PYTHONIOENCODING": "ascii"}, *arguments)
+    assert (ended.code, "Traceback" in ended.err) == (1, False)
+    assert "--json" not in arguments or "'漢' is not a key" in ended.json["Message"]
