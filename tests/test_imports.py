@@ -14,7 +14,6 @@ LAYERS = [
     {"backup.errors", "backup.models", "backup.meant"},
     {
         *("backup.setting_names", "backup.ncrontab_fields"),
-        "backup.setting_names",
         *("backup.log", "backup.loopback", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
         *("backup.interrupts", "backup.retry"),
     },
