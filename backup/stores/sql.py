@@ -462,11 +462,16 @@ class SqlStore:
         key = self.shape.key_from(text, plain=self.access.dialect.in_process)
 
         def look_up(cx: sa.Connection) -> Key | None:
+            hint = f"Its key has the type {', '.join(self.shape.key_types)}."
             try:
                 return self.spelled(key, cx)
-            except (sa.exc.DataError, UnicodeEncodeError, OverflowError):  # the server's or the driver's
-                hint = f"Its key has the type {', '.join(self.shape.key_types)}."
+            except (UnicodeEncodeError, OverflowError):  # the driver's
                 raise refused(text, self.label, hint) from None
+            except sa.exc.DBAPIError as error:
+                failure = self.access.dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
+                if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
+                    raise
+                raise refused(text, self.label, f"{hint} The server says: {failure.text}") from None
 
         return self.access.run("look up a key", look_up) or key
 
