@@ -25,6 +25,7 @@ ODBC = "[42000] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]{} ({}) (S
             230,
             "GRANT SELECT ON [x].[Customers] TO [app]",
         ),
+        ("CREATE DATABASE permission denied in database 'master'.", 262, "GRANT CREATE ANY DATABASE TO [app]"),
         ("CREATE TABLE permission denied in database 'Crm'.", 262, "In the database Crm: GRANT CREATE TABLE TO [app]"),
         (
             'The server principal "app" is not able to access the database "Crm" under the current security context.',
@@ -47,6 +48,7 @@ def test_sql_servers_refusal_is_answered_with_the_grant(text: str, code: int, st
         ("permission denied for table customers.", 'GRANT SELECT ON TABLE "customers" TO "app"'),
         ("permission denied for relation customers.", 'GRANT SELECT ON TABLE "customers" TO "app"'),
         ("permission denied for schema shop.", 'GRANT USAGE (and, for initialize, CREATE) ON SCHEMA "shop" TO "app"'),
+        ("permission denied to create database.", 'Make the database beforehand, or ALTER ROLE "app" CREATEDB.'),
         ("permission denied for database shop.", 'GRANT CREATE ON DATABASE "shop" TO "app"'),
         ("must be owner of table customers.", 'ALTER TABLE "customers" OWNER TO "app"'),
         ("null value in column x violates not-null constraint.", None),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+_NOTHING_MADE = "Nothing was made."
 _WRITES = " Where the app writes (a backup, a source to restore into): SELECT, INSERT, UPDATE, DELETE."
 
 
 def mssql_hint(text: str, login: str | None) -> str | None:
     """What to do about SQL Server's "The SELECT permission was denied …" and its like; None for any other text."""
     user = f"[{login}]" if login else "the app's user"
+    if re.search(r"CREATE DATABASE permission (?:was )?denied in database 'master'|denied to create database", text):
+        return f"Make the database beforehand, or in master: GRANT CREATE ANY DATABASE TO {user}. {_NOTHING_MADE}"
     text = re.sub(r"\s*\(\d+\) \(SQL\w+\)\.?$", "", text)
     if found := re.search(
         r"The (\w[\w ]*) permission was denied on the (?:column '[^']*' of the )?object '([^']*)', database '[^']*', "
@@ -34,6 +37,8 @@ def mssql_hint(text: str, login: str | None) -> str | None:
 def postgresql_hint(text: str, login: str | None) -> str | None:
     """The same for PostgreSQL's "permission denied for table …"."""
     role = f'"{login}"' if login else "the app's role"
+    if "permission denied to create database" in text:
+        return f"Make the database beforehand, or ALTER ROLE {role} CREATEDB. {_NOTHING_MADE}"
     found = re.search(r"(permission denied for|must be owner of) ([a-z ]+?) (\S.*?)\.?$", text)
     if found is None:
         return None
