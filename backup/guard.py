@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backup.errors import GuardTripped
+from backup.errors import BadRequest, ConfigError, GuardTripped
 from backup.stores import Store
 
 _HINT = (
@@ -80,8 +80,15 @@ class Guard:
             )
 
     def check_canary(self, source: Store) -> None:
-        """Raises GuardTripped when there is a canary and the source has it not."""
-        if self.canary is not None and not source.matching([source.key_from(self.canary)]):
+        """Raises GuardTripped when there is a canary and the source has it not, ConfigError for one that is no key."""
+        if self.canary is None:
+            return
+        try:
+            key = source.key_from(self.canary)
+        except BadRequest as error:
+            message = f"The setting CanaryKey of the source cannot be used: {error} Nothing was changed."
+            raise ConfigError(message, hint=error.hint) from None
+        if not source.matching([key]):
             raise GuardTripped(
                 f"The {source.label} has no record {self.canary!r}, which CanaryKey says it must have. "
                 "Nothing was changed.",

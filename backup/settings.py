@@ -180,7 +180,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {reason}.") from None
+        end = "" if reason.endswith("?") else "."
+        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {reason}{end}") from None
     for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
         register_secret(secret)
     return settings

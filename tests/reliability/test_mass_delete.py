@@ -273,6 +273,15 @@ def test_a_source_without_the_canary_is_a_409_before_the_first_write(customers: 
     assert tables(customers) == before
 
 
+def test_a_canary_that_is_no_key_is_a_400_before_the_first_write(customers: Service) -> None:
+    run_on_source(customers, "UPDATE {table} SET Version = Version + 1")
+    before = tables(customers)
+    status, answer = sync(customers, settings={"SourceCustomerDb__CanaryKey": "Ada"})
+    assert (status, answer["Error"], answer["TotalProcessed"]) == (400, "ConfigError", 0)
+    assert "setting CanaryKey of the source" in answer["Message"]
+    assert tables(customers) == before
+
+
 def test_a_source_with_the_canary_is_copied(customers: Service) -> None:
     run_on_source(customers, "UPDATE {table} SET Version = Version + 1")
     assert sync(customers, settings={"SourceCustomerDb__CanaryKey": "100"})[1]["UpdatedCount"] == 100
