@@ -213,11 +213,11 @@ def _preview(writes: bool) -> str | None:
 
 def main() -> None:
     """Runs the command line; a signal ends what runs within seconds, and its number tells in the exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
     let_readers_leave()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     quiet_libraries()
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
     with interrupts.handled(lambda: err.print(f"{Interrupted()}")):
         try:
             cli()
