@@ -20,7 +20,10 @@ _PREFIXES = (
     "BackupRetry__",
     "CosmosDb__",
 )
-_SIDE = re.compile(r"(source|backup)([a-z0-9]+)db(?:__|:)+(.*)", re.I)
+_BETWEEN = r"(__|[:._-])"
+_SIDE = re.compile(rf"(source|backup)([a-z0-9]+)db{_BETWEEN}(.*)", re.I)
+_CERTAIN = ("__", ":")
+"""What stands between the parts of a setting's name, and of few other names; others count where all else is right."""
 _ALIKE = 0.85
 _HINT = "README lists every setting; check the spelling."
 
@@ -39,7 +42,7 @@ def refuse_if_ours(name: str, known: Sequence[str]) -> None:
     if meant is None and prefix is None:
         meant = _nearly(name, known)
     if meant is None and (side := _SIDE.fullmatch(name)) and prefix is None:
-        raise _unknown_service(name, side, known)
+        _refuse_service(name, side, known)
     if meant is not None or prefix is not None:
         question = f" Did you mean {meant}?" if meant else ""
         raise ConfigError(f"There is no setting {name}.{question}", hint=_HINT)
@@ -57,26 +60,29 @@ def _own_part(prefix: str, own: str, known: Sequence[str]) -> str | None:
 
 def _nearly(name: str, known: Sequence[str]) -> str | None:
     """The setting whose prefix and own part are both nearly the name's."""
-    head, separator, own = (*re.split(r"(__|:)", name, maxsplit=1), "", "")[:3]
+    separator = next((one for one in (*_CERTAIN, "_", ".", "-") if one in name), "")
+    head, _, own = name.partition(separator) if separator else (name, "", "")
     prefixes = {_letters(prefix): prefix for prefix in _PREFIXES}
     for alike in get_close_matches(_letters(head), prefixes, 3, _ALIKE) if separator else ():
         prefix = prefixes[alike]
         parts = {one[len(prefix) :]: one for one in known if one.startswith(prefix)}
-        if part := meant_by(own.lstrip("_"), parts):
+        if (part := meant_by(own.lstrip("_"), parts)) and (separator in _CERTAIN or part.lower() == own.lower()):
             return parts[part]
     return None
 
 
-def _unknown_service(name: str, side: re.Match[str], known: Sequence[str]) -> ConfigError:
-    role, service, own = side.groups()
+def _refuse_service(name: str, side: re.Match[str], known: Sequence[str]) -> None:
+    role, service, separator, own = side.groups()
     sides = [one for one in known if _SIDE.fullmatch(one) and one.lower().startswith(role.lower())]
     services = sorted({found[2].lower() for one in sides if (found := _SIDE.fullmatch(one))})
     parts = {one.partition("__")[2] for one in sides}
-    part = meant_by(own, parts)
+    part = meant_by(own.lstrip("_"), parts)
+    if separator not in _CERTAIN and (part is None or part.lower() != own.lower()):
+        return
     choices = [one for one in sides if one.endswith(f"__{part}")] if part else []
     question = f" Did you mean {' or '.join(choices)}?" if choices else ""
     message = f"There is no setting {name}: no service is called {service.lower()!r}.{question}"
-    return ConfigError(message, hint=f"The services are {' and '.join(services)}; README lists the settings of each.")
+    raise ConfigError(message, hint=f"The services are {' and '.join(services)}; README lists the settings of each.")
 
 
 def _letters(text: str) -> str:

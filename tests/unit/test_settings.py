@@ -165,6 +165,7 @@ def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
         ("BackupShedule__Enabled", "BackupSchedule__Enabled"),
         ("backupshedule__cron", "BackupSchedule__CronExpression"),
         ("BACKUP_SYNK__CHUNKSIZE", "BackupSync__ChunkSize"),
+        ("BackupShedule_Enabled", "BackupSchedule__Enabled"),
         ("BakupRetry__MaxAttempts", "BackupRetry__MaxAttempts"),
         ("CosmosDbs__EmulatorHost", "CosmosDb__EmulatorHosts"),
         ("BackupSync__CronExpression", "BackupSchedule__CronExpression"),
@@ -185,6 +186,7 @@ def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant(name
         ),
         ("BackupInvoiceDb:Container", "'invoice'. Did you mean BackupOrderDb__ContainerName?"),
         ("BACKUPINVOICEDB__MaxDeletes", "BackupCustomerDb__MaxDeletes or BackupOrderDb__MaxDeletes?"),
+        ("SourceInvoiceDb_ConnectionString", "SourceCustomerDb__ConnectionString or SourceOrderDb__Conn"),
         ("sourceinvoicedb__x", "no service is called 'invoice'."),
     ],
 )
@@ -200,6 +202,7 @@ def test_a_setting_of_a_service_that_does_not_exist_is_refused_with_those_that_d
     "name",
     [
         *("AzureWebJobsStorage__queueServiceUri", "AzureWebJobsStorage__credential", "SOURCE_DB_HOST", "BACKUP_DB"),
+        *("BACKUPMYDB_HOST", "SOURCEMONGODB_URL"),
         *("SourceDb__ConnectionString", "BACKUP_SCHEDULE", "MongoDb__Hosts", "Source:Db", "BACKUPDB__X"),
         *("PATH", "FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsFeatureFlags", "Logging__LogLevel", "BackupScheduler__X"),
         *("BACKUPSYNCER", "AzureWebJobsSecretStorageType", "SERVE_KEYS"),
