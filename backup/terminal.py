@@ -32,7 +32,7 @@ from backup.verify import Report
 
 # No markup: what comes from data, servers and settings is shown as it is, whatever rich would read in it.
 _AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-out = Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 160)
+out = Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 200)
 err = Console(**_AS_IT_IS, stderr=True)
 
 
