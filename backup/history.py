@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from backup.errors import BadRequest
+from backup.errors import BadRequest, Interrupted
 from backup.log import event
 from backup.models import SYNCS, Counts, Now, Proof, Run, Status, Total, Trigger
 from backup.stores import Shape, Sibling, Store
@@ -150,7 +150,8 @@ class History:
     def close_interrupted(self, run: Run, now: datetime) -> bool:
         """Ends as Failed what a dead run left InProgress; whether nobody has taken it over meanwhile."""
         event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
-        closed = replace(run.ended(Status.FAILED, now, run.counts, _INTERRUPTED), attempt=str(uuid4()))
+        closed = run.ended(Status.FAILED, now, run.counts, _INTERRUPTED)
+        closed = replace(closed, error_kind=Interrupted.__name__, attempt=str(uuid4()))
         return self.change(closed, [run.owner], [run.attempt, closed.attempt])
 
     def last_synced(self, service: str) -> Run | None:
