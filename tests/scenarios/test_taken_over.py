@@ -16,7 +16,7 @@ import pytest
 from backup import ownership
 from backup.errors import Locked, LockLost, TransientStoreError
 from backup.history import History
-from backup.models import Held, Run, Status, Trigger
+from backup.models import WHOLE, Held, Run, Status, Trigger
 from backup.ownership import Ownership, Process, is_alive, this_process
 from backup.recorded import Outcome
 from backup.registry import Registry
@@ -189,3 +189,25 @@ def test_a_run_bears_a_lost_heartbeat_and_stops_when_none_is_heard_for_too_long(
         seconds += 160
         with pytest.raises(LockLost):
             mine.check_young()
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+@pytest.mark.parametrize("kind", ["sqlite_place", "postgres_place"])
+def test_what_a_run_writes_into_either_side_is_committed_only_while_the_run_is_its_own(
+    kind: str, side: str, request: pytest.FixtureRequest
+) -> None:
+    place: Place = request.getfixturevalue(kind)
+    service = place.customer
+    with place.registry.get("customer").stores() as (source, backup):
+        mine = Ownership(History(backup), lambda: NOW)
+        run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=backup.place, number=1)
+        with mine.taken(run, None):
+            backup.drift(source, "add")
+            store = {"source": source, "backup": backup}[side]
+            store.fence_by(mine, backup)
+            records = next(source.read(None, WHOLE))
+            store.write(records[:1])
+            service.say_that_another_machine_runs()
+            with pytest.raises(LockLost):
+                store.write([{**records[1], "Version": 77}])
+    assert all(row["Version"] != 77 for row in getattr(service, side).contents().values())
