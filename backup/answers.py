@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_pascal
 
 from backup import errors
 from backup.log import redact
-from backup.models import Key, Now, Record, Run, Status, Trigger, utc_now
+from backup.models import Now, Record, Run, Status, Trigger, utc_now
 from backup.proof import Kind
 from backup.recorded import Outcome
 from backup.services import Shown
@@ -132,27 +132,25 @@ def shape_one(outcome: Outcome) -> Answer:
 def shape_verify(outcome: Outcome) -> Answer:
     """The answer to a verify: its result, counts by kind, and the first thousand differences."""
     answer = shape_one(outcome)
-    if outcome.report is None or not isinstance(outcome.error, errors.RecordsSetAside | None):
-        return answer
-    return Answer(answer.status, answer.body | _compared(outcome.report, outcome.key_to_json))
+    return Answer(answer.status, answer.body | _compared(outcome))
 
 
 def shape_verifies(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     """The answer to verifies of all services: 200 when all were done, `Verified` when nothing differs anywhere."""
-    results = [
-        _result(one)
-        | (
-            _compared(one.report, one.key_to_json)
-            if one.report is not None and isinstance(one.error, errors.RecordsSetAside | None)
-            else {}
-        )
-        for one in outcomes
-    ]
+    results = [_result(one) | _compared(one) for one in outcomes]
     answer = together(results, [outcome.error for outcome in outcomes], "verifies completed", now)
     return Answer(answer.status, answer.body | {"Verified": all(outcome.run.verified for outcome in outcomes)})
 
 
-def _compared(report: Report, key_to_json: Callable[[Key], list[Any]]) -> dict[str, Any]:
+def report_of(outcome: Outcome) -> Report | None:
+    """What a verify found, if it looked at all that can be read; else what it saw says nothing of the whole."""
+    return outcome.report if isinstance(outcome.error, errors.RecordsSetAside | None) else None
+
+
+def _compared(outcome: Outcome) -> dict[str, Any]:
+    report = report_of(outcome)
+    if report is None:
+        return {}
     return {
         "SourceCount": report.proof.source.records,
         "BackupCount": report.proof.backup.records,
@@ -160,7 +158,8 @@ def _compared(report: Report, key_to_json: Callable[[Key], list[Any]]) -> dict[s
         "InFlight": report.proof.in_flight,
         "RecordsCompared": report.compared,
         "Differences": [
-            {"Key": key_to_json(one.key), "Kind": one.kind, "Names": list(one.names)} for one in report.differences
+            {"Key": outcome.key_to_json(one.key), "Kind": one.kind, "Names": list(one.names)}
+            for one in report.differences
         ],
     }
 

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from backup import api
-from backup.errors import BackupError, Interrupted, RecordsSetAside
+from backup.answers import report_of
+from backup.errors import BackupError, Interrupted
 from backup.health import word_of
 from backup.log import redact, visible
 from backup.models import Counts, Run
@@ -139,8 +140,8 @@ def show_verified(outcomes: list[Outcome]) -> None:
     """What verifies found."""
     show_outcomes(None, outcomes)
     for outcome in outcomes:
-        if outcome.report is not None and isinstance(outcome.error, RecordsSetAside | None):
-            _show_report(outcome, outcome.report)
+        if (report := report_of(outcome)) is not None:
+            _show_report(outcome, report)
 
 
 def _show_report(outcome: Outcome, report: Report) -> None:
