@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from backup.models import Counts
 from backup.recorded import Session
 from backup.restore import restore
 from backup.restoring import Wish
+from backup.scratch import name_of
 from backup.verify import Depth, verify
 
 
 def drill(session: Session) -> None:
     """Restores everything into a database (or container) made for it beside the backup and compares whole records.
 
-    The scratch place is named after the run, so nothing else can be there, and is dropped whatever happens. What
-    differs is in `session.report`, how long the restore took in the run's notes. Costs the space of the whole backup
-    once more, and the right to create and drop databases. Raises what the stores raise.
+    The scratch place is named after the run, so nothing else can be there, and is dropped whatever happens; if this
+    process dies, by the next run or purge, for the run's entry names it from its start. What differs is in
+    `session.report`, how long the restore took in the run's notes. Costs the space of the whole backup once more, and
+    the right to create and drop databases. Raises what the stores raise.
     """
-    scratch = session.backup.beside(f"drill_{session.run.sync_id.replace('-', '_')}")
+    scratch = session.backup.beside(name_of(session.run.sync_id))
     started = time.perf_counter()
     try:
         scratch.make_like(session.source, copies=False)
@@ -29,5 +32,8 @@ def drill(session: Session) -> None:
         scratch.drift(session.source, "ignore")
         verify(session.source, scratch, Depth(full=True), session.report, refuse=session.tally.set_aside)
     finally:
-        scratch.drop()
-        scratch.close()
+        try:
+            scratch.drop()
+            session.run = replace(session.run, scratch=None)
+        finally:
+            scratch.close()

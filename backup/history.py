@@ -147,6 +147,11 @@ class History:
         """The runs InProgress, newest first."""
         return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
+    def with_scratch(self, service: str) -> list[Run]:
+        """The runs whose scratch place may be there."""
+        found = self._entries.find(self._mine(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
+        return list(filter(None, map(_run, found)))
+
     def close_interrupted(self, run: Run, now: datetime) -> bool:
         """Ends as Failed what a dead run left InProgress; whether nobody has taken it over meanwhile."""
         event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)

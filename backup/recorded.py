@@ -31,6 +31,7 @@ from backup.models import SYNCS, Held, Now, Run, Status, Trigger
 from backup.ownership import Ownership, is_alive, refuse_alive
 from backup.policy import Policy
 from backup.recycle import RecycleBin
+from backup.scratch import drop_left
 from backup.session import WHOLE_TURN, Outcome, Progress, Session, Stores, Turn, Work, no_progress
 from backup.stores import Limits, Store
 from backup.tally import Tally
@@ -74,12 +75,14 @@ class Recorder:
         turn: Turn = WHOLE_TURN,
         *,
         alone: bool = True,
+        owned: bool | None = None,
     ) -> Outcome:
         """Does the work under the lock and with an entry from its start, and says how it ended; never raises an error.
 
         A run that finds the lock taken, or an open run that is alive, leaves no entry: it has not started. A sync goes
         on as an open one if it may (`Run.takes_over`), and walks the whole key space from there; all other open runs
-        are closed. Not `alone`, it takes no lock and has its entry at its end only. An interrupted sync is left open.
+        are closed. Not `alone`, it takes no lock, and has its entry at its end only, unless it is `owned`. An
+        interrupted sync is left open.
         """
 
         def begin(history: History, run: Run, clock: Now) -> _Begun:
@@ -93,7 +96,9 @@ class Recorder:
             keeps_one = run.trigger in SYNCS and not run.dry_run
             return replace(run, checkpoint=start.to_text()) if keeps_one else run, start, None
 
-        outcome = self._run(run, stores, work, progress, turn, begin, alone=alone, owned=alone)
+        outcome = self._run(
+            run, stores, work, progress, turn, begin, alone=alone, owned=alone if owned is None else owned
+        )
         assert outcome is not None  # noqa: S101 - for mypy; `begin` gives a run
         return outcome
 
@@ -161,6 +166,8 @@ class Recorder:
                 recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
                 ahead = history.ahead(self._service, now())
                 now = history.clock(self._service, now, recycled.newest(now() + AHEAD))
+                if alone:
+                    self.drop_scratches(backup, history, clock())
                 begun = begin(
                     history,
                     replace(
@@ -225,6 +232,15 @@ class Recorder:
             if run is not found and not history.close_interrupted(run, now):
                 raise Locked(f"Another process has just taken over a run of {self._service}.")
         return found
+
+    def drop_scratches(self, backup: Store, history: History, moment: datetime) -> None:
+        """Drops what dead drills have left; their entries then say so."""
+        for run in history.with_scratch(self._service):
+            if not is_alive(run, moment) and drop_left(backup, run):
+                if run.status is Status.IN_PROGRESS:
+                    history.close_interrupted(replace(run, scratch=None), moment)
+                else:
+                    history.save(replace(run, scratch=None))
 
     def _left_open(self, session: Session, outcome: Outcome) -> Outcome | None:
         """The outcome of a run whose entry another call goes on with: its time was up, it was interrupted, or it is

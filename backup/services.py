@@ -29,6 +29,7 @@ from backup.recycle import RecycleBin
 from backup.restore import restore
 from backup.restoring import Wish
 from backup.retry import Retry
+from backup.scratch import name_of
 from backup.settings import Settings
 from backup.stores import Limits, Rules, Side, SideName, Store, open_store
 from backup.undo import undo
@@ -199,7 +200,8 @@ class SyncService:
     def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
         """Compares source and backup, or (drilled) the source and what a restore of the backup gives.
 
-        Takes no lock and writes nothing but its entry. An outcome without an error may be one that is not verified.
+        Takes no lock and writes nothing but its entry, which a drill has from its start. An outcome without an error
+        may be one that is not verified.
         """
 
         def work(session: Session) -> None:
@@ -213,7 +215,10 @@ class SyncService:
             finally:
                 session.tally.proof = session.report.proof
 
-        return self._recorder.run(self._new_run(Trigger.VERIFY), self.stores, work, alone=False)
+        run = self._new_run(Trigger.VERIFY)
+        if drilled:
+            run = replace(run, scratch=name_of(run.sync_id))
+        return self._recorder.run(run, self.stores, work, alone=False, owned=drilled)
 
     def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
         """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
@@ -274,6 +279,7 @@ class SyncService:
         """
         ends_at = time.monotonic() + seconds
         with self._recorded() as (backup, history, now), self._lock(self.name, backup.location):
+            self._recorder.drop_scratches(backup, history, now())
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             until = min(before or now(), now())  # whatever the clock of `before` says
             return recycled.purge(self._policy.kept_since(until), lambda: ends_at - time.monotonic())

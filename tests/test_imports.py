@@ -18,7 +18,7 @@ LAYERS = [
         *("backup.interrupts", "backup.retry"),
     },
     {"backup.stores"},
-    {"backup.entries", "backup.lease", "backup.timeline", "backup.clock", "backup.places"},
+    {"backup.entries", "backup.lease", "backup.timeline", "backup.clock", "backup.places", "backup.scratch"},
     {"backup.keeper"},
     {
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),

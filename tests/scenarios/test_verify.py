@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from backup.registry import Registry
 from backup.schedule import run_scheduled
 from backup.settings import load_settings
 from tests.functions.worker import Worker, worker
-from tests.scenarios import places
+from tests.scenarios import places, product
 from tests.scenarios.inside import (
     alone,
     command,
@@ -128,6 +129,31 @@ def test_a_drill_leaves_nothing_behind(customers: Place, tmp_path: Path) -> None
     done(command(tmp_path, customers.settings, "verify", "customer", "--drill", "--json"))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert customers.customer.is_mirrored()
+
+
+KILLED = """
+import os, signal
+from backup import drill
+from backup.__main__ import cli
+drill.verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cli(["verify", "customer", "--drill"])
+"""
+
+
+@pytest.mark.parametrize("then", ["sync", "purge"])
+def test_what_a_killed_drill_left_goes_with_the_next_run_or_purge(customers: Place, tmp_path: Path, then: str) -> None:
+    (tmp_path / "customers.db").chmod(0o600)
+    before = sorted(tmp_path.glob("*.db"))
+    assert product.python(tmp_path, customers.settings, "-c", KILLED).code == -signal.SIGKILL
+    [left] = set(tmp_path.glob("*.db")) - {*before}
+    assert left.stat().st_mode & 0o777 == 0o600
+    [*_, drilled] = customers.customer.backup.history()
+    assert (drilled["Trigger"], drilled["Status"], drilled["Scratch"]) == ("verify", "InProgress", left.stem)
+    customer = customers.registry.get("customer")
+    _ = customer.sync(Trigger.CLI) if then == "sync" else customer.purge()
+    assert sorted(tmp_path.glob("*.db")) == before
+    [ended] = [entry for entry in customers.customer.backup.history() if entry["SyncId"] == drilled["SyncId"]]
+    assert (ended["Status"], ended["Scratch"]) == ("Failed", None)
 
 
 def test_a_change_that_did_not_raise_the_version_is_found_by_comparing_whole_records_alone(
