@@ -12,6 +12,9 @@ from backup.log import event
 from backup.recycle import RecycleBin
 from backup.stores import Store
 
+OWN_NAMES = frozenset(name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container))
+"""The names, in small letters, that no backup of a service may have."""
+
 
 def are_current(backup: Store, service: str) -> bool:
     """Whether the service's newest entry is as this release writes it; true where it has none.
@@ -52,7 +55,7 @@ def bring_up_to_date(backup: Store, service: str, others: Collection[str]) -> No
     unplaced, newest = history.unplaced(service), history.latest(service, 1)
     if not unplaced or (newest and unplaced[-1].started_at < newest[0].started_at):
         return  # there is none, or it has been decided
-    beside = [place for place in backup.copies_beside() if _table(place) not in {*map(_table, others), *_OWN}]
+    beside = [place for place in backup.copies_beside() if _table(place) not in {*map(_table, others), *OWN_NAMES}]
     if beside:
         tables = ", ".join(beside)
         event("history.unplaced", level=logging.WARNING, service=service, runs=len(unplaced), tables=tables)
@@ -63,6 +66,3 @@ def bring_up_to_date(backup: Store, service: str, others: Collection[str]) -> No
 
 def _table(place: str) -> str:
     return place.rpartition(".")[2].lower()
-
-
-_OWN = {name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container)}

@@ -14,15 +14,15 @@ from backup import app_tables
 from backup.clock import clock_of
 from backup.condition import Concern, concerns_of
 from backup.drill import drill
-from backup.entries import RECYCLE_BIN, Kept
-from backup.errors import BackupError, BadRequest, ConfigError, StoreError
+from backup.entries import Kept
+from backup.errors import BackupError, BadRequest, StoreError
 from backup.follow import refuse_expiring, sync_with_schema
 from backup.guard import Guard
-from backup.history import HISTORY, History
+from backup.history import History
 from backup.locks import Lock
 from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
-from backup.places import Named, refuse_alike, refuse_same, refuse_shared
+from backup.places import Places
 from backup.policy import Policy
 from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Stores, Turn, Work, foreseen, no_progress
 from backup.recycle import RecycleBin
@@ -31,7 +31,7 @@ from backup.restoring import Wish
 from backup.retry import Retry
 from backup.scratch import name_of
 from backup.settings import Settings
-from backup.stores import Limits, Rules, Side, SideName, Store, open_store
+from backup.stores import Limits, Rules, SideName, Store, open_store
 from backup.undo import undo
 from backup.upkeep import Due, due, verify_on
 from backup.verify import Depth, verify
@@ -89,7 +89,7 @@ class SyncService:
     ) -> None:
         """`others` are the other services that the settings configure. Raises ConfigError when a connection string is
         missing."""
-        self._source, self._backup = _side(settings, self, "source"), _side(settings, self, "backup")
+        self._places = Places(settings, type(self), others, limits)
         self._limits, self._lock, self._now = limits, lock, now
         self._next_due = settings.next_due if settings.schedule_enabled else None
         self._policy = Policy(
@@ -100,61 +100,33 @@ class SyncService:
             settings.full_every_days,
             settings.max_failed_records,
         )
-        self._other_sources = [named for other in others for named in _named(settings, other, "source", limits)]
-        self._other_backups = [named for other in others for named in _named(settings, other, "backup", limits)]
-        backups = [(other, settings.side("backup", other.name)) for other in others]
-        self._tables = [given["container"] or given["table"] or other.default_table for other, given in backups]
-        self._recorder = Recorder(self.name, self._policy, lock, limits, now, self._tables)
-
-    def _open(self, side: Side) -> Store:
-        return open_store(side, self.rules, self._limits)
+        self._recorder = Recorder(self.name, self._policy, lock, limits, now, self._places.other_tables)
 
     def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
         """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service, by
         what the settings say."""
-        return self._sides(self._source)
+        return self._places.stores()
 
-    @contextmanager
-    def _sides(self, place: Side) -> Iterator[tuple[Store, Store]]:
-        source, backup = self._open(place), self._open(self._backup)
-        refuse_alike(source, place.setting, backup, self._backup.setting)
-        _refuse_own_name(backup, self._backup.setting)
-        try:
-            yield source, backup
-        finally:
-            source.close()
-            backup.close()
-
-    def _told_apart(self, work: Work, place: Side | None = None) -> tuple[Stores, Work]:
+    def _told_apart(self, work: Work, target: str | None = None) -> tuple[Stores, Work]:
         """Stores and work of a run that writes: what their servers say tells the sides apart before there is an entry,
         which would be a trace in a source. Where a server does not answer, afterwards, so that there is one."""
-        first, told = place or self._source, False
+        places, told, is_target = self._places, False, target is not None
 
         @contextmanager
         def stores() -> Iterator[tuple[Store, Store]]:
             nonlocal told
-            with self._sides(first) as (source, backup):
+            with places.stores(target) as (source, backup):
                 with suppress(StoreError):
-                    self._tell_apart(first, source, backup)
+                    places.tell_apart(source, backup, is_target=is_target)
                     told = True
                 yield source, backup
 
         def checked(session: Session) -> None:
             if not told:
-                self._try_to_tell_apart(first, session.source, session.backup)
+                places.try_to_tell_apart(session.source, session.backup, is_target=is_target)
             work(session)
 
         return stores, checked
-
-    def _try_to_tell_apart(self, first: Side, source: Store, backup: Store) -> None:
-        what = f"tell two places apart: {source.label}, {backup.label}"
-        self._limits.retry.call(what, lambda: self._tell_apart(first, source, backup))
-
-    def _tell_apart(self, first: Side, source: Store, backup: Store) -> None:
-        """Raises ConfigError for sides that are one place, or one with a side of another service."""
-        refuse_same(source, first.setting, backup, self._backup.setting)
-        refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
-        refuse_shared(source, first.setting, self._other_backups)
 
     @contextmanager
     def _recorded(self) -> Iterator[tuple[Store, History, Now]]:
@@ -162,7 +134,7 @@ class SyncService:
         with self.stores() as (_, backup):
             if not app_tables.are_current(backup, self.name):
                 with self._lock(self.name, backup.location):
-                    app_tables.bring_up_to_date(backup, self.name, self._tables)
+                    app_tables.bring_up_to_date(backup, self.name, self._places.other_tables)
             yield backup, History(backup), clock_of(backup, self._now)
 
     def sync(
@@ -187,7 +159,7 @@ class SyncService:
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
-        backup = open_store(self._backup, self.rules, replace(self._limits, retry=Retry(max_attempts=1)))
+        backup = open_store(self._places.backup, self.rules, replace(self._limits, retry=Retry(max_attempts=1)))
         try:
             History(backup).add(run)
         except BackupError as error:
@@ -242,15 +214,11 @@ class SyncService:
     ) -> Outcome:
         """Writes the backup's state into the source, or into the database of the connection string `to`."""
 
-        place = self._source
-        if to is not None:  # then the source, which may be gone for good, has no part in it
-            place = replace(self._source, role="target place", setting="--to", connection_string=to)
-
         def work(session: Session) -> None:
             restore(session, session.source, wish, elsewhere=to is not None)
 
         run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
-        return self._recorder.run(run, *self._told_apart(work, place), progress)
+        return self._recorder.run(run, *self._told_apart(work, to), progress)
 
     def _new_run(
         self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False
@@ -305,7 +273,7 @@ class SyncService:
     def initialize(self) -> None:
         """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""
         with self.stores() as (source, backup):
-            self._try_to_tell_apart(self._source, source, backup)
+            self._places.try_to_tell_apart(source, backup)
             backup.initialize(source)
             app_tables.create(backup, self.name)
             refuse_expiring(backup, self._policy)
@@ -350,41 +318,3 @@ class OrderSyncService(SyncService):
     name = "order"
     default_table = "Orders"
     rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
-
-
-def _named(settings: Settings, service: type[SyncService], role: SideName, limits: Limits) -> list[Named]:
-    """The side, if the settings say where it is."""
-    if not settings.side(role, service.name)["connection"]:
-        return []
-    side = _side(settings, service, role)
-    return [Named(side.setting, lambda: open_store(side, service.rules, limits))]
-
-
-def _side(settings: Settings, service: SyncService | type[SyncService], role: SideName) -> Side:
-    prefix = f"{role.title()}{service.name.title()}Db"
-    given = settings.side(role, service.name)
-    if not given["connection"]:
-        raise ConfigError(
-            f"Setting {prefix}__ConnectionString is missing: service {service.name} has no {role}.",
-            hint="Set it, or remove the service's other settings.",
-        )
-    return Side(
-        service=service.name,
-        role=role,
-        setting=prefix,
-        connection_string=given["connection"],
-        table=given["table"],
-        default_table=service.default_table,
-        container=given["container"],
-        database=given["database"],
-        emulator_hosts=settings.emulator_hosts,
-    )
-
-
-def _refuse_own_name(backup: Store, setting: str) -> None:
-    names = {name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container)}
-    if backup.name.lower() in names:
-        raise ConfigError(
-            f"{setting} names {backup.name}, which is a name of the app's own beside each backup.",
-            hint="Give the backup another table or container.",
-        )

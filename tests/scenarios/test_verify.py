@@ -135,7 +135,7 @@ KILLED = """
 import os, signal
 from backup import drill
 from backup.__main__ import cli
-drill.verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+drill.verify = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 cli(["verify", "customer", "--drill"])
 """
 

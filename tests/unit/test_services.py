@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backup import services
+from backup import places, services
 from backup.errors import ConfigError, Conflict, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
 from backup.history import History
 from backup.locks import open_lock
@@ -427,7 +427,7 @@ def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.M
         seen.append(limits)
         raise ConfigError
 
-    monkeypatch.setattr(services, "open_store", remember)
+    monkeypatch.setattr(places, "open_store", remember)
     settings = {
         **{"BackupSync__ChunkSize": "11", "BackupSync__BatchSize": "12", "BackupSync__BatchBytes": "13"},
         **{"BackupRetry__MaxAttempts": "14", "BackupRetry__BaseSeconds": "15", "BackupRetry__MaxSeconds": "16"},
