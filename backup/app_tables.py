@@ -7,9 +7,10 @@ from collections.abc import Collection
 
 from backup.entries import RECYCLE_BIN
 from backup.errors import ConfigError, NotInitialized, StoreError, StoreUnavailable
-from backup.history import HISTORY, VERSION, History
+from backup.history import History
 from backup.log import event
 from backup.recycle import RecycleBin
+from backup.run_entries import HISTORY, VERSION
 from backup.stores import Store
 
 OWN_NAMES = frozenset(name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container))

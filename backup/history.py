@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -12,69 +11,17 @@ from uuid import uuid4
 
 from backup.errors import BadRequest, Interrupted
 from backup.log import event
-from backup.models import SYNCS, Counts, Now, Proof, Run, Status, Total, Trigger
-from backup.stores import Shape, Sibling, Store
+from backup.models import SYNCS, Now, Run, Status, Trigger
+from backup.run_entries import HISTORY, VERSION, entry_of, run_of
+from backup.stores import Sibling, Store
 from backup.timeline import AHEAD, Timeline
 
-VERSION = 2
-"""Of the entries: 2 have a place, a number, an owner, a heartbeat. Those before had no version."""
-
-HISTORY = Shape(
-    name="SyncHistory",
-    container="sync-history",
-    key="SyncId",
-    partition="ServiceName",
-    fields={
-        "SyncId": "name",
-        "ServiceName": "name",
-        "SyncedAt": "time",
-        "StartedAt": "time",
-        "CompletedAt": "time",
-        "Status": "name",
-        "Trigger": "name",
-        "Forced": "flag",
-        "DryRun": "flag",
-        "AllowMassDelete": "flag",
-        "InsertedCount": "integer",
-        "UpdatedCount": "integer",
-        "DeletedCount": "integer",
-        "SkippedCount": "integer",
-        "Success": "flag",
-        "Verified": "flag",
-        "SourceCount": "integer",
-        "SourceChecksum": "name",
-        "BackupCount": "integer",
-        "BackupChecksum": "name",
-        "DifferingCount": "integer",
-        "InFlightCount": "integer",
-        "AddedColumns": "text",
-        "RemovedColumns": "text",
-        "UndoneRuns": "text",
-        "Percent": "integer",
-        "Checkpoint": "text",
-        "Watermark": "name",
-        "RequestCharge": "decimal",
-        "Notes": "text",
-        "ErrorMessage": "text",
-        "ErrorKind": "name",
-        "Place": "place",
-        "RunNumber": "integer",
-        "Owner": "name",
-        "Attempt": "name",
-        "HeartbeatAt": "time",
-        "FailedCount": "integer",
-        "Failures": "text",
-        "Scratch": "name",
-        "SchemaVersion": "integer",
-    },
-)
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
 _OPEN_AT_ONCE = 100
 _LOOKED_BACK = 1_000
 _ALL = 1_000_000
 _PAGE = 100
 _TICK = timedelta(milliseconds=1)
-_COUNTED = ("Inserted", "Updated", "Deleted", "Skipped", "Failed")
 
 
 class History:
@@ -105,7 +52,7 @@ class History:
 
     def save(self, run: Run) -> None:
         """Writes the run's entry as it stands; may be repeated."""
-        self._entries.put([_entry(run)])
+        self._entries.put([entry_of(run)])
 
     def add(self, run: Run) -> None:
         """Writes the entry of a run that ended before it began. It may be one while another goes on."""
@@ -121,7 +68,7 @@ class History:
     def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
         """Writes the run's entry as it stands, if it belongs to one of these attempts and is in progress, or as it is
         to be already; returns whether it did. May be repeated."""
-        fields = {name: value for name, value in _entry(run).items() if name != HISTORY.key}
+        fields = {name: value for name, value in entry_of(run).items() if name != HISTORY.key}
         statuses = list({Status.IN_PROGRESS.value, run.status.value})
         only_if = {"Owner": owners, "Attempt": attempts, "Status": statuses}
         return self._entries.change(run.sync_id, only_if, fields)
@@ -150,7 +97,7 @@ class History:
     def with_scratch(self, service: str) -> list[Run]:
         """The runs whose scratch place may be there."""
         found = self._entries.find(self._mine(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
-        return list(filter(None, map(_run, found)))
+        return list(filter(None, map(run_of, found)))
 
     def close_interrupted(self, run: Run, now: datetime) -> bool:
         """Ends as Failed what a dead run left InProgress; whether nobody has taken it over meanwhile."""
@@ -169,7 +116,7 @@ class History:
         """The oldest sync that completed."""
         triggers = sorted(trigger.value for trigger in SYNCS)
         where = {**self._mine(service), "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
-        found = map(_run, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
+        found = map(run_of, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
         return next(filter(None, found), None)
 
     def has_synced(self, service: str, since: datetime) -> bool:
@@ -204,7 +151,7 @@ class History:
     def unplaced(self, service: str, **where: Any) -> list[Run]:
         """The service's runs whose entries do not say what they are about, in the order in which they began."""
         found = self._entries.find({**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=_ALL)
-        return list(filter(None, map(_run, found)))
+        return list(filter(None, map(run_of, found)))
 
     def refuse_unplaced(self, service: str, moment: datetime) -> None:
         """Raises BadRequest for a moment after which runs ended that may be about this place or not."""
@@ -219,7 +166,7 @@ class History:
         """Says of these runs, which had no place, that they are about this one; numbers them in their order."""
         first = self.next_number(runs[0].service) if runs else 1
         self._entries.put(
-            [_entry(replace(run, place=self.place, number=number)) for number, run in enumerate(runs, first)]
+            [entry_of(replace(run, place=self.place, number=number)) for number, run in enumerate(runs, first)]
         )
 
     def timeline(self, service: str, now: datetime) -> Timeline:
@@ -291,7 +238,7 @@ class History:
         found = self._entries.find(
             self._mine(service), order_by="SyncedAt", descending=True, above=now + AHEAD, limit=1
         )
-        return next(filter(None, map(_run, found)), None)
+        return next(filter(None, map(run_of, found)), None)
 
     def _mine(self, service: str) -> dict[str, Any]:
         return {"ServiceName": service, "Place": self.place}
@@ -305,7 +252,7 @@ class History:
             found = self._entries.find(
                 where, order_by="RunNumber", descending=True, above=above, below=below, limit=asked
             )
-            runs = list(filter(None, map(_run, found)))
+            runs = list(filter(None, map(run_of, found)))
             if len(runs) >= limit or len(found) < asked:
                 return runs[:limit]
             asked *= 2  # some could not be read
@@ -317,109 +264,3 @@ def _has_changed(run: Run) -> bool:
 
 def _of(owner: str, attempts: Sequence[str]) -> dict[str, Sequence[Any]]:
     return {"Owner": [owner], "Attempt": list(attempts), "Status": [Status.IN_PROGRESS.value]}
-
-
-def _entry(run: Run) -> dict[str, Any]:
-    proof = run.proof
-    return {
-        "SyncId": run.sync_id,
-        "ServiceName": run.service,
-        "SyncedAt": run.completed_at or run.started_at,
-        "StartedAt": run.started_at,
-        "CompletedAt": run.completed_at,
-        "Status": run.status.value,
-        "Trigger": run.trigger.value,
-        "Forced": run.forced,
-        "DryRun": run.dry_run,
-        "AllowMassDelete": run.allow_mass_delete,
-        "InsertedCount": run.counts.inserted,
-        "UpdatedCount": run.counts.updated,
-        "DeletedCount": run.counts.deleted,
-        "SkippedCount": run.counts.skipped,
-        "Success": run.status is Status.COMPLETED,
-        "Verified": run.verified,
-        "SourceCount": proof and proof.source.records,
-        "SourceChecksum": proof and f"{proof.source.checksum:032x}",
-        "BackupCount": proof and proof.backup.records,
-        "BackupChecksum": proof and f"{proof.backup.checksum:032x}",
-        "DifferingCount": proof and proof.differing,
-        "InFlightCount": proof and proof.in_flight,
-        "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
-        "RemovedColumns": json.dumps(run.removed_columns) if run.removed_columns else None,
-        "UndoneRuns": json.dumps(run.undone) if run.undone else None,
-        "Percent": run.percent,
-        "Checkpoint": run.checkpoint,
-        "Watermark": run.watermark,
-        "RequestCharge": run.request_charge,
-        "Notes": "\n".join(run.notes) or None,
-        "ErrorMessage": run.error,
-        "ErrorKind": run.error_kind,
-        "Place": run.place,
-        "RunNumber": run.number,
-        "Owner": run.owner,
-        "Attempt": run.attempt,
-        "HeartbeatAt": run.heartbeat_at,
-        "FailedCount": run.counts.failed,
-        "Failures": json.dumps(run.failures) if run.failures else None,
-        "Scratch": run.scratch,
-        "SchemaVersion": VERSION,
-    }
-
-
-def _run(entry: dict[str, Any]) -> Run | None:
-    """The entry's run; None, with a line in the log, of one that cannot be read, which counts as not there."""
-    try:
-        return _read(entry)
-    except (ValueError, TypeError, KeyError) as error:
-        sync_id, kind = entry.get("SyncId"), type(error).__name__
-        event("history.not_read", level=logging.WARNING, service=entry.get("ServiceName"), sync_id=sync_id, error=kind)
-        return None
-
-
-def _read(entry: dict[str, Any]) -> Run:
-    run = Run(
-        entry["ServiceName"],
-        Trigger(entry["Trigger"]),
-        bool(entry["Forced"]),
-        entry["StartedAt"],
-        entry["SyncId"],
-    )
-    return replace(
-        run,
-        status=Status(entry["Status"]),
-        counts=Counts(
-            *(entry[f"{what}Count"] or 0 for what in ("Inserted", "Updated", "Deleted", "Skipped", "Failed"))
-        ),
-        completed_at=entry["CompletedAt"],
-        error=entry["ErrorMessage"],
-        error_kind=entry["ErrorKind"],
-        dry_run=bool(entry["DryRun"]),
-        allow_mass_delete=bool(entry["AllowMassDelete"]),
-        added_columns=tuple(json.loads(entry["AddedColumns"] or "[]")),
-        removed_columns=tuple(json.loads(entry["RemovedColumns"] or "[]")),
-        undone=tuple(json.loads(entry["UndoneRuns"] or "[]")),
-        proof=_proof(entry),
-        notes=tuple((entry["Notes"] or "").splitlines()),
-        percent=entry["Percent"],
-        checkpoint=entry["Checkpoint"],
-        watermark=entry["Watermark"],
-        request_charge=entry["RequestCharge"],
-        place=entry["Place"],
-        number=entry["RunNumber"],
-        owner=entry["Owner"],
-        attempt=entry["Attempt"],
-        heartbeat_at=entry["HeartbeatAt"],
-        failures=tuple((key, reason) for key, reason in json.loads(entry["Failures"] or "[]")),
-        scratch=entry["Scratch"],
-    )
-
-
-def _proof(entry: dict[str, Any]) -> Proof | None:
-    if entry["SourceCount"] is None:
-        return None
-    return Proof(
-        Total(entry["SourceCount"], int(entry["SourceChecksum"], 16)),
-        Total(entry["BackupCount"], int(entry["BackupChecksum"], 16)),
-        entry["DifferingCount"],
-        entry["InFlightCount"],
-    )

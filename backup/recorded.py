@@ -19,19 +19,17 @@ from backup.errors import (
     Interrupted,
     Locked,
     LockLost,
-    NotInitialized,
-    StoreError,
     StoreUnavailable,
     Unexpected,
 )
 from backup.history import History
 from backup.locks import Lock, take
 from backup.log import event, redact
-from backup.models import SYNCS, Held, Now, Run, Status, Trigger
-from backup.ownership import Ownership, is_alive, refuse_alive
+from backup.models import SYNCS, Held, Now, Run, Status
+from backup.open_runs import drop_scratches, has_left_sync, is_left_sync, is_left_verify, take_over
+from backup.ownership import Ownership, is_alive
 from backup.policy import Policy
 from backup.recycle import RecycleBin
-from backup.scratch import drop_left
 from backup.session import WHOLE_TURN, Outcome, Progress, Session, Stores, Turn, Work, no_progress
 from backup.stores import Limits, Store
 from backup.tally import Tally
@@ -48,7 +46,6 @@ __all__ = [
     "Turn",
     "Work",
     "foreseen",
-    "is_left_verify",
     "no_progress",
 ]
 
@@ -88,7 +85,7 @@ class Recorder:
         def begin(history: History, run: Run, clock: Now) -> _Begun:
             if not alone:
                 return run, Checkpoint(), None
-            found = self._open_run(history, run.started_at, clock, run.takes_over)
+            found = take_over(history, self._service, run.started_at, clock, run.takes_over)
             if found is not None:
                 start = Checkpoint.from_text(found.checkpoint).begun_anew()
                 return replace(found, checkpoint=start.to_text()), start, found
@@ -111,10 +108,12 @@ class Recorder:
         """
 
         def begin(history: History, run: Run, clock: Now) -> _Begun | None:
-            found = self._open_run(history, run.started_at, clock, _is_left_sync)
+            found = take_over(history, self._service, run.started_at, clock, is_left_sync)
             return None if found is None else (found, Checkpoint.from_text(found.checkpoint), found)
 
-        look = self._has_left_sync
+        def look(backup: Store, history: History) -> bool:
+            return has_left_sync(backup, history, self._service, self._now)
+
         return self._run(run, stores, work, progress, turn, begin, alone=True, owned=True, look=look)
 
     def walk(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
@@ -167,7 +166,7 @@ class Recorder:
                 ahead = history.ahead(self._service, now())
                 now = history.clock(self._service, now, recycled.newest(now() + AHEAD))
                 if alone:
-                    self.drop_scratches(backup, history, clock())
+                    drop_scratches(backup, history, self._service, clock())
                 begun = begin(
                     history,
                     replace(
@@ -201,46 +200,6 @@ class Recorder:
                     return self._left_open(session, outcome) or self._saved(session.save, outcome)
         except Exception as error:
             return self._ended(run, tally, foreseen(error))
-
-    def _has_left_sync(self, backup: Store, history: History) -> bool:
-        """Whether a sync was left open; what cannot be read is no reason to fail, for no run has begun."""
-        try:
-            found = list(filter(_is_left_sync, history.open_runs(self._service)))
-            now = clock_of(backup, self._now)() if found else None
-            return now is not None and not any(is_alive(run, now) for run in found)
-        except (StoreUnavailable, NotInitialized) as error:
-            event("sync.not_looked_for", level=logging.WARNING, service=self._service, error=error)
-            return False
-        except StoreError:  # a table of an earlier release; under the lock it gets what it lacks
-            return True
-
-    def _open_run(self, history: History, now: datetime, clock: Now, goes_on: Callable[[Run], bool]) -> Run | None:
-        """The newest open run that `goes_on`; the others are closed. Raises Locked while one of them is alive.
-
-        A verify that is alive, or that another call may go on with, is let alone: it needs no lock.
-        """
-        moment = clock()
-        runs = [
-            run
-            for run in history.open_runs(self._service)
-            if not is_left_verify(run) and not (run.trigger is Trigger.VERIFY and is_alive(run, moment))
-        ]
-        for run in runs:
-            refuse_alive(run, moment)
-        found = next(filter(goes_on, runs), None)
-        for run in runs:
-            if run is not found and not history.close_interrupted(run, now):
-                raise Locked(f"Another process has just taken over a run of {self._service}.")
-        return found
-
-    def drop_scratches(self, backup: Store, history: History, moment: datetime) -> None:
-        """Drops what dead drills have left; their entries then say so."""
-        for run in history.with_scratch(self._service):
-            if not is_alive(run, moment) and drop_left(backup, run):
-                if run.status is Status.IN_PROGRESS:
-                    history.close_interrupted(replace(run, scratch=None), moment)
-                else:
-                    history.save(replace(run, scratch=None))
 
     def _left_open(self, session: Session, outcome: Outcome) -> Outcome | None:
         """The outcome of a run whose entry another call goes on with: its time was up, it was interrupted, or it is
@@ -337,16 +296,6 @@ class Recorder:
 
 def _no_lock(_service: str, _backup: str) -> AbstractContextManager[Held]:
     return nullcontext(lambda: None)
-
-
-def _is_left_sync(run: Run) -> bool:
-    """Whether the open run is a sync that another call may go on with; whether it is alive the lock says."""
-    return run.checkpoint is not None and run.trigger in SYNCS
-
-
-def is_left_verify(run: Run) -> bool:
-    """Whether the open run is a verify that another call may go on with; no lock says whether it is alive."""
-    return run.checkpoint is not None and run.trigger is Trigger.VERIFY
 
 
 def _all_of(*checks: Held) -> Held:

@@ -22,6 +22,7 @@ from backup.history import History
 from backup.locks import Lock
 from backup.log import event
 from backup.models import Action, Now, Record, Run, Trigger, utc_now
+from backup.open_runs import drop_scratches
 from backup.places import Places
 from backup.policy import Policy
 from backup.recorded import WHOLE_TURN, Outcome, Progress, Recorder, Session, Stores, Turn, Work, foreseen, no_progress
@@ -247,7 +248,7 @@ class SyncService:
         """
         ends_at = time.monotonic() + seconds
         with self._recorded() as (backup, history, now), self._lock(self.name, backup.location):
-            self._recorder.drop_scratches(backup, history, now())
+            drop_scratches(backup, history, self.name, now())
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             until = min(before or now(), now())  # whatever the clock of `before` says
             return recycled.purge(self._policy.kept_since(until), lambda: ends_at - time.monotonic())

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from backup.checkpoint import Checkpoint
 from backup.history import History
 from backup.models import Run, Status, Trigger
+from backup.open_runs import is_left_verify
 from backup.policy import Policy
-from backup.recorded import Session, is_left_verify
+from backup.recorded import Session
 from backup.recycle import RecycleBin
 from backup.verify import Depth, verify
 

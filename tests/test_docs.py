@@ -16,8 +16,8 @@ import typer
 from backup import errors
 from backup.__main__ import cli
 from backup.api import SyncResult
-from backup.history import HISTORY
 from backup.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
+from backup.run_entries import HISTORY
 from backup.settings import Settings
 
 ROOT = Path(__file__).parent.parent

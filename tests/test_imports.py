@@ -18,7 +18,7 @@ LAYERS = [
         *("backup.interrupts", "backup.retry"),
     },
     {"backup.stores"},
-    {"backup.entries", "backup.lease", "backup.timeline", "backup.clock", "backup.scratch"},
+    {"backup.entries", "backup.run_entries", "backup.lease", "backup.timeline", "backup.clock", "backup.scratch"},
     {"backup.keeper"},
     {
         *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
@@ -26,7 +26,7 @@ LAYERS = [
     },
     {"backup.sides", "backup.tally", "backup.app_tables", "backup.ownership"},
     {"backup.condition"},
-    {"backup.writing", "backup.places"},
+    {"backup.writing", "backup.places", "backup.open_runs"},
     {"backup.settle", "backup.deleting"},
     {"backup.sync"},
     {"backup.verify"},

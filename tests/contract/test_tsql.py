@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
 from backup.errors import ConfigError
-from backup.history import HISTORY
 from backup.models import Chunk
 from backup.retry import Retry
+from backup.run_entries import HISTORY
 from backup.stores import Rules
 from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.dialects.base import Column, Prepared, StampColumns

@@ -123,7 +123,7 @@ def test_a_verify_whose_process_died_is_gone_on_with_once_its_last_sign_is_old(
     nights.registry.sync("all", Trigger.CLI)
     service = nights.registry.get("customer")
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

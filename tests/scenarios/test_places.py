@@ -15,10 +15,10 @@ from azure.cosmos import CosmosClient
 from backup import sample
 from backup.entries import RECYCLE_BIN
 from backup.errors import BackupError
-from backup.history import HISTORY
 from backup.models import Held, Run, Trigger
 from backup.registry import Registry
 from backup.restore import Wish
+from backup.run_entries import HISTORY
 from backup.services import CustomerSyncService, Options, SyncService
 from backup.settings import load_settings
 from backup.stores import Limits
