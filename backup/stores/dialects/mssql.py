@@ -6,7 +6,6 @@ compatibility level 130, SQL Server 2016's own; below that, values go as paramet
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -18,9 +17,9 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
 
-from backup.errors import ConfigError
 from backup.models import Fingerprint
 from backup.stores.connection import SqlServer
+from backup.stores.dialects import mssql_catalogue
 from backup.stores.dialects.base import (
     CALL_SECONDS,
     CONNECTIONS,
@@ -31,9 +30,7 @@ from backup.stores.dialects.base import (
     Relation,
     ServerType,
     StampColumns,
-    driver_text,
     missing_driver,
-    named,
     send,
     spelled_column,
     spelled_table,
@@ -41,6 +38,7 @@ from backup.stores.dialects.base import (
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
 from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_counters import advance
+from backup.stores.dialects.mssql_errors import failure
 from backup.stores.dialects.mssql_fingerprint import bucket, content_hash, fingerprint_query
 from backup.stores.dialects.mssql_json import (
     JSON,
@@ -52,96 +50,16 @@ from backup.stores.dialects.mssql_json import (
     update_statement,
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import relation, type_of
-from backup.stores.dialects.policies import refuse_hidden_on_sql_server
-from backup.stores.dialects.rights import mssql_hint
+from backup.stores.dialects.mssql_types import relation
 from backup.stores.dialects.tables import Found
 
-_STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
-# Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
-_CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
-_CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
 _READS_OVER_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
-_CODE_CONSTRAINT = {515, 547}
-_CODE_UNIQUE = {2601, 2627}
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
-_CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
-_NOT_VERIFIED_HINT = (
-    "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
-    "in the connection string for a server of your own."
-)
 _SNAPSHOTS = sa.text(
     "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
 )
-# The schemas in which a name without one is looked for.
-_FIND, _FIND_IN = (
-    sa.text(
-        f"""
-        SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128))
-        FROM sys.objects o
-        JOIN sys.schemas s ON s.schema_id = o.schema_id
-        WHERE o.name = :table AND o.type IN ('U', 'V') AND s.name IN ({schemas})
-        ORDER BY CASE WHEN s.name = SCHEMA_NAME() THEN 0 ELSE 1 END
-        """  # noqa: S608 - of the two lists that stand below
-    )
-    for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
-)
-_COLUMNS = sa.text(
-    """
-    SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
-           CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
-           c.max_length, c.precision, c.scale, c.collation_name,
-           c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.default_object_id, k.key_ordinal,
-           c.encryption_type,
-           CASE WHEN c.is_masked = 0 OR 1 IN (
-               HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK'),
-               HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
-               HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
-           ) THEN 0 ELSE 1 END AS seen_masked,
-           CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
-               THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it, whatever level it gives
-    FROM sys.columns c
-    JOIN sys.objects o ON o.object_id = c.object_id
-    JOIN sys.schemas s ON s.schema_id = o.schema_id
-    LEFT JOIN sys.databases d ON d.database_id = DB_ID()
-    LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id -- an alias type may be hidden from the login
-    LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
-    LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
-    LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
-    WHERE o.name = :table AND s.name = :schema AND o.type IN ('U', 'V')
-    ORDER BY c.column_id
-    """
-)
-
-
-_REFERENCES = sa.text(
-    """
-    SELECT f.name, s.name, o.name, f.delete_referential_action_desc, p.name, r.name
-    FROM sys.foreign_keys f
-    JOIN sys.objects o ON o.object_id = f.parent_object_id
-    JOIN sys.schemas s ON s.schema_id = o.schema_id
-    JOIN sys.foreign_key_columns c ON c.constraint_object_id = f.object_id
-    JOIN sys.columns p ON p.object_id = c.parent_object_id AND p.column_id = c.parent_column_id
-    JOIN sys.columns r ON r.object_id = c.referenced_object_id AND r.column_id = c.referenced_column_id
-    JOIN sys.objects t ON t.object_id = f.referenced_object_id
-    JOIN sys.schemas q ON q.schema_id = t.schema_id
-    WHERE t.name = :table AND q.name = :schema AND f.is_disabled = 0
-    ORDER BY s.name, o.name, f.name, c.constraint_column_id
-    """
-)
-
-_DELETE_TRIGGERS = sa.text(
-    """
-    SELECT g.name FROM sys.triggers g
-    JOIN sys.objects t ON t.object_id = g.parent_id
-    JOIN sys.schemas s ON s.schema_id = t.schema_id
-    JOIN sys.trigger_events e ON e.object_id = g.object_id
-    WHERE t.name = :table AND s.name = :schema AND g.is_disabled = 0 AND e.type_desc = 'DELETE'
-    """
-)
-
 # A lock of this kind is of one database. Servers that speak T-SQL may share them among databases: so their number too.
 _LOCK = sa.text(
     "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
@@ -158,8 +76,8 @@ class SqlServerDialect:
     max_parameters = 2_000  # the server's limit is 2,100
     max_columns = 1_024
     in_process = False
-    references = _REFERENCES
-    delete_triggers = _DELETE_TRIGGERS
+    references = mssql_catalogue.REFERENCES
+    delete_triggers = mssql_catalogue.DELETE_TRIGGERS
     can_be_cut = False  # the driver waits, and takes no word from another thread meanwhile
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
@@ -293,35 +211,16 @@ class SqlServerDialect:
             cx.execute(statement, parameters)
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-        given = {"table": table} if schema is None else {"table": table, "schema": schema}
-        found = cx.execute(_FIND if schema is None else _FIND_IN, given).first()
-        return None if found is None else Found(*found)
+        return mssql_catalogue.find(cx, schema, table)
 
     def home(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        schema = schema or "dbo"
-        refuse_hidden_on_sql_server(cx, schema, table)
-        found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).mappings().all()
+        found = mssql_catalogue.described(cx, schema or "dbo", table)
         if found:
             self._collation, self._has_openjson = found[0]["database_collation"], bool(found[0]["has_openjson"])
-        for row in found:
-            _refuse_what_cannot_be_seen(dict(row))
-        return [
-            Column(
-                name=row["name"],
-                type=type_of(row["name"], dict(row)),
-                nullable=bool(row["is_nullable"]),
-                key_position=row["key_ordinal"],
-                collation=row["collation_name"],
-                identity=bool(row["is_identity"]),
-                computed=bool(row["is_computed"] or row["generated_always_type"])
-                or row["type_name"] in ("timestamp", "rowversion"),
-                defaulted=bool(row["default_object_id"]),
-            )
-            for row in found
-        ]
+        return mssql_catalogue.columns_of(found)
 
     def fitted(
         self,
@@ -387,51 +286,8 @@ class SqlServerDialect:
         return [f"drop the primary key of {name}", statement, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})"]
 
     def failure(self, error: Exception) -> Failure:
-        state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
-        if codes & {4060, 911}:
-            return Failure("database_missing", text)
-        if (
-            state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text)
-        ):  # as Babelfish has it
-            return Failure("missing", text, name=named(text))
-        if isinstance(error, OSError):  # of `connect`
-            return Failure("unanswered", text)
-        hint = mssql_hint(text, self._where.keywords.get("UID"))
-        if state == "28000" or codes & _CODE_LOGIN:
-            return Failure("unavailable", text, hint)
-        if state == "08001" and "certificate" in text.lower():
-            return Failure("unavailable", text, _NOT_VERIFIED_HINT)
-        if state in ("IM002", "01000") and "Can't open lib" in text:
-            return Failure("unavailable", text)
-        if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
-            return Failure("transient", text)
-        if codes & _CODE_UNIQUE:
-            return Failure("unique", text)
-        if codes & _CODE_CONSTRAINT or state == "23000":
-            return Failure("constraint", text)
-        return Failure("refused", text, hint)
-
-
-def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a column of which this login would read something else than what is in it."""
-    name = column["name"]
-    if column["seen_masked"]:
-        raise ConfigError(
-            f"Column {name} is masked, and this login does not see its values.",
-            hint="GRANT UNMASK to the login: a copy of masks would replace the values in the backup.",
-        )
-    if column["encryption_type"]:
-        raise ConfigError(
-            f"Column {name} is encrypted by Always Encrypted, and can be read by who has its key alone.",
-            hint="Back up a table without this column.",
-        )
+        return failure(error, self._where.keywords.get("UID"))
 
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:
     return spelled_column(_SPELLING, table, name, type_, nullable=nullable)
-
-
-def _codes(error: BaseException | None) -> set[int]:
-    # Behind each message stands `(its number) (the function)`; a message may itself say `nvarchar(64)`.
-    text = " ".join(str(part) for part in (error.args if error else ()))
-    return {int(code) for code in re.findall(r"\((\d{2,6})\)(?= \(SQL|; \[|$)", text)}
