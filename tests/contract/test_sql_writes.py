@@ -13,7 +13,7 @@ from backup.errors import StoreError, TransientStoreError
 from backup.models import WHOLE, Action, Counts, Image, Run, Trigger
 from backup.recycle import RecycleBin
 from backup.stores import Rules
-from backup.stores.dialects import base, postgresql_copy, sqlite
+from backup.stores.dialects import base, postgresql_copy, sqlite_connection
 from tests.contract.benches import NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
 from tests.contract.test_sql_tables import make
 from tests.contract.test_store import run_sync
@@ -209,7 +209,7 @@ def test_threads_write_to_one_file_in_turn_and_never_find_it_locked(
     bench = sqlite_bench
     bench.create()
     bench.pair()
-    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0)  # who does not queue fails at once
+    monkeypatch.setattr(sqlite_connection, "_BUSY_SECONDS", 0)  # who does not queue fails at once
     stores = [bench.open("backup", retry=ONE_TRY, rules=Rules(version=("Version",))) for _ in range(2)]
     kept = RecycleBin(stores[0], "thing")
     kept.create()
@@ -242,7 +242,7 @@ def test_what_a_transaction_looked_up_stays_true_until_it_writes(sqlite_bench: S
 
     other = bench.open("backup", retry=ONE_TRY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite, "_BUSY_SECONDS", 0)
+        patch.setattr(sqlite_connection, "_BUSY_SECONDS", 0)
         other.ping()
     backup.write([{"Id": 1, "Version": 1, "Name": "first"}], keep)
     assert seen == ["kept"]
