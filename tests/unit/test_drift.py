@@ -21,7 +21,7 @@ from backup.stores.dialects.mssql_types import ConvertedType, DecimalType, Mssql
 from backup.stores.dialects.postgresql import PostgresqlDialect
 from backup.stores.dialects.postgresql_types import type_of as postgresql_type
 from backup.stores.dialects.sqlite import SqliteDialect
-from backup.stores.dialects.sqlite import SqliteType as sqlite_type  # noqa: N813 - beside the other two
+from backup.stores.dialects.sqlite_types import SqliteType as sqlite_type  # noqa: N813 - beside the other two
 from backup.stores.dialects.tables import Found
 from backup.stores.sql_drift import plan
 from backup.stores.sql_table import SYNCED_AT, TableShape

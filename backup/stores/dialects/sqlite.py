@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,9 +17,8 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
-from backup.errors import SchemaMismatch
 from backup.models import Fingerprint
-from backup.stores.dialects import sqlite_text
+from backup.stores.dialects import sqlite_catalogue, sqlite_text
 from backup.stores.dialects.base import (
     CONNECTIONS,
     Column,
@@ -30,58 +28,21 @@ from backup.stores.dialects.base import (
     Relation,
     ServerType,
     StampColumns,
-    digits,
     driver_rows,
     send,
     spelled_column,
     spelled_table,
-    type_parts,
 )
 from backup.stores.dialects.mixing import bucket_of
 from backup.stores.dialects.sqlite_connection import Mode, SqliteFile
 from backup.stores.dialects.sqlite_fingerprint import INTEGERS, content_hash, fingerprints
+from backup.stores.dialects.sqlite_types import affinity_of, relation
 from backup.stores.dialects.tables import Found
 
-_PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _SPELLING = SQLiteDialect()
 _NOWHERE = URL.create("sqlite")
 _STATEMENTS = 500
 _INTEGER = ServerType("INTEGER")
-_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # which every program has
-_FIND = sa.text(
-    "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
-    " ORDER BY name <> :table LIMIT 1"
-)
-_HAS_ODD_INDEX = sa.text(
-    "SELECT 1 FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS x"  # noqa: S608 - a constant
-    f" WHERE upper(x.coll) NOT IN {_COLLATIONS} LIMIT 1"
-)
-_AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it
-    ("INTEGER", ("int",)),
-    ("TEXT", ("char", "clob", "text")),
-    ("BLOB", ("blob",)),
-    ("REAL", ("real", "floa", "doub")),
-)
-
-
-class SqliteType(ServerType):
-    """A column of SQLite may hold any value; only a number is made a text by some, and a text a number by others."""
-
-    cache_ok = True
-
-    def may_hold(self, value: Any) -> bool:
-        affinity = _affinity(self.declared)
-        if isinstance(value, str) and affinity in (*INTEGERS, "REAL"):
-            return not _is_number(value)
-        return affinity != "TEXT" or not isinstance(value, int | float)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
 
 
 @cache
@@ -103,11 +64,6 @@ def _engine(pool: sa.Pool) -> sa.Engine:
     return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
 
 
-@cache
-def _type(declared: str) -> ServerType:
-    return SqliteType(declared)
-
-
 @lru_cache(maxsize=64)
 def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
     """The statement that inserts a row whose primary key is not there yet."""
@@ -118,20 +74,6 @@ def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
 def _writer(path: Path) -> AbstractContextManager[bool]:  # noqa: ARG001 - one for each file
     return RLock()
 
-
-_REFERENCES = sa.text(
-    """
-    SELECT f.id + 1, NULL, m.name, f.on_delete, f."from", f."to"
-    FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
-    WHERE m.type = 'table' AND lower(f."table") = lower(:table) AND coalesce(:schema, 'main') = 'main'
-    ORDER BY m.name, f.id, f.seq
-    """
-)
-
-_DELETE_TRIGGERS = sa.text(
-    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(:table)"
-    " AND coalesce(:schema, 'main') = 'main' AND sql LIKE '%DELETE%ON%'"
-)
 
 _FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
 
@@ -145,8 +87,8 @@ class SqliteDialect:
     max_parameters = 30_000
     max_columns = 2_000
     in_process = True
-    references = _REFERENCES
-    delete_triggers = _DELETE_TRIGGERS
+    references = sqlite_catalogue.REFERENCES
+    delete_triggers = sqlite_catalogue.DELETE_TRIGGERS
     can_be_cut = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -262,49 +204,13 @@ class SqliteDialect:
         send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-        if schema is not None and schema.lower() != "main":
-            return None
-        name = cx.scalar(_FIND, {"table": table})
-        return None if name is None else Found(None, name, alone=bool(cx.scalar(_HAS_ODD_INDEX, {"table": name})))
+        return sqlite_catalogue.find(cx, schema, table)
 
     def home(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas to choose from
         return None
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        found = cx.execute(
-            sa.text(
-                'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL'
-                " FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
-                " WHERE hidden <> 1 ORDER BY cid"
-            ),
-            {"table": table, "schema": schema},
-        ).all()
-        indexed = cx.execute(
-            sa.text(
-                "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
-                " pragma_index_xinfo(i.name, coalesce(:schema, 'main')) AS x WHERE i.origin = 'pk' AND x.key = 1"
-            ),
-            {"table": table, "schema": schema},
-        )
-        collations: dict[str, str] = dict(indexed.all())
-        for name, collation in collations.items():
-            if collation.upper() not in _COLLATIONS:
-                raise SchemaMismatch(
-                    f"The key column {name} of {table} is sorted by {collation}, a collation of its application's own.",
-                    hint="Only a key sorted by BINARY, NOCASE or RTRIM can be backed up.",
-                )
-        return [
-            Column(
-                name=name,
-                type=_type(_declared(_plain_key(declared, name, collations), collations.get(name))),
-                nullable=not notnull,
-                key_position=position or None,
-                collation=_named(collations.get(name)),
-                computed=hidden in (2, 3),
-                defaulted=bool(defaulted),
-            )
-            for name, declared, notnull, hidden, position, defaulted in found
-        ]
+        return sqlite_catalogue.columns(cx, schema, table)
 
     def fitted(
         self,
@@ -325,7 +231,7 @@ class SqliteDialect:
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         # Of integers alone: a hash costs as much as reading the stamp.
-        parts = [column for column in key if _affinity_of(column) in INTEGERS]
+        parts = [column for column in key if affinity_of(column) in INTEGERS]
         return sa.type_coerce(bucket_of(parts, _number), _INTEGER) if parts else None
 
     def fingerprints(
@@ -335,7 +241,7 @@ class SqliteDialect:
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
-        affinities = list(map(_affinity_of, [*stamps.key, *stamps.version]))
+        affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
         return fingerprints(cx, stamps, conditions, affinities, bucket, any_bytes=self._file.reads_any_bytes)
 
     def largest(
@@ -348,11 +254,7 @@ class SqliteDialect:
         return None
 
     def relation(self, source: Column, copy: Column) -> Relation:
-        """`same` also for a source with more room: SQLite enforces no size, only the affinity tells."""
-        theirs, mine = source.type.declared, copy.type.declared
-        room = zip(digits(type_parts(theirs)[1]), digits(type_parts(mine)[1]), strict=True)
-        holds = _affinity(theirs) == _affinity(mine) and all(now >= before for now, before in room)
-        return "same" if holds else "other"
+        return relation(source.type.declared, copy.type.declared)
 
     def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - no column of any table
         return False
@@ -371,32 +273,3 @@ class SqliteDialect:
 
 def _number(value: int) -> sa.ColumnElement[Any]:
     return sa.literal_column(str(value), sa.Integer)
-
-
-def _affinity_of(column: sa.Column[Any]) -> str:
-    return _affinity(column.type.declared)  # type: ignore[attr-defined] # a ServerType
-
-
-def _affinity(declared: str) -> str:
-    name = type_parts(declared)[0]
-    if not name:
-        return "BLOB"
-    return next((affinity for affinity, parts in _AFFINITIES if any(part in name for part in parts)), "NUMERIC")
-
-
-def _declared(declared: str, collation: str | None) -> str:
-    plain = re.sub(r"\s*GENERATED ALWAYS.*", "", declared, flags=re.I).strip()
-    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type: as if declared with none.
-    if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
-        plain = ""
-    return f"{plain} COLLATE {collation}" if _named(collation) else plain
-
-
-def _plain_key(declared: str, name: str, indexed: Mapping[str, str]) -> str:
-    """How a copy declares the column: INTEGER alone makes a key the row's number, which cannot be a text. A key with an
-    index of its own is none."""
-    return "INT" if [*indexed] == [name] and declared.upper() == "INTEGER" else declared
-
-
-def _named(collation: str | None) -> str | None:
-    return None if collation == "BINARY" else collation  # BINARY is what a key without an index of its own has too
