@@ -6,20 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
-from backup.stores.base import (
-    Accept,
-    Drift,
-    Fence,
-    Keep,
-    Limits,
-    OnNewColumn,
-    Rules,
-    Shape,
-    Sibling,
-    SideName,
-    Store,
-    Written,
-)
+from backup.stores.base import Accept, Fence, Keep, Store
+from backup.stores.sibling import Shape, Sibling
+from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
 
 __all__ = [
     "Accept",

@@ -3,84 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
-from backup.retry import Retry
-
-FieldType = Literal["name", "place", "text", "json", "integer", "decimal", "time", "flag"]
-SideName = Literal["source", "backup"]
-OnNewColumn = Literal["add", "fail", "ignore"]
-
-
-_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR = 120.0, 60
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a service's records are told apart and told changed.
-
-    `version`: field names, the first of which every record should carry. `where`: only records with these values
-    belong to the service (on SQL as far as the table has such a column). SQL matches names whatever their case.
-    """
-
-    version: tuple[str, ...]
-    where: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
-    Cosmos DB account is asked for in a second, if there is a limit; for how long a SQL server is kept busy by one
-    statement that reads a chunk, and after how long any call is cut.
-
-    A batch of 2,000 rows takes less than the 5,000 locks for which SQL Server would lock the whole table, even if each
-    row has a page of its own.
-    """
-
-    chunk_size: int = 50_000
-    batch_size: int = 2_000
-    batch_bytes: int = 8 * 1024 * 1024
-    parallelism: int = 4
-    max_statement_seconds: float = 2.0
-    max_call_seconds: float = 600.0
-    retry: Retry = field(default_factory=Retry)
-    max_request_units_per_second: float | None = None
-
-    @property
-    def chunk_call_seconds(self) -> float:
-        """After how long a call about a chunk is cut, if not before as any other: it may meet a cold cache, or wait for
-        somebody's lock."""
-        return max(_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR * self.max_statement_seconds)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
-
-    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also
-    the document's `id`; `partition` is the Cosmos partition key. `indexes` are the fields of each SQL index; Cosmos
-    indexes every property. Where `parts_with` names fields, an entry that is larger than a document may be is kept in
-    several there; each of its parts has these fields too, so that whoever looks for keys by them finds it.
-    """
-
-    name: str
-    container: str
-    key: str
-    partition: str
-    fields: Mapping[str, FieldType]
-    indexes: tuple[tuple[str, ...], ...] = ()
-    parts_with: tuple[str, ...] = ()
-
-
-Entry = Mapping[str, Any]
-"""One row or document of a sibling, by the field names of its shape; times are aware UTC."""
-
-
-OneOf = Mapping[str, Sequence[Any]]
-"""What an entry must be like: for each of these fields one of the values, of which None may be one."""
+from backup.stores.sibling import Shape, Sibling
+from backup.stores.values import Drift, OnNewColumn, Written
 
 
 class Fence(Protocol):
@@ -110,105 +38,6 @@ class Keep(Protocol):
 
 Accept = Callable[[Image], bool]
 """Asked about each record that is there, while nobody else can change it, whether it may be overwritten or deleted."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What became of the records of a batch, by the keys that the call named: `left` are those that are there and were
-    left alone, for `Accept` said so."""
-
-    inserted: frozenset[Key] = frozenset()
-    updated: frozenset[Key] = frozenset()
-    deleted: frozenset[Key] = frozenset()
-    left: frozenset[Key] = frozenset()
-
-    def and_(self, other: Written) -> Written:
-        """Both together."""
-        return Written(
-            self.inserted | other.inserted,
-            self.updated | other.updated,
-            self.deleted | other.deleted,
-            self.left | other.left,
-        )
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How a backup's columns must follow its source's. Names are in the order of the catalogue.
-
-    `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
-    then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without. `shared`: those that both have once the statements have run. `unversioned`: the source has no version
-    field.
-    """
-
-    added: tuple[str, ...] = ()
-    widened: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    statements: tuple[str, ...] = ()
-    shared: frozenset[str] = field(default=frozenset(), compare=False)
-    unversioned: bool = field(default=False, compare=False)
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether there is no statement to run."""
-        return not self.statements
-
-
-class Sibling(Protocol):
-    """A table or container beside a store's, in the same database, for the app's own entries."""
-
-    def create(self) -> None:
-        """Makes it, or the fields it lacks, where missing."""
-
-    def put(self, entries: Sequence[Entry]) -> None:
-        """Inserts the entries, or replaces those of the same key."""
-
-    def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
-        """Inserts those entries whose key is not there yet; as part of the store's `transaction` if one is given.
-
-        Their texts are plain ASCII.
-        """
-
-    def change(
-        self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
-    ) -> bool:
-        """Gives the entry of this key these fields, if it is as `only_if` says; returns whether it was.
-
-        One statement, or as if it were. As part of the store's `transaction` if one is given; with `seconds`, it is
-        tried no longer than that.
-        """
-
-    def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
-        """Whether the entry of this key is as `only_if` says. In the store's `transaction` it stays so until its end,
-        where the server has locks for that."""
-
-    def find(
-        self,
-        where: Mapping[str, Any],
-        *,
-        order_by: str,
-        limit: int,
-        descending: bool = False,
-        above: Any = None,
-        below: Any = None,
-        fields: Sequence[str] = (),
-        transaction: Any = None,
-        max_bytes: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """Up to `limit` entries with all of `where`, in the order of one field; only `fields` of them if any are named.
-        On SQL no more than up to the one with which they have more than `max_bytes`.
-
-        A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
-        It is part of the store's `transaction` if one is given.
-        """
-
-    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
-        """How many entries have all of `where`, and between the bounds (themselves left out) the field `by`."""
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """Deletes the entries of these keys; those that are gone already are no error."""
 
 
 class Store(Protocol):

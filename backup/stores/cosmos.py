@@ -12,20 +12,7 @@ from typing import Any
 from backup.errors import RecordRefused, SchemaMismatch, StoreError, TransientStoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version, utc_now
 from backup.stores.asked_keys import parts_of, refused
-from backup.stores.base import (
-    Accept,
-    Drift,
-    Fence,
-    Keep,
-    Limits,
-    OnNewColumn,
-    Rules,
-    Shape,
-    Sibling,
-    SideName,
-    Store,
-    Written,
-)
+from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_conditional import Conditional, ConditionalWrites
 from backup.stores.cosmos_container import CosmosContainer, parts
@@ -34,6 +21,8 @@ from backup.stores.cosmos_pace import Pace
 from backup.stores.cosmos_queries import PART, Queries, key_in, path_of
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 from backup.stores.cosmos_writes import CosmosWrites
+from backup.stores.sibling import Shape, Sibling
+from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
 _LOOKS = 20  # at a document that others keep changing

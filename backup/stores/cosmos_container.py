@@ -14,10 +14,10 @@ from azure.cosmos import ContainerProxy
 
 from backup.errors import NotInitialized, SourceMissing
 from backup.models import Chunk, Key, Record
-from backup.stores.base import Limits
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_documents import partition_part
 from backup.stores.cosmos_queries import Queries, Query
+from backup.stores.values import Limits
 
 Item = TypeVar("Item")
 

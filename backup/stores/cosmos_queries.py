@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from backup.models import WHOLE, Chunk, Key, Record, StampRow
-from backup.stores.base import Rules
 from backup.stores.cosmos_documents import MARK, partition_part, texts
+from backup.stores.values import Rules
 
 PART = 1 << 16
 """Times are summed in two parts where there are many: what is left beyond multiples of this, and how many these are."""

@@ -18,13 +18,13 @@ from azure.cosmos.exceptions import (
 )
 
 from backup.errors import StoreError, TransientStoreError
-from backup.stores.base import Entry, OneOf, Shape
 from backup.stores.cosmos_access import CosmosAccess
 from backup.stores.cosmos_container import parts
 from backup.stores.cosmos_documents import own
 from backup.stores.cosmos_errors import UnlessMissing, is_missing
 from backup.stores.cosmos_parts import PART, PARTS, parts_of, put_together, taken_apart
 from backup.stores.cosmos_queries import path_of, select
+from backup.stores.sibling import Entry, OneOf, Shape
 
 _PAGE = 1_000
 _KEYS_AT_ONCE = 100

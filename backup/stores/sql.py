@@ -21,11 +21,12 @@ from backup.errors import (
 )
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.asked_keys import refused
-from backup.stores.base import Accept, Drift, Fence, Keep, Limits, OnNewColumn, Rules, Shape, Sibling, Store, Written
+from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import Column
 from backup.stores.dialects.tables import Found
 from backup.stores.exact import comparable
+from backup.stores.sibling import Shape, Sibling
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
 from backup.stores.sql_chunks import SqlChunks
@@ -35,6 +36,7 @@ from backup.stores.sql_references import is_of_itself, references_to, referring,
 from backup.stores.sql_rows import Fetched, Rows, first_rows, values_of
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
 from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
+from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
 
 
 class SqlStore:

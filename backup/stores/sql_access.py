@@ -19,10 +19,10 @@ from backup.errors import (
     Undecoded,
 )
 from backup.retry import Retry
-from backup.stores.base import Drift
 from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
 from backup.stores.dialects import Dialect
 from backup.stores.dialects.base import CALL_SECONDS
+from backup.stores.values import Drift
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from backup.errors import SchemaMismatch, StoreError, Undecoded
 from backup.models import WHOLE, Chunk, Fingerprint, Key, StampRow
-from backup.stores.base import Limits
 from backup.stores.pace import Pace
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_rows import small_rows
 from backup.stores.sql_table import TableShape
+from backup.stores.values import Limits
 
 _MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
 _NAMED = 10

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql
 
-from backup.stores.base import Entry, FieldType, OneOf, Shape
+from backup.stores.sibling import Entry, FieldType, OneOf, Shape
 from backup.stores.sql_access import SqlAccess
 
 

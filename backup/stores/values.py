@@ -1,0 +1,97 @@
+"""Values that stores are given and give: rules, limits, drift, what was written. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from backup.models import Key
+from backup.retry import Retry
+
+SideName = Literal["source", "backup"]
+OnNewColumn = Literal["add", "fail", "ignore"]
+
+_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR = 120.0, 60
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a service's records are told apart and told changed.
+
+    `version`: field names, the first of which every record should carry. `where`: only records with these values
+    belong to the service (on SQL as far as the table has such a column). SQL matches names whatever their case.
+    """
+
+    version: tuple[str, ...]
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
+    Cosmos DB account is asked for in a second, if there is a limit; for how long a SQL server is kept busy by one
+    statement that reads a chunk, and after how long any call is cut.
+
+    A batch of 2,000 rows takes less than the 5,000 locks for which SQL Server would lock the whole table, even if each
+    row has a page of its own.
+    """
+
+    chunk_size: int = 50_000
+    batch_size: int = 2_000
+    batch_bytes: int = 8 * 1024 * 1024
+    parallelism: int = 4
+    max_statement_seconds: float = 2.0
+    max_call_seconds: float = 600.0
+    retry: Retry = field(default_factory=Retry)
+    max_request_units_per_second: float | None = None
+
+    @property
+    def chunk_call_seconds(self) -> float:
+        """After how long a call about a chunk is cut, if not before as any other: it may meet a cold cache, or wait for
+        somebody's lock."""
+        return max(_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR * self.max_statement_seconds)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the records of a batch, by the keys that the call named: `left` are those that are there and were
+    left alone, for `Accept` said so."""
+
+    inserted: frozenset[Key] = frozenset()
+    updated: frozenset[Key] = frozenset()
+    deleted: frozenset[Key] = frozenset()
+    left: frozenset[Key] = frozenset()
+
+    def and_(self, other: Written) -> Written:
+        """Both together."""
+        return Written(
+            self.inserted | other.inserted,
+            self.updated | other.updated,
+            self.deleted | other.deleted,
+            self.left | other.left,
+        )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a backup's columns must follow its source's. Names are in the order of the catalogue.
+
+    `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
+    then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
+    without. `shared`: those that both have once the statements have run. `unversioned`: the source has no version
+    field.
+    """
+
+    added: tuple[str, ...] = ()
+    widened: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
+    shared: frozenset[str] = field(default=frozenset(), compare=False)
+    unversioned: bool = field(default=False, compare=False)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether there is no statement to run."""
+        return not self.statements
