@@ -23,7 +23,7 @@ from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record,
 from backup.stores.asked_keys import refused
 from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Column
+from backup.stores.dialects.columns import Column
 from backup.stores.dialects.tables import Found
 from backup.stores.exact import comparable
 from backup.stores.sibling import Shape, Sibling

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from backup.models import Action, Image, Key, Record, Stamps
 from backup.stores.base import Accept, Keep
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Prepared, values_at
+from backup.stores.dialects.prepared import Prepared, values_at
 from backup.stores.sql_references import refuse_replacing, refuse_to_touch_others, unique_columns
 from backup.stores.sql_rows import Row, Rows, first_rows, is_large, values_of
 from backup.stores.sql_table import TableShape

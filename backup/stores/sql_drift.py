@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from backup.errors import SchemaMismatch
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Column, type_parts
+from backup.stores.dialects.columns import Column, type_parts
 from backup.stores.sql_table import SYNCED_AT, TableShape
 from backup.stores.values import Drift, OnNewColumn
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, overload
 import sqlalchemy as sa
 
 from backup.models import Record
-from backup.stores.dialects.base import LARGE, OTHER_BYTES, lengths, values_at
+from backup.stores.dialects.prepared import LARGE, OTHER_BYTES, lengths, values_at
 
 Row = tuple[Any, ...]
 

@@ -14,7 +14,8 @@ from backup.errors import BackupError, ConfigError, SchemaMismatch
 from backup.models import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.stores.asked_keys import parts_of, refused, value_of
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Column, StampColumns
+from backup.stores.dialects.base import StampColumns
+from backup.stores.dialects.columns import Column
 from backup.stores.dialects.tables import Found, TableAlone
 from backup.stores.values import Rules
 

@@ -21,7 +21,8 @@ from backup.retry import Retry
 from backup.run_entries import HISTORY
 from backup.stores import Rules
 from backup.stores.connection import SqlServer, parse_connection
-from backup.stores.dialects.base import Column, Prepared, StampColumns
+from backup.stores.dialects.base import StampColumns
+from backup.stores.dialects.columns import Column
 from backup.stores.dialects.mixing import MIXES, Mix
 from backup.stores.dialects.mssql import SqlServerDialect
 from backup.stores.dialects.mssql_connection import connect, text_from
@@ -36,6 +37,7 @@ from backup.stores.dialects.mssql_json import (
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import type_of
+from backup.stores.dialects.prepared import Prepared
 from backup.stores.dialects.tables import Found
 from backup.stores.sql_access import SqlAccess
 from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling

@@ -15,7 +15,7 @@ from backup.errors import SchemaMismatch
 from backup.stores import Drift, OnNewColumn, Rules
 from backup.stores.connection import SqlServer
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.base import Column, ServerType, digits, type_parts
+from backup.stores.dialects.columns import Column, ServerType, digits, type_parts
 from backup.stores.dialects.mssql import SqlServerDialect
 from backup.stores.dialects.mssql_types import ConvertedType, DecimalType, MssqlType
 from backup.stores.dialects.postgresql import PostgresqlDialect

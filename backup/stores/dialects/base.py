@@ -1,21 +1,18 @@
-"""What a dialect answers, and the column type that carries every value untouched."""
+"""What a dialect answers."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.sql.elements import quoted_name
-from sqlalchemy.types import UserDefinedType
 
-from backup.errors import BackupError, ConfigError
 from backup.models import Fingerprint
+from backup.stores.dialects.columns import Column, Relation
+from backup.stores.dialects.failures import Failure
+from backup.stores.dialects.prepared import Prepared
 from backup.stores.dialects.tables import Found
 
 CONNECTIONS = 6
@@ -27,171 +24,6 @@ LOCK_SECONDS = 60
 CALL_SECONDS = 600.0
 """After how long a call ends, unless a dialect is told otherwise."""
 
-OTHER_BYTES = 64
-"""About as much memory as a value that is neither text nor bytes takes."""
-
-LARGE = "large"
-"""What a connection's info says of one through which more went than a batch shall have."""
-
-Relation = Literal["same", "wider", "other"]
-
-
-class ServerType(UserDefinedType[Any]):
-    """A column type known by the server's own name for it. Values pass as the driver gives them, with no conversion.
-
-    `declared` is the text for CREATE TABLE, taken from the server's catalogue (never from a request).
-    """
-
-    cache_ok = True
-
-    def __init__(self, declared: str) -> None:
-        self.declared = declared
-
-    def get_col_spec(self, **_: Any) -> str:
-        return self.declared
-
-    kinds: tuple[type, ...] = (object,)
-    """What the driver makes of the column's values."""
-
-    def may_hold(self, value: Any) -> bool:
-        """Whether the value is such as columns of this type have, though perhaps not this one."""
-        return isinstance(value, self.kinds)
-
-    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        """The condition for rows whose column of this type has one of the values."""
-        return column.in_(values)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column as the server's catalogue describes it.
-
-    `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain
-    type of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force,
-    set for text. Identity and computed columns refuse ordinary writes in this table. A `defaulted` one fills itself.
-    Values of a column that is not `sortable` have an order of their own, so it cannot be in a key.
-    """
-
-    name: str
-    type: ServerType
-    nullable: bool
-    key_position: int | None = None
-    collation: str | None = None
-    identity: bool = False
-    computed: bool = False
-    defaulted: bool = False
-    sortable: bool = True
-
-
-def type_parts(declared: str) -> tuple[str, tuple[float, ...], str]:
-    """`varchar(10) COLLATE x` → ("varchar", (10,), "x"); the size max is infinite, no collation is ""."""
-    spelled, _, collation = re.sub(r"\s+collate\s+", "\n", declared.strip(), flags=re.I).partition("\n")
-    plain = spelled.lower()
-    match = re.fullmatch(r"([^(]*)\(([\d\s,]+|max)\)(.*)", plain)
-    if match is None:
-        return plain, (), collation
-    sizes = tuple(float("inf") if part.strip() == "max" else float(part) for part in match[2].split(","))
-    return match[1].strip() + match[3], sizes, collation
-
-
-def digits(sizes: tuple[float, ...]) -> tuple[float, float]:
-    """Digits before and behind the point of decimal(p, s); without sizes there is no limit."""
-    if not sizes:
-        return float("inf"), float("inf")
-    precision, scale = (*sizes, 0.0)[:2]
-    return precision - scale, scale
-
-
-def spelled_table(dialect: sa.Dialect, table: sa.Table) -> str:
-    """The table's name for a statement, quoted."""
-    return dialect.identifier_preparer.format_table(_always_quoted(table))
-
-
-def spelled_column(
-    dialect: sa.Dialect, table: sa.Table, name: str, type_: ServerType | None = None, *, nullable: bool | None = True
-) -> str:
-    """The column's name for a statement, quoted; with a type, all that CREATE TABLE says of such a column. Where
-    `nullable` is None, that does not say whether it may be NULL."""
-    if type_ is None:
-        return dialect.identifier_preparer.quote_identifier(name)
-    column = sa.Column(quoted_name(name, quote=True), type_, nullable=nullable, autoincrement=False)
-    _always_quoted(table, column)
-    return str(sa.schema.CreateColumn(column).compile(dialect=dialect))
-
-
-def _always_quoted(table: sa.Table, *columns: sa.Column[Any]) -> sa.Table:
-    schema = quoted_name(table.schema, quote=True) if table.schema else None
-    return sa.Table(quoted_name(table.name, quote=True), sa.MetaData(), *columns, schema=schema)
-
-
-def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
-    """Executes a statement of the driver's own words once for each of the rows."""
-    cx.exec_driver_sql(text, rows, execution_options=options)
-
-
-class Prepared(NamedTuple):
-    """An insert or update as the driver takes it: its text, which values of a row are its parameters, and their types.
-
-    A row has a value for each of `names`, the table's columns. The driver gets tuples, many at once: a dict for each
-    row, as SQLAlchemy wants it, costs more than the server does.
-    """
-
-    table: sa.Table
-    names: tuple[str, ...]
-    text: str
-    values: tuple[int, ...]
-    types: tuple[sa.types.TypeEngine[Any], ...]
-
-    @classmethod
-    def of(
-        cls, statement: sa.Insert | sa.Update, names: tuple[str, ...], places: Mapping[str, int], dialect: sa.Dialect
-    ) -> Prepared:
-        """The statement for rows of these columns; `places` says where in a row each of its parameters is."""
-        compiled: Any = statement.compile(dialect=dialect)
-        found = compiled.positiontup
-        types = tuple(compiled.binds[name].type for name in found)
-        return cls(compiled.statement.table, names, str(compiled), tuple(places[name] for name in found), types)
-
-    def run(self, cx: sa.Connection, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
-        """Executes it once for each of the rows, of which there is at least one."""
-        whole = self.values == tuple(range(len(rows[0])))
-        send(cx, self.text, rows if whole else values_at(self.values, rows), types=self.types, **options)
-
-
-def driver_rows(table: sa.Table, rows: Sequence[Mapping[str, Any]], dialect: sa.Dialect) -> list[tuple[Any, ...]]:
-    """Rows of one of the app's own tables as the driver takes them."""
-    found = values_at([column.name for column in table.columns], rows)
-    processes = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in table.columns]
-    values = zip(*found, strict=True)
-    return list(zip(*(_each(process, column) for process, column in zip(processes, values, strict=True)), strict=True))
-
-
-def _each(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Iterable[Any]:
-    if process is None:
-        return values
-    done: list[Any] = []
-    last: Any = done
-    for value in values:  # many rows have the very same time
-        done.append(done[-1] if value is last else process(value))
-        last = value
-    return done
-
-
-def values_at(places: Sequence[Any], rows: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """What stands at these places, or under these names, of each row."""
-    taken = map(itemgetter(*places), rows)
-    return list(taken if len(places) > 1 else zip(taken))
-
-
-def lengths(column: Sequence[Any]) -> list[int] | None:
-    """The lengths of a column's texts and bytes, with `OTHER_BYTES` for any other value; None where it has none."""
-    kinds = set(map(type, column))
-    if kinds.isdisjoint((str, bytes)):
-        return None
-    if kinds <= {str, bytes}:
-        return list(map(len, column))
-    return [len(value) if isinstance(value, str | bytes) else OTHER_BYTES for value in column]
-
 
 class StampColumns(NamedTuple):
     """What a table's stamps are made of. `content` is a hash of the whole row, which stands for the version of a row
@@ -200,22 +32,6 @@ class StampColumns(NamedTuple):
     key: Sequence[sa.Column[Any]]
     version: Sequence[sa.Column[Any]]
     content: sa.ColumnElement[Any] | None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a driver's error means, in words that are safe to show."""
-
-    kind: str = field(
-        metadata={
-            "one of": "transient, unanswered, database_missing, missing, unavailable, undecoded, constraint, unique, "
-            "refused"
-        }
-    )
-    text: str
-    hint: str | None = None
-    name: str | None = None
-    """Of what is missing, if the server says so: with its schema or without."""
 
 
 class Dialect(Protocol):
@@ -374,30 +190,3 @@ class Dialect(Protocol):
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         """What gives the old column, whose name stays, the type of the new one and lets NULL in if that has it."""
-
-
-_NAMED = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
-
-
-def named(text: str) -> str | None:
-    """The first name in a server's message: of `relation "public.Things" does not exist`, `no such table: Things`."""
-    found = _NAMED.search(text)
-    return found and (found[1] or found[2])
-
-
-_QUOTED_DATA = re.compile(
-    r"Truncated value:|The duplicate key value is|DETAIL:|\bwith text '|(?<=\bvalue) [N]?'|(?<=\bvalue) \"|(?<=: )\"",
-    re.I,
-)
-
-
-def driver_text(error: BaseException) -> str:
-    """The driver's message without the values it may quote: first line only, cut before quoted data."""
-    text = str(error.args[-1] if error.args else error).strip()
-    text = text.splitlines()[0] if text else type(error).__name__
-    return _QUOTED_DATA.split(text)[0].strip().rstrip(".,(:") + "."
-
-
-def missing_driver(name: str, hint: str) -> BackupError:
-    """The error for a driver that is not installed."""
-    return ConfigError(f"The driver {name} cannot be loaded.", hint=hint)

@@ -20,22 +20,10 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.models import Fingerprint
 from backup.stores.connection import SqlServer
 from backup.stores.dialects import mssql_catalogue
-from backup.stores.dialects.base import (
-    CALL_SECONDS,
-    CONNECTIONS,
-    Column,
-    Dialect,
-    Failure,
-    Prepared,
-    Relation,
-    ServerType,
-    StampColumns,
-    missing_driver,
-    send,
-    spelled_column,
-    spelled_table,
-)
+from backup.stores.dialects.base import CALL_SECONDS, CONNECTIONS, Dialect, StampColumns
+from backup.stores.dialects.columns import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
+from backup.stores.dialects.failures import Failure, missing_driver
 from backup.stores.dialects.mssql_connection import connect
 from backup.stores.dialects.mssql_counters import advance
 from backup.stores.dialects.mssql_errors import failure
@@ -51,6 +39,7 @@ from backup.stores.dialects.mssql_json import (
 )
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import relation
+from backup.stores.dialects.prepared import Prepared, send
 from backup.stores.dialects.tables import Found
 
 _READS_OVER_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.errors import ConfigError
-from backup.stores.dialects.base import Column
+from backup.stores.dialects.columns import Column
 from backup.stores.dialects.mssql_types import type_of
 from backup.stores.dialects.policies import refuse_hidden_on_sql_server
 from backup.stores.dialects.tables import Found

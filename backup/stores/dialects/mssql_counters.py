@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import spelled_table
+from backup.stores.dialects.columns import spelled_table
 
 
 def advance(cx: sa.Connection, table: sa.Table, identity: str, spelling: sa.Dialect) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backup.stores.dialects.base import Failure, driver_text, named
+from backup.stores.dialects.failures import Failure, driver_text, named
 from backup.stores.dialects.rights import mssql_hint
 
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import Prepared, lengths
 from backup.stores.dialects.mssql_types import MssqlType, as_type, has_half_a_pair, room
+from backup.stores.dialects.prepared import Prepared, lengths
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
 """The type of the parameter."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
 from backup.errors import ConfigError
-from backup.stores.dialects.base import Relation, ServerType, digits, type_parts
+from backup.stores.dialects.columns import Relation, ServerType, digits, type_parts
 
 
 class MssqlType(ServerType):

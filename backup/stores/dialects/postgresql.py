@@ -15,25 +15,16 @@ from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
 from backup.stores.dialects import base, postgresql_catalogue, postgresql_counters, postgresql_fingerprint
-from backup.stores.dialects.base import (
-    CALL_SECONDS,
-    CONNECTIONS,
-    Column,
-    Dialect,
-    Failure,
-    Prepared,
-    Relation,
-    StampColumns,
-    missing_driver,
-    spelled_column,
-    spelled_table,
-)
+from backup.stores.dialects.base import CALL_SECONDS, CONNECTIONS, Dialect, StampColumns
+from backup.stores.dialects.columns import Column, Relation, spelled_column, spelled_table
 from backup.stores.dialects.databases import create_database_if_missing, drop_database
+from backup.stores.dialects.failures import Failure, missing_driver
 from backup.stores.dialects.postgresql_collations import fitted
 from backup.stores.dialects.postgresql_connection import listen, ways
 from backup.stores.dialects.postgresql_copy import SPELLING, Copying, send_copied
 from backup.stores.dialects.postgresql_errors import failure
 from backup.stores.dialects.postgresql_types import relation, size_of
+from backup.stores.dialects.prepared import Prepared
 from backup.stores.dialects.tables import Found
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import Column
+from backup.stores.dialects.columns import Column
 from backup.stores.dialects.policies import refuse_hidden_on_postgresql
 from backup.stores.dialects.postgresql_collations import DEFAULT, OF_ITS_OWN
 from backup.stores.dialects.postgresql_types import type_of

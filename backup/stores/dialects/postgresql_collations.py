@@ -9,7 +9,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from backup.errors import SchemaMismatch
-from backup.stores.dialects.base import Column, ServerType
+from backup.stores.dialects.columns import Column, ServerType
 
 
 def _is(provider: str, locale: str, more: str = "''") -> str:

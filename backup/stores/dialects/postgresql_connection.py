@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.stores.dialects import base
-from backup.stores.dialects.base import LARGE
 from backup.stores.dialects.postgresql_values import settle_values
+from backup.stores.dialects.prepared import LARGE
 from backup.stores.secure import logs_in_with_token
 
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token

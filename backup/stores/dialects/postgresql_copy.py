@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from backup.stores.dialects.base import Prepared, driver_rows, send, spelled_column, spelled_table
+from backup.stores.dialects.columns import spelled_column, spelled_table
+from backup.stores.dialects.prepared import Prepared, driver_rows, send
 
 Row = tuple[Any, ...]
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import spelled_table
+from backup.stores.dialects.columns import spelled_table
 from backup.stores.dialects.postgresql_copy import SPELLING
 
 # Identity columns, serial ones, and any default that takes the next value of a sequence.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backup.stores.dialects.base import Failure, driver_text, named
+from backup.stores.dialects.failures import Failure, driver_text, named
 from backup.stores.dialects.rights import postgresql_hint, row_security_hint
 
 # libpq's own words: such errors have no state.

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.models import Fingerprint
-from backup.stores.dialects.base import ServerType, StampColumns
+from backup.stores.dialects.base import StampColumns
+from backup.stores.dialects.columns import ServerType
 from backup.stores.dialects.mixing import bucket_of
 from backup.stores.dialects.postgresql_types import IntegerType
 

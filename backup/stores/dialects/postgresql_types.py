@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import Relation, ServerType, digits, type_parts
+from backup.stores.dialects.columns import Relation, ServerType, digits, type_parts
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.

@@ -19,21 +19,11 @@ from sqlalchemy.engine import URL
 
 from backup.models import Fingerprint
 from backup.stores.dialects import sqlite_catalogue, sqlite_text
-from backup.stores.dialects.base import (
-    CONNECTIONS,
-    Column,
-    Dialect,
-    Failure,
-    Prepared,
-    Relation,
-    ServerType,
-    StampColumns,
-    driver_rows,
-    send,
-    spelled_column,
-    spelled_table,
-)
+from backup.stores.dialects.base import CONNECTIONS, Dialect, StampColumns
+from backup.stores.dialects.columns import Column, Relation, ServerType, spelled_column, spelled_table
+from backup.stores.dialects.failures import Failure
 from backup.stores.dialects.mixing import bucket_of
+from backup.stores.dialects.prepared import Prepared, driver_rows, send
 from backup.stores.dialects.sqlite_connection import Mode, SqliteFile
 from backup.stores.dialects.sqlite_fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.dialects.sqlite_types import affinity_of, relation

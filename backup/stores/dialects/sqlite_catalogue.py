@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from backup.errors import SchemaMismatch
-from backup.stores.dialects.base import Column
+from backup.stores.dialects.columns import Column
 from backup.stores.dialects.sqlite_types import type_of
 from backup.stores.dialects.tables import Found
 

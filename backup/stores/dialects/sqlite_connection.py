@@ -9,7 +9,7 @@ from typing import Literal
 
 from sqlalchemy.engine import URL
 
-from backup.stores.dialects.base import Failure, driver_text, named
+from backup.stores.dialects.failures import Failure, driver_text, named
 from backup.stores.dialects.sqlite_fingerprint import HASH, HASH_OF_BYTES, exact_hash, exact_hash_of_bytes
 from backup.stores.dialects.sqlite_text import text_of
 

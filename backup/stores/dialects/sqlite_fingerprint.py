@@ -15,7 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.models import Fingerprint
-from backup.stores.dialects.base import ServerType, StampColumns
+from backup.stores.dialects.base import StampColumns
+from backup.stores.dialects.columns import ServerType
 from backup.stores.dialects.sqlite_text import text_of
 from backup.stores.dialects.tables import TableAlone
 

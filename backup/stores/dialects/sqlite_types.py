@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.dialects.base import Relation, ServerType, digits, type_parts
+from backup.stores.dialects.columns import Relation, ServerType, digits, type_parts
 from backup.stores.dialects.sqlite_fingerprint import INTEGERS
 
 _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it

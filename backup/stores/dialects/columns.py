@@ -1,0 +1,102 @@
+"""Columns as a catalogue describes them, the type that carries every value untouched, and how both are spelled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.sql.elements import quoted_name
+from sqlalchemy.types import UserDefinedType
+
+Relation = Literal["same", "wider", "other"]
+
+
+class ServerType(UserDefinedType[Any]):
+    """A column type known by the server's own name for it. Values pass as the driver gives them, with no conversion.
+
+    `declared` is the text for CREATE TABLE, taken from the server's catalogue (never from a request).
+    """
+
+    cache_ok = True
+
+    def __init__(self, declared: str) -> None:
+        self.declared = declared
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.declared
+
+    kinds: tuple[type, ...] = (object,)
+    """What the driver makes of the column's values."""
+
+    def may_hold(self, value: Any) -> bool:
+        """Whether the value is such as columns of this type have, though perhaps not this one."""
+        return isinstance(value, self.kinds)
+
+    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        """The condition for rows whose column of this type has one of the values."""
+        return column.in_(values)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the server's catalogue describes it.
+
+    `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain
+    type of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force,
+    set for text. Identity and computed columns refuse ordinary writes in this table. A `defaulted` one fills itself.
+    Values of a column that is not `sortable` have an order of their own, so it cannot be in a key.
+    """
+
+    name: str
+    type: ServerType
+    nullable: bool
+    key_position: int | None = None
+    collation: str | None = None
+    identity: bool = False
+    computed: bool = False
+    defaulted: bool = False
+    sortable: bool = True
+
+
+def type_parts(declared: str) -> tuple[str, tuple[float, ...], str]:
+    """`varchar(10) COLLATE x` → ("varchar", (10,), "x"); the size max is infinite, no collation is ""."""
+    spelled, _, collation = re.sub(r"\s+collate\s+", "\n", declared.strip(), flags=re.I).partition("\n")
+    plain = spelled.lower()
+    match = re.fullmatch(r"([^(]*)\(([\d\s,]+|max)\)(.*)", plain)
+    if match is None:
+        return plain, (), collation
+    sizes = tuple(float("inf") if part.strip() == "max" else float(part) for part in match[2].split(","))
+    return match[1].strip() + match[3], sizes, collation
+
+
+def digits(sizes: tuple[float, ...]) -> tuple[float, float]:
+    """Digits before and behind the point of decimal(p, s); without sizes there is no limit."""
+    if not sizes:
+        return float("inf"), float("inf")
+    precision, scale = (*sizes, 0.0)[:2]
+    return precision - scale, scale
+
+
+def spelled_table(dialect: sa.Dialect, table: sa.Table) -> str:
+    """The table's name for a statement, quoted."""
+    return dialect.identifier_preparer.format_table(_always_quoted(table))
+
+
+def spelled_column(
+    dialect: sa.Dialect, table: sa.Table, name: str, type_: ServerType | None = None, *, nullable: bool | None = True
+) -> str:
+    """The column's name for a statement, quoted; with a type, all that CREATE TABLE says of such a column. Where
+    `nullable` is None, that does not say whether it may be NULL."""
+    if type_ is None:
+        return dialect.identifier_preparer.quote_identifier(name)
+    column = sa.Column(quoted_name(name, quote=True), type_, nullable=nullable, autoincrement=False)
+    _always_quoted(table, column)
+    return str(sa.schema.CreateColumn(column).compile(dialect=dialect))
+
+
+def _always_quoted(table: sa.Table, *columns: sa.Column[Any]) -> sa.Table:
+    schema = quoted_name(table.schema, quote=True) if table.schema else None
+    return sa.Table(quoted_name(table.name, quote=True), sa.MetaData(), *columns, schema=schema)
