@@ -25,6 +25,7 @@ _KEYS_AT_ONCE = 100
 _REFUSED_AT_MOST = 100_000  # keys, which are held in memory
 _PARTS_WAITING = 16
 _PAIRED_AT_MOST = 50
+_TOGETHER = 2_000  # keys, at least
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,8 @@ class Restoring:
         self._refused, self._staying = {}, {}
         self._delete(staying)
         size = self._place.batch_size
+        if self._replace:  # those that are in each other's way have to be in one part
+            size = max(size, _TOGETHER)
         for part in (keys[start : start + size] for start in range(0, len(keys), size)):
             self._write_keys(part)
 

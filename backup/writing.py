@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from threading import Lock, Semaphore
@@ -18,6 +18,7 @@ from backup.tally import Tally
 
 _PARTS_WAITING = 16
 _WAITING_AT_MOST = 10  # times the records that a run may set aside: each costs a transaction or more
+_CHARACTERS_TOGETHER = 8 * 1024 * 1024
 
 
 def no_end() -> float:
@@ -97,7 +98,8 @@ class Writing:
         """Writes the records that changed, but for those set aside already."""
         written = Written()
         if keys := changes.write - self._tally.aside:
-            for records in self._sides.read(keys, piece, self._tally.set_aside):
+            batches = self._sides.read(keys, piece, self._tally.set_aside)
+            for records in _joined(batches) if which is Try.EXCHANGED else batches:
                 same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
                 written = self._note(records, same, written)
                 changed = [one for one in records if self._source.key_of(one) not in same] if same else records
@@ -177,3 +179,16 @@ class Writing:
             self._tally.set_aside(refused)
             counts = counts.plus(failed=len(refused.keys))
         return Written(counts, left)
+
+
+def _joined(batches: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    """The records in batches as large as memory allows: those that exchange values have to be in one."""
+    joined, size = list[Record](), 0
+    for records in batches:
+        joined += records
+        size += sum(len(value) for one in records for value in one.values() if isinstance(value, str | bytes))
+        if size > _CHARACTERS_TOGETHER:
+            yield joined
+            joined, size = [], 0
+    if joined:
+        yield joined

@@ -351,16 +351,17 @@ def test_unique_values_that_records_exchanged_are_given_back(things: Things, col
     batches = {"BackupSync__BatchSize": "2"}
     things.make(columns, *(f"{n}, 5, {n}" for n in range(1, 8)))
     things.run(
-        "UPDATE {table} SET version = 4, a = -a WHERE id IN (1, 5, 6)",  # 1 → 5, 5 → 1; 6 takes what 7 had
+        "UPDATE {table} SET version = 4, a = -a WHERE id IN (1, 3, 5, 6)",  # 1 → 5, 5 → 3, 3 → 1; 6 takes what 7 had
         "DELETE FROM {table} WHERE id = 7",
         "UPDATE {table} SET a = 7 WHERE id = 6",
         "UPDATE {table} SET a = 5 WHERE id = 1",
-        "UPDATE {table} SET a = 1 WHERE id = 5",
+        "UPDATE {table} SET a = 3 WHERE id = 5",
+        "UPDATE {table} SET a = 1 WHERE id = 3",
     )
     restored = done(things.restore(**batches))
-    assert counted(restored) == (1, 3, 0, 3)
+    assert counted(restored) == (1, 4, 0, 2)
     assert things.rows() == {n: (5, n) for n in range(1, 8)}
-    assert len(things.kept(restored["SyncId"])) == 3
+    assert len(things.kept(restored["SyncId"])) == 4
 
 
 def test_what_still_cannot_be_written_is_named_with_its_constraint(things: Things) -> None:
@@ -403,13 +404,13 @@ def test_a_backup_with_a_unique_index_of_its_own_follows_exchanges_and_is_undone
     before = things.rows("backup")
     things.run(
         "DELETE FROM {table} WHERE id = 20",
-        "UPDATE {table} SET version = 6, a = CASE id WHEN 1 THEN 2 WHEN 2 THEN 1 ELSE 20 END WHERE id < 4",
+        "UPDATE {table} SET version = 6, a = CASE id WHEN 4 THEN 20 WHEN 3 THEN 1 ELSE id + 1 END WHERE id < 5",
     )
     run = synced(things.place, "customer", BackupSync__BatchSize="2")
-    assert (run.counts.updated, run.counts.deleted, run.counts.failed) == (3, 1, 0)
+    assert (run.counts.updated, run.counts.deleted, run.counts.failed) == (4, 1, 0)
     assert {n: row[:2] for n, row in things.rows("backup").items()} == things.rows()
     undone = done(command(things.folder, things.place.settings, "undo", run.sync_id, "--yes", "--json"))
-    assert counted(undone) == (1, 3, 0, 0)
+    assert counted(undone) == (1, 4, 0, 0)
     assert {n: row[:2] for n, row in things.rows("backup").items()} == {n: row[:2] for n, row in before.items()}
 
 
