@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -13,34 +14,38 @@ AHEAD = timedelta(minutes=5)
 
 
 class _Span(NamedTuple):
-    """Where a run stands in the order, the earliest time that is true of it, and the time for what lies ahead."""
+    """Where a run stands in the order, the earliest time that is true of it, the time for what lies ahead, and whether
+    all that it stamped does."""
 
     number: int
     earliest: datetime
     instead: datetime
+    is_ahead: bool
 
 
 class Timeline:
     """The runs of one service and place in the order of their numbers, with times that follow this order.
 
-    A time that lies ahead of `now` cannot be true. It is taken for the beginning of the next run, or for now. A time
-    before the beginning of an earlier run cannot be true either: it is taken for that beginning. All other times are
-    taken as they were written.
+    A time that lies ahead of `now` cannot be true. It is taken for the beginning of the next run, or for now. Of
+    beginnings that contradict the order, the fewest are wrong: one that lies far behind the next run's is taken for
+    that, one before an earlier run's for that one. All other times are taken as they were written.
     """
 
     def __init__(self, runs: Iterable[Run], now: datetime) -> None:
         self.now = now
         self._spans: dict[str, _Span] = {}
         ordered = sorted(runs, key=lambda run: (run.number or 0, run.started_at))
+        true = _in_order([run.started_at for run in ordered], now)
         next_one, instead = now, []
-        for run in reversed(ordered):
+        for place in reversed(range(len(ordered))):
             instead.append(next_one)
-            next_one = min(next_one, run.started_at)
+            next_one = ordered[place].started_at if place in true else next_one
         earliest = None
-        for run, later in zip(ordered, reversed(instead), strict=True):
-            began = later if run.started_at > now else run.started_at
+        for place, (run, later) in enumerate(zip(ordered, reversed(instead), strict=True)):
+            is_ahead = place not in true and run.started_at > later + AHEAD
+            began = later if is_ahead else min(run.started_at, now)
             earliest = began if earliest is None else max(earliest, began)
-            self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later))
+            self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later), is_ahead)
 
     def knows(self, sync_id: str) -> bool:
         """Whether the run is one of them."""
@@ -55,7 +60,7 @@ class Timeline:
         span = self._spans.get(sync_id)
         if span is None:
             return min(stamped, self.now)
-        return span.instead if stamped > self.now else max(stamped, span.earliest)
+        return span.instead if span.is_ahead or stamped > self.now else max(stamped, span.earliest)
 
     def began(self, run: Run) -> datetime:
         """When the run began."""
@@ -64,3 +69,21 @@ class Timeline:
     def ended(self, run: Run) -> datetime:
         """When the run ended; now if it has not."""
         return self.moment(run.sync_id, run.completed_at or self.now)
+
+
+def _in_order(times: Sequence[datetime], now: datetime) -> set[int]:
+    """The places of as many times as follow each other, none of them ahead of `now`; of several such, the first."""
+    ages: list[timedelta] = []  # the least age that a row of so many times may begin with
+    rows: dict[int, int] = {}  # how many times follow each other from this place on
+    for place in reversed(range(len(times))):
+        if times[place] > now:
+            continue
+        rows[place] = bisect_right(ages, now - times[place]) + 1
+        ages[rows[place] - 1 : rows[place]] = [now - times[place]]
+    chosen: set[int] = set()
+    after, left = None, len(ages)
+    for place in sorted(rows):
+        if rows[place] == left and (after is None or times[place] >= after):
+            chosen.add(place)
+            after, left = times[place], left - 1
+    return chosen

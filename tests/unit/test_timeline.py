@@ -32,6 +32,9 @@ def timeline(*days: float) -> Timeline:
         ([-3, 3_650, 3_651], [-3, 0, 0]),  # or for now
         ([-3, -20_000, -1], [-3, -3, -1]),  # behind: no earlier than the run before it
         ([3_650, -20_000, -1], [-20_000, -20_000, -1]),
+        ([-9, -5, -8, -7, -6], [-9, -8, -8, -7, -6]),  # was ahead, and its time has come meanwhile
+        ([-9, 3_650, -8, -30_000, -7], [-9, -8, -8, -8, -7]),  # one ahead and one behind
+        ([-9, -2, -1, -8, -7, -6], [-9, -8, -8, -8, -7, -6]),
         ([], []),
     ],
 )
