@@ -18,6 +18,8 @@ from backup.models import utc_now
 from backup.ncrontab import in_utc, next_due, time_zone
 from backup.setting_names import refuse_if_ours
 
+_DAY = 86_400  # no wait of seconds takes longer: what waits for it takes no infinity
+
 
 class Settings(BaseSettings):
     """Every setting by the name it has in the environment. An empty value is the same as a missing one."""
@@ -71,12 +73,14 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
     parallelism: int = Field(4, alias="BackupSync__Parallelism", ge=1, le=64)
     max_statement_seconds: float = Field(2, alias="BackupSync__MaxStatementSeconds", gt=0, le=3600)
-    max_call_seconds: float = Field(600, alias="BackupSync__MaxCallSeconds", gt=0, le=86_400)
-    slice_seconds: float = Field(480, alias="BackupSync__SliceSeconds", gt=0)
-    wait_seconds: float = Field(200, alias="BackupSync__SyncWaitSeconds", ge=0)
-    overlap_seconds: float = Field(300, alias="BackupSync__OverlapSeconds", ge=0)
+    max_call_seconds: float = Field(600, alias="BackupSync__MaxCallSeconds", gt=0, le=_DAY)
+    slice_seconds: float = Field(480, alias="BackupSync__SliceSeconds", gt=0, le=_DAY)
+    wait_seconds: float = Field(200, alias="BackupSync__SyncWaitSeconds", ge=0, le=_DAY)
+    overlap_seconds: float = Field(300, alias="BackupSync__OverlapSeconds", ge=0, le=365 * _DAY)
     full_every_days: float = Field(7, alias="BackupSync__FullEveryDays", ge=0, le=36_500)
-    max_request_units_per_second: float | None = Field(None, alias="BackupSync__MaxRequestUnitsPerSecond", gt=0)
+    max_request_units_per_second: float | None = Field(
+        None, alias="BackupSync__MaxRequestUnitsPerSecond", gt=0, allow_inf_nan=False
+    )
     max_delete_percent: float = Field(10, alias="BackupSync__MaxDeletePercent", ge=0, le=100)
     max_delete_percent_per_week: float = Field(25, alias="BackupSync__MaxDeletePercentPerWeek", ge=0, le=100)
     delete_guard_floor: int = Field(20, alias="BackupSync__DeleteGuardFloor", ge=0)
@@ -88,8 +92,8 @@ class Settings(BaseSettings):
     verify_every_days: float = Field(7, alias="BackupVerify__EveryDays", ge=0, le=36_500)
     verify_sample: int = Field(100, alias="BackupVerify__Sample", ge=0, le=1_000_000)
     retry_max_attempts: int = Field(5, alias="BackupRetry__MaxAttempts", ge=1, le=100)
-    retry_base_seconds: float = Field(2.0, alias="BackupRetry__BaseSeconds", ge=0)
-    retry_max_seconds: float = Field(32.0, alias="BackupRetry__MaxSeconds", ge=0)
+    retry_base_seconds: float = Field(2.0, alias="BackupRetry__BaseSeconds", ge=0, le=_DAY)
+    retry_max_seconds: float = Field(32.0, alias="BackupRetry__MaxSeconds", ge=0, le=_DAY)
     cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
 
     storage_connection: str | None = Field(None, alias="AzureWebJobsStorage", repr=False)

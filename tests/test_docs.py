@@ -22,6 +22,7 @@ from backup.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
 COMMANDS = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 
@@ -113,10 +114,10 @@ def test_make_targets_in_readme_are_those_that_exist() -> None:
     assert set(re.findall(r"`make ([a-z]+)`", README)) - {"help"} == make_targets() - {"help"}
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/disaster.md"])
 def test_files_that_a_document_links_to_exist(document: str) -> None:
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", (ROOT / document).read_text())
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
 
 
 def test_errors_in_readme_are_those_that_exist() -> None:
@@ -136,6 +137,25 @@ def test_names_of_a_result_and_of_the_requests_are_in_readme() -> None:
 
 def test_columns_of_sync_history_are_in_readme() -> None:
     assert {name for name in HISTORY.fields if f"`{name}`" not in README} == set()
+
+
+def test_names_of_log_lines_are_in_readme() -> None:
+    # Those of the local host are on its own terminal alone.
+    sources = [path.read_text() for path in (ROOT / "backup").rglob("*.py")]
+    names = {name for text in sources for name in re.findall(r'event\(\s*"([\w.]+)"', text)}
+    assert names
+    assert {name for name in names if not name.startswith("host.") and f"`{name}`" not in README} == set()
+
+
+def test_files_in_architecture_are_those_that_exist() -> None:
+    named = re.findall(r"^\| `(backup/[\w/]+\.py)` \|", ARCHITECTURE, re.M)
+    assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "backup").rglob("*.py"))
+
+
+def test_tests_in_architecture_exist() -> None:
+    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", ARCHITECTURE))
+    existing = [str(path) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in existing)} == set()
 
 
 def test_the_example_of_local_settings_has_every_setting_of_readme() -> None:
