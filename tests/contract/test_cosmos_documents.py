@@ -355,5 +355,5 @@ def test_without_a_key_the_identity_that_the_side_names_logs_in(
 
     monkeypatch.setattr("backup.stores.identity.credential", credential)
     with pytest.raises(Asked) as caught:
-        CosmosBench({"source": f"AccountEndpoint=https://127.0.0.1:1/{end}", "backup": ""}).open("source").ping()
+        CosmosBench({"source": f"AccountEndpoint=https://account.invalid:1/{end}", "backup": ""}).open("source").ping()
     assert caught.value.args == (client_id,)

@@ -336,7 +336,7 @@ def test_another_collation_fails_the_run_with_the_statement_to_run(server_bench:
     if isinstance(server_bench, SqlServerBench) and server_bench.stands_in:
         pytest.skip("Babelfish knows neither NULL nor COLLATE in ALTER COLUMN")
     old, new = {
-        "postgresql": ('COLLATE "C"', 'COLLATE "POSIX"'),
+        "postgresql": ('COLLATE "C"', 'COLLATE "und-x-icu"'),
         "mssql": ("COLLATE Latin1_General_CI_AS", "COLLATE Latin1_General_CS_AS"),
     }[server_bench.kind]
     start(server_bench, f", N varchar(10) {old}")
