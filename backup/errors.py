@@ -92,6 +92,10 @@ class StoreError(BackupError):
     """The database refused an operation."""
 
 
+class RightMissing(StoreError):
+    """The login lacks a right, so the database refuses it every record."""
+
+
 class RecordRefused(StoreError):
     """The database refused single records; the others were written."""
 

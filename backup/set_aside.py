@@ -12,7 +12,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from backup.errors import BackupError, ConstraintRefused, RecordRefused, Stopped, StoreError, StoreUnavailable
+from backup.errors import (
+    BackupError,
+    ConstraintRefused,
+    RecordRefused,
+    RightMissing,
+    Stopped,
+    StoreError,
+    StoreUnavailable,
+)
 from backup.log import event
 from backup.models import Key, Record
 
@@ -108,7 +116,7 @@ def _each(error: RecordRefused) -> Iterator[Refusal]:
 
 def _raise_if_of_all(error: Exception) -> None:
     """Raises the error again if it cannot be about single records. A value that no driver takes raises anything."""
-    if isinstance(error, StoreError) and not isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreError) and not isinstance(error, StoreUnavailable | RightMissing):
         return
     if isinstance(error, BackupError | Stopped | OSError | MemoryError | AssertionError):
         raise error

@@ -13,6 +13,7 @@ from backup.errors import (
     BackupError,
     ConstraintRefused,
     NotInitialized,
+    RightMissing,
     StoreError,
     StoreUnavailable,
     TransientStoreError,
@@ -242,7 +243,8 @@ class SqlAccess:
                 hint = failure.hint or (rolled_back if writes else "Nothing was changed by it.")
                 if kind in ("constraint", "unique"):
                     return ConstraintRefused(message, hint=hint, unique=kind == "unique")
-                return StoreError(message, hint=hint)
+                # What a dialect has a hint for is a right that the login lacks.
+                return (RightMissing if failure.hint else StoreError)(message, hint=hint)
 
     def _is_own(self, missing: str) -> bool:
         return any(missing == name or missing.endswith(f".{name}") for name in self.names)
