@@ -34,9 +34,8 @@ _SETTINGS = (
     "SET bytea_output TO 'hex'",
     "SET lc_monetary TO 'C'",
     "SET row_security TO off",
-    f"SET lock_timeout TO '{base.LOCK_SECONDS}s'",
     # A process that was stopped must not hold for long what its successor waits for.
-    f"SET idle_in_transaction_session_timeout TO '{base.LOCK_SECONDS}s'",
+    "SET idle_in_transaction_session_timeout TO '60s'",
 )
 
 
@@ -81,7 +80,8 @@ def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:
         except Exception:
             connection.rollback()
     with connection.cursor() as cursor:
-        for statement in (*_SETTINGS, f"SET statement_timeout TO '{ceil(call_seconds * 1000)}ms'"):
+        ends = {"statement_timeout": ceil(call_seconds * 1000), "lock_timeout": base.LOCK_SECONDS * 1000}
+        for statement in (*_SETTINGS, *(f"SET {name} TO '{milliseconds}ms'" for name, milliseconds in ends.items())):
             cursor.execute(statement)
     connection.commit()
 
