@@ -21,12 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from backup.checkpoint import Checkpoint
 from backup.errors import BadRequest, Conflict, GuardTripped
-from backup.models import SYNCS, Action, Chunk, Counts, Status, Trigger
+from backup.models import SYNCS, Action, Chunk, Counts, Run, Status, Trigger
 from backup.overwrite import LEFT_ALONE
 from backup.proof import Kind
 from backup.recorded import Outcome
 from backup.restoring import Wish
 from backup.services import NO_OPTIONS, Options
+from backup.timeline import Timeline
 from backup.verify import Depth
 from tests.reliability import plain
 from tests.reliability.bench import (
@@ -385,7 +386,10 @@ class Machine(RuleBasedStateMachine):
         refused = outcome is not None and isinstance(outcome.error, BadRequest)
         if outcome is not None:
             assert refused is (
-                at is not None and not max(self._reach(outcome), self._first_synced()) <= at <= outcome.run.started_at
+                at is not None
+                and not max(self._reach(outcome), self._first_synced(outcome.run.started_at))
+                <= at
+                <= outcome.run.started_at
             )
         if outcome is not None and not refused:
             assert isinstance(outcome.error, GuardTripped) if tripped else outcome.error is None, outcome.run.error
@@ -544,14 +548,14 @@ class Machine(RuleBasedStateMachine):
         # A purge under a clock that was ahead tells nobody how far it went: times before it are not asked for.
         return found if found[0] >= self.purged_before else self._moment(None)
 
-    def _first_synced(self) -> datetime:
-        """When the first sync completed, before which nothing is known of the backup."""
-        syncs = [
-            as_utc(one["CompletedAt"])
-            for one in self.bench.history().values()
-            if one["Status"] == Status.COMPLETED and one["Trigger"] in SYNCS and not one["DryRun"]
-        ]
-        return min(syncs, default=datetime.max.replace(tzinfo=UTC))
+    def _first_synced(self, now: datetime) -> datetime:
+        """When the first sync completed, before which nothing is known of the backup; `unit/test_timeline.py` says what
+        a clock that was wrong does to that."""
+        runs = sorted(self.bench.history().values(), key=lambda one: int(one["RunNumber"]))
+        for one in runs:
+            if one["Status"] == Status.COMPLETED and one["Trigger"] in SYNCS and not one["DryRun"]:
+                return Timeline(map(_begun, runs), now).moment(one["SyncId"], as_utc(one["CompletedAt"]))
+        return datetime.max.replace(tzinfo=UTC)
 
     def _kept_since(self) -> datetime:
         """The time before which whoever asked for the clock last takes the bin for purged."""
@@ -560,6 +564,11 @@ class Machine(RuleBasedStateMachine):
     def _reach(self, outcome: Outcome) -> datetime:
         """The time before which the run takes the bin for purged."""
         return outcome.run.started_at - timedelta(days=RECYCLE_DAYS)
+
+
+def _begun(entry: Entry) -> Run:
+    started = as_utc(entry["StartedAt"])
+    return Run("customer", Trigger.CLI, False, started, entry["SyncId"], number=entry["RunNumber"])
 
 
 def _counts(plan: plain.Sync, allowed: bool, before: Counts, walked: Counts, images: Counts | None) -> Counts:

@@ -172,7 +172,7 @@ def spelled_anew_and_changed_again_in_a_third_call(machine: Machine) -> None:
 
 def deleted_and_inserted_under_another_spelling(machine: Machine) -> None:
     machine.fill(copied=True)
-    machine.sync([Delete([6, 7])], Kill(31, "after"), Options(allow_mass_delete=True))
+    machine.sync([Delete([6, 7])], Kill(32, "after"), Options(allow_mass_delete=True))
     assert ("e",) not in machine.backup
     machine.resume([Write([6], "", True)], None, None)
 
