@@ -458,8 +458,9 @@ class Machine(RuleBasedStateMachine):
         before = self._kept_since()
         self.purged_before = max(self.purged_before, before)
         runs = {run.sync_id: run for run in self.runs}
+        times = Timeline(map(_begun, self.bench.history().values()), self.bench.clock.now)
         for one, entry in list(self.kept.items()):
-            if entry["RecycledAt"] < before:
+            if times.moment(entry["SyncId"], entry["RecycledAt"]) < before:
                 del self.kept[one]
                 run = runs[entry["SyncId"]]
                 run.purged = True
