@@ -48,7 +48,10 @@ class History:
         found = self._entries.find(
             {"ServiceName": service}, order_by="StartedAt", descending=True, limit=1, fields=("SchemaVersion",)
         )
-        return found[0]["SchemaVersion"] or 1 if found else VERSION
+        if not found:
+            return VERSION
+        version = found[0]["SchemaVersion"]
+        return version if isinstance(version, int) else 1
 
     def save(self, run: Run) -> None:
         """Writes the run's entry as it stands; may be repeated."""
@@ -60,10 +63,11 @@ class History:
 
     def next_number(self, service: str) -> int:
         """The number of the next run; the caller holds the lock, or shares it with another run."""
-        last = self._entries.find(
-            self._mine(service), order_by="RunNumber", descending=True, limit=1, fields=("RunNumber",)
+        found = self._entries.find(
+            self._mine(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
         )
-        return (last[0]["RunNumber"] or 0) + 1 if last else 1
+        numbers = (entry["RunNumber"] for entry in found)
+        return next((number for number in numbers if isinstance(number, int)), 0) + 1
 
     def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
         """Writes the run's entry as it stands, if it belongs to one of these attempts and is in progress, or as it is
@@ -178,6 +182,7 @@ class History:
             (
                 Run(service, Trigger.CLI, False, entry["StartedAt"], entry["SyncId"], number=entry["RunNumber"])
                 for entry in found
+                if isinstance(entry["StartedAt"], datetime) and isinstance(entry["RunNumber"], int)
             ),
             now,
         )
@@ -223,7 +228,7 @@ class History:
         last = self._entries.find(
             self._mine(service), order_by="SyncedAt", descending=True, below=now() + AHEAD, limit=1
         )
-        times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if time]
+        times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if isinstance(time, datetime)]
         earliest = max(times) + _TICK if times else now()
 
         def steady() -> datetime:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from backup.log import event
@@ -64,6 +67,15 @@ HISTORY = Shape(
     },
 )
 _COUNTED = ("Inserted", "Updated", "Deleted", "Skipped", "Failed")
+_ALWAYS = frozenset(("SyncId", "ServiceName", "StartedAt", "Trigger", "Status"))
+# Not every database holds a column to its type.
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "place", "text", "json"), str),
+    "integer": int,
+    "decimal": (int, float, Decimal),
+    "time": datetime,
+    "flag": (bool, int),
+}
 
 
 def entry_of(run: Run) -> dict[str, Any]:
@@ -125,6 +137,10 @@ def run_of(entry: dict[str, Any]) -> Run | None:
 
 
 def _read(entry: dict[str, Any]) -> Run:
+    for name, kind in HISTORY.fields.items():
+        value = entry[name]
+        if not isinstance(value, _TYPES[kind]) and (value is not None or name in _ALWAYS):
+            raise TypeError(name)
     run = Run(
         entry["ServiceName"],
         Trigger(entry["Trigger"]),

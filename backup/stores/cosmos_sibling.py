@@ -276,8 +276,16 @@ class CosmosSibling:
         for name in fields or self._shape.fields:
             kind = self._shape.fields[name]
             value = document.get(self._properties[name])
-            entry[name] = datetime.fromisoformat(value) if kind == "time" and value else value
+            entry[name] = _time(value) if kind == "time" else value
         return entry
+
+
+def _time(value: Any) -> Any:
+    """The time; what is none as it is, and whoever reads it looks."""
+    try:
+        return datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        return value
 
 
 def _to_json(value: Any) -> Any:

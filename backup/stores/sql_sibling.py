@@ -8,10 +8,25 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mssql
+from sqlalchemy.dialects import mssql, sqlite
 
 from backup.stores.sibling import Entry, FieldType, OneOf, Shape
 from backup.stores.sql_access import SqlAccess
+
+
+class _TimeOrText(sqlite.DATETIME):
+    """SQLite's columns take anything: what is no time comes as it is, and whoever reads it looks."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        process: Any = super().result_processor(dialect, coltype)
+
+        def tolerant(value: Any) -> Any:
+            try:
+                return process(value)
+            except (ValueError, TypeError):
+                return value
+
+        return tolerant
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
@@ -23,6 +38,8 @@ class UtcTime(sa.TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
         if dialect.name == "mssql":
             return dialect.type_descriptor(mssql.DATETIME2())  # type: ignore[no-untyped-call]
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_TimeOrText())  # type: ignore[no-untyped-call]
         return dialect.type_descriptor(sa.DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
@@ -34,8 +51,8 @@ class UtcTime(sa.TypeDecorator[datetime]):
         return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        if value is None:
-            return None
+        if not isinstance(value, datetime):
+            return value
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 

@@ -209,7 +209,13 @@ def test_tables_of_a_later_release_are_left_alone(sqlite_place: Place) -> None:
     assert len(sqlite_place.customer.backup.history()) == 1
 
 
-@pytest.mark.parametrize("field", ["\"Trigger\" = 'later'", "\"Failures\" = 'x'", "\"Status\" = ''"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("\"Trigger\" = 'later'", "\"Failures\" = 'x'", "\"Status\" = ''", "\"StartedAt\" = 'yesterday'"),
+        *("\"SyncedAt\" = 'x'", "\"InsertedCount\" = 'many'", "\"Notes\" = x'ff00'", "\"SchemaVersion\" = 'x'"),
+    ],
+)
 def test_an_entry_that_cannot_be_read_counts_as_not_there(sqlite_place: Place, field: str) -> None:
     customer = service(sqlite_place.settings)
     synced(customer)
