@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +14,6 @@ from backup.errors import (
     BackupError,
     ConstraintRefused,
     NotInitialized,
-    SourceMissing,
     StoreError,
     StoreUnavailable,
 )
@@ -23,19 +21,17 @@ from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record,
 from backup.stores.asked_keys import refused
 from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.dialects import Dialect
-from backup.stores.dialects.columns import Column
-from backup.stores.dialects.tables import Found
 from backup.stores.exact import comparable
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.sql_access import SqlAccess
-from backup.stores.sql_batch import Replacing, SqlBatch, parts, rest
+from backup.stores.sql_batch import Replacing, SqlBatch, parts
 from backup.stores.sql_chunks import SqlChunks
-from backup.stores.sql_drift import plan
-from backup.stores.sql_missing import suggestion
+from backup.stores.sql_place import SqlPlace
+from backup.stores.sql_reads import SqlReads
 from backup.stores.sql_references import is_of_itself, references_to, referring, triggers_on_delete
-from backup.stores.sql_rows import Fetched, Rows, first_rows, values_of
-from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
-from backup.stores.sql_table import SYNCED_AT, TableShape, declare, is_mark, loosened, split_name
+from backup.stores.sql_rows import Rows, values_of
+from backup.stores.sql_sibling import SqlSibling
+from backup.stores.sql_table import SYNCED_AT, TableShape, split_name
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
 
 
@@ -51,7 +47,7 @@ class SqlStore:
         side: str,
         missing: type[BackupError],
     ) -> None:
-        self.schema, self.name = split_name(table)
+        schema, self.name = split_name(table)
         self._table_name, self._side = table, side
         self.access = SqlAccess(
             dialect,
@@ -61,9 +57,10 @@ class SqlStore:
             limits.max_call_seconds,
         )
         self._rules, self._limits = rules, limits
-        self.access.names.update(part.lower() for part in (self.schema, self.name) if part)
+        self.access.names.update(part.lower() for part in (schema, self.name) if part)
+        self._place = SqlPlace(self.access, schema, self.name, rules)
         self._chunks = SqlChunks(self.access, limits)
-        self._copied: TableShape | None = None
+        self._reads = SqlReads(self.access, limits)
 
     @property
     def kind(self) -> str:
@@ -76,15 +73,12 @@ class SqlStore:
     @property
     def location(self) -> str:
         dialect = self.access.dialect
-        schema = self.schema or dialect.default_schema
+        schema = self._place.schema or dialect.default_schema
         return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
 
     @property
     def place(self) -> str:
-        with suppress(self.access.missing):
-            if self._found is not None:
-                return self._found.spelled
-        return Found(self.schema or self.access.dialect.default_schema, self.name).spelled
+        return self._place.spelled
 
     keys_are_exact = False
 
@@ -105,47 +99,12 @@ class SqlStore:
 
     def close(self) -> None:
         self.access.close()
-        self._forget()
+        self._place.forget()
 
-    def _forget(self) -> None:
-        for name in ("shape", "_found"):
-            self.__dict__.pop(name, None)
-
-    @cached_property
-    def _found(self) -> Found | None:
-        """The table that its name stands for; looked for once, so that no two statements mean different ones."""
-        return self.access.run("find the table", lambda cx: self.access.dialect.find(cx, self.schema, self.name))
-
-    def _found_or_new(self, like: Store) -> Found:
-        """Where the table is or, if it is missing, has to be made, in a database that is made if that is missing."""
-        self.access.create_database(_sql(like).access)
-        return self._found or Found(self._schema_of(self.name), self.name)
-
-    def _schema_of(self, name: str) -> str | None:
-        """The schema of a table beside this one: where a name without a schema finds it, else where this one is."""
-        dialect = self.access.dialect
-        if self.schema is not None or dialect.default_schema is None:
-            return self.schema
-
-        def attempt(cx: sa.Connection) -> str | None:
-            found = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
-            return found.schema if found is not None else dialect.home(cx)
-
-        return self.access.run("find the schema", attempt)
-
-    @cached_property
+    @property
     def shape(self) -> TableShape:
         """The table as it is now; read once, until `close`."""
-        place, found = self.access, self._found
-        dialect = place.dialect
-
-        def attempt(cx: sa.Connection) -> TableShape:
-            if found is None:
-                near = suggestion(cx, self.name, self.schema or dialect.default_schema)
-                raise place.missing(f"The {place.label} does not exist{near}")
-            return TableShape.reflect(cx, dialect, self._rules, found, place.label, place.missing)
-
-        return place.run("read the columns", attempt)
+        return self._place.shape
 
     @property
     def hashes_content(self) -> bool:
@@ -160,72 +119,26 @@ class SqlStore:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
     def is_same_place(self, other: Store) -> bool:
-        theirs, what = _sql(other), "tell two databases apart"
-        if self.name.lower() != theirs.name.lower():  # no two tables are worth telling apart by case alone
-            return False
-        is_same = self.access.dialect.is_same_database
-        with suppress(NotInitialized, SourceMissing):  # what is not there is no other place
-            if self.access.once(what, lambda mine: theirs.access.once(what, lambda cx: is_same(mine, cx))):
-                return self.place.lower() == theirs.place.lower()
-        return False
+        return self._place.is_same(_sql(other)._place)
 
     def copies_beside(self) -> Sequence[str]:
         """Tables with a column SyncedAt are such."""
-        return self.access.run("list the tables", self._copies_beside)
-
-    def _copies_beside(self, cx: sa.Connection) -> list[str]:
-        mine, schema = self.place, self._schema_of(self.name)
-        # SQLite's only schema has no name here.
-        found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
-        copies = [
-            ".".join(part for part in (schema, name) if part)
-            for (_, name), columns in found.items()
-            if any(column["name"].lower() == SYNCED_AT.lower() for column in columns)
-        ]
-        return [place for place in copies if place.lower() != mine.lower()]
+        return self._place.copies_beside()
 
     # --- making and checking the backup -------------------------------------------------------------------------------
 
     def initialize(self, source: Store) -> None:
-        theirs = _sql(source).shape
-        has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
-        more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
-        found = self._found_or_new(source)
-        self.access.create(declare(found, self._fitted(loosened(theirs), theirs), theirs.key_names, *more))
-        self._forget()
+        self._place.make_backup_of(_sql(source)._place)
         self.drift(source, "add")
 
     def make_like(self, original: Store, *, copies: bool) -> None:
-        theirs = _sql(original).shape
-        mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect) if copies else None
-        columns = [c for c in theirs.columns if not is_mark(c, mark)]
-        found = self._found_or_new(original)
-        self.access.create(declare(found, self._fitted(columns, theirs), theirs.key_names))
-        self._forget()
+        self._place.make_like(_sql(original)._place, copies=copies)
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
-        self._copied = _sql(source).shape
-        found = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
-        self.shape.match(self._copied)
-        return found
-
-    def _fitted_to(self, source: TableShape) -> Mapping[str, Column]:
-        """Those of the source's columns that this table sorts otherwise, as they have to be declared here."""
-        copies = ((column, self.shape.find(column.name)) for column in source.columns if column.collation)
-        unlike = [column for column, copy in copies if copy is None or copy.collation != column.collation]
-        return {column.name: column for column in self._fitted(unlike, source)} if unlike else {}
-
-    def _fitted(self, columns: Sequence[Column], original: TableShape) -> list[Column]:
-        dialect = self.access.dialect
-        return self.access.run("find collations", lambda cx: dialect.fitted(cx, columns, original.key_names))
+        return self._place.drift(_sql(source)._place, on_new_column)
 
     def adapt(self, drift: Drift) -> None:
-        if drift.changes_nothing:
-            return
-        self.access.alter(self.shape.table, drift)
-        self.__dict__.pop("shape", None)
-        if self._copied is not None:
-            self.shape.match(self._copied)
+        self._place.adapt(drift)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -283,49 +196,7 @@ class SqlStore:
         return self.stamps_of(self.stamp_rows(chunk))
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
-        # Most of the chunk: page through it in key order. A few keys: look each up.
-        if keys is None or len(keys) * 2 > self._limits.chunk_size:
-            yield from self._read_range(keys, chunk)
-            return
-        for part in parts(list(keys), self.shape, self.access.dialect, self._limits):
-            left = list(part)
-            while left:
-                query = self.shape.select.where(self.shape.is_one_of(left), *self.shape.filters)
-                records, complete = self._batch(query)
-                got = values_of(records, self.shape.key_names)
-                found = [row for key, row in zip(got, records.values, strict=True) if key in keys]
-                records = Rows(records.names, found, large=records.large)
-                del found
-                yield records
-                del records  # or it would be held beside the next
-                met = set(got)
-                left = [] if complete or met.isdisjoint(left) else [key for key in left if key not in met]
-
-    def _read_range(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
-        shape, complete = self.shape, False
-        while not complete:
-            page = shape.select.where(*shape.within(chunk), *shape.filters).order_by(*shape.key)
-            records, complete = self._batch(page.limit(self._limits.batch_size))
-            if records:
-                complete = complete and len(records) < self._limits.batch_size
-                found = values_of(records[-1:] if keys is None else records, shape.key_names)
-                chunk = Chunk(found[-1], chunk.upto)
-                if keys is not None:
-                    pairs = zip(found, records.values, strict=True)
-                    records = Rows(records.names, [row for key, row in pairs if key in keys], large=records.large)
-                    del pairs
-                yield records
-            del records  # or it would be held beside the next
-
-    def _batch(self, query: sa.Select[Any]) -> tuple[Rows, bool]:
-        """The query's first rows, up to the byte limit, and whether these were all."""
-
-        def attempt(cx: sa.Connection) -> Fetched:
-            largest = self.access.dialect.largest(cx, self.shape.table, query)
-            return first_rows(cx, query, self._limits.batch_bytes, largest)
-
-        found = self.access.run("read records", attempt)
-        return Rows(self.shape.names, found.rows, large=found.size > self._limits.batch_bytes), found.complete
+        yield from self._reads.read(self.shape, keys, chunk)
 
     def key_of(self, record: Record) -> Key:
         return self.shape.key_of(record)
@@ -338,12 +209,7 @@ class SqlStore:
         return [name for name in record if self.shape.find(name) is None]
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        filters = self.shape.filters
-        return {
-            key
-            for part in parts(keys, self.shape, self.access.dialect, self._limits)
-            for key in self.access.run("look up keys", lambda cx, p=part: self._batch_on(cx).matching(p, filters))  # type: ignore[misc]
-        }
+        return self._reads.matching(self.shape, keys)
 
     def spelled(self, key: Key, transaction: Any) -> Key | None:
         shape = self.shape
@@ -351,14 +217,7 @@ class SqlStore:
         return None if row is None else tuple(row)
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        for part in parts(keys, self.shape, self.access.dialect, self._limits):
-            left = list(part)
-            while left:
-                found, _ = self.access.run("read records", lambda cx, k=left: self._batch_on(cx).images(k, action))  # type: ignore[misc]
-                left = rest(left, found)
-                if found:
-                    yield found
-                del found  # or it would be held beside the next
+        yield from self._reads.images(self.shape, keys, action)
 
     def content(self, record: Record) -> Mapping[str, str]:
         names = self.shape.content
@@ -497,7 +356,7 @@ class SqlStore:
         self.access.fence = lambda cx, again: fence.check_last(cx if is_here else None, again)
 
     def sibling(self, shape: Shape) -> Sibling:
-        return SqlSibling(self.access, shape, self._schema_of)
+        return SqlSibling(self.access, shape, self._place.schema_of)
 
 
 def _milliseconds(now: datetime) -> str:
