@@ -6,31 +6,30 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from math import ceil, inf
 from typing import Any
 
-from backup.errors import RecordRefused, SchemaMismatch, StoreError, TransientStoreError
+from backup.errors import RecordRefused, SchemaMismatch, StoreError
 from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version, utc_now
 from backup.stores.asked_keys import parts_of, refused
 from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.cosmos_access import CosmosAccess
-from backup.stores.cosmos_conditional import Conditional, ConditionalWrites
+from backup.stores.cosmos_chunks import CosmosChunks
+from backup.stores.cosmos_conditional import ConditionalWrites
 from backup.stores.cosmos_container import CosmosContainer, parts
 from backup.stores.cosmos_documents import MARK, json_text, key_from_json, key_to_json, own, texts
 from backup.stores.cosmos_pace import Pace
-from backup.stores.cosmos_queries import PART, Queries, key_in, path_of
+from backup.stores.cosmos_queries import Queries, key_in, path_of
 from backup.stores.cosmos_sibling import CosmosSibling, utc_text
 from backup.stores.cosmos_writes import CosmosWrites
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
-_LOOKS = 20  # at a document that others keep changing
 _WHOLE_SECONDS = timedelta(seconds=2)
 _MAX_ID_CHARACTERS = 1023
-_EXACT = 1 << 53  # whole numbers up to here are exact in JSON
 _EXPIRES = "It has a ttl, and the backup's container has time to live on, so its copy would delete itself."
-_MANY = _EXACT >> 31  # so many times of 31 bits may be summed
 
 
 class CosmosStore:
@@ -48,8 +47,9 @@ class CosmosStore:
         self._limits = replace(limits, batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE))
         self._side, self._queries = side, Queries(rules, side)
         self._container = CosmosContainer(access, container, self._queries, self._limits)
+        self._chunks = CosmosChunks(self._container, self._queries, self._limits, access.label)
         self._writes = CosmosWrites(access, self._container)
-        self._conditional = ConditionalWrites(access, self._container)
+        self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
         self._siblings: dict[str, CosmosSibling] = {}
 
     @property
@@ -152,49 +152,14 @@ class CosmosStore:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return self._count(WHOLE)
-
-    def _count(self, chunk: Chunk) -> int:
-        [found] = self._container.numbers([self._queries.count(chunk)])
-        if found is None:
-            raise StoreError(f"The {self.label} did not say how many documents it has.")
-        return int(found)
+        return self._chunks.count(WHOLE)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
-        after = within.after
-        if self._count(within) > self._limits.chunk_size:
-            for bound in self._bounds(within):
-                yield Chunk(after, bound)
-                after = bound
-        yield Chunk(after, within.upto)
-
-    def _bounds(self, within: Chunk) -> Iterator[Key]:
-        # Bounds have no character from U+D800 on, where servers and Python order text differently.
-        since = 0
-        for name in self._container.one_by_one("list ids", self._queries.ids(within)):
-            since += 1
-            if since >= self._limits.chunk_size and max(name, default="") < "\ud800":
-                since = 0
-                yield (name,)
+        return self._chunks.within(within)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        """Number of documents and sum of their times of last write: `_ts` here, the source's as noted in a copy there.
-
-        These times only grow, so what one change adds to the sum no other takes away; but they have whole seconds: a
-        change within the second of the last copy does not show. A copy without its note makes the sums differ. Costs
-        two queries side by side (more from four million documents on), which a range index may answer.
-        """
-        count, *sums = self._container.numbers([self._queries.count(chunk), *self._queries.sums(chunk, many=False)])
-        if count is None:
-            return None
-        if count >= _MANY:
-            sums = self._container.numbers(self._queries.sums(chunk, many=True))
-        exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
-        if any(value > _EXACT or value != int(value) for value in exact):
-            return None
-        total = sum(int(value) * of for value, of in zip(exact, (1, PART), strict=False))
-        return Fingerprint("count and sum of _ts", int(count), (0, total))
+        return self._chunks.fingerprint(chunk)
 
     def watermark(self) -> str | None:
         """The greatest `_ts` of the service's documents; None when there are none."""
@@ -317,59 +282,20 @@ class CosmosStore:
         self._tell("write", refused)
         return written
 
+    def _changed_if(
+        self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
+    ) -> Written:
+        image = partial(self._image, action=action)
+        written, refused = self._conditional.change(accept, keep, wanted, image, deletes=action is Action.DELETED)
+        self._tell("change", refused)
+        return written
+
     def _would_expire(self, record: Record) -> bool:
         """Whether the copy would delete itself, since its source says of itself when it is to."""
         if self._side == "source" or self._container.default_ttl is None:
             return False
         seconds = record.get("ttl")
         return isinstance(seconds, int | float) and seconds > 0
-
-    def _changed_if(
-        self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
-    ) -> Written:
-        """Writes these records, or deletes where there is None, as far as `accept` lets it: each document as long as it
-        has the etag of the image that was accepted and kept. One that was changed meanwhile is looked at again."""
-        written = Written()
-        refused: dict[Key, str] = {}
-        for part in parts([*wanted], self._limits.batch_size):
-            left = list(part)
-            for _ in range(_LOOKS):
-                etags, alone = self._accepted(accept, keep, left, action)
-                new = [key for key in left if key not in etags and key not in alone and wanted[key] is not None]
-                writes = [Conditional(key, wanted[key], etags.get(key)) for key in (*etags, *new)]
-                overtaken, reasons = self._conditional.carry_out(writes)
-                refused |= reasons
-                not_done = overtaken | reasons.keys()
-                inserted, done = frozenset(new) - not_done, frozenset(etags) - not_done
-                if keep is not None:
-                    keep((), None, [*inserted])
-                changed = Written(inserted, updated=done, left=frozenset(alone))
-                if action is Action.DELETED:
-                    changed = Written(deleted=done, left=frozenset(alone))
-                written, left = written.and_(changed), [*overtaken]
-                if not left:
-                    break
-            else:
-                raise TransientStoreError(
-                    f"{len(left)} documents of the {self.label} were changed whenever they were to be written.",
-                    hint="Nothing of others was overwritten. Try again when fewer write to them.",
-                )
-        self._tell("change", refused)
-        return written
-
-    def _accepted(
-        self, accept: Accept, keep: Keep | None, keys: Sequence[Key], action: Action
-    ) -> tuple[dict[Key, str], set[Key]]:
-        """The etags of the documents that may be changed, whose images are kept now; the keys of those that may not."""
-        etags: dict[Key, str] = {}
-        refused: set[Key] = set()
-        for records in self._container.documents(keys, of_service=False):
-            images = {self.key_of(one): self._image(one, action) for one in records}
-            refused |= {key for key, image in images.items() if not accept(image)}
-            etags |= {key: one["_etag"] for one in records if (key := self.key_of(one)) not in refused}
-            if keep is not None:
-                keep([image for key, image in images.items() if key not in refused], None)
-        return etags, refused
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         # A document of another type under such a key would be overwritten too.

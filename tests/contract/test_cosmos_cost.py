@@ -10,7 +10,7 @@ import pytest
 from azure.core.exceptions import ServiceResponseError
 
 from backup.models import WHOLE, Chunk, StampRow
-from backup.stores import cosmos, cosmos_access, cosmos_container
+from backup.stores import cosmos_access, cosmos_chunks, cosmos_container
 from backup.stores.cosmos import CosmosStore
 from backup.stores.cosmos_pace import Pace
 from backup.stores.cosmos_queries import Query
@@ -145,7 +145,7 @@ def test_times_of_too_many_documents_for_one_exact_sum_are_summed_in_two_parts(
 ) -> None:
     bench, source, backup = copied
     at_once = source.fingerprint(WHOLE)
-    monkeypatch.setattr(cosmos, "_MANY", 5)
+    monkeypatch.setattr(cosmos_chunks, "_MANY", 5)
     assert at_once == source.fingerprint(WHOLE) == backup.fingerprint(WHOLE)
     changed(bench)
     assert at_once != source.fingerprint(WHOLE)
@@ -153,7 +153,7 @@ def test_times_of_too_many_documents_for_one_exact_sum_are_summed_in_two_parts(
 
 def test_a_sum_that_may_not_be_exact_gives_no_fingerprint(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     _, source, _ = copied
-    monkeypatch.setattr(cosmos, "_EXACT", 1 << 32)
+    monkeypatch.setattr(cosmos_chunks, "_EXACT", 1 << 32)
     assert source.fingerprint(WHOLE) is None
 
 

@@ -172,7 +172,7 @@ def test_chunks_go_through_the_ids_of_all_partitions_in_order(filled: Filled, ro
 @pytest.mark.parametrize("many", [False, True])
 def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
     if many:
-        monkeypatch.setattr("backup.stores.cosmos._MANY", 5)
+        monkeypatch.setattr("backup.stores.cosmos_chunks._MANY", 5)
     for role, store in (("source", filled.source), ("backup", filled.backup)):
         documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]
         for chunk in (WHOLE, Chunk(None, ("000009",)), Chunk(("000020",), None), Chunk(("z",), None)):
