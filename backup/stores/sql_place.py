@@ -69,7 +69,8 @@ class SqlPlace:
         def attempt(cx: sa.Connection) -> TableShape:
             if found is None:
                 near = suggestion(cx, self.name, self.schema or dialect.default_schema)
-                raise place.missing(f"The {place.label} does not exist{near}")
+                hint = f"{place.missing.hint} {dialect.unseen_hint(self.schema, self.name)}".rstrip()
+                raise place.missing(f"The {place.label} does not exist{near}", hint=hint)
             return TableShape.reflect(cx, dialect, self._rules, found, place.label, place.missing)
 
         return place.run("read the columns", attempt)

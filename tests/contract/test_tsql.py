@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
-from backup.errors import ConfigError
+from backup.errors import ConfigError, NotInitialized, SourceMissing
 from backup.models import Chunk
 from backup.retry import Retry
 from backup.run_entries import HISTORY
-from backup.stores import Rules
+from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.dialects.base import StampColumns
 from backup.stores.dialects.columns import Column
@@ -673,6 +673,25 @@ def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> 
     for _ in range(2):
         with pytest.raises(sa.exc.OperationalError):
             _ = dialect._reading
+
+
+@pytest.mark.parametrize(("side", "first"), [("source", "Check the names"), ("backup", "Run initialize")])
+def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(side: Any, first: str) -> None:
+    shared = {"check_same_thread": False}
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args=shared)
+    with engine.connect() as cx:  # stands in for a server: a catalogue that shows nothing
+        cx.exec_driver_sql("ATTACH ':memory:' AS sys")
+        for table in ("objects (name, type, schema_id)", "schemas (name, schema_id)"):
+            cx.exec_driver_sql(f"CREATE TABLE sys.{table}")
+        cx.connection.create_function("SCHEMA_NAME", 0, lambda: "dbo")
+        cx.commit()
+    where = Side("customer", side, "X", "Server=db;Database=shop;User Id=app;Password=x", "crm.Customers")
+    store: Any = open_store(where, Rules(("Version",)), Limits())
+    store.access.dialect.__dict__ |= {"engine": engine, "_reading": engine}
+    with pytest.raises((SourceMissing, NotInitialized), match="does not exist") as caught:
+        store.count()
+    assert caught.value.hint.startswith(first)
+    assert "GRANT SELECT ON [crm].[Customers] TO [app]." in caught.value.hint
 
 
 def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> None:

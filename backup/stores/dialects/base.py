@@ -81,6 +81,9 @@ class Dialect(Protocol):
         """Creates the database when it is missing; someone else may be creating it just now. A file may be read by
         nobody who may not read the one that `like` leads to."""
 
+    def unseen_hint(self, schema: str | None, table: str) -> str:
+        """What else to do about a table that was not found, where the server hides some from a login; else nothing."""
+
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
         """The table that statements of this login mean by the name; without a schema, the first it is looked for in."""
 

@@ -40,6 +40,7 @@ from backup.stores.dialects.mssql_json import (
 from backup.stores.dialects.mssql_parameters import send_many, send_one
 from backup.stores.dialects.mssql_types import relation
 from backup.stores.dialects.prepared import Prepared, send
+from backup.stores.dialects.rights import mssql_unseen_hint
 from backup.stores.dialects.tables import Found
 
 _READS_OVER_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
@@ -198,6 +199,9 @@ class SqlServerDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):
             cx.execute(statement, parameters)
+
+    def unseen_hint(self, schema: str | None, table: str) -> str:
+        return mssql_unseen_hint(schema or self.default_schema or "", table, self._where.keywords.get("UID"))
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
         return mssql_catalogue.find(cx, schema, table)

@@ -157,6 +157,9 @@ class PostgresqlDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         self._copying.add(cx, table, rows)
 
+    def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - the catalogue shows all tables
+        return ""
+
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
         return postgresql_catalogue.find(cx, schema, table)
 

@@ -34,6 +34,15 @@ def mssql_hint(text: str, login: str | None) -> str | None:
     return None
 
 
+def mssql_unseen_hint(schema: str, table: str, login: str | None) -> str:
+    """What to do where SQL Server's catalogue has no such table, for it shows a login only what it has a right on."""
+    user = f"[{login}]" if login else "the app's user"
+    return (
+        f"Or the table is there and this login, without a right on it, does not see it: GRANT SELECT ON [{schema}]."
+        f"[{table}] TO {user}.{_WRITES}"
+    )
+
+
 def postgresql_hint(text: str, login: str | None) -> str | None:
     """The same for PostgreSQL's "permission denied for table …"."""
     role = f'"{login}"' if login else "the app's role"

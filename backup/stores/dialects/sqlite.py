@@ -193,6 +193,9 @@ class SqliteDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
+    def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - a file shows all it has
+        return ""
+
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
         return sqlite_catalogue.find(cx, schema, table)
 
