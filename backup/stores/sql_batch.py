@@ -59,7 +59,7 @@ class SqlBatch:
             self._dialect.lock(self._cx, shape.table.c[name], shape.is_one_of(keys))
         query = select.where(shape.is_one_of(keys))
         largest = self._dialect.largest(self._cx, shape.table, query)
-        rows, size, complete = first_rows(self._cx, query, self._limits.batch_bytes, largest)
+        rows, size, complete, _ = first_rows(self._cx, query, self._limits.batch_bytes, largest)
         images = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
         found = {key: image for key, image in images.items() if key in asked}
         if len(found) < len(images) and (complete or not found):  # the server has some under another spelling

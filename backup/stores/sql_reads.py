@@ -66,7 +66,7 @@ class SqlReads:
             return first_rows(cx, query, self._limits.batch_bytes, largest)
 
         found = self._access.run("read records", attempt)
-        return Rows(shape.names, found.rows, large=found.size > self._limits.batch_bytes), found.complete
+        return Rows(shape.names, found.rows, large=found.large), found.complete
 
     def matching(self, shape: TableShape, keys: Sequence[Key]) -> set[Key]:
         """Those of the keys that the table holds, with key equality as its server sees it."""

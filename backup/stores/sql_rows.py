@@ -15,13 +15,14 @@ Row = tuple[Any, ...]
 
 _SMALL_ROWS_AT_ONCE = 10_000
 _ROWS_AT_ONCE = 512
+_LARGE_ROW = 4 * 1024 * 1024
 
 
 class Rows(Sequence[Record]):
     """Records by their values, in the order of `names`. One becomes a mapping when it is looked at: most never are."""
 
     def __init__(self, names: tuple[str, ...], values: list[Row], *, large: bool = False) -> None:
-        """`large`: they have more bytes than a batch shall have, so that a second one beside is too much."""
+        """`large`: one of them is, so that a second batch beside is too much."""
         self.names, self.values, self.large = names, values, large
 
     def __len__(self) -> int:
@@ -54,11 +55,12 @@ def values_of(records: Sequence[Record], names: Sequence[str]) -> list[Row]:
 
 
 class Fetched(NamedTuple):
-    """Rows with their size in bytes, and whether they were all of a query."""
+    """Rows with their size in bytes, whether they were all of a query, and whether the last of them is large."""
 
     rows: list[Row]
     size: int
     complete: bool
+    large: bool = False
 
 
 def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
@@ -92,8 +94,10 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest
             else:
                 found += rows
             if size > max_bytes:
-                is_large(cx)
-                return Fetched(found, size, complete=False)
+                large = _size(found[-1:]) > _LARGE_ROW  # any other leaves the driver with no more than a batch
+                if large:
+                    is_large(cx)
+                return Fetched(found, size, complete=False, large=large)
             if len(rows) < step:  # asking whether there are more would cost a round trip
                 break
     return Fetched(found, size, complete=True)

@@ -25,7 +25,10 @@ from tests.scenarios.places import Cosmos, Service, Sql
 pytestmark = pytest.mark.timeout(rounds(120, 1800))
 
 # Small chunks, so that records come and go between one chunk and the next.
-SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "100", "BackupSync__BatchSize": "50"}
+SETTINGS = {
+    **{"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "100", "BackupSync__BatchSize": "50"},
+    "BackupSync__MaxDeletePercentPerWeek": "100",  # many syncs of a few seconds are no week
+}
 WRITES_BEFORE_A_SYNC = 10
 
 
