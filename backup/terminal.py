@@ -19,6 +19,7 @@ from rich.text import Text
 
 from backup import api
 from backup.answers import report_of
+from backup.condition import hint_of
 from backup.errors import BackupError, Interrupted
 from backup.health import word_of
 from backup.log import redact, visible
@@ -106,7 +107,7 @@ def show_health(state: api.State) -> None:
         whose = " ".join(filter(None, (concern.service, concern.side)))
         since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
         what = " ".join(filter(None, (concern.sync_id, concern.reason + since, concern.error, concern.detail)))
-        _show_trouble(whose or "settings", what, concern.detail_hint or concern.hint)
+        _show_trouble(whose or "settings", what, concern.detail_hint or hint_of(concern.error))
 
 
 def runs_of(registry: Registry, services: list[str], limit: int) -> list[Run]:

@@ -243,8 +243,7 @@ class SqlAccess:
                 hint = failure.hint or (rolled_back if writes else "Nothing was changed by it.")
                 if kind in ("constraint", "unique"):
                     return ConstraintRefused(message, hint=hint, unique=kind == "unique")
-                # What a dialect has a hint for is a right that the login lacks.
-                return (RightMissing if failure.hint else StoreError)(message, hint=hint)
+                return (RightMissing if kind == "denied" else StoreError)(message, hint=hint)
 
     def _is_own(self, missing: str) -> bool:
         return any(missing == name or missing.endswith(f".{name}") for name in self.names)

@@ -307,6 +307,13 @@ def test_half_a_surrogate_pair_is_read_and_sent_as_the_servers_own_bytes() -> No
         ("[42000] [M][SQL Server]Deadlock victim. (1205) (SQLExecDirectW)", "transient"),
         ("[42000] [M][SQL Server]No room in nvarchar(64). (8152) (SQLExecDirectW)", "refused"),
         ("[42000] [M]One. (3621) (SQLExecute); [42000] [M]Deadlock victim. (1205)", "transient"),
+        (
+            "[42000] [M][SQL Server]The INSERT permission was denied on the object 'T', database 'd', schema 's'. (229)"
+            " (SQLExecDirectW)",
+            "denied",
+        ),
+        # What a trigger throws may be about the row alone.
+        ("[42000] [M][SQL Server]Row 5 does not have permission to go. (50000) (SQLExecDirectW)", "refused"),
     ],
 )
 def test_the_number_of_an_error_is_not_a_number_in_its_text(message: str, kind: str) -> None:

@@ -13,6 +13,7 @@ _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053,
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
+_OF_USERS = 50_000  # from here on, messages are those of RAISERROR and THROW
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 _NOT_VERIFIED_HINT = (
     "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
@@ -42,7 +43,9 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("unique", text)
     if codes & _CODE_CONSTRAINT or state == "23000":
         return Failure("constraint", text)
-    return Failure("refused", text, hint)
+    if hint is None or any(code >= _OF_USERS for code in codes):  # a trigger may say anything about a row
+        return Failure("refused", text)
+    return Failure("denied", text, hint)
 
 
 def _codes(error: BaseException | None) -> set[int]:

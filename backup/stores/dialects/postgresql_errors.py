@@ -39,7 +39,8 @@ def failure(error: Exception, login: str | None) -> Failure:
     if state == "42501":
         policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
         hint = row_security_hint(policy[1], login) if policy else postgresql_hint(text, login)
-        return Failure("refused", text, hint)
+        # A new row that a policy refuses is one row.
+        return Failure("refused" if text.startswith("new row violates") else "denied", text, hint)
     if not state and any(words in whole for words in _NOT_VERIFIED):
         return Failure("unavailable", text, _NOT_VERIFIED_HINT)
     if not state and any(words in whole for words in _UNANSWERED):
