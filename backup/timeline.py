@@ -62,10 +62,6 @@ class Timeline:
             return min(stamped, self.now)
         return span.instead if span.is_ahead or stamped > self.now else max(stamped, span.earliest)
 
-    def began(self, run: Run) -> datetime:
-        """When the run began."""
-        return self.moment(run.sync_id, run.started_at)
-
     def ended(self, run: Run) -> datetime:
         """When the run ended; now if it has not."""
         return self.moment(run.sync_id, run.completed_at or self.now)
