@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import azure.functions as func
 
-from backup import api, interrupts
-from backup.log import quiet_libraries
-from backup.recorded import foreseen
-from backup.registry import Registry
-from backup.schedule import last_firing, resume_open, run_scheduled
-from backup.settings import load_settings, schedule_binding
+from backup.config.settings import load_settings, schedule_binding
+from backup.core import interrupts
+from backup.core.log import quiet_libraries
+from backup.entry import http
+from backup.entry.timer import last_firing, resume_open, run_scheduled
+from backup.runs.runner import foreseen
+from backup.services.registry import Registry
 
 quiet_libraries()
 logging.getLogger("backup").setLevel(logging.INFO)
@@ -25,60 +26,60 @@ def _registry() -> Registry:
     return Registry(load_settings())
 
 
-def _respond(work: Callable[[], api.Answer]) -> func.HttpResponse:
+def _respond(work: Callable[[], http.Answer]) -> func.HttpResponse:
     try:
         answer = work()
     except Exception as error:
-        answer = api.error_answer(foreseen(error))
+        answer = http.error_answer(foreseen(error))
     return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json")
 
 
 @app.route("backup/sync", methods=["POST"])
 def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync: one service or all of them."""
-    return _respond(lambda: api.trigger_sync(_registry(), req.params, req.get_body()))
+    return _respond(lambda: http.post_sync(_registry(), req.params, req.get_body()))
 
 
 @app.route("backup/sync/customer", methods=["POST"])
 def SyncCustomer(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync/customer?force=true&dryRun=true&allowMassDelete=true"""
-    return _respond(lambda: api.sync_one(_registry(), "customer", req.params, req.get_body()))
+    return _respond(lambda: http.post_sync_of(_registry(), "customer", req.params, req.get_body()))
 
 
 @app.route("backup/sync/order", methods=["POST"])
 def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync/order?force=true&dryRun=true&allowMassDelete=true"""
-    return _respond(lambda: api.sync_one(_registry(), "order", req.params, req.get_body()))
+    return _respond(lambda: http.post_sync_of(_registry(), "order", req.params, req.get_body()))
 
 
 @app.route("backup/verify/{service}", methods=["POST"])
 def VerifyBackup(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/verify/{service}: compares source and backup."""
-    return _respond(lambda: api.verify(_registry(), req.route_params["service"], req.params, req.get_body()))
+    return _respond(lambda: http.post_verify(_registry(), req.route_params["service"], req.params, req.get_body()))
 
 
 @app.route("backup/undo/{syncId}", methods=["POST"])
 def UndoRun(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/undo/{syncId}: makes the backup what it was before that run."""
-    return _respond(lambda: api.undo(_registry(), req.route_params["syncId"], req.params, req.get_body()))
+    return _respond(lambda: http.post_undo(_registry(), req.route_params["syncId"], req.params, req.get_body()))
 
 
 @app.route("backup/restore/{service}", methods=["POST"])
 def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/restore/{service}: writes the backup's state into the source."""
-    return _respond(lambda: api.restore(_registry(), req.route_params["service"], req.params, req.get_body()))
+    return _respond(lambda: http.post_restore(_registry(), req.route_params["service"], req.params, req.get_body()))
 
 
 @app.route("backup/initialize", methods=["POST"])
 def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/initialize: makes what the backups need."""
-    return _respond(lambda: api.trigger_initialize(_registry(), req.params, req.get_body()))
+    return _respond(lambda: http.post_initialize(_registry(), req.params, req.get_body()))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
-    return _respond(lambda: api.health(_registry, req.params))
+    return _respond(lambda: http.get_health(_registry, req.params))
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))

@@ -16,18 +16,17 @@ from typing import Annotated
 
 import typer
 
-from backup import api, interrupts, sample
-from backup.demo import FILES, run_demo
-from backup.errors import Interrupted
-from backup.log import quiet_libraries
-from backup.models import Trigger
-from backup.registry import Registry
-from backup.requests import moment_of
-from backup.restoring import Wish
-from backup.services import Options
-from backup.settings import load_settings, use_local_settings
-from backup.streams import flush, let_readers_leave
-from backup.terminal import (
+from backup.config.settings import load_settings, use_local_settings
+from backup.core import interrupts
+from backup.core.errors import Interrupted
+from backup.core.log import quiet_libraries
+from backup.core.model import Trigger
+from backup.dev import sample
+from backup.dev.demo import FILES, run_demo
+from backup.entry import http
+from backup.entry.requests import moment_of
+from backup.entry.streams import flush, let_readers_leave
+from backup.entry.terminal import (
     err,
     errors_shown,
     out,
@@ -42,7 +41,10 @@ from backup.terminal import (
     show_past,
     show_verified,
 )
-from backup.verify import Depth
+from backup.mirror.comparison import Depth
+from backup.services.registry import Registry
+from backup.services.service import Options
+from backup.verbs.restoring import Wish
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Service = Annotated[str, typer.Argument(help="all, customer or order")]
@@ -53,16 +55,16 @@ Moment = Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 86
 AsJson = Annotated[bool, typer.Option("--json", help="Print what HTTP would answer, and nothing else")]
 
 
-@cli.command()
-def initialize(as_json: AsJson = False) -> None:
+@cli.command("initialize")
+def initialize_command(as_json: AsJson = False) -> None:
     """Create the backup databases, schemas, tables and containers; safe to repeat."""
     with errors_shown(as_json):
-        answer = api.initialize(_registry())
+        answer = http.initialize(_registry())
         print_answer(answer, as_json, lambda: print_lines(answer))
 
 
-@cli.command()
-def sync(
+@cli.command("sync")
+def sync_command(
     service: Service = "all",
     force: Annotated[bool, typer.Option("--force", help="Copy every common record, changed or not")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count and name what would change")] = False,
@@ -74,11 +76,11 @@ def sync(
         registry = _registry()
         with progress_bars(registry, service) as progress:
             outcomes = registry.sync(service, Trigger.CLI, Options(force, dry_run, allow_mass_delete), progress)
-        print_answer(api.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
+        print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
 
 
-@cli.command()
-def verify(
+@cli.command("verify")
+def verify_command(
     service: Service = "all",
     full: Annotated[bool, typer.Option("--full", help="Compare whole records, all of them")] = False,
     sample: Annotated[int, typer.Option(min=0, max=1_000_000, help="Compare also this many random records whole")] = 0,
@@ -88,14 +90,14 @@ def verify(
     """Compare source and backup and name what differs; exit code 1 when anything does."""
     with errors_shown(as_json):
         outcomes = _registry().verify(service, Depth(full, sample), drilled=drill)
-        answer = api.shape_verifies(outcomes) if service.lower() == "all" else api.shape_verify(outcomes[0])
+        answer = http.shape_verifies(outcomes) if service.lower() == "all" else http.shape_verify(outcomes[0])
         print_answer(answer, as_json, lambda: show_verified(outcomes))
         if not answer.body["Verified"]:
             raise typer.Exit(1)
 
 
-@cli.command()
-def undo(
+@cli.command("undo")
+def undo_command(
     sync_id: Annotated[str, typer.Argument(help="The run, as `history` names it")],
     through: Annotated[bool, typer.Option("--through", help="Undo all later runs as well, newest first")] = False,
     yes: Yes = False,
@@ -107,11 +109,11 @@ def undo(
         service = registry.with_run(sync_id)
         with progress_bars(registry, service.name) as progress:
             outcome = service.undo(sync_id, through=through, dry_run=not yes, progress=progress)
-        print_answer(api.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
+        print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
 
 
-@cli.command()
-def restore(
+@cli.command("restore")
+def restore_command(
     service: One,
     at: Moment = None,
     key: Annotated[list[str] | None, typer.Option(help="Only this record; may be given several times")] = None,
@@ -133,11 +135,11 @@ def restore(
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as progress:
             outcome = registry.get(service).restore(wish, options, to, progress)
-        print_answer(api.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
+        print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
 
 
-@cli.command()
-def show(
+@cli.command("show")
+def show_command(
     service: One,
     key: Annotated[str, typer.Argument(help="Its key; a JSON list where the key has several parts")],
     at: Moment = None,
@@ -147,11 +149,11 @@ def show(
     with errors_shown(as_json):
         moment = None if at is None else moment_of(at)
         shown = _registry().get(service).show(key, moment)
-        print_answer(api.shape_past(shown), as_json, lambda: show_past(shown, moment))
+        print_answer(http.shape_past(shown), as_json, lambda: show_past(shown, moment))
 
 
-@cli.command()
-def history(
+@cli.command("history")
+def history_command(
     service: Service = "all",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many runs of each service")] = 10,
     as_json: AsJson = False,
@@ -160,23 +162,23 @@ def history(
     with errors_shown(as_json):
         registry = _registry()
         runs = runs_of(registry, registry.chosen(service), limit)
-        print_answer(api.shape_history(runs), as_json, lambda: show_history(runs))
+        print_answer(http.shape_history(runs), as_json, lambda: show_history(runs))
 
 
-@cli.command()
-def health(as_json: AsJson = False) -> None:
+@cli.command("health")
+def health_command(as_json: AsJson = False) -> None:
     """Ask every source and backup, and say how the last syncs ended; exit code 1 when all is not well."""
     with errors_shown(as_json):
-        state = api.look(_registry)
-        print_answer(api.shape_health(state), as_json, lambda: show_health(state))
+        state = http.look(_registry)
+        print_answer(http.shape_health(state), as_json, lambda: show_health(state))
         if state.status != "Healthy":
             raise typer.Exit(1)
 
 
-@cli.command()
-def serve(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7071) -> None:
+@cli.command("serve")
+def serve_command(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7071) -> None:
     """Serve function_app.py on 127.0.0.1 without Core Tools; asks for no key unless SERVE_KEY is set."""
-    from backup.devhost import serve as serve_app
+    from backup.dev.host import serve as serve_app
 
     with errors_shown(False):
         _registry_hint()
@@ -195,8 +197,8 @@ def fill_sample() -> None:
             out.print(f"{name}: {count} records")
 
 
-@cli.command()
-def demo(
+@cli.command("demo")
+def demo_command(
     folder: Annotated[Path, typer.Option(help="Where its databases lie; made anew each time")] = Path("data/demo"),
 ) -> None:
     """Sync two embedded databases four times and show what each run did."""

@@ -40,7 +40,7 @@ def connect(engine: EngineName, text: str) -> Any:
 
         return psycopg.connect(text.replace("+psycopg", ""))
     # Only the product knows every kind of connection string, and where the ODBC driver lies.
-    from backup.stores.dialects import open_dialect
+    from backup.stores.sql.engines import open_dialect
 
     return open_dialect(text, "BENCH").engine.raw_connection()
 

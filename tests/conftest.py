@@ -17,7 +17,7 @@ import sqlalchemy
 from azure.cosmos import ConnectionRetryPolicy
 from hypothesis import HealthCheck, settings
 
-from backup import locks
+from backup.runs import lock
 from tests.emulators import servers
 from tests.emulators.partitioned import Partitioned
 
@@ -41,7 +41,7 @@ def lock_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tempfile.gettempdir()  # noticed before the variable changes: only this process's locks move
     folder = tmp_path_factory.mktemp("locks")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(locks, "gettempdir", lambda: str(folder))
+        patched.setattr(lock, "gettempdir", lambda: str(folder))
         patched.setenv("TMPDIR", str(folder))
         yield folder
 

@@ -13,12 +13,12 @@ import click
 import pytest
 import typer
 
-from backup import errors
 from backup.__main__ import cli
-from backup.api import SyncResult
-from backup.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
-from backup.run_entries import HISTORY
-from backup.settings import Settings
+from backup.config.settings import Settings
+from backup.core import errors
+from backup.entry.http import SyncResult
+from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
+from backup.runs.history_entries import HISTORY
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -147,9 +147,13 @@ def test_names_of_log_lines_are_in_readme() -> None:
     assert {name for name in names if not name.startswith("host.") and f"`{name}`" not in README} == set()
 
 
-def test_files_in_architecture_are_those_that_exist() -> None:
-    named = re.findall(r"^\| `(backup/[\w/]+\.py)` \|", ARCHITECTURE, re.M)
-    assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "backup").rglob("*.py"))
+def test_packages_in_architecture_are_those_that_exist_and_say_the_same_of_themselves() -> None:
+    named = dict(re.findall(r"^\| `(backup/[\w/]+)/` \| (.*) \|$", ARCHITECTURE, re.M))
+    opened = [path for path in (ROOT / "backup").rglob("__init__.py") if path.parent.name != "backup"]
+    assert named == {
+        str(path.parent.relative_to(ROOT)): " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+        for path in opened
+    }
 
 
 def test_tests_in_architecture_exist() -> None:

@@ -1,8 +1,9 @@
-"""The direction of imports: each layer knows only the layers before it."""
+"""The direction of imports: each package knows only the packages before it."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,42 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = [
-    {"backup.errors", "backup.models", "backup.meant"},
-    {
-        *("backup.setting_names", "backup.ncrontab_fields"),
-        *("backup.log", "backup.loopback", "backup.ncrontab", "backup.settings", "backup.compare", "backup.requests"),
-        *("backup.interrupts", "backup.retry"),
-    },
+PACKAGES = [
+    {"backup.core"},
+    {"backup.config"},
     {"backup.stores"},
-    {"backup.entries", "backup.run_entries", "backup.lease", "backup.timeline", "backup.clock", "backup.scratch"},
-    {"backup.keeper"},
-    {
-        *("backup.history", "backup.guard", "backup.pending", "backup.locks"),
-        *("backup.recycle", "backup.proof", "backup.policy", "backup.checkpoint", "backup.workers", "backup.set_aside"),
-    },
-    {"backup.sides", "backup.tally", "backup.app_tables", "backup.ownership"},
-    {"backup.condition"},
-    {"backup.writing", "backup.places", "backup.open_runs"},
-    {"backup.settle", "backup.deleting"},
-    {"backup.sync"},
-    {"backup.verify"},
-    {"backup.session"},
-    {"backup.recorded"},
-    {"backup.overwrite"},
-    {"backup.restoring"},
-    {"backup.undo", "backup.restore", "backup.follow", "backup.upkeep"},
-    {"backup.drill"},
+    {"backup.recycle_bin", "backup.mirror"},
+    {"backup.runs"},
+    {"backup.verbs"},
     {"backup.services"},
-    {"backup.registry"},
-    {"backup.answers"},
-    {"backup.health"},
-    {"backup.api", "backup.schedule", "backup.sample", "backup.demo"},
-    {"backup.terminal", "backup.streams"},
-    {"backup.devhost", "function_app", "backup.__main__"},
+    {"backup.dev"},
+    {"backup.entry"},
+    {"function_app", "backup.__main__"},
 ]
+"""Each knows only those of the rows before it, and itself. ARCHITECTURE.md draws the same rows."""
 DRIVERS = {"sqlite3", "pyodbc", "mssql_python_odbc", "psycopg", "azure.cosmos", "sqlalchemy", "azure.identity"}
-READS_THE_ENVIRONMENT = {"backup.settings", "backup.devhost"}
+READS_THE_ENVIRONMENT = {"backup.config.settings", "backup.dev.host"}
 
 
 def modules() -> dict[str, ast.Module]:
@@ -72,32 +52,53 @@ def imported(tree: ast.AST) -> set[str]:
     return found
 
 
-def layer_of(name: str) -> int | None:
-    """The number of a module's layer; None for a name that is no module of the product."""
-    for number, layer in enumerate(LAYERS):
-        if name in layer or (name.startswith("backup.stores") and "backup.stores" in layer):
-            return number
-    return None
+def package_of(name: str) -> str:
+    """`backup.runs` of `backup.runs.lock`; the name itself of what lies in no package."""
+    return ".".join(name.split(".")[:2])
+
+
+def row_of(package: str) -> int | None:
+    """The number of a package's row; None for what is none of the product's."""
+    return next((number for number, row in enumerate(PACKAGES) if package in row), None)
 
 
 def is_of(name: str, packages: set[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def test_every_module_has_its_layer() -> None:
-    assert [name for name in MODULES if name != "backup" and layer_of(name) is None] == []
+def test_every_module_lies_in_a_package_that_has_a_row() -> None:
+    assert [name for name in MODULES if name != "backup" and row_of(package_of(name)) is None] == []
 
 
-def test_every_layer_names_modules_that_exist() -> None:
-    assert {name for layer in LAYERS for name in layer} <= MODULES.keys()
+def test_every_row_names_packages_that_exist() -> None:
+    assert {package for row in PACKAGES for package in row} <= MODULES.keys()
+
+
+def test_the_rows_are_those_that_the_architecture_draws() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    [drawn] = re.findall(r"Imports point one way.*?```\n(.*?)```", text, re.S)
+    rows = [set(line.replace("←", "").split()) for line in drawn.strip().splitlines()]
+    assert rows == [{package.removeprefix("backup.") for package in row} for row in PACKAGES]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "backup"])
-def test_a_module_imports_nothing_of_a_later_layer(name: str) -> None:
-    own = layer_of(name)
-    assert own is not None
-    later = [one for one in imported(MODULES[name]) if (layer_of(one) or 0) > own]
-    assert later == []
+def test_a_module_imports_its_own_package_and_those_of_earlier_rows_alone(name: str) -> None:
+    own = package_of(name)
+    row = row_of(own)
+    assert row is not None
+    packages = {package_of(one) for one in imported(MODULES[name])} - {own}
+    assert {package for package in packages if (row_of(package) or 0) >= row and row_of(package) is not None} == set()
+
+
+def test_no_function_has_the_name_of_a_module_that_is_not_its_own() -> None:
+    stems = {name.split(".")[-1]: name for name in MODULES}
+    named = {
+        (node.name, name)
+        for name, tree in MODULES.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and stems.get(node.name, name) != name
+    }
+    assert named == set()
 
 
 def test_no_two_modules_import_each_other() -> None:
@@ -108,13 +109,13 @@ def test_no_two_modules_import_each_other() -> None:
         return goal in nearer or any(reaches(one, goal, seen | nearer) for one in nearer)
 
     # A package's __init__ opens what lies in it, and its modules use its names; so packages are left out.
-    alone = [name for name in MODULES if name not in ("backup", "backup.stores", "backup.stores.dialects")]
-    assert [name for name in alone if reaches(name, name, {"backup.stores", "backup.stores.dialects"})] == []
+    alone = [name for name in MODULES if name not in ("backup", "backup.stores", "backup.stores.sql.engines")]
+    assert [name for name in alone if reaches(name, name, {"backup.stores", "backup.stores.sql.engines"})] == []
 
 
 def test_the_functions_library_is_imported_by_the_triggers_and_the_local_host_alone() -> None:
     users = {name for name, tree in MODULES.items() if any(is_of(one, {"azure.functions"}) for one in imported(tree))}
-    assert users == {"function_app", "backup.devhost"}
+    assert users == {"function_app", "backup.dev.host"}
 
 
 def test_drivers_are_imported_under_stores_alone() -> None:
@@ -131,7 +132,7 @@ def test_a_start_loads_no_driver(module: str) -> None:
 
 def test_an_embedded_run_loads_no_driver_of_a_server(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from backup.demo import run_demo;"
+        "import sys, pathlib; from backup.dev.demo import run_demo;"
         "run_demo(pathlib.Path(sys.argv[1]), lambda title, outcomes: None); print(*sys.modules)"
     )
     ran = subprocess.run(

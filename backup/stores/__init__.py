@@ -1,11 +1,11 @@
-"""Opens the store a connection string stands for. Drivers and SDKs are imported only when one is opened."""
+"""Tables and containers behind one protocol, opened by their connection strings; drivers are imported only then."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from backup.errors import BackupError, ConfigError, NotInitialized, SourceMissing
+from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
 from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
@@ -58,8 +58,8 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     setting = side.setting if side.role == "target place" else f"{side.setting}__ConnectionString"
     if "accountendpoint" in side.connection_string.lower():
         return _open_cosmos(side, setting, name, rules, limits, missing)
-    from backup.stores.dialects import open_dialect
-    from backup.stores.sql import SqlStore
+    from backup.stores.sql.engines import open_dialect
+    from backup.stores.sql.store import SqlStore
 
     dialect = open_dialect(
         side.connection_string,
@@ -86,8 +86,8 @@ def _open_cosmos(
     if not isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} is not a Cosmos DB connection string.")
     check_cosmos(where.endpoint, token=where.key is None, emulator_hosts=side.emulator_hosts, setting=setting)
-    from backup.stores.cosmos import CosmosStore
-    from backup.stores.cosmos_access import CosmosAccess
+    from backup.stores.cosmos.access import CosmosAccess
+    from backup.stores.cosmos.store import CosmosStore
 
     label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
     ceiling = limits.max_request_units_per_second

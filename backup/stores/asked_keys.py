@@ -9,9 +9,9 @@ from math import isfinite
 from typing import Any
 from uuid import UUID
 
-from backup.errors import BadRequest
-from backup.log import visible
-from backup.stores.exact import decimal_of
+from backup.core.errors import BadRequest
+from backup.core.log import visible
+from backup.stores.exact_json import decimal_of
 
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _NO_BYTES = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")  # beside those that stand for bytes that are no text

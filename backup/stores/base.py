@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from typing import Any, Protocol
 
-from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Drift, OnNewColumn, Written
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from backup import interrupts
-from backup.errors import StoreUnavailable
+from backup.core import interrupts
+from backup.core.errors import StoreUnavailable
 
 T = TypeVar("T")
 

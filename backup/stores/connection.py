@@ -11,8 +11,8 @@ from urllib.parse import unquote, unquote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from backup.errors import ConfigError
-from backup.log import register_secret
+from backup.core.errors import ConfigError
+from backup.core.log import register_secret
 from backup.stores.secure import postgresql_url, refuse_reference, sql_server_keywords
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.engine import URL
 
-from backup.errors import ConfigError
+from backup.core.errors import ConfigError
 
 _AZURE_POSTGRESQL = ".database.azure.com"
 _VERIFIED = "verify-full"

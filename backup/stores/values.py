@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from backup.models import Key
-from backup.retry import Retry
+from backup.core.model import Key
+from backup.core.retry import Retry
 
 SideName = Literal["source", "backup"]
 OnNewColumn = Literal["add", "fail", "ignore"]

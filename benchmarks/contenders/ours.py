@@ -12,11 +12,11 @@ class Ours(Contender):
     name = "ours"
 
     def prepare(self, job: Job) -> Work:
-        from backup.log import quiet_libraries
-        from backup.models import Trigger
-        from backup.registry import Registry
-        from backup.services import Options
-        from backup.settings import load_settings
+        from backup.config.settings import load_settings
+        from backup.core.log import quiet_libraries
+        from backup.core.model import Trigger
+        from backup.services.registry import Registry
+        from backup.services.service import Options
 
         quiet_libraries()
         registry = Registry(load_settings(settings(job.place)))

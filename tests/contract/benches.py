@@ -20,11 +20,11 @@ import azure.cosmos
 import sqlalchemy as sa
 from azure.cosmos.exceptions import CosmosHttpResponseError
 
-from backup.models import Key, Run, Trigger, utc_now
-from backup.retry import Retry
+from backup.core.model import Key, Run, Trigger, utc_now
+from backup.core.retry import Retry
 from backup.stores import Limits, Rules, Side, Store, open_store
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
-from backup.stores.dialects import open_dialect
+from backup.stores.sql.engines import open_dialect
 
 Role = Literal["source", "backup"]
 ROLES: tuple[Role, Role] = ("source", "backup")

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from filelock import FileLock
 
-from backup.stores.dialects import open_dialect
+from backup.stores.sql.engines import open_dialect
 from tests.contract.benches import (
     ROLES,
     SQL_SERVER,

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import StoreUnavailable, TransientStoreError
-from backup.retry import Retry
+from backup.core.errors import StoreUnavailable, TransientStoreError
+from backup.core.retry import Retry
 from backup.stores import Limits, Rules, Side, Store, identity, open_store
 
 SECRET = "token-or-password"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ServiceResponseError
 
-from backup.models import WHOLE, Chunk, StampRow
-from backup.stores import cosmos_access, cosmos_chunks, cosmos_container
-from backup.stores.cosmos import CosmosStore
-from backup.stores.cosmos_pace import Pace
-from backup.stores.cosmos_queries import Query
+from backup.core.model import WHOLE, Chunk, StampRow
+from backup.stores.cosmos import access, chunks, container
+from backup.stores.cosmos.queries import Query
+from backup.stores.cosmos.store import CosmosStore
+from backup.stores.cosmos.throttle import Throttle
 from tests.contract.benches import NOW, RUN, CosmosBench, Item
 
 ORDER = {"type": "Order", "customer": {"id": "c"}, "lastModified": "2024-01-01T00:00:00Z"}
@@ -145,7 +145,7 @@ def test_times_of_too_many_documents_for_one_exact_sum_are_summed_in_two_parts(
 ) -> None:
     bench, source, backup = copied
     at_once = source.fingerprint(WHOLE)
-    monkeypatch.setattr(cosmos_chunks, "_MANY", 5)
+    monkeypatch.setattr(chunks, "_MANY", 5)
     assert at_once == source.fingerprint(WHOLE) == backup.fingerprint(WHOLE)
     changed(bench)
     assert at_once != source.fingerprint(WHOLE)
@@ -153,7 +153,7 @@ def test_times_of_too_many_documents_for_one_exact_sum_are_summed_in_two_parts(
 
 def test_a_sum_that_may_not_be_exact_gives_no_fingerprint(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     _, source, _ = copied
-    monkeypatch.setattr(cosmos_chunks, "_EXACT", 1 << 32)
+    monkeypatch.setattr(chunks, "_EXACT", 1 << 32)
     assert source.fingerprint(WHOLE) is None
 
 
@@ -229,7 +229,7 @@ def served(monkeypatch: pytest.MonkeyPatch, cosmos_bench: CosmosBench) -> Callab
         store, _ = pair(cosmos_bench)
         answers = Served([(ts, f"{n:03}") for n, ts in enumerate(seconds)], list(breaks))
         monkeypatch.setattr(store._container, "items", answers.items)
-        monkeypatch.setattr(cosmos_container, "_STAMPS_AT_ONCE", 3)
+        monkeypatch.setattr(container, "_STAMPS_AT_ONCE", 3)
         return answers, store
 
     return serve
@@ -378,7 +378,7 @@ def test_a_ceiling_of_request_units_holds_for_every_request(
     cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(cosmos_access, "Pace", lambda units: Pace(units, clock, clock.sleep))
+    monkeypatch.setattr(access, "Throttle", lambda units: Throttle(units, clock, clock.sleep))
     cosmos_bench.create()
     source = cosmos_bench.open("source", max_request_units_per_second=5)
     for _ in range(10):

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from backup.errors import ConfigError, RecordRefused, SchemaMismatch, StoreUnavailable
-from backup.follow import refuse_expiring
-from backup.guard import Guard
-from backup.history import History
-from backup.models import Chunk, Trigger, Version
-from backup.policy import Policy
-from backup.proof import Kind
-from backup.recycle import RecycleBin
-from backup.registry import Registry
-from backup.retry import Retry
-from backup.settings import load_settings
-from backup.sync import Steps, Tally, sync
-from backup.verify import Depth, Report, verify
+from backup.config.settings import load_settings
+from backup.core.errors import ConfigError, RecordRefused, SchemaMismatch, StoreUnavailable
+from backup.core.model import Chunk, Trigger, Version
+from backup.core.retry import Retry
+from backup.mirror.comparison import Depth, Report, verify
+from backup.mirror.guard import Guard
+from backup.mirror.proof import Kind
+from backup.mirror.walk import Steps, Tally, sync_stores
+from backup.recycle_bin.bin import RecycleBin
+from backup.runs.history import History
+from backup.runs.policy import Policy
+from backup.services.registry import Registry
+from backup.verbs.sync import refuse_expiring
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_store import run_sync
 from tests.scenarios import places
@@ -114,11 +114,13 @@ def test_what_was_written_again_as_it_was_is_noted_and_not_copied(cosmos_bench: 
 
     second = replace(RUN, sync_id="00000002-0000-4000-8000-000000000000")
     dry = Tally(tell=lambda counts: None)
-    sync(source, backup, replace(second, dry_run=True), dry, Guard(), Steps(lambda: None, lambda: NOW, lambda *_: None))
+    sync_stores(
+        source, backup, replace(second, dry_run=True), dry, Guard(), Steps(lambda: None, lambda: NOW, lambda *_: None)
+    )
     assert (dry.counts.updated, dry.counts.skipped, dry.changes) == (1, 2, [(('"c"', "changed"), "Updated")])
     tally, recycled = Tally(tell=lambda counts: None), RecycleBin(backup, second.service)
     steps = Steps(lambda: None, lambda: NOW, recycled.keeper(second, lambda: NOW), since=since)
-    sync(source, backup, second, tally, Guard(), steps)
+    sync_stores(source, backup, second, tally, Guard(), steps)
     assert (tally.counts.updated, tally.counts.skipped) == (1, 2)
     assert [kept.key[1] for page in recycled.of_run(second.sync_id) for kept in page] == ["changed"]
     assert {one["_backup"]["etag"] for one in bench.documents("backup")} == {
@@ -216,7 +218,7 @@ def test_a_property_of_the_backups_own_name_is_refused_and_the_others_are_copied
     cosmos_bench.put_documents("source", {**ORDER, "id": "1", "_backup": {"etag": "x"}}, {**ORDER, "id": "2"})
     tally = Tally(tell=lambda counts: None)
     steps = Steps(lambda: None, lambda: NOW, lambda *_: None)
-    sync(*cosmos_bench.pair(), RUN, tally, Guard(), steps)
+    sync_stores(*cosmos_bench.pair(), RUN, tally, Guard(), steps)
     [(key, reason)] = tally.failures.items()
     assert (json.loads(key), tally.counts.inserted) == (['"c"', "1"], 1)
     assert "_backup" in reason

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from azure.cosmos import CosmosClient, PartitionKey
 
-from backup.models import WHOLE, Action, Chunk, Image, Key, Status, Trigger, Version
-from backup.recorded import Outcome
-from backup.registry import Registry
-from backup.restore import Wish
-from backup.services import Options
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import WHOLE, Action, Chunk, Image, Key, Status, Trigger, Version
+from backup.mirror.comparison import Depth
+from backup.runs.runner import Outcome
+from backup.services.registry import Registry
+from backup.services.service import Options
 from backup.stores import Shape
-from backup.stores.cosmos import CosmosStore
-from backup.verify import Depth
+from backup.stores.cosmos.store import CosmosStore
+from backup.verbs.restore import Wish
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places
@@ -172,7 +172,7 @@ def test_chunks_go_through_the_ids_of_all_partitions_in_order(filled: Filled, ro
 @pytest.mark.parametrize("many", [False, True])
 def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
     if many:
-        monkeypatch.setattr("backup.stores.cosmos_chunks._MANY", 5)
+        monkeypatch.setattr("backup.stores.cosmos.chunks._MANY", 5)
     for role, store in (("source", filled.source), ("backup", filled.backup)):
         documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]
         for chunk in (WHOLE, Chunk(None, ("000009",)), Chunk(("000020",), None), Chunk(("z",), None)):
@@ -203,7 +203,7 @@ def test_the_watermark_of_documents_in_one_partition_alone_is_theirs(bench: Cosm
 def test_recent_goes_through_all_partitions_in_the_order_of_writes(
     filled: Filled, monkeypatch: pytest.MonkeyPatch, since: int
 ) -> None:
-    monkeypatch.setattr("backup.stores.cosmos_container._STAMPS_AT_ONCE", 7)
+    monkeypatch.setattr("backup.stores.cosmos.container._STAMPS_AT_ONCE", 7)
     documents = filled.bench.documents("backup")
     second_of = {plain_key(one): one["_backup"]["ts"] for one in documents}
     seconds = []

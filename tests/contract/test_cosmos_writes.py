@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import pytest
 
-from backup.errors import RecordRefused, SourceMissing, StoreError, TransientStoreError
-from backup.models import WHOLE
-from backup.retry import Retry
-from backup.set_aside import Refusal, read_apart
+from backup.core.errors import RecordRefused, SourceMissing, StoreError, TransientStoreError
+from backup.core.model import WHOLE
+from backup.core.retry import Retry
+from backup.mirror.set_aside import Refusal, read_apart
 from backup.stores import Shape
 from backup.stores.connection import Cosmos, parse_connection
-from backup.stores.cosmos import CosmosStore
-from backup.stores.cosmos_access import CosmosAccess
-from backup.stores.cosmos_documents import size_of
+from backup.stores.cosmos.access import CosmosAccess
+from backup.stores.cosmos.documents import size_of
+from backup.stores.cosmos.store import CosmosStore
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_cosmos_partitions import by_key
 from tests.emulators.front import Answer
@@ -137,7 +137,7 @@ def test_a_batch_that_is_never_taken_is_done_document_by_document(
 def test_a_server_that_knows_no_batches_is_asked_once(
     place: tuple[Partitioned, CosmosBench], batches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backup.stores.cosmos_pace.AT_MOST", 1)
+    monkeypatch.setattr("backup.stores.cosmos.throttle.AT_MOST", 1)
     account, bench = place
     account.batches = batches
     store = opened(bench)

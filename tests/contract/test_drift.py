@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from backup.errors import SchemaMismatch, StoreError, StoreUnavailable
-from backup.models import Chunk
+from backup.core.errors import SchemaMismatch, StoreError, StoreUnavailable
+from backup.core.model import Chunk
 from backup.stores import Drift, Rules
-from backup.stores.sql import SqlStore
+from backup.stores.sql.store import SqlStore
 from tests.contract.benches import NOW, ONE_TRY, RUN, PostgresBench, ServerBench, SqlBench, SqliteBench, SqlServerBench
 from tests.contract.conftest import SQL_KINDS
 from tests.contract.test_store import run_sync

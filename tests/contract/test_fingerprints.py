@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from backup.models import WHOLE, Chunk, Fingerprint
+from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.stores import Rules, Store
-from backup.stores.sql import SqlStore
+from backup.stores.sql.store import SqlStore
 from tests.contract.benches import RUN, Item, SqlBench
 from tests.contract.test_store import run_sync
 

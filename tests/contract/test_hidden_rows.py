@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import ConfigError, RightMissing, SourceMissing, StoreError
+from backup.core.errors import ConfigError, RightMissing, SourceMissing, StoreError
 from backup.stores import Store
-from backup.stores.dialects.policies import refuse_hidden_on_sql_server
+from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
 from tests.contract.benches import Item, PostgresBench, Role
 
 ROLE = "reader_of_some"

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from backup.errors import SchemaMismatch, StoreError
-from backup.models import Chunk
+from backup.core.errors import SchemaMismatch, StoreError
+from backup.core.model import Chunk
 from backup.stores import Rules
-from backup.stores.exact import key_from_text, key_to_text
+from backup.stores.exact_json import key_from_text, key_to_text
 from tests.contract.benches import ROLES, RUN, PostgresBench, Role, other_database
 from tests.contract.test_store import run_sync
 

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from azure.cosmos import ContainerProxy
 
-from backup import entries
-from backup.entries import RECYCLE_BIN, Kept
-from backup.errors import StoreError
-from backup.guard import Guard
-from backup.models import Action, Chunk, Image, Key, Record, Run
-from backup.recycle import RecycleBin
+from backup.core.errors import StoreError
+from backup.core.model import Action, Chunk, Image, Key, Record, Run
+from backup.mirror.guard import Guard
+from backup.mirror.tally import Tally
+from backup.mirror.walk import sync_stores
+from backup.mirror.writing import Steps
+from backup.recycle_bin import entries
+from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import Keep, Shape, Store
-from backup.sync import sync
-from backup.tally import Tally
-from backup.writing import Steps
 from tests.contract import test_postgresql_types, test_sqlite_types
 from tests.contract.benches import (
     ROLES,
@@ -207,7 +207,7 @@ def test_a_sync_that_changes_nothing_puts_nothing_into_the_bin(bench: Bench) -> 
     for minutes in (1, 2):
         run, now = run_at(minutes)
         steps = Steps(lambda: None, now, it.keep(minutes))
-        sync(it.source, it.backup, run, Tally(tell=lambda counts: None), Guard(), steps)
+        sync_stores(it.source, it.backup, run, Tally(tell=lambda counts: None), Guard(), steps)
     assert it.actions(1) == dict.fromkeys(keys(bench, 1, 2, 3), Action.INSERTED)
     assert it.of(2) == {}
 
@@ -440,7 +440,7 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
 
 def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"_MOST_BYTES": 900, "_LONG": 100, "_PIECE": 400}.items():
-        monkeypatch.setattr(f"backup.stores.cosmos_parts.{name}", value)
+        monkeypatch.setattr(f"backup.stores.cosmos.document_parts.{name}", value)
     bench = cosmos_bench
     bench.create()
     it = recycled(bench)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backup.errors import RecordsSetAside
-from backup.models import Trigger
-from backup.recorded import Turn
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.errors import RecordsSetAside
+from backup.core.model import Trigger
+from backup.runs.runner import Turn
+from backup.services.registry import Registry
 from tests.scenarios.inside import alone, command
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import Ended

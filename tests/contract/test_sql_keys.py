@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from backup.errors import SchemaMismatch
-from backup.models import Chunk
+from backup.core.errors import SchemaMismatch
+from backup.core.model import Chunk
 from backup.stores import Drift
 from tests.contract.benches import ROLES, PostgresBench, Role, SqlBench, SqliteBench, other_database
 from tests.contract.test_store import run_sync

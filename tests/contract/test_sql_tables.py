@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
-from backup.models import Chunk
-from backup.retry import Retry
+from backup.core.errors import NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
+from backup.core.model import Chunk
+from backup.core.retry import Retry
 from backup.stores import Rules, Shape, Side, open_store
-from backup.stores.sql_rows import Rows, first_rows, values_of
+from backup.stores.sql.rows import Rows, first_rows, values_of
 from tests.contract.benches import LIMITS, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, SqlServerBench, named
 from tests.contract.test_store import run_sync
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import ConfigError, StoreError, TransientStoreError
-from backup.models import WHOLE, Action, Counts, Image, Run, Trigger
-from backup.recycle import RecycleBin
+from backup.core.errors import ConfigError, StoreError, TransientStoreError
+from backup.core.model import WHOLE, Action, Counts, Image, Run, Trigger
+from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules
-from backup.stores.dialects import base, postgresql_copy, sqlite_connection
+from backup.stores.sql.engines import base
+from backup.stores.sql.engines.postgresql import copy
+from backup.stores.sql.engines.sqlite import connection
 from tests.contract.benches import NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
 from tests.contract.test_sql_tables import make
 from tests.contract.test_store import run_sync
@@ -193,7 +195,7 @@ def test_a_few_and_many_rows_are_updated_with_and_without_a_temporary_table(
     given = [{name: value for name, value in record.items() if name != "n"} for record in records]
     with pytest.MonkeyPatch.context() as patch:
         if not temporary:
-            patch.setattr(postgresql_copy, "_MAY_STAGE", sa.text("SELECT false"))
+            patch.setattr(copy, "_MAY_STAGE", sa.text("SELECT false"))
         backup.write(given)
     query = "SELECT * FROM {table} WHERE id >= 0 ORDER BY id"
     assert bench.rows("backup", query) == bench.rows("source", query)
@@ -213,7 +215,7 @@ def test_threads_write_to_one_file_in_turn_and_never_find_it_locked(
     bench = sqlite_bench
     bench.create()
     bench.pair()
-    monkeypatch.setattr(sqlite_connection, "_BUSY_SECONDS", 0)  # who does not queue fails at once
+    monkeypatch.setattr(connection, "_BUSY_SECONDS", 0)  # who does not queue fails at once
     stores = [bench.open("backup", retry=ONE_TRY, rules=Rules(version=("Version",))) for _ in range(2)]
     kept = RecycleBin(stores[0], "thing")
     kept.create()
@@ -246,7 +248,7 @@ def test_what_a_transaction_looked_up_stays_true_until_it_writes(sqlite_bench: S
 
     other = bench.open("backup", retry=ONE_TRY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_connection, "_BUSY_SECONDS", 0)
+        patch.setattr(connection, "_BUSY_SECONDS", 0)
         other.ping()
     backup.write([{"Id": 1, "Version": 1, "Name": "first"}], keep)
     assert seen == ["kept"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from backup.errors import StoreError
-from backup.recycle import RecycleBin
-from backup.stores.dialects.sqlite_text import text_of
+from backup.core.errors import StoreError
+from backup.recycle_bin.bin import RecycleBin
+from backup.stores.sql.engines.sqlite.text import text_of
 from tests.contract.benches import RUN, SqliteBench
 from tests.contract.test_store import run_sync
 

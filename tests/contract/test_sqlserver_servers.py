@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import ConfigError
-from backup.models import Chunk
+from backup.core.errors import ConfigError
+from backup.core.model import Chunk
 from backup.stores.connection import SqlServer
-from backup.stores.dialects import mssql, mssql_catalogue
-from backup.stores.dialects.mssql import SqlServerDialect
-from backup.stores.dialects.mssql_connection import connect
-from backup.stores.dialects.mssql_types import IntegerType
+from backup.stores.sql.engines.mssql import catalogue, dialect
+from backup.stores.sql.engines.mssql.connection import connect
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.types import IntegerType
 from tests.contract.benches import ONE_TRY, SqlServerBench
 from tests.contract.test_store import run_sync
 
@@ -84,10 +84,8 @@ def test_a_database_of_an_old_level_is_not_asked_for_openjson(has_openjson: int)
 def test_a_database_of_an_old_level_is_backed_up_all_the_same(
     mssql_bench: SqlServerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = mssql_catalogue._COLUMNS.text.replace(
-        "THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson"
-    )
-    monkeypatch.setattr(mssql_catalogue, "_COLUMNS", sa.text(old))
+    old = catalogue._COLUMNS.text.replace("THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson")
+    monkeypatch.setattr(catalogue, "_COLUMNS", sa.text(old))
     bench, said = mssql_bench, []
     bench.sql("source", "CREATE TABLE {table} (Id int NOT NULL PRIMARY KEY, Version int, T nvarchar(max), B binary(2))")
     rows = [(n, 1, f'say "{n}"\n\\ 漢' if n % 2 else None, b"\0\xff") for n in range(8)]
@@ -124,7 +122,7 @@ def test_connections_that_cannot_read_a_text_give_way_to_some_that_can(
             connection.add_output_converter(wide, strict)
         return connection
 
-    monkeypatch.setattr(mssql, "connect", connecting)
+    monkeypatch.setattr(dialect, "connect", connecting)
     bench = mssql_bench
     bench.sql("source", "CREATE TABLE {table} (Id nvarchar(9) NOT NULL PRIMARY KEY, Version int, T nvarchar(max))")
     bench.sql("source", "INSERT INTO {table} VALUES (?, ?, ?)", [("a", 1, "plain"), ("b", 1, "🎉")])

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from backup.errors import ConfigError
-from backup.models import Chunk
+from backup.core.errors import ConfigError
+from backup.core.model import Chunk
 from backup.stores import Rules
 from tests.contract.benches import SQL_SERVER, SqlServerBench
 from tests.contract.test_store import run_sync

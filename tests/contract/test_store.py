@@ -13,15 +13,22 @@ from typing import Any
 
 import pytest
 
-from backup.errors import BadRequest, NotInitialized, SourceMissing, StoreError, StoreUnavailable, TransientStoreError
-from backup.guard import Guard
-from backup.models import WHOLE, Chunk, Run, Stamps
-from backup.recycle import RecycleBin
-from backup.retry import Retry
+from backup.core.errors import (
+    BadRequest,
+    NotInitialized,
+    SourceMissing,
+    StoreError,
+    StoreUnavailable,
+    TransientStoreError,
+)
+from backup.core.model import WHOLE, Chunk, Run, Stamps
+from backup.core.retry import Retry
+from backup.mirror.guard import Guard
+from backup.mirror.tally import Tally
+from backup.mirror.walk import sync_stores
+from backup.mirror.writing import Steps
+from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Shape, Store
-from backup.sync import sync
-from backup.tally import Tally
-from backup.writing import Steps
 from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlBench, SqlServerBench
 
 THREE = [Item(n) for n in (1, 2, 3)]
@@ -50,7 +57,7 @@ def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, in
     recycled.create()
     tally = Tally(tell=lambda counts: None)
     keep = recycled.keeper(run, lambda: NOW)
-    sync(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep))
+    sync_stores(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep))
     assert tally.proof is not None
     assert tally.proof.verified
     counts = tally.counts

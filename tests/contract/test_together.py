@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from backup.entries import RECYCLE_BIN
-from backup.models import Action, Chunk, Counts, Image, Key
+from backup.core.model import Action, Chunk, Counts, Image, Key
+from backup.recycle_bin.entries import RECYCLE_BIN
 from tests.contract.benches import ONE_TRY, Bench, CosmosBench, Item
 from tests.contract.test_recycle import Recycled, keys, moment, recycled, run_at
 

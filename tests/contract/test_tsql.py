@@ -15,19 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
-from backup.errors import ConfigError, NotInitialized, SourceMissing
-from backup.models import Chunk
-from backup.retry import Retry
-from backup.run_entries import HISTORY
+from backup.core.errors import ConfigError, NotInitialized, SourceMissing
+from backup.core.model import Chunk
+from backup.core.retry import Retry
+from backup.runs.history_entries import HISTORY
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
-from backup.stores.dialects.base import StampColumns
-from backup.stores.dialects.columns import Column
-from backup.stores.dialects.mixing import MIXES, Mix
-from backup.stores.dialects.mssql import SqlServerDialect
-from backup.stores.dialects.mssql_connection import connect, text_from
-from backup.stores.dialects.mssql_fingerprint import bucket, content_hash, fingerprint_query
-from backup.stores.dialects.mssql_json import (
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.app_tables import FIELD_TYPES, SqlSibling
+from backup.stores.sql.engines.base import StampColumns
+from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.mixing import MIXES, Mix
+from backup.stores.sql.engines.mssql.connection import connect, text_from
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.fingerprint import bucket, content_hash, fingerprint_query
+from backup.stores.sql.engines.mssql.json import (
     Sent,
     add_row_statement,
     insert_statement,
@@ -35,13 +37,11 @@ from backup.stores.dialects.mssql_json import (
     to_json,
     update_statement,
 )
-from backup.stores.dialects.mssql_parameters import send_many, send_one
-from backup.stores.dialects.mssql_types import type_of
-from backup.stores.dialects.prepared import Prepared
-from backup.stores.dialects.tables import Found
-from backup.stores.sql_access import SqlAccess
-from backup.stores.sql_sibling import FIELD_TYPES, SqlSibling
-from backup.stores.sql_table import TableShape, declare
+from backup.stores.sql.engines.mssql.parameters import send_many, send_one
+from backup.stores.sql.engines.mssql.types import type_of
+from backup.stores.sql.engines.prepared import Prepared
+from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.table import TableShape, declare
 
 
 def column(name: str, type_name: str, length: int = 0, precision: int = 0, scale: int = 0, **more: Any) -> Column:

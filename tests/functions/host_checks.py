@@ -11,8 +11,8 @@ from typing import Any
 
 import azure.functions as func
 
-from backup.errors import ConfigError
-from backup.ncrontab import next_due
+from backup.config.ncrontab import next_due
+from backup.core.errors import ConfigError
 
 BUNDLE_VERSION = "[4.*, 5.0.0)"
 

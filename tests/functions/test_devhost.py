@@ -20,8 +20,9 @@ from unittest import mock
 import pytest
 import uvicorn
 
-from backup import devhost, ncrontab
-from backup.errors import ConfigError
+from backup.config import ncrontab
+from backup.core.errors import ConfigError
+from backup.dev import host
 from tests.functions.worker import WorkerFailed, run_in_worker, worker
 
 DEADLINE_SECONDS = 30
@@ -136,7 +137,7 @@ def serving(root: Path, key: str | None = None) -> Iterator[int]:
     """The port of the app, served from a thread of this process."""
     # Whoever connects to a listening socket waits until it is served.
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(devhost.build_app(root, key), log_config=None))
+        server = uvicorn.Server(uvicorn.Config(host.build_app(root, key), log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -156,7 +157,7 @@ def serve_process(root: Path, key: str | None = None) -> Iterator[tuple[subproce
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(root)],
-        cwd=Path(devhost.__file__).parent.parent,
+        cwd=Path(host.__file__).parents[2],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -253,7 +254,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, mock.patch.object(signal, "signal"):
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"Port {port} of 127.0.0.1 is in use") as caught:
-            devhost.serve(write_app(tmp_path, HEALTH), port)
+            host.serve(write_app(tmp_path, HEALTH), port)
     assert "--port" in caught.value.hint
 
 
@@ -393,7 +394,7 @@ async def Wait(req: func.HttpRequest) -> func.HttpResponse:
 
 @pytest.mark.parametrize(("span", "seconds"), [("00:10:00", 600), ("01:02:03", 3723), ("-1", None)])
 def test_a_timeout_is_hours_minutes_and_seconds_or_none(span: str, seconds: float | None) -> None:
-    assert devhost._timeout_seconds(span) == seconds
+    assert host._timeout_seconds(span) == seconds
 
 
 # keys
@@ -442,21 +443,21 @@ def test_the_key_is_not_logged(tmp_path: Path) -> None:
 
 
 def test_a_timer_runs_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devhost, "next_due", lambda schedule, now: now)
+    monkeypatch.setattr(host, "next_due", lambda schedule, now: now)
     with serving(write_app(tmp_path, TIMER)):
         loaded().release.set()
         assert next_event() == "began"
 
 
 def test_a_timer_that_runs_late_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devhost, "next_due", lambda schedule, now: now - timedelta(minutes=5))
+    monkeypatch.setattr(host, "next_due", lambda schedule, now: now - timedelta(minutes=5))
     with serving(write_app(tmp_path, TIMER)):
         loaded().release.set()
         assert next_event() == "past due"
 
 
 def test_a_timer_is_not_run_before_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devhost, "next_due", lambda schedule, now: now + timedelta(hours=1))
+    monkeypatch.setattr(host, "next_due", lambda schedule, now: now + timedelta(hours=1))
     with serving(write_app(tmp_path, TIMER)) as port:
         call(port, "GET", "/admin/functions")
         assert loaded().events.empty()
@@ -465,7 +466,7 @@ def test_a_timer_is_not_run_before_it_is_due(tmp_path: Path, monkeypatch: pytest
 def test_a_timer_that_fails_is_logged_and_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(devhost, "next_due", lambda schedule, now: now)
+    monkeypatch.setattr(host, "next_due", lambda schedule, now: now)
     monkeypatch.setenv("TIMER_FAILS", "yes")
     with serving(write_app(tmp_path, TIMER)):
         loaded().release.set()
@@ -485,7 +486,7 @@ def Timed(timer: func.TimerRequest):
     events.put("ran")
     return "a value"
 """
-    monkeypatch.setattr(devhost, "next_due", lambda schedule, now: now)
+    monkeypatch.setattr(host, "next_due", lambda schedule, now: now)
     root = write_app(tmp_path, function)
     with serving(root):
         assert [next_event(), next_event()] == ["ran", "ran"]
@@ -582,7 +583,7 @@ def test_parameters_that_do_not_match_the_bindings_are_refused_as_by_the_real_wo
 ) -> None:
     root = write_app(tmp_path, HEALTH, function)
     with pytest.raises(ConfigError, match=r"^Bad takes "):
-        devhost.build_app(root)
+        host.build_app(root)
     with pytest.raises(WorkerFailed, match="Bad"):
         run_in_worker(root, {}, [])
 
@@ -593,13 +594,13 @@ def test_other_triggers_are_refused_by_name(tmp_path: Path) -> None:
 def Work(msg: func.QueueMessage) -> None: ...
 """
     with pytest.raises(ConfigError, match=r"^Work: the local host has no queueTrigger"):
-        devhost.build_app(write_app(tmp_path, function))
+        host.build_app(write_app(tmp_path, function))
 
 
 @pytest.mark.parametrize("more", ["app = None\n", "second = func.FunctionApp()\n"])
 def test_an_app_file_without_exactly_one_app_is_refused(tmp_path: Path, more: str) -> None:
     with pytest.raises(ConfigError, match="must define one FunctionApp"):
-        devhost.build_app(write_app(tmp_path, more))
+        host.build_app(write_app(tmp_path, more))
 
 
 def test_a_schedule_whose_setting_is_missing_is_refused_by_the_name_of_the_setting(
@@ -607,7 +608,7 @@ def test_a_schedule_whose_setting_is_missing_is_refused_by_the_name_of_the_setti
 ) -> None:
     monkeypatch.delenv("Cron")
     with pytest.raises(ConfigError, match=r"^The setting Cron, .* is missing"):
-        devhost.build_app(write_app(tmp_path, TIMER))
+        host.build_app(write_app(tmp_path, TIMER))
 
 
 def test_a_schedule_finds_its_setting_regardless_of_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -620,14 +621,14 @@ def test_a_schedule_finds_its_setting_regardless_of_case(tmp_path: Path, monkeyp
 def test_a_schedule_that_is_not_ncrontab_is_refused_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Cron", "0 0 * * *")
     with pytest.raises(ConfigError, match=r"'0 0 \* \* \*' is not an NCRONTAB expression"):
-        devhost.build_app(write_app(tmp_path, TIMER))
+        host.build_app(write_app(tmp_path, TIMER))
 
 
 @pytest.mark.parametrize("name", ["local.settings.json", "host.json"])
 def test_a_settings_file_that_is_not_json_is_refused_by_name(tmp_path: Path, name: str) -> None:
     write_app(tmp_path, HEALTH).joinpath(name).write_text("{")
     with pytest.raises(ConfigError, match=f"{name} is not valid JSON"):
-        devhost.build_app(tmp_path)
+        host.build_app(tmp_path)
 
 
 def test_local_settings_fill_the_environment_and_do_not_replace_it(
@@ -635,7 +636,7 @@ def test_local_settings_fill_the_environment_and_do_not_replace_it(
 ) -> None:
     monkeypatch.setenv("SET_BEFORE", "environment")
     values = {"SET_BEFORE": "file", "NOT_SET": "file", "A_FLAG": True}
-    devhost.build_app(write_app(tmp_path, HEALTH, values=values))
+    host.build_app(write_app(tmp_path, HEALTH, values=values))
     found = [os.environ[name] for name in values]
     assert found == ["environment", "file", "true"]
 

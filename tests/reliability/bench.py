@@ -17,15 +17,18 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from backup import entries, models, recorded, settle
-from backup.models import Held
-from backup.retry import Retry
-from backup.services import CustomerSyncService
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core import model
+from backup.core.model import StillHeld
+from backup.core.retry import Retry
+from backup.mirror import chunk
+from backup.recycle_bin import entries
+from backup.runs import runner
+from backup.services.service import CustomerSyncService
 from backup.stores import Limits
-from backup.stores.dialects import mixing
-from backup.stores.exact import key_hash
-from backup.stores.sql_access import SqlAccess
+from backup.stores.exact_json import key_hash
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.engines import mixing
 from tests.reliability import plain
 from tests.reliability.keys import Key, Keys
 from tests.reliability.plain import Row, State
@@ -99,7 +102,7 @@ def stopping(asks: int | None) -> Iterator[None]:
         left = chain(repeat(inf) if asks is None else repeat(inf, asks), repeat(0.0))
         return lambda: next(left)
 
-    with patch.object(recorded, "_countdown", countdown):
+    with patch.object(runner, "_countdown", countdown):
         yield
 
 
@@ -133,7 +136,7 @@ _BEGUN: dict[tuple[tuple[str, str], ...], dict[str, bytes]] = {}
 
 
 @contextmanager
-def _unlocked(service: str, place: str) -> Iterator[Held]:
+def _unlocked(service: str, place: str) -> Iterator[StillHeld]:
     yield lambda: None
 
 
@@ -146,9 +149,9 @@ class Bench:
         ids = map(UUID, map("{:032x}".format, count(1)))
         # And batches of two keys are enough for one entry of both, a few records for buckets, of one key each.
         self._patches = [
-            patch.object(models, "uuid4", lambda: next(ids)),
+            patch.object(model, "uuid4", lambda: next(ids)),
             patch.object(entries, "_FEWEST_TOGETHER", 2),
-            patch.object(settle, "_NARROW_ABOVE", 2),
+            patch.object(chunk, "_NARROW_ABOVE", 2),
             patch.object(mixing, "_NEIGHBOURS", 1),
         ]
         for one in self._patches:

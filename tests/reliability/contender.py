@@ -18,11 +18,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from backup import api, lease, ownership
-from backup.recorded import foreseen
-from backup.registry import Registry
-from backup.settings import load_settings
-from backup.stores.sql import SqlStore
+from backup.config.settings import load_settings
+from backup.entry import http
+from backup.runs import blob_lease, ownership
+from backup.runs.runner import foreseen
+from backup.services.registry import Registry
+from backup.stores.sql.store import SqlStore
 
 DEADLINE_SECONDS = 100
 
@@ -55,9 +56,9 @@ def trigger(start: threading.Barrier, settings: dict[str, str], service: str) ->
     """What function_app.py does on a request, from the moment that all are at the start."""
     start.wait(DEADLINE_SECONDS)
     try:
-        answer = api.sync_one(Registry(load_settings(settings)), service, {}, b"")
+        answer = http.post_sync_of(Registry(load_settings(settings)), service, {}, b"")
     except Exception as error:
-        answer = api.error_answer(foreseen(error))
+        answer = http.error_answer(foreseen(error))
     tell("answer", status=answer.status, body=answer.body)
 
 
@@ -72,8 +73,8 @@ def main() -> None:
         match command["do"]:
             case "prepare":
                 hold = command["hold"]
-                lease.LEASE_SECONDS = command["lease_seconds"] or lease.LEASE_SECONDS
-                lease.RENEW_SECONDS = command["renew_seconds"] or lease.RENEW_SECONDS
+                blob_lease.LEASE_SECONDS = command["lease_seconds"] or blob_lease.LEASE_SECONDS
+                blob_lease.RENEW_SECONDS = command["renew_seconds"] or blob_lease.RENEW_SECONDS
                 _release.clear()
                 start = threading.Barrier(command["triggers"] + 1)
                 for _ in range(command["triggers"]):
@@ -86,7 +87,7 @@ def main() -> None:
                 _release.set()
             case "release_once_lost":
                 for thread in threading.enumerate():
-                    if isinstance(thread, lease._Renewal):
+                    if isinstance(thread, blob_lease._Renewal):
                         thread.join(DEADLINE_SECONDS)
                 _release.set()
 

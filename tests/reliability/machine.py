@@ -19,16 +19,16 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from backup.checkpoint import Checkpoint
-from backup.errors import BadRequest, Conflict, GuardTripped
-from backup.models import SYNCS, Action, Chunk, Counts, Run, Status, Trigger
-from backup.overwrite import LEFT_ALONE
-from backup.proof import Kind
-from backup.recorded import Outcome
-from backup.restoring import Wish
-from backup.services import NO_OPTIONS, Options
-from backup.timeline import Timeline
-from backup.verify import Depth
+from backup.core.errors import BadRequest, Conflict, GuardTripped
+from backup.core.model import SYNCS, Action, Chunk, Counts, Run, Status, Trigger
+from backup.core.timeline import Timeline
+from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.comparison import Depth
+from backup.mirror.proof import Kind
+from backup.runs.runner import Outcome
+from backup.services.service import NO_OPTIONS, Options
+from backup.verbs.overwrite import LEFT_ALONE
+from backup.verbs.restoring import Wish
 from tests.reliability import plain
 from tests.reliability.bench import (
     RECYCLE_DAYS,

@@ -29,16 +29,17 @@ import sqlalchemy.dialects.postgresql.psycopg
 from azure.cosmos import ContainerProxy
 from sqlalchemy.engine.default import DefaultDialect
 
-from backup import follow, locks
-from backup.history import History
-from backup.models import Held, Trigger
-from backup.recycle import RecycleBin
-from backup.registry import Registry
-from backup.restoring import Wish
-from backup.settings import load_settings
-from backup.stores import cosmos_pace
-from backup.stores.cosmos import CosmosStore
-from backup.stores.sql import SqlStore
+from backup.config.settings import load_settings
+from backup.core.model import StillHeld, Trigger
+from backup.recycle_bin.bin import RecycleBin
+from backup.runs import lock
+from backup.runs.history import History
+from backup.services.registry import Registry
+from backup.stores.cosmos import throttle
+from backup.stores.cosmos.store import CosmosStore
+from backup.stores.sql.store import SqlStore
+from backup.verbs import sync
+from backup.verbs.restoring import Wish
 from tests.reliability.effort import SEED
 from tests.scenarios import product
 
@@ -159,14 +160,14 @@ class _Steps:
                 self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
         for method in ("save", "change"):
             self.around(History, method, lambda _: "history.save")
-        follow._SECONDS_BETWEEN_SAVES = float("inf")  # when a second is over is no step
+        sync._SECONDS_BETWEEN_SAVES = float("inf")  # when a second is over is no step
         self._watch_bin()
         self._watch_lock()
         self._watch_sql()
         for method in ("create_item", "upsert_item", "delete_item"):
             self.around(ContainerProxy, method, lambda target, called=method: f"{called} {target.id}")  # type: ignore[misc]
         # One request after the other: nothing is under way at the death, to be carried out after it.
-        cosmos_pace.AT_MOST = 1
+        throttle.AT_MOST = 1
 
     def _watch_bin(self) -> None:
         original = RecycleBin.keeper
@@ -184,17 +185,17 @@ class _Steps:
         setattr(RecycleBin, "keeper", keeper)  # noqa: B010 - no assignment that mypy would have to be silenced for
 
     def _watch_lock(self) -> None:
-        original = locks._file
+        original = lock._file
 
         @contextmanager
-        def stepped(service: str, backup: str) -> Iterator[Held]:
+        def stepped(service: str, backup: str) -> Iterator[StillHeld]:
             with original(service, backup) as held:
                 self.reach("lock taken")
                 yield held
                 self.reach("before lock release")
             self.reach("after lock release")
 
-        locks._file = stepped
+        lock._file = stepped
 
     def _watch_sql(self) -> None:
         commit: Callable[..., None] = DefaultDialect.do_commit

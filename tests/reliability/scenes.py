@@ -17,11 +17,11 @@ from typing import Any
 import sqlalchemy as sa
 from azure.cosmos import CosmosClient, DatabaseProxy
 
-from backup import sample
-from backup.models import Trigger
-from backup.registry import Registry
-from backup.settings import load_settings
-from backup.stores.exact import record_from_text
+from backup.config.settings import load_settings
+from backup.core.model import Trigger
+from backup.dev import sample
+from backup.services.registry import Registry
+from backup.stores.exact_json import record_from_text
 from tests.scenarios import places
 from tests.scenarios.places import Contents, Cosmos, Service, Sql
 from tests.scenarios.product import Counts

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from azure.cosmos import CosmosClient
 
-from backup import sample
-from backup.errors import TransientStoreError
-from backup.models import WHOLE, Run, Status, Trigger
-from backup.registry import Registry
-from backup.settings import load_settings
-from backup.stores.cosmos import CosmosStore
+from backup.config.settings import load_settings
+from backup.core.errors import TransientStoreError
+from backup.core.model import WHOLE, Run, Status, Trigger
+from backup.dev import sample
+from backup.services.registry import Registry
+from backup.stores.cosmos.store import CosmosStore
 from tests.reliability.chaos import CALM, HALF_THROTTLED, Chaos, Fate
 from tests.reliability.effort import SEED, rounds
 from tests.scenarios import places
@@ -175,14 +175,14 @@ def test_fewer_requests_are_in_flight_while_the_account_throttles_and_more_when_
         through = replace(orders, source=replace(orders.source, account=chaos.account))
         with registry_of(through).get("order").stores() as (source, _):
             assert isinstance(source, CosmosStore)
-            at_first = source.pace.slots
+            at_first = source.throttle.slots
             records = [record for batch in source.read(None, WHOLE) for record in batch]
             source.write(records)
-            throttled = source.pace.slots
+            throttled = source.throttle.slots
             assert throttled < at_first
             chaos.odds = CALM
             source.write(records)
-            assert source.pace.slots > throttled
+            assert source.throttle.slots > throttled
 
 
 def test_the_same_seed_draws_the_same_fates_whatever_the_order_of_requests() -> None:

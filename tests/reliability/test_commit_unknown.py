@@ -14,8 +14,8 @@ from azure.core.exceptions import ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from sqlalchemy.engine.default import DefaultDialect
 
-from backup.models import Run, Status, Trigger
-from backup.stores import cosmos_pace
+from backup.core.model import Run, Status, Trigger
+from backup.stores.cosmos import throttle
 from tests.reliability import scenes
 from tests.reliability.commits import DeafProxy
 from tests.reliability.effort import rounds
@@ -296,7 +296,7 @@ def test_every_answer_to_a_write_may_be_lost_once(cosmos: Scene, transport: Deaf
 def test_the_answer_to_any_write_may_be_lost(
     cosmos: Scene, transport: DeafTransport, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosmos_pace, "AT_MOST", 1)  # the n-th write is the same in every run
+    monkeypatch.setattr(throttle, "AT_MOST", 1)  # the n-th write is the same in every run
     check_run(cosmos, losing(transport, lambda n, again: False))
     positions = range(1, transport.writes + 1)
     for position in rounds(positions[:: len(positions) // 3 + 1], positions):

@@ -20,17 +20,17 @@ import pytest
 import sqlalchemy as sa
 from azure.cosmos import ContainerProxy, CosmosClient
 
-from backup import sample
-from backup.errors import StoreUnavailable
-from backup.models import Status, Trigger
-from backup.proof import Kind
-from backup.recorded import Outcome
-from backup.registry import Registry
-from backup.settings import load_settings
-from backup.stores.cosmos import CosmosStore
-from backup.stores.sql import SqlStore
-from backup.tally import CHANGES_NAMED
-from backup.verify import Depth
+from backup.config.settings import load_settings
+from backup.core.errors import StoreUnavailable
+from backup.core.model import Status, Trigger
+from backup.dev import sample
+from backup.mirror.comparison import Depth
+from backup.mirror.proof import Kind
+from backup.mirror.tally import CHANGES_NAMED
+from backup.runs.runner import Outcome
+from backup.services.registry import Registry
+from backup.stores.cosmos.store import CosmosStore
+from backup.stores.sql.store import SqlStore
 from tests.reliability import damage
 from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from azure.cosmos import CosmosClient
 
-from backup import api
-from backup.models import Counts, Trigger
-from backup.registry import Registry
-from backup.services import NO_OPTIONS, Options
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import Counts, Trigger
+from backup.entry import http
+from backup.services.registry import Registry
+from backup.services.service import NO_OPTIONS, Options
 from tests.reliability.scenes import ONE_THREAD
 from tests.scenarios import places
 from tests.scenarios.places import Contents, Cosmos, Place, Service, Sql
@@ -60,7 +60,7 @@ def sync(
     # In one thread, for what happens after the first chunk shall happen before the second.
     registry = Registry(load_settings({**QUICK, **ONE_THREAD, **service.settings, **(settings or {})}))
     [outcome] = registry.sync(service.name, Trigger.HTTP, options, progress)
-    answer = api.shape_one(outcome)
+    answer = http.shape_one(outcome)
     return answer.status, answer.body
 
 

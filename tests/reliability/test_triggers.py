@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
-from backup import api, lease
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.entry import http
+from backup.runs import blob_lease
+from backup.services.registry import Registry
 from tests.reliability.effort import rounds
 from tests.reliability.scenes import ONE_THREAD
 from tests.scenarios.places import Place, Sql
@@ -130,7 +131,7 @@ def storage_of(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def trigger(settings: dict[str, str], service: str) -> tuple[int, str | None]:
     """Status and error of the answer to a trigger from this process."""
-    answer = api.sync_one(Registry(load_settings({"BackupRetry__BaseSeconds": "0", **settings})), service, {}, b"")
+    answer = http.post_sync_of(Registry(load_settings({"BackupRetry__BaseSeconds": "0", **settings})), service, {}, b"")
     return answer.status, answer.body.get("Error")
 
 
@@ -213,7 +214,7 @@ def test_a_killed_run_frees_the_lease_within_a_minute_and_a_slow_one_keeps_it_fo
         contender.start_and_hold()
     killed.kill()
     right_after = trigger(settings, "customer")
-    seconds = LEASE_SECONDS or lease.LEASE_SECONDS
+    seconds = LEASE_SECONDS or blob_lease.LEASE_SECONDS
     assert seconds <= 60
     later = first_answer_but_refused(settings, "customer", seconds + SLACK_SECONDS)
     assert (right_after, later) == (REFUSED, DONE)
@@ -249,7 +250,7 @@ def test_a_run_that_lost_its_lease_stops_before_its_next_batch(
     loser.start_and_hold()
     if taken_away:
         with BlobServiceClient.from_connection_string(azurite) as account:
-            BlobLeaseClient(account.get_blob_client(lease.CONTAINER, "customer.lock")).break_lease(0)
+            BlobLeaseClient(account.get_blob_client(blob_lease.CONTAINER, "customer.lock")).break_lease(0)
     else:
         loser.process.send_signal(signal.SIGSTOP)
     sqlite_place.customer.let_minutes_pass()  # while it says that it goes on nobody takes it over, whatever its lock

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup import sample
-from backup.models import Counts, Status, Trigger
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import Counts, Status, Trigger
+from backup.dev import sample
+from backup.services.registry import Registry
 from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.writers import COLUMNS, CosmosHand, Writers, order_id, postgres_hand, sqlite_hand

@@ -10,11 +10,11 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from backup import sample
 from backup.__main__ import cli
-from backup.models import Run, Trigger
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import Run, Trigger
+from backup.dev import sample
+from backup.services.registry import Registry
 from tests.scenarios.places import Place, Service
 from tests.scenarios.product import Counts, Ended, counts, environment
 

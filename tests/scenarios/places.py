@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from azure.cosmos import CosmosClient
 
-from backup import sample
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.dev import sample
+from backup.services.registry import Registry
 
 Contents = dict[Any, dict[str, Any]]
 _ADDED_BY_THE_BACKUP = {"SyncedAt", "_backup"}

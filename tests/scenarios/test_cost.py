@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from backup.errors import NotVerified
-from backup.models import Counts, Trigger
-from backup.registry import Registry
-from backup.settings import load_settings
-from backup.stores.sql import SqlStore
-from backup.stores.sql_access import SqlAccess
+from backup.config.settings import load_settings
+from backup.core.errors import NotVerified
+from backup.core.model import Counts, Trigger
+from backup.services.registry import Registry
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.store import SqlStore
 from tests.scenarios.places import Place, on_sqlite
 
 ROWS, CHUNK, BUCKET = 12_600, 2_100, 64

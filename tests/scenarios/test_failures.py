@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.locks import open_lock
-from backup.retry import Retry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.retry import Retry
+from backup.runs.lock import open_lock
 from tests.functions.worker import worker
 from tests.scenarios.places import Place, Sql
 from tests.scenarios.product import ROOT, Ended, cli, counts, environment, post

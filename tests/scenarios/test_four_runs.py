@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from backup import sample
-from backup.demo import change_sources
+from backup.dev import sample
+from backup.dev.demo import change_sources
 from tests.functions.worker import Worker, worker
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import ROOT, cli, counts, environment, post

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backup.demo import change_sources
+from backup.dev.demo import change_sources
 from tests.scenarios.places import Place, Service
 from tests.scenarios.product import cli, counts, python
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup import api, schedule
-from backup.errors import GuardTripped
-from backup.guard import Guard
-from backup.models import Trigger
-from backup.recorded import Outcome
-from backup.registry import Registry
-from backup.services import Options
-from backup.settings import load_settings
-from backup.stores.sql import SqlStore
+from backup.config.settings import load_settings
+from backup.core.errors import GuardTripped
+from backup.core.model import Trigger
+from backup.entry import http, timer
+from backup.mirror.guard import Guard
+from backup.runs.runner import Outcome
+from backup.services.registry import Registry
+from backup.services.service import Options
+from backup.stores.sql.store import SqlStore
 from tests.reliability.bench import keys_of
 from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import Counts, python
@@ -173,11 +173,11 @@ def test_deletes_may_take_many_calls_and_each_is_counted_and_kept_once(customers
 
 KILLED = """
 import os, signal, sys
-from backup.models import Trigger
-from backup.registry import Registry
-from backup.services import Options
-from backup.settings import load_settings
-from backup.stores.sql import SqlStore
+from backup.core.model import Trigger
+from backup.services.registry import Registry
+from backup.services.service import Options
+from backup.config.settings import load_settings
+from backup.stores.sql.store import SqlStore
 
 original, calls = SqlStore.write, 0
 
@@ -323,8 +323,8 @@ def test_a_request_that_does_not_wait_is_answered_with_the_run_which_completes_l
     customers: Service, held: threading.Event
 ) -> None:
     registry = registry_of(customers, SyncWaitSeconds="0", SliceSeconds="60")
-    answer = api.sync_one(registry, "customer", {}, b"")
-    while_running = api.sync_one(registry, "customer", {}, b"")
+    answer = http.post_sync_of(registry, "customer", {}, b"")
+    while_running = http.post_sync_of(registry, "customer", {}, b"")
     statuses = customers.statuses
     held.set()
     join_background()
@@ -338,10 +338,10 @@ def test_a_request_that_does_not_wait_is_answered_with_the_run_which_completes_l
 
 def test_a_request_whose_time_is_up_is_answered_with_the_run_which_the_timer_ends(customers: Service) -> None:
     registry = registry_of(customers)
-    answer = api.trigger_sync(registry, {}, b"")
+    answer = http.post_sync(registry, {}, b"")
     [result] = answer.body["Results"]
     calls = 0
-    while schedule.resume_open(load_settings({"BackupVerify__EveryDays": "0"}), registry):
+    while timer.resume_open(load_settings({"BackupVerify__EveryDays": "0"}), registry):
         calls += 1
         assert calls < CALLS_AT_MOST
     [entry] = customers.backup.history()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backup.models import Trigger
+from backup.core.model import Trigger
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import python
 
@@ -22,10 +22,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 RECORD_KIB, BATCH_KIB, UNEVEN_KIB = 16 * 1024, 8 * 1024, 8 * 1024
 EVERYTHING = """
-from backup.registry import Registry
-from backup.settings import load_settings
-from backup.models import Trigger
-from backup.verify import Depth
+from backup.services.registry import Registry
+from backup.config.settings import load_settings
+from backup.core.model import Trigger
+from backup.mirror.comparison import Depth
 
 registry = Registry(load_settings())
 [synced] = registry.sync("customer", Trigger.CLI)

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from backup import interrupts, services
-from backup.errors import BackupError
-from backup.locks import open_lock
-from backup.models import Trigger
-from backup.recorded import Turn
-from backup.registry import Registry
-from backup.retry import Retry
-from backup.schedule import resume_open, run_scheduled
-from backup.settings import load_settings
-from backup.verify import Depth
+from backup.config.settings import load_settings
+from backup.core import interrupts
+from backup.core.errors import BackupError
+from backup.core.model import Trigger
+from backup.core.retry import Retry
+from backup.entry.timer import resume_open, run_scheduled
+from backup.mirror.comparison import Depth
+from backup.runs.lock import open_lock
+from backup.runs.runner import Turn
+from backup.services import service
+from backup.services.registry import Registry
 from tests.scenarios.places import Place, Service, Sql
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,7 +67,7 @@ class Nights:
         """When each image in the recycle bin was kept, oldest first."""
         assert isinstance(self.service.backup, Sql)
         with self.registry.get("customer").stores() as (_, backup):
-            found = services.RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
+            found = service.RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
         return [entry["RecycledAt"] for entry in found]
 
     def change(self) -> None:
@@ -127,7 +128,7 @@ def test_a_verify_whose_process_died_is_gone_on_with_once_its_last_sign_is_old(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("backup.upkeep.verify", die)
+        patched.setattr("backup.verbs.upkeep.verify", die)
         with pytest.raises(KeyboardInterrupt):
             service.verify_on(Depth(), Turn())
     customers.say_that_another_machine_runs()
@@ -195,7 +196,7 @@ def test_a_scheduled_sync_that_could_not_run_says_so_and_disturbs_nobody(
     service = nights.registry.get("customer")
     with monkeypatch.context() as patched:
         if holder == "a sync":
-            patched.setattr(services, "sync_with_schema", while_held)
+            patched.setattr(service, "sync_with_schema", while_held)
             assert service.sync(Trigger.CLI).error is None
         else:
             with service.stores() as (_, backup), open_lock(nights.settings, Retry())("customer", backup.location):

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.errors import TransientStoreError
-from backup.models import Image, Key, Trigger
-from backup.recycle import RecycleBin
-from backup.registry import Registry
-from backup.retry import Retry
-from backup.settings import load_settings
-from backup.stores.cosmos_conditional import ConditionalWrites
-from backup.stores.sql import SqlStore
-from backup.stores.sql_access import SqlAccess
-from backup.stores.sql_batch import SqlBatch
+from backup.config.settings import load_settings
+from backup.core.errors import TransientStoreError
+from backup.core.model import Image, Key, Trigger
+from backup.core.retry import Retry
+from backup.recycle_bin.bin import RecycleBin
+from backup.services.registry import Registry
+from backup.stores.cosmos.conditional import ConditionalWrites
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.batch import SqlBatch
+from backup.stores.sql.store import SqlStore
 from tests.scenarios import places
 from tests.scenarios.inside import command, counted, done, few_orders, named, refused, revised, synced
 from tests.scenarios.places import Cosmos, Place, Service, Sql

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from azure.cosmos import CosmosClient
 
-from backup import sample
-from backup.entries import RECYCLE_BIN
-from backup.errors import BackupError
-from backup.models import Held, Run, Trigger
-from backup.registry import Registry
-from backup.restore import Wish
-from backup.run_entries import HISTORY
-from backup.services import CustomerSyncService, Options, SyncService
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.errors import BackupError
+from backup.core.model import Run, StillHeld, Trigger
+from backup.dev import sample
+from backup.recycle_bin.entries import RECYCLE_BIN
+from backup.runs.history_entries import HISTORY
+from backup.services.registry import Registry
+from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.stores import Limits
+from backup.verbs.restore import Wish
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Place, Service, Sql
 
@@ -304,7 +304,7 @@ def test_a_backup_that_is_a_side_of_another_service_is_refused(sqlite_place: Pla
 
 
 @contextmanager
-def unlocked(_service: str, _place: str) -> Iterator[Held]:
+def unlocked(_service: str, _place: str) -> Iterator[StillHeld]:
     yield lambda: None
 
 

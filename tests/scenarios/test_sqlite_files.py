@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from backup.errors import BackupError
-from backup.models import SYNCS, Status, Trigger
-from backup.registry import Registry
-from backup.services import SyncService
-from backup.settings import load_settings
-from backup.verify import Depth
+from backup.config.settings import load_settings
+from backup.core.errors import BackupError
+from backup.core.model import SYNCS, Status, Trigger
+from backup.mirror.comparison import Depth
+from backup.services.registry import Registry
+from backup.services.service import SyncService
 
 OTHER_USER = 65_534
 

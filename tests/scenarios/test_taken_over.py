@@ -13,14 +13,14 @@ from threading import Barrier
 
 import pytest
 
-from backup import ownership
-from backup.errors import Locked, LockLost, TransientStoreError
-from backup.history import History
-from backup.models import WHOLE, Held, Run, Status, Trigger
-from backup.ownership import Ownership, Process, is_alive, this_process
-from backup.recorded import Outcome
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.errors import Locked, LockLost, TransientStoreError
+from backup.core.model import WHOLE, Run, Status, StillHeld, Trigger
+from backup.runs import ownership
+from backup.runs.history import History
+from backup.runs.ownership import Ownership, Process, is_alive, this_process
+from backup.runs.runner import Outcome
+from backup.services.registry import Registry
 from tests.scenarios.places import Place, Service
 from tests.scenarios.product import start
 
@@ -31,9 +31,9 @@ DEADLINE_SECONDS = 60
 STOPPED = """
 import signal, sys, threading
 from backup import __main__
-from backup.stores.dialects import base
-from backup.stores.sql import SqlStore
-from backup.stores.sql_batch import SqlBatch
+from backup.stores.sql.engines import base
+from backup.stores.sql.store import SqlStore
+from backup.stores.sql.batch import SqlBatch
 
 base.LOCK_SECONDS = 1
 where = {"before": SqlStore, "inside": SqlBatch}[sys.argv[1]]
@@ -55,7 +55,7 @@ __main__.main()
 
 
 @contextmanager
-def unlocked(service: str, backup: str) -> Iterator[Held]:
+def unlocked(service: str, backup: str) -> Iterator[StillHeld]:
     """The lock of an instance that has another kind of lock: it knows of nobody's."""
     yield lambda: None
 

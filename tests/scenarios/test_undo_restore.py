@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 from azure.cosmos import CosmosClient, DatabaseProxy
 
-from backup.models import Action, Run, Trigger
-from backup.recycle import Kept, RecycleBin
-from backup.registry import Registry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import Action, Run, Trigger
+from backup.recycle_bin.bin import Kept, RecycleBin
+from backup.services.registry import Registry
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places
 from tests.scenarios.inside import (

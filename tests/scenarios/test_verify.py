@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from backup import sample
-from backup.models import Trigger
-from backup.registry import Registry
-from backup.schedule import run_scheduled
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import Trigger
+from backup.dev import sample
+from backup.entry.timer import run_scheduled
+from backup.services.registry import Registry
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places, product
 from tests.scenarios.inside import (
@@ -133,7 +133,7 @@ def test_a_drill_leaves_nothing_behind(customers: Place, tmp_path: Path) -> None
 
 KILLED = """
 import os, signal
-from backup import drill
+from backup.verbs import drill
 from backup.__main__ import cli
 drill.verify = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 cli(["verify", "customer", "--drill"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backup import log
+from backup.core import log
 
 
 @pytest.fixture(autouse=True)

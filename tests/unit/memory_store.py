@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from typing import Any
 
-from backup.errors import StoreUnavailable
-from backup.models import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
+from backup.core.errors import StoreUnavailable
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores import Accept, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
 
 Stored = dict[str, Any]

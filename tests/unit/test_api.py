@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup import api, errors
-from backup.errors import BackupError
-from backup.log import register_secret
-from backup.models import Counts, Proof, Run, Status, Trigger
-from backup.recorded import Outcome
-from backup.registry import Registry
-from backup.requests import RestoreRequest, SyncRequest, moment_of, parse_body
-from backup.services import NO_OPTIONS, Health, Options
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core import errors
+from backup.core.errors import BackupError
+from backup.core.log import register_secret
+from backup.core.model import Counts, Proof, Run, Status, Trigger
+from backup.entry import http
+from backup.entry.requests import RestoreRequest, SyncRequest, moment_of, parse_body
+from backup.runs.runner import Outcome
+from backup.services.registry import Registry
+from backup.services.service import NO_OPTIONS, Health, Options
 
 STARTED = datetime(2024, 12, 7, tzinfo=UTC)
 RUN = Run("customer", Trigger.HTTP, False, STARTED, sync_id="the-id")
@@ -53,8 +54,8 @@ class Services:
         return self.checks
 
 
-def trigger_sync(services: Any, body: bytes = b"", query: dict[str, str] | None = None) -> api.Answer:
-    return api.trigger_sync(services, query or {}, body, now=lambda: STARTED)
+def trigger_sync(services: Any, body: bytes = b"", query: dict[str, str] | None = None) -> http.Answer:
+    return http.post_sync(services, query or {}, body, now=lambda: STARTED)
 
 
 def not_configured() -> Registry:
@@ -138,7 +139,7 @@ def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
     services = Services()
     with pytest.raises(errors.BadRequest) as raised:
         trigger_sync(services, body)
-    answer = api.error_answer(raised.value)
+    answer = http.error_answer(raised.value)
     assert answer.status == 400
     assert answer.body.keys() == {"Success", "Message", "Error", "Hint"}
     assert len(answer.body["Message"]) < 300
@@ -158,7 +159,7 @@ def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
 )
 def test_a_restore_that_is_malformed_is_a_400(body: bytes) -> None:
     with pytest.raises(errors.BadRequest):
-        api.restore(not_configured(), "customer", {}, body)
+        http.post_restore(not_configured(), "customer", {}, body)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ bodies = st.one_of(
 def test_without_services_any_body_is_a_400_or_404_that_says_why(body: bytes) -> None:
     with pytest.raises(BackupError) as raised:
         trigger_sync(not_configured(), body)
-    answer = api.error_answer(raised.value)
+    answer = http.error_answer(raised.value)
     assert answer.status in (400, 404)
     assert answer.json.encode()
     assert answer.body["Success"] is False
@@ -207,8 +208,8 @@ def test_without_services_any_body_is_a_400_or_404_that_says_why(body: bytes) ->
 @given(st.dictionaries(st.text(), st.text(), min_size=1))
 def test_any_query_of_a_single_service_route_is_a_400_or_404(query: dict[str, str]) -> None:
     with pytest.raises(BackupError) as raised:
-        api.sync_one(not_configured(), "customer", query, b"")
-    answer = api.error_answer(raised.value)
+        http.post_sync_of(not_configured(), "customer", query, b"")
+    answer = http.error_answer(raised.value)
     assert answer.status in (400, 404)
     assert answer.json.encode("utf-8")
 
@@ -217,7 +218,7 @@ def test_a_service_that_is_not_configured_is_a_404_that_says_which_are() -> None
     registry = Registry(load_settings({"SourceCustomerDb__ConnectionString": "sqlite:///x.db"}))
     with pytest.raises(errors.UnknownService) as raised:
         trigger_sync(registry, b'{"service": "customers"}')
-    answer = api.error_answer(raised.value)
+    answer = http.error_answer(raised.value)
     assert answer.status == 404
     assert "customer" in answer.body["Hint"]
 
@@ -240,7 +241,7 @@ def test_trigger_sync_takes_no_query(query: dict[str, str]) -> None:
 def test_an_unknown_service_is_a_404_that_says_what_was_meant(name: str, told: str) -> None:
     registry = Registry(load_settings({"SourceCustomerDb__ConnectionString": "sqlite:///x.db"}))
     with pytest.raises(errors.UnknownService) as raised:
-        api.verify(registry, name, {}, b"")
+        http.post_verify(registry, name, {}, b"")
     assert told in str(raised.value)
     assert len(str(raised.value)) < 200
     assert "customer" in raised.value.hint
@@ -248,14 +249,14 @@ def test_an_unknown_service_is_a_404_that_says_what_was_meant(name: str, told: s
 
 def test_what_is_done_for_one_service_alone_says_so_when_asked_for_all() -> None:
     with pytest.raises(errors.UnknownService, match="one service at a time"):
-        api.restore(not_configured(), "all", {}, b"")
+        http.post_restore(not_configured(), "all", {}, b"")
 
 
 @pytest.mark.parametrize("sync_id", ["", "\x00", "\ud800", "x" * 101, "é", "a\nb"])
 def test_what_no_run_is_called_is_a_404_without_asking_a_database(sync_id: str) -> None:
     nowhere = {f"{side}CustomerDb__ConnectionString": f"sqlite:////nowhere/{side}.db" for side in ("Source", "Backup")}
     with pytest.raises(errors.UnknownRun):
-        api.undo(Registry(load_settings(nowhere)), sync_id, {}, b"")
+        http.post_undo(Registry(load_settings(nowhere)), sync_id, {}, b"")
 
 
 def test_some_failures_are_a_207_with_every_result() -> None:
@@ -298,8 +299,8 @@ def test_some_failures_are_a_207_with_every_result() -> None:
 )
 def test_when_all_fail_the_status_is_the_failures_own(error: BackupError, status: int) -> None:
     assert trigger_sync(Services([failed(error)])).status == status
-    assert api.sync_one(Services([failed(error)]), "customer", {}, b"").status == status  # type: ignore[arg-type]
-    assert api.error_answer(error).status == status
+    assert http.post_sync_of(Services([failed(error)]), "customer", {}, b"").status == status  # type: ignore[arg-type]
+    assert http.error_answer(error).status == status
 
 
 def test_every_error_of_the_tree_is_mapped_by_a_test() -> None:
@@ -317,14 +318,14 @@ def test_every_error_of_the_tree_is_mapped_by_a_test() -> None:
 
 
 def test_a_single_service_answers_its_result_with_success_beside_it() -> None:
-    answer = api.sync_one(Services(), "customer", {}, b"")  # type: ignore[arg-type]
+    answer = http.post_sync_of(Services(), "customer", {}, b"")  # type: ignore[arg-type]
     [result] = trigger_sync(Services()).body["Results"]
     assert (answer.status, answer.body) == (200, {"Success": True, **result})
 
 
 def test_a_single_service_that_fails_answers_its_result_and_the_error() -> None:
     error = errors.Locked(hint="wait")
-    answer = api.sync_one(Services([failed(error)]), "customer", {}, b"")  # type: ignore[arg-type]
+    answer = http.post_sync_of(Services([failed(error)]), "customer", {}, b"")  # type: ignore[arg-type]
     assert answer.status == 409
     assert {name: answer.body[name] for name in ("Success", "Message", "Error", "Hint", "Status")} == {
         "Success": False,
@@ -349,7 +350,7 @@ def test_a_single_service_that_fails_answers_its_result_and_the_error() -> None:
 )
 def test_options_are_read_from_the_query(query: dict[str, str], options: Options) -> None:
     services = Services()
-    api.sync_one(services, "order", {**query, "code": "a function key"}, b"{}")  # type: ignore[arg-type]
+    http.post_sync_of(services, "order", {**query, "code": "a function key"}, b"{}")  # type: ignore[arg-type]
     assert services.asked == [("order", options)]
 
 
@@ -368,7 +369,7 @@ def test_options_are_read_from_the_query(query: dict[str, str], options: Options
 def test_another_value_parameter_or_body_is_a_400_and_starts_nothing(query: dict[str, str], body: bytes) -> None:
     services = Services()
     with pytest.raises(errors.BadRequest):
-        api.sync_one(services, "order", query, body)  # type: ignore[arg-type]
+        http.post_sync_of(services, "order", query, body)  # type: ignore[arg-type]
     assert services.asked == []
 
 
@@ -379,7 +380,7 @@ def test_health_is_answered_as_documented_and_touches_nothing() -> None:
     def no_registry() -> Registry:
         raise AssertionError("a plain health check reads no settings")
 
-    answer = api.health(no_registry, {}, now=lambda: STARTED)
+    answer = http.get_health(no_registry, {}, now=lambda: STARTED)
     assert (answer.status, answer.body) == (
         200,
         {"Status": "Healthy", "Service": "BackupServices", "Timestamp": "2024-12-07T00:00:00.000Z"},
@@ -390,7 +391,7 @@ def test_health_is_answered_as_documented_and_touches_nothing() -> None:
 def test_deep_health_has_an_entry_for_each_side(down: bool, status: int, word: str) -> None:
     error = errors.StoreUnavailable("server name and all") if down else None
     services = Services(checks=[Health("customer", "source", 3, None), Health("customer", "backup", 4, error)])
-    answer = api.health(lambda: services, {"deep": "true"})  # type: ignore[arg-type, return-value]
+    answer = http.get_health(lambda: services, {"deep": "true"})  # type: ignore[arg-type, return-value]
     assert (answer.status, answer.body["Status"]) == (status, word)
     assert answer.body["Checks"] == [
         {"Service": "customer", "Side": "source", "Status": "Healthy", "DurationMs": 3, "Error": None},
@@ -404,7 +405,7 @@ def test_deep_health_has_an_entry_for_each_side(down: bool, status: int, word: s
 @pytest.mark.parametrize("query", [{"deep": "yes"}, {"deep": "1"}, {"depp": "true"}])
 def test_another_deep_value_or_parameter_is_a_400(query: dict[str, str]) -> None:
     with pytest.raises(errors.BadRequest):
-        api.health(not_configured, query)
+        http.get_health(not_configured, query)
 
 
 # Every error body
@@ -415,9 +416,9 @@ def test_no_error_body_holds_a_secret(secret: str) -> None:
     register_secret("Pa55word-of-a-test")
     error = errors.StoreError(f"the server said {secret}", hint=f"try {secret}")
     answers = [
-        api.error_answer(error),
+        http.error_answer(error),
         trigger_sync(Services([failed(error), COMPLETED])),
-        api.sync_one(Services([failed(error)]), "customer", {}, b""),  # type: ignore[arg-type]
+        http.post_sync_of(Services([failed(error)]), "customer", {}, b""),  # type: ignore[arg-type]
     ]
     for answer in answers:
         told = {name: value for name, value in answer.body.items() if name in ("Message", "Hint", "Error")}
@@ -425,7 +426,7 @@ def test_no_error_body_holds_a_secret(secret: str) -> None:
 
 
 def test_an_error_body_has_exactly_its_four_names() -> None:
-    assert api.error_answer(errors.BadRequest("no", hint="yes")).body == {
+    assert http.error_answer(errors.BadRequest("no", hint="yes")).body == {
         "Success": False,
         "Message": "no",
         "Error": "BadRequest",
@@ -435,6 +436,6 @@ def test_an_error_body_has_exactly_its_four_names() -> None:
 
 def test_a_text_that_no_output_can_encode_is_escaped_in_json() -> None:
     body = {"Key": "caf\udce9 é \ud83d"}
-    text = api.Answer(200, body).json
+    text = http.Answer(200, body).json
     assert json.loads(text.encode()) == body
     assert "é" in text

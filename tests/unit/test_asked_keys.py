@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.errors import BadRequest
+from backup.core.errors import BadRequest
 from backup.stores.asked_keys import parts_of, value_of
 
 NO_KEYS = [

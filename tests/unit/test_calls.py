@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from backup.errors import StoreUnavailable
+from backup.core.errors import StoreUnavailable
 from backup.stores import calls
 from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup import checkpoint
-from backup.checkpoint import Checkpoint
-from backup.models import WHOLE, Chunk, Counts, Key, Proof, Total
+from backup.core.model import WHOLE, Chunk, Counts, Key, Proof, Total
+from backup.mirror import checkpoint
+from backup.mirror.checkpoint import Checkpoint
 
 PROOF = Proof(Total(3, 2**128 - 1), Total(4, 5), differing=1, in_flight=2)
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from backup.errors import ConfigError
-from backup.log import redact
+from backup.core.errors import ConfigError
+from backup.core.log import redact
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
-from backup.stores.dialects import open_dialect
+from backup.stores.sql.engines import open_dialect
 
 SETTING = "SourceCustomerDb__ConnectionString"
 

@@ -11,20 +11,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy import make_url
 
-from backup.errors import SchemaMismatch
+from backup.core.errors import SchemaMismatch
 from backup.stores import Drift, OnNewColumn, Rules
 from backup.stores.connection import SqlServer
-from backup.stores.dialects import Dialect
-from backup.stores.dialects.columns import Column, ServerType, digits, type_parts
-from backup.stores.dialects.mssql import SqlServerDialect
-from backup.stores.dialects.mssql_types import ConvertedType, DecimalType, MssqlType
-from backup.stores.dialects.postgresql import PostgresqlDialect
-from backup.stores.dialects.postgresql_types import type_of as postgresql_type
-from backup.stores.dialects.sqlite import SqliteDialect
-from backup.stores.dialects.sqlite_types import SqliteType as sqlite_type  # noqa: N813 - beside the other two
-from backup.stores.dialects.tables import Found
-from backup.stores.sql_drift import plan
-from backup.stores.sql_table import SYNCED_AT, TableShape
+from backup.stores.sql.drift import plan
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.column import Column, ServerType, digits, type_parts
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.types import ConvertedType, DecimalType, MssqlType
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
+from backup.stores.sql.engines.postgresql.types import type_of as postgresql_type
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
+from backup.stores.sql.engines.sqlite.types import SqliteType as sqlite_type  # noqa: N813 - beside the other two
+from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.table import SYNCED_AT, TableShape
 
 MSSQL = SqlServerDialect(SqlServer({"Server": "server", "Database": "db"}, token=False))
 POSTGRESQL = PostgresqlDialect(make_url("postgresql+psycopg://server/db"))

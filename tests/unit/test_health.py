@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from backup import api
-from backup.condition import Concern, concerns_of
-from backup.history import History
-from backup.models import Counts, Run, Status, Trigger
-from backup.registry import Registry
-from backup.services import Options
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.model import Counts, Run, Status, Trigger
+from backup.entry import http
+from backup.runs.condition import Concern, concerns_of
+from backup.runs.history import History
+from backup.services.registry import Registry
+from backup.services.service import Options
 from tests.scenarios.places import Place, on_sqlite
 
 NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def answer(settings: dict[str, str]) -> api.Answer:
-    return api.health(lambda: Registry(load_settings(settings)), {"deep": "true"})
+def answer(settings: dict[str, str]) -> http.Answer:
+    return http.get_health(lambda: Registry(load_settings(settings)), {"deep": "true"})
 
 
 def reasons(settings: dict[str, str]) -> list[dict[str, str | None]]:
@@ -108,7 +108,7 @@ def test_strangers_learn_no_names_of_servers_tables_or_values(place: Place, tmp_
     (tmp_path / "orders.db").unlink()
     body = json.dumps(answer(place.settings).body)
     assert not any(name in body for name in (str(tmp_path), "customers", "orders", "Customers", "SQLite", "97 of"))
-    state = api.look(lambda: place.registry)  # its owner learns all
+    state = http.look(lambda: place.registry)  # its owner learns all
     assert "97 of 100" in " ".join(one.detail for one in state.concerns)
 
 

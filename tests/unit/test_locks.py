@@ -16,11 +16,11 @@ import pytest
 from azure.core.exceptions import ServiceRequestError
 from azure.storage.blob import BlobClient, BlobLeaseClient, BlobServiceClient
 
-from backup import lease, locks
-from backup.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
-from backup.locks import Lock, open_lock
-from backup.retry import Retry
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
+from backup.core.retry import Retry
+from backup.runs import blob_lease, lock
+from backup.runs.lock import Lock, open_lock
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_SECONDS = 30
@@ -71,8 +71,8 @@ def test_the_same_service_of_another_backup_is_not_locked(file_lock: Lock, servi
 
 def test_a_killed_holder_leaves_no_file_lock_behind(file_lock: Lock, service: str) -> None:
     script = (
-        "import sys; from backup.locks import open_lock; from backup.retry import Retry;"
-        "from backup.settings import load_settings\n"
+        "import sys; from backup.runs.lock import open_lock; from backup.core.retry import Retry;"
+        "from backup.config.settings import load_settings\n"
         "with open_lock(load_settings({}), Retry())(sys.argv[1], 'backup'):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
@@ -92,7 +92,7 @@ def test_a_killed_holder_leaves_no_file_lock_behind(file_lock: Lock, service: st
 def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
     file_lock: Lock, service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(locks, "gettempdir", lambda: str(tmp_path / "file" / "beneath"))
+    monkeypatch.setattr(lock, "gettempdir", lambda: str(tmp_path / "file" / "beneath"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="lock file"), file_lock(service, "backup"):
         pass
@@ -101,7 +101,7 @@ def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
 @pytest.fixture
 def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where this user's lock files shall lie; not made yet."""
-    monkeypatch.setattr(locks, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(lock, "gettempdir", lambda: str(tmp_path))
     return tmp_path / f"backup-locks-{os.getuid()}"
 
 
@@ -128,7 +128,7 @@ def test_a_folder_for_lock_files_that_is_not_the_users_own_is_refused(
     if kind == "another user's":
         own_folder.mkdir()
         other = os.getuid() + 1
-        monkeypatch.setattr(locks.os, "getuid", lambda: other)
+        monkeypatch.setattr(lock.os, "getuid", lambda: other)
         own_folder.rename(own_folder.parent / f"backup-locks-{other}")
     elif kind == "a file":
         own_folder.write_text("")
@@ -159,7 +159,7 @@ def by_lease(azurite: str) -> Lock:
 def blob(azurite: str, service: str) -> Iterator[BlobClient]:
     """The blob that the service's lease is on."""
     with BlobServiceClient.from_connection_string(azurite) as account:
-        yield account.get_blob_client(lease.CONTAINER, f"{service}.lock")
+        yield account.get_blob_client(blob_lease.CONTAINER, f"{service}.lock")
 
 
 def lease_state(blob: BlobClient) -> str:
@@ -230,7 +230,7 @@ def renewals(monkeypatch: pytest.MonkeyPatch) -> Any:
         finally:
             answered.release()
 
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(blob_lease, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(BlobLeaseClient, "renew", counted)
 
     def next_one() -> None:
@@ -251,7 +251,7 @@ def test_a_lease_is_renewed_while_the_run_lasts(by_lease: Lock, service: str, re
 def ended_renewal() -> None:
     """Returns once no renewal runs any more."""
     for thread in threading.enumerate():
-        if isinstance(thread, lease._Renewal):
+        if isinstance(thread, blob_lease._Renewal):
             thread.join(DEADLINE_SECONDS)
 
 
@@ -259,7 +259,7 @@ def ended_renewal() -> None:
 def test_a_lost_lease_is_noticed_at_the_next_check(
     by_lease: Lock, service: str, blob: BlobClient, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(blob_lease, "RENEW_SECONDS", 0.01)
     with by_lease(service, "backup") as held:
         BlobLeaseClient(blob).break_lease(0)
         if loss == "taken over":
@@ -276,16 +276,16 @@ def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(
 ) -> None:
     with by_lease(service, "backup") as held:
         held()
-        now = lease.time.monotonic()
-        monkeypatch.setattr(lease.time, "monotonic", lambda: now + lease.LEASE_SECONDS)
+        now = blob_lease.time.monotonic()
+        monkeypatch.setattr(blob_lease.time, "monotonic", lambda: now + blob_lease.LEASE_SECONDS)
         with pytest.raises(LockLost):
             held()
 
 
 def test_a_lease_counts_as_lost_before_another_can_have_it() -> None:
-    assert lease.RENEW_SECONDS > 0
-    assert lease.LEASE_SECONDS >= 3 * lease.RENEW_SECONDS  # so that one renewal may fail
-    assert 15 <= lease.LEASE_SECONDS <= 60  # what the service allows
+    assert blob_lease.RENEW_SECONDS > 0
+    assert blob_lease.LEASE_SECONDS >= 3 * blob_lease.RENEW_SECONDS  # so that one renewal may fail
+    assert 15 <= blob_lease.LEASE_SECONDS <= 60  # what the service allows
 
 
 def test_a_renewal_that_gets_no_answer_is_tried_again(
@@ -297,7 +297,7 @@ def test_a_renewal_that_gets_no_answer_is_tried_again(
         tried.release()
         raise ServiceRequestError("no answer")
 
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(blob_lease, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(BlobLeaseClient, "renew", renew)
     with by_lease(service, "backup") as held:
         for _ in range(3):

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from backup.log import event, redact, register_secret
+from backup.core.log import event, redact, register_secret
 
 
 @pytest.mark.parametrize(

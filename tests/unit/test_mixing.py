@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
-from backup.stores.dialects.mixing import MIXES, NULL_AS, Mix
+from backup.stores.sql.engines.mixing import MIXES, NULL_AS, Mix
 
 Stamps = list[tuple[int, int]]
 CHANGES = 1_000_000

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup import interrupts
-from backup.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
-from backup.retry import Retry
+from backup.core import interrupts
+from backup.core.errors import BackupError, ConfigError, StoreError, StoreUnavailable, TransientStoreError
+from backup.core.retry import Retry
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backup.stores.dialects.rights import mssql_hint, postgresql_hint
+from backup.stores.sql.engines.rights import mssql_hint, postgresql_hint
 
 ODBC = "[42000] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]{} ({}) (SQLExecDirectW)."
 

@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from backup.errors import BackupError, ConfigError, UnknownService
-from backup.ncrontab import in_utc, last_due, next_due, was_due
-from backup.registry import Registry
-from backup.schedule import last_firing, run_scheduled
-from backup.settings import load_settings
+from backup.config.ncrontab import in_utc, last_due, next_due, was_due
+from backup.config.settings import load_settings
+from backup.core.errors import BackupError, ConfigError, UnknownService
+from backup.entry.timer import last_firing, run_scheduled
+from backup.services.registry import Registry
 from tests.scenarios.places import Place, on_sqlite
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from backup import places, services
-from backup.errors import ConfigError, Conflict, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
-from backup.history import History
-from backup.locks import open_lock
-from backup.log import register_secret
-from backup.models import Counts, Proof, Run, Status, Total, Trigger
-from backup.ownership import this_process
-from backup.registry import Registry
-from backup.restoring import Wish
-from backup.retry import Retry
-from backup.services import CustomerSyncService, Options, SyncService
-from backup.settings import load_settings
+from backup.config.settings import load_settings
+from backup.core.errors import ConfigError, Conflict, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
+from backup.core.log import register_secret
+from backup.core.model import Counts, Proof, Run, Status, Total, Trigger
+from backup.core.retry import Retry
+from backup.runs.history import History
+from backup.runs.lock import open_lock
+from backup.runs.ownership import this_process
+from backup.services import places, service
+from backup.services.registry import Registry
+from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.stores import Limits, Store
+from backup.verbs.restoring import Wish
 from tests.scenarios.places import Place, Service, on_sqlite
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,7 +60,7 @@ def history_of(service: SyncService) -> Iterator[History]:
 
 def when_syncing(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
     """Does `work` in place of the sync itself."""
-    monkeypatch.setattr(services, "sync_with_schema", lambda _: work())
+    monkeypatch.setattr(service, "sync_with_schema", lambda _: work())
 
 
 def raising(error: Exception) -> Callable[[], None]:

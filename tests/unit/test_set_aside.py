@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.errors import (
+from backup.core.errors import (
     ConstraintRefused,
     GuardTripped,
     LockLost,
@@ -16,8 +16,8 @@ from backup.errors import (
     StoreError,
     StoreUnavailable,
 )
-from backup.models import Key, Record
-from backup.set_aside import Refusal, apart, read_apart
+from backup.core.model import Key, Record
+from backup.mirror.set_aside import Refusal, apart, read_apart
 
 bad_numbers = st.sets(st.integers(0, 63), max_size=6)
 

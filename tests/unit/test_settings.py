@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.errors import ConfigError
-from backup.settings import Settings, load_settings, schedule_binding, use_local_settings
+from backup.config.settings import Settings, load_settings, schedule_binding, use_local_settings
+from backup.core.errors import ConfigError
 
 NAMES = sorted(str(field.alias) for field in Settings.model_fields.values())
 LIMITS = {
@@ -341,7 +341,7 @@ def test_the_timer_is_bound_to_the_default_where_the_setting_is_missing(
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment of this test's own, in place of the process's."""
     mine: dict[str, str] = {"BackupSync__ChunkSize": "1"}
-    monkeypatch.setattr("backup.settings.os", SimpleNamespace(environ=mine))
+    monkeypatch.setattr("backup.config.settings.os", SimpleNamespace(environ=mine))
     return mine
 
 

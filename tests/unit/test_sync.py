@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.checkpoint import Checkpoint
-from backup.errors import GuardTripped, LockLost, StoreUnavailable
-from backup.follow import sync_with_schema
-from backup.guard import Guard
-from backup.models import Counts, Run, Trigger
-from backup.policy import Policy
-from backup.recorded import Session
+from backup.core.errors import GuardTripped, LockLost, StoreUnavailable
+from backup.core.model import Counts, Run, Trigger
+from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.guard import Guard
+from backup.mirror.tally import Tally
+from backup.mirror.walk import sync_stores
+from backup.mirror.writing import Steps
+from backup.runs.policy import Policy
+from backup.runs.runner import Session
 from backup.stores import Keep
-from backup.sync import sync
-from backup.tally import Tally
-from backup.writing import Steps
+from backup.verbs.sync import sync_with_schema
 from tests.unit.memory_store import MemoryStore, Stored, fail_at_call, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ def run_sync(
     """The counts of a sync, which is proven; an error of it carries them as `counts`."""
     run, tally = Run("test", Trigger.CLI, force, NOW), Tally(lambda counts: None)
     try:
-        sync(source, backup, run, tally, Guard(max_delete_percent=100), steps(held))
+        sync_stores(source, backup, run, tally, Guard(max_delete_percent=100), steps(held))
     except Exception as error:
         error.counts = tally.counts  # type: ignore[attr-defined]
         raise
@@ -113,7 +113,7 @@ def test_a_second_sync_changes_nothing(source: list[Stored], backup: list[Stored
 def test_the_proof_is_of_every_record_of_both_sides(source: list[Stored], backup: list[Stored], force: bool) -> None:
     one, other = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
     run, tally = Run("test", Trigger.CLI, force, NOW), Tally(lambda counts: None)
-    sync(one, other, run, tally, Guard(max_delete_percent=100), steps())
+    sync_stores(one, other, run, tally, Guard(max_delete_percent=100), steps())
     assert tally.proof is not None
     assert tally.proof.verified
     assert tally.proof.source == tally.proof.backup
@@ -226,7 +226,7 @@ def test_progress_is_told_after_every_step() -> None:
     tally = Tally(lambda counts: told.append(counts.seen))
     source = MemoryStore("source", [record(n) for n in range(6)])
     run = Run("test", Trigger.CLI, False, NOW)
-    sync(source, MemoryStore("backup"), run, tally, Guard(max_delete_percent=100), steps())
+    sync_stores(source, MemoryStore("backup"), run, tally, Guard(max_delete_percent=100), steps())
     assert told == sorted(told)
     assert told[-1] == 6
     assert len(told) > 2

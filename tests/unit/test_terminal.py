@@ -10,14 +10,10 @@ from datetime import UTC, datetime
 import pytest
 import typer
 
-from backup import api
-from backup.entries import Kept
-from backup.errors import BackupError, StoreError
-from backup.models import Counts, Run, Status, Trigger
-from backup.proof import Kind
-from backup.recorded import Outcome
-from backup.services import Shown
-from backup.terminal import (
+from backup.core.errors import BackupError, StoreError
+from backup.core.model import Counts, Run, Status, Trigger
+from backup.entry import http
+from backup.entry.terminal import (
     errors_shown,
     print_answer,
     print_lines,
@@ -26,7 +22,11 @@ from backup.terminal import (
     show_past,
     show_verified,
 )
-from backup.verify import Difference, Report
+from backup.mirror.comparison import Difference, Report
+from backup.mirror.proof import Kind
+from backup.recycle_bin.entries import Kept
+from backup.runs.runner import Outcome
+from backup.services.service import Shown
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run("customer", Trigger.CLI, False, NOW, sync_id="the-id")
@@ -67,7 +67,7 @@ SHOWN: dict[str, Callable[[str], None]] = {
     "differences": lambda text: show_verified([with_report(text)]),
     "history": lambda text: show_history([failing(StoreError(text)).run]),
     "past": lambda text: show_past(past(text), NOW),
-    "lines": lambda text: print_lines(api.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
+    "lines": lambda text: print_lines(http.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
 }
 
 
@@ -87,7 +87,7 @@ def test_what_a_terminal_would_obey_is_shown_by_name(where: str, capsys: pytest.
 
 
 def test_json_holds_what_a_terminal_would_obey_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    print_answer(api.Answer(200, {"Key": OBEYED + "\ud800é漢"}), True, lambda: None)
+    print_answer(http.Answer(200, {"Key": OBEYED + "\ud800é漢"}), True, lambda: None)
     text = capsys.readouterr().out.rstrip("\n")
     assert text.isprintable()
     assert json.loads(text) == {"Key": OBEYED + "\ud800é漢"}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.models import Run, Trigger
-from backup.timeline import Timeline
+from backup.core.model import Run, Trigger
+from backup.core.timeline import Timeline
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

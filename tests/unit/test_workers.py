@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backup.workers import Workers
+from backup.core.workers import Workers
 
 PATIENCE_SECONDS = 60
 """For what comes at once, unless the code is broken."""

@@ -1,0 +1,1 @@
+"""The settings, and the only reader of the environment; schedules."""

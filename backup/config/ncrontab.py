@@ -1,0 +1,175 @@
+"""The schedules that Azure timers know: NCRONTAB, in UTC or by the clock of a time zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Any
+
+from backup.config.ncrontab_fields import faults_of
+from backup.core.errors import ConfigError
+from backup.core.suggestions import meant_by, quoted
+
+_SECOND = timedelta(seconds=1)
+_YEARS_AHEAD = 2
+_EARLY = timedelta(seconds=2)  # a timer may fire a little early
+_LATE = timedelta(seconds=60)  # or late
+
+
+def next_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
+    """The first time after `now` (aware) that an NCRONTAB expression names, by the clock of the zone and in it.
+
+    NCRONTAB has six fields, seconds first, and wants day of month AND day of week to match. Where clocks are set
+    forward, a time that is left out is due right after the gap, once. Where they are set back, one that comes twice is
+    due the first time, unless the schedule is for every hour (`*`). Raises ConfigError for what it does not know,
+    though other crons do: five fields, L, W, #, ?, 7 for Sunday.
+    """
+    now = now.astimezone(zone)
+    if _is_hourly(schedule):
+        return _next_hourly(schedule, now)
+    local = _without_zone(now)
+    while True:
+        local = _times(schedule, local).get_next(datetime)
+        if (due := _moment(local, zone)) > now.astimezone(UTC):
+            return due.astimezone(zone)
+
+
+def last_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
+    """The last time, `now` included, that the expression named; of an hourly one that was due twice, the first."""
+    now = now.astimezone(zone)
+    local = _without_zone(now)
+    local += max(timedelta(), _offset(local, zone, 0) - _offset(local, zone, 1)) + _SECOND
+    while True:
+        local = _times(schedule, local).get_prev(datetime)
+        if (due := _moment(local, zone)) <= now.astimezone(UTC):
+            return due.astimezone(zone)
+
+
+def in_utc(schedule: str, zone: tzinfo, now: datetime) -> str:
+    """An NCRONTAB expression that is due in UTC whenever this one is by the zone's clock, and each hour in between.
+
+    Hosts know UTC alone, and no expression in UTC follows clocks that are set. So it names the seconds and minutes at
+    which the other may be due within the coming years, of every hour; whether it is, `was_due` tells.
+    """
+    next_due(schedule, now, zone)
+    second, minute = schedule.split()[:2]
+    if minute == "*":
+        return f"{second} * * * * *"
+    minutes = [int(one) for one in _times(schedule, _without_zone(now)).expanded[0]]
+    shifts = {0} if zone is UTC else {int(offset.total_seconds() // 60) for offset in _offsets(zone, now)}
+    found = {(one - shift) % 60 for one in minutes for shift in shifts}
+    if not _is_hourly(schedule):
+        found |= {change.minute for change in _changes(zone, now.astimezone(UTC).date())}
+    return f"{second} {','.join(map(str, sorted(found)))} * * * *"
+
+
+def was_due(schedule: str, zone: tzinfo, now: datetime, last: datetime | None = None) -> bool:
+    """Whether the expression was due since the firing before this one, of a timer with `in_utc`; since `last` if that
+    is given. A firing at another time than the timer's was asked for by hand, and is due."""
+    now += _EARLY
+    if last is None:
+        timer = in_utc(schedule, zone, now)
+        fired = last_due(timer, now)
+        if now - fired > _LATE:
+            return True
+        last = last_due(timer, fired - _SECOND)
+    return next_due(schedule, last, zone) <= now
+
+
+def time_zone(name: str) -> tzinfo:
+    """The zone of an IANA name. Raises ConfigError for a name that is none, or not known here."""
+    from zoneinfo import ZoneInfo, available_timezones
+
+    if name.upper() == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        meant = meant_by(name, available_timezones())
+        question = f"did you mean {meant}?" if meant else "write an IANA name, such as Europe/Berlin."
+        raise ConfigError(f"There is no time zone {name!r}: {question}") from None
+
+
+def _times(schedule: str, start: datetime) -> Any:
+    """The times of the expression from there on, by a clock that is never set. Raises ConfigError."""
+    from croniter import CroniterBadDateError, croniter  # a tenth of a cold start
+
+    try:
+        if faults := faults_of(schedule):
+            raise ValueError("; ".join(faults))
+        times = croniter(schedule, start, second_at_beginning=True, day_or=False)
+        times.get_next(datetime)
+    except ValueError as error:
+        never = isinstance(error, CroniterBadDateError)
+        why = "no date has this day of month, month and day of week" if never else str(error)
+        raise ConfigError(f"{quoted(schedule)} is not an NCRONTAB expression: {why}") from error
+    return croniter(schedule, start, second_at_beginning=True, day_or=False)
+
+
+def _is_hourly(schedule: str) -> bool:
+    return schedule.split()[2:3] == ["*"]
+
+
+def _next_hourly(schedule: str, now: datetime) -> datetime:
+    """The next time of a schedule for every hour: what counts is the hour that passes, whatever the clock is set to."""
+    zone, start = now.tzinfo or UTC, now.astimezone(UTC)
+    offset = start.astimezone(zone).utcoffset() or timedelta()
+    while True:
+        local: datetime = _times(schedule, start + offset).get_next(datetime)
+        due = local - offset
+        then = due.astimezone(zone).utcoffset() or timedelta()
+        if then == offset:
+            return due.astimezone(zone)
+        # Between here and there the clock is set: what it shows right then counts too.
+        change = _change_between(start, due, zone)
+        start, offset = change - _SECOND, change.astimezone(zone).utcoffset() or timedelta()
+
+
+def _without_zone(moment: datetime) -> datetime:
+    """What the clock shows, as if it were never set."""
+    return moment.replace(tzinfo=UTC, fold=0)
+
+
+def _offset(local: datetime, zone: tzinfo, fold: int) -> timedelta:
+    return local.replace(tzinfo=zone, fold=fold).utcoffset() or timedelta()
+
+
+def _moment(local: datetime, zone: tzinfo) -> datetime:
+    """When the clock shows this, in UTC: the first time of two, the end of the gap for what it never shows.
+
+    In UTC, for Python compares two times of one zone by what the clock shows.
+    """
+    before, after = _offset(local, zone, 0), _offset(local, zone, 1)
+    return _change_between(local - after - _SECOND, local - before, zone) if before < after else local - before
+
+
+def _change_between(start: datetime, end: datetime, zone: tzinfo) -> datetime:
+    """The first second, in UTC, of another offset than that at the start, which the end has not."""
+    offset = start.astimezone(zone).utcoffset()
+    low, high = 0, int((end - start) / _SECOND) + 1
+    while low < high:
+        middle = (low + high) // 2
+        if (start + middle * _SECOND).astimezone(zone).utcoffset() == offset:
+            low = middle + 1
+        else:
+            high = middle
+    return (start + low * _SECOND).replace(microsecond=0)
+
+
+@lru_cache(maxsize=8)
+def _changes(zone: tzinfo, today: date) -> tuple[datetime, ...]:
+    """When the zone's clock will be set within the coming years, in UTC."""
+    first, day = datetime(today.year, today.month, today.day, tzinfo=UTC), timedelta(days=1)
+    days = [first + number * day for number in range(-1, _YEARS_AHEAD * 366)]
+    return tuple(
+        _change_between(start, start + day, zone)
+        for start in days
+        if start.astimezone(zone).utcoffset() != (start + day).astimezone(zone).utcoffset()
+    )
+
+
+def _offsets(zone: tzinfo, now: datetime) -> Iterator[timedelta]:
+    yield now.astimezone(zone).utcoffset() or timedelta()
+    for change in _changes(zone, now.astimezone(UTC).date()):
+        yield change.astimezone(zone).utcoffset() or timedelta()

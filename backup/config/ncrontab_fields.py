@@ -1,0 +1,67 @@
+"""The fields of an NCRONTAB expression: which one is wrong, and what it takes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from backup.core.suggestions import quoted
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?", re.ASCII)
+_FORMS = "*, a number, a range as 1-5, a step as */15, or several with commas"
+
+
+@dataclass(frozen=True)
+class _Field:
+    name: str
+    low: int
+    high: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def takes(self) -> str:
+        names = f" or {self.names[0].upper()} to {self.names[-1].upper()}" if self.names else ""
+        return f"{self.low} to {self.high}{names}"
+
+    def holds(self, text: str) -> bool:
+        if text.isdecimal():
+            return self.low <= int(text[:9]) <= self.high
+        return text.lower() in self.names
+
+
+_FIELDS = (
+    _Field("second", 0, 59),
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day of month", 1, 31),
+    _Field("month", 1, 12, _MONTHS),
+    _Field("day of week", 0, 6, _DAYS),
+)
+_ORDER = ", ".join(field.name for field in _FIELDS)
+
+
+def faults_of(schedule: str) -> list[str]:
+    """What is wrong with an expression, a sentence's part each; empty where every field is one that NCRONTAB takes.
+
+    Other crons take five fields, L, W, #, ? and 7 for Sunday; NCRONTAB takes none of these.
+    """
+    given = schedule.split()
+    if len(given) == len(_FIELDS):
+        return [fault for field, text in zip(_FIELDS, given, strict=True) if (fault := _fault(field, text))]
+    counted = f"it has {len(given)} field{'' if len(given) == 1 else 's'} and takes six: {_ORDER}, as in 0 0 0 * * *"
+    last = _fault(_FIELDS[-1], given[-1]) if len(given) > 1 else None  # in every cron it is the day of week
+    return [counted, *([last] if last else [])]
+
+
+def _fault(field: _Field, text: str) -> str | None:
+    for part in text.split(","):
+        match = _PART.fullmatch(part)
+        ends = [end for end in match.groups()[:2] if end is not None] if match else []
+        if match is None or (match[3] is not None and int(match[3][:9]) == 0):
+            return f"the {field.name} is {quoted(text)} and takes {_FORMS}"
+        if not all(map(field.holds, ends)):
+            sunday = "; Sunday is 0" if field.names is _DAYS and "7" in ends else ""
+            return f"the {field.name} is {quoted(text)} and takes {field.takes}{sunday}"
+    return None

@@ -1,0 +1,231 @@
+"""The app's settings, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from backup.config.ncrontab import in_utc, next_due, time_zone
+from backup.config.setting_names import refuse_if_ours
+from backup.core.errors import ConfigError
+from backup.core.log import register_secret
+from backup.core.model import utc_now
+
+_DAY = 86_400  # no wait of seconds takes longer: what waits for it takes no infinity
+
+
+class Settings(BaseSettings):
+    """Every setting by the name it has in the environment. An empty value is the same as a missing one."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
+    )
+
+    source_customer_connection: str | None = Field(None, alias="SourceCustomerDb__ConnectionString", repr=False)
+    source_customer_table: str | None = Field(None, alias="SourceCustomerDb__Table")
+    backup_customer_connection: str | None = Field(None, alias="BackupCustomerDb__ConnectionString", repr=False)
+    backup_customer_table: str | None = Field(None, alias="BackupCustomerDb__Table")
+    backup_customer_database: str = Field("CustomerDb_Backup", alias="BackupCustomerDb__DatabaseName")
+    source_customer_canary: str | None = Field(None, alias="SourceCustomerDb__CanaryKey")
+    backup_customer_max_delete_percent: float | None = Field(
+        None, alias="BackupCustomerDb__MaxDeletePercent", ge=0, le=100
+    )
+    backup_customer_max_delete_percent_per_week: float | None = Field(
+        None, alias="BackupCustomerDb__MaxDeletePercentPerWeek", ge=0, le=100
+    )
+    backup_customer_delete_guard_floor: int | None = Field(None, alias="BackupCustomerDb__DeleteGuardFloor", ge=0)
+    backup_customer_max_deletes: int | None = Field(None, alias="BackupCustomerDb__MaxDeletes", ge=0)
+    backup_customer_max_update_percent: float | None = Field(
+        None, alias="BackupCustomerDb__MaxUpdatePercent", ge=0, le=100
+    )
+
+    source_order_connection: str | None = Field(None, alias="SourceOrderDb__ConnectionString", repr=False)
+    source_order_database: str | None = Field(None, alias="SourceOrderDb__DatabaseName")
+    source_order_container: str | None = Field(None, alias="SourceOrderDb__ContainerName")
+    source_order_table: str | None = Field(None, alias="SourceOrderDb__Table")
+    backup_order_connection: str | None = Field(None, alias="BackupOrderDb__ConnectionString", repr=False)
+    backup_order_database: str | None = Field(None, alias="BackupOrderDb__DatabaseName")
+    backup_order_container: str | None = Field(None, alias="BackupOrderDb__ContainerName")
+    backup_order_table: str | None = Field(None, alias="BackupOrderDb__Table")
+    source_order_canary: str | None = Field(None, alias="SourceOrderDb__CanaryKey")
+    backup_order_max_delete_percent: float | None = Field(None, alias="BackupOrderDb__MaxDeletePercent", ge=0, le=100)
+    backup_order_max_delete_percent_per_week: float | None = Field(
+        None, alias="BackupOrderDb__MaxDeletePercentPerWeek", ge=0, le=100
+    )
+    backup_order_delete_guard_floor: int | None = Field(None, alias="BackupOrderDb__DeleteGuardFloor", ge=0)
+    backup_order_max_deletes: int | None = Field(None, alias="BackupOrderDb__MaxDeletes", ge=0)
+    backup_order_max_update_percent: float | None = Field(None, alias="BackupOrderDb__MaxUpdatePercent", ge=0, le=100)
+
+    schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
+    resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
+    schedule_time_zone: str = Field("UTC", alias="BackupSchedule__TimeZone")
+    schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
+
+    chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
+    batch_size: int = Field(2_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
+    batch_bytes: int = Field(8 * 1024 * 1024, alias="BackupSync__BatchBytes", ge=1)
+    parallelism: int = Field(4, alias="BackupSync__Parallelism", ge=1, le=64)
+    max_statement_seconds: float = Field(2, alias="BackupSync__MaxStatementSeconds", gt=0, le=3600)
+    max_call_seconds: float = Field(600, alias="BackupSync__MaxCallSeconds", gt=0, le=_DAY)
+    slice_seconds: float = Field(480, alias="BackupSync__SliceSeconds", gt=0, le=_DAY)
+    wait_seconds: float = Field(200, alias="BackupSync__SyncWaitSeconds", ge=0, le=_DAY)
+    overlap_seconds: float = Field(300, alias="BackupSync__OverlapSeconds", ge=0, le=365 * _DAY)
+    full_every_days: float = Field(7, alias="BackupSync__FullEveryDays", ge=0, le=36_500)
+    max_request_units_per_second: float | None = Field(
+        None, alias="BackupSync__MaxRequestUnitsPerSecond", gt=0, allow_inf_nan=False
+    )
+    max_delete_percent: float = Field(10, alias="BackupSync__MaxDeletePercent", ge=0, le=100)
+    max_delete_percent_per_week: float = Field(25, alias="BackupSync__MaxDeletePercentPerWeek", ge=0, le=100)
+    delete_guard_floor: int = Field(20, alias="BackupSync__DeleteGuardFloor", ge=0)
+    max_deletes: int | None = Field(None, alias="BackupSync__MaxDeletes", ge=0)
+    max_update_percent: float | None = Field(None, alias="BackupSync__MaxUpdatePercent", ge=0, le=100)
+    max_failed_records: int = Field(100, alias="BackupSync__MaxFailedRecords", ge=0, le=100_000)
+    on_new_column: Literal["add", "fail", "ignore"] = Field("add", alias="BackupSync__OnNewColumn")
+    recycle_days: float = Field(30, alias="BackupSync__RecycleDays", gt=0, le=36_500)
+    verify_every_days: float = Field(7, alias="BackupVerify__EveryDays", ge=0, le=36_500)
+    verify_sample: int = Field(100, alias="BackupVerify__Sample", ge=0, le=1_000_000)
+    retry_max_attempts: int = Field(5, alias="BackupRetry__MaxAttempts", ge=1, le=100)
+    retry_base_seconds: float = Field(2.0, alias="BackupRetry__BaseSeconds", ge=0, le=_DAY)
+    retry_max_seconds: float = Field(32.0, alias="BackupRetry__MaxSeconds", ge=0, le=_DAY)
+    cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
+
+    storage_connection: str | None = Field(None, alias="AzureWebJobsStorage", repr=False)
+    storage_account: str | None = Field(None, alias="AzureWebJobsStorage__accountName")
+    storage_blob_uri: str | None = Field(None, alias="AzureWebJobsStorage__blobServiceUri")
+    storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
+    serve_key: str | None = Field(None, alias="SERVE_KEY", repr=False)
+
+    @field_validator("schedule", "resume_schedule")
+    @classmethod
+    def _is_due_some_day(cls, value: str) -> str:
+        try:
+            next_due(value, utc_now())
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("schedule_time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str) -> str:
+        try:
+            time_zone(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone by whose clock the schedule is due."""
+        return time_zone(self.schedule_time_zone)
+
+    def next_due(self, after: datetime) -> datetime:
+        """When the schedule wants the first sync after that time."""
+        return next_due(self.schedule, after, self.zone)
+
+    def mentions(self, service: str) -> bool:
+        """Whether any setting of the service's sides was given."""
+        return any(f"_{service}_" in field for field in self.model_fields_set)
+
+    def side(self, role: Literal["source", "backup"], service: str) -> dict[str, str | None]:
+        """One side's `connection`, `table`, `database` and `container`; None for what it has not."""
+        parts = ("connection", "table", "database", "container")
+        return {part: getattr(self, f"{role}_{service}_{part}", None) for part in parts}
+
+    def guard(self, service: str) -> dict[str, Any]:
+        """The service's limits by the names of `Guard`: its own where it has some, else those of all."""
+        limits = (
+            "max_delete_percent",
+            "max_delete_percent_per_week",
+            "delete_guard_floor",
+            "max_deletes",
+            "max_update_percent",
+        )
+        own = {name: getattr(self, f"backup_{service}_{name}") for name in limits}
+        found = {name: getattr(self, name) if value is None else value for name, value in own.items()}
+        return {**found, "canary": getattr(self, f"source_{service}_canary")}
+
+    @property
+    def emulator_hosts(self) -> frozenset[str]:
+        """Hosts whose certificate is not verified."""
+        return frozenset(host.strip() for host in self.cosmos_emulator_hosts.split(",") if host.strip())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the name is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` passes in; it reads the environment itself, to name what it does not know."""
+        return (init_settings,)
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process; names are matched whatever their case.
+
+    Raises ConfigError that names the setting for a value of the wrong form, and for a name that is misspelt.
+    """
+    given = os.environ if environment is None else environment
+    known = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
+    values = {known[name.lower()]: value for name, value in given.items() if name.lower() in known and value.strip()}
+    for name in given:
+        if name.lower() not in known:
+            refuse_if_ours(name, list(known.values()))
+    try:
+        settings = Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        end = "" if reason.endswith("?") else "."
+        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {reason}{end}") from None
+    for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
+        register_secret(secret)
+    return settings
+
+
+def _keys_in(connection: str) -> list[str]:
+    pairs = [part.partition("=") for part in connection.split(";")]
+    return [value for name, _, value in pairs if name.strip().lower() in ("accountkey", "sharedaccesssignature")]
+
+
+def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
+    """A timer's schedule as its trigger declares it: the app setting, or the default where the setting is missing,
+    because the host refuses a timer whose setting does not resolve.
+
+    The host knows UTC alone. So one by the clock of another time zone is declared as whenever it may be due, and what
+    the trigger calls asks whether it is. Settings that cannot be used are left to that, too.
+    """
+    field, zone = Settings.model_fields[name], Settings.model_fields["schedule_time_zone"]
+    given = {known.lower(): value.strip() for known, value in os.environ.items() if value.strip()}
+    schedule = given.get(str(field.alias).lower())
+    named = given.get(str(zone.alias).lower(), "UTC") if name == "schedule" else "UTC"
+    try:
+        if (found := time_zone(named)) is not UTC:
+            return in_utc(schedule or str(field.default), found, utc_now())
+    except ConfigError:
+        pass
+    return f"%{field.alias}%" if schedule else str(field.default)
+
+
+def use_local_settings(folder: Path) -> None:
+    """Puts the `Values` of the folder's local.settings.json into the environment where it has none of that name.
+
+    For the command line only: in Azure and under `func start` the host does it. Raises ConfigError for a broken file.
+    """
+    path = folder / "local.settings.json"
+    if not path.exists():
+        return
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")).get("Values", {})
+        for name, value in values.items():
+            os.environ.setdefault(name, str(value))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path.name} cannot be read: {error}.") from None

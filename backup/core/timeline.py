@@ -1,0 +1,85 @@
+"""When things happened, by the order of the runs: a clock that was wrong bends neither order nor age. No I/O."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from backup.core.model import Run
+
+AHEAD = timedelta(minutes=5)
+"""What is further ahead of the present is no difference of clocks that are right."""
+
+
+class _Span(NamedTuple):
+    """Where a run stands in the order, the earliest time that is true of it, the time for what lies ahead, and whether
+    all that it stamped does."""
+
+    number: int
+    earliest: datetime
+    instead: datetime
+    is_ahead: bool
+
+
+class Timeline:
+    """The runs of one service and place in the order of their numbers, with times that follow this order.
+
+    A time that lies ahead of `now` cannot be true. It is taken for the beginning of the next run, or for now. Of
+    beginnings that contradict the order, the fewest are wrong: one that lies far behind the next run's is taken for
+    that, one before an earlier run's for that one. All other times are taken as they were written.
+    """
+
+    def __init__(self, runs: Iterable[Run], now: datetime) -> None:
+        self.now = now
+        self._spans: dict[str, _Span] = {}
+        ordered = sorted(runs, key=lambda run: (run.number or 0, run.started_at))
+        true = _in_order([run.started_at for run in ordered], now)
+        next_one, instead = now, []
+        for place in reversed(range(len(ordered))):
+            instead.append(next_one)
+            next_one = ordered[place].started_at if place in true else next_one
+        earliest = None
+        for place, (run, later) in enumerate(zip(ordered, reversed(instead), strict=True)):
+            is_ahead = place not in true and run.started_at > later + AHEAD
+            began = later if is_ahead else min(run.started_at, now)
+            earliest = began if earliest is None else max(earliest, began)
+            self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later), is_ahead)
+
+    def knows(self, sync_id: str) -> bool:
+        """Whether the run is one of them."""
+        return sync_id in self._spans
+
+    def number(self, sync_id: str) -> int:
+        """Which run of the service it was; 0 for one that is not known."""
+        return self._spans[sync_id].number if sync_id in self._spans else 0
+
+    def moment(self, sync_id: str, stamped: datetime) -> datetime:
+        """When that happened which the run stamped with this time."""
+        span = self._spans.get(sync_id)
+        if span is None:
+            return min(stamped, self.now)
+        return span.instead if span.is_ahead or stamped > self.now else max(stamped, span.earliest)
+
+    def ended(self, run: Run) -> datetime:
+        """When the run ended; now if it has not."""
+        return self.moment(run.sync_id, run.completed_at or self.now)
+
+
+def _in_order(times: Sequence[datetime], now: datetime) -> set[int]:
+    """The places of as many times as follow each other, none of them ahead of `now`; of several such, the first."""
+    ages: list[timedelta] = []  # the least age that a row of so many times may begin with
+    rows: dict[int, int] = {}  # how many times follow each other from this place on
+    for place in reversed(range(len(times))):
+        if times[place] > now:
+            continue
+        rows[place] = bisect_right(ages, now - times[place]) + 1
+        ages[rows[place] - 1 : rows[place]] = [now - times[place]]
+    chosen: set[int] = set()
+    after, left = None, len(ages)
+    for place in sorted(rows):
+        if rows[place] == left and (after is None or times[place] >= after):
+            chosen.add(place)
+            after, left = times[place], left - 1
+    return chosen

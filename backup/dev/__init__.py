@@ -1,0 +1,1 @@
+"""What developers use: the local host, the sample, the demo."""

@@ -1,0 +1,1 @@
+"""The ways in: HTTP, timers, the command line; and what they answer."""

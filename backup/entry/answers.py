@@ -1,0 +1,244 @@
+"""Answers as HTTP gives them and `--json` prints them: runs, errors and their statuses shaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic.alias_generators import to_pascal
+
+from backup.core import errors
+from backup.core.log import redact
+from backup.core.model import Now, Record, Run, Status, Trigger, utc_now
+from backup.mirror.comparison import Report
+from backup.mirror.proof import Kind
+from backup.runs.runner import Outcome
+from backup.services.service import Shown
+from backup.stores.exact_json import record_to_text
+
+STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
+    (errors.ConfigError, 400),
+    (errors.BadRequest, 400),
+    (errors.UnknownService, 404),
+    (errors.UnknownRun, 404),
+    (errors.Locked, 409),
+    (errors.LockLost, 409),
+    (errors.GuardTripped, 409),
+    (errors.Conflict, 409),
+    (errors.Interrupted, 503),
+    (errors.StoreUnavailable, 503),
+]
+"""The one place that maps errors to HTTP; every other error is 500."""
+
+
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+"""Half characters, and those that nobody sees: beyond ASCII's own, which JSON escapes by itself."""
+
+
+def time_text(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, PlainSerializer(time_text)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(alias_generator=to_pascal, populate_by_name=True, defer_build=True)
+
+
+class Failed(_Body):
+    """A record that was set aside: its key, as a request may name it, and the reason."""
+
+    key: Any
+    reason: str
+
+
+class SyncResult(_Body):
+    """One run, as callers see it."""
+
+    sync_id: str
+    service_name: str
+    trigger: Trigger
+    status: Status
+    dry_run: bool
+    inserted_count: int
+    updated_count: int
+    deleted_count: int
+    skipped_count: int
+    failed_count: int
+    total_processed: int
+    verified: bool | None
+    started_at: Time
+    completed_at: Time | None
+    duration_ms: int | None
+    error_message: str | None
+    percent: int | None
+    request_charge: float | None
+    notes: tuple[str, ...]
+    failures: tuple[Failed, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> SyncResult:
+        return cls(
+            sync_id=run.sync_id,
+            service_name=run.service,
+            trigger=run.trigger,
+            status=run.status,
+            dry_run=run.dry_run,
+            inserted_count=run.counts.inserted,
+            updated_count=run.counts.updated,
+            deleted_count=run.counts.deleted,
+            skipped_count=run.counts.skipped,
+            failed_count=run.counts.failed,
+            total_processed=run.counts.processed,
+            verified=run.verified,
+            started_at=run.started_at,
+            completed_at=run.completed_at,
+            duration_ms=run.duration_ms,
+            error_message=run.error,
+            percent=run.percent,
+            request_charge=run.request_charge,
+            notes=run.notes,
+            failures=tuple(Failed(key=json.loads(key), reason=reason) for key, reason in run.failures),
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status and a body that `json` writes."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def json(self) -> str:
+        """The body as JSON text, without characters that a terminal obeys or no encoding knows."""
+        return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(self.body, ensure_ascii=False))
+
+
+def shape_one(outcome: Outcome) -> Answer:
+    """The answer to one run: its result with `Success` beside it; of a dry run also what would change."""
+    result = _result(outcome)
+    if outcome.error is None:
+        return Answer(202 if outcome.in_progress else 200, {"Success": True, **result})
+    return Answer(status_of(outcome.error), {**_error_body(outcome.error), **result})
+
+
+def shape_verify(outcome: Outcome) -> Answer:
+    """The answer to a verify: its result, counts by kind, and the first thousand differences."""
+    answer = shape_one(outcome)
+    return Answer(answer.status, answer.body | _compared(outcome))
+
+
+def shape_verifies(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+    """The answer to verifies of all services: 200 when all were done, `Verified` when nothing differs anywhere."""
+    results = [_result(one) | _compared(one) for one in outcomes]
+    answer = together(results, [outcome.error for outcome in outcomes], "verifies completed", now)
+    return Answer(answer.status, answer.body | {"Verified": all(outcome.run.verified for outcome in outcomes)})
+
+
+def report_of(outcome: Outcome) -> Report | None:
+    """What a verify found, if it looked at all that can be read; else what it saw says nothing of the whole."""
+    return outcome.report if isinstance(outcome.error, errors.RecordsSetAside | None) else None
+
+
+def _compared(outcome: Outcome) -> dict[str, Any]:
+    report = report_of(outcome)
+    if report is None:
+        return {}
+    return {
+        "SourceCount": report.proof.source.records,
+        "BackupCount": report.proof.backup.records,
+        **{kind.title(): report.counts[kind] for kind in Kind},
+        "InFlight": report.proof.in_flight,
+        "RecordsCompared": report.compared,
+        "Differences": [
+            {"Key": outcome.key_to_json(one.key), "Kind": one.kind, "Names": list(one.names)}
+            for one in report.differences
+        ],
+    }
+
+
+def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+    """The answer of TriggerSync for these outcomes."""
+    answer = together(
+        list(map(_result, outcomes)), [outcome.error for outcome in outcomes], "syncs completed successfully", now
+    )
+    going_on = sum(outcome.in_progress for outcome in outcomes)
+    if answer.status != 200 or not going_on:
+        return answer
+    return Answer(202, answer.body | {"Message": f"{going_on} of {len(outcomes)} syncs are in progress"})
+
+
+def shape_past(shown: Shown) -> Answer:
+    """One record's past; records as the recycle bin writes them."""
+
+    def text(record: Record | None) -> Any:
+        return None if record is None else json.loads(record_to_text(record, zipped=False))
+
+    changes = [
+        {
+            "ChangedAt": time_text(kept.at),
+            "Change": kept.action,
+            "SyncId": kept.sync_id,
+            "VersionBefore": None if kept.version is None else list(map(str, kept.version)),
+            "RecordBefore": text(kept.record),
+        }
+        for kept in shown.changes
+    ]
+    return Answer(200, {"Success": True, "Key": shown.key, "Record": text(shown.record), "Changes": changes})
+
+
+def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
+    """Runs of the past, as results."""
+    return Answer(
+        200,
+        {"Success": True, "Results": [_dump(SyncResult.of(run)) for run in runs], "Timestamp": time_text(now())},
+    )
+
+
+def error_answer(error: errors.BackupError) -> Answer:
+    """The answer to a request that failed as a whole."""
+    return Answer(status_of(error), _error_body(error))
+
+
+def status_of(error: errors.BackupError) -> int:
+    """The HTTP status of an error."""
+    return next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
+
+
+def together(
+    results: Sequence[dict[str, Any]], failures: Sequence[errors.BackupError | None], done: str, now: Now
+) -> Answer:
+    failed = [error for error in failures if error is not None]
+    body: dict[str, Any] = {"Success": not failed, "Message": f"All {done}"}
+    status = 200
+    if failed:
+        status = 207 if len(failed) < len(results) else max(map(status_of, failed))
+        body = _error_body(failed[0]) | {"Message": f"{len(results) - len(failed)} of {len(results)} {done}"}
+    return Answer(status, body | {"Results": list(results), "Timestamp": time_text(now())})
+
+
+def _error_body(error: errors.BackupError) -> dict[str, Any]:
+    return {
+        "Success": False,
+        "Message": redact(str(error)),
+        "Error": type(error).__name__,
+        "Hint": redact(error.hint) or None,
+    }
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    result = _dump(SyncResult.of(outcome.run))
+    if outcome.changes or outcome.run.dry_run:
+        result["Changes"] = [{"Key": outcome.key_to_json(key), "Change": what} for key, what in outcome.changes]
+    return result
+
+
+def _dump(result: BaseModel) -> dict[str, Any]:
+    return result.model_dump(mode="json", by_alias=True)

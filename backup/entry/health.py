@@ -1,0 +1,110 @@
+"""How the app is: whether each side answers, how the last syncs ended, whether the settings can be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backup.core.errors import BackupError, ConfigError
+from backup.core.log import event
+from backup.core.model import Now, utc_now
+from backup.entry.answers import Answer, time_text
+from backup.runs.condition import Concern
+from backup.services.registry import Registry
+from backup.services.service import Health
+
+
+@dataclass(frozen=True)
+class State:
+    """What was seen: an answer of each side, and why all is not well."""
+
+    checks: Sequence[Health]
+    concerns: Sequence[Concern]
+
+    @property
+    def status(self) -> str:
+        """Unhealthy when a side cannot be reached or used; Degraded when anything else is not well."""
+        words = {word_of(check.error) for check in self.checks}
+        return "Unhealthy" if "Unhealthy" in words else "Degraded" if self.concerns else "Healthy"
+
+
+def look(open_registry: Callable[[], Registry]) -> State:
+    """Asks every side, and the backups for how their last syncs ended. Writes nothing but lines in the log."""
+    try:
+        checks = open_registry().ping()
+    except ConfigError as error:
+        event("health.down", level=logging.WARNING, error=error)
+        return State((), [_because("The settings cannot be used.", error)])
+    if not checks:
+        hint = "README lists the settings of each service."
+        return State((), [Concern("No service is configured.", detail_hint=hint)])
+    concerns = [concern for check in checks for concern in (*_of_side(check), *check.concerns)]
+    return State(checks, _once(concerns))
+
+
+def shape_health(state: State | None, now: Now = utc_now) -> Answer:
+    """The answer, of which anybody may ask: kinds of errors, no message. 503 when a side is down, else 200: where a
+    sync failed or a setting is wrong, another instance of the app would do no better."""
+    status = "Healthy" if state is None else state.status
+    body: dict[str, Any] = {"Status": status, "Service": "BackupServices", "Timestamp": time_text(now())}
+    if state is not None:
+        body["Checks"] = list(map(_check, state.checks))
+        body["Reasons"] = list(map(_reason, state.concerns))
+    return Answer(503 if status == "Unhealthy" else 200, body)
+
+
+def _of_side(check: Health) -> list[Concern]:
+    if check.error is None:
+        return []
+    word = "cannot be used as it is set up" if isinstance(check.error, ConfigError) else "is down"
+    return [_because(f"The {check.side} {word}.", check.error, check)]
+
+
+def _once(concerns: Sequence[Concern]) -> list[Concern]:
+    """The concerns, with one for both sides where the two say the same."""
+    found: dict[tuple[str | None, str], Concern] = {}
+    for one in concerns:
+        what = (one.service, one.detail or one.reason)
+        both = what in found and found[what].side != one.side
+        found[what] = replace(one, side=None, reason="The service cannot be used as it is set up.") if both else one
+    return list(found.values())
+
+
+def _because(reason: str, error: BackupError, check: Health | None = None) -> Concern:
+    return Concern(
+        reason,
+        check.service if check else None,
+        check.side if check else None,
+        error=type(error).__name__,
+        detail=str(error),
+        detail_hint=error.hint,
+    )
+
+
+def word_of(error: BackupError | None) -> str:
+    """How a side is that answers with this error."""
+    return "Healthy" if error is None else "Degraded" if isinstance(error, ConfigError) else "Unhealthy"
+
+
+def _check(check: Health) -> dict[str, Any]:
+    return {
+        "Service": check.service,
+        "Side": check.side,
+        "Status": word_of(check.error),
+        "DurationMs": check.duration_ms,
+        "Error": type(check.error).__name__ if check.error else None,
+    }
+
+
+def _reason(concern: Concern) -> dict[str, Any]:
+    return {
+        "Service": concern.service,
+        "Side": concern.side,
+        "SyncId": concern.sync_id,
+        "Error": concern.error,
+        "Reason": concern.reason,
+        "Since": None if concern.since is None else time_text(concern.since),
+        "Hint": concern.hint,
+    }

@@ -1,0 +1,134 @@
+"""What goes over HTTP: verbs called with what a request says, their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backup.core.errors import BackupError
+from backup.core.log import redact
+from backup.core.model import Now, Trigger, utc_now
+from backup.entry.answers import (
+    Answer,
+    SyncResult,
+    error_answer,
+    shape_history,
+    shape_one,
+    shape_past,
+    shape_syncs,
+    shape_verifies,
+    shape_verify,
+    together,
+)
+from backup.entry.health import State, look, shape_health
+from backup.entry.requests import (
+    RestoreRequest,
+    SyncRequest,
+    UndoRequest,
+    VerifyRequest,
+    check_no_body,
+    check_query,
+    parse_body,
+    parse_flag,
+)
+from backup.mirror.comparison import Depth
+from backup.runs.runner import foreseen
+from backup.services.registry import Registry, side_by_side
+from backup.services.service import Options
+from backup.verbs.restoring import Wish
+
+__all__ = [  # the answers, too: callers need but this module
+    "Answer",
+    "State",
+    "SyncResult",
+    "error_answer",
+    "get_health",
+    "initialize",
+    "look",
+    "post_initialize",
+    "post_restore",
+    "post_sync",
+    "post_sync_of",
+    "post_undo",
+    "post_verify",
+    "shape_health",
+    "shape_history",
+    "shape_one",
+    "shape_past",
+    "shape_syncs",
+    "shape_verifies",
+    "shape_verify",
+]
+
+
+def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
+    """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status; 202 when
+    none failed and some have not ended after `SyncWaitSeconds`."""
+    check_query(query)
+    request = parse_body(SyncRequest, body)
+    options = Options(request.force_full_sync, request.dry_run, request.allow_mass_delete)
+    return shape_syncs(registry.sync(request.service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds), now)
+
+
+def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Runs one service; its result stands at the top level, with `Success` beside it. 202 when it has not ended after
+    `SyncWaitSeconds`."""
+    check_query(query, "force", "dryRun", "allowMassDelete")
+    options = Options(*(parse_flag(query, name) for name in ("force", "dryRun", "allowMassDelete")))
+    check_no_body(body)
+    [outcome] = registry.sync(service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds)
+    return shape_one(outcome)
+
+
+def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Takes a run back, or says what that would change."""
+    check_query(query)
+    request = parse_body(UndoRequest, body)
+    service = registry.with_run(sync_id)
+    return shape_one(service.undo(sync_id, through=request.through, dry_run=not request.confirm))
+
+
+def post_restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Restores the service's source, or says what that would change."""
+    check_query(query)
+    request = parse_body(RestoreRequest, body)
+    wish = Wish(request.at, tuple(request.keys), request.overwrite_newer, request.delete_extra)
+    options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
+    return shape_one(registry.get(service).restore(wish, options))
+
+
+def post_verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Compares source and backup, of one service or all: 200 whether they are equal or not, `Verified` says which."""
+    check_query(query)
+    request = parse_body(VerifyRequest, body)
+    outcomes = registry.verify(service, Depth(request.full, request.sample), drilled=request.drill)
+    return shape_verifies(outcomes) if service.lower() == "all" else shape_verify(outcomes[0])
+
+
+def post_initialize(registry: Registry, query: Mapping[str, str], body: bytes) -> Answer:
+    """Initializes every configured service; takes neither parameters nor a body."""
+    check_query(query)
+    check_no_body(body)
+    return initialize(registry)
+
+
+def initialize(registry: Registry, now: Now = utc_now) -> Answer:
+    """Initializes every configured service, each whatever becomes of the others."""
+
+    def one(service: str) -> tuple[dict[str, Any], BackupError | None]:
+        try:
+            registry.get(service).initialize()
+        except Exception as caught:
+            error = foreseen(caught)
+            return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
+        return {"Service": service, "Status": "Initialized"}, None
+
+    results, failures = zip(*side_by_side(one, registry.chosen("all")), strict=True)
+    return together(results, failures, "backups initialized", now)
+
+
+def get_health(open_registry: Callable[[], Registry], query: Mapping[str, str], now: Now = utc_now) -> Answer:
+    """That the app is up, and no more: it reads no settings and opens nothing. With `?deep=true` how it is."""
+    check_query(query, "deep")
+    deep = parse_flag(query, "deep")
+    return shape_health(look(open_registry) if deep else None, now)

@@ -1,0 +1,145 @@
+"""What callers may ask over HTTP: bodies and query parameters, parsed strictly. Does nothing with them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from backup.core.errors import BadRequest
+from backup.core.suggestions import did_you_mean, quoted
+
+
+def moment_of(text: str) -> datetime:
+    """The time, in UTC. Raises BadRequest for a text that is none, or has no offset."""
+    hint = "Write 2026-11-20T00:00:00Z, for UTC."
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise BadRequest(f"The time {quoted(text)} has no offset.", hint=hint)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{quoted(text)} is not a time.", hint=hint) from None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such time in UTC") from None
+
+
+def _key_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | list):
+        raise ValueError("a key is a text, a whole number, or a list of its values")
+    return json.dumps(value, allow_nan=False)
+
+
+KeyText = Annotated[Any, AfterValidator(_key_text)]
+"""A key as the command line would take it."""
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with an offset, kept in UTC."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, defer_build=True)
+
+
+class SyncRequest(_Request):
+    """The body of TriggerSync."""
+
+    service: str = "all"
+    force_full_sync: bool = False
+    dry_run: bool = False
+    allow_mass_delete: bool = False
+
+
+class UndoRequest(_Request):
+    """The body of UndoRun. Without `confirm` it only says what would change."""
+
+    through: bool = False
+    confirm: bool = False
+
+
+class RestoreRequest(_Request):
+    """The body of RestoreSource. Without `confirm` it only says what would change."""
+
+    at: Moment | None = None
+    keys: list[KeyText] = []
+    overwrite_newer: bool = False
+    delete_extra: bool = False
+    allow_mass_delete: bool = False
+    confirm: bool = False
+
+
+class VerifyRequest(_Request):
+    """The body of VerifyBackup."""
+
+    full: bool = False
+    sample: int = Field(0, ge=0, le=1_000_000)
+    drill: bool = False
+
+
+Request = TypeVar("Request", bound=_Request)
+
+
+def parse_body(kind: type[Request], body: bytes) -> Request:
+    """The request; no body means all its defaults. Raises BadRequest that names the field."""
+    known = [str(field.alias) for field in kind.model_fields.values()]
+    try:
+        request = kind.model_validate_json(body if body.strip() else b"{}")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = quoted(".".join(map(str, first["loc"])))
+        if first["type"] == "extra_forbidden":
+            problem = f"there is no field {name}.{did_you_mean(name, known)}"
+        else:
+            problem = f"{name[1:-1] or 'body'}: {first['msg'].removeprefix('Value error, ')}."
+        hint = f"Send a JSON object with any of {', '.join(known)}."
+        raise BadRequest(f"The request body is malformed: {problem}", hint=hint) from None
+    if twice := _named_twice(body):
+        raise BadRequest(f"The request body is malformed: it has {quoted(twice)} twice.", hint="Say it once.")
+    return request
+
+
+def _named_twice(body: bytes) -> str | None:
+    """A name that an object of the body has twice: readers differ in which of its values counts."""
+    found: list[str] = []
+
+    def names(pairs: list[tuple[str, Any]]) -> None:
+        counts = Counter(name for name, _ in pairs)
+        found.extend(name for name, count in counts.items() if count > 1)
+
+    json.loads(body.decode() if body.strip() else "{}", object_pairs_hook=names)
+    return found[0] if found else None
+
+
+def parse_flag(query: Mapping[str, str], name: str) -> bool:
+    """The value of `?name=true|false`, false without it. Raises BadRequest for another value."""
+    value = query.get(name, "false")
+    if value.lower() not in ("true", "false"):
+        raise BadRequest(f"{name} is {quoted(value)}.", hint=f"Use ?{name}=true or ?{name}=false.")
+    return value.lower() == "true"
+
+
+def check_query(query: Mapping[str, str], *known: str) -> None:
+    """Raises BadRequest for a query parameter that is neither `known` nor one of the host's own."""
+    unknown = sorted(query.keys() - {*known, "code", "clientId"})
+    if unknown:
+        hint = f"This route knows {', '.join(known)}." if known else "This route takes no query parameters."
+        meant = did_you_mean(unknown[0], known)
+        raise BadRequest(f"There is no query parameter {quoted(unknown[0])}.{meant}", hint=hint)
+
+
+def check_no_body(body: bytes) -> None:
+    """Raises BadRequest for a body that says something; `{}` does not."""
+    if body.strip() not in (b"", b"{}"):
+        raise BadRequest("This route takes no body.", hint="Say it in the address; README lists its parameters.")

@@ -1,0 +1,165 @@
+"""The scheduled run and its log: syncs, the purge, a verify when it is due; and in the minutes after it what is left.
+
+ScheduledSync does what fits into its time. ResumeSync finds the rest by what history and bin say, and goes on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from backup.config.ncrontab import last_due, next_due, was_due
+from backup.config.settings import Settings
+from backup.core.errors import BackupError, Locked
+from backup.core.log import event
+from backup.core.model import Now, Status, Trigger, utc_now
+from backup.mirror.comparison import Depth
+from backup.runs.runner import Outcome, Turn
+from backup.services.registry import Registry
+from backup.services.service import SyncService
+
+_PURGE_SECONDS = 30.0
+"""How long a purge holds the lock at a time: far less than a scheduled sync waits for it."""
+
+
+def run_scheduled(
+    settings: Settings,
+    registry: Registry,
+    *,
+    past_due: bool = False,
+    last: datetime | None = None,
+    now: Now = utc_now,
+) -> list[Outcome]:
+    """Syncs every configured service and logs start, a line each, a summary and the next occurrence. Then purges the
+    recycle bins and, every so many days, compares a sample of whole records, while there is time for it.
+
+    With the schedule disabled it only says so; likewise when the schedule has a time zone of its own and is not due by
+    it: since the timer's firing before this one, or since `last` for one that is late. Raises NotAllDone after all
+    services had their turn when one of them failed. A sync that another run kept from beginning is in SyncHistory, and
+    is no failure here.
+    """
+    started, seconds_left = now(), _countdown(settings.slice_seconds)
+    upcoming = next_due(settings.schedule, started, settings.zone)
+    if not settings.schedule_enabled:
+        event("schedule.disabled", setting="BackupSchedule__Enabled", next=upcoming)
+        return []
+    if _has_own_zone(settings) and not was_due(settings.schedule, settings.zone, started, last if past_due else None):
+        event("schedule.not_due", next=upcoming)
+        return []
+    event("schedule.started", services=",".join(registry.names()), past_due=past_due)
+    outcomes = registry.sync("all", Trigger.TIMER)
+    for outcome in outcomes:
+        run = outcome.run
+        event(
+            "schedule.service",
+            service=run.service,
+            status=run.status,
+            **asdict(run.counts),
+            duration_ms=run.duration_ms,
+        )
+    failures = _failures_of(outcomes)
+    for outcome in outcomes:
+        if not outcome.in_progress and seconds_left() > 0:
+            failures += _upkeep(registry, outcome.run.service, settings, now(), seconds_left, nightly=True)
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    completed = sum(outcome.run.status is Status.COMPLETED for outcome in outcomes)
+    level = logging.ERROR if failures else logging.INFO
+    event("schedule.finished", level=level, completed=completed, failed=failed, next=upcoming)
+    _raise_if_any(failures)
+    return outcomes
+
+
+def resume_open(settings: Settings, registry: Registry, *, now: Now = utc_now) -> list[Outcome]:
+    """Goes on with every sync that was left open and logs a line for each. Then does what else has been due since the
+    schedule's last time, a part of it at least if no sync needed the time.
+
+    Raises BackupError after all services had their turn when a sync or a verify failed.
+    """
+    seconds_left = _countdown(settings.slice_seconds)
+    outcomes = registry.resume(Trigger.TIMER)
+    for outcome in outcomes:
+        run = outcome.run
+        event("schedule.resumed", service=run.service, sync_id=run.sync_id, status=run.status, percent=run.percent)
+    failures = _failures_of(outcomes)
+    resumed = {outcome.run.service: outcome for outcome in outcomes}
+    night = last_due(settings.schedule, now(), settings.zone)
+    for name in registry.names() if settings.schedule_enabled else ():
+        found = resumed.get(name)
+        if (found is None or not found.in_progress) and (not outcomes or seconds_left() > 0):
+            failures += _upkeep(registry, name, settings, night, seconds_left, nightly=False)
+    _raise_if_any(failures)
+    return outcomes
+
+
+def last_firing(status: Mapping[str, str] | None) -> datetime | None:
+    """When a timer fired before, as its host tells it; None when that does not say."""
+    try:
+        found = datetime.fromisoformat((status or {}).get("Last") or "")
+    except ValueError:
+        return None
+    return found.astimezone(UTC) if found.year > 1 else None
+
+
+def _upkeep(
+    registry: Registry,
+    name: str,
+    settings: Settings,
+    night: datetime,
+    seconds_left: Callable[[], float],
+    *,
+    nightly: bool,
+) -> list[str]:
+    """Purges the service's recycle bin, and compares a sample of it, when that is due; returns what failed.
+
+    A purge that fails is an error once a night and a warning in the minutes after; one that finds a run at work is
+    neither, for a later minute comes to it.
+    """
+    try:
+        service = registry.get(name)
+        due = service.due(night, settings.verify_every_days, synced=nightly)
+        if nightly or due.purge:
+            entries = service.purge(None if nightly else night, min(_PURGE_SECONDS, seconds_left()))
+            event("schedule.purged", service=name, entries=entries)
+    except Locked as error:
+        event("schedule.waits", service=name, error=error)
+        return []
+    except BackupError as error:
+        level = logging.ERROR if nightly else logging.WARNING
+        event("schedule.not_finished", level=level, service=name, error=error, hint=error.hint)
+        return [f"{name}: {type(error).__name__}"] if nightly else []
+    if due.verify and (not nightly or seconds_left() > 0):
+        return _verify(service, settings, seconds_left())
+    return []
+
+
+def _verify(service: SyncService, settings: Settings, seconds: float) -> list[str]:
+    outcome = service.verify_on(Depth(sample=settings.verify_sample), Turn(seconds))
+    if outcome is None or outcome.in_progress:
+        return []
+    run = outcome.run
+    level = logging.INFO if run.verified else logging.ERROR
+    event("schedule.verified", level=level, service=service.name, sync_id=run.sync_id, verified=run.verified)
+    return [] if outcome.error is None else [f"{service.name}: {type(outcome.error).__name__}"]
+
+
+def _failures_of(outcomes: Sequence[Outcome]) -> list[str]:
+    errors = ((outcome.run.service, outcome.error) for outcome in outcomes)
+    return [f"{name}: {type(error).__name__}" for name, error in errors if error and not isinstance(error, Locked)]
+
+
+def _raise_if_any(failures: Sequence[str]) -> None:
+    if failures:
+        raise BackupError(f"Not all was done: {', '.join(failures)}.", hint="The log and SyncHistory say why.")
+
+
+def _has_own_zone(settings: Settings) -> bool:
+    """Whether the timer fires more often than the schedule is due, since its host knows UTC alone."""
+    return settings.schedule_time_zone.upper() != "UTC"
+
+
+def _countdown(seconds: float) -> Callable[[], float]:
+    ends_at = time.monotonic() + seconds
+    return lambda: ends_at - time.monotonic()

@@ -1,0 +1,54 @@
+"""Deletes that wait until both sides were read: any number of keys in bounded memory."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Iterator
+from tempfile import SpooledTemporaryFile
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from backup.core.model import Key
+
+_MAX_BYTES_IN_MEMORY = 4 * 1024 * 1024
+
+
+class PendingDeletes:
+    """Keys in the order they were added; beyond 4 MiB they lie in a temporary file that ends with the run."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY)  # noqa: SIM115 - closed by __exit__
+        self._count = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, keys: Collection[Key]) -> None:
+        """Remembers these keys, of several threads too; call it with no more at once than fit into memory."""
+        if keys:
+            with self._lock:
+                pickle.dump(list(keys), self._file, protocol=pickle.HIGHEST_PROTOCOL)
+                self._count += len(keys)
+
+    def batches(self, size: int) -> Iterator[list[Key]]:
+        """All keys, `size` at a time but for the last."""
+        self._file.seek(0)
+        keys: list[Key] = []
+        left = self._count
+        while left:
+            more: list[Key] = pickle.load(self._file)  # noqa: S301 - this run's own file, which has no name
+            left -= len(more)
+            keys += more
+            while len(keys) >= size or (keys and not left):
+                yield keys[:size]
+                keys = keys[size:]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""What runs overwrote or deleted, kept and found again."""

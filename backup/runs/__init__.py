@@ -1,0 +1,1 @@
+"""One run as it is recorded: its lock, its owner, its entry in SyncHistory."""

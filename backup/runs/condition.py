@@ -1,0 +1,80 @@
+"""What is known of a service's mirror without looking at a record: how its last sync ended, whether one is overdue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from backup.core import errors
+from backup.core.model import Run, Status
+from backup.runs.history import History
+from backup.runs.upgrade import are_current
+from backup.stores import SideName, Store
+
+_LATE = timedelta(hours=1)
+"""Timers fire late, and a sync may wait for another one's end."""
+
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class Concern:
+    """Why all is not well. Anybody may read it, but for `detail`: that is for who runs the app, and names servers."""
+
+    reason: str
+    service: str | None = None
+    side: SideName | None = None
+    sync_id: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    detail: str = ""
+    detail_hint: str = ""
+
+    @property
+    def hint(self) -> str:
+        """What to do about errors of this kind, whatever the server."""
+        return hint_of(self.error) or "`python -m backup health` says more, and so does the log."
+
+
+def hint_of(kind: str | None) -> str:
+    """What errors of this kind say to do, when they are not told otherwise."""
+    known = getattr(errors, kind or "", None)
+    return known.hint if isinstance(known, type) and issubclass(known, errors.BackupError) else ""
+
+
+def concerns_of(
+    backup: Store, service: str, now: datetime, next_due: Callable[[datetime], datetime] | None
+) -> list[Concern]:
+    """What SyncHistory says against the service: its last sync has failed; none began when the schedule wanted one.
+
+    `next_due` is the schedule, None where none is kept. Without any sync there is nothing to say. Writes nothing; costs
+    three lookups at most. Raises NotInitialized where there is no SyncHistory, and the stores' errors.
+    """
+    if not are_current(backup, service):
+        return []  # an earlier release's tables; the next run brings them up to date
+    history = History(backup)
+    begun = history.newest_syncs(service, 1)
+    ended = next((run for run in history.newest_syncs(service, _LOOKED_AT, ended=True) if _was_tried(run)), None)
+    found: list[Concern] = []
+    if ended is not None and ended.status is Status.FAILED:
+        found.append(
+            Concern(
+                *("The last sync that ended has failed.", service, None, ended.sync_id, ended.error_kind),
+                since=ended.completed_at,
+                detail=ended.error or "",
+                detail_hint=hint_of(ended.error_kind) or "The next sync that completes puts an end to this.",
+            )
+        )
+    if begun and next_due is not None:
+        due = next_due(max(filter(None, (begun[0].started_at, begun[0].heartbeat_at, begun[0].completed_at))))
+        if due + _LATE < now:
+            reason = "A sync is overdue: the schedule wanted one, and none has begun."
+            hint = "Does the function app run? Where nothing keeps the schedule, BackupSchedule__Enabled is false."
+            found.append(Concern(reason, service, sync_id=begun[0].sync_id, since=due, detail_hint=hint))
+    return found
+
+
+def _was_tried(run: Run) -> bool:
+    """Whether it began; one that another run kept from it says nothing of the mirror."""
+    return run.error_kind != errors.Locked.__name__

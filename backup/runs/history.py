@@ -1,0 +1,271 @@
+"""SyncHistory: one entry a run, from its start, kept beside the backup."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from backup.core.errors import BadRequest, Interrupted
+from backup.core.log import event
+from backup.core.model import SYNCS, Now, Run, Status, Trigger
+from backup.core.timeline import AHEAD, Timeline
+from backup.runs.history_entries import HISTORY, VERSION, entry_of, run_of
+from backup.stores import Sibling, Store
+
+_INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
+_OPEN_AT_ONCE = 100
+_LOOKED_BACK = 1_000
+_ALL = 1_000_000
+_PAGE = 100
+_TICK = timedelta(milliseconds=1)
+
+
+class History:
+    """The runs of one backup's table or container. Those of another in the same schema are never given.
+
+    An entry of an earlier release does not say its place; those are `unplaced` until `place_runs` says it for them.
+    """
+
+    def __init__(self, backup: Store) -> None:
+        self._backup = backup
+        self._entries: Sibling = backup.sibling(HISTORY)
+
+    @property
+    def place(self) -> str:
+        """What its runs are about."""
+        return self._backup.place
+
+    def create(self) -> None:
+        """Makes the table or container, or what it lacks, when it is missing."""
+        self._entries.create()
+
+    def version(self, service: str) -> int:
+        """The schema version of the service's newest entry, whatever that is about; this release's if there is none."""
+        found = self._entries.find(
+            {"ServiceName": service}, order_by="StartedAt", descending=True, limit=1, fields=("SchemaVersion",)
+        )
+        if not found:
+            return VERSION
+        version = found[0]["SchemaVersion"]
+        return version if isinstance(version, int) else 1
+
+    def save(self, run: Run) -> None:
+        """Writes the run's entry as it stands; may be repeated."""
+        self._entries.put([entry_of(run)])
+
+    def add(self, run: Run) -> None:
+        """Writes the entry of a run that ended before it began. It may be one while another goes on."""
+        self.save(replace(run, place=self.place, number=self.next_number(run.service)))
+
+    def next_number(self, service: str) -> int:
+        """The number of the next run; the caller holds the lock, or shares it with another run."""
+        found = self._entries.find(
+            self._mine(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
+        )
+        numbers = (entry["RunNumber"] for entry in found)
+        return next((number for number in numbers if isinstance(number, int)), 0) + 1
+
+    def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
+        """Writes the run's entry as it stands, if it belongs to one of these attempts and is in progress, or as it is
+        to be already; returns whether it did. May be repeated."""
+        fields = {name: value for name, value in entry_of(run).items() if name != HISTORY.key}
+        statuses = list({Status.IN_PROGRESS.value, run.status.value})
+        only_if = {"Owner": owners, "Attempt": attempts, "Status": statuses}
+        return self._entries.change(run.sync_id, only_if, fields)
+
+    def beat(self, sync_id: str, owner: str, attempts: Sequence[str], now: datetime, seconds: float) -> bool:
+        """Notes that the run goes on; whether it is still one of these attempts' own. One try of so many seconds."""
+        only_if = _of(owner, attempts)
+        return self._entries.change(sync_id, only_if, {"HeartbeatAt": now}, seconds=seconds)
+
+    def is_held(self, sync_id: str, owner: str, attempts: Sequence[str], transaction: Any = None) -> bool:
+        """Whether the run is one of these attempts' own; in a transaction it stays so until its end."""
+        return self._entries.holds(sync_id, _of(owner, attempts), transaction)
+
+    def renew(self, sync_id: str, owner: str, attempts: Sequence[str], attempt: str, transaction: Any) -> bool:
+        """Makes the run another attempt of the same owner's; whether it was one of these."""
+        return self._entries.change(sync_id, _of(owner, attempts), {"Attempt": attempt}, transaction)
+
+    def leave(self, sync_id: str, owner: str, attempts: Sequence[str]) -> bool:
+        """Leaves the open run to whoever goes on with it; whether it was one of these attempts' own."""
+        return self._entries.change(sync_id, _of(owner, attempts), {"Owner": None})
+
+    def open_runs(self, service: str) -> Sequence[Run]:
+        """The runs InProgress, newest first."""
+        return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
+
+    def with_scratch(self, service: str) -> list[Run]:
+        """The runs whose scratch place may be there."""
+        found = self._entries.find(self._mine(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
+        return list(filter(None, map(run_of, found)))
+
+    def close_interrupted(self, run: Run, now: datetime) -> bool:
+        """Ends as Failed what a dead run left InProgress; whether nobody has taken it over meanwhile."""
+        event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
+        closed = run.ended(Status.FAILED, now, run.counts, _INTERRUPTED)
+        closed = replace(closed, error_kind=Interrupted.__name__, attempt=str(uuid4()))
+        return self.change(closed, [run.owner], [run.attempt, closed.attempt])
+
+    def last_synced(self, service: str) -> Run | None:
+        """The newest sync that completed."""
+        triggers = sorted(trigger.value for trigger in SYNCS)
+        found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=triggers)
+        return next(iter(found), None)
+
+    def first_synced(self, service: str) -> Run | None:
+        """The oldest sync that completed."""
+        triggers = sorted(trigger.value for trigger in SYNCS)
+        where = {**self._mine(service), "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
+        found = map(run_of, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
+        return next(filter(None, found), None)
+
+    def has_synced(self, service: str, since: datetime) -> bool:
+        """Whether a sync has ended since then, well or not."""
+        where = self._mine(service) | {"DryRun": False, "Trigger": sorted(trigger.value for trigger in SYNCS)}
+        return bool(self._entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
+
+    def last_verified(self, service: str) -> Run | None:
+        """The newest verify that came to its end, whatever it found."""
+        found = self._find(service, 1, Status=Status.COMPLETED.value, Trigger=Trigger.VERIFY.value)
+        return next(iter(found), None)
+
+    def newest_syncs(self, service: str, limit: int, *, ended: bool = False) -> Sequence[Run]:
+        """Up to `limit` syncs, newest first, dry runs left out; only those that have `ended`, if so asked."""
+        where: dict[str, Any] = {"DryRun": False, "Trigger": sorted(trigger.value for trigger in SYNCS)}
+        if ended:
+            where["Status"] = sorted((Status.COMPLETED.value, Status.FAILED.value))
+        return self._find(service, limit, **where)
+
+    def latest(self, service: str, limit: int) -> Sequence[Run]:
+        """Up to `limit` runs of the service, newest first."""
+        return self._find(service, limit)
+
+    def newest(self, service: str, trigger: Trigger) -> Run | None:
+        """The newest run with this trigger."""
+        return next(iter(self._find(service, 1, Trigger=trigger.value)), None)
+
+    def get(self, service: str, sync_id: str) -> Run | None:
+        """The service's run with this SyncId."""
+        return next(iter(self._find(service, 1, SyncId=sync_id)), None)
+
+    def unplaced(self, service: str, **where: Any) -> list[Run]:
+        """The service's runs whose entries do not say what they are about, in the order in which they began."""
+        found = self._entries.find({**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=_ALL)
+        return list(filter(None, map(run_of, found)))
+
+    def refuse_unplaced(self, service: str, moment: datetime) -> None:
+        """Raises BadRequest for a moment after which runs ended that may be about this place or not."""
+        if any(run.completed_at is None or run.completed_at > moment for run in self.unplaced(service)):
+            raise BadRequest(
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: an earlier release has made runs since "
+                "that do not say which table or container they are about, and there are copies of several.",
+                hint="Choose a later time.",
+            )
+
+    def place_runs(self, runs: Sequence[Run]) -> None:
+        """Says of these runs, which had no place, that they are about this one; numbers them in their order."""
+        first = self.next_number(runs[0].service) if runs else 1
+        self._entries.put(
+            [entry_of(replace(run, place=self.place, number=number)) for number, run in enumerate(runs, first)]
+        )
+
+    def timeline(self, service: str, now: datetime) -> Timeline:
+        """When the service's runs took place. Reads a few fields of every entry."""
+        found = self._entries.find(
+            self._mine(service), order_by="SyncId", limit=_ALL, fields=("SyncId", "RunNumber", "StartedAt")
+        )
+        return Timeline(
+            (
+                Run(service, Trigger.CLI, False, entry["StartedAt"], entry["SyncId"], number=entry["RunNumber"])
+                for entry in found
+                if isinstance(entry["StartedAt"], datetime) and isinstance(entry["RunNumber"], int)
+            ),
+            now,
+        )
+
+    def since(self, service: str, moment: datetime, timeline: Timeline) -> list[Run]:
+        """The runs that ended after this moment and may have changed the backup, newest first."""
+        found: list[Run] = []
+        below = None
+        while page := self._find(service, _PAGE, below=below):
+            for run in filter(_has_changed, page):
+                if timeline.ended(run) > moment:
+                    found.append(run)
+                elif run.counts.processed or run.status is not Status.FAILED:  # else it may never have begun
+                    return found  # so did all before it, for one begins when another has ended
+            below = page[-1].number
+        return found
+
+    def later(self, run: Run) -> list[Run]:
+        """The runs of its service that began after it, have ended and may have changed the backup, newest first."""
+        return list(filter(_has_changed, self._find(run.service, _ALL, above=run.number)))
+
+    def columns_to_fill(self, service: str, shared: Collection[str]) -> set[str]:
+        """Those of the columns that both sides have whose old rows have not their source's values.
+
+        Runs added them and did not live to fill them, or the source had lost them at the last sync and has them again.
+        """
+        columns: set[str] = set()
+        for run in self._find(service, _LOOKED_BACK, DryRun=False):
+            columns.update(run.removed_columns)
+            if run.status is Status.COMPLETED and run.trigger in SYNCS:
+                break
+            columns.update(run.added_columns)
+        known = {name.lower() for name in columns}
+        return {name for name in shared if name.lower() in known}
+
+    def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
+        """A clock that never goes back behind the service's runs: what they did is in the order of its times.
+
+        `kept_at` is the time of the bin's newest entry, for a run that died has no end in here. A time that lies ahead
+        of `now` is no time of a run; see `ahead`.
+        """
+        # A run that was gone on with may end after one that began after it.
+        last = self._entries.find(
+            self._mine(service), order_by="SyncedAt", descending=True, below=now() + AHEAD, limit=1
+        )
+        times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if isinstance(time, datetime)]
+        earliest = max(times) + _TICK if times else now()
+
+        def steady() -> datetime:
+            nonlocal earliest
+            earliest = max(earliest, now())
+            return earliest
+
+        return steady
+
+    def ahead(self, service: str, now: datetime) -> Run | None:
+        """The run with the latest time, if that lies ahead: its clock was wrong, or this one is."""
+        found = self._entries.find(
+            self._mine(service), order_by="SyncedAt", descending=True, above=now + AHEAD, limit=1
+        )
+        return next(filter(None, map(run_of, found)), None)
+
+    def _mine(self, service: str) -> dict[str, Any]:
+        return {"ServiceName": service, "Place": self.place}
+
+    def _find(
+        self, service: str, limit: int, above: int | None = None, below: int | None = None, **where: Any
+    ) -> list[Run]:
+        where |= self._mine(service)
+        asked = limit
+        while True:
+            found = self._entries.find(
+                where, order_by="RunNumber", descending=True, above=above, below=below, limit=asked
+            )
+            runs = list(filter(None, map(run_of, found)))
+            if len(runs) >= limit or len(found) < asked:
+                return runs[:limit]
+            asked *= 2  # some could not be read
+
+
+def _has_changed(run: Run) -> bool:
+    return run.may_change_backup and run.completed_at is not None
+
+
+def _of(owner: str, attempts: Sequence[str]) -> dict[str, Sequence[Any]]:
+    return {"Owner": [owner], "Attempt": list(attempts), "Status": [Status.IN_PROGRESS.value]}

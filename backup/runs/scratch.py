@@ -1,0 +1,34 @@
+"""The scratch place of a drill: its name, and what becomes of it when the drill's process died."""
+
+from __future__ import annotations
+
+import logging
+
+from backup.core.errors import BackupError
+from backup.core.log import event
+from backup.core.model import Run
+from backup.stores import Store
+
+
+def name_of(sync_id: str) -> str:
+    """What a run's scratch database or container is called: by the run, so that nothing else can be there."""
+    return f"drill_{sync_id.replace('-', '_')}"
+
+
+def drop_left(backup: Store, run: Run) -> bool:
+    """Drops what the run left of its scratch place; whether nothing is left of it.
+
+    Only what has the run's own name is dropped, whatever its entry says. A failure is logged, and is nobody else's.
+    """
+    if run.scratch is None:
+        return True
+    left = backup.beside(name_of(run.sync_id))
+    try:
+        left.drop()
+    except BackupError as error:
+        event("drill.not_dropped", level=logging.WARNING, service=run.service, sync_id=run.sync_id, error=error)
+        return False
+    finally:
+        left.close()
+    event("drill.dropped", service=run.service, sync_id=run.sync_id)
+    return True

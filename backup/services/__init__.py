@@ -1,0 +1,1 @@
+"""The named things that are backed up, made from the settings."""

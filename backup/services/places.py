@@ -1,0 +1,147 @@
+"""The two sides of a service, as the settings name them; whether two of all the sides are one place.
+
+That is told by what their servers say of themselves, not by what the settings call them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from backup.config.settings import Settings
+from backup.core.errors import BackupError, ConfigError
+from backup.core.log import event
+from backup.runs.upgrade import OWN_NAMES
+from backup.stores import Limits, Rules, Side, SideName, Store, open_store
+
+TARGET = "--to"
+"""What the place that a restore writes to instead of the source is set by."""
+
+
+class Preset(Protocol):
+    """What names a service: its own name, its default table and its rules."""
+
+    name: str
+    default_table: str
+    rules: Rules
+
+
+class Places:
+    """The sides of one service, and those of the other services that the settings configure."""
+
+    def __init__(self, settings: Settings, preset: Preset, others: Sequence[Preset], limits: Limits) -> None:
+        """Raises ConfigError when a connection string of the service is missing."""
+        self._rules, self._limits = preset.rules, limits
+        self._source, self._backup = _side(settings, preset, "source"), _side(settings, preset, "backup")
+        self._other_sources = [found for other in others for found in _given(settings, other, "source")]
+        self._other_backups = [found for other in others for found in _given(settings, other, "backup")]
+        backups = [(other, settings.side("backup", other.name)) for other in others]
+        self.other_tables = [given["container"] or given["table"] or other.default_table for other, given in backups]
+        """The tables or containers that the settings name for the other services' backups."""
+
+    @property
+    def backup(self) -> Side:
+        """The service's backup."""
+        return self._backup
+
+    @contextmanager
+    def stores(self, target: str | None = None) -> Iterator[tuple[Store, Store]]:
+        """Source and backup, closed at the end; the place of the connection string `target` instead of the source,
+        which then has no part in it. Connects nowhere.
+
+        Raises ConfigError for two sides of different products, or of settings that spell the same place.
+        """
+        first = self._source
+        if target is not None:
+            first = replace(first, role="target place", setting=TARGET, connection_string=target)
+        source, backup = (open_store(side, self._rules, self._limits) for side in (first, self._backup))
+        if source.kind != backup.kind:
+            raise ConfigError(
+                f"{first.setting} is {source.kind} and {self._backup.setting} is {backup.kind}; an exact copy needs "
+                "two of one kind.",
+                hint="Give both sides the same product.",
+            )
+        _refuse_own_name(backup, self._backup.setting)
+        if source.location.lower() == backup.location.lower():  # no two tables are worth telling apart by case alone
+            raise _same(source, first.setting, self._backup.setting)
+        try:
+            yield source, backup
+        finally:
+            source.close()
+            backup.close()
+
+    def try_to_tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
+        """As `tell_apart`, with retries."""
+        what = f"tell two places apart: {source.label}, {backup.label}"
+        self._limits.retry.call(what, lambda: self.tell_apart(source, backup, is_target=is_target))
+
+    def tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
+        """Raises ConfigError for sides that are one place, or one with a side of another service that a backup may not
+        be; what the stores raise. One try. `is_target`: the first is the target of a restore.
+        """
+        first = TARGET if is_target else self._source.setting
+        if source.is_same_place(backup):
+            raise _same(source, first, self._backup.setting)
+        self._refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
+        self._refuse_shared(source, first, self._other_backups)
+
+    def _refuse_shared(self, store: Store, setting: str, others: Sequence[tuple[Side, Rules]]) -> None:
+        """Sides whose tables or containers have other names are not asked. One that does not answer cannot be compared:
+        that is logged."""
+        for side, rules in others:
+            other = open_store(side, rules, self._limits)
+            try:
+                if other.kind == store.kind and other.name.lower() == store.name.lower() and store.is_same_place(other):
+                    raise _same(store, setting, side.setting)
+            except ConfigError:
+                raise
+            except BackupError as error:
+                event("place.not_compared", level=logging.WARNING, setting=setting, other=side.setting, error=error)
+            finally:
+                other.close()
+
+
+def _refuse_own_name(backup: Store, setting: str) -> None:
+    if backup.name.lower() in OWN_NAMES:
+        raise ConfigError(
+            f"{setting} names {backup.name}, which is a name of the app's own beside each backup.",
+            hint="Give the backup another table or container.",
+        )
+
+
+def _same(store: Store, setting: str, other_setting: str) -> ConfigError:
+    return ConfigError(
+        f"{setting} and {other_setting} name the same place: {store.location}. Nothing was changed.",
+        hint="A backup beside nothing but itself is none, and two services in one table delete each other's records:"
+        " name another database, table or container.",
+    )
+
+
+def _given(settings: Settings, preset: Preset, role: SideName) -> list[tuple[Side, Rules]]:
+    """The side, if the settings say where it is."""
+    complete = settings.side(role, preset.name)["connection"] is not None
+    return [(_side(settings, preset, role), preset.rules)] if complete else []
+
+
+def _side(settings: Settings, preset: Preset, role: SideName) -> Side:
+    prefix = f"{role.title()}{preset.name.title()}Db"
+    given = settings.side(role, preset.name)
+    if not given["connection"]:
+        raise ConfigError(
+            f"Setting {prefix}__ConnectionString is missing: service {preset.name} has no {role}.",
+            hint="Set it, or remove the service's other settings.",
+        )
+    return Side(
+        service=preset.name,
+        role=role,
+        setting=prefix,
+        connection_string=given["connection"],
+        table=given["table"],
+        default_table=preset.default_table,
+        container=given["container"],
+        database=given["database"],
+        emulator_hosts=settings.emulator_hosts,
+    )

@@ -1,0 +1,249 @@
+"""The services that the settings configure, one by one or all of them side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from threading import Event
+from typing import ClassVar, TypeVar
+
+from backup.config.settings import Settings
+from backup.core.errors import BackupError, Locked, StoreUnavailable, UnknownRun, UnknownService
+from backup.core.log import event, redact
+from backup.core.model import Counts, Now, Run, Status, Trigger, utc_now
+from backup.core.retry import Retry
+from backup.core.suggestions import did_you_mean, quoted
+from backup.mirror.comparison import Depth
+from backup.runs.lock import open_lock
+from backup.runs.runner import Outcome, Progress, Turn, no_progress
+from backup.services.service import NO_OPTIONS, CustomerSyncService, Health, Options, OrderSyncService, SyncService
+from backup.stores import Limits, SideName
+
+_LONGEST_SYNC_ID = 100
+
+_LOCK_SECONDS = 90.0
+"""How long a scheduled sync waits for the lock: longer than the lease of a run that died lasts, or a purge."""
+
+SIDES: tuple[SideName, SideName] = ("source", "backup")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Registry:
+    """The services the settings configure, in the order they are answered."""
+
+    _PRESETS: ClassVar[dict[str, type[SyncService]]] = {
+        preset.name: preset for preset in (CustomerSyncService, OrderSyncService)
+    }
+
+    def __init__(self, settings: Settings, unanswered_attempts: int | None = None, now: Now = utc_now) -> None:
+        """Where nothing listens at a server's address, a call is tried `unanswered_attempts` times; None: as often as
+        any."""
+        self._settings, self._now = settings, now
+        retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
+        retry = replace(retry, unanswered_attempts=unanswered_attempts)
+        self._limits = Limits(
+            chunk_size=settings.chunk_size,
+            batch_size=settings.batch_size,
+            batch_bytes=settings.batch_bytes,
+            parallelism=settings.parallelism,
+            max_statement_seconds=settings.max_statement_seconds,
+            max_call_seconds=settings.max_call_seconds,
+            max_request_units_per_second=settings.max_request_units_per_second,
+            retry=retry,
+        )
+        self._lock = open_lock(settings, retry)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long an HTTP request waits for its syncs."""
+        return self._settings.wait_seconds
+
+    def names(self) -> list[str]:
+        """Services with a setting of their own; one of them may still lack another, which `get` then names."""
+        return [name for name in self._PRESETS if self._settings.mentions(name)]
+
+    def get(self, name: str) -> SyncService:
+        """The service of this name, in any case. Raises UnknownService for one that is not configured, ConfigError for
+        one that is only half."""
+        if name.lower() not in self.names():
+            raise self._unknown(name)
+        others = [self._PRESETS[other] for other in self.names() if other != name.lower()]
+        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock, self._now, others)
+
+    def chosen(self, name: str) -> list[str]:
+        """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""
+        if name.lower() != "all":
+            return [self.get(name).name]
+        if not self.names():
+            raise UnknownService("No service is configured.", hint="README lists the settings of customer and order.")
+        return self.names()
+
+    def _unknown(self, name: str) -> UnknownService:
+        names = ", ".join(self.names()) or "none"
+        if name.lower() == "all":
+            return UnknownService("This is done for one service at a time, not for all.", hint=f"Configured: {names}.")
+        preset = self._PRESETS.get(name.lower())
+        if preset is not None:
+            begin = f"Source{preset.name.title()}Db__ and Backup{preset.name.title()}Db__"
+            hint = f"Configured: {names}. Its settings begin with {begin}; README lists them."
+            return UnknownService(f"No service {quoted(name)} is configured: it has no setting.", hint=hint)
+        return UnknownService(
+            f"No service {quoted(name)} is configured.{did_you_mean(name, [*self.names(), 'all'])}",
+            hint=f"Configured: {names}. README lists the settings of each.",
+        )
+
+    def ping(self) -> list[Health]:
+        """How every side of every configured service answers, asked all at once."""
+
+        def one(which: tuple[str, SideName]) -> Health:
+            service, side = which
+            try:
+                return self.get(service).ping(side)
+            except BackupError as error:
+                return Health(service, side, 0, error)
+
+        found = side_by_side(one, [(name, side) for name in self.names() for side in SIDES])
+        for health in found:
+            if health.error is not None:
+                event(
+                    "health.down",
+                    level=logging.WARNING,
+                    service=health.service,
+                    side=health.side,
+                    error=health.error,
+                )
+        return found
+
+    def with_run(self, sync_id: str) -> SyncService:
+        """The service with this run, its id in any case. Raises UnknownRun, or what kept a service from being asked."""
+        failure: BackupError = UnknownRun(f"No service has a run {quoted(sync_id)}.")
+        could_be_one = (
+            sync_id != "" and sync_id.isascii() and sync_id.isprintable() and len(sync_id) <= _LONGEST_SYNC_ID
+        )
+        for name in self.names() if could_be_one else ():
+            try:
+                service = self.get(name)
+                if service.has_run(sync_id):
+                    return service
+            except BackupError as error:
+                failure = error
+        raise failure
+
+    def sync(
+        self,
+        name: str,
+        trigger: Trigger,
+        options: Options = NO_OPTIONS,
+        progress: Progress = no_progress,
+        wait_seconds: float | None = None,
+    ) -> list[Outcome]:
+        """Syncs the service, or all of them side by side; one that fails does not disturb the others.
+
+        A sync stops after `SliceSeconds`, but for one from the command line; then its outcome's run is in progress, and
+        `resume` goes on with it. So it is for what has not ended after `wait_seconds` (None: however long it takes),
+        which goes on in the background. One of a timer waits for a lock that is held for a moment, and has an entry in
+        SyncHistory even if it could not begin.
+        """
+        names = self.chosen(name)
+        syncs = [_Sync(self, service, trigger, options, progress, self._seconds_of(trigger)) for service in names]
+        pool = ThreadPoolExecutor(len(syncs), thread_name_prefix="sync")
+        wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
+        pool.shutdown(wait=wait_seconds is None)
+        return [sync.outcome() for sync in syncs]
+
+    def verify(self, name: str, depth: Depth, *, drilled: bool = False) -> list[Outcome]:
+        """Verifies the service, or all of them side by side; one that fails does not disturb the others."""
+
+        def one(service: str) -> Outcome:
+            try:
+                return self.get(service).verify(depth, drilled=drilled)
+            except BackupError as error:
+                return _failed(service, Trigger.VERIFY, NO_OPTIONS, error)
+
+        return side_by_side(one, self.chosen(name))
+
+    def resume(self, trigger: Trigger) -> list[Outcome]:
+        """Goes on with every sync that was left open, each for `SliceSeconds` at most; side by side.
+
+        There is an outcome for each service that had one, but for those that are running just now.
+        """
+
+        def one(service: str) -> Outcome | None:
+            try:
+                outcome = self.get(service).resume(trigger, Turn(self._seconds_of(trigger)))
+            except BackupError as error:
+                return _failed(service, trigger, NO_OPTIONS, error)
+            return None if outcome is None or isinstance(outcome.error, Locked) else outcome
+
+        return [outcome for outcome in side_by_side(one, self.names()) if outcome is not None]
+
+    def _seconds_of(self, trigger: Trigger) -> float | None:
+        return None if trigger is Trigger.CLI else self._settings.slice_seconds
+
+
+class _Sync:
+    """The sync of one service, in a thread of its own, and what is known of it from outside."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        service: str,
+        trigger: Trigger,
+        options: Options,
+        progress: Progress,
+        seconds: float | None,
+    ) -> None:
+        self._registry, self._service, self._trigger = registry, service, trigger
+        self._options, self._progress, self._seconds = options, progress, seconds
+        self._known = Event()
+        self._run: Run | None = None
+        self._outcome: Outcome | None = None
+
+    def run(self) -> None:
+        try:
+            service = self._registry.get(self._service)
+            scheduled = self._trigger is Trigger.TIMER
+            wait_seconds = min(_LOCK_SECONDS, self._seconds or 0) if scheduled else 0
+            turn = Turn(self._seconds, self._started, wait_seconds)
+            outcome = service.sync(self._trigger, self._options, self._progress, turn)
+            # A caller hears what kept a run from beginning, the morning after only history tells.
+            told = scheduled or isinstance(outcome.error, StoreUnavailable)
+            if outcome.error is not None and told and not outcome.recorded:
+                outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
+            self._outcome = outcome
+        except BackupError as error:
+            self._outcome = _failed(self._service, self._trigger, self._options, error)
+        finally:
+            self._known.set()
+
+    def _started(self, run: Run) -> None:
+        self._run = run
+        self._known.set()
+
+    def outcome(self) -> Outcome:
+        """How it ended, or that it is in progress; waits until it has begun."""
+        self._known.wait()
+        if self._outcome is not None:
+            return self._outcome
+        assert self._run is not None  # noqa: S101 - for mypy; one of the two is known by now
+        return Outcome(self._run)
+
+
+def _failed(service: str, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
+    """The outcome of a run that could not begin."""
+    now = utc_now()
+    run = Run(service, trigger, options.force, now, dry_run=options.dry_run)
+    run = replace(run, allow_mass_delete=options.allow_mass_delete)
+    verb = "verify" if trigger is Trigger.VERIFY else "sync"
+    event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
+    return Outcome(run.ended(Status.FAILED, now, Counts(), redact(str(error))), error)
+
+
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The results in the order of the items, each worked on in a thread of its own."""
+    with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
+        return list(pool.map(work, items))

@@ -1,0 +1,332 @@
+"""A service: one named thing to back up, its two sides and its rules. The presets for customers and orders."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, ClassVar
+
+from backup.config.settings import Settings
+from backup.core.errors import BackupError, BadRequest, StoreError
+from backup.core.log import event
+from backup.core.model import Action, Now, Record, Run, Trigger, utc_now
+from backup.core.retry import Retry
+from backup.mirror.comparison import Depth, verify
+from backup.mirror.guard import Guard
+from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.entries import Kept
+from backup.runs import upgrade
+from backup.runs.clock import clock_of
+from backup.runs.condition import Concern, concerns_of
+from backup.runs.history import History
+from backup.runs.lock import Lock
+from backup.runs.open_runs import drop_scratches
+from backup.runs.policy import Policy
+from backup.runs.runner import (
+    WHOLE_TURN,
+    Outcome,
+    Progress,
+    Recorder,
+    Session,
+    Stores,
+    Turn,
+    Work,
+    foreseen,
+    no_progress,
+)
+from backup.runs.scratch import name_of
+from backup.services.places import Places
+from backup.stores import Limits, Rules, SideName, Store, open_store
+from backup.verbs.drill import drill
+from backup.verbs.restore import restore
+from backup.verbs.restoring import Wish
+from backup.verbs.sync import refuse_expiring, sync_with_schema
+from backup.verbs.undo import undo
+from backup.verbs.upkeep import Due, due, verify_on
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of one run."""
+
+    force: bool = False
+    dry_run: bool = False
+    allow_mass_delete: bool = False
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One record's past: its key, the record now or as of the time asked for, and its changes, oldest first."""
+
+    key: list[Any]
+    record: Record | None
+    changes: Sequence[Kept]
+
+
+@dataclass(frozen=True)
+class Health:
+    """One side's answer to a ping; `error` is None when it is up. `concerns` are what the backup's history says."""
+
+    service: str
+    side: SideName
+    duration_ms: int
+    error: BackupError | None
+    concerns: Sequence[Concern] = ()
+
+
+class SyncService:
+    """Runs the sync of one service; a preset names it, its default table and its rules.
+
+    Each run opens its stores anew, so that it sees the schema as it is.
+    """
+
+    name: ClassVar[str]
+    default_table: ClassVar[str]
+    rules: ClassVar[Rules]
+
+    def __init__(
+        self,
+        settings: Settings,
+        limits: Limits,
+        lock: Lock,
+        now: Now = utc_now,
+        others: Sequence[type[SyncService]] = (),
+    ) -> None:
+        """`others` are the other services that the settings configure. Raises ConfigError when a connection string is
+        missing."""
+        self._places = Places(settings, type(self), others, limits)
+        self._limits, self._lock, self._now = limits, lock, now
+        self._next_due = settings.next_due if settings.schedule_enabled else None
+        self._policy = Policy(
+            Guard(**settings.guard(self.name)),
+            settings.on_new_column,
+            settings.recycle_days,
+            settings.overlap_seconds,
+            settings.full_every_days,
+            settings.max_failed_records,
+        )
+        self._recorder = Recorder(self.name, self._policy, lock, limits, now, self._places.other_tables)
+
+    def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
+        """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service, by
+        what the settings say."""
+        return self._places.stores()
+
+    def _told_apart(self, work: Work, target: str | None = None) -> tuple[Stores, Work]:
+        """Stores and work of a run that writes: what their servers say tells the sides apart before there is an entry,
+        which would be a trace in a source. Where a server does not answer, afterwards, so that there is one."""
+        places, told, is_target = self._places, False, target is not None
+
+        @contextmanager
+        def stores() -> Iterator[tuple[Store, Store]]:
+            nonlocal told
+            with places.stores(target) as (source, backup):
+                with suppress(StoreError):
+                    places.tell_apart(source, backup, is_target=is_target)
+                    told = True
+                yield source, backup
+
+        def checked(session: Session) -> None:
+            if not told:
+                places.try_to_tell_apart(session.source, session.backup, is_target=is_target)
+            work(session)
+
+        return stores, checked
+
+    @contextmanager
+    def _recorded(self) -> Iterator[tuple[Store, History, Now]]:
+        """The backup, its history with the app's tables brought up to date, and the clock."""
+        with self.stores() as (_, backup):
+            if not upgrade.are_current(backup, self.name):
+                with self._lock(self.name, backup.location):
+                    upgrade.bring_up_to_date(backup, self.name, self._places.other_tables)
+            yield backup, History(backup), clock_of(backup, self._now)
+
+    def sync(
+        self,
+        trigger: Trigger,
+        options: Options = NO_OPTIONS,
+        progress: Progress = no_progress,
+        turn: Turn = WHOLE_TURN,
+    ) -> Outcome:
+        """Makes the backup equal to its source. Like every verb that gives an Outcome, it never raises an error.
+
+        A sync that was left open is gone on with, and then covers what changed since as well. When the turn's time is
+        up the outcome's run is in progress, and `resume` goes on with it.
+        """
+        run = self._new_run(trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
+        return self._recorder.run(run, *self._told_apart(sync_with_schema), progress, turn)
+
+    def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
+        """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
+        _, work = self._told_apart(sync_with_schema)  # there is an entry already, and a look asks no source
+        return self._recorder.resume(self._new_run(trigger), self.stores, work, turn=turn)
+
+    def leave_entry(self, run: Run) -> bool:
+        """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
+        backup = open_store(self._places.backup, self.rules, replace(self._limits, retry=Retry(max_attempts=1)))
+        try:
+            History(backup).add(run)
+        except BackupError as error:
+            event("history.not_saved", level=logging.WARNING, service=self.name, sync_id=run.sync_id, error=error)
+            return False
+        finally:
+            backup.close()
+        return True
+
+    def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
+        """Compares source and backup, or (drilled) the source and what a restore of the backup gives.
+
+        Takes no lock and writes nothing but its entry, which a drill has from its start. An outcome without an error
+        may be one that is not verified.
+        """
+
+        def work(session: Session) -> None:
+            try:
+                if drilled:
+                    drill(session)
+                else:
+                    session.backup.drift(session.source, "ignore")
+                    aside = session.tally.set_aside
+                    verify(session.source, session.backup, depth, session.report, refuse=aside)
+            finally:
+                session.tally.proof = session.report.proof
+
+        run = self._new_run(Trigger.VERIFY)
+        if drilled:
+            run = replace(run, scratch=name_of(run.sync_id))
+        return self._recorder.run(run, self.stores, work, alone=False, owned=drilled)
+
+    def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
+        """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
+        time is up. None while another call is at it."""
+        run = self._new_run(Trigger.VERIFY)
+        return self._recorder.walk(run, self.stores, lambda session: verify_on(session, depth), turn)
+
+    def undo(
+        self, sync_id: str, *, through: bool = False, dry_run: bool = False, progress: Progress = no_progress
+    ) -> Outcome:
+        """Makes the backup what it was before that run."""
+        undone = sync_id.lower()
+
+        def work(session: Session) -> None:
+            undo(session, undone, through=through)
+
+        return self._recorder.run(self._new_run(Trigger.UNDO, dry_run), *self._told_apart(work), progress)
+
+    def restore(
+        self, wish: Wish, options: Options = NO_OPTIONS, to: str | None = None, progress: Progress = no_progress
+    ) -> Outcome:
+        """Writes the backup's state into the source, or into the database of the connection string `to`."""
+
+        def work(session: Session) -> None:
+            restore(session, session.source, wish, elsewhere=to is not None)
+
+        run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
+        return self._recorder.run(run, *self._told_apart(work, to), progress)
+
+    def _new_run(
+        self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False
+    ) -> Run:
+        now = self._now()
+        return Run(self.name, trigger, forced, now, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
+
+    def show(self, key: str, at: datetime | None = None) -> Shown:
+        """One record's past. Raises BadRequest for a key that is none or a time beyond the bin; the stores' errors."""
+        with self._recorded() as (backup, history, now):
+            asked = backup.key_from(key)
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
+            if at is not None and at < self._policy.kept_since(now()):
+                raise BadRequest(f"What was at {at:%Y-%m-%d %H:%M:%S %Z} is not known any more, after RecycleDays.")
+            if at is not None:
+                history.refuse_unplaced(self.name, at)
+                first = recycled.first_after([asked], at).get(asked)
+                record = first.record if first else record
+            return Shown(backup.key_to_json(asked), record, recycled.of_keys([asked]))
+
+    def purge(self, before: datetime | None = None, seconds: float = float("inf")) -> int:
+        """Deletes from the recycle bin what is older than RecycleDays, now or at the time `before`; returns how many.
+
+        Stops after so many seconds; what is left is as due as it was. Raises Locked during a run.
+        """
+        ends_at = time.monotonic() + seconds
+        with self._recorded() as (backup, history, now), self._lock(self.name, backup.location):
+            drop_scratches(backup, history, self.name, now())
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            until = min(before or now(), now())  # whatever the clock of `before` says
+            return recycled.purge(self._policy.kept_since(until), lambda: ends_at - time.monotonic())
+
+    def due(self, night: datetime, verify_every_days: float, *, synced: bool = False) -> Due:
+        """What has been due since the schedule's last time, `night`, and has not been done; `synced` if the sync of
+        that time is known to have ended. Takes no lock."""
+        with self._recorded() as (backup, history, now):
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            return due(history, recycled, self.name, self._policy, verify_every_days, night, synced=synced)
+
+    def has_run(self, sync_id: str) -> bool:
+        """Whether the run is one of this service's, even if its entry does not say what it is about."""
+        with self._recorded() as (_, history, _now):
+            found = history.get(self.name, sync_id.lower())
+            return found is not None or bool(history.unplaced(self.name, SyncId=sync_id.lower()))
+
+    def last_verified(self) -> Run | None:
+        """The newest verify that came to its end."""
+        with self._recorded() as (_, history, _now):
+            return history.last_verified(self.name)
+
+    def initialize(self) -> None:
+        """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""
+        with self.stores() as (source, backup):
+            self._places.try_to_tell_apart(source, backup)
+            backup.initialize(source)
+            upgrade.create(backup, self.name)
+            refuse_expiring(backup, self._policy)
+        event("backup.initialized", service=self.name)
+
+    def history(self, limit: int) -> Sequence[Run]:
+        """Up to `limit` runs, newest first."""
+        with self._recorded() as (_, history, _now):
+            return history.latest(self.name, limit)
+
+    def count(self) -> int:
+        """Records in the source; reads an index from end to end."""
+        with self.stores() as (source, _):
+            return source.count()
+
+    def ping(self, side: SideName) -> Health:
+        """How one side answers, and what the history of a backup says; one try. Never raises an error."""
+        started = time.perf_counter()
+        error = None
+        concerns: Sequence[Concern] = ()
+        try:
+            with self.stores() as (source, backup):
+                (source if side == "source" else backup).ping()
+                if side == "backup":
+                    concerns = concerns_of(backup, self.name, self._now(), self._next_due)
+        except Exception as caught:
+            error = foreseen(caught)
+        return Health(self.name, side, round((time.perf_counter() - started) * 1000), error, concerns)
+
+
+class CustomerSyncService(SyncService):
+    """Customers: a SQL table, its primary key, and the column `Version`."""
+
+    name = "customer"
+    default_table = "customer.Customers"
+    rules = Rules(version=("Version",))
+
+
+class OrderSyncService(SyncService):
+    """Orders: documents of type Order by (partition key, id), or rows with JSON columns, by lastModified and status."""
+
+    name = "order"
+    default_table = "Orders"
+    rules = Rules(version=("lastModified", "status"), where={"type": "Order"})

@@ -1,0 +1,43 @@
+"""How many records a chunk may have, so that a statement about it ends in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_AT_LEAST = 1_000
+_FORGETTING = 0.8  # of what a record once took; so that one slow moment does not last for ever
+
+
+@dataclass
+class Measured:
+    """A statement that is being measured, and about how many records it was."""
+
+    records: int = 0
+
+
+class ChunkSize:
+    """The size of the next chunk: at most `chunk_size`, and so that a statement takes half of `max_seconds`, by what
+    those before took. Several threads may use it at once: whoever is last has the say, which is good enough."""
+
+    def __init__(self, chunk_size: int, max_seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._largest, self._seconds, self._clock = chunk_size, max_seconds / 2, clock
+        self._seconds_per_record = 0.0
+
+    @property
+    def chunk_size(self) -> int:
+        """Records of the next chunk."""
+        if self._seconds_per_record * self._largest <= self._seconds:
+            return self._largest
+        return min(self._largest, max(_AT_LEAST, int(self._seconds / self._seconds_per_record)))
+
+    @contextmanager
+    def measuring(self, records: int = 0) -> Iterator[Measured]:
+        """Inside, a statement runs; about how many records may be said meanwhile. One about few says nothing."""
+        measured, started = Measured(records), self._clock()
+        yield measured
+        if measured.records >= min(_AT_LEAST, self._largest):
+            took = (self._clock() - started) / measured.records
+            self._seconds_per_record = max(took, self._seconds_per_record * _FORGETTING)

@@ -1,0 +1,1 @@
+"""A container on Cosmos DB, as a store."""

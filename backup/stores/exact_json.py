@@ -1,0 +1,234 @@
+"""Records and keys as JSON text that gives back the exact values: decimals, bytes, times, infinities. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from hashlib import sha256
+from itertools import chain
+from typing import Any, TypeVar
+from uuid import UUID
+
+from backup.core.model import Key, Record
+
+Text = TypeVar("Text", str, bytes)
+
+_ZIP_BEYOND = 1_000_000  # characters; a document of Cosmos DB may have 2 MB, whatever is in it
+_ZIPPED = "zlib:"
+_PART = 3 << 18  # of 3 bytes Base64 makes 4 characters, which another multiple of 4 takes apart again
+_KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7)}
+_SAME_LETTERS = (
+    str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
+)
+_BEYOND_64_BITS = 1 << 63
+_ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+
+
+class NotANumber(Decimal):
+    """A NaN that is equal to itself and greater than any number, as PostgreSQL's numeric has it: to be found again in
+    a set of keys, and to be the same in two stamps. Python's own is neither, and raises where it is compared."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decimal) and other.is_nan()
+
+    def __hash__(self) -> int:
+        return hash("NaN")
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __le__(self, other: object) -> bool:
+        return self == other
+
+    def __gt__(self, other: object) -> bool:
+        return self != other
+
+    def __ge__(self, other: object) -> bool:
+        return True
+
+
+_NAN = NotANumber("NaN")
+
+
+def decimal_of(text: str) -> Decimal:
+    """The number that the text spells; for NaN one that is equal to itself."""
+    return _NAN if text == "NaN" else Decimal(text)
+
+
+def record_to_text(record: Record, *, zipped: bool = True) -> str:
+    """The record as JSON; what JSON cannot say is an object with one name: {"$decimal": "1.10"}. `zipped` if it is
+    long.
+
+    Only ASCII characters, so that no server or driver has a say in them. Of a long one little more than the result is
+    held at once.
+    """
+    if zipped and sum(len(value) for value in record.values() if isinstance(value, str | bytes)) > _ZIP_BEYOND:
+        return _zipped(_pieces(record))
+    text = json.dumps({name: _tagged(value) for name, value in record.items()}, separators=(",", ":"))
+    return _zipped([text]) if zipped and len(text) > _ZIP_BEYOND else text
+
+
+def record_from_text(text: str) -> dict[str, Any]:
+    """The record that `record_to_text` was given."""
+    if text.startswith(_ZIPPED):
+        opened = zlib.decompressobj()
+        parts = (text[start : start + _PART] for start in range(len(_ZIPPED), len(text), _PART))
+        text = "".join([opened.decompress(base64.b64decode(part)).decode() for part in parts])
+    return {name: _untagged(value) for name, value in json.loads(text).items()}
+
+
+def comparable(value: Any) -> str:
+    """A text that two values have in common exactly if they are the same: of a long one its hash."""
+    if not isinstance(value, str | bytes) or len(value) <= _PART:
+        return repr(value)
+    digest = sha256()
+    for part in _parts(value) if isinstance(value, bytes) else _encoded(value):
+        digest.update(part)
+    return f"{type(value).__name__} {len(value)} {digest.hexdigest()}"
+
+
+def _pieces(record: Record) -> Iterator[str]:
+    """The record's JSON, piece by piece."""
+    before = "{"
+    for name, value in record.items():
+        yield f"{before}{json.dumps(name)}:"
+        before = ","
+        if isinstance(value, str) and len(value) > _PART:
+            yield '"'
+            yield from (json.dumps(part)[1:-1] for part in _parts(value))
+            yield '"'
+        elif isinstance(value, bytes) and len(value) > _PART:
+            yield '{"$bytes":"'
+            yield from (base64.b64encode(part).decode() for part in _parts(value))
+            yield '"}'
+        else:
+            yield json.dumps(_tagged(value), separators=(",", ":"))
+    yield "}" if before == "," else "{}"
+
+
+def _parts(value: Text) -> Iterator[Text]:
+    return (value[start : start + _PART] for start in range(0, len(value), _PART))
+
+
+def _encoded(text: str) -> Iterator[bytes]:
+    return (part.encode("utf-8", "surrogatepass") for part in _parts(text))
+
+
+def _zipped(pieces: Iterable[str]) -> str:
+    found, rest = [_ZIPPED], b""
+    closing = zlib.compressobj()
+    for piece in chain(pieces, [None]):
+        rest += closing.flush() if piece is None else closing.compress(piece.encode())
+        whole = len(rest) if piece is None else len(rest) - len(rest) % 3
+        found.append(base64.b64encode(rest[:whole]).decode())
+        rest = rest[whole:]
+    return "".join(found)
+
+
+def key_to_text(key: Key) -> str:
+    """The key as a JSON list."""
+    if is_one_integer(key):  # most keys: the same text at a tenth of the cost
+        return f"[{key[0]}]"
+    return json.dumps([_tagged(part) for part in key], separators=(",", ":"))
+
+
+def key_from_text(text: str) -> Key:
+    """The key that `key_to_text` was given."""
+    return tuple(_untagged(part) for part in json.loads(text))
+
+
+def key_hash(key: Key) -> str:
+    """A hash that is the same for keys that a server may take for one.
+
+    Letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters, those
+    beyond U+FFFF, trailing spaces and the zeros at the end of bytes have no say in it, nor has how a number is written.
+    Keys that a server tells apart may share a hash too: compare by it where a false alarm does less harm than a miss.
+    """
+    if is_one_integer(key) and key[0] % 10:  # most keys: nothing to fold, and no zeros to cut
+        text = f'[{{"$number": "{key[0]}"}}]'
+    else:
+        text = json.dumps([_alike(part) for part in key], sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def is_one_integer(key: Key) -> bool:
+    """Whether the key is an integer of 64 bits, as most are."""
+    return len(key) == 1 and type(key[0]) is int and -_BEYOND_64_BITS <= key[0] < _BEYOND_64_BITS
+
+
+def _alike(part: Any) -> Any:
+    if isinstance(part, str):
+        return _folded(part)
+    return _tagged(bytes(part).rstrip(b"\0")) if isinstance(part, bytes | bytearray) else _number(part)
+
+
+def _folded(text: str) -> str:
+    plain = "".join(
+        str(unicodedata.decimal(c, c))
+        for c in unicodedata.normalize("NFKD", text.casefold())
+        if not unicodedata.combining(c) and unicodedata.category(c)[0] != "C" and c <= "\uffff"
+    )
+    return plain.casefold().translate(_SAME_LETTERS).rstrip()
+
+
+def _number(value: Any) -> Any:
+    """A number in one form, however it is written; any other value tagged."""
+    if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
+        number = Decimal(str(value) if not isinstance(value, bool) else int(value))
+        text = str(number.normalize(_ALL_DIGITS) if number.is_finite() else number)
+        return {"$number": text if number else "0"}
+    return _tagged(value)
+
+
+def _tagged(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        case Decimal():
+            return {"$decimal": str(value)}
+        case bytes() | bytearray() | memoryview():
+            return {"$bytes": base64.b64encode(bytes(value)).decode()}
+        case UUID():
+            return {"$uuid": str(value)}
+        case datetime():
+            return {"$datetime": value.isoformat()}
+        case date():
+            return {"$date": value.isoformat()}
+        case time():
+            return {"$time": value.isoformat()}
+        case timedelta():
+            return {"$timedelta": [value.days, value.seconds, value.microseconds]}
+        case Mapping() if len(value) == 1 and next(iter(value)) in _FROM_TAG:
+            return {"$json": value}
+        case Mapping() | list():
+            return value  # of a document, which has nothing but JSON in it
+    raise TypeError(f"a value of type {type(value).__name__} has no exact JSON form")
+
+
+_FROM_TAG: dict[str, Callable[[Any], Any]] = {
+    "$float": float,
+    "$decimal": decimal_of,
+    "$bytes": base64.b64decode,
+    "$uuid": UUID,
+    "$datetime": datetime.fromisoformat,
+    "$date": date.fromisoformat,
+    "$time": time.fromisoformat,
+    "$timedelta": lambda parts: timedelta(*parts),
+    "$json": lambda value: value,
+}
+
+
+def _untagged(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) == 1:
+        [(tag, content)] = value.items()
+        if tag in _FROM_TAG:
+            return _FROM_TAG[tag](content)
+    return value

@@ -1,0 +1,1 @@
+"""A table on any SQL server, as a store."""

@@ -1,0 +1,254 @@
+"""Runs one piece of SQL work: a connection, a transaction, the retries, and errors in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import zip_longest
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from backup.core import interrupts
+from backup.core.errors import (
+    BackupError,
+    ConstraintRefused,
+    NotInitialized,
+    RightMissing,
+    StoreError,
+    StoreUnavailable,
+    TransientStoreError,
+    Undecoded,
+)
+from backup.core.retry import Retry
+from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.base import CALL_SECONDS
+from backup.stores.values import Drift
+
+T = TypeVar("T")
+
+
+class SqlAccess:
+    """One side's way to its database. `missing` is the error for a database or table that is not there.
+
+    Every call ends after `call_seconds`. What `fence` is given is the last that a transaction does which writes.
+    """
+
+    def __init__(
+        self, dialect: Dialect, retry: Retry, missing: type[BackupError], label: str, call_seconds: float = CALL_SECONDS
+    ) -> None:
+        self.dialect, self.missing, self.label = dialect, missing, label
+        self.fence: Callable[[sa.Connection, bool], None] | None = None
+        self.names: set[str] = set()
+        """Of its tables and their schemas, in lower case: only where one of these is missing it is not initialized."""
+
+        self._retry, self._call_seconds = retry, call_seconds
+        self._engine_used = False
+
+    def run(
+        self,
+        operation: str,
+        work: Callable[[sa.Connection], T],
+        *,
+        writes: bool = False,
+        fenced: bool = True,
+        seconds: float | None = None,
+    ) -> T:
+        """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition.
+
+        Work that `writes` says so: on SQLite it waits for its turn, and it is committed only if the fence lets it. Of
+        that, only the entry of the run itself is not `fenced`. A try ends after `seconds`, if they are less than others
+        have.
+        """
+        how: dict[str, Any] = {"writes": writes} | ({} if fenced else {"fenced": False})
+        how |= {} if seconds is None else {"seconds": seconds}
+
+        def attempt() -> T:
+            try:
+                return self.once(operation, work, **how)
+            except TransientStoreError:
+                if writes and fenced:
+                    how["again"] = True
+                raise
+
+        return self._retry.call(f"{operation}: {self.label}", attempt)
+
+    def once(
+        self,
+        operation: str,
+        work: Callable[[sa.Connection], T],
+        *,
+        writes: bool = False,
+        fenced: bool = True,
+        again: bool = False,
+        seconds: float | None = None,
+    ) -> T:
+        """The same in one try; two where the first met a text that has to be read otherwise. `again`: one before may
+        still be under way on the server."""
+
+        def transaction(call: Call) -> T:
+            with self.dialect.writing() if writes else self.dialect.reading() as cx:
+                call.end_with(self.dialect.cut(cx))
+                result = work(cx)
+                if writes and fenced and self.fence is not None:
+                    self.fence(cx, again)
+                call.check()
+                return result
+
+        try:
+            return self._in_time(operation, transaction, seconds, writes)
+        except (UnicodeDecodeError, Undecoded):
+            if not self.dialect.read_halves():
+                raise
+            return self._in_time(operation, transaction, seconds, writes)
+
+    def _in_time(
+        self, operation: str, work: Callable[[Call], T], seconds: float | None = None, writes: bool = True
+    ) -> T:
+        # A connection that is being made cannot be cut, and last words must not wait for one.
+        can_be_cut = self.dialect.can_be_cut and not interrupts.requested()
+        return self._ended(operation, work, seconds, cut_in_time if can_be_cut else left_in_time, writes)
+
+    def _ended(
+        self,
+        operation: str,
+        work: Callable[[Call], T],
+        seconds: float | None,
+        in_time: Callable[[float, Callable[[Call], T]], T],
+        writes: bool = True,
+    ) -> T:
+        interrupts.check()
+        limit = interrupts.seconds_for(min(self._call_seconds, seconds or self._call_seconds))
+        try:
+            return in_time(limit, lambda call: self._translated(operation, lambda: work(call), writes))
+        except CallEnded:
+            interrupts.check()
+            if in_time is left_in_time:
+                self.dialect.engine.dispose()  # the thread that was left keeps its connection
+            raise TransientStoreError(
+                f"Could not {operation} in the {self.label}: there was no answer within {limit:g} s.",
+                hint="It was cut and tried again. BackupSync__MaxCallSeconds gives a server more time, or, where it is"
+                " asked about a chunk, BackupSync__MaxStatementSeconds.",
+            ) from None
+
+    def create(self, table: sa.Table) -> None:
+        """Makes the database, the schema and the table where missing; another process may be making them just now."""
+        self.create_database()
+        schema = table.schema
+        if schema is not None and self.dialect.default_schema is not None:
+            self._make(
+                f"create the schema {schema}",
+                lambda cx: self.dialect.has_schema(cx, schema),
+                lambda cx: cx.execute(sa.schema.CreateSchema(schema)),
+            )
+        self._make(
+            f"create the table {table.name}",
+            lambda cx: sa.inspect(cx).has_table(table.name, schema=schema),
+            table.create,
+        )
+
+    def create_database(self, like: SqlAccess | None = None) -> None:
+        """Makes the database where missing; a file may be read by nobody who may not read `like`'s."""
+
+        def make(_: object) -> None:
+            self.dialect.ensure_database(None if like is None else like.dialect)
+
+        self._retry.call(
+            f"create the database: {self.label}",
+            lambda: self._ended("create the database", make, None, left_in_time),
+        )
+
+    def drop_database(self) -> None:
+        """Drops the database; one that is gone already is no error."""
+        self._retry.call(
+            f"drop the database: {self.label}",
+            lambda: self._ended("drop the database", lambda _: self.dialect.drop_database(), None, left_in_time),
+        )
+
+    def alter(self, table: sa.Table, drift: Drift) -> None:
+        """Runs the drift's statements on the table, in one transaction where the server has one for DDL."""
+
+        def attempt(cx: sa.Connection) -> None:
+            # An answer may have been lost: a column is not added twice, and everything else may be said twice.
+            there = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
+            for added, statement in zip_longest(drift.added, drift.statements):
+                if added not in there:
+                    # Without parameters, or a driver takes a % or ? in a name for one.
+                    cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+        try:
+            self.run("alter the columns", attempt, writes=True)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            raise StoreError(
+                str(error),
+                hint="No record was changed. Let this login ALTER the table, or remove what the message names and"
+                f" run on the backup: {'; '.join(drift.statements)}. Then sync again.",
+            ) from None
+
+    def _make(
+        self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
+    ) -> None:
+        if self.run(operation, exists):
+            return
+        try:
+            self.run(operation, make, writes=True)
+        except StoreError:
+            if not self.run(operation, exists):
+                raise
+
+    def _translated(self, operation: str, work: Callable[[], T], writes: bool = True) -> T:
+        """What `work` returns; the driver's errors become the app's own, without the values they quote."""
+        self._engine_used = True
+        try:
+            return work()
+        except BackupError:
+            raise
+        except sa.exc.DBAPIError as error:
+            raise self._error(operation, error.orig or error, writes) from None
+        except OSError as error:
+            raise self._error(operation, error, writes) from None
+        except sa.exc.TimeoutError:
+            raise TransientStoreError(f"Could not {operation} in the {self.label}: no connection was free.") from None
+        except Exception as error:
+            if type(error).__module__.startswith("azure."):
+                name = type(error).__name__
+                raise StoreUnavailable(
+                    f"Could not {operation} in the {self.label}: the managed identity could not log in ({name}).",
+                    hint="Enable the app's identity and grant it access, or put a password into the connection string.",
+                ) from None
+            raise
+
+    def _error(self, operation: str, error: BaseException, writes: bool) -> BackupError:
+        failure = self.dialect.failure(error if isinstance(error, Exception) else Exception(str(error)))
+        message = f"Could not {operation} in the {self.label}: {failure.text}"
+        match failure.kind:
+            case "missing" if failure.name and not self._is_own(failure.name.lower()):
+                return StoreError(message, hint="A view, a function or a value names what is not there.")
+            case "database_missing":
+                return self.missing(f"The {self.label} does not exist: {failure.text}")
+            case "missing" if self.missing is NotInitialized:
+                return NotInitialized(f"The {self.label} is not initialized: {failure.text}")
+            case "missing":
+                return self.missing(message)
+            case "transient" | "unanswered":
+                return TransientStoreError(message, hint=failure.hint, unanswered=failure.kind == "unanswered")
+            case "unavailable":
+                return StoreUnavailable(message, hint=failure.hint)
+            case "undecoded":
+                return Undecoded(message, hint="Nothing was changed by it.")
+            case kind:
+                rolled_back = "The batch was rolled back; what was written before it stays."
+                hint = failure.hint or (rolled_back if writes else "Nothing was changed by it.")
+                if kind in ("constraint", "unique"):
+                    return ConstraintRefused(message, hint=hint, unique=kind == "unique")
+                return (RightMissing if kind == "denied" else StoreError)(message, hint=hint)
+
+    def _is_own(self, missing: str) -> bool:
+        return any(missing == name or missing.endswith(f".{name}") for name in self.names)
+
+    def close(self) -> None:
+        """Closes the connections; the next use opens new ones."""
+        if self._engine_used:
+            self.dialect.engine.dispose()

@@ -1,0 +1,278 @@
+"""The app's own tables beside a store's: SyncHistory, the recycle bin, the sample's sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mssql, sqlite
+
+from backup.stores.sibling import Entry, FieldType, OneOf, Shape
+from backup.stores.sql.access import SqlAccess
+
+
+class _TimeOrText(sqlite.DATETIME):
+    """SQLite's columns take anything: what is no time comes as it is, and whoever reads it looks."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        process: Any = super().result_processor(dialect, coltype)
+
+        def tolerant(value: Any) -> Any:
+            try:
+                return process(value)
+            except (ValueError, TypeError):
+                return value
+
+        return tolerant
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """Aware UTC in Python; datetime2 on SQL Server, timestamptz on PostgreSQL, text on SQLite. Refuses naive times."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "mssql":
+            return dialect.type_descriptor(mssql.DATETIME2())  # type: ignore[no-untyped-call]
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_TimeOrText())  # type: ignore[no-untyped-call]
+        return dialect.type_descriptor(sa.DateTime(timezone=dialect.name == "postgresql"))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone")
+        utc = value.astimezone(UTC)
+        return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        if not isinstance(value, datetime):
+            return value
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
+    "name": sa.Unicode(200),
+    "place": sa.Unicode(400),
+    "text": sa.UnicodeText(),
+    "json": sa.JSON(),
+    "integer": sa.BigInteger(),
+    "decimal": sa.Numeric(18, 2, asdecimal=False),
+    "time": UtcTime(),
+    "flag": sa.Boolean(),
+}
+
+
+_KEY, _ABOVE, _BELOW = "sought", "above", "below"  # parameters, beside those named for fields
+
+
+class SqlSibling:
+    """A table of the app's own, beside the store's; `schema_of` says in which schema a table of its name is there."""
+
+    def __init__(self, access: SqlAccess, shape: Shape, schema_of: Callable[[str], str | None]) -> None:
+        self._access, self._shape, self._schema_of = access, shape, schema_of
+        access.names.add(shape.name.lower())
+
+    @cached_property
+    def _table(self) -> sa.Table:
+        shape, schema = self._shape, self._schema_of(self._shape.name)
+        return _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema)
+
+    def create(self) -> None:
+        self._access.create_database()
+        self._access.create(self._table)
+
+        def attempt(cx: sa.Connection) -> None:
+            there = {c["name"].lower() for c in sa.inspect(cx).get_columns(self._table.name, schema=self._table.schema)}
+            for column in self._table.columns:
+                if column.name.lower() not in there:  # made by an earlier release
+                    spelled = sa.schema.CreateColumn(column).compile(dialect=cx.dialect)
+                    name = cx.dialect.identifier_preparer.format_table(self._table)
+                    cx.exec_driver_sql(f"ALTER TABLE {name} ADD {spelled}")
+
+        self._access.run(f"complete {self._shape.name}", attempt, writes=True)
+
+    def put(self, entries: Sequence[Entry]) -> None:
+        def attempt(cx: sa.Connection) -> None:
+            for entry in entries:
+                changed = cx.execute(_update(self._table), {**entry, _KEY: entry[self._shape.key]})
+                if changed.rowcount == 0:
+                    cx.execute(self._table.insert(), dict(entry))
+
+        self._access.run(self._writing, attempt, writes=True, fenced=False)
+
+    def change(
+        self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
+    ) -> bool:
+        query = self._table.update().where(*self._is(key, only_if)).values(**fields)
+
+        def attempt(cx: sa.Connection) -> bool:
+            return cx.execute(query).rowcount > 0
+
+        if transaction is not None:
+            return attempt(transaction)
+        if seconds is not None:
+            return self._access.once(self._writing, attempt, writes=True, fenced=False, seconds=seconds)
+        return self._access.run(self._writing, attempt, writes=True, fenced=False)
+
+    def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
+        query = sa.select(self._table.c[self._shape.key]).where(*self._is(key, only_if))
+
+        def attempt(cx: sa.Connection) -> bool:
+            return cx.execute(query).first() is not None
+
+        if transaction is None:
+            return self._access.run(f"read {self._shape.name}", attempt)
+        # SQLite has one writer at a time, and this is one.
+        query = query.with_for_update(read=True).with_hint(self._table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
+        return attempt(transaction)
+
+    @property
+    def _writing(self) -> str:
+        return f"write {self._shape.name}"
+
+    def _is(self, key: str, only_if: OneOf) -> list[sa.ColumnElement[bool]]:
+        conditions: list[sa.ColumnElement[bool]] = [self._table.c[self._shape.key] == key]
+        for name, values in only_if.items():
+            column = self._table.c[name]
+            some = column.in_([value for value in values if value is not None])
+            conditions.append(sa.or_(some, column.is_(None)) if None in values else some)
+        return conditions
+
+    def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
+        def attempt(cx: sa.Connection) -> None:
+            self._access.dialect.add_rows(cx, self._table, entries)
+
+        if not entries:
+            return
+        if transaction is not None:
+            attempt(transaction)
+        else:
+            self._access.run(self._writing, attempt, writes=True)
+
+    def find(
+        self,
+        where: Mapping[str, Any],
+        *,
+        order_by: str,
+        limit: int,
+        descending: bool = False,
+        above: Any = None,
+        below: Any = None,
+        fields: Sequence[str] = (),
+        transaction: Any = None,
+        max_bytes: int | None = None,
+    ) -> list[dict[str, Any]]:
+        query = _query(
+            self._table,
+            tuple((name, *_asked_for(value)) for name, value in where.items()),
+            (above is not None, below is not None),
+            order_by,
+            descending,
+            limit,
+            tuple(fields),
+        )
+        values = {**_without_null(where), _ABOVE: above, _BELOW: below}
+
+        def attempt(cx: sa.Connection) -> list[dict[str, Any]]:
+            if max_bytes is None:
+                return [dict(row) for row in cx.execute(query, values).mappings()]
+            largest = self._access.dialect.largest(cx, self._table, query, values)
+            few = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
+            found: list[dict[str, Any]] = []
+            size = 0
+            for row in (result := cx.execute(few, values)).mappings():
+                found.append(dict(row))
+                size += sum(len(value) for value in row.values() if isinstance(value, str))
+                if size > max_bytes:
+                    break
+            result.close()
+            return found
+
+        if transaction is not None:
+            return attempt(transaction)
+        return self._access.run(f"read {self._shape.name}", attempt)
+
+    def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
+        conditions = [_condition(self._table.c[name], *_asked_for(value)) for name, value in where.items()]
+        column = self._table.c[by]
+        query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
+        return int(
+            self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query, _without_null(where))) or 0
+        )
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if keys:
+            query = self._table.delete().where(self._table.c[self._shape.key].in_(keys))
+            self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)
+
+
+@lru_cache(maxsize=64)  # one object, so that statements on it are compiled once, not in every run
+def _table(
+    name: str,
+    key: str,
+    fields: tuple[tuple[str, FieldType], ...],
+    indexes: tuple[tuple[str, ...], ...],
+    schema: str | None,
+) -> sa.Table:
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        *(
+            sa.Column(field, FIELD_TYPES[kind], primary_key=field == key, nullable=field != key, autoincrement=False)
+            for field, kind in fields
+        ),
+        *(sa.Index(f"IX_{name}_{names[0]}", *names) for names in indexes),
+        schema=schema,
+    )
+
+
+@lru_cache(maxsize=64)
+def _update(table: sa.Table) -> sa.Update:
+    """Its parameters are the fields to set and `_KEY`."""
+    [key] = table.primary_key.columns
+    return table.update().where(key == sa.bindparam(_KEY, type_=key.type))
+
+
+def _asked_for(value: Any) -> tuple[bool, bool]:
+    """Whether a field may have one of several values, and whether NULL is among them."""
+    several = isinstance(value, list)
+    return several, None in value if several else value is None
+
+
+def _without_null(where: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as parameters; what is NULL is said by the statement."""
+    several = {name: [one for one in value if one is not None] for name, value in where.items() if _asked_for(value)[0]}
+    return {**where, **several}
+
+
+def _condition(column: sa.Column[Any], several: bool, null: bool) -> sa.ColumnElement[bool]:
+    """That the column has what the parameter of its name says; NULL is never equal to a value."""
+    if several:
+        found: sa.ColumnElement[bool] = column.in_(sa.bindparam(column.name, expanding=True, type_=column.type))
+        return sa.or_(found, column.is_(None)) if null else found
+    return column.is_(None) if null else column == sa.bindparam(column.name, type_=column.type)
+
+
+@lru_cache(maxsize=64)
+def _query(
+    table: sa.Table,
+    where: tuple[tuple[str, bool, bool], ...],
+    bounds: tuple[bool, bool],
+    order_by: str,
+    descending: bool,
+    limit: int,
+    fields: tuple[str, ...],
+) -> sa.Select[Any]:
+    """Selects rows by these fields, each with what `_asked_for` says of it; their names are the parameters."""
+    by = table.c[order_by]
+    conditions = [_condition(table.c[name], several, null) for name, several, null in where]
+    conditions += [by > sa.bindparam(_ABOVE, type_=by.type)] if bounds[0] else []
+    conditions += [by < sa.bindparam(_BELOW, type_=by.type)] if bounds[1] else []
+    query = sa.select(*(table.c[name] for name in fields)) if fields else sa.select(table)
+    return query.where(*conditions).order_by(by.desc() if descending else by).limit(limit)

@@ -1,0 +1,139 @@
+"""A table asked for its chunks, their fingerprints and stamps, so that no statement keeps the server busy for long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from backup.core.errors import SchemaMismatch, StoreError, Undecoded
+from backup.core.model import WHOLE, Chunk, Fingerprint, Key, StampRow
+from backup.stores.chunk_size import ChunkSize
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.rows import small_rows
+from backup.stores.sql.table import TableShape
+from backup.stores.values import Limits
+
+_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
+_NAMED = 10
+
+T = TypeVar("T")
+
+
+class SqlChunks:
+    """What the server has taken for each of these statements says how many records the next chunk has."""
+
+    def __init__(self, access: SqlAccess, limits: Limits) -> None:
+        self._access, self._limits = access, limits
+        self._chunk_size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
+
+    def within(self, shape: TableShape, whole: Chunk) -> Iterator[Chunk]:
+        """The chunks of the table from where `whole` begins to where it ends."""
+        after = whole.after
+        if whole == WHOLE:
+            self._refuse_null_keys(shape)
+        while True:
+            bound = self._bound(shape, Chunk(after, whole.upto), self._chunk_size.chunk_size)
+            if bound is None or bound == whole.upto:
+                yield Chunk(after, whole.upto)
+                return
+            yield Chunk(after, bound)
+            after = bound
+
+    def _bound(
+        self, shape: TableShape, rest: Chunk, records: int, operation: str = "find the next chunk"
+    ) -> Key | None:
+        """The key of the record at this place, from 1; None when there are fewer."""
+        conditions = [*shape.within(rest), *shape.filters]
+        query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
+        query = query.offset(records - 1).limit(1)
+
+        def attempt(cx: sa.Connection) -> Key | None:
+            with self._chunk_size.measuring(records):
+                row = cx.execute(query).first()
+            return None if row is None else tuple(row)
+
+        return self._run(operation, shape, conditions, attempt)
+
+    def _refuse_null_keys(self, shape: TableShape) -> None:
+        nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
+        if not nullable:
+            return
+        query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
+        if self._access.run("look for keys without a value", lambda cx: cx.scalar(query)):
+            raise SchemaMismatch(
+                f"The {self._access.label} has rows with NULL in their primary key, which nothing can tell apart.",
+                hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
+            )
+
+    def is_many(self, shape: TableShape, chunk: Chunk) -> bool:
+        """Whether the chunk has several times what a chunk should have."""
+        many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
+        return self._bound(shape, chunk, many, "see how much there is") is not None
+
+    def fingerprints(
+        self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
+    ) -> Mapping[Any, Fingerprint] | None:
+        """As `Dialect.fingerprints` gives them, of the chunk."""
+        dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
+
+        def attempt(cx: sa.Connection) -> Mapping[Any, Fingerprint] | None:
+            stamps = shape.stamps(dialect)  # a second try may have to hash otherwise
+            with self._chunk_size.measuring() as measured:
+                found = dialect.fingerprints(cx, stamps, conditions, bucket)
+                measured.records = sum(one.records for one in found.values()) if found is not None else 0
+            return found
+
+        return self._run(operation, shape, conditions, attempt)
+
+    def stamp_rows(
+        self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> set[StampRow]:
+        """The stamps of the service's rows that fulfil the conditions."""
+        conditions = [*conditions, *shape.filters]
+
+        def attempt(cx: sa.Connection) -> set[StampRow]:
+            query = shape.stamp_query(self._access.dialect).where(*conditions)
+            with self._chunk_size.measuring() as measured:
+                rows = small_rows(cx, query)
+                measured.records = len(rows)
+            return rows
+
+        return self._run(operation, shape, conditions, attempt)
+
+    def _run(
+        self,
+        operation: str,
+        shape: TableShape,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        work: Callable[[sa.Connection], T],
+    ) -> T:
+        """As `SqlAccess.run`; what is no text in a key or a version is named."""
+        try:
+            return self._access.run(operation, work, seconds=self._limits.chunk_call_seconds)
+        except Undecoded as error:
+            raise StoreError(
+                f"{error} {self._no_texts(shape, conditions)}",
+                hint="Write these texts anew in the source, in its encoding. Nothing was changed.",
+            ) from None
+
+    def _no_texts(self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]) -> str:
+        """The first keys of rows whose key or version has bytes that are no UTF-8, in words."""
+        columns = [*shape.key, *shape.version]
+        raw = [found for column in columns if (found := self._access.dialect.bytes_of(column)) is not None]
+        if len(raw) < len(columns):
+            return ""
+        query = sa.select(*raw).where(*conditions)
+        rows = self._access.run("look for texts that are none", lambda cx: small_rows(cx, query))
+        odd = sorted({row[: len(shape.key)] for row in rows if not all(map(_is_text, row))})[:_NAMED]
+        keys = (", ".join(part.decode("utf-8", "backslashreplace") for part in key) for key in odd)
+        return f"Such are the rows with the keys: {'; '.join(keys)}."
+
+
+def _is_text(raw: bytes | None) -> bool:
+    try:
+        (raw or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""How a backup table must follow its source's: two shapes → a `Drift`, or the reasons against. Runs no statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+from types import MappingProxyType
+
+from backup.core.errors import SchemaMismatch
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.column import Column, type_parts
+from backup.stores.sql.table import SYNCED_AT, TableShape
+from backup.stores.values import Drift, OnNewColumn
+
+
+def plan(
+    source: TableShape,
+    backup: TableShape,
+    dialect: Dialect,
+    on_new_column: OnNewColumn,
+    fitted: Mapping[str, Column] = MappingProxyType({}),
+) -> Drift:
+    """What makes the backup hold exact copies of the source's rows.
+
+    `fitted` are those of the source's columns that the backup has to declare otherwise, as `Dialect.fitted` gives them.
+    Raises SchemaMismatch, with the statements to run, when that is more than columns added, widened or let be NULL.
+    """
+    planning = _Planning(source, backup, dialect, fitted)
+    planning.compare_keys()
+    for column in source.columns:
+        copy = backup.find(column.name)
+        if copy is not None:
+            planning.compare(column, copy)
+        elif column.name not in source.key_names:
+            planning.meet(column, on_new_column)
+    planning.refuse_doubles()
+    for copy in backup.columns:
+        if source.find(copy.name) is None and copy != backup.find(SYNCED_AT):
+            planning.let_go(copy)
+    return planning.drift()
+
+
+class _Planning:
+    """One plan in the making."""
+
+    def __init__(self, source: TableShape, backup: TableShape, dialect: Dialect, fitted: Mapping[str, Column]) -> None:
+        self._source, self._backup, self._dialect, self._fitted = source, backup, dialect, fitted
+        self._added: dict[str, str] = {}
+        self._altered: list[str] = []
+        self._widened: list[str] = []
+        self._shared: list[str] = []
+        self._removed: list[str] = []
+        self._ignored: list[str] = []
+        self._problems: list[str] = []
+        self._missing: list[str] = []
+        self._remedies: list[str] = []
+        self._refused: list[str] = []
+
+    def compare_keys(self) -> None:
+        mine, theirs = self._backup.key_names, self._source.key_names
+        if [name.lower() for name in mine] != [name.lower() for name in theirs]:
+            self._problems.append(f"the primary key is {list(mine)}, in the source {list(theirs)}")
+
+    def meet(self, column: Column, on_new_column: OnNewColumn) -> None:
+        """A column that only the source has."""
+        statement = self._dialect.add(self._backup.table, self._fitted.get(column.name, column))
+        match on_new_column:
+            case "add":
+                self._added[column.name] = statement
+            case "ignore":
+                self._ignored.append(column.name)
+            case "fail":
+                self._problems.append(f"column {column.name} ({column.type.declared}) is new in the source")
+                self._missing.append(statement)
+
+    def compare(self, column: Column, copy: Column) -> None:
+        """A column that both have."""
+        self._shared.append(column.name)
+        in_key, declared = copy.name in self._backup.key_names, column.type.declared
+        relation = self._dialect.relation(column, copy)
+        fitted = self._fitted.get(column.name, column)
+        wanted = replace(copy, type=fitted.type, nullable=copy.nullable or not in_key)
+        if copy.computed:
+            self._problems.append(f"column {copy.name} is computed by the server and cannot hold a copy")
+        elif copy.identity and not in_key:
+            self._problems.append(f"column {copy.name} is an identity column, which cannot be overwritten")
+        elif relation == "other":
+            self._refuse(f"column {copy.name} is {copy.type.declared}, in the source {declared}", copy, wanted)
+        elif _sorts_otherwise(column, copy, in_key):
+            key = "key " if in_key else ""
+            text = f"{key}column {copy.name} has collation {copy.collation}, in the source {column.collation}"
+            self._refuse(text, copy, wanted)
+        elif relation == "wider":
+            text = f"column {copy.name} is {copy.type.declared}, in the source {declared}"
+            self._alter(copy, wanted, f"key {text}, and a key's column cannot be altered while it is one")
+            self._widened.append(column.name)
+        elif column.nullable and not copy.nullable and not in_key:
+            self._alter(copy, wanted, f"column {copy.name} is NOT NULL, in the source it may be NULL")
+
+    def refuse_doubles(self) -> None:
+        names = [copy.name for column in self._source.columns if (copy := self._backup.find(column.name))]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self._problems.append(f"column {name} stands for several columns of the source, which differ in case")
+
+    def let_go(self, copy: Column) -> None:
+        """A column that only the backup has: new rows come without it."""
+        self._removed.append(copy.name)
+        fills_itself = copy.defaulted or copy.identity or copy.computed
+        if not (copy.nullable or fills_itself or copy.name in self._backup.key_names):
+            text = f"column {copy.name} is NOT NULL, and the source has it no more"
+            self._alter(copy, replace(copy, nullable=True), text)
+
+    def drift(self) -> Drift:
+        if self._problems:
+            statements = "; ".join(one for one, _ in groupby([*self._missing, *self._remedies]))
+            first = f"Run on the backup: {statements}. Then" if statements else "Alter the backup table, then"
+            raise SchemaMismatch(
+                f"The {self._backup.label} does not fit its source: {'; '.join(self._problems)}. Nothing was changed.",
+                hint=f"{first} run initialize, and sync with force so that existing rows get the new values.",
+                columns=tuple(self._refused),
+            )
+        return Drift(
+            added=tuple(self._added),
+            widened=tuple(self._widened),
+            removed=tuple(self._removed),
+            ignored=tuple(self._ignored),
+            statements=(*self._added.values(), *self._altered),
+            shared=frozenset((*self._shared, *self._added)),
+            unversioned=not self._source.version,
+        )
+
+    def _alter(self, copy: Column, wanted: Column, problem: str) -> None:
+        if self._dialect.can_alter(self._backup.table, copy):
+            self._altered += self._dialect.alter(self._backup.table, copy, wanted)
+        else:
+            self._refuse(problem, copy, wanted)
+
+    def _refuse(self, problem: str, copy: Column, wanted: Column) -> None:
+        self._problems.append(problem)
+        self._refused.append(copy.name)
+        self._remedies += self._dialect.alter(self._backup.table, copy, wanted)
+
+
+def _sorts_otherwise(column: Column, copy: Column, in_key: bool) -> bool:
+    """Whether the copy has another collation: in force, if keys are compared by it, else as it is declared."""
+    theirs, mine = type_parts(column.type.declared)[2], type_parts(copy.type.declared)[2]
+    if copy.collation == column.collation or (mine and mine == theirs):
+        return False
+    return in_key or mine != theirs

@@ -1,0 +1,51 @@
+"""What a driver's error means, and its message without the values that it may quote."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from backup.core.errors import BackupError, ConfigError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a driver's error means, in words that are safe to show."""
+
+    kind: str = field(
+        metadata={
+            "one of": "transient, unanswered, database_missing, missing, unavailable, undecoded, denied, constraint, "
+            "unique, refused"
+        }
+    )
+    text: str
+    hint: str | None = None
+    name: str | None = None
+    """Of what is missing, if the server says so: with its schema or without."""
+
+
+_NAMED = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
+
+
+def named(text: str) -> str | None:
+    """The first name in a server's message: of `relation "public.Things" does not exist`, `no such table: Things`."""
+    found = _NAMED.search(text)
+    return found and (found[1] or found[2])
+
+
+_QUOTED_DATA = re.compile(
+    r"Truncated value:|The duplicate key value is|DETAIL:|\bwith text '|(?<=\bvalue) [N]?'|(?<=\bvalue) \"|(?<=: )\"",
+    re.I,
+)
+
+
+def driver_text(error: BaseException) -> str:
+    """The driver's message without the values it may quote: first line only, cut before quoted data."""
+    text = str(error.args[-1] if error.args else error).strip()
+    text = text.splitlines()[0] if text else type(error).__name__
+    return _QUOTED_DATA.split(text)[0].strip().rstrip(".,(:") + "."
+
+
+def missing_driver(name: str, hint: str) -> BackupError:
+    """The error for a driver that is not installed."""
+    return ConfigError(f"The driver {name} cannot be loaded.", hint=hint)

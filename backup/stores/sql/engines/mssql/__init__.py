@@ -1,0 +1,1 @@
+"""SQL Server, as an engine of the SQL store."""

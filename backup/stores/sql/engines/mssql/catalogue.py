@@ -1,0 +1,132 @@
+"""SQL Server's catalogue: which table a name stands for, its columns, and what refers to it or fires on a delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.core.errors import ConfigError
+from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.mssql.types import type_of
+from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
+from backup.stores.sql.engines.tables import Found
+
+# The schemas in which a name without one is looked for.
+_FIND, _FIND_IN = (
+    sa.text(
+        f"""
+        SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128))
+        FROM sys.objects o
+        JOIN sys.schemas s ON s.schema_id = o.schema_id
+        WHERE o.name = :table AND o.type IN ('U', 'V') AND s.name IN ({schemas})
+        ORDER BY CASE WHEN s.name = SCHEMA_NAME() THEN 0 ELSE 1 END
+        """  # noqa: S608 - of the two lists that stand below
+    )
+    for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
+)
+_COLUMNS = sa.text(
+    """
+    SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
+           CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
+           c.max_length, c.precision, c.scale, c.collation_name,
+           c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.default_object_id, k.key_ordinal,
+           c.encryption_type,
+           CASE WHEN c.is_masked = 0 OR 1 IN (
+               HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK'),
+               HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
+               HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
+           ) THEN 0 ELSE 1 END AS seen_masked,
+           CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
+               THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it, whatever level it gives
+    FROM sys.columns c
+    JOIN sys.objects o ON o.object_id = c.object_id
+    JOIN sys.schemas s ON s.schema_id = o.schema_id
+    LEFT JOIN sys.databases d ON d.database_id = DB_ID()
+    LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id -- an alias type may be hidden from the login
+    LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
+    LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
+    LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
+    WHERE o.name = :table AND s.name = :schema AND o.type IN ('U', 'V')
+    ORDER BY c.column_id
+    """
+)
+
+REFERENCES = sa.text(
+    """
+    SELECT f.name, s.name, o.name, f.delete_referential_action_desc, p.name, r.name
+    FROM sys.foreign_keys f
+    JOIN sys.objects o ON o.object_id = f.parent_object_id
+    JOIN sys.schemas s ON s.schema_id = o.schema_id
+    JOIN sys.foreign_key_columns c ON c.constraint_object_id = f.object_id
+    JOIN sys.columns p ON p.object_id = c.parent_object_id AND p.column_id = c.parent_column_id
+    JOIN sys.columns r ON r.object_id = c.referenced_object_id AND r.column_id = c.referenced_column_id
+    JOIN sys.objects t ON t.object_id = f.referenced_object_id
+    JOIN sys.schemas q ON q.schema_id = t.schema_id
+    WHERE t.name = :table AND q.name = :schema AND f.is_disabled = 0
+    ORDER BY s.name, o.name, f.name, c.constraint_column_id
+    """
+)
+
+DELETE_TRIGGERS = sa.text(
+    """
+    SELECT g.name FROM sys.triggers g
+    JOIN sys.objects t ON t.object_id = g.parent_id
+    JOIN sys.schemas s ON s.schema_id = t.schema_id
+    JOIN sys.trigger_events e ON e.object_id = g.object_id
+    WHERE t.name = :table AND s.name = :schema AND g.is_disabled = 0 AND e.type_desc = 'DELETE'
+    """
+)
+
+
+def find(cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+    """The table or view that statements of this login mean by the name."""
+    given = {"table": table} if schema is None else {"table": table, "schema": schema}
+    found = cx.execute(_FIND if schema is None else _FIND_IN, given).first()
+    return None if found is None else Found(*found)
+
+
+def described(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str, Any]]:
+    """What the catalogue says of each column, in order, and of the database beside it; nothing without such a table.
+
+    Raises ConfigError where a policy hides rows from this login.
+    """
+    refuse_hidden_on_sql_server(cx, schema, table)
+    found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).mappings().all()
+    return [dict(row) for row in found]
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """The columns that `described` gave. Raises ConfigError for one that this login does not see as it is."""
+    for row in rows:
+        _refuse_what_cannot_be_seen(row)
+    return [
+        Column(
+            name=row["name"],
+            type=type_of(row["name"], row),
+            nullable=bool(row["is_nullable"]),
+            key_position=row["key_ordinal"],
+            collation=row["collation_name"],
+            identity=bool(row["is_identity"]),
+            computed=bool(row["is_computed"] or row["generated_always_type"])
+            or row["type_name"] in ("timestamp", "rowversion"),
+            defaulted=bool(row["default_object_id"]),
+        )
+        for row in rows
+    ]
+
+
+def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a column of which this login would read something else than what is in it."""
+    name = column["name"]
+    if column["seen_masked"]:
+        raise ConfigError(
+            f"Column {name} is masked, and this login does not see its values.",
+            hint="GRANT UNMASK to the login: a copy of masks would replace the values in the backup.",
+        )
+    if column["encryption_type"]:
+        raise ConfigError(
+            f"Column {name} is encrypted by Always Encrypted, and can be read by who has its key alone.",
+            hint="Back up a table without this column.",
+        )

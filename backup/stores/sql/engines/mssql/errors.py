@@ -1,0 +1,54 @@
+"""What errors of SQL Server mean, by their states and codes."""
+
+from __future__ import annotations
+
+import re
+
+from backup.stores.sql.engines.failures import Failure, driver_text, named
+from backup.stores.sql.engines.rights import mssql_hint
+
+_STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
+# Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
+_CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
+_CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
+_CODE_CONSTRAINT = {515, 547}
+_CODE_UNIQUE = {2601, 2627}
+_OF_USERS = 50_000  # from here on, messages are those of RAISERROR and THROW
+_CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
+_NOT_VERIFIED_HINT = (
+    "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
+    "in the connection string for a server of your own."
+)
+
+
+def failure(error: Exception, login: str | None) -> Failure:
+    """What an error raised by the driver means to this login."""
+    state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
+    if codes & {4060, 911}:
+        return Failure("database_missing", text)
+    if state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text):  # as Babelfish has it
+        return Failure("missing", text, name=named(text))
+    if isinstance(error, OSError):  # of `connect`
+        return Failure("unanswered", text)
+    hint = mssql_hint(text, login)
+    if state == "28000" or codes & _CODE_LOGIN:
+        return Failure("unavailable", text, hint)
+    if state == "08001" and "certificate" in text.lower():
+        return Failure("unavailable", text, _NOT_VERIFIED_HINT)
+    if state in ("IM002", "01000") and "Can't open lib" in text:
+        return Failure("unavailable", text)
+    if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
+        return Failure("transient", text)
+    if codes & _CODE_UNIQUE:
+        return Failure("unique", text)
+    if codes & _CODE_CONSTRAINT or state == "23000":
+        return Failure("constraint", text)
+    if hint is None or any(code >= _OF_USERS for code in codes):  # a trigger may say anything about a row
+        return Failure("refused", text)
+    return Failure("denied", text, hint)
+
+
+def _codes(error: BaseException | None) -> set[int]:
+    # Behind each message stands `(its number) (the function)`; a message may itself say `nvarchar(64)`.
+    text = " ".join(str(part) for part in (error.args if error else ()))
+    return {int(code) for code in re.findall(r"\((\d{2,6})\)(?= \(SQL|; \[|$)", text)}

@@ -1,0 +1,298 @@
+"""SQL Server's column types: how the driver is told to send their values, and what stands behind a CONVERT.
+
+Times and what Python has no exact value for travel as text or bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+from backup.core.errors import ConfigError
+from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
+
+
+class MssqlType(ServerType):
+    """A SQL Server type that says how its values are sent, for the driver guesses wrongly behind CAST, for NULL and in
+    arrays."""
+
+    cache_ok = True
+
+    def __init__(self, declared: str, base: str) -> None:
+        super().__init__(declared)
+        self.base = base
+
+    @property
+    def kinds(self) -> tuple[type, ...]:  # type: ignore[override] # which follow from the base
+        match self.base:
+            case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
+                return (bytes,)
+            case "bigint" | "int" | "smallint" | "tinyint" | "bit":
+                return (int,)
+            case "decimal" | "numeric" | "money" | "smallmoney":
+                return (Decimal,)
+            case "float" | "real":
+                return (float,)
+            case "date":
+                return (date,)
+            case _:  # text, and what travels as text
+                return (str,)
+
+    def sent_as(self, dbapi: Any, values: Iterable[Any]) -> tuple[Any, int, int]:
+        """Driver type, size and scale for parameters of these values. The size is theirs, not the column's: arrays take
+        no more memory than they need, and what is too long for the column is refused by the server, never cut."""
+        match self.base:
+            case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
+                return (dbapi.SQL_VARBINARY, room(values, 1, 8_000), 0)
+            case "bigint":
+                return (dbapi.SQL_BIGINT, 0, 0)
+            case "int" | "smallint" | "tinyint":
+                return (dbapi.SQL_INTEGER, 0, 0)
+            case "bit":
+                return (dbapi.SQL_BIT, 0, 0)
+            case "float" | "real":
+                return (dbapi.SQL_DOUBLE, 0, 0)
+            case "date":
+                return (dbapi.SQL_TYPE_DATE, 10, 0)
+            case _:  # text, and what travels as text
+                return (dbapi.SQL_WVARCHAR, room(values, 2, 4_000), 0)
+
+    def exact_text(self, column: Any) -> Any:
+        """The column's value as nvarchar(max): two values give the same text exactly if they are the same."""
+        match self.base:
+            case "binary" | "varbinary" | "image":
+                plain = _hash_as_text(as_type(column, "varbinary(max)"))
+            case "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext":
+                plain = column
+            case "float" | "real":  # all bits
+                plain = sa.cast(as_type(as_type(column, "float"), "binary(8)"), sa.BigInteger)
+            case "money" | "smallmoney":  # their own text has two decimals
+                plain = as_type(column, "decimal(19, 4)")
+            case "date":
+                plain = _converted(column, "121")
+            case _:  # integers, decimals, uniqueidentifier
+                plain = as_type(column, "varchar(60)")
+        return _comparable(plain)
+
+
+def room(values: Iterable[Any], widest: int, limit: int) -> int:
+    """The next power of two that holds every value, so that statements differ little; 0, for max, beyond the limit.
+
+    `widest` are the code units of the widest character, which counts as soon as a text is not ASCII.
+    """
+    longest = 1
+    for value in values:
+        if value is not None:
+            units = len(value) if isinstance(value, bytes) or value.isascii() else len(value) * widest
+            longest = max(longest, units)
+    return min(1 << max(longest - 1, 15).bit_length(), limit) if longest <= limit else 0
+
+
+def has_half_a_pair(text: str) -> bool:
+    """Whether the text has half a surrogate pair, which nvarchar may hold and no encoder of Python takes."""
+    return not text.isascii() and _HALF_A_PAIR.search(text) is not None
+
+
+class IntegerType(MssqlType):
+    """The integers. Many are looked up by one parameter: a list of a thousand takes the server several times as
+    long."""
+
+    cache_ok = True
+
+    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if not all(type(value) is int and value in _RANGES[self.base] for value in values):
+            return super().has_one_of(column, values)
+        rows = sa.text(f"SELECT v FROM OPENJSON(:sought) WITH (v {self.declared} '$')")  # noqa: S608 - a type's name
+        listed = sa.bindparam("sought", f"{list(values)}", type_=MssqlType("nvarchar(max)", "nvarchar"))
+        return column.in_(rows.bindparams(listed))
+
+
+class ConvertedType(MssqlType):
+    """Read as `CONVERT(read, column, style)` and written as `CONVERT(type, value, style)`."""
+
+    cache_ok = True
+
+    def _convert(self, to: str, value: Any) -> Any:
+        _, styles = _CONVERTED[self.base]
+        return sa.func.convert(sa.literal_column(to), value, *map(sa.literal_column, styles))
+
+    def column_expression(self, column: Any) -> Any:
+        return self._convert(_CONVERTED[self.base][0], column)
+
+    def exact_text(self, column: Any) -> Any:
+        return _comparable(self.column_expression(column))
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return self._convert(self.declared, bindvalue)
+
+
+class DecimalType(MssqlType):
+    """decimal, numeric and the money types: exact in Python, but written as text, for 38 digits do not survive as a
+    parameter everywhere."""
+
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(bindvalue, _Raw(self.declared))
+
+
+class ClrType(MssqlType):
+    """hierarchyid, geography, geometry: their serialised bytes."""
+
+    cache_ok = True
+
+    def column_expression(self, column: Any) -> Any:
+        return sa.cast(column, _Raw("varbinary(max)"))
+
+    def exact_text(self, column: Any) -> Any:
+        return _comparable(_hash_as_text(self.column_expression(column)))
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(bindvalue, _Raw(self.declared))
+
+
+class CodePageType(MssqlType):
+    """char and varchar. Parameters are Unicode; cast to the column's own collation they compare as the column does and
+    use its index."""
+
+    cache_ok = True
+
+    def __init__(self, declared: str, base: str, collation: str) -> None:
+        super().__init__(declared, base)
+        self.collation = collation
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        # As wide as can be: a cast to the column's own length would cut a longer key to one that it is not.
+        widest = "varchar(max)" if "(max)" in self.declared else "varchar(8000)"
+        return sa.cast(sa.collate(bindvalue, self.collation), _Raw(widest))
+
+
+class _Raw(UserDefinedType[Any]):
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+def as_type(value: Any, declared: str) -> Any:
+    """The value, cast."""
+    return sa.cast(value, _Raw(declared))
+
+
+def sha256(value: Any) -> Any:
+    """The server's hash of a text or of bytes."""
+    return sa.func.hashbytes(sa.literal_column("'SHA2_256'"), value)
+
+
+def eight_bytes(value: Any, start: int) -> Any:
+    """Eight of the bytes as a bigint; the first is at 1."""
+    return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
+
+
+def _comparable(value: Any) -> Any:
+    """As text, in one collation: texts of two cannot be strung together."""
+    return sa.collate(as_type(value, "nvarchar(max)"), "Latin1_General_BIN2")
+
+
+def _hash_as_text(value: Any) -> Any:
+    # Not by CONVERT to hexadecimal digits, which not every server that speaks T-SQL gets right.
+    one, other = (as_type(eight_bytes(sha256(value), start), "nvarchar(20)") for start in (1, 9))
+    return one.op("+")(sa.literal_column("N','")).op("+")(other)
+
+
+def _converted(value: Any, style: str) -> Any:
+    return sa.func.convert(sa.literal_column("varchar(60)"), value, sa.literal_column(style))
+
+
+def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
+    """The type of a row of sys.columns and sys.types. Raises ConfigError for one that cannot be copied exactly."""
+    name = row["type_name"]
+    known = (
+        name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
+    )
+    base = name if known else row["base_name"]  # an alias type is its base type, sysname nvarchar(128)
+    length, precision, scale = row["max_length"], row["precision"], row["scale"]
+    collate = f" COLLATE {row['collation_name']}" if row["collation_name"] else ""
+    if base in ("timestamp", "rowversion"):
+        return MssqlType("binary(8)", "binary")
+    if base in _SIZED:
+        size = "max" if length == -1 else str(length // 2 if base in ("nchar", "nvarchar") else length)
+        spelled = f"{base}({size}){collate}"
+        return CodePageType(spelled, base, row["collation_name"]) if base in _CODE_PAGE else MssqlType(spelled, base)
+    if base in ("decimal", "numeric"):
+        return DecimalType(f"{base}({precision}, {scale})", base)
+    if base in ("money", "smallmoney"):
+        return DecimalType(base, base)
+    if base == "float":
+        return MssqlType(f"float({precision})" if precision in range(1, 54) else "float", base)
+    if base in ("datetime2", "datetimeoffset", "time"):
+        return ConvertedType(f"{base}({scale})", base)
+    if base in _CONVERTED:
+        return ConvertedType(base, base)
+    if base in _CLR:
+        return ClrType(base, base)
+    if base in _RANGES and row["has_openjson"]:
+        return IntegerType(base, base)
+    if base in _SIMPLE:
+        return MssqlType(f"{base}{collate}", base)
+    raise ConfigError(
+        f"Column {column} has the type {name}, which cannot be copied exactly.",
+        hint="Back up a table without this column, or change the column's type.",
+    )
+
+
+def big(number: int) -> sa.ColumnElement[Any]:
+    """A constant as a bigint, for a number of more digits than an int is a decimal here, and mixes with nothing."""
+    return sa.cast(sa.literal_column(str(number)), sa.BigInteger)
+
+
+def relation(source: str, copy: str) -> Relation:
+    """How the source's declared type stands to its copy's, collations aside."""
+    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
+    if (name, has) == (was, had):
+        return "same"
+    if name in _INTEGERS and was in _INTEGERS:
+        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
+    elif name in _LENGTHENED_TO.get(was, ()) or (name == was and name in ("time", "datetime2", "datetimeoffset")):
+        wider = has >= had
+    elif name in _DECIMALS and was in _DECIMALS:
+        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
+    else:
+        wider = (was, name) == ("real", "float")
+    return "wider" if wider else "other"
+
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+_INTEGERS = ("tinyint", "smallint", "int", "bigint")
+_RANGES = {"tinyint": range(1 << 8)} | {
+    name: range(-1 << bits, 1 << bits) for name, bits in (("smallint", 15), ("int", 31), ("bigint", 63))
+}
+_DECIMALS = ("decimal", "numeric")
+_LENGTHENED_TO = {  # with at least the same length; char to varchar is not among them, for the padding would stay
+    "char": ("char", "nchar"),
+    "nchar": ("nchar",),
+    "varchar": ("varchar", "nvarchar"),
+    "nvarchar": ("nvarchar",),
+    "binary": ("binary",),
+    "varbinary": ("varbinary",),
+}
+_SIMPLE = {"bigint", "int", "smallint", "tinyint", "bit", "real", "float", "date", "uniqueidentifier"}
+_SIMPLE |= {"image", "text", "ntext", "decimal", "numeric", "money", "smallmoney"}
+_CODE_PAGE = {"char", "varchar"}
+_SIZED = {"nchar", "nvarchar", "binary", "varbinary", *_CODE_PAGE}
+_CONVERTED = {  # what they are read as, and the style of both conversions
+    "time": ("varchar(20)", ()),
+    "xml": ("nvarchar(max)", ("1",)),  # 1 keeps white space
+    "json": ("nvarchar(max)", ()),
+    **dict.fromkeys(("datetime", "smalldatetime", "datetime2", "datetimeoffset"), ("varchar(40)", ("121",))),
+}
+_CLR = {"hierarchyid", "geography", "geometry"}

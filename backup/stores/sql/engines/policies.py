@@ -1,0 +1,65 @@
+"""Rows that a policy hides from this login: a copy of what is left would delete the rest."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from backup.core.errors import ConfigError
+from backup.stores.sql.engines.rights import row_security_hint
+
+_ACTIVE = sa.text(
+    "SELECT row_security_active(c.oid), current_user FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = :schema AND c.relname = :table"
+)
+# The views are there from SQL Server 2016 on, and not on Babelfish.
+_HAS_POLICIES = sa.text("SELECT OBJECT_ID('sys.security_predicates')")
+_POLICIES = sa.text(
+    """
+    SELECT p.name
+    FROM sys.security_policies p
+    JOIN sys.security_predicates d ON d.object_id = p.object_id
+    WHERE p.is_enabled = 1 AND d.predicate_type = 0 -- FILTER
+        AND d.target_object_id = OBJECT_ID(CONCAT(QUOTENAME(:schema), '.', QUOTENAME(:table)))
+    """
+)
+_ROWS = sa.text(
+    """
+    SELECT SUM(p.rows) FROM sys.partitions p
+    WHERE p.index_id IN (0, 1) AND p.object_id = OBJECT_ID(CONCAT(QUOTENAME(:schema), '.', QUOTENAME(:table)))
+    """
+)
+
+
+def refuse_hidden_on_postgresql(cx: sa.Connection, schema: str, table: str) -> None:
+    """Raises ConfigError for a table with row-level security that this role is subject to, whatever it lets it see.
+
+    A policy that comes later is met by `row_security = off`, with which the server refuses each statement on the table.
+    """
+    active, role = cx.execute(_ACTIVE, {"schema": schema, "table": table}).first() or (False, "")
+    if active:
+        raise ConfigError(
+            f"Row-level security of the table {schema}.{table} may hide rows from the role {role}.",
+            hint=row_security_hint(table, role),
+        )
+
+
+def refuse_hidden_on_sql_server(cx: sa.Connection, schema: str, table: str) -> None:
+    """Raises ConfigError for a table of which a security policy hides rows from this login.
+
+    Whom a policy exempts is in its function, which nobody can read; so the rows that are seen are counted, and compared
+    with the number that the server keeps of all. Costs that count, for a table with a policy alone. A policy is seen by
+    who has VIEW DEFINITION on it.
+    """
+    given = {"schema": schema, "table": table}
+    if cx.scalar(_HAS_POLICIES) is None or (policy := cx.scalar(_POLICIES, given)) is None:
+        return
+    counted = sa.select(sa.func.count_big(sa.literal_column("*"))).select_from(sa.table(table, schema=schema))
+    before = cx.scalar(_ROWS, given) or 0
+    seen = cx.scalar(counted) or 0
+    after = cx.scalar(_ROWS, given) or 0
+    if seen < (there := min(before, after)):  # others may write meanwhile
+        raise ConfigError(
+            f"The security policy {policy} shows this login {seen} of the {there} rows of {schema}.{table}.",
+            hint="A copy of what a login may see would lose the rest. Exempt the app's user in the function of the "
+            "policy's filter: … OR USER_NAME() = 'APP'. If rows were just being written, run it again.",
+        )

@@ -1,0 +1,105 @@
+"""PostgreSQL's catalogue: which table a name stands for, its columns, and what refers to it or fires on a delete."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.policies import refuse_hidden_on_postgresql
+from backup.stores.sql.engines.postgresql.collations import DEFAULT, OF_ITS_OWN
+from backup.stores.sql.engines.postgresql.types import type_of
+from backup.stores.sql.engines.tables import Found
+
+_FIND = sa.text(
+    """
+    SELECT n.nspname, c.relname, c.relkind = 'r'
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = :table AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND (n.nspname = :schema OR (CAST(:schema AS text) IS NULL AND n.nspname = ANY (current_schemas(false))))
+    ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1
+    """
+)
+_HOME = sa.text("SELECT coalesce(current_schema(), :default)")
+# A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
+_COLUMNS = sa.text(
+    f"""
+    SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
+           n.nspname = 'pg_catalog', NOT a.attnotnull,
+           a.attidentity <> '', a.attgenerated <> '', a.atthasdef,
+           CASE WHEN c.collname <> 'default' AND (a.attcollation <> t.typcollation OR t.oid <> b.oid)
+                THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
+           CASE WHEN c.collname = 'default'
+                THEN (SELECT {DEFAULT} FROM pg_database d WHERE d.datname = current_database())
+                WHEN c.oid IS NOT NULL THEN {OF_ITS_OWN} END,
+           array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_type b ON b.oid = CASE WHEN t.typbasetype <> 0 THEN t.typbasetype ELSE t.oid END
+    JOIN pg_namespace n ON n.oid = b.typnamespace
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
+    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+    WHERE a.attrelid = (SELECT r.oid FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace
+                        WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
+      AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+    """  # noqa: S608 - of the expressions of another module
+)
+
+REFERENCES = sa.text(
+    """
+    SELECT c.conname, n.nspname, r.relname,
+           CASE c.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT'
+                              WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END,
+           a.attname, b.attname
+    FROM pg_constraint c
+    JOIN pg_class r ON r.oid = c.conrelid
+    JOIN pg_namespace n ON n.oid = r.relnamespace
+    CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (mine, theirs, place)
+    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.mine
+    JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.theirs
+    WHERE c.contype = 'f' AND c.conparentid = 0
+      AND c.confrelid = (SELECT t.oid FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace
+                         WHERE t.relname = :table AND s.nspname = :schema)
+    ORDER BY n.nspname, r.relname, c.conname, k.place
+    """
+)
+
+DELETE_TRIGGERS = sa.text(
+    """
+    SELECT g.tgname FROM pg_trigger g JOIN pg_class t ON t.oid = g.tgrelid JOIN pg_namespace s ON s.oid = t.relnamespace
+    WHERE t.relname = :table AND s.nspname = :schema AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 8 <> 0
+    """
+)
+
+
+def find(cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+    """The table or view that statements of this login mean by the name."""
+    found = cx.execute(_FIND, {"table": table, "schema": schema}).first()
+    return None if found is None else Found(*found)
+
+
+def home(cx: sa.Connection, default: str | None) -> str:
+    """The schema in which this login makes a table whose name has none."""
+    return str(cx.scalar(_HOME, {"default": default}))
+
+
+def columns(cx: sa.Connection, schema: str, table: str) -> list[Column]:
+    """The table's columns in order; empty when there is no such table. Raises ConfigError where a policy may hide rows
+    from this login."""
+    refuse_hidden_on_postgresql(cx, schema, table)
+    found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).all()
+    return [
+        Column(
+            name=name,
+            type=type_of(base, declared, builtin, spelled),
+            nullable=nullable,
+            key_position=key,
+            collation=collation,
+            identity=identity,
+            computed=computed,
+            defaulted=defaulted,
+            sortable=builtin,
+        )
+        for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in found
+    ]

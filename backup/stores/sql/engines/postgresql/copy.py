@@ -1,0 +1,113 @@
+"""How many rows get to PostgreSQL: by COPY, with a tenth of the driver's work for as many parameters.
+
+COPY reads a text as CAST does, but refuses what CAST would cut, and takes the values given for identity columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from backup.stores.sql.engines.column import spelled_column, spelled_table
+from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
+
+Row = tuple[Any, ...]
+
+SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # another style doubles each % in a name
+_ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
+_STAGED = "backup_changes"
+_FEW = 20  # for which a temporary table does not pay
+_LARGE = 1 << 20
+_MAY_STAGE = sa.text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
+
+
+class Copying:
+    """What this login may copy, in one database; asked once for each table."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+
+    def insert(self, cx: sa.Connection, insert: Prepared, rows: Sequence[Row]) -> None:
+        """Inserts the rows, with the values they have for identity columns."""
+        if self._may_copy(cx, insert.table):
+            _copy(cx, insert.table, insert.names, rows)
+            return
+        start, values, end = insert.text.rpartition(") VALUES (")
+        insert._replace(text=f"{start}) OVERRIDING SYSTEM VALUE{values[1:]}{end}").run(cx, rows)
+
+    def update(self, cx: sa.Connection, update: Prepared, rows: Sequence[Row]) -> None:
+        """Gives the rows that have their keys these values, by way of a temporary table."""
+        # What is large goes by COPY as well: libpq would hold a parameter twice.
+        few = len(rows) < _FEW and sum(len(value) for row in rows for value in row if type(value) is str) < _LARGE
+        if few or not self._may_stage(cx):
+            update.run(cx, rows)
+            return
+        columns = [update.table.c[name] for name in update.names]
+        staged = sa.Table(
+            _STAGED,
+            sa.MetaData(),
+            *(sa.Column(f"c{i}", column.type) for i, column in enumerate(columns)),
+            schema="pg_temp",
+        )
+        spelled = (f"{spelled_column(SPELLING, update.table, c.name)} AS c{i}" for i, c in enumerate(columns))
+        # Types and collations are the table's own; no constraint comes along.
+        create = (
+            f"CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
+            f" FROM {spelled_table(SPELLING, update.table)} WITH NO DATA"
+        )
+        cx.exec_driver_sql(create, execution_options={"no_parameters": True})
+        _copy(cx, staged, staged.columns.keys(), rows)
+        values = dict(zip(update.names, staged.columns, strict=True))
+        key = update.table.primary_key.columns
+        written = {update.names[place] for place in update.values[: -len(key)]}
+        cx.execute(
+            update.table.update()
+            .values({c: values[c.name] for c in columns if c.name in written})
+            .where(*(column == values[column.name] for column in key))
+        )
+
+    def add(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts those rows of one of the app's own tables whose primary key is not there yet."""
+        # COPY after a look costs half of an INSERT … ON CONFLICT, for the server and for Python.
+        [key] = table.primary_key.columns
+        asked = {"keys": json.dumps([row[key.name] for row in rows])}
+        there = set(cx.scalars(sa.select(key).where(key.op("=")(_ANY_OF)), asked))
+        missing = [row for row in rows if row[key.name] not in there]
+        if not missing:
+            return
+        new = driver_rows(table, missing, cx.dialect)
+        if self._may_copy(cx, table):
+            _copy(cx, table, table.columns.keys(), new)
+        else:
+            send(cx, str(table.insert().compile(dialect=cx.dialect)), new)
+
+    def _may_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
+        """COPY refuses a table whose rows a policy picks for this login."""
+        name = spelled_table(SPELLING, table)
+        if name not in self._known:
+            self._known[name] = not cx.scalar(sa.select(sa.func.row_security_active(name)))
+        return self._known[name]
+
+    def _may_stage(self, cx: sa.Connection) -> bool:
+        if _STAGED not in self._known:
+            self._known[_STAGED] = bool(cx.scalar(_MAY_STAGE))
+        return self._known[_STAGED]
+
+
+def send_copied(cursor: Any, statement: str, _parameters: Any, context: Any) -> bool | None:
+    """Sends the rows of a COPY; as SQLAlchemy's events `do_execute` and `do_executemany` want it."""
+    if not context.execution_options.get("copied"):
+        return None
+    with cursor.copy(statement) as copy:
+        for row in context.parameters:
+            copy.write_row(row)
+    return True
+
+
+def _copy(cx: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Row]) -> None:
+    columns = ", ".join(spelled_column(SPELLING, table, name) for name in names)
+    send(cx, f"COPY {spelled_table(SPELLING, table)} ({columns}) FROM STDIN", rows, copied=True)

@@ -1,0 +1,235 @@
+"""PostgreSQL through psycopg."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from datetime import datetime
+from functools import cached_property
+from secrets import randbits
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from backup.core.model import Fingerprint
+from backup.stores.sql.engines import base
+from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, StampColumns
+from backup.stores.sql.engines.column import Column, Relation, spelled_column, spelled_table
+from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
+from backup.stores.sql.engines.failures import Failure, missing_driver
+from backup.stores.sql.engines.postgresql import catalogue, counters, fingerprint
+from backup.stores.sql.engines.postgresql.collations import fitted
+from backup.stores.sql.engines.postgresql.connection import listen, ways
+from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
+from backup.stores.sql.engines.postgresql.errors import failure
+from backup.stores.sql.engines.postgresql.types import relation, size_of
+from backup.stores.sql.engines.prepared import Prepared
+from backup.stores.sql.engines.tables import Found
+
+_EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
+# Locks of this kind are of one database; nobody else asks for the number, which is drawn for each question.
+_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
+_SMALL = 16 * 1024
+# What is too large for a row's page lies elsewhere; partitions have such places of their own.
+_HAS_LARGE = sa.text(
+    "SELECT relkind = 'p' OR pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE oid = CAST(:name AS regclass)"
+)
+
+
+class PostgresqlDialect:
+    """One PostgreSQL database."""
+
+    kind = "postgresql"
+    product = "PostgreSQL"
+    default_schema: str | None = "public"
+    max_parameters = 30_000
+    max_columns = 1_600
+    in_process = False
+    references = catalogue.REFERENCES
+    delete_triggers = catalogue.DELETE_TRIGGERS
+    can_be_cut = True
+    row_count: sa.ColumnElement[int] = sa.func.count()
+
+    def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
+        self._url, self._connections, self._call_seconds = url, connections, call_seconds
+        self._copying = Copying()
+        self._has_large: dict[str, bool] = {}  # of each table asked for; that may change during a run, but seldom does
+
+    @property
+    def location(self) -> str:
+        host = self._url.host or self._url.query.get("host", "local socket")
+        return f"{host}:{self._url.port or 5432}/{self._url.database}"
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        return self._engine(self._url, pool_size=self._connections, max_overflow=0)
+
+    def _engine(self, url: URL, **options: Any) -> sa.Engine:
+        try:
+            engine = sa.create_engine(
+                url,
+                connect_args=ways(url, self._call_seconds),
+                hide_parameters=True,
+                paramstyle="format",  # by position, so that rows are tuples
+                **options,
+            )
+        except ImportError as error:
+            raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
+        listen(engine, url, self._call_seconds)
+        sa.event.listen(engine, "do_execute", send_copied)
+        sa.event.listen(engine, "do_executemany", send_copied)
+        return engine
+
+    def _server(self) -> sa.Engine:
+        return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+
+    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
+        """By a lock: who cannot get it asks the database that has given it away."""
+        number = {"number": randbits(63)}
+        return bool(one.scalar(_LOCK, number)) and not other.scalar(_LOCK, number)
+
+    @property
+    def server_clock(self) -> sa.ColumnElement[datetime] | None:
+        return sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
+
+    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own rights
+        create_database_if_missing(self, str(self._url.database), _EXISTS, self._server)
+
+    def drop_database(self) -> None:
+        drop_database(self, str(self._url.database), _EXISTS, self._server)
+
+    def beside(self, name: str) -> PostgresqlDialect:
+        return PostgresqlDialect(self._url.set(database=name), self._connections, self._call_seconds)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
+        driver: Any = cx.connection.driver_connection
+
+        def shut() -> None:
+            # Whoever waits on the connection finds it broken. A server that is stopped answers to nothing else.
+            with suppress(Exception), socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as way:
+                way.shutdown(socket.SHUT_RDWR)
+
+        return shut
+
+    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        return query.with_for_update()
+
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        """`locked` does."""
+
+    def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
+        return counters.advance(cx, table, self.default_schema or "public")
+
+    def is_one_file(self, other: base.Dialect) -> bool:  # noqa: ARG002 - there are none
+        return False
+
+    def read_halves(self) -> bool:
+        return False
+
+    def insert_rows(
+        self,
+        cx: sa.Connection,
+        insert: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        identity: bool,  # noqa: ARG002 - COPY writes what it is given
+        first: bool,  # noqa: ARG002 - a write like any other
+    ) -> None:
+        self._copying.insert(cx, insert, rows)
+
+    def update_rows(
+        self,
+        cx: sa.Connection,
+        update: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        first: bool,  # noqa: ARG002 - a write like any other
+    ) -> None:
+        self._copying.update(cx, update, rows)
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._copying.add(cx, table, rows)
+
+    def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - the catalogue shows all tables
+        return ""
+
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+        return catalogue.find(cx, schema, table)
+
+    def home(self, cx: sa.Connection) -> str | None:
+        return catalogue.home(cx, self.default_schema)
+
+    def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
+        return catalogue.columns(cx, schema or "public", table)
+
+    def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
+        return fitted(cx, columns, key_names)
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        return sa.inspect(cx).has_schema(schema)
+
+    def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+        return fingerprint.content_hash(columns)
+
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
+        return fingerprint.bytes_of(column)
+
+    def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
+        return fingerprint.bucket(key)
+
+    def fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        bucket: sa.ColumnElement[Any] | None = None,
+    ) -> Mapping[Any, Fingerprint] | None:
+        return fingerprint.fingerprints(cx, stamps, conditions, bucket)
+
+    def largest(
+        self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
+    ) -> int | None:
+        if table.fullname not in self._has_large:
+            name = {"name": spelled_table(SPELLING, table)}
+            self._has_large[table.fullname] = bool(cx.scalar(_HAS_LARGE, name))
+        if not self._has_large[table.fullname]:
+            return _SMALL
+        sizes = [size for column in query.selected_columns if (size := size_of(column)) is not None]
+        total = sum(sizes, start=sa.literal_column("0", sa.BigInteger))
+        found = query.with_only_columns(total.label("size"), maintain_column_froms=True).subquery()
+        return cx.scalar(sa.select(sa.func.max(found.c.size)), values or {}) or 0
+
+    def relation(self, source: Column, copy: Column) -> Relation:
+        return relation(source.type.declared, copy.type.declared)
+
+    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - a key's columns too
+        return True
+
+    def add(self, table: sa.Table, column: Column) -> str:
+        spelled = spelled_column(SPELLING, table, column.name, column.type)
+        return f"ALTER TABLE {spelled_table(SPELLING, table)} ADD COLUMN {spelled}"
+
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
+        name = spelled_column(SPELLING, table, old.name)
+        start = f"ALTER TABLE {spelled_table(SPELLING, table)} ALTER COLUMN {name}"
+        statements = []
+        if new.type.declared != old.type.declared:
+            plain = new.type.declared.split(" COLLATE ")[0]
+            # Only where nothing else would do: this cast cuts what is too long, where an assignment would refuse it.
+            unlike = {self.relation(new, old), self.relation(old, new)} == {"other"}
+            using = f" USING CAST({name} AS {plain})" if unlike else ""
+            statements.append(f"{start} TYPE {new.type.declared}{using}")
+        if new.nullable and not old.nullable:
+            statements.append(f"{start} DROP NOT NULL")
+        return statements
+
+    def failure(self, error: Exception) -> Failure:
+        return failure(error, self._url.username)

@@ -1,0 +1,59 @@
+"""What errors of psycopg and of PostgreSQL mean, by their states and words."""
+
+from __future__ import annotations
+
+import re
+
+from backup.stores.sql.engines.failures import Failure, driver_text, named
+from backup.stores.sql.engines.rights import postgresql_hint, row_security_hint
+
+# libpq's own words: such errors have no state.
+_UNANSWERED = (
+    *("Connection refused", "could not translate host name", "failed to resolve host", "Name or service not known"),
+    *("No route to host", "Network is unreachable", "No such file or directory"),
+)
+_NOT_VERIFIED = (
+    *("server does not support SSL", "certificate verify failed", "root certificate", "server certificate for"),
+    *("weak sslmode", "SSL error: certificate"),
+)
+_NOT_VERIFIED_HINT = (
+    "A server that is not on this machine must prove who it is, so that no password goes to another. Give it a "
+    "certificate of a known authority, or name your own: ?sslrootcert=/path/root.crt. Or say ?sslmode=require in the "
+    "connection string (encrypted, to whomever), or ?sslmode=disable."
+)
+
+
+def failure(error: Exception, login: str | None) -> Failure:
+    """What an error raised by the driver means to this login."""
+    state = getattr(error, "sqlstate", None) or ""
+    diagnosis = getattr(error, "diag", None)
+    text = driver_text(Exception(getattr(diagnosis, "message_primary", None) or str(error)))
+    whole = str(error)
+    if state == "3D000" or (not state and "FATAL" in whole and "does not exist" in whole and "database" in whole):
+        return Failure("database_missing", text)
+    if state in ("42P01", "3F000") and getattr(diagnosis, "statement_position", None):
+        # Else it is not the statement that names it but a value or a function.
+        return Failure("missing", text, name=named(text))
+    if state == "22021":  # a database of SQL_ASCII has bytes that are no UTF-8
+        return Failure("undecoded", text)
+    if state == "42501":
+        policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
+        hint = row_security_hint(policy[1], login) if policy else postgresql_hint(text, login)
+        # A new row that a policy refuses is one row.
+        return Failure("refused" if text.startswith("new row violates") else "denied", text, hint)
+    if not state and any(words in whole for words in _NOT_VERIFIED):
+        return Failure("unavailable", text, _NOT_VERIFIED_HINT)
+    if not state and any(words in whole for words in _UNANSWERED):
+        return Failure("unanswered", text)
+    if not state and type(error).__name__ == "ProgrammingError":  # an option of the URL that libpq does not know
+        return Failure("unavailable", text)
+    refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
+    if state[:2] == "28" or refused:
+        return Failure("unavailable", text)
+    if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03", "25P03", "25P04"):
+        return Failure("transient", text)
+    if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
+        return Failure("transient", text)
+    if state == "23505":
+        return Failure("unique", text)
+    return Failure("constraint" if state[:2] == "23" else "refused", text)

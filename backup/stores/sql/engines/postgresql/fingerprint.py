@@ -1,0 +1,104 @@
+"""Fingerprints and hashes of content on PostgreSQL, by the server's own 64-bit hashes with seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.core.model import Fingerprint
+from backup.stores.sql.engines.base import StampColumns
+from backup.stores.sql.engines.column import ServerType
+from backup.stores.sql.engines.mixing import bucket_of
+from backup.stores.sql.engines.postgresql.types import IntegerType
+
+_FIRST_WITH_HASHES = 11
+_SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
+_BIGINT = ServerType("bigint")
+_FIRST_COLUMN: Any = sa.literal_column("1")
+# A database of SQL_ASCII takes any bytes for text, also those that are none in UTF-8.
+_ENCODING: Any = sa.literal_column(
+    "CAST(CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END AS name)"
+)
+
+
+def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+    """SHA-256 of the row's text."""
+    whole = sa.cast(sa.func.row(*columns), sa.Text)  # the server's own text of a row tells all values apart
+    return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, _ENCODING)), "hex")
+
+
+def bytes_of(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """The bytes of the column's text as the database keeps them, whatever they are."""
+    return sa.func.convert_to(sa.cast(column, sa.Text), "SQL_ASCII")
+
+
+def bucket(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+    """The key's bucket."""
+    parts = [_big(c) if isinstance(c.type, IntegerType) else sa.func.hashtextextended(_text(c), 0) for c in key]
+    return sa.type_coerce(bucket_of(parts, _number), _BIGINT)
+
+
+def fingerprints(
+    cx: sa.Connection,
+    stamps: StampColumns,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    bucket: sa.ColumnElement[Any] | None = None,
+) -> Mapping[Any, Fingerprint] | None:
+    """As `Dialect.fingerprints` says; None from servers without hashes that take a seed."""
+    server: Any = cx.dialect.server_version_info
+    if server[0] < _FIRST_WITH_HASHES:
+        return None
+    sums = [sa.func.sum(_mixed(stamps, seed, seed == _SEEDS[0])) for seed in _SEEDS]
+    first, *_ = [*stamps.version, None]
+    if first is not None and isinstance(first.type, IntegerType):
+        sums = [sa.func.sum(first), *sums]
+    query = sa.select(sa.null() if bucket is None else bucket, sa.func.count(), *sums).where(*conditions)
+    if bucket is not None:
+        query = query.group_by(_FIRST_COLUMN)
+    return {
+        number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(one or 0) for one in found))
+        for number, records, *found in cx.execute(query)
+    }
+
+
+def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
+    """A hash of a stamp, chained from part to part: each is the seed of the next."""
+    key, version, content = stamps
+    mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
+    for column in key:
+        mixed = _hashed(column, mixed, is_first)
+    if not version:
+        return sa.func.hashtextextended(content, mixed)
+    start = mixed
+    for column in version:
+        # Of an integer in first place there is an exact sum, too.
+        found = _hashed(column, mixed, is_first or column is version[0])
+        null = sa.func.hashint8extended(mixed, seed)
+        mixed = sa.func.coalesce(found, null) if column.nullable else found
+    if content is None:
+        return mixed
+    return sa.case((version[0].is_(None), sa.func.hashtextextended(content, start)), else_=mixed)
+
+
+def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
+    if isinstance(column.type, IntegerType):
+        value = _big(column)
+        if column.type.declared == "bigint" and not is_folded:
+            # The server folds 64 bits into 32 before it hashes them. Two values that are one then are two this way.
+            value = value.op("#")(value.op(">>")(sa.literal_column("32")))
+        return sa.func.hashint8extended(value, seed)
+    return sa.func.hashtextextended(_text(column), seed)
+
+
+def _big(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(column, sa.BigInteger)
+
+
+def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
+
+
+def _number(value: int) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value), sa.BigInteger)

@@ -1,0 +1,102 @@
+"""SQLite's catalogue: which table a name stands for, its columns, and what refers to it or fires on a delete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from backup.core.errors import SchemaMismatch
+from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.sqlite.types import type_of
+from backup.stores.sql.engines.tables import Found
+
+_PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
+_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # which every program has
+_FIND = sa.text(
+    "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
+    " ORDER BY name <> :table LIMIT 1"
+)
+_HAS_ODD_INDEX = sa.text(
+    "SELECT 1 FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS x"  # noqa: S608 - a constant
+    f" WHERE upper(x.coll) NOT IN {_COLLATIONS} LIMIT 1"
+)
+REFERENCES = sa.text(
+    """
+    SELECT f.id + 1, NULL, m.name, f.on_delete, f."from", f."to"
+    FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
+    WHERE m.type = 'table' AND lower(f."table") = lower(:table) AND coalesce(:schema, 'main') = 'main'
+    ORDER BY m.name, f.id, f.seq
+    """
+)
+
+DELETE_TRIGGERS = sa.text(
+    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(:table)"
+    " AND coalesce(:schema, 'main') = 'main' AND sql LIKE '%DELETE%ON%'"
+)
+
+
+def find(cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+    """The table or view that the name stands for; no schema but `main` has any."""
+    if schema is not None and schema.lower() != "main":
+        return None
+    name = cx.scalar(_FIND, {"table": table})
+    return None if name is None else Found(None, name, alone=bool(cx.scalar(_HAS_ODD_INDEX, {"table": name})))
+
+
+def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
+    """The table's columns in order; empty when there is no such table. Raises SchemaMismatch for a key that is sorted
+    as no other program could."""
+    found = cx.execute(
+        sa.text(
+            'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL'
+            " FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
+            " WHERE hidden <> 1 ORDER BY cid"
+        ),
+        {"table": table, "schema": schema},
+    ).all()
+    indexed = cx.execute(
+        sa.text(
+            "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
+            " pragma_index_xinfo(i.name, coalesce(:schema, 'main')) AS x WHERE i.origin = 'pk' AND x.key = 1"
+        ),
+        {"table": table, "schema": schema},
+    )
+    collations: dict[str, str] = dict(indexed.all())
+    for name, collation in collations.items():
+        if collation.upper() not in _COLLATIONS:
+            raise SchemaMismatch(
+                f"The key column {name} of {table} is sorted by {collation}, a collation of its application's own.",
+                hint="Only a key sorted by BINARY, NOCASE or RTRIM can be backed up.",
+            )
+    return [
+        Column(
+            name=name,
+            type=type_of(_declared(_plain_key(declared, name, collations), collations.get(name))),
+            nullable=not notnull,
+            key_position=position or None,
+            collation=_named(collations.get(name)),
+            computed=hidden in (2, 3),
+            defaulted=bool(defaulted),
+        )
+        for name, declared, notnull, hidden, position, defaulted in found
+    ]
+
+
+def _declared(declared: str, collation: str | None) -> str:
+    plain = re.sub(r"\s*GENERATED ALWAYS.*", "", declared, flags=re.I).strip()
+    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type: as if declared with none.
+    if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
+        plain = ""
+    return f"{plain} COLLATE {collation}" if _named(collation) else plain
+
+
+def _plain_key(declared: str, name: str, indexed: Mapping[str, str]) -> str:
+    """How a copy declares the column: INTEGER alone makes a key the row's number, which cannot be a text. A key with an
+    index of its own is none."""
+    return "INT" if [*indexed] == [name] and declared.upper() == "INTEGER" else declared
+
+
+def _named(collation: str | None) -> str | None:
+    return None if collation == "BINARY" else collation  # BINARY is what a key without an index of its own has too

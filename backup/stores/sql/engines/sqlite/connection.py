@@ -1,0 +1,135 @@
+"""Connections to a SQLite file: those that leave it as it is, those that write, and why one cannot be had."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy.engine import URL
+
+from backup.stores.sql.engines.failures import Failure, driver_text, named
+from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASH_OF_BYTES, exact_hash, exact_hash_of_bytes
+from backup.stores.sql.engines.sqlite.text import text_of
+
+_BUSY_SECONDS = 30
+Mode = Literal["ro", "rw", "rwc"]
+
+
+class NotOpened(OSError):
+    """A file that is not opened, for what that would leave behind."""
+
+
+class SqliteFile:
+    """A file and how its URL wants it opened: `mode` for whatever it is opened for, `immutable` as nobody writes it."""
+
+    def __init__(self, url: URL) -> None:
+        self.path = Path(url.database or "").resolve()
+        self._mode = url.query.get("mode")
+        self._immutable = url.query.get("immutable") == "1"
+        self.reads_any_bytes = False
+        """Whether new connections read texts that are no UTF-8, which is slower."""
+
+    def connect(self, mode: Mode) -> sqlite3.Connection:
+        """A new connection. Only with `rwc` is a missing file made: an unmounted disk must not look like an empty
+        source.
+
+        With `ro` no byte of the file and of its -wal changes. Raises NotOpened where -wal and -shm, which reading in
+        WAL mode makes, would belong to another user than the file: its own program could not use them.
+        """
+        mode = "rw" if self._mode == "rw" and mode == "ro" else "ro" if self._mode == "ro" else mode
+        if mode == "ro" and not self._immutable:
+            self._refuse_foreign_files()
+        immutable = "&immutable=1" if self._immutable else ""
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}{immutable}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
+        )
+        try:
+            # Opening reads nothing: only now is a file known to be a database.
+            connection.execute("PRAGMA schema_version")
+            connection.create_function(HASH, -1, exact_hash, deterministic=True)
+            connection.create_function(HASH_OF_BYTES, -1, exact_hash_of_bytes, deterministic=True)
+            if self.reads_any_bytes:
+                connection.text_factory = text_of
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def failure(self, error: Exception) -> Failure:
+        """What a driver's error means."""
+        text, whole = driver_text(error), getattr(error, "sqlite_errorcode", 0)
+        code = whole & 0xFF
+        if isinstance(error, OSError):
+            return Failure("unavailable", f"{error.strerror}.", _FOREIGN_HINT if isinstance(error, NotOpened) else None)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return Failure("transient", text)
+        if code == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
+            return Failure("database_missing", "there is no such file.")
+        unreadable = code == sqlite3.SQLITE_CANTOPEN or whole in _NO_WAL_CODES
+        if unreadable and self.path.is_file() and _is_wal(self.path):
+            return Failure("unavailable", f"{_NO_WAL}.", _FOLDER_HINT)
+        if whole in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY):
+            return Failure("unavailable", f"{_CRASHED}.", _CRASHED_HINT)
+        if code == sqlite3.SQLITE_READONLY:
+            return Failure("unavailable", text, _READ_ONLY_HINT)
+        if "Could not decode to UTF-8" in text or "user-defined function raised" in text:  # which takes texts alone
+            return Failure("undecoded", text)
+        if "no such table" in text:
+            return Failure("missing", text, name=named(text))
+        if code in _UNUSABLE:
+            return Failure("unavailable", text)
+        if whole in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
+            return Failure("unique", text)
+        return Failure("constraint" if code == sqlite3.SQLITE_CONSTRAINT else "refused", text)
+
+    def _refuse_foreign_files(self) -> None:
+        if not hasattr(os, "geteuid") or not self.path.is_file():
+            return
+        owner, reader = self.path.stat().st_uid, os.geteuid()
+        there = all(Path(f"{self.path}-{end}").exists() for end in ("wal", "shm"))
+        # SQLite gives what root makes to the file's owner.
+        if reader not in (0, owner) and not there and _is_wal(self.path):
+            raise NotOpened(0, "it is in WAL mode and another user's, who could not use the -wal and -shm of this one")
+
+
+_FOREIGN_HINT = (
+    "Run the app as the file's owner, or while a program of the owner's has it open. For a file that nobody writes to, "
+    "say ?immutable=1 in the connection string."
+)
+_NO_WAL = "it is in WAL mode, and its -wal and -shm cannot be made or read in this folder"
+_FOLDER_HINT = (
+    "Let the app's user write to the folder, or have the file open in a program of its owner's. For a file that nobody "
+    "writes to, say ?immutable=1 in the connection string."
+)
+_NO_WAL_CODES = (sqlite3.SQLITE_READONLY_CANTINIT, sqlite3.SQLITE_READONLY_DIRECTORY)
+_UNUSABLE = (
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR),
+    sqlite3.SQLITE_PERM,
+)
+_CRASHED = "beside it lies the journal of a write that did not end"
+_CRASHED_HINT = (
+    "A program died while it wrote to the file. Open it once with that program, which repairs it: a sync does not "
+    "write to its source."
+)
+_READ_ONLY_HINT = (
+    "Let the app's user write to the file and its folder, and leave mode=ro and immutable=1 out of the connection "
+    "string."
+)
+_kept: dict[Path, tuple[tuple[int, int], int]] = {}
+
+
+def _is_wal(path: Path) -> bool:
+    """Whether the file is in WAL mode, by its header; not if it cannot be read."""
+    try:
+        stat = path.stat()
+        known, file = _kept.get(path, (None, -1))
+        if known != (stat.st_dev, stat.st_ino):
+            # Kept open, for to close it would give up every lock that SQLite holds on the file in this process.
+            _kept[path] = (stat.st_dev, stat.st_ino), os.open(path, os.O_RDONLY)
+            if known is not None:
+                os.close(file)  # of a file that another has replaced
+        return os.pread(_kept[path][1], 2, 18) == b"\2\2"
+    except OSError:
+        return False

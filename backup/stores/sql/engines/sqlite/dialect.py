@@ -1,0 +1,268 @@
+"""SQLite, the embedded default: raw values, declared types kept verbatim."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
+from functools import cache, cached_property, lru_cache, partial
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.engine import URL
+
+from backup.core.model import Fingerprint
+from backup.stores.sql.engines.base import CONNECTIONS, Dialect, StampColumns
+from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
+from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.mixing import bucket_of
+from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
+from backup.stores.sql.engines.sqlite import catalogue, text
+from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile
+from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
+from backup.stores.sql.engines.sqlite.types import affinity_of, relation
+from backup.stores.sql.engines.tables import Found
+
+_SPELLING = SQLiteDialect()
+_NOWHERE = URL.create("sqlite")
+_STATEMENTS = 500
+_INTEGER = ServerType("INTEGER")
+
+
+@cache
+def _shared() -> tuple[sa.Dialect, Any]:
+    """SQLAlchemy's dialect, which has learnt what the library can, and the statements that it has compiled."""
+    engine = sa.create_engine(_NOWHERE)
+    sa.event.listen(engine, "do_execute", text.execute)
+    sa.event.listen(engine, "do_executemany", text.execute_many)
+    with engine.connect():
+        pass
+    engine.dispose()
+    return engine.dialect, sa.util.LRUCache(_STATEMENTS)
+
+
+def _engine(pool: sa.Pool) -> sa.Engine:
+    # As create_engine makes it, but for the dialect: each run opens its stores anew, and statements that one engine
+    # has compiled serve another only if they are of the same dialect.
+    dialect, compiled = _shared()
+    return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
+
+
+@lru_cache(maxsize=64)
+def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
+    """The statement that inserts a row whose primary key is not there yet."""
+    return str(insert(table).on_conflict_do_nothing().compile(dialect=dialect))
+
+
+@cache
+def _writer(path: Path) -> AbstractContextManager[bool]:  # noqa: ARG001 - one for each file
+    return RLock()
+
+
+_FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
+
+
+class SqliteDialect:
+    """One database file. A file that is missing is an error, never a new empty database."""
+
+    kind = "sqlite"
+    product = "SQLite"
+    default_schema: str | None = None
+    max_parameters = 30_000
+    max_columns = 2_000
+    in_process = True
+    references = catalogue.REFERENCES
+    delete_triggers = catalogue.DELETE_TRIGGERS
+    can_be_cut = True
+    row_count: sa.ColumnElement[int] = sa.func.count()
+
+    def __init__(self, url: URL, connections: int = CONNECTIONS, *, left_as_it_is: bool = False) -> None:
+        """A file that is `left_as_it_is` is opened for writing only in `writing`."""
+        self._file = SqliteFile(url)
+        self.path, self._connections = self._file.path, connections
+        self._left_as_it_is = left_as_it_is
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        mode: Mode = "ro" if self._left_as_it_is else "rw"
+        return _engine(sa.QueuePool(self._opener(mode), self._connections, max_overflow=0, dialect=_shared()[0]))
+
+    @cached_property
+    def _for_writing(self) -> sa.Engine:
+        if not self._left_as_it_is:
+            return self.engine
+        return _engine(sa.NullPool(self._opener("rw"), dialect=_shared()[0]))
+
+    def _opener(self, mode: Mode) -> Any:  # the driver's connection has more than SQLAlchemy's type of it
+        return partial(self._file.connect, mode)
+
+    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
+        """By device and inode: a file has as many names as it likes."""
+        mine, theirs = (Path(cx.scalar(_FILE)) for cx in (one, other))
+        return mine.samefile(theirs)
+
+    server_clock: sa.ColumnElement[datetime] | None = None
+
+    def ensure_database(self, like: Dialect | None = None) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(like, SqliteDialect):
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, like.path.stat().st_mode & 0o777))
+        self._file.connect("rwc").close()
+
+    def drop_database(self) -> None:
+        self.engine.dispose()
+        self.path.unlink(missing_ok=True)
+
+    def beside(self, name: str) -> SqliteDialect:
+        """A file of this name in the same folder."""
+        url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
+        return SqliteDialect(url, self._connections)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        # The file has one writer at a time. Threads of this process queue here, where waiting is fair and has no end;
+        # the driver would poll. IMMEDIATE: what a transaction reads before its first change belongs to it too.
+        with _writer(self.path), self._for_writing.begin() as cx:
+            cx.exec_driver_sql("BEGIN IMMEDIATE")
+            yield cx
+
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
+        driver: Any = cx.connection.driver_connection
+
+        def interrupt() -> None:
+            with suppress(sqlite3.ProgrammingError):  # closed by now
+                driver.interrupt()
+
+        return interrupt
+
+    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        return query  # `writing` has locked the file
+
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        """`locked` does."""
+
+    def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
+        return []  # SQLite itself goes on past any number that was written
+
+    def is_one_file(self, other: Dialect) -> bool:
+        return isinstance(other, SqliteDialect) and (
+            self.path == other.path or (self.path.exists() and other.path.exists() and self.path.samefile(other.path))
+        )
+
+    def read_halves(self) -> bool:
+        if not self._file.reads_any_bytes:
+            self._file.reads_any_bytes = True
+            self.engine.dispose()  # new connections read them
+        return True
+
+    def insert_rows(
+        self,
+        cx: sa.Connection,
+        insert: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        identity: bool,  # noqa: ARG002 - SQLite takes explicit values everywhere
+        first: bool,  # noqa: ARG002
+    ) -> None:
+        insert.run(cx, rows)
+
+    def update_rows(
+        self,
+        cx: sa.Connection,
+        update: Prepared,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        first: bool,  # noqa: ARG002 - a write like any other
+    ) -> None:
+        update.run(cx, rows)
+
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
+
+    def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - a file shows all it has
+        return ""
+
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+        return catalogue.find(cx, schema, table)
+
+    def home(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas to choose from
+        return None
+
+    def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
+        return catalogue.columns(cx, schema, table)
+
+    def fitted(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - a column's type says all
+        columns: Sequence[Column],
+        key_names: Sequence[str],  # noqa: ARG002
+    ) -> list[Column]:
+        return list(columns)
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        return sa.inspect(cx).has_schema(schema)
+
+    def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+        return content_hash(columns, any_bytes=self._file.reads_any_bytes)
+
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - of any column
+        return None
+
+    def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
+        # Of integers alone: a hash costs as much as reading the stamp.
+        parts = [column for column in key if affinity_of(column) in INTEGERS]
+        return sa.type_coerce(bucket_of(parts, _number), _INTEGER) if parts else None
+
+    def fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        bucket: sa.ColumnElement[Any] | None = None,
+    ) -> Mapping[Any, Fingerprint] | None:
+        affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
+        return fingerprints(cx, stamps, conditions, affinities, bucket, any_bytes=self._file.reads_any_bytes)
+
+    def largest(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - of any query
+        table: sa.Table,  # noqa: ARG002
+        query: sa.Select[Any],  # noqa: ARG002
+        values: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> int | None:
+        return None
+
+    def relation(self, source: Column, copy: Column) -> Relation:
+        return relation(source.type.declared, copy.type.declared)
+
+    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - no column of any table
+        return False
+
+    def add(self, table: sa.Table, column: Column) -> str:
+        spelled = spelled_column(_SPELLING, table, column.name, column.type)
+        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
+
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:  # noqa: ARG002 - whatever the column
+        away = spelled_column(_SPELLING, table, f"{table.name}_old")
+        return [f"ALTER TABLE {spelled_table(_SPELLING, table)} RENAME TO {away}"]
+
+    def failure(self, error: Exception) -> Failure:
+        return self._file.failure(error)
+
+
+def _number(value: int) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value), sa.Integer)

@@ -1,0 +1,364 @@
+"""A table on SQL Server, PostgreSQL or SQLite, through SQLAlchemy Core. Columns, key and types are the catalogue's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.core.errors import BackupError, ConstraintRefused, NotInitialized, StoreError, StoreUnavailable
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
+from backup.stores.asked_keys import refused
+from backup.stores.base import Accept, Fence, Keep, Store
+from backup.stores.exact_json import comparable
+from backup.stores.sibling import Shape, Sibling
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.app_tables import SqlSibling
+from backup.stores.sql.batch import Replacing, SqlBatch, parts
+from backup.stores.sql.chunks import SqlChunks
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.place import SqlPlace
+from backup.stores.sql.reads import SqlReads
+from backup.stores.sql.references import is_of_itself, references_to, referring, triggers_on_delete
+from backup.stores.sql.rows import Rows, values_of
+from backup.stores.sql.table import SYNCED_AT, TableShape, split_name
+from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
+
+
+class SqlStore:
+    """One table. Key columns are its primary key; version and filter columns are named by the rules, in any case."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        table: str,
+        rules: Rules,
+        limits: Limits,
+        side: str,
+        missing: type[BackupError],
+    ) -> None:
+        schema, self.name = split_name(table)
+        self._table_name, self._side = table, side
+        self.access = SqlAccess(
+            dialect,
+            limits.retry,
+            missing,
+            f"{side} ({dialect.product} {dialect.location}, table {table})",
+            limits.max_call_seconds,
+        )
+        self._rules, self._limits = rules, limits
+        self.access.names.update(part.lower() for part in (schema, self.name) if part)
+        self._place = SqlPlace(self.access, schema, self.name, rules)
+        self._chunks = SqlChunks(self.access, limits)
+        self._reads = SqlReads(self.access, limits)
+
+    @property
+    def kind(self) -> str:
+        return self.access.dialect.kind
+
+    @property
+    def label(self) -> str:
+        return self.access.label
+
+    @property
+    def location(self) -> str:
+        dialect = self.access.dialect
+        schema = self._place.schema or dialect.default_schema
+        return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
+
+    @property
+    def place(self) -> str:
+        return self._place.spelled
+
+    keys_are_exact = False
+
+    @property
+    def in_process(self) -> bool:
+        return self.access.dialect.in_process
+
+    @property
+    def batch_size(self) -> int:
+        return self._limits.batch_size
+
+    @property
+    def request_charge(self) -> float | None:
+        return None
+
+    def ping(self) -> None:
+        self.access.once("get an answer", lambda cx: cx.scalar(sa.select(1)))
+
+    def close(self) -> None:
+        self.access.close()
+        self._place.forget()
+
+    @property
+    def shape(self) -> TableShape:
+        """The table as it is now; read once, until `close`."""
+        return self._place.shape
+
+    @property
+    def hashes_content(self) -> bool:
+        """Whether records have no version, so that their whole content is hashed; known once `drift` was asked."""
+        return not self.shape.version
+
+    def server_time(self) -> datetime | None:
+        clock = self.access.dialect.server_clock
+        if clock is None:
+            return None
+        found: datetime = self.access.run("ask for the time", lambda cx: cx.execute(sa.select(clock)).scalar_one())
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+    def is_same_place(self, other: Store) -> bool:
+        return self._place.is_same(_sql(other)._place)
+
+    def copies_beside(self) -> Sequence[str]:
+        """Tables with a column SyncedAt are such."""
+        return self._place.copies_beside()
+
+    # --- making and checking the backup -------------------------------------------------------------------------------
+
+    def initialize(self, source: Store) -> None:
+        self._place.make_backup_of(_sql(source)._place)
+        self.drift(source, "add")
+
+    def make_like(self, original: Store, *, copies: bool) -> None:
+        self._place.make_like(_sql(original)._place, copies=copies)
+
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        return self._place.drift(_sql(source)._place, on_new_column)
+
+    def adapt(self, drift: Drift) -> None:
+        self._place.adapt(drift)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def expiring(self, keep_seconds: float) -> str | None:  # noqa: ARG002 - rows stay
+        return None
+
+    def count(self) -> int:
+        query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
+        return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)
+
+    def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
+        return self._chunks.within(self.shape, within)
+
+    fingerprint_is_enough = True
+
+    def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        # Beyond its first or last key the other side may hold anything.
+        if self.in_process and None in chunk and self._chunks.is_many(self.shape, chunk):
+            return None
+        found = self._chunks.fingerprints("read the fingerprint", self.shape, chunk)
+        return None if found is None else found[None]
+
+    def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
+        bucket = self.access.dialect.bucket(self.shape.key)
+        if bucket is None:
+            return None
+        return self._chunks.fingerprints("read the fingerprints of buckets", self.shape, chunk, bucket)
+
+    def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
+        """Key, version fields, and of rows without a version the server's hash of their content, else None."""
+        conditions = self.shape.within(chunk)
+        if buckets is not None:
+            bucket: Any = self.access.dialect.bucket(self.shape.key)  # there is one: `buckets` has named them
+            conditions.append(bucket.type.has_one_of(bucket, sorted(buckets)))
+        return self._chunks.stamp_rows("read the stamps", self.shape, conditions)
+
+    def watermark(self) -> str | None:
+        return None
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:  # noqa: ARG002 - all, for there are no watermarks
+        return map(self.stamp_rows, self.chunks())
+
+    def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
+        shape = self.shape
+        return {
+            row
+            for part in parts(keys, shape, self.access.dialect, self._limits)
+            for row in self._chunks.stamp_rows("look up stamps", shape, [shape.is_one_of(part)])
+        }
+
+    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
+        return self.shape.stamps_of(rows)
+
+    def stamps(self, chunk: Chunk) -> Stamps:
+        return self.stamps_of(self.stamp_rows(chunk))
+
+    def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
+        yield from self._reads.read(self.shape, keys, chunk)
+
+    def key_of(self, record: Record) -> Key:
+        return self.shape.key_of(record)
+
+    def may_hold(self, key: Key) -> bool:
+        types = [column.type for column in self.shape.key]
+        return len(key) == len(types) and all(type_.may_hold(part) for type_, part in zip(types, key, strict=True))  # type: ignore[attr-defined] # ServerTypes
+
+    def left_out(self, record: Record) -> Collection[str]:
+        return [name for name in record if self.shape.find(name) is None]
+
+    def matching(self, keys: Sequence[Key]) -> set[Key]:
+        return self._reads.matching(self.shape, keys)
+
+    def spelled(self, key: Key, transaction: Any) -> Key | None:
+        shape = self.shape
+        row = transaction.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
+        return None if row is None else tuple(row)
+
+    def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
+        yield from self._reads.images(self.shape, keys, action)
+
+    def content(self, record: Record) -> Mapping[str, str]:
+        names = self.shape.content
+        return {names[name]: comparable(value) for name, value in record.items() if name in names}
+
+    @property
+    def filled(self) -> frozenset[str]:
+        names = self.shape.content
+        return frozenset(
+            names[column.name] for column in self.shape.columns if column.computed and column.name in names
+        )
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:  # noqa: ARG002 - rows have no place for a run
+        mark = self.shape.find(SYNCED_AT)
+        names = (*records[0],) if records else ()
+        if not records or mark is None or mark in map(self.shape.find, names):
+            return records  # a SyncedAt of the source's own wins
+        rows = Rows(names, values_of(records, names), large=getattr(records, "large", False))
+        return rows.with_value(mark.name, _milliseconds(now))
+
+    def as_original(self, record: Record) -> Record:
+        return record  # `write` leaves out what the table has no column for
+
+    def as_it_was(self, record: Record) -> Record:
+        return {**dict.fromkeys(self.shape.names), **record}
+
+    def write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None = None,
+        *,
+        absent: bool = False,
+        accept: Accept | None = None,
+        replace: bool = False,
+    ) -> Written:
+        ways: list[Replacing | None] = [Replacing.EMPTIED, Replacing.DELETED] if replace else [None]
+        if absent or accept is not None:  # a record may be there after all, perhaps since a moment ago
+            ways.insert(0, ways[0])
+        for place, way in enumerate(ways if records else ()):
+            batch = partial(self._write, records, keep, absent and place == 0, accept, way)
+            try:
+                return self.access.run("write records", batch, writes=True)
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                in_the_way = isinstance(error, ConstraintRefused) and error.unique
+                if place == len(ways) - 1 or (way is not None and not in_the_way):
+                    raise
+        return Written()
+
+    def _write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None,
+        absent: bool,
+        accept: Accept | None,
+        replace: Replacing | None,
+        cx: sa.Connection,
+    ) -> Written:
+        return self._batch_on(cx).write(records, keep, absent=absent, accept=accept, replace=replace)
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
+        if not keys:
+            return Written()
+        return self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep, accept), writes=True)
+
+    def advance_counters(self) -> Sequence[str]:
+        shape, dialect = self.shape, self.access.dialect
+
+        def attempt(cx: sa.Connection) -> list[str]:
+            return dialect.advance_counters(cx, shape.table, shape.identity)
+
+        try:
+            done = self.access.run("set what numbers new rows", attempt, writes=True)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            return [f"{error} New rows may get keys that are there already: set it by hand."]
+        return [f"Set in the {self.label}, past the largest key: {text}." for text in done]
+
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        shape, dialect = self.shape, self.access.dialect
+        found: Counter[str] = Counter()
+
+        def attempt(cx: sa.Connection, part: Sequence[Key]) -> dict[str, int]:
+            others = (one for one in references_to(cx, dialect, shape) if not is_of_itself(one, dialect, shape))
+            return {str(one): referring(cx, one, dialect, shape, part) for one in others}
+
+        for part in parts(keys, shape, dialect, self._limits):
+            found.update(self.access.run("look for what refers to records", partial(attempt, part=part)))
+        return {name: rows for name, rows in found.items() if rows}
+
+    def on_delete(self) -> Sequence[str]:
+        work = partial(triggers_on_delete, shape=self.shape, dialect=self.access.dialect)
+        return self.access.run("look for triggers", work)
+
+    def _batch_on(self, cx: sa.Connection) -> SqlBatch:
+        return SqlBatch(cx, self.shape, self.access.dialect, self._limits)
+
+    def key_from(self, text: str) -> Key:
+        key = self.shape.key_from(text, plain=self.access.dialect.in_process)
+
+        def look_up(cx: sa.Connection) -> Key | None:
+            hint = f"Its key has the type {', '.join(self.shape.key_types)}."
+            try:
+                return self.spelled(key, cx)
+            except (UnicodeEncodeError, OverflowError):  # the driver's
+                raise refused(text, self.label, hint) from None
+            except sa.exc.DBAPIError as error:
+                failure = self.access.dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
+                if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
+                    raise
+                raise refused(text, self.label, f"{hint} The server says: {failure.text}") from None
+
+        return self.access.run("look up a key", look_up) or key
+
+    def key_to_json(self, key: Key) -> list[Any]:
+        shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
+        return [part if isinstance(part, int | str) else str(part) for part in shown]
+
+    def beside(self, name: str) -> Store:
+        dialect = self.access.dialect.beside(name)
+        return SqlStore(dialect, self._table_name, self._rules, self._limits, self._side, NotInitialized)
+
+    def drop(self) -> None:
+        self.access.drop_database()
+
+    def shares_transactions(self, other: Store) -> bool:
+        return isinstance(other, SqlStore) and self.access.dialect.is_one_file(other.access.dialect)
+
+    def fence_by(self, fence: Fence, beside: Store) -> None:
+        place, theirs = self.access.dialect, _sql(beside).access.dialect
+        is_here = self.shares_transactions(beside) or (place.kind, place.location) == (theirs.kind, theirs.location)
+        self.access.fence = lambda cx, again: fence.check_last(cx if is_here else None, again)
+
+    def sibling(self, shape: Shape) -> Sibling:
+        return SqlSibling(self.access, shape, self._place.schema_of)
+
+
+def _milliseconds(now: datetime) -> str:
+    """As text: every column type that may stand for SyncedAt takes it."""
+    return now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"
+
+
+def _sql(store: Store) -> SqlStore:
+    if not isinstance(store, SqlStore):
+        raise TypeError("the sides of a service are of one kind")
+    return store

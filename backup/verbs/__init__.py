@@ -1,0 +1,1 @@
+"""What a run may do: sync, undo, restore, verify, drill, purge."""

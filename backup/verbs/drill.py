@@ -1,0 +1,39 @@
+"""A restore drill: restores the newest state into a scratch place, compares it with the source, and drops it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from backup.core.model import Counts
+from backup.mirror.comparison import Depth, verify
+from backup.runs.runner import Session
+from backup.runs.scratch import name_of
+from backup.verbs.restore import restore
+from backup.verbs.restoring import Wish
+
+
+def drill(session: Session) -> None:
+    """Restores everything into a database (or container) made for it beside the backup and compares whole records.
+
+    The scratch place is named after the run, so nothing else can be there, and is dropped whatever happens; if this
+    process dies, by the next run or purge, for the run's entry names it from its start. What differs is in
+    `session.report`, how long the restore took in the run's notes. Costs the space of the whole backup once more, and
+    the right to create and drop databases. Raises what the stores raise.
+    """
+    scratch = session.backup.beside(name_of(session.run.sync_id))
+    started = time.perf_counter()
+    try:
+        scratch.make_like(session.source, copies=False)
+        restore(session, scratch, Wish(), elsewhere=True)
+        seconds = time.perf_counter() - started
+        restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
+        session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
+        scratch.drift(session.source, "ignore")
+        verify(session.source, scratch, Depth(full=True), session.report, refuse=session.tally.set_aside)
+    finally:
+        try:
+            scratch.drop()
+            session.run = replace(session.run, scratch=None)
+        finally:
+            scratch.close()

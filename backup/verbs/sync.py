@@ -1,0 +1,186 @@
+"""A sync that first lets the backup's schema follow its source's, and fails unless it is proven at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from backup.core.errors import NotVerified, SchemaMismatch
+from backup.core.log import event
+from backup.core.model import SYNCS, Status
+from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.walk import refuse_early, sync_stores
+from backup.mirror.writing import Steps
+from backup.runs.policy import Policy
+from backup.runs.runner import Session
+from backup.stores import Store
+
+_SECONDS_BETWEEN_SAVES = 1.0
+_COMPARED = " compared "  # between a watermark and the time of the last full comparison
+_WEEK = timedelta(days=7)
+_EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
+
+
+def sync_with_schema(session: Session) -> None:
+    """Asks the guard, adapts the backup's columns, syncs, and looks at the proof.
+
+    New columns are filled by copying every record again, as with force, and widened ones as well, for whoever widened
+    them may have rewritten their values under the same versions. A run that dies meanwhile has told the next one in
+    SyncHistory what is left to fill. When time was up, the session is left unfinished, with a checkpoint. Raises
+    SchemaMismatch before anything is changed, NotVerified after the sync was done, and what `sync` raises.
+    """
+    run, backup = session.run, session.backup
+    refuse_expiring(backup, session.policy)
+    try:
+        drift = backup.drift(session.source, session.policy.on_new_column)
+    except SchemaMismatch as error:
+        if not run.dry_run:  # once somebody has altered them, nothing shows that their values are old
+            session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
+        raise
+    unfilled = session.history.columns_to_fill(run.service, drift.shared)
+    to_fill = tuple(sorted({*drift.added, *drift.widened, *unfilled}))
+    notes = [
+        *(
+            f"Column {name} is {'widened as in the source' if name in drift.widened else 'new'}; "
+            "every record is copied again to fill it."
+            for name in to_fill
+        ),
+        *(("The source has no version column; every record is compared by its content.",) * drift.unversioned),
+        *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
+        *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
+    ]
+    if notes:
+        event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
+        # Recorded before the columns are there, for the run may die right after.
+        forced = run.forced or bool(to_fill)
+        session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
+    refuse_early(session.source, backup, session.run, session.policy.guard)
+    if not run.dry_run:
+        backup.adapt(drift)
+    start = session.start
+    if not all(backup.may_hold(key) for key in (start.begin, start.after) if key is not None):
+        start = Checkpoint()  # of keys of another type
+    if session.resumed and not {*to_fill} <= {*run.added_columns}:  # what was walked before has not their values
+        start = start.begun_anew()
+    left = _sync(session, start)
+    if left is not None:
+        session.unfinished = True
+        return
+    proof, failed = session.tally.proof, session.tally.counts.failed
+    if proof is not None and proof.differing > failed:  # those set aside differ, and have an error of their own
+        others = f", beside {failed} that were set aside" if failed else ""
+        raise NotVerified(
+            f"The sync ended, but {proof.differing - failed} records of the {backup.label} differ from the source"
+            f"{others}."
+        )
+
+
+def refuse_expiring(backup: Store, policy: Policy) -> None:
+    """Raises SchemaMismatch if copies would delete themselves, or images and runs while an undo may still need them."""
+    reason = backup.expiring(timedelta(days=policy.recycle_days).total_seconds())
+    if reason is not None:
+        raise SchemaMismatch(
+            f"{reason} Nothing was changed.",
+            hint="Turn its time to live off. The recycle bin's and SyncHistory's may be longer than RecycleDays.",
+        )
+
+
+def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
+    """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
+    tally = session.tally
+    if session.resumed:
+        changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
+        tally.counts = replace(changed, skipped=start.counts.skipped)
+        if start.counts.seen:  # else everything is walked anew, and the records set aside are tried again
+            tally.failures = dict(session.run.failures)
+            tally.counts = replace(tally.counts, failed=session.run.counts.failed)
+    before = tally.counts
+    saver = _Saver(session)
+    steps = _from_watermark(session, replace(session.steps, save=saver.save))
+    run = session.run
+    guard = replace(session.policy.guard, deleted_lately=lambda: _deleted_lately(session))
+    left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
+    steps.held()  # who has lost the lock may no longer say how the run stands
+    if left is not None:
+        saver.save(left, always=True)
+        return left
+    if session.resumed and not run.dry_run:
+        # What an earlier call had changed was met again, or changed again; the bin has each record once.
+        met = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
+        changed = session.recycled.counted(run.sync_id)
+        failed = tally.counts.failed
+        skipped = max(0, met - changed.inserted - changed.updated - failed)
+        tally.counts = replace(changed, skipped=skipped, failed=failed)
+    return None
+
+
+def _from_watermark(session: Session, steps: Steps) -> Steps:
+    """The steps of a run that asks the source for recent changes, if it knows them; the run notes its own watermark.
+
+    That is taken before anything is read, and counts once the run is completed. It carries the time of the last full
+    comparison: without one, or once that is old, or with force, only stamps count.
+    """
+    now = steps.now()
+    mark = session.source.watermark()
+    if mark is None:
+        return steps
+    last = session.history.last_synced(session.run.service)
+    since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
+    oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
+    # What an undo brought back may have the very seconds of what it took away.
+    undone = last is not None and any(run.undone for run in session.history.later(last))
+    full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
+    if not (session.resumed and session.run.watermark):
+        at = now.isoformat() if full else compared
+        session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
+    overlap = session.policy.overlap_seconds
+    return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
+
+
+def _deleted_lately(session: Session) -> int:
+    """How many records the syncs of the last week have deleted that were not allowed to delete many, and whose deletes
+    were not taken back since."""
+    taken_back: set[str] = set()
+    deleted = 0
+    service, now = session.run.service, session.steps.now()
+    for run in session.history.since(service, now - _WEEK, session.history.timeline(service, now)):  # newest first
+        if run.sync_id in taken_back or run.sync_id == session.run.sync_id:
+            continue
+        if run.status is Status.COMPLETED:
+            taken_back.update(run.undone)
+        if run.trigger in SYNCS and not run.allow_mass_delete:
+            deleted += run.counts.deleted
+    return deleted
+
+
+class _Saver:
+    """Writes checkpoints into the run's entry: after every chunk that changed something, else at most once a second."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._saved_at, self._processed = time.monotonic(), session.tally.counts.processed
+        self._records: int | None = None
+
+    def save(self, at: Checkpoint, *, always: bool = False) -> None:
+        session = self._session
+        processed, now = session.tally.counts.processed, time.monotonic()
+        if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
+            session.steps.held()
+            tally = session.tally
+            session.become(
+                counts=tally.counts,
+                failures=(*tally.failures.items(),),
+                checkpoint=at.to_text(),
+                percent=self._percent(at),
+            )
+            self._saved_at, self._processed = now, processed
+
+    def _percent(self, at: Checkpoint) -> int:
+        """Of the source's records as the last sync counted them, or as they are counted now."""
+        if self._records is None:
+            last = self._session.history.last_synced(self._session.run.service)
+            counted = last.proof.source.records if last is not None and last.proof is not None else 0
+            self._records = counted or self._session.source.count()
+        return min(99, at.wanted * 100 // max(1, self._records))

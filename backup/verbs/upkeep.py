@@ -1,0 +1,108 @@
+"""What a service needs beside its syncs, purges and verifies: when they are due, and a verify in parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from backup.core.model import Run, Status, Trigger
+from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.comparison import Depth, verify
+from backup.recycle_bin.bin import RecycleBin
+from backup.runs.history import History
+from backup.runs.open_runs import is_left_verify
+from backup.runs.policy import Policy
+from backup.runs.runner import Session
+
+_EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
+_CLOCKS_APART = timedelta(minutes=5)  # that of the backup's server and that of the timer
+_SECONDS_BETWEEN_SAVES = 1.0
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a service needs now."""
+
+    purge: bool = False
+    verify: bool = False
+
+
+def due(
+    history: History,
+    recycled: RecycleBin,
+    service: str,
+    policy: Policy,
+    verify_every_days: float,
+    night: datetime,
+    *,
+    synced: bool = False,
+) -> Due:
+    """What has been due since the schedule's last time, `night`, and has not been done.
+
+    Nothing while a sync goes on or before one has ended since then: it would stand in the sync's way, or find what that
+    is about to put right. A purge is due while the bin holds what was too old then. A verify is due when the last one
+    began so many days before, and one that was begun until it is done; one that failed since then is not tried again.
+    """
+    open_runs = history.open_runs(service)
+    since = night - _CLOCKS_APART
+    goes_on = any(run.trigger is not Trigger.VERIFY for run in open_runs)
+    if goes_on or not (synced or history.has_synced(service, since)):
+        return Due()
+    oldest = recycled.oldest()
+    return Due(
+        purge=oldest is not None and oldest < policy.kept_since(night),
+        verify=verify_every_days > 0 and _verify_is_due(history, service, open_runs, verify_every_days, night),
+    )
+
+
+def _verify_is_due(
+    history: History, service: str, open_runs: Sequence[Run], every_days: float, night: datetime
+) -> bool:
+    if any(map(is_left_verify, open_runs)):
+        return True
+    newest, last = history.newest(service, Trigger.VERIFY), history.last_verified(service)
+    if newest is not None and newest.status is Status.FAILED and newest.started_at >= night - _CLOCKS_APART:
+        return False
+    return last is None or last.started_at <= night - timedelta(days=every_days) + _EARLY
+
+
+def verify_on(session: Session, depth: Depth) -> None:
+    """Goes on with a verify from the session's checkpoint; leaves it unfinished, with another, when time is up."""
+    session.backup.drift(session.source, "ignore")
+    tally, saved_at = session.tally, time.monotonic()
+    tally.failures, tally.counts = dict(session.run.failures), session.run.counts  # of earlier calls
+
+    def save(at: Checkpoint) -> None:
+        nonlocal saved_at
+        if time.monotonic() - saved_at >= _SECONDS_BETWEEN_SAVES:
+            _save(session, at)
+            saved_at = time.monotonic()
+
+    try:
+        left = verify(
+            *(session.source, session.backup, depth, session.report, session.start, session.steps.seconds_left, save),
+            refuse=tally.set_aside,
+        )
+    finally:
+        session.tally.proof = session.report.proof
+    if left is not None:
+        _save(session, left)
+        session.unfinished = True
+
+
+def _save(session: Session, at: Checkpoint) -> None:
+    last = session.history.last_synced(session.run.service)
+    records = last.proof.source.records if last is not None and last.proof is not None else 0
+    percent = min(99, at.wanted * 100 // records) if records else None
+    tally = session.tally
+    session.run = session.save(
+        replace(
+            session.run,
+            counts=tally.counts,
+            failures=(*tally.failures.items(),),
+            checkpoint=at.to_text(),
+            percent=percent,
+        )
+    )

@@ -1,0 +1,190 @@
+"""How fast an account is asked: as many requests in flight as it takes, as many request units as allowed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backup.stores.cosmos.throttle import AT_MOST, Throttle
+
+TAKEN, THROTTLED = 200, 429
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+def a_round(throttle: Throttle, *statuses: int) -> None:
+    """All slots taken, and that many answers to them."""
+    with all_slots(throttle):
+        for status in statuses:
+            throttle.answered(status, 1.0)
+
+
+@contextmanager
+def all_slots(throttle: Throttle) -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(throttle.slots):
+            stack.enter_context(throttle.slot())
+        yield
+
+
+def test_each_round_without_a_throttled_answer_adds_a_slot_up_to_the_bound() -> None:
+    throttle = Throttle()
+    seen = [throttle.slots]
+    while throttle.slots < AT_MOST:
+        a_round(throttle, *[TAKEN] * throttle.slots)
+        seen.append(throttle.slots)
+    assert seen == list(range(seen[0], AT_MOST + 1))
+    a_round(throttle, *[TAKEN] * 2 * AT_MOST)
+    assert throttle.slots == AT_MOST
+
+
+def test_a_throttled_answer_halves_the_slots_and_they_grow_again() -> None:
+    throttle = Throttle()
+    while throttle.slots < 20:
+        a_round(throttle, *[TAKEN] * throttle.slots)
+    a_round(throttle, THROTTLED)
+    assert throttle.slots == 10
+    a_round(throttle, *[TAKEN] * 30)
+    assert throttle.slots == 10 + 1
+
+
+def test_the_answers_to_what_was_under_way_at_a_throttled_one_count_as_one_with_it() -> None:
+    throttle = Throttle()
+    while throttle.slots < 16:
+        a_round(throttle, *[TAKEN] * throttle.slots)
+    a_round(throttle, *[THROTTLED] * 16)
+    assert throttle.slots == 8
+    a_round(throttle, THROTTLED)
+    assert throttle.slots == 4
+
+
+def test_one_slot_is_left_however_much_is_throttled() -> None:
+    throttle = Throttle()
+    for _ in range(50):
+        a_round(throttle, THROTTLED)
+    assert throttle.slots == 1
+    a_round(throttle, TAKEN)
+    assert throttle.slots == 2
+
+
+def test_slots_that_nobody_needs_do_not_grow() -> None:
+    throttle = Throttle()
+    before = throttle.slots
+    with throttle.slot():
+        for _ in range(1000):
+            throttle.answered(TAKEN, 1.0)
+    assert throttle.slots == before
+
+
+def test_who_finds_no_slot_waits_for_one() -> None:
+    throttle = Throttle()
+    waited = threading.Event()
+
+    def work() -> None:
+        with throttle.slot():
+            waited.set()
+
+    with all_slots(throttle):
+        worker = threading.Thread(target=work)
+        worker.start()
+        assert not waited.wait(0.05)
+    worker.join(5)
+    assert waited.is_set()
+
+
+def test_never_more_work_is_under_way_than_there_are_slots() -> None:
+    throttle = Throttle()
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def work(n: int) -> None:
+        nonlocal under_way, most
+        with throttle.slot():
+            with lock:
+                under_way += 1
+                assert under_way <= AT_MOST
+                most = max(most, under_way)
+            throttle.answered(THROTTLED if n % 7 == 0 else TAKEN, 1.0)
+            with lock:
+                under_way -= 1
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(100)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert most >= 1
+    assert throttle.charge == 100
+
+
+def test_the_charges_of_all_answers_are_added() -> None:
+    throttle = Throttle()
+    for status, charge in ((TAKEN, 5.25), (THROTTLED, 0.5), (404, 1.0)):
+        throttle.answered(status, charge)
+    assert throttle.charge == 6.75
+
+
+@given(
+    charges=st.lists(st.floats(0.5, 300), min_size=20, max_size=200),
+    ceiling=st.floats(50, 5_000),
+)
+def test_requests_one_by_one_cost_no_more_a_second_than_the_ceiling(charges: list[float], ceiling: float) -> None:
+    clock = Clock()
+    throttle = Throttle(ceiling, clock, clock.sleep)
+    for charge in charges:
+        throttle.answered(TAKEN, charge, throttle.admit())
+    throttle.admit()
+    # What one second holds may be spent at once, at first.
+    assert throttle.charge <= ceiling * (clock.now - 1000.0) + ceiling + max(charges)
+
+
+def test_many_requests_at_once_are_let_through_at_the_price_of_those_before() -> None:
+    clock = Clock()
+    throttle = Throttle(100, clock, clock.sleep)
+    throttle.answered(TAKEN, 10, throttle.admit())
+    started = clock.now
+    admitted = [throttle.admit() for _ in range(50)]  # none is answered yet
+    for set_aside in admitted:
+        throttle.answered(TAKEN, 10, set_aside)
+    assert clock.now - started == pytest.approx(50 * 10 / 100, abs=1.1)
+
+
+def test_the_ceiling_is_used_up_where_there_is_enough_to_do() -> None:
+    clock = Clock()
+    throttle = Throttle(200, clock, clock.sleep)
+    for _ in range(500):
+        throttle.answered(TAKEN, 7, throttle.admit())
+    assert throttle.charge / (clock.now - 1000.0) == pytest.approx(200, rel=0.1)
+
+
+def test_units_that_were_not_used_are_not_saved_up_beyond_a_second() -> None:
+    clock = Clock()
+    throttle = Throttle(100, clock, clock.sleep)
+    throttle.answered(TAKEN, 1, throttle.admit())
+    clock.now += 3600
+    started = clock.now
+    for _ in range(500):
+        throttle.answered(TAKEN, 1, throttle.admit())
+    assert clock.now - started >= 3.9
+
+
+def test_without_a_ceiling_nothing_waits() -> None:
+    throttle = Throttle(None, Clock(), pytest.fail)
+    for _ in range(1000):
+        throttle.answered(TAKEN, 1e6, throttle.admit())
