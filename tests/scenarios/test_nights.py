@@ -17,9 +17,9 @@ from backup.core.model import Trigger
 from backup.core.retry import Retry
 from backup.entry.timer import resume_open, run_scheduled
 from backup.mirror.comparison import Depth
+from backup.recycle_bin.bin import RecycleBin
 from backup.runs.lock import open_lock
 from backup.runs.runner import Turn
-from backup.services import service
 from backup.services.registry import Registry
 from tests.scenarios.places import Place, Service, Sql
 
@@ -67,7 +67,7 @@ class Nights:
         """When each image in the recycle bin was kept, oldest first."""
         assert isinstance(self.service.backup, Sql)
         with self.registry.get("customer").stores() as (_, backup):
-            found = service.RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
+            found = RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
         return [entry["RecycledAt"] for entry in found]
 
     def change(self) -> None:
@@ -196,7 +196,7 @@ def test_a_scheduled_sync_that_could_not_run_says_so_and_disturbs_nobody(
     service = nights.registry.get("customer")
     with monkeypatch.context() as patched:
         if holder == "a sync":
-            patched.setattr(service, "sync_with_schema", while_held)
+            patched.setattr("backup.services.service.sync_with_schema", while_held)
             assert service.sync(Trigger.CLI).error is None
         else:
             with service.stores() as (_, backup), open_lock(nights.settings, Retry())("customer", backup.location):

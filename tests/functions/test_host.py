@@ -151,9 +151,9 @@ def serving(root: Path, key: str | None = None) -> Iterator[int]:
 def serve_process(root: Path, key: str | None = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process in `serve`, and the port that it says it listens on."""
     script = (
-        "import logging, sys; from pathlib import Path; from backup import devhost;"
-        "logging.basicConfig(level=logging.INFO); devhost.GRACE_SECONDS = 0;"
-        f"devhost.serve(Path(sys.argv[1]), port=0, key={key!r}); logging.info('serve returned')"
+        "import logging, sys; from pathlib import Path; from backup.dev import host;"
+        "logging.basicConfig(level=logging.INFO); host.GRACE_SECONDS = 0;"
+        f"host.serve(Path(sys.argv[1]), port=0, key={key!r}); logging.info('serve returned')"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(root)],
