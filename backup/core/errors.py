@@ -40,7 +40,7 @@ class NotInitialized(ConfigError):
 class SchemaMismatch(ConfigError):
     """Source and backup do not have the same shape.
 
-    Whoever alters `columns` of the backup keeps their old values, so the next run copies every record again.
+    `columns` of the backup must be altered by hand and keep their old values; the next run then copies every record.
     """
 
     def __init__(self, message: str | None = None, *, hint: str | None = None, columns: tuple[str, ...] = ()) -> None:
@@ -100,22 +100,22 @@ class RecordRefused(StoreError):
     """The database refused single records; the others were written."""
 
     def __init__(self, message: str | None = None, *, refused: Mapping[tuple[Any, ...], str]) -> None:
-        """`refused` has the reason of each record that was not written, by its key."""
+        """`refused` maps the key of each record that was not written to the reason."""
         super().__init__(message)
         self.refused = refused
 
 
 class ConstraintRefused(StoreError):
-    """A constraint of the database refused records that may fit once others are written or gone."""
+    """A constraint of the database refused records. They may fit once other records are written or deleted."""
 
     def __init__(self, message: str | None = None, *, hint: str | None = None, unique: bool = False) -> None:
-        """`unique`: other records have values of theirs."""
+        """`unique`: other records hold values that must be unique."""
         super().__init__(message, hint=hint)
         self.unique = unique
 
 
 class RecordsSetAside(BackupError):
-    """Records could not be read or written; all others were."""
+    """Some records could not be read or written; all others were."""
 
     hint = (
         "Failures names the first of them, each with its reason. Mend them, or what refuses them; the next run tries "
@@ -124,7 +124,7 @@ class RecordsSetAside(BackupError):
 
 
 class Undecoded(StoreError):
-    """A text could not be read, perhaps since the connection does not read such."""
+    """A text could not be read, perhaps because the connection's encoding lacks it."""
 
 
 class StoreUnavailable(StoreError):

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: how the runs of this process learn that it is to end, and how it ends.
+"""Ctrl-C and SIGTERM: how the runs of this process learn that it must end, and how it ends.
 
-A signal sets a mark, no more: nothing is raised in the middle of anything. Runs ask for the mark before each step, and
-calls that no server answers are cut. What has not ended after a few seconds ends with the process.
+A signal only sets a mark; it raises nothing in the middle of a step. Runs look at the mark before each step. Calls that
+no server answers are cut. After a few seconds the process ends, whatever still runs.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from backup.core.errors import Interrupted
 from backup.core.log import event
 
 GRACE_SECONDS = 1.5
-"""How long a call that is under way may still take once the process is to end."""
+"""How long a running call may still take after the signal."""
 
 LAST_SECONDS = 2.0
-"""How long a call may take that says how a run was left."""
+"""How long a call may take that records how a run was left."""
 
 END_SECONDS = 5.0
-"""After how long the process ends, whatever still goes on."""
+"""The process ends after this time, whatever still runs."""
 
 
 class _Mark:
-    """Whether this process is to end, and who has to hear of it."""
+    """Whether this process must end, and who must hear of it."""
 
     def __init__(self) -> None:
         self.signal, self.since = 0, 0.0
@@ -45,45 +45,47 @@ _mark = _Mark()
 
 
 def requested() -> bool:
-    """Whether the process is to end."""
+    """Whether the process must end."""
     return _mark.requested.is_set()
 
 
 def exit_code() -> int | None:
-    """The exit code that tells of the signal; None when there was none."""
+    """The exit code that names the signal; None without a signal."""
     return 128 + _mark.signal if _mark.signal else None
 
 
 def check() -> None:
-    """Raises Interrupted when the process is to end, but for who has `last_words`."""
+    """Raises Interrupted when the process must end. A thread inside `last_words` is spared."""
     if requested() and not has_last_words():
         raise Interrupted
 
 
 def is_over() -> bool:
-    """Whether what is under way has to be cut, since the process is to end; but for what has `last_words`."""
+    """Whether running calls must be cut, because the process ends and its grace is over."""
     return requested() and time.monotonic() - _mark.since > GRACE_SECONDS
 
 
 def has_last_words() -> bool:
-    """Whether this thread may say how its run was left."""
+    """Whether this thread may still record how its run was left."""
     return getattr(_mark.own, "has_last_words", False)
 
 
 def seconds_for(seconds: float) -> float:
-    """How long a call may take that else has so many seconds."""
+    """The time limit of a call: `seconds`, or the little that is left once the process must end."""
     return min(seconds, LAST_SECONDS) if requested() else seconds
 
 
 def sleep(seconds: float) -> None:
-    """Waits. Raises Interrupted as soon as the process is to end."""
+    """Waits so many seconds. Raises Interrupted as soon as the process must end."""
     if _mark.requested.wait(seconds):
         raise Interrupted
 
 
 def wait_for(futures: Collection[Future[Any]], *, or_an_error: bool = False) -> None:
-    """Waits until all of them are done, or one has failed. Raises Interrupted when the process is to end and that is
-    not so in time."""
+    """Waits until all futures are done; with `or_an_error`, until one has failed.
+
+    Raises Interrupted when the process must end and the futures are not done in time.
+    """
     until = FIRST_EXCEPTION if or_an_error else ALL_COMPLETED
     while (waited := wait(futures, GRACE_SECONDS, until)).not_done:
         if or_an_error and any(not one.cancelled() and one.exception() for one in waited.done):
@@ -94,7 +96,7 @@ def wait_for(futures: Collection[Future[Any]], *, or_an_error: bool = False) -> 
 
 @contextmanager
 def last_words() -> Iterator[None]:
-    """Inside, this thread may say how its run was left, though the process is to end."""
+    """Inside this context the thread may record how its run was left, although the process must end."""
     _mark.own.has_last_words = True
     try:
         yield
@@ -104,7 +106,7 @@ def last_words() -> Iterator[None]:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Inside, a run goes on, for which the end of the process waits a few seconds."""
+    """Inside this context a run is at work. The end of the process waits a few seconds for it."""
     with _mark.idle:
         _mark.runs += 1
     try:
@@ -117,7 +119,7 @@ def running() -> Iterator[None]:
 
 @contextmanager
 def released_at_the_end(release: Callable[[], None]) -> Iterator[None]:
-    """Inside, `release` is called if the process ends without waiting any longer."""
+    """Calls `release` if the process ends while this context is open."""
     _mark.to_release.append(release)
     try:
         yield
@@ -126,12 +128,12 @@ def released_at_the_end(release: Callable[[], None]) -> Iterator[None]:
 
 
 def wake(what: Callable[[], None]) -> None:
-    """Has `what` called whenever the process is to end; for what watches calls."""
+    """From now on `what` is called when the process must end. For the watch over calls."""
     _mark.to_wake.append(what)
 
 
 def request(number: int) -> None:
-    """Has the runs of this process end, as that signal does."""
+    """Asks the runs of this process to end, as the signal of this number does."""
     _mark.signal, _mark.since = number, time.monotonic()
     _mark.requested.set()
     event("interrupted", level=logging.WARNING, signal=signal.Signals(number).name)
@@ -140,7 +142,7 @@ def request(number: int) -> None:
 
 
 def wait_until_idle() -> None:
-    """Waits until no run goes on any more, or it has taken too long; then gives up what is held elsewhere."""
+    """Waits until no run is at work. If that takes too long it releases what runs hold elsewhere, such as leases."""
     with _mark.idle:
         idle = _mark.idle.wait_for(lambda: not _mark.runs, END_SECONDS)
     if not idle:
@@ -151,9 +153,9 @@ def wait_until_idle() -> None:
 
 @contextmanager
 def handled(tell: Callable[[], None]) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM have runs end; it is for who is in here to leave then. For the main thread.
+    """Inside this context Ctrl-C and SIGTERM ask the runs to end; the code inside should then leave. Main thread only.
 
-    If that takes too long the process ends, after `tell`. A second signal ends it at once.
+    If it takes too long, `tell` is called and the process ends. A second signal ends it at once.
     """
     left = threading.Event()
 
@@ -174,8 +176,10 @@ def handled(tell: Callable[[], None]) -> Iterator[None]:
 
 
 def handle_sigterm() -> None:
-    """From now on SIGTERM has runs end first, and then does what it did before. Only in the main thread, and only
-    where nothing else handles it: the command line does so itself."""
+    """From now on SIGTERM lets the runs end first, and then ends the process.
+
+    Does nothing outside the main thread, or where SIGTERM has a handler already, as in the command line.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -189,14 +193,17 @@ def handle_sigterm() -> None:
 
 
 def _listen(numbers: Collection[int], end: Callable[[], None]) -> tuple[dict[int, Any], Callable[[], None]]:
-    """Has these signals request the end, and a thread see to it; returns the handlers they had, and what ends that."""
+    """Lets these signals call `request` and then `end`, both in a thread of their own.
+
+    Returns the handlers that the signals had, and a function that stops the listening.
+    """
     reading, writing = os.pipe()
 
     def on_signal(number: int, _frame: Any) -> None:
         if _mark.signal:
             os._exit(128 + number)
         _mark.signal = number
-        os.write(writing, bytes([number]))  # all else is for a thread: the one that is stopped here may hold a lock
+        os.write(writing, bytes([number]))  # a thread does the rest: the thread that the signal stopped may hold a lock
 
     def listen() -> None:
         heard = os.read(reading, 1)

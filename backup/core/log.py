@@ -25,8 +25,10 @@ def register_secret(value: str | None) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without any registered secret, the value of any `Password=…`-like pair or URL's login. What no output
-    can encode, half a surrogate pair or a byte that is no text, is spelled out."""
+    """The text without secrets: registered ones, values of pairs such as `Password=…`, passwords in URLs.
+
+    Characters that no output can encode (half a surrogate pair, a byte that is no text) become escapes.
+    """
     text = text.encode("utf-8", "backslashreplace").decode()
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -34,8 +36,10 @@ def redact(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with what nobody sees as escapes, as Python writes them: control characters, direction marks, half
-    characters. A terminal may obey such characters. All kinds of spaces stay, line ends do not."""
+    """The text with invisible characters as Python's escapes: control characters, direction marks, half characters.
+
+    A terminal may obey such characters. Spaces of all kinds stay; line ends become escapes too.
+    """
     return text if text.isprintable() else "".join(one if _is_seen(one) else _escaped(one) for one in text)
 
 

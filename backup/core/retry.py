@@ -1,4 +1,4 @@
-"""One retry rule for every store and lock: exponential, jittered, only for what may pass by itself."""
+"""One retry rule for every store and lock: exponential, jittered, only for errors that may pass by themselves."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Retry:
-    """Up to `max_attempts` tries in all, of which `unanswered_attempts` where nothing listens (None: all); between them
-    2, 4, 8, … seconds (`base_seconds` doubled each time, at most `max_seconds`), jittered by up to a quarter. A
-    server's Retry-After is honoured when it is longer."""
+    """How often a call is tried, and how long the pauses are.
+
+    A call is tried `max_attempts` times in all. Where no server listens it is tried `unanswered_attempts` times (None:
+    as often as any other). The pauses are 2, 4, 8, … seconds: `base_seconds`, doubled each time, at most `max_seconds`,
+    plus up to a quarter of it at random. If the server asks for a longer pause (Retry-After), it gets that.
+    """
 
     max_attempts: int = 5
     base_seconds: float = 2.0
@@ -28,12 +31,13 @@ class Retry:
     unanswered_attempts: int | None = None
 
     def call(self, operation: str, attempt: Callable[[], T]) -> T:
-        """What `attempt` returns. It must be idempotent: a try that failed may have been carried out.
+        """Calls `attempt` until it succeeds, and returns its result.
 
-        Raises the last error as it is, at once when it is not retryable.
+        `attempt` must be idempotent: the server may have carried out a try that failed. Raises the error of the last
+        try unchanged; an error that is not retryable is raised at once.
         """
         try:
-            return attempt()  # at its most frequent; all that is below costs more than a small statement
+            return attempt()  # the usual case first: the code below costs more than a small statement
         except BackupError as error:
             if not error.retryable:
                 raise

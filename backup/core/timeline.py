@@ -1,4 +1,4 @@
-"""When things happened, by the order of the runs: a clock that was wrong bends neither order nor age. No I/O."""
+"""When runs took place, by their order. A wrong clock changes neither order nor age. No I/O."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import NamedTuple
 from backup.core.model import Run
 
 AHEAD = timedelta(minutes=5)
-"""What is further ahead of the present is no difference of clocks that are right."""
+"""Right clocks differ by less. A time that is further ahead of the present is wrong."""
 
 
 class _Span(NamedTuple):
-    """Where a run stands in the order, the earliest time that is true of it, the time for what lies ahead, and whether
-    all that it stamped does."""
+    """Where a run stands in the order. `earliest` is the earliest time it can have; `instead` replaces its times that
+    lie ahead; `is_ahead`: all its times do."""
 
     number: int
     earliest: datetime
@@ -26,9 +26,9 @@ class _Span(NamedTuple):
 class Timeline:
     """The runs of one service and place in the order of their numbers, with times that follow this order.
 
-    A time that lies ahead of `now` cannot be true. It is taken for the beginning of the next run, or for now. Of
-    beginnings that contradict the order, the fewest are wrong: one that lies far behind the next run's is taken for
-    that, one before an earlier run's for that one. All other times are taken as they were written.
+    A time ahead of `now` cannot be true: the start of the next run replaces it, or now. Where starts contradict the
+    order, the fewest possible are taken for wrong. A wrong start that lies too late becomes the next run's start; one
+    that lies too early becomes the earlier run's. All other times stay as they were written.
     """
 
     def __init__(self, runs: Iterable[Run], now: datetime) -> None:
@@ -56,7 +56,7 @@ class Timeline:
         return self._spans[sync_id].number if sync_id in self._spans else 0
 
     def moment(self, sync_id: str, stamped: datetime) -> datetime:
-        """When that happened which the run stamped with this time."""
+        """The true time of something that the run stamped with this time."""
         span = self._spans.get(sync_id)
         if span is None:
             return min(stamped, self.now)
@@ -68,9 +68,9 @@ class Timeline:
 
 
 def _in_order(times: Sequence[datetime], now: datetime) -> set[int]:
-    """The places of as many times as follow each other, none of them ahead of `now`; of several such, the first."""
-    ages: list[timedelta] = []  # the least age that a row of so many times may begin with
-    rows: dict[int, int] = {}  # how many times follow each other from this place on
+    """The positions of the longest ascending row of times, none of them ahead of `now`; the first of several such."""
+    ages: list[timedelta] = []  # by length of a row: the least age of its first time
+    rows: dict[int, int] = {}  # by position: how long a row from there on is
     for place in reversed(range(len(times))):
         if times[place] > now:
             continue

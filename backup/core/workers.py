@@ -1,4 +1,4 @@
-"""Work side by side in a few threads, its results in order."""
+"""Runs work in a few threads at once and gives the results in order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Other = TypeVar("Other")
 
 
 class Workers:
-    """Up to `parallelism` pieces of work at once; with 1 everything is done in the calling thread, one after the other.
+    """Does up to `parallelism` pieces of work at once. With 1, the calling thread does them one after the other.
 
-    As a context it waits at its end for what still runs.
+    Use it as a context: its end waits for the work that still runs.
     """
 
     def __init__(self, parallelism: int) -> None:
@@ -42,12 +42,12 @@ class Workers:
         self._stack.close()
 
     def check(self) -> None:
-        """Stops the calling thread's work when another one's has failed."""
+        """Raises Stopped in the calling thread when the work of another thread has failed."""
         if self._failed.is_set():
             raise Stopped
 
     def both(self, one: Callable[[], Result], other: Callable[[], Other]) -> tuple[Result, Other]:
-        """The results of both, asked at the same time."""
+        """Calls both functions at the same time and returns both results."""
         if self._parallelism == 1:
             return one(), other()
         asked = self._asking.submit(one)
@@ -55,8 +55,11 @@ class Workers:
         return asked.result(), theirs
 
     def ahead(self, items: Iterator[Item], alone: Callable[[Item], bool]) -> Iterator[Item]:
-        """The items, none of them None, each asked for while the one before is worked on, unless that is to be alone in
-        memory."""
+        """The items; the next one is fetched while the caller works on the current one.
+
+        Where `alone(item)` is true the next one waits, so that this item is the only one in memory. No item may be
+        None.
+        """
         if self._parallelism == 1:
             yield from items
             return
@@ -75,9 +78,9 @@ class Workers:
                 wait([asked])
 
     def in_order(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The results in the order of the items, which are asked for as workers become free.
+        """The results in the order of the items. An item is fetched when a worker is free.
 
-        Raises the first error; work in other threads then stops at its next `check`.
+        Raises the first error; the work of the other threads then stops at its next `check`.
         """
         if self._parallelism == 1:
             yield from map(work, items)

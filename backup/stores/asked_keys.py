@@ -1,4 +1,4 @@
-"""Keys that people write: on the command line, in a request, in a setting. What no key can be is refused here."""
+"""Keys that people write: on the command line, in a request, in a setting. Refuses texts that cannot be a key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN_CHARACTERS = 80
 
 
 def refused(text: str, label: str, hint: str) -> BadRequest:
-    """The error for a text that is no key of this side."""
+    """The error for a text that is not a key of this side."""
     short = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
     return BadRequest(f"'{visible(short)}' is not a key of the {label}.", hint=hint)
 
@@ -29,16 +29,16 @@ def refused(text: str, label: str, hint: str) -> BadRequest:
 def parts_of(text: str, label: str, *, any_bytes: bool = False) -> list[Any] | None:
     """The parts of a key that was written as a JSON list; None for any other text.
 
-    A part is a text, a number, true, false, null, or {} for what Cosmos DB calls undefined. Raises BadRequest for a
-    list that holds others, and for a text that holds what no database takes in a key; a byte that is no text is taken
-    where keys may have `any_bytes`.
+    A part is a text, a number, true, false, null, or {} for Cosmos DB's undefined. Raises BadRequest for a list with
+    other values, and for characters that no database takes in a key. With `any_bytes`, bytes that are no text are
+    allowed.
     """
     parts: Any = None
     try:
         if text.lstrip().startswith("["):
             parts = json.loads(text, parse_constant=float)
     except RecursionError:
-        raise refused(text, label, "Lists within its list are none of a key's values.") from None
+        raise refused(text, label, "A key's values are texts and numbers, not lists.") from None
     except ValueError:  # a plain text that begins with a bracket
         parts = None
     texts = [text] if parts is None else [part for part in parts if isinstance(part, str)]
@@ -50,9 +50,10 @@ def parts_of(text: str, label: str, *, any_bytes: bool = False) -> list[Any] | N
 
 
 def value_of(declared: str, part: Any, *, plain: bool = False) -> Any:
-    """The value of a SQL column of this declared type; bytes are written 0x… Raises ValueError or ArithmeticError.
+    """The part as the value of a SQL column of this declared type; bytes are written 0x…
 
-    `plain` for a driver that knows texts, bytes, integers and floats alone.
+    `plain` is for a driver that has only texts, bytes, integers and floats. Raises ValueError or ArithmeticError for a
+    part that the column cannot hold.
     """
     text = json.dumps(part) if isinstance(part, bool) else str(part)
     kind = re.split(r"[(\s]", declared.lower(), maxsplit=1)[0]

@@ -1,7 +1,7 @@
-"""An end for every call: one that no server answers is cut from this side, or its thread is left behind.
+"""Gives every call an end. A call that no server answers is cut from this side, or its thread is left behind.
 
-Knows no driver. What cuts a call is told by whoever makes it; a driver that cannot be cut is called in a thread of its
-own, which waits for its answer alone.
+Knows no driver. The caller says how to cut its call. A driver whose calls cannot be cut is called in a thread of its
+own, which is left to wait alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backup.core.errors import StoreUnavailable
 T = TypeVar("T")
 
 LEFT_BEHIND_AT_MOST = 16
-"""How many threads of this process may wait for answers that nobody wants any more."""
+"""At most so many threads of this process may be left waiting for an answer."""
 
 _LOOK_SECONDS = 0.2
 
@@ -30,7 +30,7 @@ class CallEnded(Exception):
 
 
 class Call:
-    """A call under way. `end_with` tells how to cut it; `check` is for what must not be done any more once it was."""
+    """A running call. `end_with` says how to cut it; `check` stops work that must not go on after the cut."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
@@ -40,14 +40,14 @@ class Call:
         self._lock = threading.Lock()
 
     def end_with(self, cut: Callable[[], None] | None) -> None:
-        """Has the call end by `cut`; None: it cannot be cut, or is over."""
+        """From now on `cut` ends the call; None: it cannot be cut now, or is over."""
         with self._lock:
             self._cut = cut
             if cut is not None and self.was_cut:
                 cut()
 
     def cut(self) -> None:
-        """Ends it, now or as soon as it can be."""
+        """Ends the call, now or as soon as it can be cut."""
         with self._lock:
             self.was_cut = True
             if self._cut is not None:
@@ -55,17 +55,17 @@ class Call:
                 self._cut = None
 
     def is_over(self) -> bool:
-        """Whether its time is up, or that of the process."""
+        """Whether the time of the call is up, or that of the process."""
         return self.deadline <= time.monotonic() or (interrupts.is_over() and not self._is_last)
 
     def check(self) -> None:
-        """Raises CallEnded when it was cut."""
+        """Raises CallEnded if the call was cut."""
         if self.was_cut:
             raise CallEnded
 
 
 class _Watch:
-    """Cuts calls whose time is up, in a thread that starts with the first call of the process."""
+    """Cuts calls whose time is up. Its thread starts with the first call of the process."""
 
     def __init__(self) -> None:
         self._calls: set[Call] = set()
@@ -87,7 +87,7 @@ class _Watch:
             self._calls.discard(call)
 
     def wake(self) -> None:
-        """Has it look at once."""
+        """Makes the thread look at its calls at once."""
         with self._changed:
             self._changed.notify()
 
@@ -113,13 +113,13 @@ interrupts.wake(lambda: _watch.wake())
 
 
 def cut_in_time(seconds: float, work: Callable[[Call], T]) -> T:
-    """What `work` returns, which tells its call how to cut it. Raises CallEnded when that was done."""
+    """Calls `work` and returns its result. `work` says, by its Call, how to cut it. Raises CallEnded if it was cut."""
     call = Call(seconds)
     _watch.add(call)
     try:
         return work(call)
     except Exception:
-        call.check()  # whatever the driver made of it
+        call.check()  # the driver may raise anything when it is cut
         raise
     finally:
         call.end_with(None)
@@ -144,7 +144,7 @@ class _Thread:
 
 
 class _Threads:
-    """Those that are free, and how many were left behind."""
+    """The threads that are free, and the number of those left behind."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -155,8 +155,9 @@ class _Threads:
         with self._lock:
             if self._left_behind >= LEFT_BEHIND_AT_MOST:
                 raise StoreUnavailable(
-                    f"{self._left_behind} calls of this process wait for servers that do not answer; no more are made.",
-                    hint="Look after the server, then start the app anew.",
+                    f"{self._left_behind} calls of this process wait for servers that do not answer. No further call "
+                    "is made.",
+                    hint="Check the servers, then restart the app.",
                 )
             return self._free.pop() if self._free else _Thread()
 
@@ -175,10 +176,10 @@ _threads = _Threads()
 
 
 def left_in_time(seconds: float, work: Callable[[Call], T]) -> T:
-    """What `work` returns, done in another thread, which is left behind when that takes too long.
+    """Calls `work` in another thread and returns its result. If it takes too long, the thread is left behind.
 
-    Raises CallEnded then; StoreUnavailable when too many wait already. A thread that was left goes on if its answer
-    comes: `Call.check` keeps it from doing more.
+    Raises CallEnded then, and StoreUnavailable when too many threads wait already. A thread that was left goes on when
+    its answer comes; `Call.check` stops it there.
     """
     thread, call, future = _threads.take(), Call(seconds), Future[T]()
     thread.work.put((future, lambda: work(call)))
@@ -200,7 +201,7 @@ def _is_done(future: Future[Any], call: Call) -> bool:
 
 
 def _forget() -> None:
-    """In a fork there is none of the threads."""
+    """Starts anew in a forked process, which has none of the threads."""
     global _watch, _threads
     _watch, _threads = _Watch(), _Threads()
 

@@ -1,4 +1,4 @@
-"""How many records a chunk may have, so that a statement about it ends in time."""
+"""How many records a chunk may have, so that a statement about it takes no longer than allowed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _AT_LEAST = 1_000
-_FORGETTING = 0.8  # of what a record once took; so that one slow moment does not last for ever
+_FORGETTING = 0.8  # each statement lets the longest time count for less, so that one slow moment is forgotten
 
 
 @dataclass
 class Measured:
-    """A statement that is being measured, and about how many records it was."""
+    """A statement that is being measured, and the number of records it was about."""
 
     records: int = 0
 
 
 class ChunkSize:
-    """The size of the next chunk: at most `chunk_size`, and so that a statement takes half of `max_seconds`, by what
-    those before took. Several threads may use it at once: whoever is last has the say, which is good enough."""
+    """The size of the next chunk: at most `chunk_size`, and such that a statement takes half of `max_seconds`.
+
+    It is estimated from the statements before. Several threads may use it at once; the last one wins, which is good
+    enough for an estimate.
+    """
 
     def __init__(self, chunk_size: int, max_seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._largest, self._seconds, self._clock = chunk_size, max_seconds / 2, clock
@@ -35,7 +38,8 @@ class ChunkSize:
 
     @contextmanager
     def measuring(self, records: int = 0) -> Iterator[Measured]:
-        """Inside, a statement runs; about how many records may be said meanwhile. One about few says nothing."""
+        """Measures the statement that runs inside. The number of records may be set before the end. A statement about
+        few records changes nothing."""
         measured, started = Measured(records), self._clock()
         yield measured
         if measured.records >= min(_AT_LEAST, self._largest):

@@ -31,8 +31,11 @@ _ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 class NotANumber(Decimal):
-    """A NaN that is equal to itself and greater than any number, as PostgreSQL's numeric has it: to be found again in
-    a set of keys, and to be the same in two stamps. Python's own is neither, and raises where it is compared."""
+    """A NaN that is equal to itself and greater than any number, as in PostgreSQL's numeric.
+
+    So a set of keys finds it again, and two stamps with it are equal. Python's own NaN is unequal to itself and raises
+    in comparisons.
+    """
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Decimal) and other.is_nan()
@@ -57,16 +60,15 @@ _NAN = NotANumber("NaN")
 
 
 def decimal_of(text: str) -> Decimal:
-    """The number that the text spells; for NaN one that is equal to itself."""
+    """The number that the text spells; for NaN a `NotANumber`."""
     return _NAN if text == "NaN" else Decimal(text)
 
 
 def record_to_text(record: Record, *, zipped: bool = True) -> str:
-    """The record as JSON; what JSON cannot say is an object with one name: {"$decimal": "1.10"}. `zipped` if it is
-    long.
+    """The record as JSON. A value that JSON does not have is an object with one name: {"$decimal": "1.10"}.
 
-    Only ASCII characters, so that no server or driver has a say in them. Of a long one little more than the result is
-    held at once.
+    With `zipped`, a long text is compressed. The result is plain ASCII, so no server or driver changes it. Memory: for
+    a long record little more than the result.
     """
     if zipped and sum(len(value) for value in record.values() if isinstance(value, str | bytes)) > _ZIP_BEYOND:
         return _zipped(_pieces(record))
@@ -84,7 +86,7 @@ def record_from_text(text: str) -> dict[str, Any]:
 
 
 def comparable(value: Any) -> str:
-    """A text that two values have in common exactly if they are the same: of a long one its hash."""
+    """A text that is equal for two values exactly if the values are the same; for a long value a hash."""
     if not isinstance(value, str | bytes) or len(value) <= _PART:
         return repr(value)
     digest = sha256()
@@ -144,11 +146,11 @@ def key_from_text(text: str) -> Key:
 
 
 def key_hash(key: Key) -> str:
-    """A hash that is the same for keys that a server may take for one.
+    """A hash that is equal for keys which some server takes for the same key.
 
-    Letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters, those
-    beyond U+FFFF, trailing spaces and the zeros at the end of bytes have no say in it, nor has how a number is written.
-    Keys that a server tells apart may share a hash too: compare by it where a false alarm does less harm than a miss.
+    It ignores letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters,
+    characters beyond U+FFFF, trailing spaces, zeros at the end of bytes, and how a number is written. Keys that a
+    server tells apart may share a hash: use it where a false alarm does less harm than a miss.
     """
     if is_one_integer(key) and key[0] % 10:  # most keys: nothing to fold, and no zeros to cut
         text = f'[{{"$number": "{key[0]}"}}]'
@@ -158,7 +160,7 @@ def key_hash(key: Key) -> str:
 
 
 def is_one_integer(key: Key) -> bool:
-    """Whether the key is an integer of 64 bits, as most are."""
+    """Whether the key is one integer of 64 bits, as most keys are."""
     return len(key) == 1 and type(key[0]) is int and -_BEYOND_64_BITS <= key[0] < _BEYOND_64_BITS
 
 
@@ -178,7 +180,7 @@ def _folded(text: str) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A number in one form, however it is written; any other value tagged."""
+    """A number in one form, however it was written; any other value with its tag."""
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         number = Decimal(str(value) if not isinstance(value, bool) else int(value))
         text = str(number.normalize(_ALL_DIGITS) if number.is_finite() else number)
