@@ -239,7 +239,7 @@ def _registry() -> Registry:
 def _registry_hint() -> None:
     if not _registry().names():
         err.print(
-            "No service is configured yet: set the settings that README lists, or copy local.settings.json.example."
+            "No service is configured yet: set what docs/configuration.md lists, or copy local.settings.json.example."
         )
 
 

@@ -1,4 +1,4 @@
-"""README against the code: what it names exists, and what exists it names."""
+"""The documents against the code: what they name exists, and what exists has its place in them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, Veri
 from backup.runs.history_entries import HISTORY
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md")
+}
+EVERYTHING = "\n".join(DOCUMENTS.values())
+ARCHITECTURE = DOCUMENTS["ARCHITECTURE.md"]
+COMMAND_LINE = DOCUMENTS["docs/command-line.md"]
+CONFIGURATION = DOCUMENTS["docs/configuration.md"]
+HISTORY_PAGE = DOCUMENTS["docs/history.md"]
+HTTP = DOCUMENTS["docs/http.md"]
+OPERATING = DOCUMENTS["docs/operating.md"]
 SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
 COMMANDS = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 
@@ -46,20 +55,39 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
 
 
-def test_settings_in_readme_are_those_that_exist() -> None:
-    named = set(re.findall(r"`([A-Za-z]+__[A-Za-z]+)`", README))
-    with_parts = {name for name in SETTINGS if "__" in name}
+def test_the_readme_has_at_most_250_lines() -> None:
+    assert len(DOCUMENTS["README.md"].splitlines()) <= 250
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
+def test_every_page_is_in_the_list_of_its_folder(folder: str) -> None:
+    listed = re.findall(r"\]\((\w[\w-]*\.md)\)", DOCUMENTS[f"{folder}/README.md"])
+    pages = {path.name for path in (ROOT / folder).glob("*.md")} - {"README.md"}
+    assert sorted(listed) == sorted(pages)
+
+
+def named_settings(text: str) -> set[str]:
+    """Those in examples too, which have no backticks around them."""
+    return set(re.findall(r"\b(?:Source|Backup|CosmosDb)[A-Za-z]*__[A-Za-z]+|(?<=`)[A-Za-z]+__[A-Za-z]+(?=`)", text))
+
+
+def test_every_setting_is_in_the_page_on_configuration() -> None:
+    assert {name for name in SETTINGS if "__" in name} <= named_settings(CONFIGURATION)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_settings_in_a_document_exist(document: str) -> None:
     # What is not the app's own may be named as well: the Functions host reads it.
-    assert {name for name in named if not name.startswith("AzureWebJobsStorage__")} <= with_parts
-    assert with_parts <= named
+    named = {name for name in named_settings(DOCUMENTS[document]) if not name.startswith("AzureWebJobsStorage__")}
+    assert named - SETTINGS == set()
 
 
-def test_settings_without_parts_are_in_readme() -> None:
-    assert {name for name in SETTINGS if "__" not in name and f"`{name}`" not in README} == set()
+def test_settings_without_parts_are_in_the_page_on_configuration() -> None:
+    assert {name for name in SETTINGS if "__" not in name and f"`{name}`" not in CONFIGURATION} == set()
 
 
-def test_every_default_in_readme_is_the_settings_own() -> None:
-    told = dict(re.findall(r"^\| `(\w+__\w+)` \| `([^`]*)` \|", README, re.M))
+def test_every_default_in_the_page_on_configuration_is_the_settings_own() -> None:
+    told = dict(re.findall(r"^\| `(\w+__\w+)` \| `([^`]*)` \|", CONFIGURATION, re.M))
     defaults = {
         str(field.alias): str(field.default).lower()
         if isinstance(field.default, bool)
@@ -72,25 +100,42 @@ def test_every_default_in_readme_is_the_settings_own() -> None:
     assert {name: told.get(name) for name in defaults} == defaults
 
 
-def test_endpoints_in_readme_are_those_that_exist() -> None:
-    assert set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/{}]*)", README)) == routes()
+def named_endpoints(text: str) -> set[str]:
+    return set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/{}]*)", text))
 
 
-def test_addresses_in_readmes_calls_exist() -> None:
-    called = {f"/api/{path}" for path in re.findall(r"127\.0\.0\.1:7071/api/([\w/-]+)", README)}
+def test_endpoints_in_the_page_on_http_are_those_that_exist() -> None:
+    assert named_endpoints(HTTP) == routes()
+
+
+def test_endpoints_in_all_documents_exist() -> None:
+    known = [re.sub(r"\{\w+\}", r"[\\w{}-]+", route) for route in routes()]
+    assert {name for name in named_endpoints(EVERYTHING) if not any(re.fullmatch(one, name) for one in known)} == set()
+
+
+def test_addresses_in_calls_exist() -> None:
+    called = {
+        f"/api/{path}"
+        for path in re.findall(r"(?:127\.0\.0\.1:7071|APP\.azurewebsites\.net)/api/([\w/-]+)", EVERYTHING)
+    }
     known = [re.sub(r"\{\w+\}", r"[\\w-]+", route.split()[1]) for route in routes()]
+    assert called
     assert {path for path in called if not any(re.fullmatch(one, path) for one in known)} == set()
 
 
-def test_commands_in_readme_are_those_that_exist() -> None:
-    assert set(re.findall(r"python -m backup ([a-z]+)", README)) == COMMANDS.keys()
+def test_commands_in_the_page_on_the_command_line_are_those_that_exist() -> None:
+    assert set(re.findall(r"python -m backup ([a-z]+)", COMMAND_LINE)) == COMMANDS.keys()
 
 
-def test_options_in_readme_are_those_that_exist() -> None:
+def test_commands_in_all_documents_exist() -> None:
+    assert set(re.findall(r"python -m backup ([a-z]+)", EVERYTHING)) <= COMMANDS.keys()
+
+
+def test_options_in_the_page_on_the_command_line_are_those_that_exist() -> None:
     existing = {name: options_of(command) for name, command in COMMANDS.items()}
     told = {
         option: set(re.findall(r"`(\w+)`", commands))
-        for option, commands in re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*) \|", README, re.M)
+        for option, commands in re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*) \|", COMMAND_LINE, re.M)
         if option != "--help"
     }
     assert told == {
@@ -100,7 +145,7 @@ def test_options_in_readme_are_those_that_exist() -> None:
 
 
 def test_options_of_commands_in_examples_exist() -> None:
-    used = re.findall(r"python -m backup ([a-z]+)([^`\n]*)", README)
+    used = re.findall(r"python -m backup ([a-z]+)([^`\n]*)", EVERYTHING)
     wrong = [
         (command, option)
         for command, rest in used
@@ -110,41 +155,45 @@ def test_options_of_commands_in_examples_exist() -> None:
     assert wrong == []
 
 
-def test_make_targets_in_readme_are_those_that_exist() -> None:
-    assert set(re.findall(r"`make ([a-z]+)`", README)) - {"help"} == make_targets() - {"help"}
+def test_make_targets_in_the_first_steps_are_those_that_exist() -> None:
+    assert set(re.findall(r"`make ([a-z]+)`", DOCUMENTS["docs/start.md"])) - {"help"} == make_targets() - {"help"}
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/disaster.md"])
+def test_make_targets_in_all_documents_exist() -> None:
+    assert set(re.findall(r"`make ([a-z]+)[` ]", EVERYTHING)) <= make_targets()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_that_a_document_links_to_exist(document: str) -> None:
-    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", (ROOT / document).read_text())
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", DOCUMENTS[document])
     assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
 
 
-def test_errors_in_readme_are_those_that_exist() -> None:
+def test_errors_that_exist_are_in_the_page_on_http() -> None:
     kinds = {
         name
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, errors.BackupError) and value is not errors.BackupError
     }
-    assert {name for name in kinds if f"`{name}`" not in README} == set()
+    assert {name for name in kinds if f"`{name}`" not in HTTP} == set()
 
 
-def test_names_of_a_result_and_of_the_requests_are_in_readme() -> None:
+def test_names_of_a_result_and_of_the_requests_are_in_the_page_on_http() -> None:
     requests = (SyncRequest, UndoRequest, RestoreRequest, VerifyRequest)
     names = {str(field.alias) for kind in (SyncResult, *requests) for field in kind.model_fields.values()}
-    assert {name for name in names if not re.search(rf"[`\"]{name}[`\"]", README)} == set()
+    assert {name for name in names if not re.search(rf"[`\"]{name}[`\"]", HTTP)} == set()
 
 
-def test_columns_of_sync_history_are_in_readme() -> None:
-    assert {name for name in HISTORY.fields if f"`{name}`" not in README} == set()
+def test_columns_of_sync_history_are_in_its_page() -> None:
+    assert {name for name in HISTORY.fields if f"`{name}`" not in HISTORY_PAGE} == set()
 
 
-def test_names_of_log_lines_are_in_readme() -> None:
+def test_names_of_log_lines_are_in_the_page_on_operating() -> None:
     # Those of the local host are on its own terminal alone.
     sources = [path.read_text() for path in (ROOT / "backup").rglob("*.py")]
     names = {name for text in sources for name in re.findall(r'event\(\s*"([\w.]+)"', text)}
     assert names
-    assert {name for name in names if not name.startswith("host.") and f"`{name}`" not in README} == set()
+    assert {name for name in names if not name.startswith("host.") and f"`{name}`" not in OPERATING} == set()
 
 
 def test_packages_in_architecture_are_those_that_exist_and_say_the_same_of_themselves() -> None:
@@ -156,13 +205,13 @@ def test_packages_in_architecture_are_those_that_exist_and_say_the_same_of_thems
     }
 
 
-def test_tests_in_architecture_exist() -> None:
-    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", ARCHITECTURE))
+def test_tests_that_documents_name_exist() -> None:
+    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", EVERYTHING))
     existing = [str(path) for path in (ROOT / "tests").rglob("test_*.py")]
     assert {name for name in named if not any(path.endswith(f"/{name}") for path in existing)} == set()
 
 
-def test_the_example_of_local_settings_has_every_setting_of_readme() -> None:
+def test_the_example_of_local_settings_has_every_setting() -> None:
     values = json.loads((ROOT / "local.settings.json.example").read_text())["Values"]
     assert {name for name in SETTINGS if name not in values and not name.startswith("AzureWebJobsStorage__")} == set()
 
@@ -175,7 +224,7 @@ def test_each_command_has_a_help_text(name: str) -> None:
     assert (COMMANDS[name].help or "").split(".")[0] in " ".join(ran.stdout.split())
 
 
-def test_tests_in_readme_exist() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README)
+def test_tests_that_hold_a_promise_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCUMENTS["docs/promises.md"])
     assert named
     assert [name for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []

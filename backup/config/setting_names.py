@@ -25,7 +25,7 @@ _SIDE = re.compile(rf"(source|backup)([a-z0-9]+)db{_BETWEEN}(.*)", re.I)
 _CERTAIN = ("__", ":")
 """What stands between the parts of a setting's name, and of few other names; others count where all else is right."""
 _ALIKE = 0.85
-_HINT = "README lists every setting; check the spelling."
+_HINT = "docs/configuration.md lists every setting; check the spelling."
 
 
 def refuse_if_ours(name: str, known: Sequence[str]) -> None:
@@ -82,7 +82,9 @@ def _refuse_service(name: str, side: re.Match[str], known: Sequence[str]) -> Non
     choices = [one for one in sides if one.endswith(f"__{part}")] if part else []
     question = f" Did you mean {' or '.join(choices)}?" if choices else ""
     message = f"There is no setting {name}: no service is called {service.lower()!r}.{question}"
-    raise ConfigError(message, hint=f"The services are {' and '.join(services)}; README lists the settings of each.")
+    raise ConfigError(
+        message, hint=f"The services are {' and '.join(services)}; docs/configuration.md lists the settings of each."
+    )
 
 
 def _letters(text: str) -> str:

@@ -38,7 +38,7 @@ def look(open_registry: Callable[[], Registry]) -> State:
         event("health.down", level=logging.WARNING, error=error)
         return State((), [_because("The settings cannot be used.", error)])
     if not checks:
-        hint = "README lists the settings of each service."
+        hint = "docs/configuration.md lists the settings of each service."
         return State((), [Concern("No service is configured.", detail_hint=hint)])
     concerns = [concern for check in checks for concern in (*_of_side(check), *check.concerns)]
     return State(checks, _once(concerns))

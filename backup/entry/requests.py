@@ -142,4 +142,4 @@ def check_query(query: Mapping[str, str], *known: str) -> None:
 def check_no_body(body: bytes) -> None:
     """Raises BadRequest for a body that says something; `{}` does not."""
     if body.strip() not in (b"", b"{}"):
-        raise BadRequest("This route takes no body.", hint="Say it in the address; README lists its parameters.")
+        raise BadRequest("This route takes no body.", hint="Say it in the address; docs/http.md lists its parameters.")

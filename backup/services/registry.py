@@ -79,7 +79,9 @@ class Registry:
         if name.lower() != "all":
             return [self.get(name).name]
         if not self.names():
-            raise UnknownService("No service is configured.", hint="README lists the settings of customer and order.")
+            raise UnknownService(
+                "No service is configured.", hint="docs/configuration.md lists the settings of customer and order."
+            )
         return self.names()
 
     def _unknown(self, name: str) -> UnknownService:
@@ -89,11 +91,11 @@ class Registry:
         preset = self._PRESETS.get(name.lower())
         if preset is not None:
             begin = f"Source{preset.name.title()}Db__ and Backup{preset.name.title()}Db__"
-            hint = f"Configured: {names}. Its settings begin with {begin}; README lists them."
+            hint = f"Configured: {names}. Its settings begin with {begin}; docs/configuration.md lists them."
             return UnknownService(f"No service {quoted(name)} is configured: it has no setting.", hint=hint)
         return UnknownService(
             f"No service {quoted(name)} is configured.{did_you_mean(name, [*self.names(), 'all'])}",
-            hint=f"Configured: {names}. README lists the settings of each.",
+            hint=f"Configured: {names}. docs/configuration.md lists the settings of each.",
         )
 
     def ping(self) -> list[Health]:

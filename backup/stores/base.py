@@ -143,7 +143,7 @@ class Store(Protocol):
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 
-        Equal fingerprints of two sides mean equal stamps, but for the chance that ARCHITECTURE states. `drift` must
+        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). `drift` must
         have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the network.
         """
 

@@ -159,7 +159,9 @@ def _refuse_unknown(pairs: dict[str, str], known: Iterable[str], setting: str) -
             raise ConfigError(
                 f"Setting {setting} has a keyword that is not known{_behind(before)}"
                 + (f"; did you mean {meant}?" if meant else "."),
-                hint=_QUOTES if before else "PostgreSQL takes a URL: postgresql://…; README has an example.",
+                hint=_QUOTES
+                if before
+                else "PostgreSQL takes a URL: postgresql://…; docs/configuration.md has an example.",
             )
         before.append(name)
 
