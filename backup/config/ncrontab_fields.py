@@ -30,6 +30,16 @@ class _Field:
             return self.low <= int(text[:9]) <= self.high
         return text.lower() in self.names
 
+    def value_of(self, text: str) -> int:
+        """What a number or a name of the field stands for."""
+        return int(text) if text.isdecimal() else self.low + self.names.index(text.lower())
+
+    def upwards(self, first: str, last: str) -> str:
+        """Two ranges that together go from the first over the field's end to the last."""
+        least, most = (self.names[0].upper(), self.names[-1].upper()) if first.isalpha() else (self.low, self.high)
+        ranges = [(first.upper(), str(most)), (str(least), last.upper())]
+        return ",".join(start if start == end else f"{start}-{end}" for start, end in ranges)
+
 
 _FIELDS = (
     _Field("second", 0, 59),
@@ -64,4 +74,8 @@ def _fault(field: _Field, text: str) -> str | None:
         if not all(map(field.holds, ends)):
             sunday = "; Sunday is 0" if field.names is _DAYS and "7" in ends else ""
             return f"the {field.name} is {quoted(text)} and takes {field.takes}{sunday}"
+        if len(ends) > 1 and field.value_of(ends[0]) > field.value_of(ends[1]):
+            # NCRONTAB exchanges the ends, other crons go on over the field's end.
+            meant = "" if match[3] else f"; write {field.upwards(*ends)}"
+            return f"the {field.name} is {quoted(text)}, and a range goes from the smaller to the greater{meant}"
     return None

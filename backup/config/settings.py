@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backup.config.ncrontab import in_utc, next_due, time_zone
+from backup.config.references import refuse_reference
 from backup.config.setting_names import refuse_if_ours
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
@@ -171,7 +172,8 @@ class Settings(BaseSettings):
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process; names are matched whatever their case.
 
-    Raises ConfigError that names the setting for a value of the wrong form, and for a name that is misspelt.
+    Raises ConfigError that names the setting for a value of the wrong form, for a reference to a vault that Azure has
+    not resolved, and for a name that is misspelt.
     """
     given = os.environ if environment is None else environment
     known = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
@@ -179,6 +181,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     for name in given:
         if name.lower() not in known:
             refuse_if_ours(name, list(known.values()))
+    for name, value in values.items():
+        refuse_reference(value, name)
     try:
         settings = Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -224,7 +228,7 @@ def use_local_settings(folder: Path) -> None:
     if not path.exists():
         return
     try:
-        values = json.loads(path.read_text(encoding="utf-8")).get("Values", {})
+        values = json.loads(path.read_text(encoding="utf-8-sig")).get("Values", {})
         for name, value in values.items():
             os.environ.setdefault(name, str(value))
     except (OSError, ValueError, AttributeError) as error:

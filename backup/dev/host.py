@@ -135,7 +135,7 @@ class _Function:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+        return dict(json.loads(path.read_text("utf-8-sig"))) if path.exists() else {}
     except ValueError as error:
         raise ConfigError(f"{path.name} is not valid JSON: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -94,8 +95,9 @@ Request = TypeVar("Request", bound=_Request)
 def parse_body(kind: type[Request], body: bytes) -> Request:
     """The request; no body means all its defaults. Raises BadRequest that names the field."""
     known = [str(field.alias) for field in kind.model_fields.values()]
+    text = _said(body) or b"{}"
     try:
-        request = kind.model_validate_json(body if body.strip() else b"{}")
+        request = kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = quoted(".".join(map(str, first["loc"])))
@@ -105,12 +107,17 @@ def parse_body(kind: type[Request], body: bytes) -> Request:
             problem = f"{name[1:-1] or 'body'}: {first['msg'].removeprefix('Value error, ')}."
         hint = f"Send a JSON object with any of {', '.join(known)}."
         raise BadRequest(f"The request body is malformed: {problem}", hint=hint) from None
-    if twice := _named_twice(body):
+    if twice := _named_twice(text):
         raise BadRequest(f"The request body is malformed: it has {quoted(twice)} twice.", hint="Say it once.")
     return request
 
 
-def _named_twice(body: bytes) -> str | None:
+def _said(body: bytes) -> bytes:
+    """The body without what stands around its text: white space, and the byte order mark that Windows' editors add."""
+    return body.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def _named_twice(text: bytes) -> str | None:
     """A name that an object of the body has twice: readers differ in which of its values counts."""
     found: list[str] = []
 
@@ -118,7 +125,7 @@ def _named_twice(body: bytes) -> str | None:
         counts = Counter(name for name, _ in pairs)
         found.extend(name for name, count in counts.items() if count > 1)
 
-    json.loads(body.decode() if body.strip() else "{}", object_pairs_hook=names)
+    json.loads(text.decode(), object_pairs_hook=names)
     return found[0] if found else None
 
 
@@ -141,5 +148,5 @@ def check_query(query: Mapping[str, str], *known: str) -> None:
 
 def check_no_body(body: bytes) -> None:
     """Raises BadRequest for a body that says something; `{}` does not."""
-    if body.strip() not in (b"", b"{}"):
+    if b"".join(_said(body).split()) not in (b"", b"{}"):
         raise BadRequest("This route takes no body.", hint="Say it in the address; docs/http.md lists its parameters.")

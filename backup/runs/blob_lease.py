@@ -27,7 +27,7 @@ from backup.core.errors import ConfigError, Locked, LockLost, StoreUnavailable, 
 from backup.core.log import event, redact
 from backup.core.model import StillHeld
 from backup.core.retry import Retry
-from backup.stores.secure import check_storage, is_loopback, refuse_reference
+from backup.stores.secure import check_storage, is_loopback
 
 CONTAINER = "backup-locks"
 LEASE_SECONDS = 60
@@ -115,7 +115,6 @@ def _ignore(errors: type[Exception], work: Callable[[], Any]) -> None:
 
 def _blob_service(settings: Settings) -> BlobServiceClient:
     setting, connection = "AzureWebJobsStorage", settings.storage_connection or ""
-    refuse_reference(connection, setting)
     if connection.strip().lower().startswith("usedevelopmentstorage=true"):
         return BlobServiceClient.from_connection_string(_DEVELOPMENT_STORAGE, **_OPTIONS)
     if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):

@@ -11,9 +11,10 @@ from urllib.parse import unquote, unquote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from backup.config.references import refuse_reference
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
-from backup.stores.secure import postgresql_url, refuse_reference, sql_server_keywords
+from backup.stores.secure import postgresql_url, sql_server_keywords
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
 
@@ -109,6 +110,8 @@ def parse_connection(text: str, setting: str) -> SqlServer | Cosmos | URL:
     if not text:
         raise ConfigError(f"Setting {setting} is empty.")
     refuse_reference(text, setting)
+    if "\x00" in unquote(text):  # libpq reads up to it, and takes its defaults for all that follows
+        raise ConfigError(f"Setting {setting} holds a NUL, which no connection string may.")
     if re.match(r"[a-z][\w+]*:/", text, re.I) and "=" not in text.split(":", 1)[0]:
         return _url(text, setting)
     pairs = _pairs(text, setting)
@@ -135,7 +138,6 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
         if re.fullmatch(r"""\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'""", value):
             quote = "}" if value[0] == "{" else value[0]
             value = value[1:-1].replace(quote * 2, quote)
-        refuse_reference(value, setting)
         if pairs.setdefault(name, value) != value:
             raise ConfigError(f"Setting {setting} has a keyword twice{_behind(pairs)}.", hint=_QUOTES)
         position = match.end()
@@ -169,6 +171,8 @@ def _refuse_unknown(pairs: dict[str, str], known: Iterable[str], setting: str) -
 def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
     register_secret(pairs.get("accountkey"))
     _refuse_unknown(pairs, _COSMOS_KEYWORDS, setting)
+    if not pairs.get("accountkey", "").isascii():  # the SDK says of other keys that they are not base64
+        raise ConfigError(f"The AccountKey in setting {setting} is not a key: it is not base64.")
     endpoint = pairs["accountendpoint"]
     if not re.match(r"https?://[^/]", endpoint, re.I):
         raise ConfigError(f"AccountEndpoint in setting {setting} is not an https:// address.")

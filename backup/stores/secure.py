@@ -18,7 +18,6 @@ from backup.core.errors import ConfigError
 _AZURE_POSTGRESQL = ".database.azure.com"
 _VERIFIED = "verify-full"
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", _VERIFIED)
-_REFERENCE = re.compile(r"\s*@Microsoft\.\w+\(", re.I)
 
 
 def is_loopback(host: str) -> bool:
@@ -28,17 +27,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(plain).is_loopback
     except ValueError:
         return plain == "localhost"
-
-
-def refuse_reference(value: str, setting: str) -> None:
-    """Raises ConfigError for a setting whose Key Vault (or App Configuration) reference Azure did not replace."""
-    if _REFERENCE.match(value):
-        raise ConfigError(
-            f"Setting {setting} is still a reference (@Microsoft.KeyVault…): Azure could not resolve it.",
-            hint="Give the app's identity the role Key Vault Secrets User on the vault, let the vault's firewall admit "
-            "the app, and check the secret's name; the portal shows why beside the setting. A reference has to be the "
-            "whole value.",
-        )
 
 
 def sql_server_keywords(keywords: Mapping[str, str], token: bool, setting: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from backup.core.errors import BackupError
 from backup.core.log import register_secret
 from backup.core.model import Counts, Proof, Run, Status, Trigger
 from backup.entry import http
-from backup.entry.requests import RestoreRequest, SyncRequest, moment_of, parse_body
+from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Health, Options
@@ -130,7 +130,7 @@ def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, Options]) -> 
         *(b'{"dryRun": "true"}', b'{"dryRun": 1}', b'{"allowMassDelete": null}', b'{"allowMassDelete": "yes"}'),
         *(b'{"force": true}', b'{"Service": "all"}', b'{"services": "all"}', b'{"service": "all", "x": 1}'),
         b'{"service": NaN}',
-        *(b'{"service": "all", "service": "order"}', b'{"dryRun": true, "dryRun": false}', b"\xef\xbb\xbf{}"),
+        *(b'{"service": "all", "service": "order"}', b'{"dryRun": true, "dryRun": false}', b"\xef\xbb\xbf" * 2 + b"{}"),
         '{"dryRun": true}'.encode("utf-16"),
         b'{"' + b"x" * 100_000 + b'": 1}',
     ],
@@ -178,6 +178,19 @@ def test_keys_are_texts_numbers_and_lists() -> None:
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(errors.BadRequest, match=r"'forceFullsync'\. Did you mean forceFullSync\?"):
         parse_body(SyncRequest, b'{"forceFullsync": true}')
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"dryRun": true}', b'\xef\xbb\xbf{"dryRun": true}', b'\xef\xbb\xbf\r\n {"dryRun": true}\n']
+)
+def test_a_body_may_have_a_byte_order_mark(body: bytes) -> None:
+    assert parse_body(SyncRequest, body).dry_run
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"{}", b"{ }\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}"])
+def test_a_body_that_says_nothing_is_none(body: bytes) -> None:
+    check_no_body(body)
+    assert parse_body(SyncRequest, body) == SyncRequest()
 
 
 json_values = st.recursive(

@@ -203,11 +203,29 @@ def test_a_password_that_is_quoted_by_nothing_is_read_as_it_is(password: str) ->
     "text", ["@Microsoft.KeyVault(SecretUri=https://v/s/x)", "@microsoft.keyvault(VaultName=v;SecretName=s)"]
 )
 @pytest.mark.parametrize(
-    "form", ["{}", " {} ", "Server=x;Database=y;User Id=u;Password={}", "AccountEndpoint=https://a/;AccountKey={}"]
+    "form",
+    [
+        *(
+            "{}",
+            " {} ",
+            "'{}'",
+            "Server=x;Database=y;User Id=u;Password={}",
+            "AccountEndpoint=https://a/;AccountKey={}",
+        ),
+        *("postgresql://u:{}@h/d", "mssql+pyodbc://u:{}@h/d", "postgresql://h/d?user=u&password={}", "sqlite:///{}"),
+    ],
 )
 def test_a_reference_that_was_not_resolved_is_called_so(text: str, form: str) -> None:
     _, refusal = read(form.format(text))
     assert f"{SETTING} is still a reference" in refusal
+
+
+@pytest.mark.parametrize(
+    "text", ["postgresql://u:p%00q@h:1/d", "Server=x;Database=y;UID=u;PWD=p\x00q", "sqlite:///a%00b"]
+)
+def test_a_nul_that_would_end_a_connection_string_early_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Setting {SETTING} holds a NUL"):
+        parse_connection(text, SETTING)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +287,7 @@ def test_a_user_assigned_identity_of_a_cosmos_side_is_named_by_its_client_id() -
         "AccountEndpoint=https://a/;AccountKey=k;ClientId=1f0e",
         *("AccountEndpoint=;AccountKey=k", "AccountEndpoint=a.documents.azure.com;AccountKey=k"),
         *("AccountEndpoint=https://;AccountKey=k", "AccountEndpoint=https://a/;AccountKey=k;Server=x"),
+        "AccountEndpoint=https://a/;AccountKey=schlüssel",
     ],
 )
 def test_a_cosmos_string_that_cannot_be_used_is_refused(text: str) -> None:

@@ -360,7 +360,6 @@ def test_storage_that_is_down_is_named_by_its_setting_after_the_retries(service:
         {"AzureWebJobsStorage__blobServiceUri": "http://shop.blob.core.windows.net"},
         {"AzureWebJobsStorage": "BlobEndpoint=http://127.0.0.1:10000/a"},
         {"AzureWebJobsStorage": "BlobEndpoint=http://shop.example/;SharedAccessSignature=sig=x"},
-        {"AzureWebJobsStorage": "@Microsoft.KeyVault(SecretUri=https://v/s/x)"},
     ],
 )
 def test_no_token_and_no_signature_goes_to_storage_in_clear(settings: dict[str, str], service: str) -> None:

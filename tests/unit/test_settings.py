@@ -249,8 +249,37 @@ def test_a_value_that_cannot_be_used_is_refused_by_the_settings_name(name: str, 
 
 
 @pytest.mark.parametrize(
+    "form", ["@Microsoft.KeyVault({})", " '@microsoft.keyvault ({})'", "a@Microsoft.AppConfiguration({})"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reference_that_was_not_resolved_is_called_so_in_every_setting(name: str, form: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Setting {name} is still a reference") as raised:
+        load_settings({name: form.format("VaultName=v;SecretName=s3cret")})
+    assert "s3cret" not in str(raised.value) + raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "after", "meant"),
+    [
+        ("0 0", "22-2", "* * *", "22-23,0-2"),
+        ("0 0 0 * *", "FRI-MON", "", "FRI-SAT,SUN-MON"),
+        ("0 0 0 * *", "sat-sun", "", "SAT,SUN"),
+        ("0 0 0 * *", "5-mon", "", "5-6,0-MON"),
+        ("0 0 0 *", "Dec-Jan", "*", "DEC,JAN"),
+        ("", "59-0", "* * * * *", "59,0"),
+        ("0 0 0", "20-10", "* *", "20-31,1-10"),
+    ],
+)
+def test_a_range_that_goes_down_is_refused_with_what_to_write(before: str, given: str, after: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"from the smaller to the greater; write {meant}"):
+        load_settings({"BackupSchedule__CronExpression": f"{before} {given} {after}"})
+    load_settings({"BackupSchedule__CronExpression": f"{before} {meant} {after}"})
+
+
+@pytest.mark.parametrize(
     "schedule",
     [
+        *("0 50-10/5 * * * *", "0 0 0 * * SAT-SUN/2"),
         *("0 0 0 31 2 *", "0 0 0 L * *", "0 0 0 * * 7", "0 0 0 * * 1#2", "0 0 0 ? * *", "0 0 0 1, * *"),
         "0 0 0 R * *",
     ],
@@ -347,7 +376,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def test_local_settings_fill_the_environment_and_do_not_replace_it(environment: dict[str, str], tmp_path: Path) -> None:
     values = {"BackupSync__ChunkSize": "2", "BackupSync__BatchSize": "3"}
-    (tmp_path / "local.settings.json").write_text(json.dumps({"IsEncrypted": False, "Values": values}))
+    text = json.dumps({"IsEncrypted": False, "Values": values})
+    (tmp_path / "local.settings.json").write_text(text, encoding="utf-8-sig")  # as editors on Windows do
     use_local_settings(tmp_path)
     assert environment == {"BackupSync__ChunkSize": "1", "BackupSync__BatchSize": "3"}
 

@@ -1,0 +1,23 @@
+"""References to a vault in the place of a value, which Azure replaces before the app starts, or fails to."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from backup.core.errors import ConfigError
+
+_REFERENCE = re.compile(r"@\s*Microsoft\.(?:KeyVault|AppConfiguration|\w+\s*\()", re.I)
+
+
+def refuse_reference(value: str, setting: str) -> None:
+    """Raises ConfigError for a value that is a Key Vault (or App Configuration) reference, or has one in it, where
+    Azure has put no secret. Quotes nothing of the value."""
+    if _REFERENCE.search(unquote(value)):  # a part of a URL may be encoded
+        raise ConfigError(
+            f"Setting {setting} is still a reference (@Microsoft.KeyVault…), or has one in it: Azure could not resolve "
+            "it.",
+            hint="Give the app's identity the role Key Vault Secrets User on the vault, let the vault's firewall admit "
+            "the app, and check the secret's name; the portal shows why beside the setting. A reference has to be the "
+            "whole value; on a laptop nobody resolves it.",
+        )
