@@ -110,15 +110,23 @@ class Status(StrEnum):
     FAILED = "Failed"
 
 
+class Verb(StrEnum):
+    """What a run does. A purge is no run: it changes no record, and what it deleted only the log tells."""
+
+    SYNC = "sync"
+    UNDO = "undo"
+    RESTORE = "restore"
+    VERIFY = "verify"
+    DRILL = "drill"
+
+
 class Trigger(StrEnum):
-    """Who asked for a sync; for a run of another kind, which kind it is."""
+    """Who asked for a run: a request, the schedule, the command line (or another program in Python), a job."""
 
     HTTP = "http"
     TIMER = "timer"
     CLI = "cli"
-    UNDO = "undo"
-    RESTORE = "restore"
-    VERIFY = "verify"
+    JOB = "job"
 
 
 @dataclass(frozen=True)
@@ -148,10 +156,6 @@ class Counts:
     def plus(self, **more: int) -> Counts:
         """These counts with `more` added by name."""
         return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
-
-
-SYNCS = frozenset({Trigger.HTTP, Trigger.TIMER, Trigger.CLI})
-"""The triggers of syncs; the others name runs of another kind."""
 
 
 _CHECKSUMS = 1 << 128
@@ -200,8 +204,9 @@ class Proof:
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of one service's sync, undo, restore or verify; one SyncHistory entry. Times are aware UTC.
+    """One execution of one verb on one service; one SyncHistory entry. Times are aware UTC.
 
+    `trigger` is None where an entry of an earlier release does not say who asked for an undo, a restore or a verify.
     `added_columns` are those it had to fill, `removed_columns` those the source had no more, `undone` the runs that an
     undo takes back. `notes` are what the run wants known beside its counts, a line each. While it is in progress,
     `percent` says how much of the source it has walked, and `checkpoint` where another process may go on. `watermark`
@@ -215,10 +220,11 @@ class Run:
     """
 
     service: str
-    trigger: Trigger
+    trigger: Trigger | None
     forced: bool
     started_at: datetime
     sync_id: str = field(default_factory=lambda: str(uuid4()))
+    verb: Verb = Verb.SYNC
     status: Status = Status.PENDING
     counts: Counts = Counts()
     completed_at: datetime | None = None
@@ -246,8 +252,8 @@ class Run:
     def takes_over(self, other: Run) -> bool:
         """Whether this run, not yet begun, may go on as the other, open one: as a sync that does no less."""
         return (
-            self.trigger in SYNCS
-            and other.trigger in SYNCS
+            self.verb is Verb.SYNC
+            and other.verb is Verb.SYNC
             and other.checkpoint is not None
             and not self.dry_run
             and not other.dry_run
@@ -257,15 +263,20 @@ class Run:
 
     @property
     def may_change_backup(self) -> bool:
-        """Whether it is of a kind that writes to the backup's records."""
-        return not self.dry_run and self.trigger not in (Trigger.RESTORE, Trigger.VERIFY)
+        """Whether its verb writes to the backup's records."""
+        return not self.dry_run and self.verb in (Verb.SYNC, Verb.UNDO)
+
+    @property
+    def only_compares(self) -> bool:
+        """Whether its verb leaves source and backup as they are, so that it needs no lock."""
+        return self.verb in (Verb.VERIFY, Verb.DRILL)
 
     @property
     def verified(self) -> bool | None:
         """Whether the run proved its result; None while it runs and for dry runs, undos and restores, which prove
         nothing.
         """
-        if self.dry_run or self.completed_at is None or self.trigger in (Trigger.UNDO, Trigger.RESTORE):
+        if self.dry_run or self.completed_at is None or self.verb in (Verb.UNDO, Verb.RESTORE):
             return None
         return self.status is Status.COMPLETED and self.proof is not None and self.proof.verified
 

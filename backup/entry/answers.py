@@ -14,9 +14,10 @@ from pydantic.alias_generators import to_pascal
 
 from backup.core import errors
 from backup.core.log import redact
-from backup.core.model import Now, Record, Run, Status, Trigger, utc_now
+from backup.core.model import Now, Record, Run, Status, Trigger, Verb, utc_now
 from backup.mirror.comparison import Report
 from backup.mirror.proof import Kind
+from backup.runs.history_entries import trigger_column
 from backup.runs.runner import Outcome
 from backup.services.service import Shown
 from backup.stores.exact_json import record_to_text
@@ -63,7 +64,9 @@ class SyncResult(_Body):
 
     sync_id: str
     service_name: str
-    trigger: Trigger
+    trigger: str
+    verb: Verb
+    triggered_by: Trigger | None
     status: Status
     dry_run: bool
     inserted_count: int
@@ -87,7 +90,9 @@ class SyncResult(_Body):
         return cls(
             sync_id=run.sync_id,
             service_name=run.service,
-            trigger=run.trigger,
+            trigger=trigger_column(run.verb, run.trigger),
+            verb=run.verb,
+            triggered_by=run.trigger,
             status=run.status,
             dry_run=run.dry_run,
             inserted_count=run.counts.inserted,

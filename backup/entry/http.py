@@ -85,7 +85,7 @@ def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: 
     check_query(query)
     request = parse_body(UndoRequest, body)
     service = registry.with_run(sync_id)
-    return shape_one(service.undo(sync_id, through=request.through, dry_run=not request.confirm))
+    return shape_one(service.undo(sync_id, through=request.through, dry_run=not request.confirm, trigger=Trigger.HTTP))
 
 
 def post_restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
@@ -94,14 +94,15 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
     request = parse_body(RestoreRequest, body)
     wish = Wish(request.at, tuple(request.keys), request.overwrite_newer, request.delete_extra)
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
-    return shape_one(registry.get(service).restore(wish, options))
+    return shape_one(registry.get(service).restore(wish, options, trigger=Trigger.HTTP))
 
 
 def post_verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
     """Compares source and backup, of one service or all: 200 whether they are equal or not, `Verified` says which."""
     check_query(query)
     request = parse_body(VerifyRequest, body)
-    outcomes = registry.verify(service, Depth(request.full, request.sample), drilled=request.drill)
+    depth = Depth(request.full, request.sample)
+    outcomes = registry.verify(service, depth, drilled=request.drill, trigger=Trigger.HTTP)
     return shape_verifies(outcomes) if service.lower() == "all" else shape_verify(outcomes[0])
 
 

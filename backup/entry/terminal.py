@@ -26,6 +26,7 @@ from backup.entry.health import word_of
 from backup.mirror.comparison import Report
 from backup.mirror.proof import Kind
 from backup.runs.condition import hint_of
+from backup.runs.history_entries import trigger_column
 from backup.runs.runner import Outcome, foreseen, no_progress
 from backup.runs.runner import Progress as Told
 from backup.services.registry import Registry
@@ -206,7 +207,9 @@ def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Tab
         counts = run.counts
         told = (
             f"{run.started_at:%Y-%m-%d %H:%M:%S}",
-            run.trigger + (", forced" if run.forced else "") + (", dry run" if run.dry_run else ""),
+            trigger_column(run.verb, run.trigger)
+            + (", forced" if run.forced else "")
+            + (", dry run" if run.dry_run else ""),
             plain(run.sync_id),
         )
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, counts.failed, run.duration_ms or 0)

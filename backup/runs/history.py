@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from backup.core.errors import BadRequest, Interrupted
 from backup.core.log import event
-from backup.core.model import SYNCS, Now, Run, Status, Trigger
+from backup.core.model import Now, Run, Status, Trigger, Verb
 from backup.core.timeline import AHEAD, Timeline
-from backup.runs.history_entries import HISTORY, VERSION, entry_of, run_of
+from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, run_of
 from backup.stores import Sibling, Store
 
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
@@ -46,7 +46,11 @@ class History:
     def version(self, service: str) -> int:
         """The schema version of the service's newest entry, whatever that is about; this release's if there is none."""
         found = self._entries.find(
-            {"ServiceName": service}, order_by="StartedAt", descending=True, limit=1, fields=("SchemaVersion",)
+            {"ServiceName": service},
+            order_by="StartedAt",
+            descending=True,
+            limit=1,
+            fields=("SchemaVersion", "Verb"),  # which a table may lack whose entries are other services'
         )
         if not found:
             return VERSION
@@ -112,30 +116,30 @@ class History:
 
     def last_synced(self, service: str) -> Run | None:
         """The newest sync that completed."""
-        triggers = sorted(trigger.value for trigger in SYNCS)
-        found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=triggers)
+        found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=asked_for(Verb.SYNC))
         return next(iter(found), None)
 
     def first_synced(self, service: str) -> Run | None:
         """The oldest sync that completed."""
-        triggers = sorted(trigger.value for trigger in SYNCS)
-        where = {**self._mine(service), "Status": Status.COMPLETED.value, "DryRun": False, "Trigger": triggers}
+        where = self._mine(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
+        where |= {"Trigger": asked_for(Verb.SYNC)}
         found = map(run_of, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
         return next(filter(None, found), None)
 
     def has_synced(self, service: str, since: datetime) -> bool:
         """Whether a sync has ended since then, well or not."""
-        where = self._mine(service) | {"DryRun": False, "Trigger": sorted(trigger.value for trigger in SYNCS)}
+        where = self._mine(service) | {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
         return bool(self._entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
 
     def last_verified(self, service: str) -> Run | None:
-        """The newest verify that came to its end, whatever it found."""
-        found = self._find(service, 1, Status=Status.COMPLETED.value, Trigger=Trigger.VERIFY.value)
+        """The newest verify or drill that came to its end, whatever it found."""
+        triggers = asked_for(Verb.VERIFY, Verb.DRILL)
+        found = self._find(service, 1, Status=Status.COMPLETED.value, Trigger=triggers)
         return next(iter(found), None)
 
     def newest_syncs(self, service: str, limit: int, *, ended: bool = False) -> Sequence[Run]:
         """Up to `limit` syncs, newest first, dry runs left out; only those that have `ended`, if so asked."""
-        where: dict[str, Any] = {"DryRun": False, "Trigger": sorted(trigger.value for trigger in SYNCS)}
+        where: dict[str, Any] = {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
         if ended:
             where["Status"] = sorted((Status.COMPLETED.value, Status.FAILED.value))
         return self._find(service, limit, **where)
@@ -144,9 +148,9 @@ class History:
         """Up to `limit` runs of the service, newest first."""
         return self._find(service, limit)
 
-    def newest(self, service: str, trigger: Trigger) -> Run | None:
-        """The newest run with this trigger."""
-        return next(iter(self._find(service, 1, Trigger=trigger.value)), None)
+    def newest_verify(self, service: str) -> Run | None:
+        """The newest verify or drill, whether it has ended or not."""
+        return next(iter(self._find(service, 1, Trigger=asked_for(Verb.VERIFY, Verb.DRILL))), None)
 
     def get(self, service: str, sync_id: str) -> Run | None:
         """The service's run with this SyncId."""
@@ -212,7 +216,7 @@ class History:
         columns: set[str] = set()
         for run in self._find(service, _LOOKED_BACK, DryRun=False):
             columns.update(run.removed_columns)
-            if run.status is Status.COMPLETED and run.trigger in SYNCS:
+            if run.status is Status.COMPLETED and run.verb is Verb.SYNC:
                 break
             columns.update(run.added_columns)
         known = {name.lower() for name in columns}

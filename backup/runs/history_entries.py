@@ -11,11 +11,11 @@ from decimal import Decimal
 from typing import Any
 
 from backup.core.log import event
-from backup.core.model import Counts, Proof, Run, Status, Total, Trigger
+from backup.core.model import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.stores import Shape
 
-VERSION = 2
-"""Of the entries: 2 have a place, a number, an owner, a heartbeat. Those before had no version."""
+VERSION = 3
+"""Of the entries: 3 have a verb beside who asked; 2 a place, a number, an owner, a heartbeat; 1 had no version."""
 
 HISTORY = Shape(
     name="SyncHistory",
@@ -64,6 +64,8 @@ HISTORY = Shape(
         "Scratch": "name",
         "ErrorKind": "name",
         "SchemaVersion": "integer",
+        "Verb": "name",
+        "TriggeredBy": "name",
     },
 )
 _COUNTED = ("Inserted", "Updated", "Deleted", "Skipped", "Failed")
@@ -78,6 +80,25 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
+_SYNC_TRIGGERS = frozenset(trigger.value for trigger in Trigger)
+
+
+def asked_for(*verbs: Verb) -> list[str]:
+    """What `Trigger` has in the entries of these verbs' runs: who asked for a sync, of other runs the verb.
+
+    So it is in every release; Verb and TriggeredBy are not in the entries of earlier ones. A drill is a verify there.
+    """
+    others = {trigger_column(verb, None) for verb in verbs if verb is not Verb.SYNC}
+    return sorted(others | (_SYNC_TRIGGERS if Verb.SYNC in verbs else set()))
+
+
+def trigger_column(verb: Verb, trigger: Trigger | None) -> str:
+    """What the entry's `Trigger` says, as in earlier releases: who asked for a sync, of another run the verb."""
+    if verb is Verb.SYNC and trigger is not None:
+        return trigger.value
+    return (Verb.VERIFY if verb is Verb.DRILL else verb).value
+
+
 def entry_of(run: Run) -> dict[str, Any]:
     """The run's entry as it stands."""
     proof = run.proof
@@ -88,7 +109,7 @@ def entry_of(run: Run) -> dict[str, Any]:
         "StartedAt": run.started_at,
         "CompletedAt": run.completed_at,
         "Status": run.status.value,
-        "Trigger": run.trigger.value,
+        "Trigger": trigger_column(run.verb, run.trigger),
         "Forced": run.forced,
         "DryRun": run.dry_run,
         "AllowMassDelete": run.allow_mass_delete,
@@ -123,6 +144,8 @@ def entry_of(run: Run) -> dict[str, Any]:
         "Failures": json.dumps(run.failures) if run.failures else None,
         "Scratch": run.scratch,
         "SchemaVersion": VERSION,
+        "Verb": run.verb.value,
+        "TriggeredBy": run.trigger and run.trigger.value,
     }
 
 
@@ -141,15 +164,17 @@ def _read(entry: dict[str, Any]) -> Run:
         value = entry[name]
         if not isinstance(value, _TYPES[kind]) and (value is not None or name in _ALWAYS):
             raise TypeError(name)
+    verb, trigger = _verb_and_trigger(entry)
     run = Run(
         entry["ServiceName"],
-        Trigger(entry["Trigger"]),
+        trigger,
         bool(entry["Forced"]),
         entry["StartedAt"],
         entry["SyncId"],
     )
     return replace(
         run,
+        verb=verb,
         status=Status(entry["Status"]),
         counts=Counts(
             *(entry[f"{what}Count"] or 0 for what in ("Inserted", "Updated", "Deleted", "Skipped", "Failed"))
@@ -176,6 +201,17 @@ def _read(entry: dict[str, Any]) -> Run:
         failures=tuple((key, reason) for key, reason in json.loads(entry["Failures"] or "[]")),
         scratch=entry["Scratch"],
     )
+
+
+def _verb_and_trigger(entry: dict[str, Any]) -> tuple[Verb, Trigger | None]:
+    trigger = entry["Trigger"]
+    if entry["Verb"] is None:  # of an earlier release
+        return (Verb.SYNC, Trigger(trigger)) if trigger in _SYNC_TRIGGERS else (Verb(trigger), None)
+    verb = Verb(entry["Verb"])
+    asked_by = None if entry["TriggeredBy"] is None else Trigger(entry["TriggeredBy"])
+    if trigger != trigger_column(verb, asked_by):
+        raise ValueError(trigger)
+    return verb, asked_by
 
 
 def _proof(entry: dict[str, Any]) -> Proof | None:

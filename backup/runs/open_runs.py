@@ -9,7 +9,7 @@ from datetime import datetime
 
 from backup.core.errors import Locked, NotInitialized, StoreError, StoreUnavailable
 from backup.core.log import event
-from backup.core.model import SYNCS, Now, Run, Status, Trigger
+from backup.core.model import Now, Run, Status, Verb
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.ownership import is_alive, refuse_alive
@@ -19,12 +19,12 @@ from backup.stores import Store
 
 def is_left_sync(run: Run) -> bool:
     """Whether the open run is a sync that another call may go on with; whether it is alive the lock says."""
-    return run.checkpoint is not None and run.trigger in SYNCS
+    return run.checkpoint is not None and run.verb is Verb.SYNC
 
 
 def is_left_verify(run: Run) -> bool:
     """Whether the open run is a verify that another call may go on with; no lock says whether it is alive."""
-    return run.checkpoint is not None and run.trigger is Trigger.VERIFY
+    return run.checkpoint is not None and run.verb is Verb.VERIFY
 
 
 def has_left_sync(backup: Store, history: History, service: str, now: Now) -> bool:
@@ -49,7 +49,7 @@ def take_over(history: History, service: str, now: datetime, clock: Now, goes_on
     runs = [
         run
         for run in history.open_runs(service)
-        if not is_left_verify(run) and not (run.trigger is Trigger.VERIFY and is_alive(run, moment))
+        if not is_left_verify(run) and not (run.only_compares and is_alive(run, moment))
     ]
     for run in runs:
         refuse_alive(run, moment)

@@ -23,7 +23,7 @@ from typing import Any
 from backup.core import interrupts
 from backup.core.errors import BackupError, Locked, LockLost
 from backup.core.log import event
-from backup.core.model import Now, Run, Status, Trigger
+from backup.core.model import Now, Run, Status
 from backup.runs.clock import elapsed
 from backup.runs.history import History
 
@@ -170,7 +170,7 @@ class Ownership:
             run = self._run = self._signed(run)
             if found is None:
                 self._history.save(run)
-                if run.trigger is not Trigger.VERIFY:  # which need not be alone
+                if not run.only_compares:
                     self._yield_to_others(run)
             elif not self._history.change(run, [found.owner, self._owner], [found.attempt, attempt]):
                 raise Locked(f"Another process has just taken over the run of {run.service}.")
@@ -194,7 +194,7 @@ class Ownership:
             others = [
                 run
                 for run in self._history.open_runs(mine.service)
-                if run.sync_id != mine.sync_id and run.trigger is not Trigger.VERIFY and is_alive(run, self._clock())
+                if run.sync_id != mine.sync_id and not run.only_compares and is_alive(run, self._clock())
             ]
             if not others:
                 return

@@ -14,7 +14,7 @@ from datetime import datetime
 from backup.core import interrupts
 from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreUnavailable, Unexpected
 from backup.core.log import event, redact
-from backup.core.model import SYNCS, Now, Run, Status, StillHeld
+from backup.core.model import Now, Run, Status, StillHeld, Verb
 from backup.core.timeline import AHEAD
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.tally import Tally
@@ -84,7 +84,7 @@ class Recorder:
                 start = Checkpoint.from_text(found.checkpoint).begun_anew()
                 return replace(found, checkpoint=start.to_text()), start, found
             start = Checkpoint()
-            keeps_one = run.trigger in SYNCS and not run.dry_run
+            keeps_one = run.verb is Verb.SYNC and not run.dry_run
             return replace(run, checkpoint=start.to_text()) if keeps_one else run, start, None
 
         outcome = self._run(
@@ -219,7 +219,7 @@ class Recorder:
     def _worked(self, session: Session, work: Work) -> Outcome:
         run = session.run
         event(
-            f"{_verb(run)}.started",
+            f"{run.verb}.started",
             service=self._service,
             sync_id=run.sync_id,
             trigger=run.trigger,
@@ -244,7 +244,7 @@ class Recorder:
         if session.unfinished:
             run = run if error is None else replace(run, counts=session.tally.counts)
             counts = asdict(run.counts)
-            event(f"{_verb(run)}.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
+            event(f"{run.verb}.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
             return Outcome(run, error)
         session.run = replace(session.run, request_charge=session.charge())
         outcome = self._ended(session.run, session.tally, error, session.steps.now)
@@ -276,7 +276,7 @@ class Recorder:
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
         locked = isinstance(error, Locked)  # another run is at work, which is no failure of this one
         event(
-            f"{_verb(run)}.{'locked' if locked else 'failed' if error else 'completed'}",
+            f"{run.verb}.{'locked' if locked else 'failed' if error else 'completed'}",
             level=logging.ERROR if error and not locked else logging.INFO,
             service=self._service,
             sync_id=run.sync_id,
@@ -306,10 +306,6 @@ def _countdown(seconds: float | None) -> Callable[[], float]:
         return no_end
     ends_at = time.monotonic() + seconds
     return lambda: ends_at - time.monotonic()
-
-
-def _verb(run: Run) -> str:
-    return "sync" if run.trigger in SYNCS else run.trigger.value
 
 
 def foreseen(error: Exception) -> BackupError:

@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, Locked, StoreUnavailable, UnknownRun, UnknownService
 from backup.core.log import event, redact
-from backup.core.model import Counts, Now, Run, Status, Trigger, utc_now
+from backup.core.model import Counts, Now, Run, Status, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.core.suggestions import did_you_mean, quoted
 from backup.mirror.comparison import Depth
@@ -157,14 +157,16 @@ class Registry:
         pool.shutdown(wait=wait_seconds is None)
         return [sync.outcome() for sync in syncs]
 
-    def verify(self, name: str, depth: Depth, *, drilled: bool = False) -> list[Outcome]:
+    def verify(
+        self, name: str, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI
+    ) -> list[Outcome]:
         """Verifies the service, or all of them side by side; one that fails does not disturb the others."""
 
         def one(service: str) -> Outcome:
             try:
-                return self.get(service).verify(depth, drilled=drilled)
+                return self.get(service).verify(depth, drilled=drilled, trigger=trigger)
             except BackupError as error:
-                return _failed(service, Trigger.VERIFY, NO_OPTIONS, error)
+                return _failed(service, Verb.DRILL if drilled else Verb.VERIFY, trigger, NO_OPTIONS, error)
 
         return side_by_side(one, self.chosen(name))
 
@@ -178,7 +180,7 @@ class Registry:
             try:
                 outcome = self.get(service).resume(trigger, Turn(self._seconds_of(trigger)))
             except BackupError as error:
-                return _failed(service, trigger, NO_OPTIONS, error)
+                return _failed(service, Verb.SYNC, trigger, NO_OPTIONS, error)
             return None if outcome is None or isinstance(outcome.error, Locked) else outcome
 
         return [outcome for outcome in side_by_side(one, self.names()) if outcome is not None]
@@ -218,7 +220,7 @@ class _Sync:
                 outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
             self._outcome = outcome
         except BackupError as error:
-            self._outcome = _failed(self._service, self._trigger, self._options, error)
+            self._outcome = _failed(self._service, Verb.SYNC, self._trigger, self._options, error)
         finally:
             self._known.set()
 
@@ -235,12 +237,11 @@ class _Sync:
         return Outcome(self._run)
 
 
-def _failed(service: str, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
+def _failed(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
     """The outcome of a run that could not begin."""
     now = utc_now()
-    run = Run(service, trigger, options.force, now, dry_run=options.dry_run)
-    run = replace(run, allow_mass_delete=options.allow_mass_delete)
-    verb = "verify" if trigger is Trigger.VERIFY else "sync"
+    run = Run(service, trigger, options.force, now, verb=verb)
+    run = replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete)
     event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
     return Outcome(run.ended(Status.FAILED, now, Counts(), redact(str(error))), error)
 

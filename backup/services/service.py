@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, BadRequest, StoreError
 from backup.core.log import event
-from backup.core.model import Action, Now, Record, Run, Trigger, utc_now
+from backup.core.model import Action, Now, Record, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.mirror.comparison import Depth, verify
 from backup.mirror.guard import Guard
@@ -161,13 +161,13 @@ class SyncService:
         A sync that was left open is gone on with, and then covers what changed since as well. When the turn's time is
         up the outcome's run is in progress, and `resume` goes on with it.
         """
-        run = self._new_run(trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
+        run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
         return self._recorder.run(run, *self._told_apart(sync_with_schema), progress, turn)
 
     def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
         _, work = self._told_apart(sync_with_schema)  # there is an entry already, and a look asks no source
-        return self._recorder.resume(self._new_run(trigger), self.stores, work, turn=turn)
+        return self._recorder.resume(self._new_run(Verb.SYNC, trigger), self.stores, work, turn=turn)
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
@@ -181,7 +181,7 @@ class SyncService:
             backup.close()
         return True
 
-    def verify(self, depth: Depth, *, drilled: bool = False) -> Outcome:
+    def verify(self, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI) -> Outcome:
         """Compares source and backup, or (drilled) the source and what a restore of the backup gives.
 
         Takes no lock and writes nothing but its entry, which a drill has from its start. An outcome without an error
@@ -199,7 +199,7 @@ class SyncService:
             finally:
                 session.tally.proof = session.report.proof
 
-        run = self._new_run(Trigger.VERIFY)
+        run = self._new_run(Verb.DRILL if drilled else Verb.VERIFY, trigger)
         if drilled:
             run = replace(run, scratch=name_of(run.sync_id))
         return self._recorder.run(run, self.stores, work, alone=False, owned=drilled)
@@ -207,11 +207,17 @@ class SyncService:
     def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
         """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
         time is up. None while another call is at it."""
-        run = self._new_run(Trigger.VERIFY)
+        run = self._new_run(Verb.VERIFY, Trigger.TIMER)
         return self._recorder.walk(run, self.stores, lambda session: verify_on(session, depth), turn)
 
     def undo(
-        self, sync_id: str, *, through: bool = False, dry_run: bool = False, progress: Progress = no_progress
+        self,
+        sync_id: str,
+        *,
+        through: bool = False,
+        dry_run: bool = False,
+        progress: Progress = no_progress,
+        trigger: Trigger = Trigger.CLI,
     ) -> Outcome:
         """Makes the backup what it was before that run."""
         undone = sync_id.lower()
@@ -219,24 +225,35 @@ class SyncService:
         def work(session: Session) -> None:
             undo(session, undone, through=through)
 
-        return self._recorder.run(self._new_run(Trigger.UNDO, dry_run), *self._told_apart(work), progress)
+        run = self._new_run(Verb.UNDO, trigger, dry_run)
+        return self._recorder.run(run, *self._told_apart(work), progress)
 
     def restore(
-        self, wish: Wish, options: Options = NO_OPTIONS, to: str | None = None, progress: Progress = no_progress
+        self,
+        wish: Wish,
+        options: Options = NO_OPTIONS,
+        to: str | None = None,
+        progress: Progress = no_progress,
+        trigger: Trigger = Trigger.CLI,
     ) -> Outcome:
         """Writes the backup's state into the source, or into the database of the connection string `to`."""
 
         def work(session: Session) -> None:
             restore(session, session.source, wish, elsewhere=to is not None)
 
-        run = self._new_run(Trigger.RESTORE, options.dry_run, options.allow_mass_delete)
+        run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)
         return self._recorder.run(run, *self._told_apart(work, to), progress)
 
     def _new_run(
-        self, trigger: Trigger, dry_run: bool = False, allow_mass_delete: bool = False, forced: bool = False
+        self,
+        verb: Verb,
+        trigger: Trigger,
+        dry_run: bool = False,
+        allow_mass_delete: bool = False,
+        forced: bool = False,
     ) -> Run:
-        now = self._now()
-        return Run(self.name, trigger, forced, now, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
+        run = Run(self.name, trigger, forced, self._now(), verb=verb)
+        return replace(run, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
         """One record's past. Raises BadRequest for a key that is none or a time beyond the bin; the stores' errors."""

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from backup.core.errors import NotVerified, SchemaMismatch
 from backup.core.log import event
-from backup.core.model import SYNCS, Status
+from backup.core.model import Status, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import refuse_early, sync_stores
 from backup.mirror.writing import Steps
@@ -150,7 +150,7 @@ def _deleted_lately(session: Session) -> int:
             continue
         if run.status is Status.COMPLETED:
             taken_back.update(run.undone)
-        if run.trigger in SYNCS and not run.allow_mass_delete:
+        if run.verb is Verb.SYNC and not run.allow_mass_delete:
             deleted += run.counts.deleted
     return deleted
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from backup.core.model import Run, Status, Trigger
+from backup.core.model import Run, Status
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth, verify
 from backup.recycle_bin.bin import RecycleBin
@@ -47,7 +47,7 @@ def due(
     """
     open_runs = history.open_runs(service)
     since = night - _CLOCKS_APART
-    goes_on = any(run.trigger is not Trigger.VERIFY for run in open_runs)
+    goes_on = any(not run.only_compares for run in open_runs)
     if goes_on or not (synced or history.has_synced(service, since)):
         return Due()
     oldest = recycled.oldest()
@@ -62,7 +62,7 @@ def _verify_is_due(
 ) -> bool:
     if any(map(is_left_verify, open_runs)):
         return True
-    newest, last = history.newest(service, Trigger.VERIFY), history.last_verified(service)
+    newest, last = history.newest_verify(service), history.last_verified(service)
     if newest is not None and newest.status is Status.FAILED and newest.started_at >= night - _CLOCKS_APART:
         return False
     return last is None or last.started_at <= night - timedelta(days=every_days) + _EARLY

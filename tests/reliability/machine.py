@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from backup.core.errors import BadRequest, Conflict, GuardTripped
-from backup.core.model import SYNCS, Action, Chunk, Counts, Run, Status, Trigger
+from backup.core.model import Action, Chunk, Counts, Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth
@@ -494,13 +494,13 @@ class Machine(RuleBasedStateMachine):
         ran = known.get(entry["SyncId"]) or Ran(entry["SyncId"], started)
         assert ran.started_at == started
         ran.ended_at, ran.columns = ended, {*entry["AddedColumns"]}
-        ran.changes_nothing = bool(entry["DryRun"]) or entry["Trigger"] in (Trigger.VERIFY, Trigger.RESTORE)
+        ran.changes_nothing = bool(entry["DryRun"]) or entry["Verb"] in (Verb.VERIFY, Verb.RESTORE)
         ran.undone = {*entry["UndoneRuns"]}
         open_ones = {one for one, entry in history.items() if entry["Status"] == Status.IN_PROGRESS}
         if outcome is not None:
             assert (outcome.run.sync_id, outcome.run.status) == (ran.sync_id, entry["Status"])
             assert outcome.in_progress is (ended is None)
-        assert entry["Trigger"] == Trigger.VERIFY or open_ones == ({ran.sync_id} if ended is None else set())
+        assert entry["Verb"] == Verb.VERIFY or open_ones == ({ran.sync_id} if ended is None else set())
         return outcome, ran
 
     def _settle(
@@ -554,7 +554,7 @@ class Machine(RuleBasedStateMachine):
         a clock that was wrong does to that."""
         runs = sorted(self.bench.history().values(), key=lambda one: int(one["RunNumber"]))
         for one in runs:
-            if one["Status"] == Status.COMPLETED and one["Trigger"] in SYNCS and not one["DryRun"]:
+            if one["Status"] == Status.COMPLETED and one["Verb"] == Verb.SYNC and not one["DryRun"]:
                 return Timeline(map(_begun, runs), now).moment(one["SyncId"], as_utc(one["CompletedAt"]))
         return datetime.max.replace(tzinfo=UTC)
 

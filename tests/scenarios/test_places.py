@@ -14,8 +14,9 @@ from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError
-from backup.core.model import Run, StillHeld, Trigger
+from backup.core.model import Run, StillHeld, Trigger, Verb
 from backup.dev import sample
+from backup.mirror.comparison import Depth
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history_entries import HISTORY
 from backup.services.registry import Registry
@@ -25,7 +26,8 @@ from backup.verbs.restore import Wish
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Place, Service, Sql
 
-OF_THIS_RELEASE = list(HISTORY.fields)[list(HISTORY.fields).index("Place") :]
+OF_VERSION_3 = ("Verb", "TriggeredBy")
+OF_VERSION_2 = list(HISTORY.fields)[list(HISTORY.fields).index("Place") :]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TO_LOSE = Options(dry_run=True, allow_mass_delete=True)
 
@@ -88,19 +90,24 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Servic
         yield made[0], made[1]
 
 
-def strip(backup: Sql | Cosmos) -> None:
+def strip(backup: Sql | Cosmos, version: int = 1) -> None:
     """Leaves of the app's own tables what an earlier release would have made."""
+    names = OF_VERSION_2 if version == 1 else OF_VERSION_3
     if isinstance(backup, Sql):
-        for name in OF_THIS_RELEASE:
+        for name in names:
             execute(backup, "SyncHistory", f'ALTER TABLE {{table}} DROP COLUMN "{name}"')
-        execute(backup, "RecycleBin", 'ALTER TABLE {table} DROP COLUMN "Place"')
+        if version == 1:
+            execute(backup, "RecycleBin", 'ALTER TABLE {table} DROP COLUMN "Place"')
+        else:
+            execute(backup, "SyncHistory", f'UPDATE {{table}} SET "SchemaVersion" = {version}')
         return
-    new = {name[0].lower() + name[1:] for name in OF_THIS_RELEASE}
+    new = {name[0].lower() + name[1:] for name in names}
     with CosmosClient.from_connection_string(backup.account) as client:
         for container in (HISTORY.container, RECYCLE_BIN.container):
             there = client.get_database_client(backup.database).get_container_client(container)
             for entry in list(there.read_all_items()):
-                there.upsert_item({name: value for name, value in entry.items() if name not in new})
+                left = {name: value for name, value in entry.items() if name not in new}
+                there.upsert_item(left | ({"schemaVersion": version} if "schemaVersion" in left else {}))
 
 
 # --- two tables in one schema -----------------------------------------------------------------------------------------
@@ -116,7 +123,7 @@ def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service
     taken = invoice.undo(own.sync_id, through=True, dry_run=True).run
     assert (taken.undone[-1], taken.counts.deleted) == (own.sync_id, 7)
     assert {then.sync_id}.isdisjoint(taken.undone)
-    assert [run.sync_id for run in invoice.history(9) if run.trigger is Trigger.CLI] == [own.sync_id]
+    assert [run.sync_id for run in invoice.history(9) if run.verb is Verb.SYNC] == [own.sync_id]
     assert [change.sync_id for change in invoice.show("1").changes] == [own.sync_id]
     restored = invoice.restore(Wish(at=then.started_at), Options(dry_run=True))
     assert (restored.error, restored.run.counts.skipped) == (None, 7)
@@ -171,6 +178,39 @@ def test_a_backup_of_an_earlier_release_stays_usable(
         synced(order)
         assert place.order.is_mirrored()
         assert {entry["Place"] for entry in place.order.backup.history()} == {order.history(1)[0].place}
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql", "cosmos"])
+def test_of_runs_of_an_earlier_release_the_trigger_says_what_they_did(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with sides_on(engine, request, tmp_path) as place:
+        only = Place(place.order, place.order)
+        sample.put(only.registry, "order", [sample.order(1)])
+        only.initialize()
+        order = service(only.settings, "order")
+        synced(order)
+        runs = [order.undo(synced(order).sync_id, trigger=Trigger.HTTP), order.verify(Depth(), trigger=Trigger.HTTP)]
+        assert [outcome.error for outcome in runs] == [None, None]
+        of_now = order.history(9)
+        strip(place.order.backup, version=2)
+
+        sync, undo = (Verb.SYNC, Trigger.CLI), (Verb.UNDO, Trigger.HTTP)
+        assert [(run.verb, run.trigger) for run in of_now] == [(Verb.VERIFY, Trigger.HTTP), undo, sync, sync]
+        read = [(run.verb, run.trigger) for run in service(only.settings, "order").history(9)]
+        assert read == [(Verb.VERIFY, None), (Verb.UNDO, None), sync, sync]
+        synced(order)
+        entries = place.order.backup.history()
+        assert [entry["Trigger"] for entry in entries] == ["cli", "cli", "undo", "verify", "cli"]
+        assert [entry.get("Verb") for entry in entries] == [None, None, None, None, "sync"]
+
+
+def test_a_table_of_an_earlier_release_with_no_entry_of_the_service_is_brought_up_to_date(sqlite_place: Place) -> None:
+    customers = service(sqlite_place.customer.settings)
+    synced(customers)
+    execute(sqlite_place.customer.backup, "SyncHistory", "DELETE FROM {table}")
+    strip(sqlite_place.customer.backup, version=2)
+    assert synced(customers).counts.skipped == 100
 
 
 def test_entries_of_an_earlier_release_are_refused_where_two_tables_share_a_schema(

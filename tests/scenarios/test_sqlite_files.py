@@ -12,7 +12,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError
-from backup.core.model import SYNCS, Status, Trigger
+from backup.core.model import Status, Trigger, Verb
 from backup.mirror.comparison import Depth
 from backup.services.registry import Registry
 from backup.services.service import SyncService
@@ -72,7 +72,7 @@ def test_nothing_but_a_restore_changes_a_byte_of_a_source(file: Path) -> None:
     assert (synced.run.status, synced.run.counts.inserted, customers.count()) == (Status.COMPLETED, 3, 3)
     assert verified.run.verified
     assert pinged.error is None
-    assert {run.trigger in SYNCS for run in customers.history(9)} == {True, False}
+    assert [run.verb for run in customers.history(9)] == [Verb.VERIFY, Verb.SYNC]
 
 
 def test_a_source_in_wal_mode_is_read_for_its_owner_and_refused_to_whoever_would_leave_files_to_himself(

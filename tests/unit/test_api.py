@@ -76,6 +76,8 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
                 "SyncId": "the-id",
                 "ServiceName": "customer",
                 "Trigger": "http",
+                "Verb": "sync",
+                "TriggeredBy": "http",
                 "Status": "Completed",
                 "DryRun": False,
                 "InsertedCount": 5,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Run, Status, Trigger
+from backup.core.model import Counts, Run, Status, Trigger, Verb
 from backup.entry import http
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
@@ -115,9 +115,9 @@ def test_strangers_learn_no_names_of_servers_tables_or_values(place: Place, tmp_
 # What history says
 
 
-def run(*hours: float, trigger: Trigger = Trigger.TIMER, kind: str | None = None, ended: bool = True) -> Run:
+def run(*hours: float, verb: Verb = Verb.SYNC, kind: str | None = None, ended: bool = True) -> Run:
     """A sync that began so many hours after the night; with an error if that is given."""
-    begun = Run("customer", trigger, False, NIGHT + timedelta(hours=hours[0]))
+    begun = Run("customer", Trigger.TIMER, False, NIGHT + timedelta(hours=hours[0]), verb=verb)
     if not ended:
         return replace(begun, status=Status.IN_PROGRESS, heartbeat_at=NIGHT + timedelta(hours=hours[-1]))
     status = Status.FAILED if kind else Status.COMPLETED
@@ -125,7 +125,7 @@ def run(*hours: float, trigger: Trigger = Trigger.TIMER, kind: str | None = None
 
 
 COMPLETED, FAILED, LOCKED = run(1), run(2, kind="StoreError"), run(3, kind="Locked")
-AFTER = {"verify": run(4, trigger=Trigger.VERIFY), "undo": run(5, trigger=Trigger.UNDO, kind="Conflict")}
+AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind="Conflict")}
 
 
 @pytest.mark.parametrize(
