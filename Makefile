@@ -14,7 +14,7 @@ LOCKED := requirements.txt requirements/tests.txt requirements/worker.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test torture bench lint lock without-npm
+.PHONY: help setup demo serve test torture bench lint lock picture without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -40,6 +40,9 @@ lint: setup ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+picture: setup ## Draw docs/demo.svg anew: what `make demo` prints
+	@$(BIN)/python docs/make_picture.py
 
 # The lines `-r requirements/…` that a deployment added stay. Pins stay too, unless ARGS="--upgrade" or the ranges move them.
 lock: setup ## Pin what pyproject.toml asks for in requirements.txt and requirements/; ARGS="--upgrade"

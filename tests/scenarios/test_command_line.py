@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.make_picture import PICTURE, draw
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import DEADLINE_SECONDS, cli, start
 
@@ -184,6 +185,11 @@ def test_the_demo_ends_with_its_history_in_full(tmp_path: Path) -> None:
     history = ended.out[ended.out.index("SyncHistory") :]
     assert history.count(" Completed ") == 8
     assert "…" not in history
+
+
+def test_the_picture_in_the_readme_is_what_the_demo_prints(tmp_path: Path) -> None:
+    ended = cli(tmp_path, {}, "demo", "--folder", "here")
+    assert draw(ended.out) == PICTURE.read_text(), "the demo prints something else now: `make picture` draws it anew"
 
 
 def test_the_demo_leaves_other_files_of_its_folder_alone(tmp_path: Path) -> None:
