@@ -13,9 +13,9 @@ import click
 import pytest
 import typer
 
-from backup.__main__ import cli
 from backup.config.settings import Settings
 from backup.core import errors
+from backup.entry.command_line.app import cli
 from backup.entry.http import SyncResult
 from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
 from backup.runs.history_entries import HISTORY

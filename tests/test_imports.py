@@ -123,7 +123,7 @@ def test_drivers_are_imported_under_stores_alone() -> None:
     assert [name for name in users if not name.startswith("backup.stores")] == []
 
 
-@pytest.mark.parametrize("module", ["function_app", "backup.__main__", "backup.stores"])
+@pytest.mark.parametrize("module", ["function_app", "backup.entry.command_line.app", "backup.stores"])
 def test_a_start_loads_no_driver(module: str) -> None:
     script = f"import sys; import {module}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

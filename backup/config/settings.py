@@ -219,17 +219,21 @@ def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
     return f"%{field.alias}%" if schedule else str(field.default)
 
 
-def use_local_settings(folder: Path) -> None:
-    """Puts the `Values` of the folder's local.settings.json into the environment where it has none of that name.
+def use_local_settings(path: Path) -> None:
+    """Puts the `Values` of a file like local.settings.json into the environment where it has none of that name.
 
-    For the command line only: in Azure and under `func start` the host does it. Raises ConfigError for a broken file.
+    Of a folder its local.settings.json, if there is one. For the command line only: in Azure and under `func start` the
+    host does it. Raises ConfigError for a file that is not there, or is none such.
     """
-    path = folder / "local.settings.json"
-    if not path.exists():
+    file = path / "local.settings.json" if path.is_dir() else path
+    if file != path and not file.exists():
         return
+    hint = 'It is JSON like local.settings.json: {"Values": {"NAME": "value"}}.'
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig")).get("Values", {})
+        values = json.loads(file.read_text(encoding="utf-8-sig")).get("Values", {})
         for name, value in values.items():
             os.environ.setdefault(name, str(value))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no file {file}.", hint="Name an existing one with --config.") from None
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path.name} cannot be read: {error}.") from None
+        raise ConfigError(f"{file.name} cannot be read: {error}.", hint=hint) from None

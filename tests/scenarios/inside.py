@@ -10,10 +10,10 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from backup.__main__ import cli
 from backup.config.settings import load_settings
 from backup.core.model import Run, Trigger
 from backup.dev import sample
+from backup.entry.command_line.app import cli
 from backup.services.registry import Registry
 from tests.scenarios.places import Place, Service
 from tests.scenarios.product import Counts, Ended, counts, environment

@@ -134,7 +134,7 @@ def test_a_drill_leaves_nothing_behind(customers: Place, tmp_path: Path) -> None
 KILLED = """
 import os, signal
 from backup.verbs import drill
-from backup.__main__ import cli
+from backup.entry.command_line.app import cli
 drill.verify = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 cli(["verify", "customer", "--drill"])
 """

@@ -13,7 +13,7 @@ import typer
 from backup.core.errors import BackupError, StoreError
 from backup.core.model import Counts, Run, Status, Trigger
 from backup.entry import http
-from backup.entry.terminal import (
+from backup.entry.command_line.terminal import (
     errors_shown,
     print_answer,
     print_lines,

@@ -1,0 +1,35 @@
+"""Which file of settings a command reads, and the services that it configures."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from pathlib import Path
+
+from backup.config.settings import Settings, load_settings, use_local_settings
+from backup.services.registry import Registry
+
+_chosen: ContextVar[Path | None] = ContextVar("the file named before the command", default=None)
+
+
+def choose(path: Path | None) -> None:
+    """Has the commands from here on read this file, unless they name another; None: the current folder's, if any."""
+    _chosen.set(path)
+
+
+def settings_from(path: Path | None) -> Settings:
+    """The settings of the environment, and of the file where the environment has none of that name.
+
+    None: of the chosen file, or the current folder's local.settings.json. Raises ConfigError for a named file that is
+    not there, one that cannot be read, and a setting that cannot be used.
+    """
+    named = path or _chosen.get()
+    if named is not None and named.is_dir():
+        named /= "local.settings.json"
+    use_local_settings(named or Path.cwd())
+    return load_settings()
+
+
+def open_registry(path: Path | None) -> Registry:
+    """The services that the settings configure."""
+    # Whoever waits for it wants to hear of a wrong port at once; a second try rides out a server's restart.
+    return Registry(settings_from(path), unanswered_attempts=2)

@@ -1,0 +1,63 @@
+"""Commands to try the app and to develop it: demo, sample, serve."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backup.core import interrupts
+from backup.core.errors import ConfigError
+from backup.dev import sample
+from backup.dev.demo import FILES, run_demo
+from backup.entry.command_line.configuration import open_registry, settings_from
+from backup.entry.command_line.options import Config
+from backup.entry.command_line.terminal import err, errors_shown, out, runs_of, runs_table, show_outcomes
+from backup.entry.streams import flush
+
+
+def serve_command(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7071, config: Config = None
+) -> None:
+    """Serve function_app.py on 127.0.0.1 without Core Tools; asks for no key unless SERVE_KEY is set."""
+    with errors_shown(False):
+        folder = Path.cwd()
+        if not (folder / "function_app.py").exists():
+            raise ConfigError(
+                f"There is no function_app.py in {folder}: serve runs the function app of the current folder.",
+                hint="Run it in the folder of the project. The other commands need only settings.",
+            )
+        from backup.dev.host import serve as serve_app
+
+        if not open_registry(config).names():
+            err.print(
+                "No service is configured yet: set what docs/configuration.md lists, or copy "
+                "local.settings.json.example."
+            )
+        serve_app(folder, port, settings_from(config).serve_key)
+        interrupts.request(signal.SIGTERM)  # for runs that still go on
+        interrupts.wait_until_idle()
+        flush()
+        os._exit(0)
+
+
+def sample_command(config: Config = None) -> None:
+    """Fill the configured, empty sources with sample customers and orders."""
+    with errors_shown(False):
+        for name, count in sample.fill(open_registry(config)).items():
+            out.print(f"{name}: {count} records")
+
+
+def demo_command(
+    folder: Annotated[Path, typer.Option(help="Where its databases lie; made anew each time")] = Path("data/demo"),
+) -> None:
+    """Sync two embedded databases four times and show what each run did."""
+    logging.getLogger("backup").setLevel(logging.WARNING)
+    with errors_shown(False):
+        registry = run_demo(folder, show_outcomes)
+        out.print(runs_table("The last rows of SyncHistory", runs_of(registry, registry.names(), 4), past=True))
+        out.print(f"The databases, with SyncHistory in the backups, lie in {folder}/: {', '.join(FILES.values())}")
