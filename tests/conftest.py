@@ -115,7 +115,7 @@ def sqlserver_urls() -> tuple[str, str]:
     if not (source and backup):
         # Also with CI=true: there is no SQL Server without Docker. The workflow on GitHub has two.
         pytest.skip(
-            "SQL Server is not tested: start two (docker compose up sql-source sql-backup) and set"
+            "SQL Server is not tested: start two (docker compose up sqlserver sqlserver-backup) and set"
             " TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP to connection strings that name a database"
         )
     return source, backup

@@ -32,6 +32,8 @@ CONFIGURATION = DOCUMENTS["docs/configuration.md"]
 HISTORY_PAGE = DOCUMENTS["docs/history.md"]
 HTTP = DOCUMENTS["docs/http.md"]
 OPERATING = DOCUMENTS["docs/operating.md"]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+CONTAINERS = re.findall(r"^  ([\w-]+):$", COMPOSE.split("\nservices:\n")[1].split("\nconfigs:\n")[0], re.M)
 SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
 COMMANDS = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 
@@ -228,3 +230,33 @@ def test_tests_that_hold_a_promise_exist() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCUMENTS["docs/promises.md"])
     assert named
     assert [name for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
+def test_the_containers_have_the_names_that_manuals_use() -> None:
+    assert [
+        *("sqlserver", "sqlserver-backup", "sqlserver-init", "cosmosdb", "cosmosdb-backup", "azurite", "functions")
+    ] == CONTAINERS
+    assert re.findall(r"^  cosmosdb:\n(?:    .*\n)*?    container_name: ([\w-]+)", COMPOSE, re.M) == [
+        "cosmosdb-emulator"
+    ]
+    volumes = re.findall(r"^  (\w+):$", COMPOSE.split("\nvolumes:\n")[1], re.M)
+    assert volumes == [
+        f"{name}_data" for name in ("sqlserver", "sqlserver_backup", "cosmosdb", "cosmosdb_backup", "azurite")
+    ]
+    assert set(volumes) == set(re.findall(r'volumes: \["(\w+):', COMPOSE))
+
+
+def test_settings_in_the_compose_file_exist() -> None:
+    assert named_settings(COMPOSE) - SETTINGS == set()
+    hosts = set(re.findall(r"(?:Server=|https?://)([\w-]+)[,:]\d", COMPOSE.split("  functions:\n")[1]))
+    assert {name for name in hosts if name not in CONTAINERS} == set()
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCUMENTS, ".github/workflows/ci.yml", "tests/conftest.py", "tests/contract/test_sqlserver_types.py"]
+)
+def test_containers_that_a_command_starts_exist(path: str) -> None:
+    started = re.findall(
+        r"docker compose (?:up|run)((?: -{1,2}[a-z-]+(?: \d+)?)*)((?: [a-z][a-z-]+)*)", (ROOT / path).read_text()
+    )
+    assert {name for _, names in started for name in names.split()} - {*CONTAINERS, "and", "set"} == set()

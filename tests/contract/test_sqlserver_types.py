@@ -14,7 +14,7 @@ from tests.contract.test_store import run_sync
 
 if SQL_SERVER is None:
     pytest.skip(
-        "SQL Server is not tested: start two (docker compose up sql-source sql-backup) and set"
+        "SQL Server is not tested: start two (docker compose up sqlserver sqlserver-backup) and set"
         " TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP to connection strings that name a database",
         allow_module_level=True,
     )
