@@ -149,7 +149,7 @@ class Counts:
         """Every record the run has settled so far, the skipped and the failed ones too."""
         return self.processed + self.skipped + self.failed
 
-    def and_(self, other: Counts) -> Counts:
+    def __add__(self, other: Counts) -> Counts:
         """Both together."""
         return self.plus(**asdict(other))
 
@@ -187,7 +187,7 @@ class Proof:
     differing: int = 0
     in_flight: int = 0
 
-    def and_(self, other: Proof) -> Proof:
+    def __add__(self, other: Proof) -> Proof:
         """The proof of two parts together."""
         return Proof(
             self.source.and_(other.source),

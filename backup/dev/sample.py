@@ -70,8 +70,8 @@ def order(n: int, revision: int = 1) -> Entry:
 
 def _customers(source: Store) -> Shape:
     return Shape(
-        name=source.name,
-        container=source.name,
+        name=source.place.name,
+        container=source.place.name,
         key="Id",
         partition="Id",
         fields={
@@ -90,8 +90,8 @@ def _customers(source: Store) -> Shape:
 
 def _orders(source: Store) -> Shape:
     return Shape(
-        name=source.name,
-        container=source.name,
+        name=source.place.name,
+        container=source.place.name,
         key="Id",
         partition="CustomerId",
         fields={
@@ -122,7 +122,7 @@ def fill(registry: Registry) -> dict[str, int]:
                 continue
             if held:
                 raise ConfigError(
-                    f"The {source.label} holds {held} records. Nothing was written.",
+                    f"The {source.place.label} holds {held} records. Nothing was written.",
                     hint="sample fills empty sources only.",
                 )
     return {

@@ -57,10 +57,10 @@ class Checkpoint:
             after=chunk.upto,
             wrapped=self.wrapped or ends_the_space,
             complete=(ends_the_space and self.begin is None) or (self.wrapped and chunk.upto == self.begin),
-            counts=self.counts.and_(counts),
+            counts=self.counts + counts,
             wanted=self.wanted + wanted,
             held=self.held + held,
-            proof=self.proof if proof is None else self.proof.and_(proof),
+            proof=self.proof if proof is None else self.proof + proof,
             deleting=(*first, *then),
             deleting_first=len(first),
         )
@@ -69,7 +69,7 @@ class Checkpoint:
         """This one once a part of `deleting` has lost its deletes and was proven."""
         first = self.deleting_first - (part in self.deleting[: self.deleting_first])
         left = tuple(one for one in self.deleting if one != part)
-        return replace(self, proof=self.proof.and_(proof), deleting=left, deleting_first=first)
+        return replace(self, proof=self.proof + proof, deleting=left, deleting_first=first)
 
     def begun_anew(self) -> Checkpoint:
         """A walk through the whole key space that begins where this one stands, and knows nothing yet."""

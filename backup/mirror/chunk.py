@@ -53,7 +53,7 @@ class Settling:
         self._run, self._tally, self._steps, self._pending = run, tally, steps, pending
         self._writing = Writing(sides, run, tally, steps, check)
         caught_up = steps.since is not None and not run.dry_run
-        enough = sides.source.fingerprint_is_enough or caught_up
+        enough = sides.source.traits.fingerprint_is_enough or caught_up
         self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
@@ -111,7 +111,7 @@ class Settling:
         for rows in self._source.recent(since, self._steps.overlap_seconds):
             copies = self._backup.stamp_rows_of(list(self._source.stamps_of(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
-            written = written.and_(self._writing.write(WHOLE, changes).counts)
+            written += self._writing.write(WHOLE, changes).counts
         self._tally.add(skipped=-written.skipped)  # the chunks meet these as equal, and count them then
         return written.processed
 
@@ -172,7 +172,7 @@ class Settling:
             written = self._writing.write(piece, changes, which)
             must_wait = written.left or (changes.delete and counted is not None)
             proven = None if must_wait else self._prove(piece, found)
-            counts = counts.and_(written.counts)
+            counts += written.counts
             return Settled(piece, counts, found.wanted, found.held, len(changes.delete), written.left, proven)
 
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
@@ -191,7 +191,7 @@ class Settling:
         part = proof.of_part(
             self._source.stamps_of(ours), self._backup.stamps_of(theirs), len(wrong), len(found) - len(wrong)
         )
-        return before.equal.and_(part)
+        return before.equal + part
 
 
 def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
@@ -205,12 +205,12 @@ def _are_few(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
 def _joined(one: Settled, other: Settled) -> Settled:
     return Settled(
         one.chunk,
-        one.counts.and_(other.counts),
+        one.counts + other.counts,
         one.wanted + other.wanted,
         one.held + other.held,
         one.deletes + other.deletes,
         one.waiting + other.waiting,
-        one.proof.and_(other.proof) if one.proof is not None and other.proof is not None else None,
+        one.proof + other.proof if one.proof is not None and other.proof is not None else None,
     )
 
 

@@ -88,7 +88,7 @@ def verify(
         wrong = proof.lasting(source, backup, chunk, ours, found)
         for key in _same_content(source, backup, chunk, wrong, ours, theirs):
             del wrong[key], found[key]
-        report.proof = report.proof.and_(proof.of_part(ours, theirs, len(wrong), len(found) - len(wrong)))
+        report.proof += proof.of_part(ours, theirs, len(wrong), len(found) - len(wrong))
         report.add(wrong, {})
         same = proof.without(ours, found)
         if depth.full:
@@ -136,7 +136,7 @@ def _compare_records(
             if key in mine and key in copies and mine[key] != copies[key] and again.get(key) == seen[key]
         }
         report.add(dict.fromkeys(names, Kind.CONTENT), names)
-        report.proof = report.proof.and_(Proof(differing=len(names), in_flight=len(part) - len(names)))
+        report.proof += Proof(differing=len(names), in_flight=len(part) - len(names))
 
 
 def _digests(store: Store, keys: Collection[Key], chunk: Chunk, refuse: Callable[[Refusal], None]) -> dict[Key, bytes]:

@@ -34,7 +34,7 @@ class Deleting:
             while len(todo):
                 left = stack.enter_context(PendingDeletes())
                 last = not first and len(todo) >= before
-                for keys in todo.batches(self._backup.batch_size):
+                for keys in todo.batches(self._backup.traits.batch_size):
                     if not at_once and self._steps.seconds_left() <= 0:
                         return False
                     left.add(self._delete(keys, first=first, may_wait=not last and len(left) < self._most))
@@ -73,5 +73,5 @@ class Deleting:
                 self._tally.set_aside(refused)
                 aside += len(refused.keys)
         left = Proof(differing=len(self._backup.matching(deleted)) + aside)
-        self._tally.proof = (self._tally.proof or Proof()).and_(left)
+        self._tally.proof = (self._tally.proof or Proof()) + left
         return waiting

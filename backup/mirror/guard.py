@@ -90,7 +90,7 @@ class Guard:
             raise ConfigError(message, hint=error.hint) from None
         if not source.matching([key]):
             raise GuardTripped(
-                f"The {source.label} has no record {self.canary!r}, which CanaryKey says it must have. "
+                f"The {source.place.label} has no record {self.canary!r}, which CanaryKey says it must have. "
                 "Nothing was changed.",
                 hint="Check that it is the right database. If the record was meant to go, set another CanaryKey.",
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps
 from backup.core.workers import Workers
@@ -74,7 +73,7 @@ class Sides:
         ours, theirs = self._workers.both(
             lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
         )
-        return before.equal.and_(proof.of_rows((before.ours & before.theirs) | ours)) if ours == theirs else None
+        return before.equal + proof.of_rows((before.ours & before.theirs) | ours) if ours == theirs else None
 
     def read(
         self, keys: frozenset[Key] | None, chunk: Chunk, refuse: Callable[[Refusal], None]
@@ -87,7 +86,7 @@ class Sides:
 
         def batches(some: frozenset[Key] | None) -> Iterator[Sequence[Record]]:
             found = self.source.read(some, chunk)
-            return found if self.source.in_process else self._workers.ahead(found, _is_large)
+            return found if self.source.traits.in_process else self._workers.ahead(found, _is_large)
 
         if keys is None:
             return until_refused(batches(None))
@@ -140,7 +139,7 @@ class Sides:
         if len(differing) * 2 > len(found):
             return Proof(), None
         equal = [proof.of_fingerprint(mine[one]) for one in mine.keys() - differing]
-        return reduce(Proof.and_, equal, Proof()), differing
+        return sum(equal, Proof()), differing
 
 
 def _is_large(records: Sequence[Record]) -> bool:

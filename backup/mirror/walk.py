@@ -77,7 +77,7 @@ def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
     """
     guard.check_canary(source)
     if guard.max_update_percent is not None and not run.allow_mass_delete:
-        guard.check_updates(*_updates(source, backup), source.label)
+        guard.check_updates(*_updates(source, backup), source.place.label)
 
 
 def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:
@@ -140,15 +140,15 @@ def _check_deletes(
 ) -> None:
     """Asks the guard; before it trips, what the source has after all, perhaps spelled anew, is no longer counted."""
     try:
-        guard.check_deletes(len(pending), at.wanted, at.held, source.label, allowed=run.allow_mass_delete)
+        guard.check_deletes(len(pending), at.wanted, at.held, source.place.label, allowed=run.allow_mass_delete)
     except GuardTripped:
         deletes = 0
-        for keys in pending.batches(source.batch_size):
+        for keys in pending.batches(source.traits.batch_size):
             gone = set(keys) - source.matching(keys)
             deletes += len(gone)
             if run.dry_run:
                 tally.name(gone, Action.DELETED)
-        guard.check_deletes(deletes, at.wanted, at.held, source.label, allowed=False)
+        guard.check_deletes(deletes, at.wanted, at.held, source.place.label, allowed=False)
 
 
 def _settle_again(
@@ -161,13 +161,13 @@ def _settle_again(
         if proven is None:
             waiting.append(part)
             continue
-        tally.proof = (tally.proof or Proof()).and_(proven)
+        tally.proof = (tally.proof or Proof()) + proven
         at = at.proven(part, proven)
         if steps.seconds_left() <= 0:
             return at, False
     settling.write_together()
     for part in waiting:
         proven = settling.settle_again(part, Try.LAST) or Proof()
-        tally.proof = (tally.proof or Proof()).and_(proven)
+        tally.proof = (tally.proof or Proof()) + proven
         at = at.proven(part, proven)
     return at, True

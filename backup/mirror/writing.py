@@ -80,7 +80,7 @@ class Writing:
         """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
         self._run, self._tally, self._steps, self._check = run, tally, steps, check
-        self._copies_at_once = Semaphore(1 if sides.backup.in_process else steps.parallelism)
+        self._copies_at_once = Semaphore(1 if sides.backup.traits.in_process else steps.parallelism)
         self._left: dict[Key, BackupError] = {}
         self._most = _WAITING_AT_MOST * tally.max_failed
         self._lock = Lock()

@@ -51,8 +51,8 @@ class RecycleBin:
             deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, shared)
             before = KeptBefore(together > 0, deleted > 0)
         # A restore's place may have other names for its columns; there no key is spelled anew by a run.
-        exact = side == "source" or self._backup.keys_are_exact
-        mine = {**where, "Side": side, "Place": self._backup.place}
+        exact = side == "source" or self._backup.traits.keys_are_exact
+        mine = {**where, "Side": side, "Place": self._backup.catalog.qualified_name()}
         return Keeper(self._entries, mine, now, None if exact else self._backup, before)
 
     def counted(self, sync_id: str) -> Counts:
@@ -77,7 +77,7 @@ class RecycleBin:
         return self._ask()
 
     def _of_place(self) -> dict[str, Any]:
-        return {"ServiceName": self._service, "Place": [self._backup.place, None]}
+        return {"ServiceName": self._service, "Place": [self._backup.catalog.qualified_name(), None]}
 
     def _is_mine(self, entry: Mapping[str, Any]) -> bool:
         return entry["Place"] is not None or self._timeline.knows(entry["SyncId"])

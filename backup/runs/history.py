@@ -37,7 +37,7 @@ class History:
     @property
     def place(self) -> str:
         """What its runs are about."""
-        return self._backup.place
+        return self._backup.catalog.qualified_name()
 
     def create(self) -> None:
         """Makes the table or container, or what it lacks, when it is missing."""

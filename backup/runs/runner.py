@@ -149,11 +149,11 @@ class Recorder:
                     return None
                 try:
                     lock = self._lock if alone else _no_lock
-                    held = take(stack, lock, self._service, backup.location, turn.wait_seconds)
+                    held = take(stack, lock, self._service, backup.place.location, turn.wait_seconds)
                 except StoreUnavailable as error:
                     return self._saved(history.add, self._ended(run, tally, error))
                 if alone or not upgrade.are_current(backup, self._service):
-                    with nullcontext() if alone else self._lock(self._service, backup.location):
+                    with nullcontext() if alone else self._lock(self._service, backup.place.location):
                         upgrade.bring_up_to_date(backup, self._service, self._others)
                 now = clock = clock_of(backup, self._now)
                 recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))

@@ -22,9 +22,9 @@ def drop_left(backup: Store, run: Run) -> bool:
     """
     if run.scratch is None:
         return True
-    left = backup.beside(name_of(run.sync_id))
+    left = backup.catalog.beside(name_of(run.sync_id))
     try:
-        left.drop()
+        left.catalog.drop()
     except BackupError as error:
         event("drill.not_dropped", level=logging.WARNING, service=run.service, sync_id=run.sync_id, error=error)
         return False

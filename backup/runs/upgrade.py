@@ -30,8 +30,8 @@ def are_current(backup: Store, service: str) -> bool:
         return False
     if version > VERSION:
         raise ConfigError(
-            f"SyncHistory beside the {backup.label} is of version {version}, written by a later release; this one "
-            f"knows {VERSION}. Nothing was changed.",
+            f"SyncHistory beside the {backup.place.label} is of version {version}, written by a later release; this "
+            f"one knows {VERSION}. Nothing was changed.",
             hint="Deploy the later release again.",
         )
     return version == VERSION
@@ -56,7 +56,9 @@ def bring_up_to_date(backup: Store, service: str, others: Collection[str]) -> No
     unplaced, newest = history.unplaced(service), history.latest(service, 1)
     if not unplaced or (newest and unplaced[-1].started_at < newest[0].started_at):
         return  # there is none, or it has been decided
-    beside = [place for place in backup.copies_beside() if _table(place) not in {*map(_table, others), *OWN_NAMES}]
+    beside = [
+        place for place in backup.catalog.copies_beside() if _table(place) not in {*map(_table, others), *OWN_NAMES}
+    ]
     if beside:
         tables = ", ".join(beside)
         event("history.unplaced", level=logging.WARNING, service=service, runs=len(unplaced), tables=tables)

@@ -58,14 +58,15 @@ class Places:
         if target is not None:
             first = replace(first, role="target place", setting=TARGET, connection_string=target)
         source, backup = (open_store(side, self._rules, self._limits) for side in (first, self._backup))
-        if source.kind != backup.kind:
+        mine, theirs = source.place, backup.place
+        if mine.kind != theirs.kind:
             raise ConfigError(
-                f"{first.setting} is {source.kind} and {self._backup.setting} is {backup.kind}; an exact copy needs "
+                f"{first.setting} is {mine.kind} and {self._backup.setting} is {theirs.kind}; an exact copy needs "
                 "two of one kind.",
                 hint="Give both sides the same product.",
             )
         _refuse_own_name(backup, self._backup.setting)
-        if source.location.lower() == backup.location.lower():  # no two tables are worth telling apart by case alone
+        if mine.location.lower() == theirs.location.lower():  # no two tables are worth telling apart by case alone
             raise _same(source, first.setting, self._backup.setting)
         try:
             yield source, backup
@@ -75,7 +76,7 @@ class Places:
 
     def try_to_tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
         """As `tell_apart`, with retries."""
-        what = f"tell two places apart: {source.label}, {backup.label}"
+        what = f"tell two places apart: {source.place.label}, {backup.place.label}"
         self._limits.retry.call(what, lambda: self.tell_apart(source, backup, is_target=is_target))
 
     def tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
@@ -83,7 +84,7 @@ class Places:
         be; what the stores raise. One try. `is_target`: the first is the target of a restore.
         """
         first = TARGET if is_target else self._source.setting
-        if source.is_same_place(backup):
+        if source.catalog.is_same_place(backup):
             raise _same(source, first, self._backup.setting)
         self._refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
         self._refuse_shared(source, first, self._other_backups)
@@ -94,7 +95,11 @@ class Places:
         for side, rules in others:
             other = open_store(side, rules, self._limits)
             try:
-                if other.kind == store.kind and other.name.lower() == store.name.lower() and store.is_same_place(other):
+                if (
+                    other.place.kind == store.place.kind
+                    and other.place.name.lower() == store.place.name.lower()
+                    and store.catalog.is_same_place(other)
+                ):
                     raise _same(store, setting, side.setting)
             except ConfigError:
                 raise
@@ -105,16 +110,16 @@ class Places:
 
 
 def _refuse_own_name(backup: Store, setting: str) -> None:
-    if backup.name.lower() in OWN_NAMES:
+    if backup.place.name.lower() in OWN_NAMES:
         raise ConfigError(
-            f"{setting} names {backup.name}, which is a name of the app's own beside each backup.",
+            f"{setting} names {backup.place.name}, which is a name of the app's own beside each backup.",
             hint="Give the backup another table or container.",
         )
 
 
 def _same(store: Store, setting: str, other_setting: str) -> ConfigError:
     return ConfigError(
-        f"{setting} and {other_setting} name the same place: {store.location}. Nothing was changed.",
+        f"{setting} and {other_setting} name the same place: {store.place.location}. Nothing was changed.",
         hint="A backup beside nothing but itself is none, and two services in one table delete each other's records:"
         " name another database, table or container.",
     )

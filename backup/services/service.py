@@ -145,7 +145,7 @@ class SyncService:
         """The backup, its history with the app's tables brought up to date, and the clock."""
         with self.stores() as (_, backup):
             if not upgrade.are_current(backup, self.name):
-                with self._lock(self.name, backup.location):
+                with self._lock(self.name, backup.place.location):
                     upgrade.bring_up_to_date(backup, self.name, self._places.other_tables)
             yield backup, History(backup), clock_of(backup, self._now)
 
@@ -193,7 +193,7 @@ class SyncService:
                 if drilled:
                     drill(session)
                 else:
-                    session.backup.drift(session.source, "ignore")
+                    session.backup.catalog.drift(session.source, "ignore")
                     aside = session.tally.set_aside
                     verify(session.source, session.backup, depth, session.report, refuse=aside)
             finally:
@@ -275,7 +275,7 @@ class SyncService:
         Stops after so many seconds; what is left is as due as it was. Raises Locked during a run.
         """
         ends_at = time.monotonic() + seconds
-        with self._recorded() as (backup, history, now), self._lock(self.name, backup.location):
+        with self._recorded() as (backup, history, now), self._lock(self.name, backup.place.location):
             drop_scratches(backup, history, self.name, now())
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             until = min(before or now(), now())  # whatever the clock of `before` says
@@ -303,7 +303,7 @@ class SyncService:
         """Makes the backup's database, schema, table or container, and SyncHistory, where missing. Safe to repeat."""
         with self.stores() as (source, backup):
             self._places.try_to_tell_apart(source, backup)
-            backup.initialize(source)
+            backup.catalog.initialize(source)
             upgrade.create(backup, self.name)
             refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Drift, OnNewColumn, Written
+from backup.stores.values import Drift, OnNewColumn, Place, Traits, Written
 
 
 class Fence(Protocol):
@@ -40,57 +40,15 @@ Accept = Callable[[Image], bool]
 """Asked about each record that is there, while nobody else can change it, whether it may be overwritten or deleted."""
 
 
-class Store(Protocol):
-    """One side's table or container.
+class Catalog(Protocol):
+    """The store's table or container as its server knows it: named, made, compared with another, altered, dropped.
 
-    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError
-    or, when the database, table or container is missing, NotInitialized (of a source: SourceMissing). A read that fails
-    is never an empty result.
+    For one thread. Raises what a store raises.
     """
 
-    @property
-    def kind(self) -> str:
-        """`mssql`, `postgresql`, `sqlite` or `cosmos`."""
-
-    @property
-    def name(self) -> str:
-        """The table's or container's own name."""
-
-    @property
-    def label(self) -> str:
-        """Where it is, for messages: kind, server, database, table. Without secrets."""
-
-    @property
-    def location(self) -> str:
-        """The same place without the side's name: equal for two stores of one table whose settings spell it alike."""
-
-    @property
-    def place(self) -> str:
-        """Which table (with its schema) or container of its database it is, spelled as the server has it: what an entry
-        of history and bin is about. The spelling of the settings where there is none yet."""
-
-    @property
-    def keys_are_exact(self) -> bool:
-        """Whether no two spellings (a and A) may be one key to the server."""
-
-    @property
-    def in_process(self) -> bool:
-        """Whether the database is a library in this process, so that threads that read and write in it wait for each
-        other and not for a server."""
-
-    @property
-    def batch_size(self) -> int:
-        """How many records to give it at once: a run asks for its lock only in between, so they must not take long."""
-
-    @property
-    def request_charge(self) -> float | None:
-        """Request units that all requests have cost since the store was opened; None where there are none."""
-
-    def ping(self) -> None:
-        """Returns if the database answers; one try, no retries."""
-
-    def server_time(self) -> datetime | None:
-        """The present time by the server's own clock; None where the database is a library in this process."""
+    def qualified_name(self) -> str:
+        """The table with its schema, or the container, spelled as the server has it: what an entry of history and bin
+        is about. The spelling of the settings where there is none yet."""
 
     def is_same_place(self, other: Store) -> bool:
         """Whether this and another store of its kind are one table or container, by what their servers say of
@@ -107,6 +65,12 @@ class Store(Protocol):
         SchemaMismatch like `drift`.
         """
 
+    def make_like(self, other: Store) -> None:
+        """Makes database, schema and table (or container) in the shape of the other's where missing."""
+
+    def make_source_of(self, backup: Store) -> None:
+        """The same in the shape that this backup's source has: without what a backup adds to it."""
+
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         """How this backup's schema must follow its source's. Reads only.
 
@@ -115,18 +79,44 @@ class Store(Protocol):
         records.
         """
 
-    def make_like(self, original: Store, *, copies: bool) -> None:
-        """Makes database, schema and table (or container) in the shape of `original` where missing.
-
-        With `copies`, `original` is a backup, and what a backup adds to its source's shape is left out.
-        """
-
     def adapt(self, drift: Drift) -> None:
         """Runs the drift's statements, which `drift` of this store gave. May be repeated."""
 
-    def expiring(self, keep_seconds: float) -> str | None:
-        """What would delete itself: a copy ever, or an entry beside it before so many seconds have passed; None if
-        nothing does."""
+    def seconds_to_live(self) -> Mapping[str, int]:
+        """After how many seconds a record of the store, and an entry of its siblings, deletes itself, by the name of
+        the container; nothing where they stay."""
+
+    def beside(self, name: str) -> Store:
+        """A store of the same shape and rules in another place on this server: a database, or a container, `name`."""
+
+    def drop(self) -> None:
+        """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""
+
+
+class Store(Protocol):
+    """One side's table or container.
+
+    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError
+    or, when the database, table or container is missing, NotInitialized (of a source: SourceMissing). A read that fails
+    is never an empty result.
+    """
+
+    place: Place
+    traits: Traits
+
+    @property
+    def catalog(self) -> Catalog:
+        """The same table or container as its server knows it."""
+
+    @property
+    def request_charge(self) -> float | None:
+        """Request units that all requests have cost since the store was opened; None where there are none."""
+
+    def ping(self) -> None:
+        """Returns if the database answers; one try, no retries."""
+
+    def server_time(self) -> datetime | None:
+        """The present time by the server's own clock; None where the database is a library in this process."""
 
     def count(self) -> int:
         """Records in it; reads an index from end to end."""
@@ -135,10 +125,6 @@ class Store(Protocol):
         """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
         here, fewer where the server is slow; the first begins and the last ends where `within` does. Costs one seek a
         chunk."""
-
-    @property
-    def fingerprint_is_enough(self) -> bool:
-        """Whether equal fingerprints mean equal stamps by themselves; else only once what is `recent` was compared."""
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
@@ -263,14 +249,8 @@ class Store(Protocol):
     def key_to_json(self, key: Key) -> list[Any]:
         """The key as JSON values that `key_from` understands."""
 
-    def beside(self, name: str) -> Store:
-        """A store of the same shape and rules in another place on this server: a database, or a container, `name`."""
-
     def fence_by(self, fence: Fence, beside: Store) -> None:
         """Has what is written from here on pass the fence, which asks for an entry beside that store."""
-
-    def drop(self) -> None:
-        """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""
 
     def shares_transactions(self, other: Store) -> bool:
         """Whether a transaction of this store's holds up whatever else writes to the other's database, so that its

@@ -16,6 +16,39 @@ _CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR = 120.0, 60
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a store is, by what its settings say; no server was asked.
+
+    `kind` is `mssql`, `postgresql`, `sqlite` or `cosmos`; `name` the table's or container's own name. `label` says
+    where it is, for messages: side, kind, server, database, table; without secrets. `location` is the same without the
+    side: equal for two stores of one table whose settings spell it alike.
+    """
+
+    kind: str
+    name: str
+    label: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a store is like, as far as that changes how it is used.
+
+    `keys_are_exact`: no two spellings (a and A) are one key to its server. `in_process`: the database is a library in
+    this process, so that threads that read and write in it wait for each other and not for a server. `has_columns`: a
+    record may say less than the store holds of it. `fingerprint_is_enough`: equal fingerprints mean equal stamps by
+    themselves; else only once what is recent was compared. `batch_size` is how many records to give it at once: a run
+    asks for its lock only in between, so they must not take long.
+    """
+
+    keys_are_exact: bool
+    in_process: bool
+    has_columns: bool
+    fingerprint_is_enough: bool
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Rules:
     """How a service's records are told apart and told changed.
 
@@ -63,7 +96,7 @@ class Written:
     deleted: frozenset[Key] = frozenset()
     left: frozenset[Key] = frozenset()
 
-    def and_(self, other: Written) -> Written:
+    def __add__(self, other: Written) -> Written:
         """Both together."""
         return Written(
             self.inserted | other.inserted,

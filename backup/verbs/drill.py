@@ -21,19 +21,19 @@ def drill(session: Session) -> None:
     `session.report`, how long the restore took in the run's notes. Costs the space of the whole backup once more, and
     the right to create and drop databases. Raises what the stores raise.
     """
-    scratch = session.backup.beside(name_of(session.run.sync_id))
+    scratch = session.backup.catalog.beside(name_of(session.run.sync_id))
     started = time.perf_counter()
     try:
-        scratch.make_like(session.source, copies=False)
+        scratch.catalog.make_like(session.source)
         restore(session, scratch, Wish(), elsewhere=True)
         seconds = time.perf_counter() - started
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
         session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
-        scratch.drift(session.source, "ignore")
+        scratch.catalog.drift(session.source, "ignore")
         verify(session.source, scratch, Depth(full=True), session.report, refuse=session.tally.set_aside)
     finally:
         try:
-            scratch.drop()
+            scratch.catalog.drop()
             session.run = replace(session.run, scratch=None)
         finally:
             scratch.close()

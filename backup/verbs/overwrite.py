@@ -124,7 +124,7 @@ class Overwriting:
 
     def finish(self) -> None:
         """Notes what is not as it was written. Raises StoreError when something was not written or deleted at all."""
-        label = self._place.label
+        label = self._place.place.label
         if self._changed:
             self._session.note(
                 f"{len(self._changed)} records of the {label} are not as they were written: a trigger, a column that "
@@ -169,7 +169,7 @@ class Overwriting:
         """Whether the place has another value of what is wanted than that; of columns that are not said it may be
         anything. A document says all that it has."""
         own = _brief(self._backup.content(wanted))
-        if self._place.kind == "cosmos":
+        if self._place.place.kind == "cosmos":
             return own != found
         return any(name in found and found[name] != value and name not in but for name, value in own.items())
 

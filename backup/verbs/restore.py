@@ -46,13 +46,13 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
             if keys:  # of the whole side, as ever
                 wanted, held = session.backup.count(), place.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
-            guard.check_deletes(len(extra), wanted, held, session.backup.label, allowed=allowed)
+            guard.check_deletes(len(extra), wanted, held, session.backup.place.label, allowed=allowed)
             _refuse_referred(place, extra)
-            session.note(*(f"The {place.label} has a trigger on deletes: {name}." for name in place.on_delete()))
-            for batch in extra.batches(place.batch_size):
+            session.note(*(f"The {place.place.label} has a trigger on deletes: {name}." for name in place.on_delete()))
+            for batch in extra.batches(place.traits.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
-            session.note(f"{len(extra)} records are only in the {place.label}; without delete-extra they stay.")
+            session.note(f"{len(extra)} records are only in the {place.place.label}; without delete-extra they stay.")
     restoring.again()
     if not session.run.dry_run:
         session.note(*place.advance_counters())
@@ -92,13 +92,13 @@ def _refuse_referred(place: Store, extra: PendingDeletes) -> None:
     """Raises GuardTripped when rows of other tables refer to what is to be deleted: what becomes of those is neither
     counted nor kept."""
     found: Counter[str] = Counter()
-    for batch in extra.batches(place.batch_size):
+    for batch in extra.batches(place.traits.batch_size):
         found.update(place.referring([key for key, _ in batch]))
     if found:
         named = ", ".join(f"{rows} rows of {reference}" for reference, rows in found.items())
         raise GuardTripped(
-            f"{len(extra)} records would be deleted in the {place.label}, to which others refer: {named}. Nothing was "
-            "deleted; what was inserted and updated stands.",
+            f"{len(extra)} records would be deleted in the {place.place.label}, to which others refer: {named}. "
+            "Nothing was deleted; what was inserted and updated stands.",
             hint="Delete or change those rows first, or restore without delete-extra. Nothing else lets this pass.",
         )
 
@@ -107,13 +107,13 @@ def _prepare(session: Session, place: Store) -> bool:
     """Makes the place if it must, and checks that it can hold the records; returns whether it is there now."""
     there = exists(place)
     if not there and session.run.dry_run:
-        session.note(f"The {place.label} does not exist and would be made.")
+        session.note(f"The {place.place.label} does not exist and would be made.")
         return False
     if not there:
-        place.make_like(session.backup, copies=True)
-        session.note(f"The {place.label} did not exist and was made.")
-    dropped = session.backup.drift(place, "ignore").removed
-    session.note(*(f"Column {name} of the backup has no place in the {place.label}." for name in dropped))
+        place.catalog.make_source_of(session.backup)
+        session.note(f"The {place.place.label} did not exist and was made.")
+    dropped = session.backup.catalog.drift(place, "ignore").removed
+    session.note(*(f"Column {name} of the backup has no place in the {place.place.label}." for name in dropped))
     return True
 
 
@@ -130,8 +130,8 @@ def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
             )
         if not session.recycled.knows_keys_of(run.sync_id):
             raise BadRequest(
-                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} cannot be told: the key of the {session.backup.label} "
-                f"has another type than when the run {run.sync_id} changed its records.",
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} cannot be told: the key of the "
+                f"{session.backup.place.label} has another type than when the run {run.sync_id} changed its records.",
                 hint="Name a time after the type has changed, or give the key its old type again.",
             )
     return runs

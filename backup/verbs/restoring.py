@@ -212,7 +212,7 @@ class Restoring:
         keys, staying = [*self._refused], [(key, met) for key, (met, _) in self._staying.items()]
         self._refused, self._staying = {}, {}
         self._delete(staying)
-        size = self._place.batch_size
+        size = self._place.traits.batch_size
         if self._replace:  # those that are in each other's way have to be in one part
             size = max(size, _TOGETHER)
         for part in (keys[start : start + size] for start in range(0, len(keys), size)):

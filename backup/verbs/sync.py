@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import inf
 
 from backup.core.errors import NotVerified, SchemaMismatch
 from backup.core.log import event
@@ -34,7 +35,7 @@ def sync_with_schema(session: Session) -> None:
     run, backup = session.run, session.backup
     refuse_expiring(backup, session.policy)
     try:
-        drift = backup.drift(session.source, session.policy.on_new_column)
+        drift = backup.catalog.drift(session.source, session.policy.on_new_column)
     except SchemaMismatch as error:
         if not run.dry_run:  # once somebody has altered them, nothing shows that their values are old
             session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
@@ -58,7 +59,7 @@ def sync_with_schema(session: Session) -> None:
         session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if not run.dry_run:
-        backup.adapt(drift)
+        backup.catalog.adapt(drift)
     start = session.start
     if not all(backup.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # of keys of another type
@@ -72,19 +73,22 @@ def sync_with_schema(session: Session) -> None:
     if proof is not None and proof.differing > failed:  # those set aside differ, and have an error of their own
         others = f", beside {failed} that were set aside" if failed else ""
         raise NotVerified(
-            f"The sync ended, but {proof.differing - failed} records of the {backup.label} differ from the source"
+            f"The sync ended, but {proof.differing - failed} records of the {backup.place.label} differ from the source"
             f"{others}."
         )
 
 
 def refuse_expiring(backup: Store, policy: Policy) -> None:
     """Raises SchemaMismatch if copies would delete themselves, or images and runs while an undo may still need them."""
-    reason = backup.expiring(timedelta(days=policy.recycle_days).total_seconds())
-    if reason is not None:
-        raise SchemaMismatch(
-            f"{reason} Nothing was changed.",
-            hint="Turn its time to live off. The recycle bin's and SyncHistory's may be longer than RecycleDays.",
-        )
+    lives = {backup.place.name: inf}
+    kept_seconds = timedelta(days=policy.recycle_days).total_seconds()
+    for name, seconds in backup.catalog.seconds_to_live().items():
+        if seconds < lives.get(name, kept_seconds):
+            raise SchemaMismatch(
+                f"What the container {name} of the {backup.place.label} holds deletes itself after {seconds} seconds. "
+                "Nothing was changed.",
+                hint="Turn its time to live off. The recycle bin's and SyncHistory's may be longer than RecycleDays.",
+            )
 
 
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:

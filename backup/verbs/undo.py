@@ -87,8 +87,8 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
 def _refuse_other_keys(session: Session, undone: Run) -> None:
     if not session.recycled.knows_keys_of(undone.sync_id):
         raise Conflict(
-            f"The key of the {session.backup.label} has another type than when the run {undone.sync_id} changed its "
-            "records. Nothing was changed.",
+            f"The key of the {session.backup.place.label} has another type than when the run {undone.sync_id} changed "
+            "its records. Nothing was changed.",
             hint="The recycle bin still has what that run replaced; it names the records by their old keys. Give the "
             "key its old type again to undo the run.",
         )

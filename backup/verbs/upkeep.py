@@ -70,7 +70,7 @@ def _verify_is_due(
 
 def verify_on(session: Session, depth: Depth) -> None:
     """Goes on with a verify from the session's checkpoint; leaves it unfinished, with another, when time is up."""
-    session.backup.drift(session.source, "ignore")
+    session.backup.catalog.drift(session.source, "ignore")
     tally, saved_at = session.tally, time.monotonic()
     tally.failures, tally.counts = dict(session.run.failures), session.run.counts  # of earlier calls
 

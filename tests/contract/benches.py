@@ -86,7 +86,7 @@ class Bench(ABC):
     def pair(self, **limits: Any) -> tuple[Store, Store]:
         """Both stores, the backup initialized."""
         source, backup = self.open("source", **limits), self.open("backup", **limits)
-        backup.initialize(source)
+        backup.catalog.initialize(source)
         return source, backup
 
     @abstractmethod

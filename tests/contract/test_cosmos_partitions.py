@@ -80,7 +80,7 @@ def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
     bench.create()
     bench.put_documents("source", *ORDERS, *OTHERS)
     source, backup = opened(bench, chunk_size=7, batch_size=10)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     seconds = random.Random(1).sample(range(1000, 1000 + len(ORDERS)), len(ORDERS))
     records = [{**one, "_etag": f"e{n}", "_ts": seconds[n]} for n, one in enumerate(ORDERS)]
     backup.write(backup.as_copies(records, RUN, NOW))
@@ -275,7 +275,7 @@ def test_a_hierarchical_key_is_taken_level_by_level(accounts: tuple[Partitioned,
     try:
         bench.create()
         source, backup = opened(bench)
-        backup.initialize(source)
+        backup.catalog.initialize(source)
         assert backup.partition_paths == [["a"], ["b", "c"]]
         backup.write(LEVELS)
         plain = {level_key(one): content(one) for one in LEVELS}

@@ -165,7 +165,7 @@ def test_a_document_without_a_whole_partition_key_is_written_where_it_belongs(
     try:
         bench.create()
         store = opened(bench)
-        store.initialize(store)
+        store.catalog.initialize(store)
         for documents in (LEVELS, [{**one, "text": "changed"} for one in LEVELS]):
             for one in documents:
                 store.write([one])

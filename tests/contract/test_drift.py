@@ -52,13 +52,13 @@ def drift(bench: SqlBench, on_new_column: Any = "add") -> tuple[SqlStore, SqlSto
     source, backup = bench.open("source"), bench.open("backup")
     assert isinstance(source, SqlStore)
     assert isinstance(backup, SqlStore)
-    return source, backup, backup.drift(source, on_new_column)
+    return source, backup, backup.catalog.drift(source, on_new_column)
 
 
 def follow(bench: SqlBench) -> Drift:
     """One run; afterwards each of the source's columns has the source's values in the backup."""
     source, backup, found = drift(bench)
-    backup.adapt(found)
+    backup.catalog.adapt(found)
     assert run_sync(source, backup) == (0, 2, 0, 0)
     assert copied(bench, "backup") == copied(bench, "source")
     assert drift(bench)[2].changes_nothing
@@ -103,7 +103,7 @@ def test_a_new_column_that_is_not_null_and_has_a_default_is_added_without_both(s
     start(sql_bench)
     add(sql_bench, "Extra INTEGER DEFAULT 7 NOT NULL")
     _, backup, found = drift(sql_bench)
-    backup.adapt(found)
+    backup.catalog.adapt(found)
     assert sql_bench.rows("backup", "SELECT Extra FROM {table}") == [(None,), (None,)]
     follow(sql_bench)
     assert sql_bench.rows("backup", "SELECT Extra FROM {table}") == [(7,), (7,)]
@@ -148,8 +148,8 @@ def test_a_new_column_may_have_any_name(sql_bench: SqlBench) -> None:
             quoted = quote(name).replace("%%", "%")
             statement = f"ALTER TABLE {sql_bench.quoted()} {word} {quoted} varchar(5)"
             cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
-    found = backup.drift(source, "add")
-    backup.adapt(found)
+    found = backup.catalog.drift(source, "add")
+    backup.catalog.adapt(found)
     assert found.added == tuple(names)
     assert [name for name in sql_bench.open("backup").shape.names if name in names] == names  # type: ignore[attr-defined]
 
@@ -229,7 +229,7 @@ def test_a_removed_column_says_nothing_about_change(sql_bench: SqlBench) -> None
     sql_bench.sql("source", "INSERT INTO {table} VALUES (1, 1, 'a', 'Order')")
     sql_bench.sql("source", "INSERT INTO {table} VALUES (2, NULL, 'a', 'Order')")
     source, backup = sql_bench.open("source", rules=rules), sql_bench.open("backup", rules=rules)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (2, 0, 0, 0)
     for name in ("Status", "Type"):
         sql_bench.sql("source", f"ALTER TABLE {{table}} DROP COLUMN {name}")
@@ -278,7 +278,7 @@ def test_an_older_backup_is_let_be_null(sql_bench: SqlBench, in_source: bool) ->
         return
     source, backup, found = drift(sql_bench)
     assert (len(found.statements), found.widened) == (1, ())
-    backup.adapt(found)
+    backup.catalog.adapt(found)
     bench_rows = "UPDATE {table} SET N = NULL" if in_source else "UPDATE {table} SET Version = 2"
     sql_bench.sql("source", bench_rows)
     assert run_sync(source, backup) == (2, 0, 0, 0)
@@ -306,7 +306,7 @@ def run_hint(bench: SqlBench, hint: str) -> None:
     statements = hint.removeprefix("Run on the backup: ").partition(". Then run initialize")[0]
     for statement in statements.split("; "):
         bench.sql("backup", statement)
-    bench.open("backup").initialize(bench.open("source"))
+    bench.open("backup").catalog.initialize(bench.open("source"))
 
 
 def test_a_narrowed_column_fails_the_run_with_the_statement_to_run(sql_bench: SqlBench) -> None:
@@ -364,7 +364,7 @@ def test_a_new_column_is_left_out_when_that_is_wanted(sql_bench: SqlBench) -> No
     for updated in (2, 0):
         source, backup, found = drift(sql_bench, "ignore")
         assert [name.lower() for name in found.ignored] == ["extra"]
-        backup.adapt(found)
+        backup.catalog.adapt(found)
         stamps, copies = source.stamps(Chunk()), backup.stamps(Chunk())
         differ = [key for key in stamps if stamps[key] != copies[key]]
         assert len(differ) == updated
@@ -378,7 +378,7 @@ def test_a_new_column_that_is_left_out_says_nothing_about_change(sql_bench: SqlB
     add(sql_bench, "Status varchar(10)")
     rules = Rules(version=("Version", "Status"))
     source, backup = sql_bench.open("source", rules=rules), sql_bench.open("backup", rules=rules)
-    backup.drift(source, "ignore")
+    backup.catalog.drift(source, "ignore")
     assert {version.value for version in source.stamps(Chunk()).values()} == {(2,)}
 
 
@@ -391,9 +391,9 @@ def test_adapting_may_be_repeated(sql_bench: SqlBench) -> None:
     if not isinstance(sql_bench, SqliteBench):
         retype(sql_bench, "source", "N", "varchar(20)")
     source, backup, found = drift(sql_bench)
-    backup.adapt(found)
-    backup.adapt(found)
-    sql_bench.open("backup").adapt(found)
+    backup.catalog.adapt(found)
+    backup.catalog.adapt(found)
+    sql_bench.open("backup").catalog.adapt(found)
     assert run_sync(source, backup) == (0, 2, 0, 0)
 
 
@@ -403,7 +403,7 @@ def test_adapting_goes_on_where_it_was_cut_off(sql_bench: SqlBench) -> None:
     add(sql_bench, "Second varchar(20)")
     _, backup, found = drift(sql_bench)
     sql_bench.sql("backup", found.statements[0])
-    backup.adapt(found)
+    backup.catalog.adapt(found)
     assert {"first", "second"} <= {name.lower() for name in nullable(sql_bench, "backup")}
 
 
@@ -415,7 +415,7 @@ def test_a_server_that_refuses_to_alter_is_told_with_what_to_run(postgresql_benc
     retype(bench, "source", "N", "varchar(20)")
     _, backup, found = drift(bench)
     with pytest.raises(StoreError, match=r"Could not alter the columns .* used by a view") as caught:
-        backup.adapt(found)
+        backup.catalog.adapt(found)
     assert "; ".join(found.statements) in caught.value.hint
     assert drift(bench)[2] == found  # nothing was done by halves
     bench.sql("backup", f"DROP VIEW {bench.quoted('a_view')}")
@@ -425,7 +425,7 @@ def test_a_server_that_refuses_to_alter_is_told_with_what_to_run(postgresql_benc
 def test_a_server_that_is_away_is_not_taken_for_one_that_refuses(sql_bench: SqlBench) -> None:
     backup = sql_bench.open("backup", connection_string=sql_bench.nowhere(), retry=ONE_TRY)
     with pytest.raises(StoreUnavailable):
-        backup.adapt(Drift(statements=("ALTER TABLE x ADD y int",)))
+        backup.catalog.adapt(Drift(statements=("ALTER TABLE x ADD y int",)))
 
 
 def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_bench: SqlBench) -> None:
@@ -433,7 +433,7 @@ def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_ben
     add(sql_bench, "Extra varchar(20)")
     sql_bench.sql("source", "UPDATE {table} SET Version = NULL, Extra = 'new'")
     source, backup, found = drift(sql_bench)
-    backup.adapt(found)
+    backup.catalog.adapt(found)
     stamps = source.stamps(Chunk())
     (records,) = source.read(frozenset(stamps), Chunk())
     assert backup.stamps(Chunk()) != stamps
@@ -444,5 +444,5 @@ def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_ben
 def test_initialize_adds_no_column_to_a_backup_that_is_there(sql_bench: SqlBench) -> None:
     start(sql_bench)
     add(sql_bench, "Extra varchar(20)")
-    sql_bench.open("backup").initialize(sql_bench.open("source"))
+    sql_bench.open("backup").catalog.initialize(sql_bench.open("source"))
     assert [name.lower() for name in drift(sql_bench)[2].added] == ["extra"]

@@ -120,7 +120,7 @@ def test_types_of_the_users_own_are_written_and_compared_as_what_they_are(postgr
     )
     rules = Rules(version=("version",), where={"m": "ok"})
     source, backup = bench.open("source", rules=rules), bench.open("backup", rules=rules, chunk_size=9, batch_size=5)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (29, 0, 0, 0)
     bench.sql("source", "UPDATE {table} SET version = 2, p = '(2,sad)', ls = NULL WHERE id < 4")
     bench.sql("source", "DELETE FROM {table} WHERE id = 5")

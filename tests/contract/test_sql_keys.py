@@ -147,16 +147,16 @@ def test_databases_of_other_default_collations_hold_the_same_keys(postgresql_ben
         ]
         bench.sql("source", 'ALTER TABLE {table} ADD more text COLLATE pg_catalog."fr-x-icu"')
         source, backup = bench.open("source"), bench.open("backup")
-        backup.adapt(backup.drift(source, "add"))
-        assert backup.drift(source, "add") == Drift()
+        backup.catalog.adapt(backup.catalog.drift(source, "add"))
+        assert backup.catalog.drift(source, "add") == Drift()
         backup.close()
         bench.sql(
             "backup", "DROP TABLE {table}; CREATE TABLE {table} (id text PRIMARY KEY, version text, c text, n name)"
         )
         with pytest.raises(SchemaMismatch, match="collation") as caught:
-            backup.initialize(source)
+            backup.catalog.initialize(source)
         _, _, statements = str(caught.value.hint).partition("Run on the backup: ")
         for statement in statements.partition(". Then")[0].split("; "):
             bench.sql("backup", statement)
-        bench.open("backup").initialize(bench.open("source"))
+        bench.open("backup").catalog.initialize(bench.open("source"))
         assert run_sync(bench.open("source"), bench.open("backup", chunk_size=2)) == (3, 0, 0, 0)

@@ -44,7 +44,7 @@ def test_a_backup_made_by_hand_may_order_and_spell_columns_differently(sql_bench
         [(1, None, "a", 7), (2, 1, "b", 8)],
     )
     source, backup = bench.open("source"), bench.open("backup")
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (2, 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, 2)
     bench.sql("source", "UPDATE {table} SET Name = 'c' WHERE Id = 1")
@@ -65,7 +65,7 @@ def test_a_backup_made_by_hand_may_have_an_identity_key(sql_bench: SqlBench) -> 
     bench.sql("source", f"INSERT INTO {{table}} (Version) VALUES ({bench.mark})", [(n,) for n in range(5)])
     bench.sql("source", "DELETE FROM {table} WHERE Id = 2")
     source, backup = bench.open("source"), bench.open("backup", batch_size=2)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (4, 0, 0, 0)
     bench.sql("source", "UPDATE {table} SET Version = 9 WHERE Id IN (1, 3)")
     bench.sql("source", f"INSERT INTO {{table}} (Version) VALUES ({bench.mark})", [(7,)])
@@ -89,9 +89,9 @@ def test_a_backup_that_cannot_hold_the_copies_is_refused(
     columns = "Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER"
     make(sql_bench, columns + more, columns + more_in_backup)
     with pytest.raises(SchemaMismatch, match=f"(?i)column {named_column}"):
-        sql_bench.open("backup").drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
     with pytest.raises(SchemaMismatch, match=f"(?i)column {named_column}"):
-        sql_bench.open("backup").initialize(sql_bench.open("source"))
+        sql_bench.open("backup").catalog.initialize(sql_bench.open("source"))
 
 
 def test_a_backup_with_another_key_is_refused(sql_bench: SqlBench) -> None:
@@ -101,7 +101,7 @@ def test_a_backup_with_another_key_is_refused(sql_bench: SqlBench) -> None:
         "Id INTEGER NOT NULL, Version INTEGER NOT NULL PRIMARY KEY",
     )
     with pytest.raises(SchemaMismatch, match="primary key"):
-        sql_bench.open("backup").drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
 
 
 def test_sides_whose_key_collations_differ_are_refused(sql_bench: SqlBench) -> None:
@@ -116,7 +116,7 @@ def test_sides_whose_key_collations_differ_are_refused(sql_bench: SqlBench) -> N
         f"Id {other} NOT NULL PRIMARY KEY, Version INTEGER",
     )
     with pytest.raises(SchemaMismatch, match="collation"):
-        sql_bench.open("backup").drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
 
 
 def test_a_table_may_have_as_many_columns_as_the_server_lets_it(sql_bench: SqlBench) -> None:
@@ -162,7 +162,7 @@ def test_only_rows_that_the_rules_pick_are_seen(sql_bench: SqlBench) -> None:
     )
     rules = Rules(version=("version", "status"), where={"type": "Order"})
     source, backup = bench.open("source", rules=rules), bench.open("backup", rules=rules)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     bench.sql(
         "backup",
         f"INSERT INTO {{table}} (Id, Type, Version, Status) VALUES ({m}, {m}, {m}, {m})",
@@ -291,7 +291,7 @@ def test_errors_do_not_quote_values(sql_bench: SqlBench) -> None:
         [(1, 1, "hunter2"), (2, 1, "x"), (3, 1, "y")],
     )
     source, backup = bench.open("source"), bench.open("backup")
-    backup.drift(source, "add")
+    backup.catalog.drift(source, "add")
     batches = {n: next(source.read(frozenset([(n,)]), Chunk())) for n in (1, 2, 3)}
     backup.write(backup.as_copies(batches[2], RUN, NOW))
     for n in (1, 3):
@@ -312,7 +312,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sql_bench: SqlBench) -> None:
     bench.sql("source", f"INSERT INTO {{table}} (Id, Version) VALUES ({m}, {m})", [(1, 2), (2, 2), (3, 3), (4, 99)])
     bench.sql("backup", f"INSERT INTO {{table}} (Id, Version) VALUES ({m}, {m})", [(1, 1), (2, 1)])
     source, backup = bench.open("source"), bench.open("backup")
-    backup.drift(source, "add")
+    backup.catalog.drift(source, "add")
     (records,) = source.read(frozenset([(1,), (2,), (3,), (4,)]), Chunk())
     with pytest.raises(Exception, match="Could not write"):
         backup.write(backup.as_copies(records, RUN, NOW))
@@ -322,7 +322,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sql_bench: SqlBench) -> None:
 def test_a_backup_without_its_schema_is_not_initialized(sql_bench: SqlBench) -> None:
     sql_bench.create()
     with pytest.raises(NotInitialized):
-        sql_bench.open("backup").drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
 
 
 class Fetched:
@@ -393,10 +393,10 @@ def test_a_name_without_a_schema_means_what_the_server_means_by_it(postgres: str
         store = open_store(Side("x", "source", "X", url, table=name), Rules(version=("version",)), LIMITS)
         [[record]] = store.read(None, Chunk())
         assert record == {"id": 1, "version": 1, "mine": "a"}
-        assert store.place == f"{schema}.{name}"
+        assert store.catalog.qualified_name() == f"{schema}.{name}"
         store.close()
         run(f'DROP TABLE "{schema}"."{name}"')
-        assert store.place == f"public.{name}"
+        assert store.catalog.qualified_name() == f"public.{name}"
         assert [*store.shape.names] == ["id", "version", "other"]  # type: ignore[attr-defined]
         store.close()
 
@@ -439,10 +439,10 @@ def test_a_table_is_named_as_its_server_spells_it(sql_bench: SqlBench) -> None:
     bench = sql_bench
     bench.create()
     if bench.kind == "postgresql":
-        assert bench.open("source").place == f"{bench.schema}.{bench.name}"
+        assert bench.open("source").catalog.qualified_name() == f"{bench.schema}.{bench.name}"
         return
     table = f"main.{bench.name.upper()}" if bench.kind == "sqlite" else bench.table.upper()
-    assert bench.open("source", table=table).place == bench.table
+    assert bench.open("source", table=table).catalog.qualified_name() == bench.table
 
 
 def test_a_table_that_others_inherit_from_is_copied_alone(postgresql_bench: PostgresBench) -> None:

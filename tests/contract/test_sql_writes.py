@@ -110,7 +110,7 @@ def test_rows_go_into_a_column_that_always_makes_its_own_values(postgresql_bench
     make(bench, columns, columns)
     bench.sql("source", "INSERT INTO {table} (id, version) OVERRIDING SYSTEM VALUE VALUES (7, 1), (-3, 1), (50, 2)")
     source, backup = bench.open("source"), bench.open("backup")
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (3, 0, 0, 0)
     assert bench.rows("backup") == bench.rows("source") == [(-3, 1), (7, 1), (50, 2)]
     bench.sql("source", "UPDATE {table} SET version = 9 WHERE id = 7")
@@ -134,10 +134,10 @@ def test_rows_go_into_a_table_with_a_policy_for_the_role(postgresql_bench: Postg
         text = url.render_as_string(hide_password=False)
         source, backup = bench.open("source"), bench.open("backup", connection_string=text)
         with pytest.raises(ConfigError, match="Row-level security"):
-            backup.drift(source, "add")  # it may hide copies, and nobody can tell
+            backup.catalog.drift(source, "add")  # it may hide copies, and nobody can tell
         bench.sql("backup", f"ALTER ROLE {role} BYPASSRLS")
         backup.close()
-        backup.drift(source, "add")
+        backup.catalog.drift(source, "add")
         assert run_sync(source, backup) == (2, 0, 0, 0)
         assert bench.rows("backup") == bench.rows("source")
         backup.close()
@@ -190,7 +190,7 @@ def test_a_few_and_many_rows_are_updated_with_and_without_a_temporary_table(
     bench.sql("backup", insert, [(n, 1, 0, "old") for n in range(-3, rows)])
     bench.sql("backup", "UPDATE {table} SET n = 1 WHERE id = -1")
     source, backup = bench.open("source"), bench.open("backup")
-    backup.drift(source, "add")
+    backup.catalog.drift(source, "add")
     (records,) = source.read(None, next(source.chunks()))
     given = [{name: value for name, value in record.items() if name != "n"} for record in records]
     with pytest.MonkeyPatch.context() as patch:

@@ -185,7 +185,7 @@ def test_a_rowversion_is_kept_as_its_bytes_and_may_be_the_version(mssql_bench: S
     bench.sql("source", "INSERT INTO {table} (Id, N) VALUES (1, 1), (2, 1)")
     rules = Rules(version=("Stamp",))
     source, backup = bench.open("source", rules=rules), bench.open("backup", rules=rules)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (2, 0, 0, 0)
     bench.sql("source", "UPDATE {table} SET N = 5 WHERE Id = 2")
     assert run_sync(source, backup) == (0, 1, 0, 1)

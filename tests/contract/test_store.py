@@ -53,7 +53,7 @@ def note(name: str, **fields: Any) -> dict[str, Any]:
 def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, int, int]:
     """Syncs as a run does that finds no drift, proves it and gives the four counts."""
     recycled = RecycleBin(backup, run.service)
-    backup.drift(source, "add")
+    backup.catalog.drift(source, "add")
     recycled.create()
     tally = Tally(tell=lambda counts: None)
     keep = recycled.keeper(run, lambda: NOW)
@@ -84,16 +84,16 @@ def read_all(store: Store, keys: frozenset[Any], chunk: Chunk = WHOLE) -> list[l
 def test_initialize_makes_an_empty_backup(bench: Bench) -> None:
     bench.create(THREE)
     source, backup = bench.open("source"), bench.open("backup")
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert backup.count() == 0
-    backup.drift(source, "add")
+    backup.catalog.drift(source, "add")
 
 
 def test_initialize_makes_a_missing_database(bench: Bench) -> None:
     bench.create(THREE)
     source = bench.open("source")
     backup = bench.open_at(bench.absent_database("backup"))
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert run_sync(source, backup) == (3, 0, 0, 0)
     backup.close()
 
@@ -102,7 +102,7 @@ def test_initialize_again_keeps_what_is_there(bench: Bench) -> None:
     bench.create(THREE)
     source, backup = bench.pair()
     run_sync(source, backup)
-    backup.initialize(source)
+    backup.catalog.initialize(source)
     assert len(bench.items("backup")) == 3
 
 
@@ -112,7 +112,7 @@ def test_two_may_initialize_at_once(bench: Bench) -> None:
 
     def one(_: int) -> None:
         source, backup = bench.open("source"), bench.open_at(place)
-        backup.initialize(source)
+        backup.catalog.initialize(source)
         backup.sibling(SIBLING).create()
         source.close()
         backup.close()
@@ -347,15 +347,15 @@ def test_a_place_beside_is_made_filled_and_dropped_without_touching_the_backup(b
     source, backup = bench.pair()
     run_sync(source, backup)
     before = bench.items("backup")
-    beside = backup.beside(f"beside_{uuid.uuid4().hex[:8]}")
+    beside = backup.catalog.beside(f"beside_{uuid.uuid4().hex[:8]}")
     try:
-        beside.make_like(source, copies=False)
+        beside.catalog.make_like(source)
         for records in backup.read(frozenset(backup.stamps(WHOLE)), WHOLE):
             beside.write([backup.as_original(record) for record in records])
         assert beside.count() == 3
-        assert beside.location != backup.location
+        assert beside.place.location != backup.place.location
     finally:
-        beside.drop()
+        beside.catalog.drop()
     with pytest.raises(at_least(NotInitialized, bench)):
         beside.count()
     beside.close()
@@ -404,8 +404,8 @@ def test_a_closed_store_can_be_used_again(bench: Bench) -> None:
 
 
 def test_two_sides_are_never_the_same_place(bench: Bench) -> None:
-    assert bench.open("source").location != bench.open("backup").location
-    assert bench.open("source").location == bench.open("source").location
+    assert bench.open("source").place.location != bench.open("backup").place.location
+    assert bench.open("source").place.location == bench.open("source").place.location
 
 
 # --- siblings -------------------------------------------------------------------------------------------------------

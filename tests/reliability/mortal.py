@@ -218,7 +218,7 @@ class _Steps:
 
 
 def _side(store: SqlStore | CosmosStore) -> str:
-    return store.label.split()[0]
+    return store.place.label.split()[0]
 
 
 def _do(order: dict[str, Any]) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     def counted_read(store: SqlStore, *where: Any) -> Iterator[Any]:
         for records in read(store, *where):
-            found["records"] += len(records) if store.label.startswith("source") else 0
+            found["records"] += len(records) if store.place.label.startswith("source") else 0
             yield records
 
     def counted_stamps(store: SqlStore, *where: Any) -> set[Any]:
         rows = stamp_rows(store, *where)
-        found["stamps"] += len(rows) if store.label.startswith("source") else 0
+        found["stamps"] += len(rows) if store.place.label.startswith("source") else 0
         return rows
 
     with monkeypatch.context() as patches:

@@ -196,7 +196,7 @@ def test_a_wrong_password_fails_on_the_command_line_without_telling_it(postgres_
 def test_a_second_sync_of_a_service_that_runs_is_a_409_and_leaves_no_entry(sqlite_place: Place) -> None:
     service = sqlite_place.customer
     with sqlite_place.registry.get("customer").stores() as (_, backup):
-        place = backup.location
+        place = backup.place.location
     with (
         open_lock(load_settings({}), Retry())("customer", place),
         worker(ROOT, environment(service.settings)) as running,

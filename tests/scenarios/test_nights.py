@@ -163,7 +163,7 @@ def test_a_scheduled_sync_waits_for_a_lock_that_is_held_for_a_moment(
 ) -> None:
     nights = Nights(customers)
     with nights.registry.get("customer").stores() as (_, backup):
-        held = open_lock(nights.settings, Retry())("customer", backup.location)
+        held = open_lock(nights.settings, Retry())("customer", backup.place.location)
     held.__enter__()
     waited: list[float] = []
 
@@ -199,7 +199,10 @@ def test_a_scheduled_sync_that_could_not_run_says_so_and_disturbs_nobody(
             patched.setattr("backup.services.service.sync_with_schema", while_held)
             assert service.sync(Trigger.CLI).error is None
         else:
-            with service.stores() as (_, backup), open_lock(nights.settings, Retry())("customer", backup.location):
+            with (
+                service.stores() as (_, backup),
+                open_lock(nights.settings, Retry())("customer", backup.place.location),
+            ):
                 while_held()
     before, after = seen
     assert before == after
@@ -221,7 +224,10 @@ def test_a_purge_that_met_a_run_is_made_up_for(customers: Service, caplog: pytes
     nights.change()
     kept = nights.bin()
     nights.registry.sync("all", Trigger.TIMER)
-    with nights.registry.get("customer").stores() as (_, backup), nights.registry._lock("customer", backup.location):
+    with (
+        nights.registry.get("customer").stores() as (_, backup),
+        nights.registry._lock("customer", backup.place.location),
+    ):
         nights.minute()
         assert set(kept) <= set(nights.bin())
     assert "schedule.waits service=customer" in caplog.text

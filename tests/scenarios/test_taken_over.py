@@ -162,7 +162,15 @@ def owned(place: Place) -> Iterator[Ownership]:
     """A run of customers that goes on."""
     with place.registry.get("customer").stores() as (_, backup):
         mine = Ownership(History(backup), lambda: NOW)
-        run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=backup.place, number=1)
+        run = Run(
+            "customer",
+            Trigger.CLI,
+            False,
+            NOW,
+            status=Status.IN_PROGRESS,
+            place=backup.catalog.qualified_name(),
+            number=1,
+        )
         with mine.taken(run, None):
             yield mine
 
@@ -200,9 +208,17 @@ def test_what_a_run_writes_into_either_side_is_committed_only_while_the_run_is_i
     service = place.customer
     with place.registry.get("customer").stores() as (source, backup):
         mine = Ownership(History(backup), lambda: NOW)
-        run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=backup.place, number=1)
+        run = Run(
+            "customer",
+            Trigger.CLI,
+            False,
+            NOW,
+            status=Status.IN_PROGRESS,
+            place=backup.catalog.qualified_name(),
+            number=1,
+        )
         with mine.taken(run, None):
-            backup.drift(source, "add")
+            backup.catalog.drift(source, "add")
             store = {"source": source, "backup": backup}[side]
             store.fence_by(mine, backup)
             records = next(source.read(None, WHOLE))

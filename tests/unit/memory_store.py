@@ -10,6 +10,7 @@ from typing import Any
 from backup.core.errors import StoreUnavailable
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
 from backup.stores import Accept, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
+from backup.stores.values import Place, Traits
 
 Stored = dict[str, Any]
 """A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
@@ -18,12 +19,7 @@ Stored = dict[str, Any]
 class MemoryStore:
     """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise."""
 
-    kind = "memory"
-    fingerprint_is_enough = True
-    name = "records"
     request_charge: float | None = None
-    in_process: bool = False
-    keys_are_exact: bool = True
 
     def __init__(
         self,
@@ -34,27 +30,24 @@ class MemoryStore:
         batch_size: int = 2,
         fold: Callable[[Any], Any] = lambda value: value,
     ) -> None:
-        self.side, self.chunk_size, self.batch_size, self._fold = side, chunk_size, batch_size, fold
+        self.place = Place("memory", "records", f"{side} of test", side)
+        self.traits = Traits(
+            keys_are_exact=True,
+            in_process=False,
+            has_columns=False,
+            fingerprint_is_enough=True,
+            batch_size=batch_size,
+        )
+        self.side, self.chunk_size, self.batch_size, self.fold = side, chunk_size, batch_size, fold
+        self.catalog = MemoryCatalog(self)
         self.records: dict[Any, Stored] = {}
         self.calls: list[tuple[str, list[Key]]] = []
         self.on: dict[str, Callable[[], None]] = {}
         for record in records:
             self.put(record)
 
-    @property
-    def label(self) -> str:
-        return f"{self.side} of test"
-
-    @property
-    def location(self) -> str:
-        return self.side
-
-    @property
-    def place(self) -> str:
-        return self.name
-
     def put(self, record: Stored) -> None:
-        self.records[self._fold(record["id"])] = record
+        self.records[self.fold(record["id"])] = record
 
     def contents(self) -> dict[Any, Stored]:
         """Its records by id."""
@@ -63,37 +56,15 @@ class MemoryStore:
     def server_time(self) -> datetime | None:
         return None
 
-    def is_same_place(self, other: Store) -> bool:
-        return self is other
-
-    def copies_beside(self) -> Sequence[str]:
-        return ()
-
     def ping(self) -> None:
-        self._called("ping")
-
-    def initialize(self, source: Store) -> None:
-        self._called("initialize")
-
-    def make_like(self, original: Store, *, copies: bool) -> None:
-        self._called("make_like")
-
-    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
-        self._called("drift")
-        return Drift()
-
-    def adapt(self, drift: Drift) -> None:
-        self._called("adapt")
-
-    def expiring(self, keep_seconds: float) -> str | None:
-        return None
+        self.called("ping")
 
     def count(self) -> int:
         return len(self.records)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
-        self._called("chunks")
-        known = sorted(self._fold(one["id"]) for one in self._within(within))
+        self.called("chunks")
+        known = sorted(self.fold(one["id"]) for one in self._within(within))
         bounds = [(key,) for key in known[self.chunk_size - 1 :: self.chunk_size] if (key,) != within.upto]
         for after, upto in zip([within.after, *bounds], [*bounds, within.upto], strict=True):
             yield Chunk(after, upto)
@@ -105,7 +76,7 @@ class MemoryStore:
         return None
 
     def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
-        self._called("stamps")
+        self.called("stamps")
         return {(one["id"], one["version"], one["etag"]) for one in self._within(chunk)}
 
     def watermark(self) -> str | None:
@@ -126,7 +97,7 @@ class MemoryStore:
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         wanted = [one for one in self._within(chunk) if keys is None or (one["id"],) in keys]
         for start in range(0, len(wanted), self.batch_size):
-            self._called("read")
+            self.called("read")
             yield [dict(one) for one in wanted[start : start + self.batch_size]]
 
     def key_of(self, record: Record) -> Key:
@@ -142,11 +113,11 @@ class MemoryStore:
         return next(iter(self.matching([key])), None)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        self._called("matching")
-        return {key for key in keys if self._fold(key[0]) in self.records}
+        self.called("matching")
+        return {key for key in keys if self.fold(key[0]) in self.records}
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        found = [(key, self.records[self._fold(key[0])]) for key in keys if self._fold(key[0]) in self.records]
+        found = [(key, self.records[self.fold(key[0])]) for key in keys if self.fold(key[0]) in self.records]
         for start in range(0, len(found), self.batch_size):
             part = found[start : start + self.batch_size]
             yield [Image(key, action, dict(one), one["version"]) for key, one in part]
@@ -175,7 +146,7 @@ class MemoryStore:
         replace: bool = False,
     ) -> Written:
         keys = [self.key_of(record) for record in records]
-        self._called("write", keys)
+        self.called("write", keys)
         if keep is not None:
             there = [image for images in self.images(keys, Action.UPDATED) for image in images]
             new = set(keys) - {image.key for image in there}
@@ -186,11 +157,11 @@ class MemoryStore:
         return Written(frozenset(keys) - there_before, frozenset(there_before))
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
-        self._called("delete", list(keys))
+        self.called("delete", list(keys))
         if keep is not None:
             keep([image for images in self.images(keys, Action.DELETED) for image in images], None)
         for key in keys:
-            self.records.pop(self._fold(key[0]), None)
+            self.records.pop(self.fold(key[0]), None)
         return Written(deleted=frozenset(keys))
 
     def shares_transactions(self, other: Store) -> bool:
@@ -211,15 +182,8 @@ class MemoryStore:
     def key_to_json(self, key: Key) -> list[Any]:
         return list(key)
 
-    def beside(self, name: str) -> Store:
-        return MemoryStore(name, chunk_size=self.chunk_size, batch_size=self.batch_size, fold=self._fold)
-
     def fence_by(self, fence: Fence, beside: Store) -> None:
         """Has no runs that could be taken over."""
-
-    def drop(self) -> None:
-        self._called("drop")
-        self.records.clear()
 
     def sibling(self, shape: Shape) -> Sibling:
         raise NotImplementedError
@@ -234,10 +198,53 @@ class MemoryStore:
 
         return [self.records[key] for key in sorted(self.records) if inside(key)]
 
-    def _called(self, name: str, keys: list[Key] | None = None) -> None:
+    def called(self, name: str, keys: list[Key] | None = None) -> None:
         self.on.get(name, lambda: None)()
         if keys is not None:
             self.calls.append((name, keys))
+
+
+class MemoryCatalog:
+    """What the server of a store in memory knows of it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def qualified_name(self) -> str:
+        return self._store.place.name
+
+    def is_same_place(self, other: Store) -> bool:
+        return self._store is other
+
+    def copies_beside(self) -> Sequence[str]:
+        return ()
+
+    def initialize(self, source: Store) -> None:
+        self._store.called("initialize")
+
+    def make_like(self, other: Store) -> None:
+        self._store.called("make_like")
+
+    def make_source_of(self, backup: Store) -> None:
+        self._store.called("make_like")
+
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        self._store.called("drift")
+        return Drift()
+
+    def adapt(self, drift: Drift) -> None:
+        self._store.called("adapt")
+
+    def seconds_to_live(self) -> Mapping[str, int]:
+        return {}
+
+    def beside(self, name: str) -> Store:
+        store = self._store
+        return MemoryStore(name, chunk_size=store.chunk_size, batch_size=store.batch_size, fold=store.fold)
+
+    def drop(self) -> None:
+        self._store.called("drop")
+        self._store.records.clear()
 
 
 def record(key: Any, version: Any = 1, etag: str | None = None, content: Any = "content") -> Stored:

@@ -68,7 +68,7 @@ def test_a_walk_begun_anew_knows_nothing_of_the_one_before() -> None:
 def test_what_chunks_give_adds_up() -> None:
     at = Checkpoint().past(Chunk(None, (5,)), Counts(1, 0, 0, 2), 3, 2, PROOF, again=False)
     at = at.past(Chunk((5,), None), Counts(0, 4, 0, 1), 5, 9, PROOF, again=False)
-    assert (at.counts, at.wanted, at.held, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF.and_(PROOF))
+    assert (at.counts, at.wanted, at.held, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF + PROOF)
 
 
 def test_a_chunk_with_deletes_is_remembered_until_it_is_proven() -> None:

@@ -163,7 +163,7 @@ def test_without_a_schedule_nothing_is_overdue(kept: Place) -> None:
 
 def test_a_disabled_schedule_is_none(place: Place) -> None:
     with place.registry.get("customer").stores() as (_, backup):
-        History(backup).save(replace(COMPLETED, place=backup.place, number=1))
+        History(backup).save(replace(COMPLETED, place=backup.catalog.qualified_name(), number=1))
     assert answer(place.settings).body["Reasons"][0]["Reason"].startswith("A sync is overdue")
     assert answer({**place.settings, "BackupSchedule__Enabled": "false"}).body["Status"] == "Healthy"
 
@@ -174,5 +174,7 @@ def concerns(
     with place.registry.get("customer").stores() as (_, backup):
         place.customer.backup.run("DELETE FROM SyncHistory")
         for number, one in enumerate(runs, 1):
-            History(backup).save(replace(one, sync_id=str(number), place=backup.place, number=number))
+            History(backup).save(
+                replace(one, sync_id=str(number), place=backup.catalog.qualified_name(), number=number)
+            )
         return concerns_of(backup, "customer", now, next_due)

@@ -417,7 +417,7 @@ def test_another_table_of_the_sources_database_may_be_the_backup(tmp_path: Path)
         BackupCustomerDb__Table="Customers_Backup",
     )
     with beside.get("customer").stores() as (source, backup):
-        assert (source.name, backup.name) == ("Customers", "Customers_Backup")
+        assert (source.place.name, backup.place.name) == ("Customers", "Customers_Backup")
 
 
 def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:

@@ -69,7 +69,7 @@ class ConditionalWrites:
                 changed = Written(inserted, updated=done, left=frozenset(alone))
                 if deletes:
                     changed = Written(deleted=done, left=frozenset(alone))
-                written, left = written.and_(changed), [*overtaken]
+                written, left = written + changed, [*overtaken]
                 if not left:
                     break
             else:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
-from backup.core.errors import RecordRefused, SchemaMismatch, StoreError
+from backup.core.errors import RecordRefused, StoreError
 from backup.core.model import (
     WHOLE,
     Action,
@@ -29,15 +29,16 @@ from backup.stores.asked_keys import parts_of, refused
 from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.app_containers import CosmosSibling, utc_text
+from backup.stores.cosmos.catalog import CosmosCatalog
 from backup.stores.cosmos.chunks import CosmosChunks
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.cosmos.container import CosmosContainer, parts
 from backup.stores.cosmos.documents import MARK, json_text, key_from_json, key_to_json, own, texts
-from backup.stores.cosmos.queries import Queries, key_in, path_of
+from backup.stores.cosmos.queries import Queries, key_in
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.cosmos.writes import CosmosWrites
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
+from backup.stores.values import Limits, Place, Rules, SideName, Traits, Written
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
 _WHOLE_SECONDS = timedelta(seconds=2)
@@ -52,12 +53,17 @@ class CosmosStore:
     ts, when it was copied and by which run.
     """
 
-    kind = "cosmos"
-    fingerprint_is_enough = False  # a document written twice in one second has the same `_ts`
-
     def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
-        self._access, self.name, self._rules = access, container, rules
-        self._limits = replace(limits, batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE))
+        self.place = Place("cosmos", container, access.label, f"{access.location}/{container}")
+        self.traits = Traits(
+            keys_are_exact=True,
+            in_process=False,
+            has_columns=False,
+            fingerprint_is_enough=False,  # a document written twice in one second has the same `_ts`
+            batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE),
+        )
+        self._access, self._rules = access, rules
+        self._limits = replace(limits, batch_size=self.traits.batch_size)
         self._side, self._queries = side, Queries(rules, side)
         self._container = CosmosContainer(access, container, self._queries, self._limits)
         self._chunks = CosmosChunks(self._container, self._queries, self._limits, access.label)
@@ -65,29 +71,15 @@ class CosmosStore:
         self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
         self._siblings: dict[str, CosmosSibling] = {}
 
-    @property
-    def label(self) -> str:
-        return self._access.label
+        def open_at(name: str) -> Store:
+            return CosmosStore(access, name, rules, limits, side)
 
-    @property
-    def location(self) -> str:
-        return f"{self._access.location}/{self.name}"
-
-    @property
-    def place(self) -> str:
-        return self.name
+        self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at)
 
     @property
     def throttle(self) -> Throttle:
         """How fast its account is asked."""
         return self._access.throttle
-
-    keys_are_exact = True
-    in_process = False
-
-    @property
-    def batch_size(self) -> int:
-        return self._limits.batch_size
 
     @property
     def request_charge(self) -> float | None:
@@ -109,58 +101,6 @@ class CosmosStore:
         """By the header `Date`, which has whole seconds; this process's clock is finer, and is taken if it agrees."""
         found, here = self._container.asked_at(), utc_now()
         return here if found is None or abs(here - found) <= _WHOLE_SECONDS else found
-
-    def is_same_place(self, other: Store) -> bool:
-        theirs = _cosmos(other)
-        if self.name != theirs.name:
-            return False
-        mine = self._container.resource()
-        return mine is not None and mine == theirs._container.resource()
-
-    def copies_beside(self) -> Sequence[str]:
-        """Containers with a document that has the app's mark."""
-        return [name for name in self._access.containers() if name != self.name and self._holds_copies(name)]
-
-    def _holds_copies(self, name: str) -> bool:
-        query = f"SELECT TOP 1 VALUE c.id FROM c WHERE IS_DEFINED({path_of([MARK])})"  # noqa: S608 - quoted
-
-        def attempt() -> bool:
-            found = self._access.container(name).query_items(query, enable_cross_partition_query=True)
-            return next(iter(found), None) is not None
-
-        return self._access.run(f"look for copies in {name}", attempt)
-
-    # --- making and checking the backup -------------------------------------------------------------------------------
-
-    def initialize(self, source: Store) -> None:
-        self.make_like(source, copies=False)
-        self.drift(source, "add")
-
-    def make_like(self, original: Store, *, copies: bool) -> None:  # noqa: ARG002 - a container's shape is its partition key
-        paths = ["/" + "/".join(path) for path in _cosmos(original).partition_paths]
-        self._access.create_container(self.name, paths)
-        self._container.forget()
-
-    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:  # noqa: ARG002 - documents have no columns
-        mine, theirs = self.partition_paths, _cosmos(source).partition_paths
-        if mine != theirs:
-            raise SchemaMismatch(
-                f"The {self.label} is partitioned by {_shown(mine)}, its source by {_shown(theirs)}.",
-                hint="A partition key cannot be changed: name another BackupOrderDb__ContainerName and run initialize."
-                " Nothing was changed.",
-            )
-        return Drift()
-
-    def adapt(self, drift: Drift) -> None:
-        """Containers take any document."""
-
-    def expiring(self, keep_seconds: float) -> str | None:
-        lives = {self.name: (self._container.default_ttl, inf)}
-        lives |= {name: (one.default_ttl, keep_seconds) for name, one in self._siblings.items()}
-        for name, (seconds, least) in lives.items():
-            if seconds is not None and 0 <= seconds < least:
-                return f"What the container {name} of the {self.label} holds deletes itself after {seconds} seconds."
-        return None
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -291,7 +231,7 @@ class CosmosStore:
                     keep(images, None)
                 keep((), None, [key for key in keys if key not in there])
             refused |= self._writes.upsert(part)
-            written = written.and_(Written(frozenset(keys) - there, frozenset(there)))
+            written += Written(frozenset(keys) - there, frozenset(there))
         self._tell("write", refused)
         return written
 
@@ -338,8 +278,8 @@ class CosmosStore:
             return
         key, reason = next(iter(refused.items()))
         raise RecordRefused(
-            f"Could not {operation} {len(refused)} documents in the {self.label}; all others of the batch were done. "
-            f"{json.dumps(key_to_json(key))}: {reason}",
+            f"Could not {operation} {len(refused)} documents in the {self.place.label}; all others of the batch were "
+            f"done. {json.dumps(key_to_json(key))}: {reason}",
             refused=refused,
         )
 
@@ -354,7 +294,7 @@ class CosmosStore:
 
     def key_from(self, text: str) -> Key:
         paths = self.partition_paths
-        parts = parts_of(text, self.label)
+        parts = parts_of(text, self.place.label)
         if parts is not None and len(parts) == len(paths) + 1 and isinstance(parts[-1], str):
             return key_from_json(parts)
         found = sorted(self._keys_of_ids([(text,)])) if len(text) <= _MAX_ID_CHARACTERS else []
@@ -362,19 +302,13 @@ class CosmosStore:
             return found[0]
         known = "; ".join(json.dumps(self.key_to_json(key)) for key in found[:10])
         hint = f"Write [partition key, id] as JSON: {known or 'the recycle bin has it, if the document is gone'}."
-        raise refused(text, self.label, hint)
+        raise refused(text, self.place.label, hint)
 
     def key_to_json(self, key: Key) -> list[Any]:
         return key_to_json(key)
 
-    def beside(self, name: str) -> Store:
-        return CosmosStore(self._access, name, self._rules, self._limits, self._side)
-
     def fence_by(self, fence: Fence, beside: Store) -> None:  # noqa: ARG002 - no transaction reaches from here to there
         self._access.check_young = fence.check_young
-
-    def drop(self) -> None:
-        self._access.drop_container(self.name)
 
     def shares_transactions(self, other: Store) -> bool:  # noqa: ARG002 - there are none
         return False
@@ -382,13 +316,3 @@ class CosmosStore:
     def sibling(self, shape: Shape) -> Sibling:
         self._siblings[shape.container] = CosmosSibling(self._access, shape)
         return self._siblings[shape.container]
-
-
-def _shown(paths: list[list[str]]) -> str:
-    return ", ".join("/" + "/".join(path) for path in paths)
-
-
-def _cosmos(store: Store) -> CosmosStore:
-    if not isinstance(store, CosmosStore):
-        raise TypeError("the sides of a service are of one kind")
-    return store

@@ -19,14 +19,14 @@ from backup.stores.sibling import Shape, Sibling
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import Replacing, SqlBatch, parts
+from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.place import SqlPlace
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.references import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.rows import Rows, values_of
 from backup.stores.sql.table import SYNCED_AT, TableShape, split_name
-from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
+from backup.stores.values import Limits, Place, Rules, Traits, Written
 
 
 class SqlStore:
@@ -41,48 +41,28 @@ class SqlStore:
         side: str,
         missing: type[BackupError],
     ) -> None:
-        schema, self.name = split_name(table)
-        self._table_name, self._side = table, side
-        self.access = SqlAccess(
-            dialect,
-            limits.retry,
-            missing,
-            f"{side} ({dialect.product} {dialect.location}, table {table})",
-            limits.max_call_seconds,
+        schema, name = split_name(table)
+        label = f"{side} ({dialect.product} {dialect.location}, table {table})"
+        home = schema or dialect.default_schema
+        location = f"{dialect.product} {dialect.location}, table {f'{home}.' if home else ''}{name}"
+        self.place = Place(dialect.kind, name, label, location)
+        self.traits = Traits(
+            keys_are_exact=False,
+            in_process=dialect.in_process,
+            has_columns=True,
+            fingerprint_is_enough=True,
+            batch_size=limits.batch_size,
         )
-        self._rules, self._limits = rules, limits
-        self.access.names.update(part.lower() for part in (schema, self.name) if part)
-        self._place = SqlPlace(self.access, schema, self.name, rules)
+        self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
+        self.access.names.update(part.lower() for part in (schema, name) if part)
+        self._limits = limits
+
+        def open_in(elsewhere: Dialect) -> Store:
+            return SqlStore(elsewhere, table, rules, limits, side, NotInitialized)
+
+        self.catalog = SqlCatalog(self.access, schema, name, rules, open_in)
         self._chunks = SqlChunks(self.access, limits)
         self._reads = SqlReads(self.access, limits)
-
-    @property
-    def kind(self) -> str:
-        return self.access.dialect.kind
-
-    @property
-    def label(self) -> str:
-        return self.access.label
-
-    @property
-    def location(self) -> str:
-        dialect = self.access.dialect
-        schema = self._place.schema or dialect.default_schema
-        return f"{dialect.product} {dialect.location}, table {f'{schema}.' if schema else ''}{self.name}"
-
-    @property
-    def place(self) -> str:
-        return self._place.spelled
-
-    keys_are_exact = False
-
-    @property
-    def in_process(self) -> bool:
-        return self.access.dialect.in_process
-
-    @property
-    def batch_size(self) -> int:
-        return self._limits.batch_size
 
     @property
     def request_charge(self) -> float | None:
@@ -93,12 +73,12 @@ class SqlStore:
 
     def close(self) -> None:
         self.access.close()
-        self._place.forget()
+        self.catalog.forget()
 
     @property
     def shape(self) -> TableShape:
         """The table as it is now; read once, until `close`."""
-        return self._place.shape
+        return self.catalog.shape
 
     @property
     def hashes_content(self) -> bool:
@@ -112,32 +92,7 @@ class SqlStore:
         found: datetime = self.access.run("ask for the time", lambda cx: cx.execute(sa.select(clock)).scalar_one())
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
-    def is_same_place(self, other: Store) -> bool:
-        return self._place.is_same(_sql(other)._place)
-
-    def copies_beside(self) -> Sequence[str]:
-        """Tables with a column SyncedAt are such."""
-        return self._place.copies_beside()
-
-    # --- making and checking the backup -------------------------------------------------------------------------------
-
-    def initialize(self, source: Store) -> None:
-        self._place.make_backup_of(_sql(source)._place)
-        self.drift(source, "add")
-
-    def make_like(self, original: Store, *, copies: bool) -> None:
-        self._place.make_like(_sql(original)._place, copies=copies)
-
-    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
-        return self._place.drift(_sql(source)._place, on_new_column)
-
-    def adapt(self, drift: Drift) -> None:
-        self._place.adapt(drift)
-
     # --- reading ------------------------------------------------------------------------------------------------------
-
-    def expiring(self, keep_seconds: float) -> str | None:  # noqa: ARG002 - rows stay
-        return None
 
     def count(self) -> int:
         query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
@@ -146,11 +101,9 @@ class SqlStore:
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         return self._chunks.within(self.shape, within)
 
-    fingerprint_is_enough = True
-
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         # Beyond its first or last key the other side may hold anything.
-        if self.in_process and None in chunk and self._chunks.is_many(self.shape, chunk):
+        if self.traits.in_process and None in chunk and self._chunks.is_many(self.shape, chunk):
             return None
         found = self._chunks.fingerprints("read the fingerprint", self.shape, chunk)
         return None if found is None else found[None]
@@ -292,7 +245,7 @@ class SqlStore:
             raise
         except StoreError as error:
             return [f"{error} New rows may get keys that are there already: set it by hand."]
-        return [f"Set in the {self.label}, past the largest key: {text}." for text in done]
+        return [f"Set in the {self.place.label}, past the largest key: {text}." for text in done]
 
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         shape, dialect = self.shape, self.access.dialect
@@ -321,12 +274,12 @@ class SqlStore:
             try:
                 return self.spelled(key, cx)
             except (UnicodeEncodeError, OverflowError):  # the driver's
-                raise refused(text, self.label, hint) from None
+                raise refused(text, self.place.label, hint) from None
             except sa.exc.DBAPIError as error:
                 failure = self.access.dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
                 if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
                     raise
-                raise refused(text, self.label, f"{hint} The server says: {failure.text}") from None
+                raise refused(text, self.place.label, f"{hint} The server says: {failure.text}") from None
 
         return self.access.run("look up a key", look_up) or key
 
@@ -334,31 +287,19 @@ class SqlStore:
         shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
         return [part if isinstance(part, int | str) else str(part) for part in shown]
 
-    def beside(self, name: str) -> Store:
-        dialect = self.access.dialect.beside(name)
-        return SqlStore(dialect, self._table_name, self._rules, self._limits, self._side, NotInitialized)
-
-    def drop(self) -> None:
-        self.access.drop_database()
-
     def shares_transactions(self, other: Store) -> bool:
-        return isinstance(other, SqlStore) and self.access.dialect.is_one_file(other.access.dialect)
+        catalog = other.catalog
+        return isinstance(catalog, SqlCatalog) and self.access.dialect.is_one_file(catalog.access.dialect)
 
     def fence_by(self, fence: Fence, beside: Store) -> None:
-        place, theirs = self.access.dialect, _sql(beside).access.dialect
-        is_here = self.shares_transactions(beside) or (place.kind, place.location) == (theirs.kind, theirs.location)
+        mine, theirs = self.access.dialect, catalog_of(beside).access.dialect
+        is_here = self.shares_transactions(beside) or (mine.kind, mine.location) == (theirs.kind, theirs.location)
         self.access.fence = lambda cx, again: fence.check_last(cx if is_here else None, again)
 
     def sibling(self, shape: Shape) -> Sibling:
-        return SqlSibling(self.access, shape, self._place.schema_of)
+        return SqlSibling(self.access, shape, self.catalog.schema_of)
 
 
 def _milliseconds(now: datetime) -> str:
     """As text: every column type that may stand for SyncedAt takes it."""
     return now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"
-
-
-def _sql(store: Store) -> SqlStore:
-    if not isinstance(store, SqlStore):
-        raise TypeError("the sides of a service are of one kind")
-    return store

@@ -1,17 +1,20 @@
-"""A table's place on its server: found by its name, made in another's shape, and brought up to it."""
+"""A table as its server knows it: found by its name, made in another's shape, and brought up to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, SourceMissing
+from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import FIELD_TYPES
 from backup.stores.sql.drift import plan
+from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.tables import Found
 from backup.stores.sql.missing import suggestion
@@ -19,16 +22,17 @@ from backup.stores.sql.table import SYNCED_AT, TableShape, declare, is_mark, loo
 from backup.stores.values import Drift, OnNewColumn, Rules
 
 
-class SqlPlace:
+class SqlCatalog:
     """Where a table is, or is to be made. What was found stays found until `forget`."""
 
-    def __init__(self, access: SqlAccess, schema: str | None, name: str, rules: Rules) -> None:
-        self.access, self.schema, self.name, self._rules = access, schema, name, rules
+    def __init__(
+        self, access: SqlAccess, schema: str | None, name: str, rules: Rules, open_in: Callable[[Dialect], Store]
+    ) -> None:
+        """`open_in` opens a table of the same name and rules in the database that a dialect reaches."""
+        self.access, self.schema, self.name, self._rules, self._open_in = access, schema, name, rules, open_in
         self._copied: TableShape | None = None
 
-    @property
-    def spelled(self) -> str:
-        """The table with its schema as the server has them; as the settings spell them while there is none."""
+    def qualified_name(self) -> str:
         with suppress(self.access.missing):
             if self._found is not None:
                 return self._found.spelled
@@ -43,7 +47,7 @@ class SqlPlace:
         """The table that its name stands for; looked for once, so that no two statements mean different ones."""
         return self.access.run("find the table", lambda cx: self.access.dialect.find(cx, self.schema, self.name))
 
-    def _found_or_new(self, like: SqlPlace) -> Found:
+    def _found_or_new(self, like: SqlCatalog) -> Found:
         """Where the table is or, if it is missing, has to be made, in a database that is made if that is missing."""
         self.access.create_database(like.access)
         return self._found or Found(self.schema_of(self.name), self.name)
@@ -75,23 +79,23 @@ class SqlPlace:
 
         return place.run("read the columns", attempt)
 
-    def is_same(self, other: SqlPlace) -> bool:
-        """Whether both are one table of one database, by what the servers say of themselves; one try."""
+    def is_same_place(self, other: Store) -> bool:
+        theirs = catalog_of(other)
         what = "tell two databases apart"
-        if self.name.lower() != other.name.lower():  # no two tables are worth telling apart by case alone
+        if self.name.lower() != theirs.name.lower():  # no two tables are worth telling apart by case alone
             return False
         is_same = self.access.dialect.is_same_database
         with suppress(NotInitialized, SourceMissing):  # what is not there is no other place
-            if self.access.once(what, lambda mine: other.access.once(what, lambda cx: is_same(mine, cx))):
-                return self.spelled.lower() == other.spelled.lower()
+            if self.access.once(what, lambda mine: theirs.access.once(what, lambda cx: is_same(mine, cx))):
+                return self.qualified_name().lower() == theirs.qualified_name().lower()
         return False
 
     def copies_beside(self) -> Sequence[str]:
-        """The other tables of its schema with a column SyncedAt."""
+        """Tables with a column SyncedAt are such."""
         return self.access.run("list the tables", self._copies_beside)
 
     def _copies_beside(self, cx: sa.Connection) -> list[str]:
-        mine, schema = self.spelled, self.schema_of(self.name)
+        mine, schema = self.qualified_name(), self.schema_of(self.name)
         # SQLite's only schema has no name here.
         found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
         copies = [
@@ -101,27 +105,32 @@ class SqlPlace:
         ]
         return [place for place in copies if place.lower() != mine.lower()]
 
-    def make_backup_of(self, source: SqlPlace) -> None:
-        """Makes the table that copies of the source's rows need, where it is missing."""
-        theirs = source.shape
+    def initialize(self, source: Store) -> None:
+        original = catalog_of(source)
+        theirs = original.shape
         has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
         more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
-        found = self._found_or_new(source)
-        self.access.create(declare(found, self._fitted(loosened(theirs), theirs), theirs.key_names, *more))
-        self.forget()
+        self._make(original, loosened(theirs), *more)
+        self.drift(source, "add")
 
-    def make_like(self, original: SqlPlace, *, copies: bool) -> None:
-        """Makes the table in the shape of `original`; with `copies` without what a backup adds to its source's."""
+    def make_like(self, other: Store) -> None:
+        original = catalog_of(other)
+        self._make(original, original.shape.columns)
+
+    def make_source_of(self, backup: Store) -> None:
+        original = catalog_of(backup)
+        mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect)
+        self._make(original, [column for column in original.shape.columns if not is_mark(column, mark)])
+
+    def _make(self, original: SqlCatalog, columns: Sequence[Column], *more: sa.Column[Any]) -> None:
+        """Makes the table where it is missing, with `columns` of the original's and its key."""
         theirs = original.shape
-        mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect) if copies else None
-        columns = [c for c in theirs.columns if not is_mark(c, mark)]
         found = self._found_or_new(original)
-        self.access.create(declare(found, self._fitted(columns, theirs), theirs.key_names))
+        self.access.create(declare(found, self._fitted(columns, theirs), theirs.key_names, *more))
         self.forget()
 
-    def drift(self, source: SqlPlace, on_new_column: OnNewColumn) -> Drift:
-        """How this table must follow the source's; from here on both compare the content that they share."""
-        self._copied = source.shape
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        self._copied = catalog_of(source).shape
         found = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
         self.shape.match(self._copied)
         return found
@@ -137,10 +146,26 @@ class SqlPlace:
         return self.access.run("find collations", lambda cx: dialect.fitted(cx, columns, original.key_names))
 
     def adapt(self, drift: Drift) -> None:
-        """Runs the drift's statements."""
         if drift.changes_nothing:
             return
         self.access.alter(self.shape.table, drift)
         self.__dict__.pop("shape", None)
         if self._copied is not None:
             self.shape.match(self._copied)
+
+    def seconds_to_live(self) -> Mapping[str, int]:
+        """Rows stay."""
+        return {}
+
+    def beside(self, name: str) -> Store:
+        return self._open_in(self.access.dialect.beside(name))
+
+    def drop(self) -> None:
+        self.access.drop_database()
+
+
+def catalog_of(store: Store) -> SqlCatalog:
+    """The catalog of a store that is a table."""
+    if not isinstance(store.catalog, SqlCatalog):
+        raise TypeError("the sides of a service are of one kind")
+    return store.catalog

@@ -1,0 +1,103 @@
+"""A container as its server knows it: made like another, compared with it, dropped. Documents have no columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from backup.core.errors import SchemaMismatch
+from backup.stores.base import Store
+from backup.stores.cosmos.access import CosmosAccess
+from backup.stores.cosmos.app_containers import CosmosSibling
+from backup.stores.cosmos.container import CosmosContainer
+from backup.stores.cosmos.documents import MARK
+from backup.stores.cosmos.queries import path_of
+from backup.stores.values import Drift, OnNewColumn, Place
+
+
+class CosmosCatalog:
+    """The catalog of one store. `siblings` are those that the store was asked for, by container."""
+
+    def __init__(
+        self,
+        access: CosmosAccess,
+        container: CosmosContainer,
+        place: Place,
+        siblings: Mapping[str, CosmosSibling],
+        open_at: Callable[[str], Store],
+    ) -> None:
+        """`open_at` opens the container of another name with the same rules."""
+        self._access, self._container, self._place = access, container, place
+        self._siblings, self._open_at = siblings, open_at
+
+    @property
+    def partition_paths(self) -> list[list[str]]:
+        """The container's partition key, each path as property names; several when it is hierarchical."""
+        return self._container.partition_paths
+
+    def qualified_name(self) -> str:
+        return self._place.name
+
+    def is_same_place(self, other: Store) -> bool:
+        if self._place.name != other.place.name:
+            return False
+        mine = self._container.resource()
+        return mine is not None and mine == _catalog_of(other)._container.resource()
+
+    def copies_beside(self) -> Sequence[str]:
+        """Containers with a document that has the app's mark."""
+        return [name for name in self._access.containers() if name != self._place.name and self._holds_copies(name)]
+
+    def _holds_copies(self, name: str) -> bool:
+        query = f"SELECT TOP 1 VALUE c.id FROM c WHERE IS_DEFINED({path_of([MARK])})"  # noqa: S608 - quoted
+
+        def attempt() -> bool:
+            found = self._access.container(name).query_items(query, enable_cross_partition_query=True)
+            return next(iter(found), None) is not None
+
+        return self._access.run(f"look for copies in {name}", attempt)
+
+    def initialize(self, source: Store) -> None:
+        self.make_like(source)
+        self.drift(source, "add")
+
+    def make_like(self, other: Store) -> None:
+        paths = ["/" + "/".join(path) for path in _catalog_of(other).partition_paths]
+        self._access.create_container(self._place.name, paths)
+        self._container.forget()
+
+    def make_source_of(self, backup: Store) -> None:
+        self.make_like(backup)
+
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:  # noqa: ARG002 - documents have no columns
+        mine, theirs = self.partition_paths, _catalog_of(source).partition_paths
+        if mine != theirs:
+            raise SchemaMismatch(
+                f"The {self._place.label} is partitioned by {_shown(mine)}, its source by {_shown(theirs)}.",
+                hint="A partition key cannot be changed: name another BackupOrderDb__ContainerName and run initialize."
+                " Nothing was changed.",
+            )
+        return Drift()
+
+    def adapt(self, drift: Drift) -> None:
+        """Containers take any document."""
+
+    def seconds_to_live(self) -> Mapping[str, int]:
+        found = {self._place.name: self._container.default_ttl}
+        found |= {name: sibling.default_ttl for name, sibling in self._siblings.items()}
+        return {name: seconds for name, seconds in found.items() if seconds is not None and seconds >= 0}
+
+    def beside(self, name: str) -> Store:
+        return self._open_at(name)
+
+    def drop(self) -> None:
+        self._access.drop_container(self._place.name)
+
+
+def _catalog_of(store: Store) -> CosmosCatalog:
+    if not isinstance(store.catalog, CosmosCatalog):
+        raise TypeError("the sides of a service are of one kind")
+    return store.catalog
+
+
+def _shown(paths: list[list[str]]) -> str:
+    return ", ".join("/" + "/".join(path) for path in paths)
