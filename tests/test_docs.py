@@ -16,9 +16,8 @@ import typer
 from backup.config.settings import Settings
 from backup.core import errors
 from backup.entry.command_line.app import cli
-from backup.entry.http import SyncResult
 from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
-from backup.runs.history_entries import HISTORY
+from backup.runs.history_entries import COLUMNS, HISTORY
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {
@@ -182,7 +181,8 @@ def test_errors_that_exist_are_in_the_page_on_http() -> None:
 
 def test_names_of_a_result_and_of_the_requests_are_in_the_page_on_http() -> None:
     requests = (SyncRequest, UndoRequest, RestoreRequest, VerifyRequest)
-    names = {str(field.alias) for kind in (SyncResult, *requests) for field in kind.model_fields.values()}
+    names = {str(field.alias) for kind in requests for field in kind.model_fields.values()}
+    names |= {column.name for column in COLUMNS if column.answered}
     assert {name for name in names if not re.search(rf"[`\"]{name}[`\"]", HTTP)} == set()
 
 

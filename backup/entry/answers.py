@@ -7,17 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, PlainSerializer
-from pydantic.alias_generators import to_pascal
+from typing import Any
 
 from backup.core import errors
 from backup.core.log import redact
-from backup.core.model import Now, Record, Run, Status, Trigger, Verb, utc_now
+from backup.core.model import Now, Record, Run, utc_now
 from backup.mirror.comparison import Report
 from backup.mirror.proof import Kind
-from backup.runs.history_entries import trigger_column
+from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
 from backup.services.service import Shown
 from backup.stores.exact_json import record_to_text
@@ -45,72 +42,15 @@ def time_text(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Time = Annotated[datetime, PlainSerializer(time_text)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(alias_generator=to_pascal, populate_by_name=True, defer_build=True)
-
-
-class Failed(_Body):
-    """A record that was set aside: its key, as a request may name it, and the reason."""
-
-    key: Any
-    reason: str
-
-
-class SyncResult(_Body):
+def result_of(run: Run) -> dict[str, Any]:
     """One run, as callers see it."""
+    return {column.name: _json(column.answer(run)) for column in COLUMNS if column.answered}
 
-    sync_id: str
-    service_name: str
-    trigger: str
-    verb: Verb
-    triggered_by: Trigger | None
-    status: Status
-    dry_run: bool
-    inserted_count: int
-    updated_count: int
-    deleted_count: int
-    skipped_count: int
-    failed_count: int
-    total_processed: int
-    verified: bool | None
-    started_at: Time
-    completed_at: Time | None
-    duration_ms: int | None
-    error_message: str | None
-    percent: int | None
-    request_charge: float | None
-    notes: tuple[str, ...]
-    failures: tuple[Failed, ...]
 
-    @classmethod
-    def of(cls, run: Run) -> SyncResult:
-        return cls(
-            sync_id=run.sync_id,
-            service_name=run.service,
-            trigger=trigger_column(run.verb, run.trigger),
-            verb=run.verb,
-            triggered_by=run.trigger,
-            status=run.status,
-            dry_run=run.dry_run,
-            inserted_count=run.counts.inserted,
-            updated_count=run.counts.updated,
-            deleted_count=run.counts.deleted,
-            skipped_count=run.counts.skipped,
-            failed_count=run.counts.failed,
-            total_processed=run.counts.processed,
-            verified=run.verified,
-            started_at=run.started_at,
-            completed_at=run.completed_at,
-            duration_ms=run.duration_ms,
-            error_message=run.error,
-            percent=run.percent,
-            request_charge=run.request_charge,
-            notes=run.notes,
-            failures=tuple(Failed(key=json.loads(key), reason=reason) for key, reason in run.failures),
-        )
+def _json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return time_text(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -203,7 +143,7 @@ def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
     """Runs of the past, as results."""
     return Answer(
         200,
-        {"Success": True, "Results": [_dump(SyncResult.of(run)) for run in runs], "Timestamp": time_text(now())},
+        {"Success": True, "Results": list(map(result_of, runs)), "Timestamp": time_text(now())},
     )
 
 
@@ -239,11 +179,7 @@ def _error_body(error: errors.BackupError) -> dict[str, Any]:
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
-    result = _dump(SyncResult.of(outcome.run))
+    result = result_of(outcome.run)
     if outcome.changes or outcome.run.dry_run:
         result["Changes"] = [{"Key": outcome.key_to_json(key), "Change": what} for key, what in outcome.changes]
     return result
-
-
-def _dump(result: BaseModel) -> dict[str, Any]:
-    return result.model_dump(mode="json", by_alias=True)

@@ -10,7 +10,6 @@ from backup.core.log import redact
 from backup.core.model import Now, Trigger, utc_now
 from backup.entry.answers import (
     Answer,
-    SyncResult,
     error_answer,
     shape_history,
     shape_one,
@@ -40,7 +39,6 @@ from backup.verbs.restoring import Wish
 __all__ = [  # the answers, too: callers need but this module
     "Answer",
     "State",
-    "SyncResult",
     "error_answer",
     "get_health",
     "initialize",

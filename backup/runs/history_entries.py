@@ -1,75 +1,148 @@
-"""What SyncHistory's table holds: an entry for each run, made of the run and read again. No I/O."""
+"""The columns of a run, declared once: SyncHistory's table, its entries and the answers are made of them. No I/O."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 from backup.core.log import event
 from backup.core.model import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.stores import Shape
+from backup.stores.sibling import FieldType
 
 VERSION = 3
 """Of the entries: 3 have a verb beside who asked; 2 a place, a number, an owner, a heartbeat; 1 had no version."""
+
+
+# --- the columns ------------------------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """How a value of a run is written into an entry and read from it; neither is asked about None."""
+
+    write: Callable[[Any], Any] = lambda value: value
+    read: Callable[[Any], Any] = lambda value: value
+
+
+_AS_IT_IS, _FLAG = _Form(), _Form(read=bool)
+_STATUS, _VERB, _TRIGGER = (_Form(str, kind) for kind in (Status, Verb, Trigger))
+_HEX = _Form(lambda value: f"{value:032x}", lambda text: int(text, 16))
+_LIST = _Form(lambda value: json.dumps(value) if value else None, lambda text: tuple(json.loads(text)))
+_LINES = _Form(lambda value: "\n".join(value) or None, lambda text: tuple(text.splitlines()))
+_PAIRS = _Form(_LIST.write, lambda text: tuple((key, reason) for key, reason in json.loads(text)))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One thing that is said of a run.
+
+    `of` is the part of the run that it holds and that is read from it again, or a function that says it of the run.
+    Without a `type` it is no column of SyncHistory. `answered`: HTTP and `--json` give it, in the form of `shown` if
+    that is there. An entry without a `required` one cannot be read.
+    """
+
+    name: str
+    type: FieldType | None
+    of: str | Callable[[Run], Any]
+    form: _Form = _AS_IT_IS
+    answered: bool = False
+    shown: Callable[[Any], Any] | None = None
+    required: bool = False
+
+    def value(self, run: Run) -> Any:
+        """What the run has there; None where it has nothing."""
+        if callable(self.of):
+            return self.of(run)
+        return reduce(lambda part, name: None if part is None else getattr(part, name), self.of.split("."), run)
+
+    def written(self, run: Run) -> Any:
+        """That, as an entry has it."""
+        value = self.value(run)
+        return None if value is None else self.form.write(value)
+
+    def answer(self, run: Run) -> Any:
+        """That, as an answer has it."""
+        return self.shown(self.value(run)) if self.shown else self.value(run)
+
+
+def trigger_column(run: Run) -> str:
+    """What `Trigger` says in every release: who asked for a sync, of another run its verb (of a drill: verify)."""
+    if run.verb is Verb.SYNC and run.trigger is not None:
+        return run.trigger.value
+    return (Verb.VERIFY if run.verb is Verb.DRILL else run.verb).value
+
+
+def _named(failures: tuple[tuple[str, str], ...]) -> list[dict[str, Any]]:
+    return [{"Key": json.loads(key), "Reason": reason} for key, reason in failures]
+
+
+COLUMNS = (
+    Column("SyncId", "name", "sync_id", answered=True, required=True),
+    Column("ServiceName", "name", "service", answered=True, required=True),
+    Column("SyncedAt", "time", lambda run: run.completed_at or run.started_at),
+    Column("StartedAt", "time", "started_at", answered=True, required=True),
+    Column("CompletedAt", "time", "completed_at", answered=True),
+    Column("DurationMs", None, "duration_ms", answered=True),
+    Column("Status", "name", "status", _STATUS, answered=True, required=True),
+    Column("Trigger", "name", trigger_column, answered=True, required=True),
+    Column("Forced", "flag", "forced", _FLAG),
+    Column("DryRun", "flag", "dry_run", _FLAG, answered=True),
+    Column("AllowMassDelete", "flag", "allow_mass_delete", _FLAG),
+    Column("InsertedCount", "integer", "counts.inserted", answered=True),
+    Column("UpdatedCount", "integer", "counts.updated", answered=True),
+    Column("DeletedCount", "integer", "counts.deleted", answered=True),
+    Column("SkippedCount", "integer", "counts.skipped", answered=True),
+    Column("TotalProcessed", None, lambda run: run.counts.processed, answered=True),
+    Column("Success", "flag", lambda run: run.status is Status.COMPLETED),
+    Column("Verified", "flag", lambda run: run.verified, answered=True),
+    Column("SourceCount", "integer", "proof.source.records"),
+    Column("SourceChecksum", "name", "proof.source.checksum", _HEX),
+    Column("BackupCount", "integer", "proof.backup.records"),
+    Column("BackupChecksum", "name", "proof.backup.checksum", _HEX),
+    Column("DifferingCount", "integer", "proof.differing"),
+    Column("InFlightCount", "integer", "proof.in_flight"),
+    Column("AddedColumns", "text", "added_columns", _LIST),
+    Column("RemovedColumns", "text", "removed_columns", _LIST),
+    Column("UndoneRuns", "text", "undone", _LIST),
+    Column("Percent", "integer", "percent", answered=True),
+    Column("Checkpoint", "text", "checkpoint"),
+    Column("Watermark", "name", "watermark"),
+    Column("RequestCharge", "decimal", "request_charge", answered=True),
+    Column("Notes", "text", "notes", _LINES, answered=True),
+    Column("ErrorMessage", "text", "error", answered=True),
+    Column("Place", "place", "place"),
+    Column("RunNumber", "integer", "number"),
+    Column("Owner", "name", "owner"),
+    Column("Attempt", "name", "attempt"),
+    Column("HeartbeatAt", "time", "heartbeat_at"),
+    Column("FailedCount", "integer", "counts.failed", answered=True),
+    Column("Failures", "text", "failures", _PAIRS, answered=True, shown=_named),
+    Column("Scratch", "name", "scratch"),
+    Column("ErrorKind", "name", "error_kind"),
+    Column("SchemaVersion", "integer", lambda _: VERSION),
+    Column("Verb", "name", "verb", _VERB, answered=True),
+    Column("TriggeredBy", "name", "trigger", _TRIGGER, answered=True),
+)
+"""In the order in which a new table has them; later releases add theirs at the end."""
 
 HISTORY = Shape(
     name="SyncHistory",
     container="sync-history",
     key="SyncId",
     partition="ServiceName",
-    fields={
-        "SyncId": "name",
-        "ServiceName": "name",
-        "SyncedAt": "time",
-        "StartedAt": "time",
-        "CompletedAt": "time",
-        "Status": "name",
-        "Trigger": "name",
-        "Forced": "flag",
-        "DryRun": "flag",
-        "AllowMassDelete": "flag",
-        "InsertedCount": "integer",
-        "UpdatedCount": "integer",
-        "DeletedCount": "integer",
-        "SkippedCount": "integer",
-        "Success": "flag",
-        "Verified": "flag",
-        "SourceCount": "integer",
-        "SourceChecksum": "name",
-        "BackupCount": "integer",
-        "BackupChecksum": "name",
-        "DifferingCount": "integer",
-        "InFlightCount": "integer",
-        "AddedColumns": "text",
-        "RemovedColumns": "text",
-        "UndoneRuns": "text",
-        "Percent": "integer",
-        "Checkpoint": "text",
-        "Watermark": "name",
-        "RequestCharge": "decimal",
-        "Notes": "text",
-        "ErrorMessage": "text",
-        "Place": "place",
-        "RunNumber": "integer",
-        "Owner": "name",
-        "Attempt": "name",
-        "HeartbeatAt": "time",
-        "FailedCount": "integer",
-        "Failures": "text",
-        "Scratch": "name",
-        "ErrorKind": "name",
-        "SchemaVersion": "integer",
-        "Verb": "name",
-        "TriggeredBy": "name",
-    },
+    fields={column.name: column.type for column in COLUMNS if column.type is not None},
 )
-_COUNTED = ("Inserted", "Updated", "Deleted", "Skipped", "Failed")
-_ALWAYS = frozenset(("SyncId", "ServiceName", "StartedAt", "Trigger", "Status"))
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+_STORED = [column for column in COLUMNS if column.type is not None]
 # Not every database holds a column to its type.
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("name", "place", "text", "json"), str),
@@ -78,78 +151,21 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "time": datetime,
     "flag": (bool, int),
 }
-
-
 _SYNC_TRIGGERS = frozenset(trigger.value for trigger in Trigger)
 
 
 def asked_for(*verbs: Verb) -> list[str]:
-    """What `Trigger` has in the entries of these verbs' runs: who asked for a sync, of other runs the verb.
-
-    So it is in every release; Verb and TriggeredBy are not in the entries of earlier ones. A drill is a verify there.
-    """
-    others = {trigger_column(verb, None) for verb in verbs if verb is not Verb.SYNC}
+    """What `Trigger` has in the entries of these verbs' runs. In those of earlier releases nothing else tells them."""
+    others = {(Verb.VERIFY if verb is Verb.DRILL else verb).value for verb in verbs if verb is not Verb.SYNC}
     return sorted(others | (_SYNC_TRIGGERS if Verb.SYNC in verbs else set()))
-
-
-def trigger_column(verb: Verb, trigger: Trigger | None) -> str:
-    """What the entry's `Trigger` says, as in earlier releases: who asked for a sync, of another run the verb."""
-    if verb is Verb.SYNC and trigger is not None:
-        return trigger.value
-    return (Verb.VERIFY if verb is Verb.DRILL else verb).value
 
 
 def entry_of(run: Run) -> dict[str, Any]:
     """The run's entry as it stands."""
-    proof = run.proof
-    return {
-        "SyncId": run.sync_id,
-        "ServiceName": run.service,
-        "SyncedAt": run.completed_at or run.started_at,
-        "StartedAt": run.started_at,
-        "CompletedAt": run.completed_at,
-        "Status": run.status.value,
-        "Trigger": trigger_column(run.verb, run.trigger),
-        "Forced": run.forced,
-        "DryRun": run.dry_run,
-        "AllowMassDelete": run.allow_mass_delete,
-        "InsertedCount": run.counts.inserted,
-        "UpdatedCount": run.counts.updated,
-        "DeletedCount": run.counts.deleted,
-        "SkippedCount": run.counts.skipped,
-        "Success": run.status is Status.COMPLETED,
-        "Verified": run.verified,
-        "SourceCount": proof and proof.source.records,
-        "SourceChecksum": proof and f"{proof.source.checksum:032x}",
-        "BackupCount": proof and proof.backup.records,
-        "BackupChecksum": proof and f"{proof.backup.checksum:032x}",
-        "DifferingCount": proof and proof.differing,
-        "InFlightCount": proof and proof.in_flight,
-        "AddedColumns": json.dumps(run.added_columns) if run.added_columns else None,
-        "RemovedColumns": json.dumps(run.removed_columns) if run.removed_columns else None,
-        "UndoneRuns": json.dumps(run.undone) if run.undone else None,
-        "Percent": run.percent,
-        "Checkpoint": run.checkpoint,
-        "Watermark": run.watermark,
-        "RequestCharge": run.request_charge,
-        "Notes": "\n".join(run.notes) or None,
-        "ErrorMessage": run.error,
-        "ErrorKind": run.error_kind,
-        "Place": run.place,
-        "RunNumber": run.number,
-        "Owner": run.owner,
-        "Attempt": run.attempt,
-        "HeartbeatAt": run.heartbeat_at,
-        "FailedCount": run.counts.failed,
-        "Failures": json.dumps(run.failures) if run.failures else None,
-        "Scratch": run.scratch,
-        "SchemaVersion": VERSION,
-        "Verb": run.verb.value,
-        "TriggeredBy": run.trigger and run.trigger.value,
-    }
+    return {column.name: column.written(run) for column in _STORED}
 
 
-def run_of(entry: dict[str, Any]) -> Run | None:
+def run_of(entry: Mapping[str, Any]) -> Run | None:
     """The entry's run; None, with a line in the log, of one that cannot be read, which counts as not there."""
     try:
         return _read(entry)
@@ -159,67 +175,32 @@ def run_of(entry: dict[str, Any]) -> Run | None:
         return None
 
 
-def _read(entry: dict[str, Any]) -> Run:
-    for name, kind in HISTORY.fields.items():
-        value = entry[name]
-        if not isinstance(value, _TYPES[kind]) and (value is not None or name in _ALWAYS):
-            raise TypeError(name)
-    verb, trigger = _verb_and_trigger(entry)
-    run = Run(
-        entry["ServiceName"],
-        trigger,
-        bool(entry["Forced"]),
-        entry["StartedAt"],
-        entry["SyncId"],
-    )
-    return replace(
-        run,
-        verb=verb,
-        status=Status(entry["Status"]),
-        counts=Counts(
-            *(entry[f"{what}Count"] or 0 for what in ("Inserted", "Updated", "Deleted", "Skipped", "Failed"))
-        ),
-        completed_at=entry["CompletedAt"],
-        error=entry["ErrorMessage"],
-        error_kind=entry["ErrorKind"],
-        dry_run=bool(entry["DryRun"]),
-        allow_mass_delete=bool(entry["AllowMassDelete"]),
-        added_columns=tuple(json.loads(entry["AddedColumns"] or "[]")),
-        removed_columns=tuple(json.loads(entry["RemovedColumns"] or "[]")),
-        undone=tuple(json.loads(entry["UndoneRuns"] or "[]")),
-        proof=_proof(entry),
-        notes=tuple((entry["Notes"] or "").splitlines()),
-        percent=entry["Percent"],
-        checkpoint=entry["Checkpoint"],
-        watermark=entry["Watermark"],
-        request_charge=entry["RequestCharge"],
-        place=entry["Place"],
-        number=entry["RunNumber"],
-        owner=entry["Owner"],
-        attempt=entry["Attempt"],
-        heartbeat_at=entry["HeartbeatAt"],
-        failures=tuple((key, reason) for key, reason in json.loads(entry["Failures"] or "[]")),
-        scratch=entry["Scratch"],
-    )
+def _read(entry: Mapping[str, Any]) -> Run:
+    values: dict[str, Any] = {"forced": False, "trigger": None}
+    for column in _STORED:
+        value = entry[column.name]
+        if value is None and not column.required:
+            continue
+        if not isinstance(value, _TYPES[column.type or ""]):
+            raise TypeError(column.name)
+        if isinstance(column.of, str):
+            values[column.of] = column.form.read(value)
+    if "verb" not in values:  # of an earlier release
+        is_sync = entry["Trigger"] in _SYNC_TRIGGERS
+        values |= {"trigger": Trigger(entry["Trigger"])} if is_sync else {"verb": Verb(entry["Trigger"])}
+    groups = ("counts.", "proof.source.", "proof.backup.", "proof.")
+    counts, source, backup, proof = (_part(values, prefix) for prefix in groups)
+    run = Run(**values, counts=Counts(**counts), proof=_proof(source, backup, proof) if source else None)
+    if entry["Trigger"] != trigger_column(run):
+        raise ValueError(entry["Trigger"])
+    return run
 
 
-def _verb_and_trigger(entry: dict[str, Any]) -> tuple[Verb, Trigger | None]:
-    trigger = entry["Trigger"]
-    if entry["Verb"] is None:  # of an earlier release
-        return (Verb.SYNC, Trigger(trigger)) if trigger in _SYNC_TRIGGERS else (Verb(trigger), None)
-    verb = Verb(entry["Verb"])
-    asked_by = None if entry["TriggeredBy"] is None else Trigger(entry["TriggeredBy"])
-    if trigger != trigger_column(verb, asked_by):
-        raise ValueError(trigger)
-    return verb, asked_by
+def _part(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The values whose names begin so, taken out, by the rest of their names."""
+    return {name.removeprefix(prefix): values.pop(name) for name in [*values] if name.startswith(prefix)}
 
 
-def _proof(entry: dict[str, Any]) -> Proof | None:
-    if entry["SourceCount"] is None:
-        return None
-    return Proof(
-        Total(entry["SourceCount"], int(entry["SourceChecksum"], 16)),
-        Total(entry["BackupCount"], int(entry["BackupChecksum"], 16)),
-        entry["DifferingCount"],
-        entry["InFlightCount"],
-    )
+def _proof(source: Mapping[str, Any], backup: Mapping[str, Any], proof: Mapping[str, Any]) -> Proof:
+    ours, theirs = (Total(side["records"], side["checksum"]) for side in (source, backup))
+    return Proof(ours, theirs, proof["differing"], proof["in_flight"])

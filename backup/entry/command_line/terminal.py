@@ -207,9 +207,7 @@ def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Tab
         counts = run.counts
         told = (
             f"{run.started_at:%Y-%m-%d %H:%M:%S}",
-            trigger_column(run.verb, run.trigger)
-            + (", forced" if run.forced else "")
-            + (", dry run" if run.dry_run else ""),
+            trigger_column(run) + (", forced" if run.forced else "") + (", dry run" if run.dry_run else ""),
             plain(run.sync_id),
         )
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, counts.failed, run.duration_ms or 0)
