@@ -50,6 +50,7 @@ def test_sql_servers_refusal_is_answered_with_the_grant(text: str, code: int, st
         ("permission denied for schema shop.", 'GRANT USAGE (and, for initialize, CREATE) ON SCHEMA "shop" TO "app"'),
         ("permission denied to create database.", 'Make the database beforehand, or ALTER ROLE "app" CREATEDB.'),
         ("permission denied for database shop.", 'GRANT CREATE ON DATABASE "shop" TO "app"'),
+        ("permission denied for sequence ids.", 'GRANT SELECT, UPDATE ON SEQUENCE "ids" TO "app"'),
         ("must be owner of table customers.", 'ALTER TABLE "customers" OWNER TO "app"'),
         ("null value in column x violates not-null constraint.", None),
     ],

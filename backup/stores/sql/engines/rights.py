@@ -57,7 +57,7 @@ def postgresql_hint(text: str, login: str | None) -> str | None:
     right = {
         "schema": "USAGE (and, for initialize, CREATE)",
         "database": "CREATE",
-        "sequence": "USAGE",
+        "sequence": "SELECT, UPDATE",  # a restore reads where it stands, and sets it
         "function": "EXECUTE",
         "type": "USAGE",
     }.get(kind, "SELECT")
