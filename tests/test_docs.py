@@ -13,7 +13,9 @@ import click
 import pytest
 import typer
 
-from backup.config.settings import Settings
+from backup.config.given_services import side_name
+from backup.config.service_settings import BY_DEFAULT, PARTS, ROLES, setting_of
+from backup.config.settings import Settings, every_setting
 from backup.core import errors
 from backup.entry.command_line.app import cli
 from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
@@ -33,7 +35,9 @@ HTTP = DOCUMENTS["docs/http.md"]
 OPERATING = DOCUMENTS["docs/operating.md"]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 CONTAINERS = re.findall(r"^  ([\w-]+):$", COMPOSE.split("\nservices:\n")[1].split("\nconfigs:\n")[0], re.M)
-SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
+SETTINGS = set(every_setting())
+ANY_SERVICE = {setting_of(role, "<Name>", part) for role in ROLES for part in PARTS[role]}
+"""The settings of any service, as the documents write them."""
 COMMANDS = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 
 
@@ -69,18 +73,21 @@ def test_every_page_is_in_the_list_of_its_folder(folder: str) -> None:
 
 def named_settings(text: str) -> set[str]:
     """Those in examples too, which have no backticks around them."""
-    return set(re.findall(r"\b(?:Source|Backup|CosmosDb)[A-Za-z]*__[A-Za-z]+|(?<=`)[A-Za-z]+__[A-Za-z]+(?=`)", text))
+    pattern = r"\b(?:Source|Backup|CosmosDb)(?:[A-Za-z]|<Name>)*__[A-Za-z]+|(?<=`)[A-Za-z]+__[A-Za-z]+(?=`)"
+    return set(re.findall(pattern, text))
 
 
 def test_every_setting_is_in_the_page_on_configuration() -> None:
-    assert {name for name in SETTINGS if "__" in name} <= named_settings(CONFIGURATION)
+    named = named_settings(CONFIGURATION)
+    assert named >= ANY_SERVICE
+    assert {name for name in SETTINGS if "__" in name and side_name(name) is None} <= named
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_settings_in_a_document_exist(document: str) -> None:
     # What is not the app's own may be named as well: the Functions host reads it.
     named = {name for name in named_settings(DOCUMENTS[document]) if not name.startswith("AzureWebJobsStorage__")}
-    assert named - SETTINGS == set()
+    assert {name for name in named - SETTINGS - ANY_SERVICE if side_name(name) is None} == set()
 
 
 def test_settings_without_parts_are_in_the_page_on_configuration() -> None:
@@ -96,8 +103,10 @@ def test_every_default_in_the_page_on_configuration_is_the_settings_own() -> Non
         if isinstance(field.default, float)
         else str(field.default)
         for field in Settings.model_fields.values()
-        if field.default not in (None, "")
+        if field.alias is not None and field.default not in (None, "")
     }
+    of_services = {name: value for parts in BY_DEFAULT.values() for name, value in parts.items()}
+    assert {name: value for name, value in told.items() if side_name(name) is not None} == of_services
     assert {name: told.get(name) for name in defaults} == defaults
 
 

@@ -12,13 +12,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backup.config.given_services import names_of, read_service, services_of, titles_in, unusable
 from backup.config.ncrontab import in_utc, next_due, time_zone
 from backup.config.references import refuse_reference
+from backup.config.service_settings import BackupSettings, ServiceSettings, SideSettings
 from backup.config.setting_names import refuse_if_ours
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
 from backup.core.model import utc_now
 
+_LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys())
 _DAY = 86_400  # no wait of seconds takes longer: what waits for it takes no infinity
 
 
@@ -29,40 +32,8 @@ class Settings(BaseSettings):
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
     )
 
-    source_customer_connection: str | None = Field(None, alias="SourceCustomerDb__ConnectionString", repr=False)
-    source_customer_table: str | None = Field(None, alias="SourceCustomerDb__Table")
-    backup_customer_connection: str | None = Field(None, alias="BackupCustomerDb__ConnectionString", repr=False)
-    backup_customer_table: str | None = Field(None, alias="BackupCustomerDb__Table")
-    backup_customer_database: str = Field("CustomerDb_Backup", alias="BackupCustomerDb__DatabaseName")
-    source_customer_canary: str | None = Field(None, alias="SourceCustomerDb__CanaryKey")
-    backup_customer_max_delete_percent: float | None = Field(
-        None, alias="BackupCustomerDb__MaxDeletePercent", ge=0, le=100
-    )
-    backup_customer_max_delete_percent_per_week: float | None = Field(
-        None, alias="BackupCustomerDb__MaxDeletePercentPerWeek", ge=0, le=100
-    )
-    backup_customer_delete_guard_floor: int | None = Field(None, alias="BackupCustomerDb__DeleteGuardFloor", ge=0)
-    backup_customer_max_deletes: int | None = Field(None, alias="BackupCustomerDb__MaxDeletes", ge=0)
-    backup_customer_max_update_percent: float | None = Field(
-        None, alias="BackupCustomerDb__MaxUpdatePercent", ge=0, le=100
-    )
-
-    source_order_connection: str | None = Field(None, alias="SourceOrderDb__ConnectionString", repr=False)
-    source_order_database: str | None = Field(None, alias="SourceOrderDb__DatabaseName")
-    source_order_container: str | None = Field(None, alias="SourceOrderDb__ContainerName")
-    source_order_table: str | None = Field(None, alias="SourceOrderDb__Table")
-    backup_order_connection: str | None = Field(None, alias="BackupOrderDb__ConnectionString", repr=False)
-    backup_order_database: str | None = Field(None, alias="BackupOrderDb__DatabaseName")
-    backup_order_container: str | None = Field(None, alias="BackupOrderDb__ContainerName")
-    backup_order_table: str | None = Field(None, alias="BackupOrderDb__Table")
-    source_order_canary: str | None = Field(None, alias="SourceOrderDb__CanaryKey")
-    backup_order_max_delete_percent: float | None = Field(None, alias="BackupOrderDb__MaxDeletePercent", ge=0, le=100)
-    backup_order_max_delete_percent_per_week: float | None = Field(
-        None, alias="BackupOrderDb__MaxDeletePercentPerWeek", ge=0, le=100
-    )
-    backup_order_delete_guard_floor: int | None = Field(None, alias="BackupOrderDb__DeleteGuardFloor", ge=0)
-    backup_order_max_deletes: int | None = Field(None, alias="BackupOrderDb__MaxDeletes", ge=0)
-    backup_order_max_update_percent: float | None = Field(None, alias="BackupOrderDb__MaxUpdatePercent", ge=0, le=100)
+    services: Mapping[str, ServiceSettings] = {}
+    """What was set of each service, by its name."""
 
     schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
     resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
@@ -130,27 +101,16 @@ class Settings(BaseSettings):
         """When the schedule wants the first sync after that time."""
         return next_due(self.schedule, after, self.zone)
 
-    def mentions(self, service: str) -> bool:
-        """Whether any setting of the service's sides was given."""
-        return any(f"_{service}_" in field for field in self.model_fields_set)
-
-    def side(self, role: Literal["source", "backup"], service: str) -> dict[str, str | None]:
-        """One side's `connection`, `table`, `database` and `container`; None for what it has not."""
-        parts = ("connection", "table", "database", "container")
-        return {part: getattr(self, f"{role}_{service}_{part}", None) for part in parts}
+    def service(self, name: str) -> ServiceSettings:
+        """What counts for the service of this name; all defaults where nothing was set."""
+        return self.services.get(name) or read_service(name, {})
 
     def guard(self, service: str) -> dict[str, Any]:
         """The service's limits by the names of `Guard`: its own where it has some, else those of all."""
-        limits = (
-            "max_delete_percent",
-            "max_delete_percent_per_week",
-            "delete_guard_floor",
-            "max_deletes",
-            "max_update_percent",
-        )
-        own = {name: getattr(self, f"backup_{service}_{name}") for name in limits}
-        found = {name: getattr(self, name) if value is None else value for name, value in own.items()}
-        return {**found, "canary": getattr(self, f"source_{service}_canary")}
+        found = self.service(service)
+        own = {name: getattr(found.backup, name) for name in _LIMITS}
+        limits = {name: getattr(self, name) if value is None else value for name, value in own.items()}
+        return {**limits, "canary": found.source.canary}
 
     @property
     def emulator_hosts(self) -> frozenset[str]:
@@ -176,20 +136,19 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     not resolved, and for a name that is misspelt.
     """
     given = os.environ if environment is None else environment
-    known = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
-    values = {known[name.lower()]: value for name, value in given.items() if name.lower() in known and value.strip()}
-    for name in given:
-        if name.lower() not in known:
+    fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
+    known = {**fixed, **{name.lower(): name for name in names_of(titles_in(list(given)))}}
+    for name, value in given.items():
+        if name.lower() in known:
+            refuse_reference(value, known[name.lower()])
+        else:
             refuse_if_ours(name, list(known.values()))
-    for name, value in values.items():
-        refuse_reference(value, name)
+    values = {fixed[name.lower()]: value for name, value in given.items() if name.lower() in fixed and value.strip()}
+    services = services_of(given)
     try:
-        settings = Settings(**values)  # type: ignore[arg-type]
+        settings = Settings(**values, **({"services": services} if services else {}))  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        end = "" if reason.endswith("?") else "."
-        raise ConfigError(f"Setting {first['loc'][0]} has a value that cannot be used: {reason}{end}") from None
+        raise unusable(error) from None
     for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
         register_secret(secret)
     return settings
@@ -198,6 +157,13 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 def _keys_in(connection: str) -> list[str]:
     pairs = [part.partition("=") for part in connection.split(";")]
     return [value for name, _, value in pairs if name.strip().lower() in ("accountkey", "sharedaccesssignature")]
+
+
+def every_setting() -> list[str]:
+    """The names of all settings: the app's own, and those of the services that it knows by itself. Any other service
+    has the same as these."""
+    fixed = [field.alias for field in Settings.model_fields.values() if field.alias]
+    return [*fixed, *names_of(titles_in([]))]
 
 
 def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:

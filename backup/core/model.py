@@ -38,6 +38,11 @@ class Version(NamedTuple):
     value: tuple[Any, ...]
     etag: str | None = None
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the record carries no version of its own, or the service has no version fields."""
+        return not self.value or self.value[0] is None
+
 
 Stamps = dict[Key, Version]
 

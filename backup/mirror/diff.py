@@ -56,7 +56,7 @@ def has_changed(source: Version, backup: Version) -> bool:
     if source.etag is None:
         return False
     if backup.etag is None:
-        return source.value[0] is None
+        return source.is_missing
     return source.etag != backup.etag
 
 
@@ -83,7 +83,7 @@ def went_back(source: Version, backup: Version) -> bool:
     """Whether the source's version is lower than the backup's: worth naming in the log."""
     try:
         return bool(source.value[0] < backup.value[0])  # a second field, as a status, has no order
-    except (TypeError, ArithmeticError):  # of two kinds, or a decimal that is no number
+    except (TypeError, ArithmeticError, IndexError):  # of two kinds, a decimal that is no number, or no version fields
         return False
 
 

@@ -9,37 +9,29 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
 
-from backup.config.settings import Settings
 from backup.core.errors import BackupError, ConfigError
 from backup.core.log import event
 from backup.runs.upgrade import OWN_NAMES
-from backup.stores import Limits, Rules, Side, SideName, Store, open_store
+from backup.services.spec import ServiceSpec
+from backup.stores import Limits, Rules, Side, Store, open_store
 
 TARGET = "--to"
 """What the place that a restore writes to instead of the source is set by."""
 
 
-class Preset(Protocol):
-    """What names a service: its own name, its default table and its rules."""
-
-    name: str
-    default_table: str
-    rules: Rules
-
-
 class Places:
     """The sides of one service, and those of the other services that the settings configure."""
 
-    def __init__(self, settings: Settings, preset: Preset, others: Sequence[Preset], limits: Limits) -> None:
+    def __init__(self, spec: ServiceSpec, others: Sequence[ServiceSpec], limits: Limits) -> None:
         """Raises ConfigError when a connection string of the service is missing."""
-        self._rules, self._limits = preset.rules, limits
-        self._source, self._backup = _side(settings, preset, "source"), _side(settings, preset, "backup")
-        self._other_sources = [found for other in others for found in _given(settings, other, "source")]
-        self._other_backups = [found for other in others for found in _given(settings, other, "backup")]
-        backups = [(other, settings.side("backup", other.name)) for other in others]
-        self.other_tables = [given["container"] or given["table"] or other.default_table for other, given in backups]
+        spec.check()
+        self._rules, self._limits = spec.rules, limits
+        self._source, self._backup = spec.source, spec.backup
+        self._other_sources = [(other.source, other.rules) for other in others if other.source.connection_string]
+        self._other_backups = [(other.backup, other.rules) for other in others if other.backup.connection_string]
+        backups = [other.backup for other in others]
+        self.other_tables = [side.container or side.table or side.default_table for side in backups]
         """The tables or containers that the settings name for the other services' backups."""
 
     @property
@@ -93,6 +85,8 @@ class Places:
         """Sides whose tables or containers have other names are not asked. One that does not answer cannot be compared:
         that is logged."""
         for side, rules in others:
+            if not _may_be_called(side, store.place.name):
+                continue
             other = open_store(side, rules, self._limits)
             try:
                 if (
@@ -117,36 +111,16 @@ def _refuse_own_name(backup: Store, setting: str) -> None:
         )
 
 
+def _may_be_called(side: Side, name: str) -> bool:
+    """Whether the side's table or container may have this name, by how the settings spell it: of a hundred services
+    few have to be opened for a closer look."""
+    spelled = [text.lower() for text in (side.table, side.default_table, side.container) if text]
+    return any(name.lower() in text or not {*text}.isdisjoint('[]"') for text in spelled)
+
+
 def _same(store: Store, setting: str, other_setting: str) -> ConfigError:
     return ConfigError(
         f"{setting} and {other_setting} name the same place: {store.place.location}. Nothing was changed.",
         hint="A backup beside nothing but itself is none, and two services in one table delete each other's records:"
         " name another database, table or container.",
-    )
-
-
-def _given(settings: Settings, preset: Preset, role: SideName) -> list[tuple[Side, Rules]]:
-    """The side, if the settings say where it is."""
-    complete = settings.side(role, preset.name)["connection"] is not None
-    return [(_side(settings, preset, role), preset.rules)] if complete else []
-
-
-def _side(settings: Settings, preset: Preset, role: SideName) -> Side:
-    prefix = f"{role.title()}{preset.name.title()}Db"
-    given = settings.side(role, preset.name)
-    if not given["connection"]:
-        raise ConfigError(
-            f"Setting {prefix}__ConnectionString is missing: service {preset.name} has no {role}.",
-            hint="Set it, or remove the service's other settings.",
-        )
-    return Side(
-        service=preset.name,
-        role=role,
-        setting=prefix,
-        connection_string=given["connection"],
-        table=given["table"],
-        default_table=preset.default_table,
-        container=given["container"],
-        database=given["database"],
-        emulator_hosts=settings.emulator_hosts,
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Event
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
+from backup.config.given_services import ALL, known_names
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, Locked, StoreUnavailable, UnknownRun, UnknownService
+from backup.core.errors import BackupError, ConfigError, Locked, StoreUnavailable, UnknownRun, UnknownService
 from backup.core.log import event, redact
 from backup.core.model import Counts, Now, Run, Status, Trigger, Verb, utc_now
 from backup.core.retry import Retry
@@ -18,13 +20,20 @@ from backup.core.suggestions import did_you_mean, quoted
 from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock
 from backup.runs.runner import Outcome, Progress, Turn, no_progress
-from backup.services.service import NO_OPTIONS, CustomerSyncService, Health, Options, OrderSyncService, SyncService
+from backup.services.service import NO_OPTIONS, Health, Options, SyncService
+from backup.services.spec import ServiceSpec, specs_of
 from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
 
 _LOCK_SECONDS = 90.0
 """How long a scheduled sync waits for the lock: longer than the lease of a run that died lasts, or a purge."""
+
+AT_ONCE = 8
+"""How many services are worked on at once: each has its connections, its chunks and its batches in memory."""
+
+_PINGS_AT_ONCE = 32  # each waits for a server, and holds nothing
+_LISTED = "docs/configuration.md lists the settings of each."
 
 SIDES: tuple[SideName, SideName] = ("source", "backup")
 
@@ -35,14 +44,22 @@ Result = TypeVar("Result")
 class Registry:
     """The services the settings configure, in the order they are answered."""
 
-    _PRESETS: ClassVar[dict[str, type[SyncService]]] = {
-        preset.name: preset for preset in (CustomerSyncService, OrderSyncService)
-    }
-
-    def __init__(self, settings: Settings, unanswered_attempts: int | None = None, now: Now = utc_now) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        unanswered_attempts: int | None = None,
+        now: Now = utc_now,
+        specs: Sequence[ServiceSpec] | None = None,
+    ) -> None:
         """Where nothing listens at a server's address, a call is tried `unanswered_attempts` times; None: as often as
-        any."""
+        any. `specs` are the services, by default those of the settings.
+
+        Raises ConfigError for two services whose names differ in nothing but case."""
         self._settings, self._now = settings, now
+        self._specs: dict[str, ServiceSpec] = {}
+        for spec in specs_of(settings) if specs is None else specs:
+            if self._specs.setdefault(spec.name.lower(), spec) is not spec:
+                raise ConfigError(f"Two services are called {quoted(spec.name)}.", hint="Case does not count in names.")
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
         retry = replace(retry, unanswered_attempts=unanswered_attempts)
         self._limits = Limits(
@@ -64,38 +81,37 @@ class Registry:
 
     def names(self) -> list[str]:
         """Services with a setting of their own; one of them may still lack another, which `get` then names."""
-        return [name for name in self._PRESETS if self._settings.mentions(name)]
+        return [spec.name for spec in self._specs.values()]
 
     def get(self, name: str) -> SyncService:
         """The service of this name, in any case. Raises UnknownService for one that is not configured, ConfigError for
         one that is only half."""
-        if name.lower() not in self.names():
+        spec = self._specs.get(name.lower())
+        if spec is None:
             raise self._unknown(name)
-        others = [self._PRESETS[other] for other in self.names() if other != name.lower()]
-        return self._PRESETS[name.lower()](self._settings, self._limits, self._lock, self._now, others)
+        others = [other for other in self._specs.values() if other is not spec]
+        return SyncService(spec, self._settings, self._limits, self._lock, self._now, others)
 
     def chosen(self, name: str) -> list[str]:
         """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""
-        if name.lower() != "all":
+        if name.lower() != ALL:
             return [self.get(name).name]
-        if not self.names():
-            raise UnknownService(
-                "No service is configured.", hint="docs/configuration.md lists the settings of customer and order."
-            )
+        if not self._specs:
+            raise UnknownService("No service is configured.", hint=_LISTED)
         return self.names()
 
     def _unknown(self, name: str) -> UnknownService:
         names = ", ".join(self.names()) or "none"
-        if name.lower() == "all":
+        if name.lower() == ALL:
             return UnknownService("This is done for one service at a time, not for all.", hint=f"Configured: {names}.")
-        preset = self._PRESETS.get(name.lower())
-        if preset is not None:
-            begin = f"Source{preset.name.title()}Db__ and Backup{preset.name.title()}Db__"
-            hint = f"Configured: {names}. Its settings begin with {begin}; docs/configuration.md lists them."
+        meant = did_you_mean(name, [*self.names(), ALL])
+        if not meant and name.lower() in known_names():
+            title = name.capitalize()
+            begin = f"Its settings begin with Source{title}Db__ and Backup{title}Db__"
+            hint = f"Configured: {names}. {begin}; docs/configuration.md lists them."
             return UnknownService(f"No service {quoted(name)} is configured: it has no setting.", hint=hint)
         return UnknownService(
-            f"No service {quoted(name)} is configured.{did_you_mean(name, [*self.names(), 'all'])}",
-            hint=f"Configured: {names}. docs/configuration.md lists the settings of each.",
+            f"No service {quoted(name)} is configured.{meant}", hint=f"Configured: {names}. {_LISTED}"
         )
 
     def ping(self) -> list[Health]:
@@ -108,7 +124,7 @@ class Registry:
             except BackupError as error:
                 return Health(service, side, 0, error)
 
-        found = side_by_side(one, [(name, side) for name in self.names() for side in SIDES])
+        found = side_by_side(one, [(name, side) for name in self.names() for side in SIDES], _PINGS_AT_ONCE)
         for health in found:
             if health.error is not None:
                 event(
@@ -126,13 +142,18 @@ class Registry:
         could_be_one = (
             sync_id != "" and sync_id.isascii() and sync_id.isprintable() and len(sync_id) <= _LONGEST_SYNC_ID
         )
-        for name in self.names() if could_be_one else ():
+
+        def look(name: str) -> SyncService | BackupError | None:
             try:
                 service = self.get(name)
-                if service.has_run(sync_id):
-                    return service
+                return service if service.has_run(sync_id) else None
             except BackupError as error:
-                failure = error
+                return error
+
+        for found in side_by_side(look, self.names() if could_be_one else ()):
+            if isinstance(found, SyncService):
+                return found
+            failure = found or failure
         raise failure
 
     def sync(
@@ -145,14 +166,14 @@ class Registry:
     ) -> list[Outcome]:
         """Syncs the service, or all of them side by side; one that fails does not disturb the others.
 
-        A sync stops after `SliceSeconds`, but for one from the command line; then its outcome's run is in progress, and
+        Syncs stop after `SliceSeconds`, but for those from the command line; then an outcome's run is in progress, and
         `resume` goes on with it. So it is for what has not ended after `wait_seconds` (None: however long it takes),
-        which goes on in the background. One of a timer waits for a lock that is held for a moment, and has an entry in
-        SyncHistory even if it could not begin.
+        which goes on in the background; what has not had its turn by then is pending, without an id. One of a timer
+        waits for a lock that is held for a moment, and has an entry in SyncHistory even if it could not begin.
         """
-        names = self.chosen(name)
-        syncs = [_Sync(self, service, trigger, options, progress, self._seconds_of(trigger)) for service in names]
-        pool = ThreadPoolExecutor(len(syncs), thread_name_prefix="sync")
+        seconds_left = self._countdown(trigger)
+        syncs = [_Sync(self, service, trigger, options, progress, seconds_left) for service in self.chosen(name)]
+        pool = ThreadPoolExecutor(min(len(syncs), AT_ONCE), thread_name_prefix="sync")
         wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
         return [sync.outcome() for sync in syncs]
@@ -171,22 +192,28 @@ class Registry:
         return side_by_side(one, self.chosen(name))
 
     def resume(self, trigger: Trigger) -> list[Outcome]:
-        """Goes on with every sync that was left open, each for `SliceSeconds` at most; side by side.
+        """Goes on with every sync that was left open, for `SliceSeconds` in all; side by side.
 
         There is an outcome for each service that had one, but for those that are running just now.
         """
+        seconds_left = self._countdown(trigger)
 
         def one(service: str) -> Outcome | None:
             try:
-                outcome = self.get(service).resume(trigger, Turn(self._seconds_of(trigger)))
+                outcome = self.get(service).resume(trigger, Turn(seconds_left()))
             except BackupError as error:
                 return _failed(service, Verb.SYNC, trigger, NO_OPTIONS, error)
             return None if outcome is None or isinstance(outcome.error, Locked) else outcome
 
         return [outcome for outcome in side_by_side(one, self.names()) if outcome is not None]
 
-    def _seconds_of(self, trigger: Trigger) -> float | None:
-        return None if trigger is Trigger.CLI else self._settings.slice_seconds
+    def _countdown(self, trigger: Trigger) -> Callable[[], float | None]:
+        """The seconds that are left of this call, from now on, for a service whose turn comes; None: as many as it
+        takes. One that comes late has none, does a part all the same, and leaves the rest to `resume`."""
+        if trigger is Trigger.CLI:
+            return lambda: None
+        ends_at = time.monotonic() + self._settings.slice_seconds
+        return lambda: max(0.0, ends_at - time.monotonic())
 
 
 class _Sync:
@@ -199,20 +226,21 @@ class _Sync:
         trigger: Trigger,
         options: Options,
         progress: Progress,
-        seconds: float | None,
+        seconds_left: Callable[[], float | None],
     ) -> None:
         self._registry, self._service, self._trigger = registry, service, trigger
-        self._options, self._progress, self._seconds = options, progress, seconds
-        self._known = Event()
+        self._options, self._progress, self._seconds_left = options, progress, seconds_left
+        self._has_turn, self._known = Event(), Event()
         self._run: Run | None = None
         self._outcome: Outcome | None = None
 
     def run(self) -> None:
+        self._has_turn.set()
         try:
             service = self._registry.get(self._service)
-            scheduled = self._trigger is Trigger.TIMER
-            wait_seconds = min(_LOCK_SECONDS, self._seconds or 0) if scheduled else 0
-            turn = Turn(self._seconds, self._started, wait_seconds)
+            scheduled, seconds = self._trigger is Trigger.TIMER, self._seconds_left()
+            wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
+            turn = Turn(seconds, self._started, wait_seconds)
             outcome = service.sync(self._trigger, self._options, self._progress, turn)
             # A caller hears what kept a run from beginning, the morning after only history tells.
             told = scheduled or isinstance(outcome.error, StoreUnavailable)
@@ -229,7 +257,12 @@ class _Sync:
         self._known.set()
 
     def outcome(self) -> Outcome:
-        """How it ended, or that it is in progress; waits until it has begun."""
+        """How it ended, or that it is in progress; waits until it has begun, but not for its turn."""
+        if not self._has_turn.is_set():
+            waits = f"It waits for its turn: {AT_ONCE} services are synced at once."
+            return Outcome(
+                replace(_new_run(self._service, Verb.SYNC, self._trigger, self._options), sync_id="", notes=(waits,))
+            )
         self._known.wait()
         if self._outcome is not None:
             return self._outcome
@@ -237,16 +270,19 @@ class _Sync:
         return Outcome(self._run)
 
 
+def _new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run:
+    run = Run(service, trigger, options.force, utc_now(), verb=verb)
+    return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete)
+
+
 def _failed(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
     """The outcome of a run that could not begin."""
-    now = utc_now()
-    run = Run(service, trigger, options.force, now, verb=verb)
-    run = replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete)
+    run = _new_run(service, verb, trigger, options)
     event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
-    return Outcome(run.ended(Status.FAILED, now, Counts(), redact(str(error))), error)
+    return Outcome(run.ended(Status.FAILED, run.started_at, Counts(), redact(str(error))), error)
 
 
-def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """The results in the order of the items, each worked on in a thread of its own."""
-    with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], at_once: int = AT_ONCE) -> list[Result]:
+    """The results in the order of the items, so many worked on at once, each in a thread."""
+    with ThreadPoolExecutor(max_workers=max(1, min(len(items), at_once))) as pool:
         return list(pool.map(work, items))

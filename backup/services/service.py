@@ -1,4 +1,4 @@
-"""A service: one named thing to back up, its two sides and its rules. The presets for customers and orders."""
+"""What a service does: sync, verify, undo, restore, and what is told of it. Its spec says what it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, BadRequest, StoreError
@@ -16,7 +16,6 @@ from backup.core.log import event
 from backup.core.model import Action, Now, Record, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.mirror.comparison import Depth, verify
-from backup.mirror.guard import Guard
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs import upgrade
@@ -40,7 +39,8 @@ from backup.runs.runner import (
 )
 from backup.runs.scratch import name_of
 from backup.services.places import Places
-from backup.stores import Limits, Rules, SideName, Store, open_store
+from backup.services.spec import ServiceSpec, spec_of
+from backup.stores import Limits, SideName, Store, open_store
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
@@ -82,30 +82,28 @@ class Health:
 
 
 class SyncService:
-    """Runs the sync of one service; a preset names it, its default table and its rules.
+    """Runs the syncs of one service, and what else is done with it.
 
     Each run opens its stores anew, so that it sees the schema as it is.
     """
 
-    name: ClassVar[str]
-    default_table: ClassVar[str]
-    rules: ClassVar[Rules]
-
     def __init__(
         self,
+        spec: ServiceSpec,
         settings: Settings,
         limits: Limits,
         lock: Lock,
         now: Now = utc_now,
-        others: Sequence[type[SyncService]] = (),
+        others: Sequence[ServiceSpec] = (),
     ) -> None:
-        """`others` are the other services that the settings configure. Raises ConfigError when a connection string is
+        """`others` are the other services that are configured. Raises ConfigError when a connection string is
         missing."""
-        self._places = Places(settings, type(self), others, limits)
+        self.name, self._rules = spec.name, spec.rules
+        self._places = Places(spec, others, limits)
         self._limits, self._lock, self._now = limits, lock, now
         self._next_due = settings.next_due if settings.schedule_enabled else None
         self._policy = Policy(
-            Guard(**settings.guard(self.name)),
+            spec.guard,
             settings.on_new_column,
             settings.recycle_days,
             settings.overlap_seconds,
@@ -171,7 +169,7 @@ class SyncService:
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
-        backup = open_store(self._places.backup, self.rules, replace(self._limits, retry=Retry(max_attempts=1)))
+        backup = open_store(self._places.backup, self._rules, replace(self._limits, retry=Retry(max_attempts=1)))
         try:
             History(backup).add(run)
         except BackupError as error:
@@ -334,16 +332,14 @@ class SyncService:
 
 
 class CustomerSyncService(SyncService):
-    """Customers: a SQL table, its primary key, and the column `Version`."""
+    """Customers: a SQL table, its primary key, and the column `Version`. Arguments are those behind the spec."""
 
-    name = "customer"
-    default_table = "customer.Customers"
-    rules = Rules(version=("Version",))
+    def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
+        super().__init__(spec_of(settings, "customer"), settings, *arguments, **named)
 
 
 class OrderSyncService(SyncService):
     """Orders: documents of type Order by (partition key, id), or rows with JSON columns, by lastModified and status."""
 
-    name = "order"
-    default_table = "Orders"
-    rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
+    def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
+        super().__init__(spec_of(settings, "order"), settings, *arguments, **named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
@@ -34,7 +34,8 @@ Role = SideName | Literal["target place"]
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a service as the settings describe it. `setting` is the prefix that errors name."""
+    """One side of a service as the settings describe it. `setting` is the prefix that errors name; the connection
+    string is empty where they say nothing of the side."""
 
     service: str
     role: Role
@@ -70,7 +71,11 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
         left_as_it_is=side.role == "source",
     )
     default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
-    return SqlStore(dialect, side.table or default, rules, limits, name, missing)
+    if not (table := side.table or default):
+        raise ConfigError(f"Setting {side.setting}__Table is missing; a SQL side needs it.")
+    if side.role != "source":  # a backup gets such a column by its first run, a target place with its shape
+        rules = replace(rules, required={})
+    return SqlStore(dialect, table, rules, limits, name, missing)
 
 
 def _open_cosmos(

@@ -52,12 +52,15 @@ class Traits:
 class Rules:
     """How a service's records are told apart and told changed.
 
-    `version`: field names, the first of which every record should carry. `where`: only records with these values
-    belong to the service (on SQL as far as the table has such a column). SQL matches names whatever their case.
+    `version`: field names, the first of which every record should carry; without any, SQL compares by content and
+    Cosmos DB by etag. `where`: only records with these values belong to the service (on SQL as far as the table has
+    such a column). SQL matches names whatever their case. `required` are those names that a source on SQL must have as
+    columns, each with the setting that says so.
     """
 
-    version: tuple[str, ...]
-    where: Mapping[str, str] = field(default_factory=dict)
+    version: tuple[str, ...] = ()
+    where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    required: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

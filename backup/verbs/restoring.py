@@ -300,7 +300,7 @@ class Restoring:
     def _must_write(self, theirs: Version, copy: Version | None, then: Kept | None) -> bool:
         if then is None:
             return copy is None or self._differs(theirs, copy)
-        return theirs.etag is not None or theirs.value[0] is None or theirs.value != then.version
+        return theirs.etag is not None or theirs.is_missing or theirs.value != then.version
 
     def _is_newer(self, theirs: Version, copy: Version | None) -> bool:
         """Whether the place's record was written after the backup copied it; in doubt it was."""
@@ -309,7 +309,7 @@ class Restoring:
     def _differs(self, theirs: Version, copy: Version) -> bool:
         if self._etags:
             return has_changed(theirs, copy)
-        return theirs.value != copy.value or (theirs.value[0] is None and theirs.etag is not None)
+        return theirs.value != copy.value or (theirs.is_missing and theirs.etag is not None)
 
 
 def _done(some: Sequence[object]) -> None:

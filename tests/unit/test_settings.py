@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from backup.config.settings import Settings, load_settings, schedule_binding, use_local_settings
+from backup.config.given_services import side_name
+from backup.config.settings import Settings, every_setting, load_settings, schedule_binding, use_local_settings
 from backup.core.errors import ConfigError
 
-NAMES = sorted(str(field.alias) for field in Settings.model_fields.values())
+NAMES = sorted(every_setting())
 LIMITS = {
     "MaxDeletePercent": ("7.5", 7.5),
     "MaxDeletePercentPerWeek": ("7.5", 7.5),
@@ -53,12 +55,18 @@ VALUES = {
     "BackupSchedule__TimeZone": ("Europe/Berlin", "Europe/Berlin"),
     "BackupSchedule__Enabled": ("false", False),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
+    **{f"Source{title}Db__Version": ("A, b", ("A", "b")) for title in ("Customer", "Order")},
+    **{f"Source{title}Db__Where": ("A=b; c=1", {"A": "b", "c": 1}) for title in ("Customer", "Order")},
 }
 
 
 def value_of(settings: Settings, name: str) -> object:
-    [attribute] = [attribute for attribute, field in Settings.model_fields.items() if field.alias == name]
-    return getattr(settings, attribute)
+    holder: BaseModel = settings
+    if (side := side_name(name)) is not None:
+        holder, name = getattr(settings.service(side.title.lower()), side.role), side.part
+    fields = type(holder).model_fields
+    [attribute] = [attribute for attribute, field in fields.items() if field.alias == name]
+    return getattr(holder, attribute)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +86,15 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("SourceCustomerDb__Table", "customer.Customers"),
+        ("SourceCustomerDb__Version", ("Version",)),
+        ("SourceCustomerDb__Where", {}),
+        ("BackupCustomerDb__Table", "customer.Customers"),
         ("BackupCustomerDb__DatabaseName", "CustomerDb_Backup"),
+        ("SourceOrderDb__Table", "Orders"),
+        ("SourceOrderDb__Version", ("lastModified", "status")),
+        ("SourceOrderDb__Where", {"type": "Order"}),
+        ("BackupOrderDb__Table", "Orders"),
         ("BackupSchedule__CronExpression", "0 0 0 * * *"),
         ("BackupSchedule__TimeZone", "UTC"),
         ("BackupSchedule__Enabled", True),
@@ -137,7 +153,7 @@ def test_a_services_own_limit_goes_before_that_of_all(service: str) -> None:
             "backupschedule__cron",
             "BackupSync__Chunks",
         ),
-        *("BackupRetry__", "CosmosDb__Hosts", "SourceCustomerDb__DatabaseName", "BackupSchedule__CronExpression_"),
+        *("BackupRetry__", "CosmosDb__Hosts", "SourceCustomerDb__DatabaseNam", "BackupSchedule__CronExpression_"),
     ],
 )
 def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
@@ -179,23 +195,122 @@ def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant(name
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        (
-            "SourceInvoiceDb__ConnectionString",
-            "no service is called 'invoice'. Did you mean SourceCustomerDb__ConnectionString or "
-            "SourceOrderDb__ConnectionString?",
-        ),
-        ("BackupInvoiceDb:Container", "'invoice'. Did you mean BackupOrderDb__ContainerName?"),
-        ("BACKUPINVOICEDB__MaxDeletes", "BackupCustomerDb__MaxDeletes or BackupOrderDb__MaxDeletes?"),
-        ("SourceInvoiceDb_ConnectionString", "SourceCustomerDb__ConnectionString or SourceOrderDb__Conn"),
-        ("sourceinvoicedb__x", "no service is called 'invoice'."),
+        ("SourceInvoiceDb__ConectionString", ". Did you mean SourceInvoiceDb__ConnectionString?"),
+        ("BackupInvoiceDb:Container", ". Did you mean BackupInvoiceDb__ContainerName?"),
+        ("SourceInvoiceDb_ConnectionString", ". Did you mean SourceInvoiceDb__ConnectionString?"),
+        ("SOURCEINVOICEDB.TABLE", ". Did you mean SourceInvoiceDb__Table?"),
+        ("BackupInvoiceDb__Version", "."),
+        ("sourceinvoicedb__x", "."),
     ],
 )
-def test_a_setting_of_a_service_that_does_not_exist_is_refused_with_those_that_do(name: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(told)) as raised:
-        load_settings({name: "secret"})
-    assert str(raised.value).startswith(f"There is no setting {name}: ")
+def test_a_setting_that_no_side_of_a_service_has_is_refused(name: str, told: str) -> None:
+    both = {f"{role}InvoiceDb__ConnectionString": "sqlite:///x.db" for role in ("Source", "Backup")}
+    for settings in ({name: "secret"}, {**both, name: "secret"}):
+        with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}{told}")) as raised:
+            load_settings(settings)
+        assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["SourceInvoice_LineDb__Table", "BACKUP_INVOICE_DB__MAXDELETES", "SourceRechnungÜDb__Where"]
+)
+def test_a_service_in_names_of_settings_has_letters_and_digits_alone(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"There is no setting {name}: a service's name there has letters and digits"):
+        load_settings({name: "x"})
+
+
+def both_sides(title: str, **parts: str) -> dict[str, str]:
+    """A service's two connection strings, and the parts given as `Source__Version`."""
+    sides = {f"{role}{title}Db__ConnectionString": f"sqlite:///{role}.db" for role in ("Source", "Backup")}
+    return sides | {name.replace("__", f"{title}Db__"): value for name, value in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("SourceInvoiceDb__ConnectionString", "Setting BackupInvoiceDb__ConnectionString is missing"),
+        ("BackupInvoiceDb__ConnectionString", "Setting SourceInvoiceDb__ConnectionString is missing"),
+        ("SOURCEINVOICEDB__TABLE", "Setting SourceInvoiceDb__ConnectionString is missing"),
+        ("BackupInvoiceDb__MaxDeletes", "Setting SourceInvoiceDb__ConnectionString is missing"),
+    ],
+)
+def test_one_side_of_a_service_without_the_other_is_refused_by_what_is_missing(given: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{told}: service invoice has no (source|backup)") as raised:
+        load_settings({given: "7", **both_sides("Customer")})
     assert "customer and order" in raised.value.hint
-    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("SourceCustmerDb__Table", "SourceCustomerDb__Table"),
+        ("BackupOrdersDb__MaxDeletes", "BackupOrderDb__MaxDeletes"),
+        ("BackupInvioceDb__ConnectionString", "BackupInvoiceDb__ConnectionString"),
+        ("SOURCEINVOICESDB__WHERE", "SourceInvoiceDb__Where"),
+    ],
+)
+def test_one_side_of_a_service_that_is_called_nearly_as_another_is_taken_for_a_mistake(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^There is no setting \w+\. Did you mean {meant}\?$") as raised:
+        load_settings({given: "7" if given.endswith("Deletes") else "a=7", **both_sides("Invoice")})
+    assert "needs two sides" in raised.value.hint
+
+
+def test_a_service_is_called_as_its_settings_are_in_small_letters() -> None:
+    given = {**both_sides("InvoiceLine", Backup__Table="x"), **both_sides("Order"), **both_sides("Customer")}
+    for environment in (given, {name.upper(): value for name, value in given.items()}):
+        assert list(load_settings(environment).services) == ["customer", "order", "invoiceline"]
+    assert load_settings(given).services["invoiceline"].title == "InvoiceLine"
+
+
+@pytest.mark.parametrize("title", ["All", "ALL"])
+def test_no_service_is_called_as_all_of_them(title: str) -> None:
+    with pytest.raises(ConfigError, match="'all', which stands for all"):
+        load_settings(both_sides(title))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Version", ("Version",)),
+        (" lastModified ,status", ("lastModified", "status")),
+        ("\"a, b\" , 'it''s'", ("a, b", "it's")),
+        ("Zuletzt geändert", ("Zuletzt geändert",)),
+    ],
+)
+def test_a_version_is_a_list_of_columns(text: str, names: tuple[str, ...]) -> None:
+    assert load_settings(both_sides("Invoice", Source__Version=text)).services["invoice"].source.version == names
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("Type=Order", {"Type": "Order"}),
+        ("Type = Order ; Region=EU,Year=2026", {"Type": "Order", "Region": "EU", "Year": 2026}),
+        ("""Name="a, ""b"" = c";City='x;y'""", {"Name": 'a, "b" = c', "City": "x;y"}),
+        ("A=true, B=False, C='true', D=1.5, E='1', F=007, G=-3", None),
+        ("Name=O'Brien", {"Name": "O'Brien"}),
+        ('"a=b"=""', {"a=b": ""}),
+    ],
+)
+def test_a_filter_is_pairs_of_names_and_values(text: str, where: dict[str, object] | None) -> None:
+    found = load_settings(both_sides("Invoice", Source__Where=text)).services["invoice"].source.where
+    wanted = where or {"A": True, "B": False, "C": "true", "D": 1.5, "E": "1", "F": "007", "G": -3}
+    assert {name: (type(value), value) for name, value in found.items()} == {
+        name: (type(value), value) for name, value in wanted.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        *(("Version", text) for text in (",", "a,,b", "a,", "a, a", '"a', "a=b", '"a"b')),
+        *(("Where", text) for text in ("a", "a=", "=b", "a=b,", "a=b;;c=d", "a=b, a=c", "a=null", "a=NULL", "a='b")),
+        *(("Where", text) for text in ("a=='b'", "a=b c=d", "a=b=c")),
+    ],
+)
+def test_a_version_or_a_filter_that_cannot_be_read_is_refused_by_the_settings_name(part: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Setting SourceInvoiceDb__{part} has a value that cannot be used"):
+        load_settings(both_sides("Invoice", **{f"Source__{part}": text}))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class CosmosCatalog:
         if mine != theirs:
             raise SchemaMismatch(
                 f"The {self._place.label} is partitioned by {_shown(mine)}, its source by {_shown(theirs)}.",
-                hint="A partition key cannot be changed: name another BackupOrderDb__ContainerName and run initialize."
+                hint="A partition key cannot be changed: give the backup another ContainerName and run initialize."
                 " Nothing was changed.",
             )
         return Drift()

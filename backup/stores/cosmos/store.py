@@ -258,7 +258,8 @@ class CosmosStore:
     def _image(self, document: Record, action: Action) -> Image:
         version = texts(map(document.get, self._rules.version))
         etag = document.get("_etag") if self._side == "source" else (document.get(MARK) or {}).get("etag")
-        belongs = all(document.get(name) == value for name, value in self._rules.where.items())
+        where = self._rules.where.items()
+        belongs = all(name in document and json_text(document[name]) == json_text(value) for name, value in where)
         return Image(self.key_of(document), action, own(document), version, Version(version, etag) if belongs else None)
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import BackupError, ConfigError, SchemaMismatch
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
+from backup.core.suggestions import did_you_mean
 from backup.stores.asked_keys import parts_of, refused, value_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
@@ -20,6 +21,7 @@ from backup.stores.sql.engines.tables import Found, TableAlone
 from backup.stores.values import Rules
 
 SYNCED_AT = "SyncedAt"
+_FLAGS = ("bit", "bool", "boolean")
 
 
 class TableShape:
@@ -74,6 +76,7 @@ class TableShape:
                     f"The {label} has the key column {column.name}, whose type sorts in an order of its own.",
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
+        rules = replace(rules, where=_filter_values(columns, rules, label, plain=dialect.in_process))
         return cls(columns, key_names, rules, found, label)
 
     def key_of(self, record: Record) -> Key:
@@ -96,7 +99,7 @@ class TableShape:
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
         found = {rule: c for rule in (*self._rules.version, *self._rules.where) if (c := self.find(rule))}
         names = [found[rule].name for rule in self._rules.version if rule in found]
-        first = found.get(self._rules.version[0])
+        first = found.get(self._rules.version[0]) if self._rules.version else None
         # The other fields alone (a status) do not tell that a row has changed.
         usable = first is not None and first.name in version
         self.version = [self.table.c[name] for name in names if name in version] if usable else []
@@ -191,6 +194,41 @@ def split_name(table: str) -> tuple[str | None, str]:
             hint="Write schema.table, with brackets where a name has a dot.",
         )
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
+
+
+def _filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain: bool) -> Mapping[str, Any]:
+    """What the filter's columns have to be, as values of their types; columns that are not there are left out.
+
+    Raises ConfigError for a required column that is not there, and for a value that a column cannot have.
+    """
+    names = {**{column.name.lower(): column for column in columns}, **{column.name: column for column in columns}}
+    for name, setting in rules.required.items():
+        if name not in names and name.lower() not in names:
+            raise ConfigError(
+                f"The {label} has no column {name}, which the setting {setting} names."
+                f"{did_you_mean(name, (column.name for column in columns))} Nothing was changed.",
+                hint="Name a column of the table; case does not count.",
+            )
+    values = {}
+    for name, value in rules.where.items():
+        if (column := names.get(name) or names.get(name.lower())) is None:
+            continue
+        try:
+            # SQLite's driver knows no flags, and its columns hold 0 and 1.
+            values[name] = int(value) if plain and isinstance(value, bool) else _value(column, value, plain=plain)
+        except (ValueError, ArithmeticError):
+            raise ConfigError(
+                f"The column {name} of the {label} has the type {column.type.declared}, and cannot be what the filter "
+                "of the service says. Nothing was changed.",
+                hint=f"Correct the setting {rules.required.get(name, 'Where')}.",
+            ) from None
+    return values
+
+
+def _value(column: Column, value: Any, *, plain: bool) -> Any:
+    if isinstance(value, bool) and column.type.declared.lower() in _FLAGS:
+        return value
+    return value_of(column.type.declared, value, plain=plain)
 
 
 def loosened(source: TableShape) -> list[Column]:

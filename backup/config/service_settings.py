@@ -1,0 +1,162 @@
+"""What the settings say of one service: its two sides, its rules and its limits. Reads no environment."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+Role = Literal["source", "backup"]
+ROLES: tuple[Role, Role] = ("source", "backup")
+
+Value = str | int | float | bool
+"""What a property or column has to be for a record to belong to a service."""
+
+BY_DEFAULT: Mapping[str, Mapping[str, str]] = {
+    "Customer": {
+        "SourceCustomerDb__Table": "customer.Customers",
+        "SourceCustomerDb__Version": "Version",
+        "BackupCustomerDb__Table": "customer.Customers",
+        "BackupCustomerDb__DatabaseName": "CustomerDb_Backup",
+    },
+    "Order": {
+        "SourceOrderDb__Table": "Orders",
+        "SourceOrderDb__Version": "lastModified, status",
+        "SourceOrderDb__Where": "type=Order",
+        "BackupOrderDb__Table": "Orders",
+    },
+}
+"""The services that the app knows by itself, and what counts where their settings say nothing."""
+
+_TEXT = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s=,;"'][^=,;]*?)"""
+_NAMES = re.compile(rf"\s*({_TEXT})\s*(,|$)")
+_PAIRS = re.compile(rf"\s*({_TEXT})\s*=\s*({_TEXT})\s*([,;]|$)")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+
+
+def parse_version(text: Any) -> tuple[str, ...]:
+    """`lastModified, status` → the names. Raises ValueError for a text that is no such list."""
+    names = [_plain(name) for (name,) in _parsed(_NAMES, text, "name columns like Version, or lastModified, status")]
+    if len(set(names)) < len(names):
+        raise ValueError("it names a column twice")
+    return tuple(names)
+
+
+def parse_where(text: Any) -> Mapping[str, Value]:
+    """`Type=Order; Region="EU, west"` → what each name has to be: a text, a number, true or false.
+
+    Raises ValueError for a text that is none of these pairs.
+    """
+    pairs = _parsed(_PAIRS, text, 'write pairs like Type=Order, or Type=Order; Region="EU, west"')
+    where = {_plain(name): _value(value) for name, value in pairs}
+    if len(where) < len(pairs):
+        raise ValueError("it names a column twice")
+    return where
+
+
+def _parsed(pattern: re.Pattern[str], text: Any, wanted: str) -> list[tuple[str, ...]]:
+    """The groups of the pattern, but for the separator, over the whole text."""
+    found, at = [], 0
+    text = str(text).strip()
+    while at < len(text):
+        match = pattern.match(text, at)
+        if match is None:
+            raise ValueError(f"{wanted}; quote what has a separator in it")
+        *groups, separator = match.groups()
+        found.append(tuple(groups))
+        at = match.end()
+        if separator and not text[at:].strip():
+            raise ValueError(f"it ends with a {separator!r}")
+    return found
+
+
+def _value(text: str) -> Value:
+    if text[0] in "\"'":
+        return _plain(text)
+    if text.lower() == "null":
+        raise ValueError("records without a value cannot be picked; quote null if the text is meant")
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    number: Value = json.loads(text) if _NUMBER.fullmatch(text) else text
+    return number
+
+
+def _plain(text: str) -> str:
+    quote = text[0]
+    return text[1:-1].replace(quote * 2, quote) if quote in "\"'" else text
+
+
+class SideSettings(BaseModel):
+    """One side. The aliases are the last parts of the settings' names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+
+    connection: str | None = Field(None, alias="ConnectionString", repr=False)
+    table: str | None = Field(None, alias="Table")
+    database: str | None = Field(None, alias="DatabaseName")
+    container: str | None = Field(None, alias="ContainerName")
+
+
+class SourceSettings(SideSettings):
+    """The source, and the rules by which its records are told apart and told changed."""
+
+    version: Annotated[tuple[str, ...], PlainValidator(parse_version)] = Field((), alias="Version")
+    where: Annotated[Mapping[str, Value], PlainValidator(parse_where)] = Field({}, alias="Where")
+    canary: str | None = Field(None, alias="CanaryKey")
+
+
+class BackupSettings(SideSettings):
+    """The backup, and the service's own limits."""
+
+    max_delete_percent: float | None = Field(None, alias="MaxDeletePercent", ge=0, le=100)
+    max_delete_percent_per_week: float | None = Field(None, alias="MaxDeletePercentPerWeek", ge=0, le=100)
+    delete_guard_floor: int | None = Field(None, alias="DeleteGuardFloor", ge=0)
+    max_deletes: int | None = Field(None, alias="MaxDeletes", ge=0)
+    max_update_percent: float | None = Field(None, alias="MaxUpdatePercent", ge=0, le=100)
+
+
+SIDES: Mapping[Role, type[SideSettings]] = {"source": SourceSettings, "backup": BackupSettings}
+
+PARTS: Mapping[Role, tuple[str, ...]] = {
+    role: tuple(str(field.alias) for field in kind.model_fields.values()) for role, kind in SIDES.items()
+}
+"""The last parts that the settings of a side may have."""
+
+
+class ServiceSettings(BaseModel):
+    """A service as its settings have it. `name` is in small letters, `title` as it stands in their names; `given` are
+    the names of those that were set, in their own spelling."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    name: str
+    title: str
+    source: SourceSettings
+    backup: BackupSettings
+    given: frozenset[str] = frozenset()
+
+    @property
+    def is_known_by_itself(self) -> bool:
+        """Whether the app knows the service without any setting, and so what its backup is called."""
+        return self.title in BY_DEFAULT
+
+    def setting(self, role: Role, part: str) -> str:
+        """The name of a setting."""
+        return setting_of(role, self.title, part)
+
+    def own(self, role: Role, part: str) -> bool:
+        """Whether that setting was set, and is not the app's default."""
+        return self.setting(role, part) in self.given
+
+
+def setting_of(role: Role, title: str, part: str) -> str:
+    """The name of a setting of a service's side: `SourceInvoiceDb__Table`."""
+    return f"{role.title()}{title}Db__{part}"
+
+
+def settings_of(title: str) -> list[str]:
+    """The names of all settings of a service."""
+    return [setting_of(role, title, part) for role in ROLES for part in PARTS[role]]

@@ -1,0 +1,94 @@
+"""A service as data: its name, its two sides, its rules and its limits. Made from the settings; opens nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from backup.config.given_services import ALL, missing_side
+from backup.config.service_settings import Role, ServiceSettings
+from backup.config.settings import Settings
+from backup.core.errors import ConfigError
+from backup.core.suggestions import quoted
+from backup.mirror.guard import Guard
+from backup.stores import Rules, Side
+
+LONGEST_NAME = 200
+"""How many UTF-16 units a name may have: SyncHistory's column on SQL Server has no more."""
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """One thing to back up. `rules` say what its key's versions are and which records are its own; `guard` has its
+    limits and its canary.
+
+    A side without a connection string is one that the settings have said nothing of; `check` names it. Raises
+    ConfigError for a name that nobody could ask for or history could not keep.
+    """
+
+    name: str
+    source: Side
+    backup: Side
+    rules: Rules
+    guard: Guard = field(default_factory=Guard)
+
+    def __post_init__(self) -> None:
+        units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2
+        if not self.name.isprintable() or self.name.strip() != self.name or not 0 < units <= LONGEST_NAME:
+            raise ConfigError(
+                f"{quoted(self.name)} cannot be a service's name.",
+                hint=f"Take 1 to {LONGEST_NAME} characters that can be seen, without spaces around them.",
+            )
+        if self.name.lower() == ALL:
+            raise ConfigError(f"A service cannot be called {self.name}: that stands for all services.")
+
+    def check(self) -> None:
+        """Raises ConfigError that names the setting of a side that is missing."""
+        for side in (self.source, self.backup):
+            if not side.connection_string:
+                raise missing_side(self.name, side.role, f"{side.setting}__ConnectionString")
+
+
+def specs_of(settings: Settings) -> Sequence[ServiceSpec]:
+    """The services that the settings configure: those that the app knows by itself first, the others by their names."""
+    return [spec_of(settings, name) for name in settings.services]
+
+
+def spec_of(settings: Settings, name: str) -> ServiceSpec:
+    """The service of this name as the settings have it."""
+    service = settings.service(name)
+    source = _side(settings, service, "source")
+    backup = _side(settings, service, "backup")
+    if not service.is_known_by_itself:
+        # Whoever names no other place gets a backup that is called as its source.
+        backup = replace(
+            backup,
+            table=backup.table or source.table,
+            container=backup.container or source.container,
+            database=backup.database or source.database,
+        )
+    return ServiceSpec(name, source, backup, _rules(service), Guard(**settings.guard(name)))
+
+
+def _side(settings: Settings, service: ServiceSettings, role: Role) -> Side:
+    given = service.source if role == "source" else service.backup
+    is_own = service.own(role, "Table")
+    return Side(
+        service=service.name,
+        role=role,
+        setting=service.setting(role, "ConnectionString").partition("__")[0],
+        connection_string=given.connection or "",
+        table=given.table if is_own else None,
+        default_table="" if is_own else given.table or "",
+        container=given.container,
+        database=given.database,
+        emulator_hosts=settings.emulator_hosts,
+    )
+
+
+def _rules(service: ServiceSettings) -> Rules:
+    named = {part: service.setting("source", part) for part in ("Version", "Where") if service.own("source", part)}
+    version, where = service.source.version, service.source.where
+    required = dict.fromkeys(where, named["Where"]) if "Where" in named else {}
+    required |= dict.fromkeys(version, named["Version"]) if "Version" in named else {}
+    return Rules(version, where, required)
