@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     max_failed_records: int = Field(100, alias="BackupSync__MaxFailedRecords", ge=0, le=100_000)
     on_new_column: Literal["add", "fail", "ignore"] = Field("add", alias="BackupSync__OnNewColumn")
     recycle_days: float = Field(30, alias="BackupSync__RecycleDays", gt=0, le=36_500)
+    history_days: float = Field(400, alias="BackupHistory__RetentionDays", gt=0, le=36_500)
     verify_every_days: float = Field(7, alias="BackupVerify__EveryDays", ge=0, le=36_500)
     verify_sample: int = Field(100, alias="BackupVerify__Sample", ge=0, le=1_000_000)
     retry_max_attempts: int = Field(5, alias="BackupRetry__MaxAttempts", ge=1, le=100)

@@ -56,6 +56,7 @@ __all__ = [  # the answers, too: callers need but this module
     "shape_syncs",
     "shape_verifies",
     "shape_verify",
+    "together",
 ]
 
 
@@ -82,8 +83,8 @@ def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: 
     """Takes a run back, or says what that would change."""
     check_query(query)
     request = parse_body(UndoRequest, body)
-    service = registry.with_run(sync_id)
-    return shape_one(service.undo(sync_id, through=request.through, dry_run=not request.confirm, trigger=Trigger.HTTP))
+    service, run_id = registry.run_named(sync_id)
+    return shape_one(service.undo(run_id, through=request.through, dry_run=not request.confirm, trigger=Trigger.HTTP))
 
 
 def post_restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:

@@ -121,8 +121,8 @@ def _upkeep(
         service = registry.get(name)
         due = service.due(night, settings.verify_every_days, synced=nightly)
         if nightly or due.purge:
-            entries = service.purge(None if nightly else night, min(_PURGE_SECONDS, seconds_left()))
-            event("schedule.purged", service=name, entries=entries)
+            purged = service.purge(None if nightly else night, min(_PURGE_SECONDS, seconds_left()))
+            event("schedule.purged", service=name, entries=purged.images, runs=purged.runs)
     except Locked as error:
         event("schedule.waits", service=name, error=error)
         return []

@@ -114,6 +114,12 @@ class RecycleBin:
                 yield some
             del some
 
+    def has_any_of(self, sync_id: str) -> bool:
+        """Whether it has an image of what the run changed."""
+        start, _, end = entries.bounds(sync_id)
+        where = self._of(sync_id)
+        return bool(self._entries.find(where, order_by="EntryId", above=start, below=end, limit=1, fields=("EntryId",)))
+
     def knows_keys_of(self, sync_id: str) -> bool:
         """Whether the keys that the run changed are such as the backup has now. Else their columns have other types
         since, and its entries cannot be told from those of the same records after that."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from backup.core.errors import BadRequest, Interrupted
+from backup.core.errors import BadRequest, Conflict, Interrupted, UnknownRun
 from backup.core.log import event
 from backup.core.model import Now, Run, Status, Trigger, Verb
 from backup.core.timeline import AHEAD, Timeline
@@ -21,7 +22,11 @@ _OPEN_AT_ONCE = 100
 _LOOKED_BACK = 1_000
 _ALL = 1_000_000
 _PAGE = 100
+_FEW = 20
 _TICK = timedelta(milliseconds=1)
+_BEGINNING = re.compile("[0-9a-f][0-9a-f-]*")
+_FIRST_PART = 8  # characters of an id before its first dash
+_REFUSED = frozenset(kind.__name__ for kind in (BadRequest, Conflict, UnknownRun))
 
 
 class History:
@@ -148,6 +153,75 @@ class History:
         """Up to `limit` runs of the service, newest first."""
         return self._find(service, limit)
 
+    def listed(
+        self, service: str, limit: int, *, since: datetime | None = None, failed: bool = False, every: bool = False
+    ) -> list[Run]:
+        """Up to `limit` runs, newest first: those that began `since` then, or only those that `failed`.
+
+        Unless `every` is asked for, without dry runs and without what was refused before anything was done. Costs a
+        read of `limit` entries, and of those that it leaves out.
+        """
+        where: dict[str, Any] = {"Status": Status.FAILED.value} if failed else {}
+        where |= {} if every else {"DryRun": [False, None]}
+        runs: list[Run] = []
+        below = None
+        while page := self._find(service, min(_PAGE, limit + _FEW), below=below, **where):
+            young = [run for run in page if since is None or run.started_at >= since]
+            runs += [run for run in young if every or not _is_refused(run)]
+            below = page[-1].number
+            if len(runs) >= limit or not young:
+                break
+        return runs[:limit]
+
+    def named(self, service: str, text: str, limit: int) -> list[str]:
+        """The ids of up to `limit` runs of the service that begin with the text, or the one that is the text; also of
+        those whose entries do not say what they are about."""
+        text = text.lower()
+        where = {"ServiceName": service, "Place": [self.place, None]}
+        if self._entries.find({**where, "SyncId": text}, order_by="SyncId", limit=1, fields=("SyncId",)):
+            return [text]
+        if not _BEGINNING.fullmatch(text):
+            return []
+        # A dash may count for nothing in the order of texts; the first part of an id has none.
+        above, below, ids = text[:_FIRST_PART], f"{text[:_FIRST_PART]}g", list[str]()
+        while len(ids) < limit:
+            page = self._entries.find(
+                where, order_by="SyncId", above=above, below=below, limit=_PAGE, fields=("SyncId",)
+            )
+            ids += [entry["SyncId"] for entry in page if entry["SyncId"].startswith(text)]
+            if len(page) < _PAGE:
+                break
+            above = page[-1]["SyncId"]
+        return ids[:limit]
+
+    def begun_before(self, service: str, moment: datetime) -> Iterator[list[Run]]:
+        """The runs that began before then, latest first, some at a time; those that end a page may be left out."""
+        below: Any = moment
+        while isinstance(below, datetime):
+            page = self._entries.find(
+                self._mine(service), order_by="StartedAt", descending=True, below=below, limit=_PAGE
+            )
+            yield list(filter(None, map(run_of, page)))
+            below = page[-1]["StartedAt"] if len(page) == _PAGE else None
+
+    def oldest(self, service: str) -> datetime | None:
+        """When the oldest run began that is still there."""
+        found = self._entries.find(self._mine(service), order_by="StartedAt", limit=1, fields=("StartedAt",))
+        return next((entry["StartedAt"] for entry in found if isinstance(entry["StartedAt"], datetime)), None)
+
+    def synced_between(self, service: str, after: datetime, before: datetime) -> bool:
+        """Whether a sync that completed has ended between these times."""
+        where = self._mine(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
+        where |= {"Trigger": asked_for(Verb.SYNC)}
+        found = self._entries.find(
+            where, order_by="CompletedAt", above=after, below=before, limit=1, fields=("SyncId",)
+        )
+        return bool(found)
+
+    def forget(self, service: str, sync_ids: Sequence[str]) -> None:
+        """Deletes the entries of these runs."""
+        self._entries.delete(sync_ids, service)
+
     def newest_verify(self, service: str) -> Run | None:
         """The newest verify or drill, whether it has ended or not."""
         return next(iter(self._find(service, 1, Trigger=asked_for(Verb.VERIFY, Verb.DRILL))), None)
@@ -265,6 +339,11 @@ class History:
             if len(runs) >= limit or len(found) < asked:
                 return runs[:limit]
             asked *= 2  # some could not be read
+
+
+def _is_refused(run: Run) -> bool:
+    """Whether it was asked for what could not be done, and did nothing."""
+    return run.status is Status.FAILED and run.error_kind in _REFUSED and run.counts.processed == 0
 
 
 def _has_changed(run: Run) -> bool:

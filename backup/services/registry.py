@@ -12,7 +12,15 @@ from typing import TypeVar
 
 from backup.config.given_services import ALL, known_names
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, ConfigError, Locked, StoreUnavailable, UnknownRun, UnknownService
+from backup.core.errors import (
+    BackupError,
+    BadRequest,
+    ConfigError,
+    Locked,
+    StoreUnavailable,
+    UnknownRun,
+    UnknownService,
+)
 from backup.core.log import event, redact
 from backup.core.model import Counts, Now, Run, Status, Trigger, Verb, utc_now
 from backup.core.retry import Retry
@@ -25,6 +33,8 @@ from backup.services.spec import ServiceSpec, specs_of
 from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
+_CANDIDATES = 10
+"""How many runs are named, at the most, that begin alike."""
 
 _LOCK_SECONDS = 90.0
 """How long a scheduled sync waits for the lock: longer than the lease of a run that died lasts, or a purge."""
@@ -136,25 +146,38 @@ class Registry:
                 )
         return found
 
-    def with_run(self, sync_id: str) -> SyncService:
-        """The service with this run, its id in any case. Raises UnknownRun, or what kept a service from being asked."""
-        failure: BackupError = UnknownRun(f"No service has a run {quoted(sync_id)}.")
-        could_be_one = (
-            sync_id != "" and sync_id.isascii() and sync_id.isprintable() and len(sync_id) <= _LONGEST_SYNC_ID
-        )
+    def run_named(self, text: str, service: str = "all") -> tuple[SyncService, str]:
+        """The service with this run, and the run's id: the text is that, or its beginning, in any case.
 
-        def look(name: str) -> SyncService | BackupError | None:
+        Raises UnknownRun; BadRequest, which names the runs, where several begin so; what kept a service from being
+        asked, unless another has the run with this very id.
+        """
+        names = self.names() if service.lower() == "all" else self.chosen(service)
+        could_be_one = text != "" and text.isascii() and text.isprintable() and len(text) <= _LONGEST_SYNC_ID
+
+        def look(name: str) -> list[tuple[SyncService, str]] | BackupError:
             try:
-                service = self.get(name)
-                return service if service.has_run(sync_id) else None
+                asked = self.get(name)
+                return [(asked, sync_id) for sync_id in asked.runs_named(text, _CANDIDATES)]
             except BackupError as error:
                 return error
 
-        for found in side_by_side(look, self.names() if could_be_one else ()):
-            if isinstance(found, SyncService):
-                return found
-            failure = found or failure
-        raise failure
+        answers = side_by_side(look, names if could_be_one else ())
+        found = [one for answer in answers if not isinstance(answer, BackupError) for one in answer]
+        for one in found:
+            if one[1] == text.lower():
+                return one
+        for answer in answers:
+            if isinstance(answer, BackupError):
+                raise answer
+        if not found:
+            nobody = "No service has a" if service.lower() == "all" else f"The service {service.lower()} has no"
+            raise UnknownRun(f"{nobody} run {quoted(text)}.")
+        if len(found) > 1:
+            named = ", ".join(f"{sync_id} of {asked.name}" for asked, sync_id in found[:_CANDIDATES])
+            more = " …" if len(found) > _CANDIDATES else ""
+            raise BadRequest(f"Several runs begin with {quoted(text)}: {named}{more}.", hint="Give more of the id.")
+        return found[0]
 
     def sync(
         self,

@@ -25,6 +25,7 @@ from backup.runs.history import History
 from backup.runs.lock import Lock
 from backup.runs.open_runs import drop_scratches
 from backup.runs.policy import Policy
+from backup.runs.retention import purge_history
 from backup.runs.runner import (
     WHOLE_TURN,
     Outcome,
@@ -71,6 +72,14 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Purged:
+    """How many images a purge has deleted from the recycle bin, and how many runs from SyncHistory."""
+
+    images: int = 0
+    runs: int = 0
+
+
+@dataclass(frozen=True)
 class Health:
     """One side's answer to a ping; `error` is None when it is up. `concerns` are what the backup's history says."""
 
@@ -109,6 +118,7 @@ class SyncService:
             settings.overlap_seconds,
             settings.full_every_days,
             settings.max_failed_records,
+            settings.history_days,
         )
         self._recorder = Recorder(self.name, self._policy, lock, limits, now, self._places.other_tables)
 
@@ -267,17 +277,36 @@ class SyncService:
                 record = first.record if first else record
             return Shown(backup.key_to_json(asked), record, recycled.of_keys([asked]))
 
-    def purge(self, before: datetime | None = None, seconds: float = float("inf")) -> int:
-        """Deletes from the recycle bin what is older than RecycleDays, now or at the time `before`; returns how many.
+    def purge(
+        self, before: datetime | None = None, seconds: float = float("inf"), history_days: float | None = None
+    ) -> Purged:
+        """Deletes from the recycle bin what is older than RecycleDays, now or at the time `before`, and then from
+        SyncHistory what is older than `history_days`, by default RetentionDays.
 
         Stops after so many seconds; what is left is as due as it was. Raises Locked during a run.
         """
         ends_at = time.monotonic() + seconds
+        policy = self._policy if history_days is None else replace(self._policy, history_days=history_days)
         with self._recorded() as (backup, history, now), self._lock(self.name, backup.place.location):
+
+            def seconds_left() -> float:
+                return ends_at - time.monotonic()
+
             drop_scratches(backup, history, self.name, now())
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             until = min(before or now(), now())  # whatever the clock of `before` says
-            return recycled.purge(self._policy.kept_since(until), lambda: ends_at - time.monotonic())
+            images = recycled.purge(policy.kept_since(until), seconds_left)
+            runs = purge_history(history, recycled, self.name, policy, until, seconds_left) if seconds_left() > 0 else 0
+            return Purged(images, runs)
+
+    def purge_if_due(self, seconds: float = float("inf")) -> Purged:
+        """The same, but without a lock where nothing is that old."""
+        with self._recorded() as (backup, history, now):
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            oldest, first = recycled.oldest(), history.oldest(self.name)
+            images = oldest is not None and oldest < self._policy.kept_since(now())
+            runs = first is not None and first < self._policy.history_since(now())
+        return self.purge(seconds=seconds) if images or runs else Purged()
 
     def due(self, night: datetime, verify_every_days: float, *, synced: bool = False) -> Due:
         """What has been due since the schedule's last time, `night`, and has not been done; `synced` if the sync of
@@ -286,11 +315,11 @@ class SyncService:
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             return due(history, recycled, self.name, self._policy, verify_every_days, night, synced=synced)
 
-    def has_run(self, sync_id: str) -> bool:
-        """Whether the run is one of this service's, even if its entry does not say what it is about."""
+    def runs_named(self, text: str, limit: int) -> list[str]:
+        """The ids of up to `limit` of its runs that begin with the text, or the one that is the text; also of those
+        whose entries do not say what they are about."""
         with self._recorded() as (_, history, _now):
-            found = history.get(self.name, sync_id.lower())
-            return found is not None or bool(history.unplaced(self.name, SyncId=sync_id.lower()))
+            return history.named(self.name, text, limit)
 
     def last_verified(self) -> Run | None:
         """The newest verify that came to its end."""
@@ -306,10 +335,13 @@ class SyncService:
             refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)
 
-    def history(self, limit: int) -> Sequence[Run]:
-        """Up to `limit` runs, newest first."""
+    def history(
+        self, limit: int, *, since: datetime | None = None, failed: bool = False, every: bool = True
+    ) -> Sequence[Run]:
+        """Up to `limit` runs, newest first: those that began `since` then, or only those that `failed`; not `every`
+        run, but those that were neither dry nor refused."""
         with self._recorded() as (_, history, _now):
-            return history.latest(self.name, limit)
+            return history.listed(self.name, limit, since=since, failed=failed, every=every)
 
     def count(self) -> int:
         """Records in the source; reads an index from end to end."""

@@ -87,5 +87,6 @@ class Sibling(Protocol):
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         """How many entries have all of `where`, and between the bounds (themselves left out) the field `by`."""
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Deletes the entries of these keys; those that are gone already are no error."""
+    def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
+        """Deletes the entries of these keys; those that are gone already are no error. `partition` is the value of the
+        shape's partition in all of them, where that is not their key."""

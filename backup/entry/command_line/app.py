@@ -33,6 +33,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "initialize": copying.initialize_command,
         "sync": copying.sync_command,
         "verify": copying.verify_command,
+        "purge": copying.purge_command,
     },
     "Look": {
         "history": looking.history_command,

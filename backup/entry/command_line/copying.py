@@ -1,12 +1,17 @@
-"""Commands that make and check copies: initialize, sync, verify."""
+"""Commands that make and check copies, and throw away what is old: initialize, sync, verify, purge."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
-from backup.core.model import Trigger
+from backup.core import interrupts
+from backup.core.errors import BackupError, Locked
+from backup.core.log import event, redact
+from backup.core.model import Trigger, utc_now
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config
@@ -19,7 +24,12 @@ from backup.entry.command_line.terminal import (
     show_verified,
 )
 from backup.mirror.comparison import Depth
+from backup.runs.runner import Outcome, foreseen
+from backup.services.registry import Registry, side_by_side
 from backup.services.service import Options
+
+_PURGE_SECONDS = 30.0
+"""How long a purge after a sync may take; what is left then is for the next one."""
 
 
 def initialize_command(config: Config = None, as_json: AsJson = False) -> None:
@@ -42,7 +52,10 @@ def sync_command(
         registry = open_registry(config)
         with progress_bars(registry, service) as progress:
             outcomes = registry.sync(service, Trigger.CLI, Options(force, dry_run, allow_mass_delete), progress)
-        print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
+        try:
+            print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
+        finally:
+            _purge_what_is_due(registry, outcomes)
 
 
 def verify_command(
@@ -60,3 +73,48 @@ def verify_command(
         print_answer(answer, as_json, lambda: show_verified(outcomes))
         if not answer.body["Verified"]:
             raise typer.Exit(1)
+
+
+def purge_command(
+    service: AnyService = "all",
+    history_days: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=36_500, metavar="DAYS", help="Keep so many days of history, this time", show_default=False
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what is too old from the recycle bin and from the history; sync and the timer do it by themselves."""
+    with errors_shown(as_json):
+        registry = open_registry(config)
+
+        def one(name: str) -> tuple[dict[str, Any], BackupError | None]:
+            try:
+                purged = registry.get(name).purge(history_days=history_days)
+            except Exception as caught:
+                error = foreseen(caught)
+                return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
+            return {"Service": name, "Status": "Purged", "Images": purged.images, "Runs": purged.runs}, None
+
+        results, failures = zip(*side_by_side(one, registry.chosen(service)), strict=True)
+        answer = http.together(results, failures, "backups purged", utc_now)
+        print_answer(answer, as_json, lambda: print_lines(answer))
+
+
+def _purge_what_is_due(registry: Registry, outcomes: Sequence[Outcome]) -> None:
+    """For those whose syncs no timer starts. What fails here is told and no more: the next sync tries it again."""
+    for outcome in outcomes:
+        name = outcome.run.service
+        if not outcome.recorded or outcome.run.dry_run or outcome.in_progress or interrupts.requested():
+            continue
+        try:
+            purged = registry.get(name).purge_if_due(_PURGE_SECONDS)
+        except Exception as caught:
+            error = foreseen(caught)
+            level = logging.INFO if isinstance(error, Locked) else logging.WARNING
+            event("sync.not_purged", level=level, service=name, error=error)
+        else:
+            if purged.images or purged.runs:
+                event("sync.purged", service=name, entries=purged.images, runs=purged.runs)

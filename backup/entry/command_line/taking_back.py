@@ -16,7 +16,7 @@ from backup.verbs.restoring import Wish
 
 
 def undo_command(
-    sync_id: Annotated[str, typer.Argument(help="The run, as `history` names it")],
+    sync_id: Annotated[str, typer.Argument(help="The run, or the beginning of its id, as history names it")],
     through: Annotated[bool, typer.Option("--through", help="Undo all later runs as well, newest first")] = False,
     yes: Yes = False,
     config: Config = None,
@@ -25,9 +25,9 @@ def undo_command(
     """Make the backup what it was before a run."""
     with errors_shown(as_json):
         registry = open_registry(config)
-        service = registry.with_run(sync_id)
+        service, run_id = registry.run_named(sync_id)
         with progress_bars(registry, service.name) as progress:
-            outcome = service.undo(sync_id, through=through, dry_run=not yes, progress=progress)
+            outcome = service.undo(run_id, through=through, dry_run=not yes, progress=progress)
         print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
 
 

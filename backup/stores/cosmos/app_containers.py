@@ -174,12 +174,12 @@ class CosmosSibling:
         conditions += [f"{self._path(by)} < {parameter(below)}"] if below is not None else []
         return conditions
 
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
         def one(of: tuple[str, str]) -> None:
+            of_all = partition if partition is not None and self._has_own_partitions else None
             with UnlessMissing():
-                self._container.delete_item(of[1], partition_key=self._partition(*of))
+                self._container.delete_item(of[1], partition_key=of_all or self._partition(*of))
 
-        # Only shapes that are partitioned by their key are ever deleted from.
         self._access.side_by_side(
             f"purge {self._shape.container}",
             [part for some in parts(keys, _KEYS_AT_ONCE) for part in self._with_parts(some)],

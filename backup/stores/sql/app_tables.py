@@ -206,9 +206,11 @@ class SqlSibling:
             self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query, _without_null(where))) or 0
         )
 
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
         if keys:
             query = self._table.delete().where(self._table.c[self._shape.key].in_(keys))
+            if partition is not None:
+                query = query.where(self._table.c[self._shape.partition] == partition)
             self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)
 
 
