@@ -19,6 +19,7 @@ from backup.config.settings import Settings, every_setting
 from backup.core import errors
 from backup.entry.command_line.app import cli
 from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
+from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history_entries import COLUMNS, HISTORY
 
 ROOT = Path(__file__).parent.parent
@@ -197,6 +198,11 @@ def test_names_of_a_result_and_of_the_requests_are_in_the_page_on_http() -> None
 
 def test_columns_of_sync_history_are_in_its_page() -> None:
     assert {name for name in HISTORY.fields if f"`{name}`" not in HISTORY_PAGE} == set()
+
+
+def test_columns_of_the_recycle_bin_are_in_its_page() -> None:
+    page = DOCUMENTS["docs/guard-and-recycle-bin.md"]
+    assert {name for name in RECYCLE_BIN.fields if f"`{name}`" not in page} == set()
 
 
 def test_names_of_log_lines_are_in_the_page_on_operating() -> None:
