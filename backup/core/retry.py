@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
 import tenacity
 
@@ -14,6 +16,38 @@ from backup.core.errors import BackupError, TransientStoreError
 from backup.core.log import event
 
 T = TypeVar("T")
+
+
+class Attempt(Generic[T]):
+    """One try, for `with`, which gives what the try was opened with. It swallows the error of its body if that is worth
+    another try; the loop it comes from then makes one, or raises the error when none is left."""
+
+    def __init__(self, opened: AbstractContextManager[T], given: T, is_mended: Callable[[Exception], bool]) -> None:
+        self._opened, self._given, self._is_mended = opened, given, is_mended
+        self.error: Exception | None = None
+        """What was swallowed."""
+
+    def __enter__(self) -> T:
+        return self._given
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            if not self._opened.__exit__(kind, error, trace) and error is not None:
+                raise error
+        except Exception as failed:
+            if _is_retryable(failed) or self._is_mended(failed):
+                self.error = failed
+                return True
+            if failed is error:
+                return False
+            raise
+        return False
+
+
+def _is_retryable(error: Exception) -> bool:
+    return isinstance(error, BackupError) and error.retryable
 
 
 @dataclass(frozen=True)
@@ -30,56 +64,80 @@ class Retry:
     max_seconds: float = 32.0
     unanswered_attempts: int | None = None
 
-    def call(self, operation: str, attempt: Callable[[], T]) -> T:
-        """Calls `attempt` until it succeeds, and returns its result.
+    def attempts(self, operation: str) -> Iterator[Attempt[None]]:
+        """The tries of an operation, until one ends without an error:
 
-        `attempt` must be idempotent: the server may have carried out a try that failed. Raises the error of the last
-        try unchanged; an error that is not retryable is raised at once.
+            for attempt in retry.attempts("take the lock"):
+                with attempt:
+                    lease = …
+
+        The body must be idempotent: a try that failed may have been carried out. The last error is raised as it is, at
+        once when it is not retryable.
         """
-        try:
-            return attempt()  # the usual case first: the code below costs more than a small statement
-        except BackupError as error:
-            if not error.retryable:
-                raise
-            failed = [error]
+        return self.attempts_in(operation, lambda _: nullcontext())
 
-        def again() -> T:
-            if failed:
-                raise failed.pop()  # the first try, as the rule counts them
-            return attempt()
+    def attempts_in(
+        self,
+        operation: str,
+        opened: Callable[[bool], AbstractContextManager[T]],
+        is_mended: Callable[[Exception], bool] = lambda _: False,
+    ) -> Iterator[Attempt[T]]:
+        """The same, each try in a context of its own, which is entered here so that an error of that counts like one of
+        the body. `opened` makes it, and is told whether an earlier try may still be under way.
 
-        for trial in tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda e: isinstance(e, BackupError) and e.retryable),
-            stop=self._is_last,
-            wait=self._wait,
-            sleep=interrupts.sleep,
-            before_sleep=lambda state: self._report(operation, state),
-            reraise=True,
-        ):
-            with trial:
-                return again()
-        raise AssertionError("tenacity ends by returning or raising")
+        `is_mended` hears of an error that is not retryable; where it says so, there is one more try, at once.
+        """
+        number, again = 1, False
+        while True:
+            error: Exception | None = None
+            context = opened(again)
+            try:
+                given = context.__enter__()
+            except BackupError as failed:
+                if not failed.retryable:
+                    raise
+                error = failed
+            else:
+                attempt = Attempt(context, given, is_mended)
+                yield attempt
+                error = attempt.error
+                del context, given, attempt  # nothing of a try outlives it
+            if error is None:
+                return
+            if not _is_retryable(error):
+                is_mended = _never
+                continue
+            if number >= self._most(error):
+                raise error
+            seconds = self._wait(number, error)
+            self._report(operation, number, seconds, error)
+            interrupts.sleep(seconds)
+            number, again = number + 1, True
 
-    def _is_last(self, state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
+    def _most(self, error: Exception) -> int:
         unanswered = isinstance(error, TransientStoreError) and error.unanswered
         most = self.unanswered_attempts if unanswered else None
-        return state.attempt_number >= min(self.max_attempts, most or self.max_attempts)
+        return min(self.max_attempts, most or self.max_attempts)
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
+    def _wait(self, number: int, error: Exception) -> float:
+        state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        state.attempt_number = number
         backoff = tenacity.wait_exponential(multiplier=self.base_seconds, max=self.max_seconds)(state)
         jittered = backoff + tenacity.wait_random(0, backoff / 4)(state)
-        error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after_seconds if isinstance(error, TransientStoreError) else None
         return max(jittered, asked or 0.0)
 
-    def _report(self, operation: str, state: tenacity.RetryCallState) -> None:
+    def _report(self, operation: str, number: int, seconds: float, error: Exception) -> None:
         event(
             "retry",
             level=logging.WARNING,
             operation=operation,
-            attempt=state.attempt_number,
+            attempt=number,
             of=self.max_attempts,
-            wait_seconds=round(state.next_action.sleep, 1) if state.next_action else 0,
-            error=state.outcome.exception() if state.outcome else None,
+            wait_seconds=round(seconds, 1),
+            error=error,
         )
+
+
+def _never(_: Exception) -> bool:
+    return False

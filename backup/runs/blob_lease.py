@@ -45,7 +45,9 @@ def hold(settings: Settings, service: str, retry: Retry) -> Iterator[StillHeld]:
     """Holds the lease of a service. Raises Locked, StoreUnavailable; ConfigError for a setting that is no account."""
     # An id of our own choosing, so that a repeated try gets the lease which an unheard answer granted.
     lease_id = str(uuid4())
-    lease = retry.call(f"take the lock of {service}", lambda: _acquire(settings, service, lease_id))
+    for attempt in retry.attempts(f"take the lock of {service}"):
+        with attempt:
+            lease = _acquire(settings, service, lease_id)
     renewal = _Renewal(lease, service)
     renewal.start()
     try:

@@ -69,7 +69,9 @@ class Places:
     def try_to_tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
         """As `tell_apart`, with retries."""
         what = f"tell two places apart: {source.place.label}, {backup.place.label}"
-        self._limits.retry.call(what, lambda: self.tell_apart(source, backup, is_target=is_target))
+        for attempt in self._limits.retry.attempts(what):
+            with attempt:
+                self.tell_apart(source, backup, is_target=is_target)
 
     def tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
         """Raises ConfigError for sides that are one place, or one with a side of another service that a backup may not

@@ -10,8 +10,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from backup.core import interrupts
@@ -112,12 +113,13 @@ _watch = _Watch()
 interrupts.wake(lambda: _watch.wake())
 
 
-def cut_in_time(seconds: float, work: Callable[[Call], T]) -> T:
-    """Calls `work` and returns its result. `work` says, by its Call, how to cut it. Raises CallEnded if it was cut."""
+@contextmanager
+def cut_in_time(seconds: float) -> Iterator[Call]:
+    """Inside, a call is under way, which is told how to cut it. Raises CallEnded if it was cut."""
     call = Call(seconds)
     _watch.add(call)
     try:
-        return work(call)
+        yield call
     except Exception:
         call.check()  # the driver may raise anything when it is cut
         raise
@@ -190,6 +192,43 @@ def left_in_time(seconds: float, work: Callable[[Call], T]) -> T:
             raise CallEnded
     _threads.give_back(thread)
     return future.result()
+
+
+class LeavableCalls:
+    """The calls of a connection whose driver takes no word while it waits: each is made in a thread that can be left
+    behind, and never two at once."""
+
+    def __init__(self, at_last: Callable[[], object]) -> None:
+        """`at_last` is called once the answer that was left has come; what it raises nobody hears."""
+        self._at_last = at_last
+        self._woken = threading.Event()
+        self.were_left = False
+
+    def make(self, work: Callable[[], T]) -> T:
+        """What `work` returns. Raises CallEnded as soon as it is left, and for each call after that; StoreUnavailable
+        when too many threads wait already."""
+        self._woken.clear()
+        if self.were_left:
+            raise CallEnded
+        thread, future = _threads.take(), Future[T]()
+        future.add_done_callback(lambda _: self._woken.set())
+        thread.work.put((future, work))
+        self._woken.wait()
+        if not future.done():
+            _threads.leave(thread, future)
+            future.add_done_callback(lambda _: self._end())
+            raise CallEnded
+        _threads.give_back(thread)
+        return future.result()
+
+    def leave(self) -> None:
+        """Has nobody wait any more; for any thread."""
+        self.were_left = True
+        self._woken.set()
+
+    def _end(self) -> None:
+        with suppress(Exception):
+            self._at_last()
 
 
 def _is_done(future: Future[Any], call: Call) -> bool:

@@ -341,8 +341,8 @@ def test_a_request_that_never_has_a_good_answer_has_an_end(
     with monkeypatch.context() as refusing:
         busy = Answer(429, {"x-ms-retry-after-ms": "90"}, b"")
         refusing.setattr(Partitioned, "respond", lambda *_: busy)
-        with pytest.raises(TransientStoreError, match=r"No answer within 0\.2 seconds"):
-            access.run("ask", lambda: access.container("Things").read())
+        with pytest.raises(TransientStoreError, match=r"No answer within 0\.2 seconds"), access.once("ask"):
+            access.container("Things").read()
     access.close()
 
 
@@ -419,14 +419,10 @@ def test_what_the_sdk_notes_of_an_answer_adds_no_header_to_it(place: tuple[Parti
 
 def test_threads_that_meet_within_the_sdk_are_a_reason_to_try_again(place: tuple[Partitioned, CosmosBench]) -> None:
     access = opened(place[1])._access
-
-    def fails(message: str) -> None:
-        raise RuntimeError(message)
-
-    with pytest.raises(TransientStoreError, match="Could not count"):
-        access.once("count", lambda: fails("dictionary changed size during iteration"))
-    with pytest.raises(RuntimeError, match="another"):
-        access.once("count", lambda: fails("another"))
+    with pytest.raises(TransientStoreError, match="Could not count"), access.once("count"):
+        raise RuntimeError("dictionary changed size during iteration")
+    with pytest.raises(RuntimeError, match="another"), access.once("count"):
+        raise RuntimeError("another")
 
 
 # --- what is beside ---------------------------------------------------------------------------------------------------

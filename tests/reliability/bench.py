@@ -74,23 +74,22 @@ def dying(kill: Kill | None) -> Iterator[None]:
     """Inside, the process dies there."""
     once, calls = SqlAccess.once, 0
 
-    def counted(access: SqlAccess, operation: str, work: Any, **how: bool) -> Any:
+    @contextmanager
+    def counted(access: SqlAccess, operation: str, **how: Any) -> Iterator[sa.Connection]:
         nonlocal calls
         calls += 1
-        if kill is None or calls != kill.call:
-            return once(access, operation, work, **how)
-        if kill.moment == "after":
-            once(access, operation, work, **how)
-        if kill.moment == "uncommitted":
-            once(access, operation, lambda cx: _die(work(cx)), **how)
-        raise Killed
+        moment = kill.moment if kill is not None and calls == kill.call else None
+        if moment == "before":
+            raise Killed
+        with once(access, operation, **how) as cx:
+            yield cx
+            if moment == "uncommitted":
+                raise Killed
+        if moment == "after":
+            raise Killed
 
     with patch.object(SqlAccess, "once", counted):
         yield
-
-
-def _die(_: Any) -> None:
-    raise Killed
 
 
 @contextmanager

@@ -45,10 +45,10 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     found: Counter[str] = Counter()
     once, read, stamp_rows = SqlAccess.once, SqlStore.read, SqlStore.stamp_rows
 
-    def counted(access: SqlAccess, operation: str, work: Any, **how: bool) -> Any:
+    def counted(access: SqlAccess, operation: str, **how: Any) -> Any:
         if access.label.startswith("source"):
             found[operation] += 1
-        return once(access, operation, work, **how)
+        return once(access, operation, **how)
 
     def counted_read(store: SqlStore, *where: Any) -> Iterator[Any]:
         for records in read(store, *where):

@@ -3,7 +3,8 @@ told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +191,16 @@ def test_a_write_whose_answer_was_lost_is_counted_and_kept_once(
 ) -> None:
     things.make(VERSIONED, "1, 5, 10", "2, 5, 20", "3, 5, 30")
     things.run("UPDATE {table} SET version = 4, a = 11 WHERE id = 1", "DELETE FROM {table} WHERE id = 2")
-    write, tries = SqlAccess.once, []
+    once, tries = SqlAccess.once, []
 
-    def unheard(access: SqlAccess, operation: str, *args: Any, **options: Any) -> Any:
-        done = write(access, operation, *args, **options)
+    @contextmanager
+    def unheard(access: SqlAccess, operation: str, **how: Any) -> Iterator[sa.Connection]:
+        with once(access, operation, **how) as cx:
+            yield cx
         if operation == "write records":
-            tries.append(done)
+            tries.append(operation)
             if len(tries) == 1:
                 raise TransientStoreError("lost")
-        return done
 
     monkeypatch.setattr(SqlAccess, "once", unheard)
     monkeypatch.setattr(Retry, "_wait", lambda *_: 0)

@@ -1,12 +1,20 @@
 """Calls that have an end, whatever becomes of their answers."""
 
+import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
-from backup.core.errors import StoreUnavailable
+from backup.core.errors import SourceMissing, StoreUnavailable, TransientStoreError
+from backup.core.retry import Retry
 from backup.stores import calls
-from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
+from backup.stores.calls import Call, CallEnded, LeavableCalls, cut_in_time, left_in_time
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.engines.mssql.leavable import LeavableConnection
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 
 DEADLINE_SECONDS = 30
 
@@ -14,23 +22,29 @@ DEADLINE_SECONDS = 30
 def test_a_call_is_cut_when_its_time_is_up() -> None:
     answer = threading.Event()
 
-    def wait(call: Call) -> None:
-        call.end_with(answer.set)
-        assert answer.wait(DEADLINE_SECONDS), "it was not cut"
-        raise ConnectionError("the driver's own word for it")
+    def wait() -> None:
+        with cut_in_time(0.01) as call:
+            call.end_with(answer.set)
+            assert answer.wait(DEADLINE_SECONDS), "it was not cut"
+            raise ConnectionError("the driver's own word for it")
 
     with pytest.raises(CallEnded):
-        cut_in_time(0.01, wait)
+        wait()
 
 
 def test_a_call_that_ends_in_time_gives_its_answer_and_its_own_error() -> None:
     def fail(call: Call) -> None:
         raise LookupError
 
-    for in_time in (cut_in_time, left_in_time):
-        assert in_time(DEADLINE_SECONDS, lambda call: 7) == 7
-        with pytest.raises(LookupError):
-            in_time(DEADLINE_SECONDS, fail)
+    assert left_in_time(DEADLINE_SECONDS, lambda call: 7) == 7
+    with pytest.raises(LookupError):
+        left_in_time(DEADLINE_SECONDS, fail)
+    with pytest.raises(LookupError), cut_in_time(DEADLINE_SECONDS) as call:
+        fail(call)
+    calls = LeavableCalls(lambda: None)
+    assert calls.make(lambda: 7) == 7
+    with pytest.raises(LookupError):
+        calls.make(lambda: fail(call))
 
 
 def test_threads_are_left_behind_up_to_a_number_and_do_no_more_when_they_come_back(
@@ -56,3 +70,89 @@ def test_threads_are_left_behind_up_to_a_number_and_do_no_more_when_they_come_ba
     assert came_back.acquire(timeout=DEADLINE_SECONDS)
     assert came_back.acquire(timeout=DEADLINE_SECONDS)
     assert done == []
+
+
+class Deaf(SqliteDialect):
+    """SQLite by a driver that takes no word while it waits: a statement `answer()` waits for one."""
+
+    def __init__(self, url: URL, answer: threading.Event) -> None:
+        super().__init__(url)
+        self._answer, self.closed = answer, threading.Semaphore(0)
+
+    def _opener(self, mode: str) -> object:
+        connect, answer, closed = super()._opener(mode), self._answer, self.closed
+
+        class Connection(sqlite3.Connection):
+            def close(self) -> None:
+                self.rollback()  # as other drivers do; else a statement that is not gone yet keeps its lock
+                super().close()
+                closed.release()
+
+        def opened() -> LeavableConnection:
+            connect().close()
+            driver = sqlite3.connect(self.path, check_same_thread=False, factory=Connection)
+            driver.create_function("answer", 0, lambda: answer.wait(DEADLINE_SECONDS))
+            return LeavableConnection(driver, lambda: sqlite3.ProgrammingError("Cannot operate on a closed database."))
+
+        return opened
+
+    def cut(self, cx: sa.Connection) -> object:
+        return cx.connection.driver_connection.leave
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> tuple[SqlAccess, Deaf, threading.Event]:
+    path, answer = tmp_path / "source.db", threading.Event()
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE Things (Id)")
+    file.close()
+    dialect = Deaf(URL.create("sqlite", database=str(path)), answer)
+    return SqlAccess(dialect, Retry(max_attempts=1), SourceMissing, "source", call_seconds=0.1), dialect, answer
+
+
+def test_a_driver_that_takes_no_word_is_left_and_what_it_had_written_is_undone(
+    deaf: tuple[SqlAccess, Deaf, threading.Event],
+) -> None:
+    access, dialect, answer = deaf
+
+    def written(statement: str) -> None:
+        for attempt in access.attempts("write records", writes=True):
+            with attempt as cx:
+                cx.execute(sa.text("INSERT INTO Things VALUES (1)"))
+                cx.execute(sa.text(statement))
+
+    with pytest.raises(TransientStoreError, match=r"no answer within 0\.1 s"):
+        written("SELECT answer()")
+    answer.set()
+    assert dialect.closed.acquire(timeout=DEADLINE_SECONDS), "the answer came, and its connection stays"
+    for attempt in access.attempts("count"):
+        with attempt as cx:
+            rows = cx.scalar(sa.text("SELECT COUNT(*) FROM Things"))
+    assert rows == 0
+    written("SELECT answer()")  # answers in time, and so it is committed
+    for attempt in access.attempts("count"):
+        with attempt as cx:
+            rows = cx.scalar(sa.text("SELECT COUNT(*) FROM Things"))
+    assert rows == 1
+    access.close()
+
+
+def test_a_connection_that_was_left_makes_no_more_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "LEFT_BEHIND_AT_MOST", 1)
+    answer, asked, made, ended = threading.Event(), threading.Event(), [], threading.Semaphore(0)
+
+    def ask() -> None:
+        asked.set()
+        answer.wait(DEADLINE_SECONDS)
+
+    connection = LeavableCalls(ended.release)
+    threading.Thread(target=lambda: asked.wait(DEADLINE_SECONDS) and connection.leave()).start()
+    with pytest.raises(CallEnded):
+        connection.make(ask)
+    with pytest.raises(CallEnded):
+        connection.make(lambda: made.append(1))
+    with pytest.raises(StoreUnavailable):
+        LeavableCalls(ended.release).make(lambda: made.append(2))
+    answer.set()
+    assert ended.acquire(timeout=DEADLINE_SECONDS)
+    assert made == []

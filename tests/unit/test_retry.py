@@ -19,6 +19,14 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
+def tried(retry: Retry, work: Callable[[], str], operation: str = "try") -> str:
+    """What the work returns, done as often as the rule says."""
+    for attempt in retry.attempts(operation):
+        with attempt:
+            found = work()
+    return found
+
+
 def failing(errors: list[Exception]) -> Callable[[], str]:
     """Raises these errors one after the other, then returns."""
     left = list(errors)
@@ -32,43 +40,43 @@ def failing(errors: list[Exception]) -> Callable[[], str]:
 
 
 def test_what_succeeds_is_called_once(waits: list[float]) -> None:
-    assert Retry().call("try", failing([])) == "done"
+    assert tried(Retry(), failing([])) == "done"
     assert waits == []
 
 
 def test_a_transient_error_is_tried_again(waits: list[float]) -> None:
-    assert Retry().call("try", failing([TransientStoreError()] * 4)) == "done"
+    assert tried(Retry(), failing([TransientStoreError()] * 4)) == "done"
     assert len(waits) == 4
 
 
 def test_after_five_tries_the_last_error_is_raised_as_it_is(waits: list[float]) -> None:
     errors: list[Exception] = [TransientStoreError(str(n)) for n in range(1, 7)]
     with pytest.raises(TransientStoreError, match=r"^5$"):
-        Retry().call("try", failing(errors))
+        tried(Retry(), failing(errors))
     assert len(waits) == 4
 
 
 @pytest.mark.parametrize("error", [StoreError(), StoreUnavailable(), ConfigError(), BackupError(), ValueError("x")])
 def test_an_error_that_will_not_pass_is_raised_at_once(waits: list[float], error: Exception) -> None:
     with pytest.raises(type(error)):
-        Retry().call("try", failing([error]))
+        tried(Retry(), failing([error]))
     assert waits == []
 
 
 def test_waits_double_up_to_the_longest_with_up_to_a_quarter_more(waits: list[float]) -> None:
-    Retry(max_attempts=8).call("try", failing([TransientStoreError()] * 7))
+    tried(Retry(max_attempts=8), failing([TransientStoreError()] * 7))
     for seconds, least in zip(waits, [2, 4, 8, 16, 32, 32, 32], strict=True):
         assert least <= seconds <= least * 1.25
 
 
 def test_waits_are_jittered(waits: list[float]) -> None:
     for _ in range(20):
-        Retry().call("try", failing([TransientStoreError()]))
+        tried(Retry(), failing([TransientStoreError()]))
     assert len(set(waits)) > 1
 
 
 def test_a_longer_retry_after_of_the_server_is_honoured(waits: list[float]) -> None:
-    Retry().call("try", failing([TransientStoreError(retry_after=45.0), TransientStoreError(retry_after=0.5)]))
+    tried(Retry(), failing([TransientStoreError(retry_after=45.0), TransientStoreError(retry_after=0.5)]))
     assert waits[0] == 45.0
     assert 4 <= waits[1] <= 5
 
@@ -77,25 +85,26 @@ def test_a_longer_retry_after_of_the_server_is_honoured(waits: list[float]) -> N
 def test_an_operation_is_called_until_it_succeeds_or_its_tries_are_used_up(tries: int, failures: int) -> None:
     calls = 0
 
-    def attempt() -> None:
+    def work() -> str:
         nonlocal calls
         calls += 1
         if calls <= failures:
             raise TransientStoreError
+        return "done"
 
     retry = Retry(max_attempts=tries, base_seconds=0)
     if failures < tries:
-        retry.call("try", attempt)
+        tried(retry, work)
     else:
         with pytest.raises(TransientStoreError):
-            retry.call("try", attempt)
+            tried(retry, work)
     assert calls == min(tries, failures + 1)
 
 
 def test_each_further_try_is_a_log_line_that_names_the_operation(
     waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    Retry().call("read the stamps", failing([TransientStoreError("gone away")]))
+    tried(Retry(), failing([TransientStoreError("gone away")]), "read the stamps")
     [line] = caplog.messages
     assert line.startswith('retry operation="read the stamps" attempt=1 of=5 wait_seconds=2')
     assert line.endswith('error="gone away"')

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import binascii
-import contextlib
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ from backup.core.errors import (
     StoreUnavailable,
     TransientStoreError,
 )
-from backup.core.retry import Retry
+from backup.core.retry import Attempt, Retry
 from backup.stores.connection import Cosmos
 from backup.stores.cosmos.errors import (
     UnlessMissing,
@@ -161,48 +161,50 @@ class CosmosAccess:
 
     def containers(self) -> list[str]:
         """The names of the database's containers."""
-
-        def attempt() -> list[str]:
-            return [one["id"] for one in self._client.get_database_client(self._database).list_containers()]
-
-        return self.run("list the containers", attempt)
+        for attempt in self.attempts("list the containers"):
+            with attempt:
+                names = [one["id"] for one in self._client.get_database_client(self._database).list_containers()]
+        return names
 
     def create_container(self, name: str, partition_paths: Sequence[str]) -> None:
         """Creates the database and the container where missing; what exists is left as it is."""
-
-        def attempt() -> None:
-            with UnlessMissing():
-                self.container(name).read()
-                return
-            paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
-            key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
-            # Someone else may be creating the same just now.
-            with contextlib.suppress(CosmosResourceExistsError):
-                self._client.create_database_if_not_exists(self._database)
-            with contextlib.suppress(CosmosResourceExistsError):
-                self._client.get_database_client(self._database).create_container_if_not_exists(name, key)
-
-        self.run(f"create the container {name}", attempt)
+        paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
+        key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
+        for attempt in self.attempts(f"create the container {name}"):
+            with attempt:
+                with UnlessMissing():
+                    self.container(name).read()
+                    return
+                # Someone else may be creating the same just now.
+                with suppress(CosmosResourceExistsError):
+                    self._client.create_database_if_not_exists(self._database)
+                with suppress(CosmosResourceExistsError):
+                    self._client.get_database_client(self._database).create_container_if_not_exists(name, key)
 
     def drop_container(self, name: str) -> None:
         """Drops the container; one that is gone already is no error."""
-
-        def attempt() -> None:
-            with UnlessMissing():
+        for attempt in self.attempts(f"drop the container {name}"):
+            with attempt, UnlessMissing():
                 self._client.get_database_client(self._database).delete_container(name)
 
-        self.run(f"drop the container {name}", attempt)
+    def attempts(self, operation: str) -> Iterator[Attempt[None]]:
+        """The tries of an operation, as many as the retry rule says, each for `with`:
 
-    def run(self, operation: str, work: Callable[[], T]) -> T:
-        """What `work` returns, tried as often as the retry rule says; so it must bear repetition."""
-        return self._retry.call(f"{operation}: {self.label}", lambda: self.once(operation, work))
+            for attempt in access.attempts("read the container"):
+                with attempt:
+                    properties = container.read()
 
-    def once(self, operation: str, work: Callable[[], T]) -> T:
-        """The same in one try; the SDK's errors become the app's own."""
+        The body must bear repetition. The SDK's errors become the app's own.
+        """
+        return self._retry.attempts_in(f"{operation}: {self.label}", lambda _: self.once(operation))
+
+    @contextmanager
+    def once(self, operation: str) -> Iterator[None]:
+        """The same in one try."""
         interrupts.check()
         self._started = None
         try:
-            return work()
+            yield
         except binascii.Error:
             raise ConfigError(f"The AccountKey of the {self.label} is not a key: it is not base64.") from None
         except AzureError as error:
@@ -222,23 +224,11 @@ class CosmosAccess:
 
         Raises the first error, when nothing of it is under way any more; what had not begun by then never does.
         """
-
-        def one(item: Item) -> T:
-            def attempt() -> T:
-                with self.throttle.slot():
-                    self._call.is_fenced = fenced
-                    try:
-                        return work(item)
-                    finally:
-                        self._call.is_fenced = False
-
-            return self.run(operation, attempt)
-
         if len(items) < 2:
-            return [one(item) for item in items]
+            return [self._in_a_slot(operation, item, work, fenced) for item in items]
         with self._lock:
             pool = self._pool
-        futures = [pool.submit(one, item) for item in items]
+        futures = [pool.submit(self._in_a_slot, operation, item, work, fenced) for item in items]
         try:
             interrupts.wait_for(futures, or_an_error=True)
         finally:
@@ -250,11 +240,29 @@ class CosmosAccess:
                 raise error
         return [future.result() for future in futures]
 
+    def _in_a_slot(self, operation: str, item: Item, work: Callable[[Item], T], fenced: bool) -> T:
+        for attempt in self.attempts(operation):
+            with attempt, self.throttle.slot(), self._fenced(fenced):
+                done = work(item)
+        return done
+
+    @contextmanager
+    def _fenced(self, fenced: bool) -> Iterator[None]:
+        self._call.is_fenced = fenced
+        try:
+            yield
+        finally:
+            self._call.is_fenced = False
+
     def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
         """The items as they come; errors on the way become the app's own. Not retried."""
         iterator = iter(items)
         end: Any = object()
-        while (item := self.once(operation, lambda: next(iterator, end))) is not end:
+        while True:
+            with self.once(operation):
+                item = next(iterator, end)
+            if item is end:
+                return
             yield item
 
     def pieces(
@@ -265,15 +273,14 @@ class CosmosAccess:
         A query that broke off cannot go on: `opened` is asked for another, without what was yielded before.
         """
         items: Iterator[Item] | None = None
-
-        def attempt() -> list[T]:
-            nonlocal items
-            current, items = opened() if items is None else items, None
-            taken = take(current)
-            items = current
-            return taken
-
-        while piece := self.run(operation, attempt):
+        while True:
+            for attempt in self.attempts(operation):
+                with attempt:
+                    current, items = opened() if items is None else items, None
+                    piece = take(current)
+                    items = current
+            if not piece:
+                return
             yield piece
 
     def _error(self, operation: str, error: AzureError) -> BackupError:

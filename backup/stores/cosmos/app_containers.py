@@ -74,29 +74,36 @@ class CosmosSibling:
         seconds: float | None = None,
     ) -> bool:
         """As if it were one statement: the document is replaced only if nobody has since it was read."""
-
-        def attempt() -> bool:
-            for _ in range(_CHANGED_MEANWHILE):
-                document = self._document_of(key)
-                if document is None or not self._is(document, only_if):
-                    return False
-                changed = own(document) | {self._properties[name]: _to_json(value) for name, value in fields.items()}
-                with suppress(CosmosAccessConditionFailedError):
-                    self._container.replace_item(
-                        document["id"],
-                        changed,
-                        etag=document["_etag"],
-                        match_condition=MatchConditions.IfNotModified,
-                        no_response=True,
-                    )
-                    return True
-            raise TransientStoreError(f"An entry of {self._shape.container} is written all the time.")
-
         operation = f"write {self._shape.container}"
-        return self._access.run(operation, attempt) if seconds is None else self._access.once(operation, attempt)
+        if seconds is not None:
+            with self._access.once(operation):
+                return self._change(key, only_if, fields)
+        for attempt in self._access.attempts(operation):
+            with attempt:
+                changed = self._change(key, only_if, fields)
+        return changed
+
+    def _change(self, key: str, only_if: OneOf, fields: Entry) -> bool:
+        for _ in range(_CHANGED_MEANWHILE):
+            document = self._document_of(key)
+            if document is None or not self._is(document, only_if):
+                return False
+            changed = own(document) | {self._properties[name]: _to_json(value) for name, value in fields.items()}
+            with suppress(CosmosAccessConditionFailedError):
+                self._container.replace_item(
+                    document["id"],
+                    changed,
+                    etag=document["_etag"],
+                    match_condition=MatchConditions.IfNotModified,
+                    no_response=True,
+                )
+                return True
+        raise TransientStoreError(f"An entry of {self._shape.container} is written all the time.")
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:  # noqa: ARG002 - Cosmos DB has none
-        document = self._access.run(f"read {self._shape.container}", lambda: self._document_of(key))
+        for attempt in self._access.attempts(f"read {self._shape.container}"):
+            with attempt:
+                document = self._document_of(key)
         return document is not None and self._is(document, only_if)
 
     def _document_of(self, key: str) -> dict[str, Any] | None:
@@ -130,26 +137,22 @@ class CosmosSibling:
         named += [f"c.id, {path_of([PARTS])} AS {PARTS}"] if fields and whole else []
         what = ", ".join(named) or "*"
         query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
-
-        def attempt() -> list[dict[str, Any]]:
-            found = self._container.query_items(
-                query, parameters=parameters, max_item_count=min(limit, _PAGE), **self._scope(where)
-            )
-            return list(islice(found, limit))
-
-        documents = self._access.run(f"read {self._shape.container}", attempt)
+        for attempt in self._access.attempts(f"read {self._shape.container}"):
+            with attempt:
+                found = self._container.query_items(
+                    query, parameters=parameters, max_item_count=min(limit, _PAGE), **self._scope(where)
+                )
+                documents = list(islice(found, limit))
         return [self._entry(one, fields) for one in (self._put_together(documents) if whole else documents)]
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         parameters: list[dict[str, Any]] = []
         query = select("VALUE COUNT(1)", *self._conditions(where, by, above, below, parameters))
-
-        def attempt() -> int:
-            found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
-            counted: Any = next(iter(found))
-            return int(counted)
-
-        return self._access.run(f"count {self._shape.container}", attempt)
+        for attempt in self._access.attempts(f"count {self._shape.container}"):
+            with attempt:
+                found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
+                counted: Any = next(iter(found))
+        return int(counted)
 
     def _conditions(
         self, where: Mapping[str, Any], by: str, above: Any, below: Any, parameters: list[dict[str, Any]]
@@ -221,11 +224,11 @@ class CosmosSibling:
         names = [f"@k{n}" for n in range(len(keys))]
         query = select(f"{key} AS entry, c.id", f"{key} IN ({', '.join(names)})")
         parameters: list[dict[str, Any]] = [{"name": name, "value": key} for name, key in zip(names, keys, strict=True)]
-
-        def attempt() -> list[dict[str, Any]]:
-            return list(self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True))
-
-        return [(one["entry"], one["id"]) for one in self._access.run(f"read {self._shape.container}", attempt)]
+        for attempt in self._access.attempts(f"read {self._shape.container}"):
+            with attempt:
+                found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
+                documents = list(found)
+        return [(document["entry"], document["id"]) for document in documents]
 
     def _partition(self, entry: str, document: str) -> str:
         """The partition key of an entry's document, in a container that is partitioned by the key, or by hand."""
@@ -247,10 +250,10 @@ class CosmosSibling:
     @property
     def default_ttl(self) -> int | None:
         """After how many seconds an entry deletes itself, if it does and if there is the container."""
-        found: int | None = self._access.run(
-            "read the container", lambda: self._properties_of_container.get("defaultTtl")
-        )
-        return found
+        for attempt in self._access.attempts("read the container"):
+            with attempt:
+                seconds: int | None = self._properties_of_container.get("defaultTtl")
+        return seconds
 
     @cached_property
     def _properties_of_container(self) -> dict[str, Any]:

@@ -49,12 +49,11 @@ class CosmosCatalog:
 
     def _holds_copies(self, name: str) -> bool:
         query = f"SELECT TOP 1 VALUE c.id FROM c WHERE IS_DEFINED({path_of([MARK])})"  # noqa: S608 - quoted
-
-        def attempt() -> bool:
-            found = self._access.container(name).query_items(query, enable_cross_partition_query=True)
-            return next(iter(found), None) is not None
-
-        return self._access.run(f"look for copies in {name}", attempt)
+        for attempt in self._access.attempts(f"look for copies in {name}"):
+            with attempt:
+                found = self._access.container(name).query_items(query, enable_cross_partition_query=True)
+                first = next(iter(found), None)
+        return first is not None
 
     def initialize(self, source: Store) -> None:
         self.make_like(source)

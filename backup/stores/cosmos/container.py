@@ -39,7 +39,10 @@ class CosmosContainer:
     @cached_property
     def _properties(self) -> dict[str, Any]:
         """Asked once, until `forget`."""
-        return self._access.run("read the container", lambda: dict(self.proxy.read()))
+        for attempt in self._access.attempts("read the container"):
+            with attempt:
+                properties = dict(self.proxy.read())
+        return properties
 
     @cached_property
     def partition_paths(self) -> list[list[str]]:
@@ -65,7 +68,9 @@ class CosmosContainer:
         def noted(headers: Mapping[str, str], *_: Any) -> None:
             dates.extend(value for name, value in headers.items() if name.lower() == "date")
 
-        self._access.run("ask for the time", lambda: self.proxy.read(response_hook=noted))
+        for attempt in self._access.attempts("ask for the time"):
+            with attempt:
+                self.proxy.read(response_hook=noted)
         return parsedate_to_datetime(dates[-1]) if dates else None
 
     def resource(self) -> tuple[Any, ...] | None:
@@ -74,7 +79,8 @@ class CosmosContainer:
         Resource ids of two accounts may be alike, etags are not.
         """
         try:
-            properties = self._access.once("read the container", lambda: self.proxy.read())
+            with self._access.once("read the container"):
+                properties = self.proxy.read()
         except (NotInitialized, SourceMissing):
             return None
         return tuple(properties.get(name) for name in ("_rid", "_self", "_etag", "_ts"))
@@ -85,7 +91,10 @@ class CosmosContainer:
 
     def all(self, operation: str, query: Query) -> list[Any]:
         """The query's items."""
-        return self._access.run(operation, lambda: list(self.items(query)))
+        for attempt in self._access.attempts(operation):
+            with attempt:
+                items = list(self.items(query))
+        return items
 
     def all_by_range(self, operation: str, query: Query) -> list[Any]:
         """The same, in no order: each physical partition asked for itself, side by side, and retried for itself."""
@@ -101,7 +110,9 @@ class CosmosContainer:
 
         Asked once, until `forget`.
         """
-        found = self._access.run("read the feed ranges", lambda: list(self.proxy.read_feed_ranges()))
+        for attempt in self._access.attempts("read the feed ranges"):
+            with attempt:
+                found = list(self.proxy.read_feed_ranges())
         return [*found] if len(found) > 1 else [None]
 
     def one_by_one(self, operation: str, query: Query) -> Iterator[Any]:

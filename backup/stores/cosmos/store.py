@@ -86,7 +86,8 @@ class CosmosStore:
         return self.throttle.charge
 
     def ping(self) -> None:
-        self._access.once("get an answer", lambda: self._container.proxy.read())
+        with self._access.once("get an answer"):
+            self._container.proxy.read()
 
     def close(self) -> None:
         self._access.close()

@@ -1,10 +1,12 @@
-"""Runs one piece of SQL work: a connection, a transaction, the retries, and errors in words."""
+"""One side's transactions on a SQL server: their tries, their connection, their end, and errors in words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -19,7 +21,7 @@ from backup.core.errors import (
     TransientStoreError,
     Undecoded,
 )
-from backup.core.retry import Retry
+from backup.core.retry import Attempt, Retry
 from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import CALL_SECONDS
@@ -45,91 +47,101 @@ class SqlAccess:
         self._retry, self._call_seconds = retry, call_seconds
         self._engine_used = False
 
-    def run(
-        self,
-        operation: str,
-        work: Callable[[sa.Connection], T],
-        *,
-        writes: bool = False,
-        fenced: bool = True,
-        seconds: float | None = None,
-    ) -> T:
-        """What `work` returns, done in one transaction, as often as the retry rule says; so it must bear repetition.
+    def attempts(
+        self, operation: str, *, writes: bool = False, fenced: bool = True, seconds: float | None = None
+    ) -> Iterator[Attempt[sa.Connection]]:
+        """The tries of a transaction, as many as the retry rule says, each for `with`, which gives the connection and
+        commits at its end:
 
-        Work that `writes` says so: on SQLite it waits for its turn, and it is committed only if the fence lets it. Of
-        that, only the entry of the run itself is not `fenced`. A try ends after `seconds`, if they are less than others
-        have.
+            for attempt in access.attempts("count"):
+                with attempt as cx:
+                    found = cx.scalar(query)
+
+        The body must bear repetition. One that `writes` says so: on SQLite it waits for its turn, and it is committed
+        only if the fence lets it. Of that, only the entry of the run itself is not `fenced`. A try ends after
+        `seconds`, if they are less than others have. There is one more try where the first met a text that has to be
+        read otherwise.
         """
-        how: dict[str, Any] = {"writes": writes} | ({} if fenced else {"fenced": False})
-        how |= {} if seconds is None else {"seconds": seconds}
+        once = partial(self.once, operation, writes=writes, fenced=fenced, seconds=seconds)
+        return self._retry.attempts_in(
+            f"{operation}: {self.label}", lambda again: once(again=again), self._reads_otherwise
+        )
 
-        def attempt() -> T:
-            try:
-                return self.once(operation, work, **how)
-            except TransientStoreError:
-                if writes and fenced:
-                    how["again"] = True
-                raise
-
-        return self._retry.call(f"{operation}: {self.label}", attempt)
-
+    @contextmanager
     def once(
         self,
         operation: str,
-        work: Callable[[sa.Connection], T],
         *,
         writes: bool = False,
         fenced: bool = True,
         again: bool = False,
         seconds: float | None = None,
-    ) -> T:
-        """The same in one try; two where the first met a text that has to be read otherwise. `again`: one before may
-        still be under way on the server."""
+    ) -> Iterator[sa.Connection]:
+        """One try of a transaction. `again`: one before may still be under way on the server."""
+        with self._in_words(operation, seconds, writes) as limit, cut_in_time(limit) as call, ExitStack() as stack:
+            transaction = self.dialect.writing() if writes else self.dialect.reading()
+            # A connection that is being made cannot be cut, and last words must not wait for one.
+            in_time = self.dialect.connects_in_time and not interrupts.requested()
+            cx = transaction.__enter__() if self.dialect.in_process or in_time else self._begun(transaction, limit)
+            stack.push(transaction)
+            call.end_with(self.dialect.cut(cx))
+            yield cx
+            if writes and fenced and self.fence is not None:
+                self.fence(cx, again)
+            call.check()
 
-        def transaction(call: Call) -> T:
-            with self.dialect.writing() if writes else self.dialect.reading() as cx:
-                call.end_with(self.dialect.cut(cx))
-                result = work(cx)
-                if writes and fenced and self.fence is not None:
-                    self.fence(cx, again)
-                call.check()
-                return result
+    def _begun(self, transaction: AbstractContextManager[sa.Connection], limit: float) -> sa.Connection:
+        """The connection of a transaction that begins in a thread which is left behind when that takes too long."""
 
+        def begin(call: Call) -> sa.Connection:
+            cx = transaction.__enter__()
+            if call.was_cut:
+                transaction.__exit__(None, None, None)
+            return cx
+
+        return self._left_in_time(limit, begin)
+
+    def _left_in_time(self, limit: float, work: Callable[[Call], T]) -> T:
         try:
-            return self._in_time(operation, transaction, seconds, writes)
-        except (UnicodeDecodeError, Undecoded):
-            if not self.dialect.read_halves():
-                raise
-            return self._in_time(operation, transaction, seconds, writes)
+            return left_in_time(limit, work)
+        except CallEnded:
+            self.dialect.engine.dispose()  # the thread that was left keeps its connection
+            raise
 
-    def _in_time(
-        self, operation: str, work: Callable[[Call], T], seconds: float | None = None, writes: bool = True
-    ) -> T:
-        # A connection that is being made cannot be cut, and last words must not wait for one.
-        can_be_cut = self.dialect.can_be_cut and not interrupts.requested()
-        return self._ended(operation, work, seconds, cut_in_time if can_be_cut else left_in_time, writes)
+    def _reads_otherwise(self, error: Exception) -> bool:
+        return isinstance(error, UnicodeDecodeError | Undecoded) and self.dialect.read_halves()
 
-    def _ended(
-        self,
-        operation: str,
-        work: Callable[[Call], T],
-        seconds: float | None,
-        in_time: Callable[[float, Callable[[Call], T]], T],
-        writes: bool = True,
-    ) -> T:
+    @contextmanager
+    def _in_words(self, operation: str, seconds: float | None = None, writes: bool = True) -> Iterator[float]:
+        """Gives how many seconds the call may take. Its errors become the app's own, without the values they quote."""
         interrupts.check()
         limit = interrupts.seconds_for(min(self._call_seconds, seconds or self._call_seconds))
+        self._engine_used = True
         try:
-            return in_time(limit, lambda call: self._translated(operation, lambda: work(call), writes))
+            yield limit
+        except BackupError:
+            raise
         except CallEnded:
             interrupts.check()
-            if in_time is left_in_time:
-                self.dialect.engine.dispose()  # the thread that was left keeps its connection
             raise TransientStoreError(
                 f"Could not {operation} in the {self.label}: there was no answer within {limit:g} s.",
                 hint="It was cut and tried again. BackupSync__MaxCallSeconds gives a server more time, or, where it is"
                 " asked about a chunk, BackupSync__MaxStatementSeconds.",
             ) from None
+        except sa.exc.DBAPIError as error:
+            raise self._error(operation, error.orig or error, writes) from None
+        except OSError as error:
+            raise self._error(operation, error, writes) from None
+        except sa.exc.TimeoutError:
+            raise TransientStoreError(f"Could not {operation} in the {self.label}: no connection was free.") from None
+        except Exception as error:
+            if type(error).__module__.startswith("azure."):
+                name = type(error).__name__
+                raise StoreUnavailable(
+                    f"Could not {operation} in the {self.label}: the managed identity could not log in ({name}).",
+                    hint="Enable the app's identity and grant it access, or put a password into the connection string.",
+                ) from None
+            raise
 
     def create(self, table: sa.Table) -> None:
         """Makes the database, the schema and the table where missing; another process may be making them just now."""
@@ -147,37 +159,51 @@ class SqlAccess:
             table.create,
         )
 
+    def _make(
+        self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
+    ) -> None:
+        for attempt in self.attempts(operation):
+            with attempt as cx:
+                is_there = exists(cx)
+        if is_there:
+            return
+        try:
+            for attempt in self.attempts(operation, writes=True):
+                with attempt as cx:
+                    make(cx)
+        except StoreError:
+            for attempt in self.attempts(operation):
+                with attempt as cx:
+                    is_there = exists(cx)
+            if not is_there:
+                raise
+
     def create_database(self, like: SqlAccess | None = None) -> None:
         """Makes the database where missing; a file may be read by nobody who may not read `like`'s."""
-
-        def make(_: object) -> None:
-            self.dialect.ensure_database(None if like is None else like.dialect)
-
-        self._retry.call(
-            f"create the database: {self.label}",
-            lambda: self._ended("create the database", make, None, left_in_time),
-        )
+        original = None if like is None else like.dialect
+        self._on_the_server("create the database", lambda: self.dialect.ensure_database(original))
 
     def drop_database(self) -> None:
         """Drops the database; one that is gone already is no error."""
-        self._retry.call(
-            f"drop the database: {self.label}",
-            lambda: self._ended("drop the database", lambda _: self.dialect.drop_database(), None, left_in_time),
-        )
+        self._on_the_server("drop the database", self.dialect.drop_database)
+
+    def _on_the_server(self, operation: str, work: Callable[[], None]) -> None:
+        """Does what has no transaction; the thread that does it is left behind when that takes too long."""
+        for attempt in self._retry.attempts(f"{operation}: {self.label}"):
+            with attempt, self._in_words(operation) as limit:
+                self._left_in_time(limit, lambda _: work())
 
     def alter(self, table: sa.Table, drift: Drift) -> None:
         """Runs the drift's statements on the table, in one transaction where the server has one for DDL."""
-
-        def attempt(cx: sa.Connection) -> None:
-            # An answer may have been lost: a column is not added twice, and everything else may be said twice.
-            there = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
-            for added, statement in zip_longest(drift.added, drift.statements):
-                if added not in there:
-                    # Without parameters, or a driver takes a % or ? in a name for one.
-                    cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
-
         try:
-            self.run("alter the columns", attempt, writes=True)
+            for attempt in self.attempts("alter the columns", writes=True):
+                with attempt as cx:
+                    # An answer may have been lost: a column is not added twice, and everything else may be said twice.
+                    there = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
+                    for added, statement in zip_longest(drift.added, drift.statements):
+                        if added not in there:
+                            # Without parameters, or a driver takes a % or ? in a name for one.
+                            cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except StoreUnavailable:
             raise
         except StoreError as error:
@@ -186,39 +212,6 @@ class SqlAccess:
                 hint="No record was changed. Let this login ALTER the table, or remove what the message names and"
                 f" run on the backup: {'; '.join(drift.statements)}. Then sync again.",
             ) from None
-
-    def _make(
-        self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
-    ) -> None:
-        if self.run(operation, exists):
-            return
-        try:
-            self.run(operation, make, writes=True)
-        except StoreError:
-            if not self.run(operation, exists):
-                raise
-
-    def _translated(self, operation: str, work: Callable[[], T], writes: bool = True) -> T:
-        """What `work` returns; the driver's errors become the app's own, without the values they quote."""
-        self._engine_used = True
-        try:
-            return work()
-        except BackupError:
-            raise
-        except sa.exc.DBAPIError as error:
-            raise self._error(operation, error.orig or error, writes) from None
-        except OSError as error:
-            raise self._error(operation, error, writes) from None
-        except sa.exc.TimeoutError:
-            raise TransientStoreError(f"Could not {operation} in the {self.label}: no connection was free.") from None
-        except Exception as error:
-            if type(error).__module__.startswith("azure."):
-                name = type(error).__name__
-                raise StoreUnavailable(
-                    f"Could not {operation} in the {self.label}: the managed identity could not log in ({name}).",
-                    hint="Enable the app's identity and grant it access, or put a password into the connection string.",
-                ) from None
-            raise
 
     def _error(self, operation: str, error: BaseException, writes: bool) -> BackupError:
         failure = self.dialect.failure(error if isinstance(error, Exception) else Exception(str(error)))

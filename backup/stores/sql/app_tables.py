@@ -86,51 +86,52 @@ class SqlSibling:
     def create(self) -> None:
         self._access.create_database()
         self._access.create(self._table)
-
-        def attempt(cx: sa.Connection) -> None:
-            there = {c["name"].lower() for c in sa.inspect(cx).get_columns(self._table.name, schema=self._table.schema)}
-            for column in self._table.columns:
-                if column.name.lower() not in there:  # made by an earlier release
-                    spelled = sa.schema.CreateColumn(column).compile(dialect=cx.dialect)
-                    name = cx.dialect.identifier_preparer.format_table(self._table)
-                    cx.exec_driver_sql(f"ALTER TABLE {name} ADD {spelled}")
-
-        self._access.run(f"complete {self._shape.name}", attempt, writes=True)
+        table = self._table
+        for attempt in self._access.attempts(f"complete {self._shape.name}", writes=True):
+            with attempt as cx:
+                there = {column["name"].lower() for column in sa.inspect(cx).get_columns(table.name, table.schema)}
+                for column in table.columns:
+                    if column.name.lower() not in there:  # made by an earlier release
+                        spelled = sa.schema.CreateColumn(column).compile(dialect=cx.dialect)
+                        name = cx.dialect.identifier_preparer.format_table(table)
+                        cx.exec_driver_sql(f"ALTER TABLE {name} ADD {spelled}")
 
     def put(self, entries: Sequence[Entry]) -> None:
-        def attempt(cx: sa.Connection) -> None:
-            for entry in entries:
-                changed = cx.execute(_update(self._table), {**entry, _KEY: entry[self._shape.key]})
-                if changed.rowcount == 0:
-                    cx.execute(self._table.insert(), dict(entry))
-
-        self._access.run(self._writing, attempt, writes=True, fenced=False)
+        for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
+            with attempt as cx:
+                for entry in entries:
+                    updated = cx.execute(_update(self._table), {**entry, _KEY: entry[self._shape.key]})
+                    if updated.rowcount == 0:
+                        cx.execute(self._table.insert(), dict(entry))
 
     def change(
         self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
     ) -> bool:
         query = self._table.update().where(*self._is(key, only_if)).values(**fields)
-
-        def attempt(cx: sa.Connection) -> bool:
-            return cx.execute(query).rowcount > 0
-
         if transaction is not None:
-            return attempt(transaction)
+            return _has_changed(transaction, query)
         if seconds is not None:
-            return self._access.once(self._writing, attempt, writes=True, fenced=False, seconds=seconds)
-        return self._access.run(self._writing, attempt, writes=True, fenced=False)
+            with self._access.once(self._writing, writes=True, fenced=False, seconds=seconds) as cx:
+                return _has_changed(cx, query)
+        for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
+            with attempt as cx:
+                changed = _has_changed(cx, query)
+        return changed
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
         query = sa.select(self._table.c[self._shape.key]).where(*self._is(key, only_if))
+        if transaction is not None:
+            # SQLite has one writer at a time, and this is one.
+            query = query.with_for_update(read=True).with_hint(self._table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
+            return transaction.execute(query).first() is not None
+        for attempt in self._access.attempts(self._reading):
+            with attempt as cx:
+                row = cx.execute(query).first()
+        return row is not None
 
-        def attempt(cx: sa.Connection) -> bool:
-            return cx.execute(query).first() is not None
-
-        if transaction is None:
-            return self._access.run(f"read {self._shape.name}", attempt)
-        # SQLite has one writer at a time, and this is one.
-        query = query.with_for_update(read=True).with_hint(self._table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
-        return attempt(transaction)
+    @property
+    def _reading(self) -> str:
+        return f"read {self._shape.name}"
 
     @property
     def _writing(self) -> str:
@@ -145,15 +146,14 @@ class SqlSibling:
         return conditions
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
-        def attempt(cx: sa.Connection) -> None:
-            self._access.dialect.add_rows(cx, self._table, entries)
-
         if not entries:
             return
         if transaction is not None:
-            attempt(transaction)
-        else:
-            self._access.run(self._writing, attempt, writes=True)
+            self._access.dialect.add_rows(transaction, self._table, entries)
+            return
+        for attempt in self._access.attempts(self._writing, writes=True):
+            with attempt as cx:
+                self._access.dialect.add_rows(cx, self._table, entries)
 
     def find(
         self,
@@ -178,40 +178,53 @@ class SqlSibling:
             tuple(fields),
         )
         values = {**_without_null(where), _ABOVE: above, _BELOW: below}
-
-        def attempt(cx: sa.Connection) -> list[dict[str, Any]]:
-            if max_bytes is None:
-                return [dict(row) for row in cx.execute(query, values).mappings()]
-            largest = self._access.dialect.largest(cx, self._table, query, values)
-            few = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
-            found: list[dict[str, Any]] = []
-            size = 0
-            for row in (result := cx.execute(few, values)).mappings():
-                found.append(dict(row))
-                size += sum(len(value) for value in row.values() if isinstance(value, str))
-                if size > max_bytes:
-                    break
-            result.close()
-            return found
-
         if transaction is not None:
-            return attempt(transaction)
-        return self._access.run(f"read {self._shape.name}", attempt)
+            return self._rows(transaction, query, values, limit, max_bytes)
+        for attempt in self._access.attempts(self._reading):
+            with attempt as cx:
+                rows = self._rows(cx, query, values, limit, max_bytes)
+        return rows
+
+    def _rows(
+        self, cx: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any], limit: int, max_bytes: int | None
+    ) -> list[dict[str, Any]]:
+        """The query's first rows, up to a number and a size."""
+        if max_bytes is None:
+            return [dict(row) for row in cx.execute(query, values).mappings()]
+        largest = self._access.dialect.largest(cx, self._table, query, values)
+        few = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
+        found: list[dict[str, Any]] = []
+        size = 0
+        for row in (result := cx.execute(few, values)).mappings():
+            found.append(dict(row))
+            size += sum(len(value) for value in row.values() if isinstance(value, str))
+            if size > max_bytes:
+                break
+        result.close()
+        return found
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         conditions = [_condition(self._table.c[name], *_asked_for(value)) for name, value in where.items()]
         column = self._table.c[by]
         query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
-        return int(
-            self._access.run(f"count {self._shape.name}", lambda cx: cx.scalar(query, _without_null(where))) or 0
-        )
+        for attempt in self._access.attempts(f"count {self._shape.name}"):
+            with attempt as cx:
+                counted = cx.scalar(query, _without_null(where))
+        return int(counted or 0)
 
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
-        if keys:
-            query = self._table.delete().where(self._table.c[self._shape.key].in_(keys))
-            if partition is not None:
-                query = query.where(self._table.c[self._shape.partition] == partition)
-            self._access.run(f"purge {self._shape.name}", lambda cx: cx.execute(query), writes=True)
+        if not keys:
+            return
+        query = self._table.delete().where(self._table.c[self._shape.key].in_(keys))
+        if partition is not None:
+            query = query.where(self._table.c[self._shape.partition] == partition)
+        for attempt in self._access.attempts(f"purge {self._shape.name}", writes=True):
+            with attempt as cx:
+                cx.execute(query)
+
+
+def _has_changed(cx: sa.Connection, query: sa.Update) -> bool:
+    return cx.execute(query).rowcount > 0
 
 
 @lru_cache(maxsize=64)  # one object, so that statements on it are compiled once, not in every run

@@ -45,7 +45,10 @@ class SqlCatalog:
     @cached_property
     def _found(self) -> Found | None:
         """The table that its name stands for; looked for once, so that no two statements mean different ones."""
-        return self.access.run("find the table", lambda cx: self.access.dialect.find(cx, self.schema, self.name))
+        for attempt in self.access.attempts("find the table"):
+            with attempt as cx:
+                found = self.access.dialect.find(cx, self.schema, self.name)
+        return found
 
     def _found_or_new(self, like: SqlCatalog) -> Found:
         """Where the table is or, if it is missing, has to be made, in a database that is made if that is missing."""
@@ -57,47 +60,44 @@ class SqlCatalog:
         dialect = self.access.dialect
         if self.schema is not None or dialect.default_schema is None:
             return self.schema
-
-        def attempt(cx: sa.Connection) -> str | None:
-            found = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
-            return found.schema if found is not None else dialect.home(cx)
-
-        return self.access.run("find the schema", attempt)
+        for attempt in self.access.attempts("find the schema"):
+            with attempt as cx:
+                found = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
+                schema = found.schema if found is not None else dialect.home(cx)
+        return schema
 
     @cached_property
     def shape(self) -> TableShape:
         """The table as it is now; read once, until `close`."""
-        place, found = self.access, self._found
-        dialect = place.dialect
-
-        def attempt(cx: sa.Connection) -> TableShape:
-            if found is None:
-                near = suggestion(cx, self.name, self.schema or dialect.default_schema)
-                hint = f"{place.missing.hint} {dialect.unseen_hint(self.schema, self.name)}".rstrip()
-                raise place.missing(f"The {place.label} does not exist{near}", hint=hint)
-            return TableShape.reflect(cx, dialect, self._rules, found, place.label, place.missing)
-
-        return place.run("read the columns", attempt)
+        access, found = self.access, self._found
+        dialect = access.dialect
+        for attempt in access.attempts("read the columns"):
+            with attempt as cx:
+                if found is None:
+                    near = suggestion(cx, self.name, self.schema or dialect.default_schema)
+                    hint = f"{access.missing.hint} {dialect.unseen_hint(self.schema, self.name)}".rstrip()
+                    raise access.missing(f"The {access.label} does not exist{near}", hint=hint)
+                shape = TableShape.reflect(cx, dialect, self._rules, found, access.label, access.missing)
+        return shape
 
     def is_same_place(self, other: Store) -> bool:
         theirs = catalog_of(other)
         what = "tell two databases apart"
         if self.name.lower() != theirs.name.lower():  # no two tables are worth telling apart by case alone
             return False
-        is_same = self.access.dialect.is_same_database
         with suppress(NotInitialized, SourceMissing):  # what is not there is no other place
-            if self.access.once(what, lambda mine: theirs.access.once(what, lambda cx: is_same(mine, cx))):
-                return self.qualified_name().lower() == theirs.qualified_name().lower()
+            with self.access.once(what) as here, theirs.access.once(what) as there:
+                is_same = self.access.dialect.is_same_database(here, there)
+            return is_same and self.qualified_name().lower() == theirs.qualified_name().lower()
         return False
 
     def copies_beside(self) -> Sequence[str]:
         """Tables with a column SyncedAt are such."""
-        return self.access.run("list the tables", self._copies_beside)
-
-    def _copies_beside(self, cx: sa.Connection) -> list[str]:
         mine, schema = self.qualified_name(), self.schema_of(self.name)
-        # SQLite's only schema has no name here.
-        found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
+        for attempt in self.access.attempts("list the tables"):
+            with attempt as cx:
+                # SQLite's only schema has no name here.
+                found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
         copies = [
             ".".join(part for part in (schema, name) if part)
             for (_, name), columns in found.items()
@@ -142,8 +142,10 @@ class SqlCatalog:
         return {column.name: column for column in self._fitted(unlike, source)} if unlike else {}
 
     def _fitted(self, columns: Sequence[Column], original: TableShape) -> list[Column]:
-        dialect = self.access.dialect
-        return self.access.run("find collations", lambda cx: dialect.fitted(cx, columns, original.key_names))
+        for attempt in self.access.attempts("find collations"):
+            with attempt as cx:
+                fitted = self.access.dialect.fitted(cx, columns, original.key_names)
+        return fitted
 
     def adapt(self, drift: Drift) -> None:
         if drift.changes_nothing:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 
 from backup.core.errors import SchemaMismatch, StoreError, Undecoded
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, StampRow
+from backup.core.retry import Attempt
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.rows import small_rows
@@ -17,8 +19,6 @@ from backup.stores.values import Limits
 
 _MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
 _NAMED = 10
-
-T = TypeVar("T")
 
 
 class SqlChunks:
@@ -48,20 +48,21 @@ class SqlChunks:
         conditions = [*shape.within(rest), *shape.filters]
         query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
-
-        def attempt(cx: sa.Connection) -> Key | None:
-            with self._chunk_size.measuring(records):
-                row = cx.execute(query).first()
-            return None if row is None else tuple(row)
-
-        return self._run(operation, shape, conditions, attempt)
+        with self._undecoded_named(shape, conditions):
+            for attempt in self._attempts(operation):
+                with attempt as cx, self._chunk_size.measuring(records):
+                    row = cx.execute(query).first()
+        return None if row is None else tuple(row)
 
     def _refuse_null_keys(self, shape: TableShape) -> None:
         nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
         if not nullable:
             return
         query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
-        if self._access.run("look for keys without a value", lambda cx: cx.scalar(query)):
+        for attempt in self._access.attempts("look for keys without a value"):
+            with attempt as cx:
+                found = cx.scalar(query)
+        if found:
             raise SchemaMismatch(
                 f"The {self._access.label} has rows with NULL in their primary key, which nothing can tell apart.",
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
@@ -77,41 +78,35 @@ class SqlChunks:
     ) -> Mapping[Any, Fingerprint] | None:
         """As `Dialect.fingerprints` gives them, of the chunk."""
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
-
-        def attempt(cx: sa.Connection) -> Mapping[Any, Fingerprint] | None:
-            stamps = shape.stamps(dialect)  # a second try may have to hash otherwise
-            with self._chunk_size.measuring() as measured:
-                found = dialect.fingerprints(cx, stamps, conditions, bucket)
-                measured.records = sum(one.records for one in found.values()) if found is not None else 0
-            return found
-
-        return self._run(operation, shape, conditions, attempt)
+        with self._undecoded_named(shape, conditions):
+            for attempt in self._attempts(operation):
+                stamps = shape.stamps(dialect)  # a second try may have to hash otherwise
+                with attempt as cx, self._chunk_size.measuring() as measured:
+                    found = dialect.fingerprints(cx, stamps, conditions, bucket)
+                    measured.records = sum(one.records for one in found.values()) if found is not None else 0
+        return found
 
     def stamp_rows(
         self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
     ) -> set[StampRow]:
         """The stamps of the service's rows that fulfil the conditions."""
         conditions = [*conditions, *shape.filters]
+        with self._undecoded_named(shape, conditions):
+            for attempt in self._attempts(operation):
+                query = shape.stamp_query(self._access.dialect).where(*conditions)
+                with attempt as cx, self._chunk_size.measuring() as measured:
+                    rows = small_rows(cx, query)
+                    measured.records = len(rows)
+        return rows
 
-        def attempt(cx: sa.Connection) -> set[StampRow]:
-            query = shape.stamp_query(self._access.dialect).where(*conditions)
-            with self._chunk_size.measuring() as measured:
-                rows = small_rows(cx, query)
-                measured.records = len(rows)
-            return rows
+    def _attempts(self, operation: str) -> Iterator[Attempt[sa.Connection]]:
+        return self._access.attempts(operation, seconds=self._limits.chunk_call_seconds)
 
-        return self._run(operation, shape, conditions, attempt)
-
-    def _run(
-        self,
-        operation: str,
-        shape: TableShape,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        work: Callable[[sa.Connection], T],
-    ) -> T:
-        """As `SqlAccess.run`; what is no text in a key or a version is named."""
+    @contextmanager
+    def _undecoded_named(self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]) -> Iterator[None]:
+        """Inside, the rows that fulfil the conditions are named if a key or a version of theirs is no text."""
         try:
-            return self._access.run(operation, work, seconds=self._limits.chunk_call_seconds)
+            yield
         except Undecoded as error:
             raise StoreError(
                 f"{error} {self._no_texts(shape, conditions)}",
@@ -125,7 +120,9 @@ class SqlChunks:
         if len(raw) < len(columns):
             return ""
         query = sa.select(*raw).where(*conditions)
-        rows = self._access.run("look for texts that are none", lambda cx: small_rows(cx, query))
+        for attempt in self._access.attempts("look for texts that are none"):
+            with attempt as cx:
+                rows = small_rows(cx, query)
         odd = sorted({row[: len(shape.key)] for row in rows if not all(map(_is_text, row))})[:_NAMED]
         keys = (", ".join(part.decode("utf-8", "backslashreplace") for part in key) for key in odd)
         return f"Such are the rows with the keys: {'; '.join(keys)}."

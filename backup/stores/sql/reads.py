@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from backup.core.model import Action, Chunk, Image, Key, Record
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch, parts, rest
-from backup.stores.sql.rows import Fetched, Rows, first_rows, values_of
+from backup.stores.sql.rows import Rows, first_rows, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits
 
@@ -60,36 +59,30 @@ class SqlReads:
 
     def _batch(self, shape: TableShape, query: sa.Select[Any]) -> tuple[Rows, bool]:
         """The query's first rows, up to the byte limit, and whether these were all."""
-
-        def attempt(cx: sa.Connection) -> Fetched:
-            largest = self._access.dialect.largest(cx, shape.table, query)
-            return first_rows(cx, query, self._limits.batch_bytes, largest)
-
-        found = self._access.run("read records", attempt)
+        for attempt in self._access.attempts("read records"):
+            with attempt as cx:
+                largest = self._access.dialect.largest(cx, shape.table, query)
+                found = first_rows(cx, query, self._limits.batch_bytes, largest)
         return Rows(shape.names, found.rows, large=found.large), found.complete
 
     def matching(self, shape: TableShape, keys: Sequence[Key]) -> set[Key]:
         """Those of the keys that the table holds, with key equality as its server sees it."""
-
-        def attempt(cx: sa.Connection, part: Sequence[Key]) -> set[Key]:
-            return self._batch_on(cx, shape).matching(part, shape.filters)
-
-        return {
-            key
-            for part in parts(keys, shape, self._access.dialect, self._limits)
-            for key in self._access.run("look up keys", partial(attempt, part=part))
-        }
+        found: set[Key] = set()
+        for part in parts(keys, shape, self._access.dialect, self._limits):
+            for attempt in self._access.attempts("look up keys"):
+                with attempt as cx:
+                    matched = self._batch_on(cx, shape).matching(part, shape.filters)
+            found |= matched
+        return found
 
     def images(self, shape: TableShape, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         """The records that the server finds under these keys, as images before `action`, a batch at a time."""
-
-        def attempt(cx: sa.Connection, keys: Sequence[Key]) -> tuple[list[Image], int]:
-            return self._batch_on(cx, shape).images(keys, action)
-
         for part in parts(keys, shape, self._access.dialect, self._limits):
             left = list(part)
             while left:
-                found, _ = self._access.run("read records", partial(attempt, keys=left))
+                for attempt in self._access.attempts("read records"):
+                    with attempt as cx:
+                        found, _ = self._batch_on(cx, shape).images(left, action)
                 left = rest(left, found)
                 if found:
                     yield found

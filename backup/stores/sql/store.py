@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -69,7 +68,8 @@ class SqlStore:
         return None
 
     def ping(self) -> None:
-        self.access.once("get an answer", lambda cx: cx.scalar(sa.select(1)))
+        with self.access.once("get an answer") as cx:
+            cx.scalar(sa.select(1))
 
     def close(self) -> None:
         self.access.close()
@@ -89,14 +89,19 @@ class SqlStore:
         clock = self.access.dialect.server_clock
         if clock is None:
             return None
-        found: datetime = self.access.run("ask for the time", lambda cx: cx.execute(sa.select(clock)).scalar_one())
+        for attempt in self.access.attempts("ask for the time"):
+            with attempt as cx:
+                found = cx.execute(sa.select(clock)).scalar_one()
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
         query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
-        return int(self.access.run("count", lambda cx: cx.scalar(query)) or 0)
+        for attempt in self.access.attempts("count"):
+            with attempt as cx:
+                counted = cx.scalar(query)
+        return int(counted or 0)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         return self._chunks.within(self.shape, within)
@@ -205,10 +210,14 @@ class SqlStore:
         ways: list[Replacing | None] = [Replacing.EMPTIED, Replacing.DELETED] if replace else [None]
         if absent or accept is not None:  # a record may be there after all, perhaps since a moment ago
             ways.insert(0, ways[0])
+        shape = self.shape
         for place, way in enumerate(ways if records else ()):
-            batch = partial(self._write, records, keep, absent and place == 0, accept, way)
             try:
-                return self.access.run("write records", batch, writes=True)
+                for attempt in self.access.attempts("write records", writes=True):
+                    with attempt as cx:
+                        batch = SqlBatch(cx, shape, self.access.dialect, self._limits)
+                        written = batch.write(records, keep, absent=absent and place == 0, accept=accept, replace=way)
+                return written
             except StoreUnavailable:
                 raise
             except StoreError as error:
@@ -217,30 +226,21 @@ class SqlStore:
                     raise
         return Written()
 
-    def _write(
-        self,
-        records: Sequence[Record],
-        keep: Keep | None,
-        absent: bool,
-        accept: Accept | None,
-        replace: Replacing | None,
-        cx: sa.Connection,
-    ) -> Written:
-        return self._batch_on(cx).write(records, keep, absent=absent, accept=accept, replace=replace)
-
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         if not keys:
             return Written()
-        return self.access.run("delete records", lambda cx: self._batch_on(cx).delete(keys, keep, accept), writes=True)
+        shape = self.shape
+        for attempt in self.access.attempts("delete records", writes=True):
+            with attempt as cx:
+                deleted = SqlBatch(cx, shape, self.access.dialect, self._limits).delete(keys, keep, accept)
+        return deleted
 
     def advance_counters(self) -> Sequence[str]:
         shape, dialect = self.shape, self.access.dialect
-
-        def attempt(cx: sa.Connection) -> list[str]:
-            return dialect.advance_counters(cx, shape.table, shape.identity)
-
         try:
-            done = self.access.run("set what numbers new rows", attempt, writes=True)
+            for attempt in self.access.attempts("set what numbers new rows", writes=True):
+                with attempt as cx:
+                    done = dialect.advance_counters(cx, shape.table, shape.identity)
         except StoreUnavailable:
             raise
         except StoreError as error:
@@ -250,38 +250,36 @@ class SqlStore:
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         shape, dialect = self.shape, self.access.dialect
         found: Counter[str] = Counter()
-
-        def attempt(cx: sa.Connection, part: Sequence[Key]) -> dict[str, int]:
-            others = (one for one in references_to(cx, dialect, shape) if not is_of_itself(one, dialect, shape))
-            return {str(one): referring(cx, one, dialect, shape, part) for one in others}
-
         for part in parts(keys, shape, dialect, self._limits):
-            found.update(self.access.run("look for what refers to records", partial(attempt, part=part)))
+            for attempt in self.access.attempts("look for what refers to records"):
+                with attempt as cx:
+                    others = (one for one in references_to(cx, dialect, shape) if not is_of_itself(one, dialect, shape))
+                    rows = {str(one): referring(cx, one, dialect, shape, part) for one in others}
+            found.update(rows)
         return {name: rows for name, rows in found.items() if rows}
 
     def on_delete(self) -> Sequence[str]:
-        work = partial(triggers_on_delete, shape=self.shape, dialect=self.access.dialect)
-        return self.access.run("look for triggers", work)
-
-    def _batch_on(self, cx: sa.Connection) -> SqlBatch:
-        return SqlBatch(cx, self.shape, self.access.dialect, self._limits)
+        shape = self.shape
+        for attempt in self.access.attempts("look for triggers"):
+            with attempt as cx:
+                names = triggers_on_delete(cx, shape, self.access.dialect)
+        return names
 
     def key_from(self, text: str) -> Key:
         key = self.shape.key_from(text, plain=self.access.dialect.in_process)
-
-        def look_up(cx: sa.Connection) -> Key | None:
-            hint = f"Its key has the type {', '.join(self.shape.key_types)}."
-            try:
-                return self.spelled(key, cx)
-            except (UnicodeEncodeError, OverflowError):  # the driver's
-                raise refused(text, self.place.label, hint) from None
-            except sa.exc.DBAPIError as error:
-                failure = self.access.dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
-                if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
-                    raise
-                raise refused(text, self.place.label, f"{hint} The server says: {failure.text}") from None
-
-        return self.access.run("look up a key", look_up) or key
+        hint = f"Its key has the type {', '.join(self.shape.key_types)}."
+        for attempt in self.access.attempts("look up a key"):
+            with attempt as cx:
+                try:
+                    spelled = self.spelled(key, cx)
+                except (UnicodeEncodeError, OverflowError):  # the driver's
+                    raise refused(text, self.place.label, hint) from None
+                except sa.exc.DBAPIError as error:
+                    failure = self.access.dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
+                    if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
+                        raise
+                    raise refused(text, self.place.label, f"{hint} The server says: {failure.text}") from None
+        return spelled or key
 
     def key_to_json(self, key: Key) -> list[Any]:
         shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)

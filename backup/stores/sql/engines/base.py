@@ -57,8 +57,8 @@ class Dialect(Protocol):
     row_count: sa.ColumnElement[int]
     """Selects how many rows there are, whatever their number."""
 
-    can_be_cut: bool
-    """Whether `cut` is known. Else a thread that waits for an answer has to be left behind."""
+    connects_in_time: bool
+    """Whether a new connection comes in time or not at all. Else the thread that makes it can be left behind."""
 
     @property
     def location(self) -> str:
@@ -109,7 +109,7 @@ class Dialect(Protocol):
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that is going to write, committed at the end."""
 
-    def cut(self, cx: sa.Connection) -> Callable[[], None] | None:
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
         """What ends the call that waits on this connection, from this side and from any thread."""
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:

@@ -6,7 +6,7 @@ compatibility level 130, SQL Server 2016's own; below that, values go as paramet
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
@@ -37,6 +37,7 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
+from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import send_many, send_one
 from backup.stores.sql.engines.mssql.types import relation
 from backup.stores.sql.engines.prepared import Prepared, send
@@ -68,7 +69,7 @@ class SqlServerDialect:
     in_process = False
     references = catalogue.REFERENCES
     delete_triggers = catalogue.DELETE_TRIGGERS
-    can_be_cut = False  # the driver waits, and takes no word from another thread meanwhile
+    connects_in_time = False
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
@@ -96,7 +97,10 @@ class SqlServerDialect:
             ) from error
         engine = sa.create_engine(
             "mssql+pyodbc://",
-            creator=lambda: connect(pyodbc, where, ceil(self._call_seconds), halves=self._halves),
+            creator=lambda: LeavableConnection(
+                connect(pyodbc, where, ceil(self._call_seconds), halves=self._halves),
+                lambda: pyodbc.OperationalError("08S01", "the connection was given up"),
+            ),
             hide_parameters=True,
             use_setinputsizes=False,  # `send_one` and `send_many` do that
             fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
@@ -147,8 +151,10 @@ class SqlServerDialect:
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
-    def cut(self, cx: sa.Connection) -> None:  # noqa: ARG002 - no connection can
-        return None
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
+        leave: Callable[[], None] = cx.connection.driver_connection.leave  # type: ignore[union-attr] # LeavableConnection
+
+        return leave
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         # HOLDLOCK: what is asked for and not there stays so, too.

@@ -49,7 +49,7 @@ class PostgresqlDialect:
     in_process = False
     references = catalogue.REFERENCES
     delete_triggers = catalogue.DELETE_TRIGGERS
-    can_be_cut = True
+    connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
-from threading import RLock
+from threading import TIMEOUT_MAX, RLock
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +17,9 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
+from backup.core import interrupts
 from backup.core.model import Fingerprint
+from backup.stores.calls import CallEnded
 from backup.stores.sql.engines.base import CONNECTIONS, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.failures import Failure
@@ -61,7 +63,7 @@ def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
 
 
 @cache
-def _writer(path: Path) -> AbstractContextManager[bool]:  # noqa: ARG001 - one for each file
+def _writer(path: Path) -> RLock:  # noqa: ARG001 - one for each file
     return RLock()
 
 
@@ -79,7 +81,7 @@ class SqliteDialect:
     in_process = True
     references = catalogue.REFERENCES
     delete_triggers = catalogue.DELETE_TRIGGERS
-    can_be_cut = True
+    connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS, *, left_as_it_is: bool = False) -> None:
@@ -135,10 +137,19 @@ class SqliteDialect:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         # The file has one writer at a time. Threads of this process queue here, where waiting is fair and has no end;
-        # the driver would poll. IMMEDIATE: what a transaction reads before its first change belongs to it too.
-        with _writer(self.path), self._for_writing.begin() as cx:
-            cx.exec_driver_sql("BEGIN IMMEDIATE")
-            yield cx
+        # the driver would poll. Only last words do not wait for long.
+        writer, seconds = _writer(self.path), interrupts.seconds_for(TIMEOUT_MAX)
+        if not writer.acquire(timeout=seconds):
+            raise CallEnded
+        try:
+            with self._for_writing.begin() as cx:
+                if seconds < TIMEOUT_MAX:
+                    cx.exec_driver_sql(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+                # IMMEDIATE: what a transaction reads before its first change belongs to it too.
+                cx.exec_driver_sql("BEGIN IMMEDIATE")
+                yield cx
+        finally:
+            writer.release()
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         driver: Any = cx.connection.driver_connection

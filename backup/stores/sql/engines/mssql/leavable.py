@@ -1,0 +1,98 @@
+"""Connections of pyodbc whose calls can be left: the driver waits for an answer, and takes no word meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from backup.stores.calls import CallEnded, LeavableCalls
+
+T = TypeVar("T")
+
+
+class LeavableConnection:
+    """As the driver's own; whatever may ask the server is done in a thread that can be left behind.
+
+    Once it was left, it is lost to whoever uses it. When the answer comes after all it is closed, and the server undoes
+    its transaction.
+    """
+
+    def __init__(self, driver: Any, lost: Callable[[], Exception]) -> None:
+        """`lost` makes the driver's own error of a lost connection."""
+        self._driver, self._lost = driver, lost
+        self._calls = LeavableCalls(driver.close)
+
+    def leave(self) -> None:
+        """Has nobody wait for its answers any more; for any thread."""
+        self._calls.leave()
+
+    def made(self, work: Callable[[], T]) -> T:
+        """What a call of the driver's returns. Raises the error of a lost connection when it was left."""
+        try:
+            return self._calls.make(work)
+        except CallEnded:
+            raise self._lost() from None
+
+    def cursor(self) -> LeavableCursor:
+        return LeavableCursor(self._driver.cursor(), self)
+
+    def commit(self) -> None:
+        self.made(self._driver.commit)
+
+    def rollback(self) -> None:
+        self.made(self._driver.rollback)
+
+    def close(self) -> None:
+        if not self._calls.were_left:
+            self._driver.close()
+
+    @property
+    def autocommit(self) -> bool:
+        return bool(self._driver.autocommit)
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.made(lambda: setattr(self._driver, "autocommit", value))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+
+class LeavableCursor:
+    """A cursor of such a connection."""
+
+    def __init__(self, driver: Any, connection: LeavableConnection) -> None:
+        self._driver, self._connection = driver, connection
+
+    def execute(self, *statement: Any) -> LeavableCursor:
+        self._connection.made(lambda: self._driver.execute(*statement))
+        return self
+
+    def executemany(self, *statement: Any) -> None:
+        self._connection.made(lambda: self._driver.executemany(*statement))
+
+    def fetchone(self) -> Any:
+        return self._connection.made(self._driver.fetchone)
+
+    def fetchmany(self, *size: int) -> Any:
+        return self._connection.made(lambda: self._driver.fetchmany(*size))
+
+    def fetchall(self) -> Any:
+        return self._connection.made(self._driver.fetchall)
+
+    def nextset(self) -> Any:
+        return self._connection.made(self._driver.nextset)
+
+    def close(self) -> None:
+        self._connection.made(self._driver.close)
+
+    @property
+    def fast_executemany(self) -> bool:
+        return bool(self._driver.fast_executemany)
+
+    @fast_executemany.setter
+    def fast_executemany(self, value: bool) -> None:
+        self._driver.fast_executemany = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
