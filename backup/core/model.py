@@ -46,6 +46,22 @@ class Version(NamedTuple):
 
 Stamps = dict[Key, Version]
 
+
+@dataclass(frozen=True)
+class Unread:
+    """What stands in place of a stamp's version where the stamp could not be read, and why. `of_key`: where not even
+    the key could, which then names the record and finds none."""
+
+    reason: str
+    of_key: bool = False
+
+
+def unread_in(stamps: Stamps) -> dict[Key, Unread]:
+    """Those of the stamps that could not be read."""
+    marks = ((key, part) for key, version in stamps.items() for part in version.value)
+    return {key: part for key, part in marks if isinstance(part, Unread)}
+
+
 StampRow = tuple[Any, ...]
 """A stamp laid flat: the key's parts, the version's fields, and what else the store's stamps have.
 

@@ -20,7 +20,7 @@ class Checkpoint:
     Everything between `begin` and `after` is settled but for its deletes: `deleting` are the parts that hold keys to
     delete, or records to be written after that, the first `deleting_first` of them those before the walk wrapped.
     `counts` are what this walk counted there, `wanted` and `held` how many records the source and the backup had there,
-    `proof` what was proven.
+    `proof` what was proven. `unread_keys` says that the source has keys there which could not be read.
     """
 
     begin: Key | None = None
@@ -33,6 +33,7 @@ class Checkpoint:
     proof: Proof = field(default_factory=Proof)
     deleting: tuple[Chunk, ...] = ()
     deleting_first: int = 0
+    unread_keys: bool = False
 
     @property
     def left(self) -> list[Chunk]:
@@ -43,7 +44,15 @@ class Checkpoint:
         return head if self.wrapped else [Chunk(self.after), *head]
 
     def past(
-        self, chunk: Chunk, counts: Counts, wanted: int, held: int, proof: Proof | None, *, again: bool
+        self,
+        chunk: Chunk,
+        counts: Counts,
+        wanted: int,
+        held: int,
+        proof: Proof | None,
+        *,
+        again: bool,
+        unread_keys: bool = False,
     ) -> Checkpoint:
         """This one after the chunk, which is the next of what is left; without a proof it will be proven later."""
         ends_the_space = chunk.upto is None
@@ -63,6 +72,7 @@ class Checkpoint:
             proof=self.proof if proof is None else self.proof + proof,
             deleting=(*first, *then),
             deleting_first=len(first),
+            unread_keys=self.unread_keys or unread_keys,
         )
 
     def proven(self, part: Chunk, proof: Proof) -> Checkpoint:
@@ -111,6 +121,7 @@ class Checkpoint:
             proof=Proof(Total(*proof["source"]), Total(*proof["backup"]), proof["differing"], proof["in_flight"]),
             deleting=tuple(Chunk(_key(after), _key(upto)) for after, upto in values["deleting"]),
             deleting_first=values["deleting_first"],
+            unread_keys=values.get("unread_keys", False),
         )
 
 

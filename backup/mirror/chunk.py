@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Semaphore
 
+from backup.core.errors import StoreError
 from backup.core.log import event
 from backup.core.model import WHOLE, Action, Chunk, Counts, Fingerprint, Proof, Run
 from backup.mirror import proof
 from backup.mirror.diff import compare, went_back
 from backup.mirror.pair import Compared, Sides
 from backup.mirror.pending_deletes import PendingDeletes
+from backup.mirror.set_aside import Refusal
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try, Writing
 
@@ -29,8 +31,8 @@ _FEW_OF = 10
 class Settled:
     """What became of a chunk: its counts, how many records each side had, how many keys only the backup has.
 
-    `waiting` are records that a constraint refused. `proof` is None where these or deletes must be made first, and in a
-    dry run.
+    `waiting` are records that a constraint refused. `unread_keys` says that the source has keys there which could not
+    be read. `proof` is None where what waits or deletes must be made first, and in a dry run.
     """
 
     chunk: Chunk
@@ -40,6 +42,7 @@ class Settled:
     deletes: int = 0
     waiting: int = 0
     proof: Proof | None = None
+    unread_keys: bool = False
 
 
 class Settling:
@@ -159,7 +162,10 @@ class Settling:
                 self._pending.add(changes.delete)
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
             self._tally.add(skipped=skipped)
-            counts = Counts(skipped=skipped)
+            for key, unread in sorted(found.unread.items(), key=str):
+                self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
+            counts = Counts(skipped=skipped, failed=len(found.unread))
+            sizes = found.wanted, found.held
             _name_lower_versions(self._run, found)
             if self._run.dry_run:
                 same = self._sides.same_content(changes.touched, piece)
@@ -168,12 +174,13 @@ class Settling:
                 updates = len(changes.update) - len(same)
                 would = {"inserted": len(changes.insert), "updated": updates, "skipped": len(same)}
                 self._tally.add(**would)
-                return Settled(piece, counts.plus(**would), found.wanted, found.held, len(changes.delete))
+                counts = counts.plus(**would)
+                return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=found.misses_keys)
             written = self._writing.write(piece, changes, which)
             must_wait = written.left or (changes.delete and counted is not None)
             proven = None if must_wait else self._prove(piece, found)
             counts += written.counts
-            return Settled(piece, counts, found.wanted, found.held, len(changes.delete), written.left, proven)
+            return Settled(piece, counts, *sizes, len(changes.delete), written.left, proven, found.misses_keys)
 
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
         """The proof of a piece that was written; what differed is read again, or, if that is much, its fingerprint."""
@@ -211,6 +218,7 @@ def _joined(one: Settled, other: Settled) -> Settled:
         one.deletes + other.deletes,
         one.waiting + other.waiting,
         one.proof + other.proof if one.proof is not None and other.proof is not None else None,
+        one.unread_keys or other.unread_keys,
     )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 
-from backup.core.model import Chunk, Counts, Key, Proof, Stamps, Version
+from backup.core.errors import StoreError
+from backup.core.model import Chunk, Counts, Key, Proof, Stamps, Version, unread_in
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
@@ -78,17 +79,21 @@ def verify(
     is gone by then, or whose record is being written in the source, is in flight and no difference. Holds the stamps of
     a chunk and a few hundred records at a time. Returns None when that is done, or, when time was up, the checkpoint
     from which another call may go on; each call draws a sample of its own from what it has walked. `refuse` is told of
-    records that cannot be read whole. Raises what the stores raise; `report` then holds what was found until there.
+    records that cannot be read. Raises what the stores raise; `report` then holds what was found until there.
     """
     at, drawn = start or Checkpoint(), _Sample(depth.sample)
     report.proof = at.proof
     for chunk in in_time(at, partial(chunks_of, source, backup), seconds_left):
         ours, theirs = source.stamps(chunk), backup.stamps(chunk)
+        unread = unread_in(ours) | unread_in(theirs)
+        for key, mark in sorted(unread.items(), key=str):
+            refuse(Refusal([key], StoreError(mark.reason)))
+        ours, theirs = proof.without(ours, unread), proof.without(theirs, unread)
         found = proof.differences(ours, theirs)
         wrong = proof.lasting(source, backup, chunk, ours, found)
         for key in _same_content(source, backup, chunk, wrong, ours, theirs):
             del wrong[key], found[key]
-        report.proof += proof.of_part(ours, theirs, len(wrong), len(found) - len(wrong))
+        report.proof += proof.of_part(ours, theirs, len(wrong) + len(unread), len(found) - len(wrong))
         report.add(wrong, {})
         same = proof.without(ours, found)
         if depth.full:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,13 @@ class Changes:
     def write(self) -> frozenset[Key]:
         """Keys whose records are read from the source and written to the backup."""
         return self.insert | self.update
+
+    def without(self, keys: Collection[Key]) -> Changes:
+        """The same changes, but none of these keys."""
+        if not keys:
+            return self
+        left = {name: getattr(self, name).difference(keys) for name in ("insert", "update", "delete", "touched")}
+        return replace(self, **left)
 
 
 def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps
+from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps, Unread, unread_in
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.diff import Changes, compare, settle
@@ -18,7 +18,8 @@ class Compared:
     """A piece of the key space: the rows of source and backup, the stamps that differ, what to change.
 
     With force `stamps` and `copies` are those of every record. The rows may be those of some `buckets` alone; then
-    `equal` is the proof of the others.
+    `equal` is the proof of the others. The changes have nothing of what is `unread` in the source, nor keys that are
+    in the backup.
     """
 
     ours: set[StampRow]
@@ -28,11 +29,17 @@ class Compared:
     changes: Changes
     equal: Proof
     buckets: frozenset[int] | None
+    unread: Mapping[Key, Unread]
 
     @property
     def wanted(self) -> int:
         """How many records the source has there."""
         return self.equal.source.records + len(self.ours)
+
+    @property
+    def misses_keys(self) -> bool:
+        """Whether the source has keys there that could not be read."""
+        return any(unread.of_key and key in self.stamps for key, unread in self.unread.items())
 
     @property
     def held(self) -> int:
@@ -69,6 +76,8 @@ class Sides:
 
     def proven_since(self, before: Compared) -> Proof | None:
         """The proof of a piece of which only the records that differed are read again; None if they still differ."""
+        if before.unread:
+            return None
         keys = list(before.stamps.keys() | before.copies.keys())
         ours, theirs = self._workers.both(
             lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
@@ -101,11 +110,12 @@ class Sides:
             stamps, copies = self.source.stamps_of(ours), self.backup.stamps_of(theirs)
         else:
             stamps, copies = proof.split(self.source, ours, self.backup, theirs)
-        changes = compare(stamps, copies, force)
+        unread = unread_in(stamps) | {key: one for key, one in unread_in(copies).items() if one.of_key}
+        changes = compare(stamps, copies, force).without(unread.keys())
         if changes.insert and changes.delete:  # only then can one of each be the same key to the server
             changes = settle(changes, self.backup.matching(list(changes.insert)))
         skipped = equal.source.records + len(ours) - len(stamps) + changes.skipped
-        return Compared(ours, theirs, stamps, copies, replace(changes, skipped=skipped), equal, buckets)
+        return Compared(ours, theirs, stamps, copies, replace(changes, skipped=skipped), equal, buckets, unread)
 
     def same_content(self, touched: frozenset[Key], piece: Chunk) -> set[Key]:
         """Those of the touched whose record is the same on both sides, value for value. Reads both whole."""

@@ -95,6 +95,8 @@ def lasting(
 
 def without(stamps: Stamps, keys: Collection[Key]) -> Stamps:
     """The stamps but those of some keys."""
+    if not keys:
+        return stamps
     return {key: version for key, version in stamps.items() if key not in keys}
 
 

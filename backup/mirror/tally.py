@@ -35,6 +35,7 @@ class Tally:
     changes: list[tuple[Key, str]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     aside: set[Key] = field(default_factory=set)  # the keys of those that this call set aside
+    withheld: int = 0  # deletes that were not made, for a key that cannot be read may be one of theirs
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, **more: int) -> None:
@@ -74,7 +75,13 @@ class Tally:
         if not failed:
             return None
         subject = "1 record" if failed == 1 else f"{failed} records"
-        return RecordsSetAside(f"{subject} could not be read or written; everything else was done. {self._first()}")
+        rest = "everything else was done"
+        if self.withheld:
+            rest += (
+                f", but for the deletes of {self.withheld} records that only the backup has: they may be those whose "
+                "keys cannot be read"
+            )
+        return RecordsSetAside(f"{subject} could not be read or written; {rest}. {self._first()}")
 
     def _first(self) -> str:
         key, reason = next(iter(self.failures.items()), ("unknown", "unknown"))

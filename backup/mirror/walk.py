@@ -31,9 +31,9 @@ def sync_stores(
     Returns None when that is done, or, when time was up, the checkpoint from which another call may go on. Chunks are
     settled several at once, each as coarsely as it may be (`Settling.settle`); whatever is overwritten or deleted goes
     to the bin. Deletes come last, after both sides were read to their end and the guard has seen their number; each key
-    is looked up in the source once more right before, and its chunk is proven afterwards. Raises whatever the stores,
-    the guard or `steps.held` raise: batches written before stay, and no delete has been made unless everything else was
-    done. Running it again goes on from there.
+    is looked up in the source once more right before, and its chunk is proven afterwards. None is made where keys of
+    the source could not be read. Raises whatever the stores, the guard or `steps.held` raise: batches written before
+    stay, and no delete has been made unless everything else was done. Running it again goes on from there.
     """
     at = start or Checkpoint()
     before = at.deleting
@@ -49,6 +49,7 @@ def sync_stores(
             at = at.past(
                 *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
                 again=bool(settled.deletes or settled.waiting),
+                unread_keys=settled.unread_keys,
             )
             if not run.dry_run:
                 tally.proof = at.proof
@@ -59,8 +60,11 @@ def sync_stores(
         for part in before:  # what was found before the checkpoint is found once more
             for piece in backup.chunks(part):
                 pending.add(sides.compare(piece, narrow=True).changes.delete)
-        _check_deletes(source, pending, at, run, tally, guard)
-        done = Deleting(source, backup, run, tally, steps).delete_all(pending, at_once=at == start)
+        if at.unread_keys:  # which may be those of records that seem to be gone
+            tally.withheld, done = len(pending), True
+        else:
+            _check_deletes(source, pending, at, run, tally, guard)
+            done = Deleting(source, backup, run, tally, steps).delete_all(pending, at_once=at == start)
         if done and not run.dry_run:
             at, done = _settle_again(settling, workers, at, tally, steps)
         if not done:

@@ -9,11 +9,12 @@ from datetime import datetime
 from itertools import combinations
 from typing import NamedTuple
 
-from backup.core.errors import BackupError
-from backup.core.model import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version
+from backup.core.errors import BackupError, StoreError
+from backup.core.model import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version, unread_in
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import Sides
+from backup.mirror.proof import without
 from backup.mirror.set_aside import Refusal, apart
 from backup.mirror.walk import chunks_of
 from backup.recycle_bin.entries import Kept
@@ -89,7 +90,8 @@ class Restoring:
                 yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
             return
         for chunk in chunks_of(self._backup, self._place) if self._there else self._backup.chunks():
-            copies, theirs = self._backup.stamps(chunk), self._place.stamps(chunk) if self._there else {}
+            copies = self._readable(self._backup.stamps(chunk))
+            theirs = self._readable(self._place.stamps(chunk)) if self._there else {}
             if self._wish.at is None:
                 yield Piece(chunk, (), copies, theirs)
                 continue
@@ -97,6 +99,14 @@ class Restoring:
                 yield Piece(
                     chunk, (), {k: copies[k] for k in keys if k in copies}, {k: theirs[k] for k in keys if k in theirs}
                 )
+
+    def _readable(self, stamps: Stamps) -> Stamps:
+        """The stamps but those whose keys could not be read: these are set aside. One of whose record the key alone
+        could be read stays, and is in doubt newer."""
+        odd = {key: unread for key, unread in unread_in(stamps).items() if unread.of_key}
+        for key, unread in odd.items():
+            self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
+        return without(stamps, odd)
 
     def restore(self, piece: Piece) -> Restored:
         """Restores the records of one piece."""

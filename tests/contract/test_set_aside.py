@@ -109,6 +109,26 @@ def test_a_record_that_cannot_be_read_is_set_aside(place: Place, tmp_path: Path)
     assert place.customer.backup.contents().keys() == {*range(1, 101)} - {42, 43}
 
 
+@pytest.mark.parametrize("size", ["7", "50000"])
+def test_a_record_whose_stamp_cannot_be_read_is_set_aside_its_copy_stays_and_all_else_is_done(
+    place: Place, tmp_path: Path, size: str
+) -> None:
+    assert sync(place, tmp_path).code == 0
+    place.customer.source.run('UPDATE {table} SET "Version" = NULL WHERE "Id" IN (42, 43)')  # contents count then
+    place.customer.source.run('DELETE FROM {table} WHERE "Id" = 8')
+    break_reading(place, 42, 43)
+    ended = sync(place, tmp_path, BackupSync__ChunkSize=size)
+    [result] = ended.json["Results"]
+    assert (ended.json["Error"], result["FailedCount"], result["DeletedCount"]) == ("RecordsSetAside", 2, 1)
+    assert [one["Key"] for one in result["Failures"]] == [[42], [43]]
+    assert all("Could not read stamps in the source" in one["Reason"] for one in result["Failures"])
+    assert "everything else was done." in result["ErrorMessage"]
+    assert place.customer.backup.contents().keys() == {*range(1, 101)} - {8}
+    verified = command(tmp_path, place.customer.settings, "verify", "customer", "--full", "--json")
+    assert (verified.code, verified.json["Verified"], verified.json["Differences"]) == (1, False, [])
+    assert [one["Key"] for one in verified.json["Failures"]] == [[42], [43]]
+
+
 def test_a_verify_sets_aside_what_it_cannot_read_and_compares_the_others(place: Place, tmp_path: Path) -> None:
     assert sync(place, tmp_path).code == 0
     break_reading(place, 42)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,10 +14,11 @@ from backup.stores.chunk_size import ChunkSize
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.rows import small_rows
 from backup.stores.sql.table import TableShape
+from backup.stores.sql.unread import ReadApart, keys_and_odd, may_be_of_rows
 from backup.stores.values import Limits
 
 _MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
-_NAMED = 10
+_LOOKED_AT = 1_000
 
 
 class SqlChunks:
@@ -48,10 +48,13 @@ class SqlChunks:
         conditions = [*shape.within(rest), *shape.filters]
         query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
-        with self._undecoded_named(shape, conditions):
+        try:
             for attempt in self._attempts(operation):
                 with attempt as cx, self._chunk_size.measuring(records):
                     row = cx.execute(query).first()
+        except Undecoded:  # the next that is a text will do
+            keys, _ = keys_and_odd(self._access, shape, conditions, start=records - 1, limit=_LOOKED_AT)
+            return keys[0] if keys else None
         return None if row is None else tuple(row)
 
     def _refuse_null_keys(self, shape: TableShape) -> None:
@@ -76,61 +79,36 @@ class SqlChunks:
     def fingerprints(
         self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
     ) -> Mapping[Any, Fingerprint] | None:
-        """As `Dialect.fingerprints` gives them, of the chunk."""
+        """As `Dialect.fingerprints` gives them, of the chunk; None also where rows are in it that cannot be read."""
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
-        with self._undecoded_named(shape, conditions):
+        try:
             for attempt in self._attempts(operation):
                 stamps = shape.stamps(dialect)  # a second try may have to hash otherwise
                 with attempt as cx, self._chunk_size.measuring() as measured:
                     found = dialect.fingerprints(cx, stamps, conditions, bucket)
                     measured.records = sum(one.records for one in found.values()) if found is not None else 0
+        except StoreError as error:
+            if not may_be_of_rows(error):
+                raise
+            return None  # the stamps tell which
         return found
 
     def stamp_rows(
         self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
     ) -> set[StampRow]:
-        """The stamps of the service's rows that fulfil the conditions."""
+        """The stamps of the service's rows that fulfil the conditions; of one that cannot be read, an `Unread`."""
         conditions = [*conditions, *shape.filters]
-        with self._undecoded_named(shape, conditions):
+        try:
             for attempt in self._attempts(operation):
                 query = shape.stamp_query(self._access.dialect).where(*conditions)
                 with attempt as cx, self._chunk_size.measuring() as measured:
                     rows = small_rows(cx, query)
                     measured.records = len(rows)
+        except StoreError as error:
+            if not may_be_of_rows(error):
+                raise
+            return ReadApart(self._access, self._limits, shape, conditions, error).rows()
         return rows
 
     def _attempts(self, operation: str) -> Iterator[Attempt[sa.Connection]]:
         return self._access.attempts(operation, seconds=self._limits.chunk_call_seconds)
-
-    @contextmanager
-    def _undecoded_named(self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]) -> Iterator[None]:
-        """Inside, the rows that fulfil the conditions are named if a key or a version of theirs is no text."""
-        try:
-            yield
-        except Undecoded as error:
-            raise StoreError(
-                f"{error} {self._no_texts(shape, conditions)}",
-                hint="Write these texts anew in the source, in its encoding. Nothing was changed.",
-            ) from None
-
-    def _no_texts(self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]) -> str:
-        """The first keys of rows whose key or version has bytes that are no UTF-8, in words."""
-        columns = [*shape.key, *shape.version]
-        raw = [found for column in columns if (found := self._access.dialect.bytes_of(column)) is not None]
-        if len(raw) < len(columns):
-            return ""
-        query = sa.select(*raw).where(*conditions)
-        for attempt in self._access.attempts("look for texts that are none"):
-            with attempt as cx:
-                rows = small_rows(cx, query)
-        odd = sorted({row[: len(shape.key)] for row in rows if not all(map(_is_text, row))})[:_NAMED]
-        keys = (", ".join(part.decode("utf-8", "backslashreplace") for part in key) for key in odd)
-        return f"Such are the rows with the keys: {'; '.join(keys)}."
-
-
-def _is_text(raw: bytes | None) -> bool:
-    try:
-        (raw or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
