@@ -6,14 +6,12 @@ workers. The tests of a worker share its servers, so name databases, containers 
 
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import sqlalchemy
 from azure.cosmos import ConnectionRetryPolicy
 from hypothesis import HealthCheck, settings
 
@@ -99,13 +97,8 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def postgres_database(postgres: str) -> Iterator[str]:
     """The SQLAlchemy URL of an empty PostgreSQL database of this test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    engine = sqlalchemy.create_engine(postgres, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.pool.NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield engine.url.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    with servers.postgres_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

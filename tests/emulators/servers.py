@@ -17,10 +17,13 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import sqlalchemy
 
 NODE_PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
 START_SECONDS = 60
@@ -61,24 +64,33 @@ def azurite() -> Iterator[str]:
 @contextmanager
 def cosmos() -> Iterator[str]:
     """The connection string of a Cosmos DB server, in memory. It is no emulator: it has gaps."""
-    command = [*_node_program("cosmosdb-server"), "--host", "127.0.0.1", "--port", "0"]
-    ready = r"Ready to accept HTTPS connections at 127\.0\.0\.1:(\d+)\s"
-    with TemporaryDirectory(prefix="cosmos-") as home, running(command, Path(home), ready) as found:
-        yield f"AccountEndpoint=https://127.0.0.1:{found[1]}/;AccountKey={COSMOS_KEY};"
+    with _cosmos("createHttpsServer") as port:
+        yield f"AccountEndpoint=https://127.0.0.1:{port}/;AccountKey={COSMOS_KEY};"
 
 
 @contextmanager
 def plain_cosmos() -> Iterator[str]:
-    """The same server without TLS, which takes a fifth of the time: for what stands before it, the SDK wants TLS."""
+    """The same server without TLS: for what stands before it, the SDK wants TLS."""
+    with _cosmos("createHttpServer") as port:
+        yield f"AccountEndpoint=http://127.0.0.1:{port}/;AccountKey={COSMOS_KEY};"
+
+
+@contextmanager
+def _cosmos(maker: str) -> Iterator[str]:
+    """The port of the npm server.
+
+    It keeps connections, as Azure does, and closes none before its client does. Its own program would have a handshake
+    for each request, which costs both ends several times what the request does.
+    """
     node, program = _node_program("cosmosdb-server")
     script = (
-        f"const {{ createHttpServer }} = require({json.dumps(str(Path(program).resolve().parents[1]))});"
-        "const server = createHttpServer();"
+        f"const server = require({json.dumps(str(Path(program).resolve().parents[1]))}).{maker}({{ keepAlive: true }});"
+        "server.keepAliveTimeout = 0;"
         "server.listen(0, '127.0.0.1', () => console.log('Listening at ' + server.address().port));"
     )
     command = [node, "-e", script]
     with TemporaryDirectory(prefix="cosmos-") as home, running(command, Path(home), r"Listening at (\d+)\s") as found:
-        yield f"AccountEndpoint=http://127.0.0.1:{found[1]}/;AccountKey={COSMOS_KEY};"
+        yield found[1]
 
 
 @contextmanager
@@ -109,6 +121,9 @@ def postgres() -> Iterator[str]:
                 "port": port,
                 "unix_socket_directories": "",
                 "fsync": "off",  # a test that loses power is run again
+                "full_page_writes": "off",
+                "jit": "off",
+                "autovacuum": "off",
             }
             command = [
                 *(*unprivileged, programs / "postgres", "-D", data),
@@ -123,6 +138,22 @@ def postgres() -> Iterator[str]:
             else:
                 break
         yield f"postgresql+psycopg://postgres:{password}@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def postgres_database(server: str, template: str = "template1") -> Iterator[str]:
+    """The SQLAlchemy URL of a new database of the server, a copy of the template; it is dropped with the block."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    with engine.connect() as cx:
+        # As files, and not through the log, which takes five times as much.
+        strategy = "STRATEGY file_copy" if (cx.dialect.server_version_info or (0,)) >= (15,) else ""
+        cx.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} {strategy}")
+    try:
+        yield engine.url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as cx:
+            cx.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager

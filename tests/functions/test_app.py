@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.functions.worker import Worker, worker
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, filled_on_sqlite
 from tests.scenarios.product import ROOT, environment, post, python
 
 FUNCTION = "function"
@@ -50,9 +50,7 @@ def look(script: str, **settings: str) -> Any:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """Both services on SQLite, filled with the sample."""
-    found = on_sqlite(tmp_path)
-    found.fill()
-    return found
+    return filled_on_sqlite(tmp_path)
 
 
 def log_of(running: Worker, start: str) -> list[str]:

@@ -24,6 +24,8 @@ from types import SimpleNamespace
 from typing import IO, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.programs import Program
+
 ANSWER_SECONDS = 120  # no call of a test takes longer, unless it hangs
 ENDING_SECONDS = 10
 
@@ -53,15 +55,8 @@ def worker(app_dir: Path, env: dict[str, str]) -> Iterator[Worker]:
     with tempfile.TemporaryDirectory() as scratch:
         log_file = Path(scratch, "log")
         with log_file.open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(app_dir.resolve())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=app_dir,
-                env=inherited | env,
-                text=True,
-            )
+            arguments = ["-P", __file__, str(app_dir.resolve())]
+            process = Program(arguments, app_dir, inherited | env, subprocess.PIPE, subprocess.PIPE, log)
         with process:
             running = Worker(process, log_file)
             try:
@@ -74,7 +69,7 @@ def worker(app_dir: Path, env: dict[str, str]) -> Iterator[Worker]:
 class Worker:
     """A running worker process. Several threads may call it; calls run side by side, as they do in Azure."""
 
-    def __init__(self, process: subprocess.Popen[str], log_file: Path) -> None:
+    def __init__(self, process: Program, log_file: Path) -> None:
         self.process = process
         self.indexed = Future[dict[str, Any]]()
         self._waiting = {"indexed": self.indexed}

@@ -22,6 +22,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> Place:
     """Both services on SQLite, filled with the sample."""
-    place = places.on_sqlite(tmp_path)
-    place.fill()
-    return place
+    return places.filled_on_sqlite(tmp_path)

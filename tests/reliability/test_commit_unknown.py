@@ -16,12 +16,12 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from backup.core.model import Run, Status, Trigger
 from backup.stores.cosmos import throttle
+from tests.emulators.servers import postgres_database
 from tests.reliability import scenes
 from tests.reliability.commits import DeafProxy
 from tests.reliability.effort import rounds
 from tests.reliability.mortal import written_by
 from tests.reliability.scenes import Scene, check_bin, counts_of, difference, look
-from tests.scenarios import places
 from tests.scenarios.places import Sql
 
 pytestmark = pytest.mark.timeout(rounds(120, 3600))
@@ -169,7 +169,7 @@ def test_any_commit_of_an_undo_may_be_told_as_failed(
 
 @pytest.fixture
 def postgresql(postgres: str) -> Iterator[Scene]:
-    with places.new_postgres_database(postgres) as source, places.new_postgres_database(postgres) as backup:
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         scene = scenes.on_postgres(source, backup)
         scene.begin()
         yield scene

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.emulators.servers import postgres_database
 from tests.reliability import scenes
 from tests.reliability.effort import rounds
 from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
 from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, difference, look
-from tests.scenarios import places
 from tests.scenarios.places import Contents
 
 pytestmark = pytest.mark.timeout(rounds(300, 3600))
@@ -31,7 +31,7 @@ def sqlite(tmp_path: Path) -> Scene:
 
 @pytest.fixture
 def postgresql(postgres: str) -> Iterator[Scene]:
-    with places.new_postgres_database(postgres) as source, places.new_postgres_database(postgres) as backup:
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         scene = scenes.on_postgres(source, backup)
         scene.begin()
         yield scene

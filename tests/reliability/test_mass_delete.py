@@ -29,8 +29,7 @@ Mistake = Callable[[Service], None]
 @pytest.fixture
 def customers(tmp_path: Path) -> Service:
     """A mirrored table of 100 customers."""
-    place = places.on_sqlite(tmp_path)
-    place.fill()
+    place = places.filled_on_sqlite(tmp_path)
     assert sync(place.customer)[0] == 200
     return place.customer
 
@@ -38,8 +37,7 @@ def customers(tmp_path: Path) -> Service:
 @pytest.fixture
 def orders(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Service:
     """A mirrored container of 55 orders."""
-    place = places.with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup)
-    place.fill()
+    place = places.filled_with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup)
     assert sync(place.order)[0] == 200
     return place.order
 
@@ -135,8 +133,7 @@ def test_what_is_new_or_changed_in_a_source_that_lost_half_of_its_records_is_cop
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_filter_that_matches_nothing_is_a_409(tmp_path: Path, force: bool) -> None:
-    place = places.on_sqlite(tmp_path)
-    place.fill()
+    place = places.filled_on_sqlite(tmp_path)
     sync(place.order)
     before = place.order.backup.contents()
     run_on_source(place.order, "UPDATE {table} SET Type = 'Draft'")
@@ -375,8 +372,7 @@ def test_keys_that_come_back_before_the_deletes_are_not_deleted(customers: Servi
 
 
 def test_both_services_have_limits_of_their_own(tmp_path: Path) -> None:
-    place: Place = places.on_sqlite(tmp_path)
-    place.fill()
+    place: Place = places.filled_on_sqlite(tmp_path)
     for service in place.services:
         sync(service)
         run_on_source(service, "DELETE FROM {table} WHERE rowid <= 6")

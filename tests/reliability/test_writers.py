@@ -16,6 +16,7 @@ from backup.config.settings import load_settings
 from backup.core.model import Counts, Status, Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
+from tests.emulators.servers import postgres_database
 from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.writers import COLUMNS, CosmosHand, Writers, order_id, postgres_hand, sqlite_hand
@@ -90,7 +91,7 @@ def on_sqlite(folder: Path) -> Iterator[Written]:
 
 @contextmanager
 def on_postgres(server: str) -> Iterator[Written]:
-    with places.new_postgres_database(server) as source, places.new_postgres_database(server) as backup:
+    with postgres_database(server) as source, postgres_database(server) as backup:
         sides = Sql(source, "Customers"), Sql(backup, "Customers")
         address = sa.make_url(source).set(drivername="postgresql").render_as_string(hide_password=False)
         writers = Writers(lambda: postgres_hand(address, '"Customers"'), SEED)

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from tests.emulators.servers import postgres_database
 from tests.scenarios import places
 from tests.scenarios.places import Place
 
@@ -12,26 +14,29 @@ from tests.scenarios.places import Place
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> Place:
     """Both services on SQLite, filled with the sample."""
-    place = places.on_sqlite(tmp_path)
-    place.fill()
-    return place
+    return places.filled_on_sqlite(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def filled_databases(postgres: str) -> Iterator[list[str]]:
+    """The names of a source database and a backup database, filled with the sample: what others are copied from."""
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+        places.on_postgres(source, backup).fill()
+        yield [str(sa.make_url(url).database) for url in (source, backup)]
 
 
 @pytest.fixture
-def postgres_place(postgres: str) -> Iterator[Place]:
+def postgres_place(postgres: str, filled_databases: list[str]) -> Iterator[Place]:
     """Both services on PostgreSQL, in a source database and a backup database, filled with the sample."""
-    with places.new_postgres_database(postgres) as source, places.new_postgres_database(postgres) as backup:
-        place = places.on_postgres(source, backup)
-        place.fill()
-        yield place
+    source, backup = (postgres_database(postgres, template=name) for name in filled_databases)
+    with source as source_url, backup as backup_url:
+        yield places.on_postgres(source_url, backup_url)
 
 
 @pytest.fixture
 def cosmos_place(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Place:
     """Orders on Cosmos DB, customers on SQLite, filled with the sample."""
-    place = places.with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup)
-    place.fill()
-    return place
+    return places.filled_with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup)
 
 
 @pytest.fixture(params=["sqlite_place", "cosmos_place", "postgres_place"])

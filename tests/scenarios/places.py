@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,8 +44,7 @@ class Sql:
 
     def run(self, statement: str) -> None:
         """Executes a statement, in which {table} stands for the table's name."""
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        with engine.begin() as cx:
+        with _engine(self.url).begin() as cx:
             cx.exec_driver_sql(statement.format(table=cx.dialect.identifier_preparer.format_table(self._named())))
 
     def _named(self, name: str | None = None) -> Any:
@@ -52,8 +52,7 @@ class Sql:
         return sa.table(name or table, schema=schema or None)
 
     def _run(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        with engine.connect() as cx:
+        with _engine(self.url).connect() as cx:
             return [dict(row) for row in cx.execute(query).mappings()]
 
 
@@ -165,11 +164,33 @@ def on_sqlite(folder: Path) -> Place:
     )
 
 
+def filled_on_sqlite(folder: Path) -> Place:
+    """The same, filled."""
+    for name, content in _filled_files().items():
+        (folder / name).write_bytes(content)
+    return on_sqlite(folder)
+
+
+@cache
+def _filled_files() -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        on_sqlite(Path(folder)).fill()
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
 def with_orders_on_cosmos(folder: Path, source: str, backup: str) -> Place:
     """Customers in files, orders in containers of the two accounts."""
     name = f"orders-{uuid.uuid4().hex}"
     orders = Service("order", Cosmos(source, f"{name}-source", "orders"), Cosmos(backup, f"{name}-backup", "orders"))
     return Place(on_sqlite(folder).customer, orders)
+
+
+def filled_with_orders_on_cosmos(folder: Path, source: str, backup: str) -> Place:
+    """The same, filled."""
+    filled_on_sqlite(folder)
+    place = with_orders_on_cosmos(folder, source, backup)
+    Place(place.order, place.order).fill()
+    return place
 
 
 def on_postgres(source: str, backup: str) -> Place:
@@ -180,16 +201,9 @@ def on_postgres(source: str, backup: str) -> Place:
     )
 
 
-@contextmanager
-def new_postgres_database(server: str) -> Iterator[str]:
-    """The URL of an empty database on the server."""
-    name = f"scenario_{uuid.uuid4().hex}"
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as cx:
-        cx.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield engine.url.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as cx:
-        cx.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+@cache
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine(url, poolclass=sa.NullPool)
 
 
 def _without(record: Any, names: set[str]) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.functions.worker import Worker
+from tests.programs import ROOT, Program
 
-ROOT = Path(__file__).parent.parent.parent
+__all__ = ["DEADLINE_SECONDS", "ROOT", "Counts", "Ended", "cli", "counts", "environment", "post", "python", "start"]
+
 DEADLINE_SECONDS = 60
 
 Counts = tuple[int, int, int, int]
@@ -40,20 +42,28 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(ROOT), "BackupRetry__BaseSeconds": "0", **settings}
 
 
-def start(folder: Path, settings: Mapping[str, str], *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """A Python process in `folder`, where no local.settings.json of a developer lies."""
+def start(folder: Path, settings: Mapping[str, str], *arguments: str, **streams: Any) -> Program:
+    """Python with these arguments, in `folder`, where no local.settings.json of a developer lies."""
+    piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return Program(arguments, folder, environment(settings), **piped | streams)
+
+
+def start_anew(folder: Path, settings: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """The same, for what only a Python that has imported nothing yet can show."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=folder,
         env=environment(settings),
         text=True,
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
-def python(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
+def python(folder: Path, settings: Mapping[str, str], *arguments: str, anew: bool = False) -> Ended:
     """Runs Python with these arguments to its end."""
-    with start(folder, settings, *arguments) as process:
+    with (start_anew if anew else start)(folder, settings, *arguments) as process:
         try:
             out, err = process.communicate(timeout=DEADLINE_SECONDS)
         finally:
@@ -61,9 +71,9 @@ def python(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def cli(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
+def cli(folder: Path, settings: Mapping[str, str], *arguments: str, anew: bool = False) -> Ended:
     """Runs `python -m backup …` to its end."""
-    return python(folder, settings, "-m", "backup", *arguments)
+    return python(folder, settings, "-m", "backup", *arguments, anew=anew)
 
 
 def post(running: Worker, name: str, body: Any = None, query: str = "", **route: str) -> tuple[int, dict[str, Any]]:

@@ -57,7 +57,7 @@ def test_a_signal_ends_a_sync_within_seconds_though_a_server_does_not_answer(
 
 
 def at_start(folder: Path) -> Ended:
-    return python(folder, {}, "-c", AT_START)
+    return python(folder, {}, "-c", AT_START, anew=True)
 
 
 def without_reader(folder: Path) -> Ended:

@@ -40,7 +40,7 @@ setattr({store}, method, killing)
 sys.argv = ["backup", "sync", service]
 __main__.main()
 """
-SQL, COSMOS = {"module": "sql", "store": "SqlStore"}, {"module": "cosmos", "store": "CosmosStore"}
+SQL, COSMOS = {"module": "sql.store", "store": "SqlStore"}, {"module": "cosmos.store", "store": "CosmosStore"}
 
 
 def kill(folder: Path, service: Service, store: dict[str, str], method: str, call: int, moment: str) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from backup.core.model import Trigger
+from tests.reliability.effort import rounds
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import python
 
 SETTINGS = {"BackupSync__ChunkSize": "5000", "BackupSync__Parallelism": "1"}  # what threads add is the same and uneven
-FEW, MANY = 20_000, 80_000
-MAY_GROW_BY_KIB = 12 * 1024  # the stamps of so many more rows take 26 MiB
+FEW, MANY = rounds((10_000, 40_000), (20_000, 80_000))
+MAY_GROW_BY_KIB = rounds(6, 12) * 1024  # the stamps of so many more rows take 13 MiB, or 26
 # A process counts as its own what its parent held when it was started. So the parent is a small one, which tells.
 MEASURED = """
 import resource, subprocess, sys
@@ -43,7 +44,7 @@ def fill(file: Path, rows: int) -> None:
 
 def measured(folder: Path, settings: Mapping[str, str], *command: str) -> int:
     """The most memory that Python holds at once when it runs this, in KiB."""
-    ended = python(folder, settings, "-c", MEASURED, *command)
+    ended = python(folder, settings, "-c", MEASURED, *command, anew=True)
     assert ended.code == 0, ended.err
     return int(ended.out)
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from backup.runs.history import History
 from backup.runs.ownership import Ownership, Process, is_alive, this_process
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
+from tests.programs import Program
 from tests.scenarios.places import Place, Service
 from tests.scenarios.product import start
 
@@ -68,19 +68,18 @@ def sync(service: Service) -> Outcome:
 
 
 @contextmanager
-def stopped(service: Service, folder: Path, where: str) -> Iterator[subprocess.Popen[str]]:
+def stopped(service: Service, folder: Path, where: str) -> Iterator[Program]:
     """A sync that has stopped there."""
     settings = {**service.settings, "BackupSync__Parallelism": "1", "BackupSync__BatchSize": "40"}
     with start(folder, settings, "-c", STOPPED, where) as process:
         try:
-            _, status = os.waitpid(process.pid, os.WUNTRACED)
-            assert os.WIFSTOPPED(status), process.stderr and process.stderr.read()
+            process.wait_until_stopped(DEADLINE_SECONDS)
             yield process
         finally:
             process.kill()
 
 
-def go_on(process: subprocess.Popen[str]) -> tuple[int, str]:
+def go_on(process: Program) -> tuple[int, str]:
     """Exit code and output of the run once it goes on."""
     process.send_signal(signal.SIGCONT)
     out, _ = process.communicate(timeout=DEADLINE_SECONDS)

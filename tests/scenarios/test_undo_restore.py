@@ -18,6 +18,7 @@ from backup.config.settings import load_settings
 from backup.core.model import Action, Run, Trigger
 from backup.recycle_bin.bin import Kept, RecycleBin
 from backup.services.registry import Registry
+from tests.emulators.servers import postgres_database
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places
 from tests.scenarios.inside import (
@@ -129,7 +130,7 @@ def cosmos_orders(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str)
 
 @pytest.fixture
 def two_postgres_databases(postgres: str) -> Iterator[tuple[str, str]]:
-    with places.new_postgres_database(postgres) as source, places.new_postgres_database(postgres) as backup:
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         yield source, backup
 
 

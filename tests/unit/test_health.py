@@ -17,7 +17,7 @@ from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.services.registry import Registry
 from backup.services.service import Options
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, filled_on_sqlite
 
 NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,17 +36,13 @@ def reasons(settings: dict[str, str]) -> list[dict[str, str | None]]:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """Both services on SQLite, filled with the sample."""
-    found = on_sqlite(tmp_path)
-    found.fill()
-    return found
+    return filled_on_sqlite(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The same for several tests, which put runs of their own into the customers' history."""
-    found = on_sqlite(tmp_path_factory.mktemp("health"))
-    found.fill()
-    return found
+    return filled_on_sqlite(tmp_path_factory.mktemp("health"))
 
 
 def test_without_a_service_it_is_degraded() -> None:

@@ -14,7 +14,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import BackupError, ConfigError, UnknownService
 from backup.entry.timer import last_firing, run_scheduled
 from backup.services.registry import Registry
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, filled_on_sqlite
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
@@ -22,9 +22,7 @@ NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """Both services on SQLite, filled with the sample."""
-    found = on_sqlite(tmp_path)
-    found.fill()
-    return found
+    return filled_on_sqlite(tmp_path)
 
 
 def run(place: Place, caplog: pytest.LogCaptureFixture, past_due: bool = False, **more: str) -> list[str]:

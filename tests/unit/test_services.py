@@ -25,7 +25,7 @@ from backup.services.registry import Registry
 from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.stores import Limits, Store
 from backup.verbs.restoring import Wish
-from tests.scenarios.places import Place, Service, on_sqlite
+from tests.scenarios.places import Place, Service, filled_on_sqlite
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,9 +33,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """Both services on SQLite, filled with the sample."""
-    found = on_sqlite(tmp_path)
-    found.fill()
-    return found
+    return filled_on_sqlite(tmp_path)
 
 
 @pytest.fixture
