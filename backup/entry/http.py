@@ -7,7 +7,7 @@ from typing import Any
 
 from backup.core.errors import BackupError
 from backup.core.log import redact
-from backup.core.model import Now, Trigger, utc_now
+from backup.core.model import Action, Now, Trigger, utc_now
 from backup.entry.answers import (
     Answer,
     error_answer,
@@ -91,9 +91,17 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
     """Restores the service's source, or says what that would change."""
     check_query(query)
     request = parse_body(RestoreRequest, body)
-    wish = Wish(request.at, tuple(request.keys), request.overwrite_newer, request.delete_extra)
+    found = registry.get(service)
+    wish = Wish(
+        request.at,
+        tuple(request.keys),
+        request.overwrite_newer,
+        request.delete_extra,
+        None if request.run is None else registry.run_named(request.run, found.name)[1],
+        None if request.only is None else Action(request.only.title()),
+    )
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
-    return shape_one(registry.get(service).restore(wish, options, trigger=Trigger.HTTP))
+    return shape_one(found.restore(wish, options, trigger=Trigger.HTTP))
 
 
 def post_verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -74,6 +74,8 @@ class RestoreRequest(_Request):
     """The body of RestoreSource. Without `confirm` it only says what would change."""
 
     at: Moment | None = None
+    run: str | None = None
+    only: Literal["inserted", "updated", "deleted"] | None = None
     keys: list[KeyText] = []
     overwrite_newer: bool = False
     delete_extra: bool = False

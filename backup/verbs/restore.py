@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
-from backup.core.model import Run
+from backup.core.model import Action, Run
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.runs.runner import Session
 from backup.stores import Store
+from backup.verbs.past_run import PastRun
 from backup.verbs.restoring import Restoring, Wish
+from backup.verbs.undo import find_run, refuse_other_keys, refuse_purged
 
 _OLDER = "The platform's own backups may reach further back."
 
@@ -24,26 +26,31 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
     alone, unless `overwrite_newer`. One that only the place has is left alone, unless `delete_extra`; then deletes come
     last, after the guard has seen their number. Both are decided when the record is locked to be changed, and what is
     replaced is kept in the bin first. Records that are equal already are skipped, so a restore that failed half-way may
-    be repeated. What a constraint refuses is tried again after all else. What was written is looked up: the counts are
-    of what is there. Raises BadRequest for a key that is none, or a time that the bin does not reach; SchemaMismatch
-    when the place cannot hold the records; StoreError or RecordsSetAside when something was not written or deleted,
-    after all else was; what the stores, the guard or the lock raise.
+    be repeated. Where the wish names a run, no other records are looked at than those that it changed. What a
+    constraint refuses is tried again after all else. What was written is looked up: the counts are of what is there.
+    Raises BadRequest for a key that is none, or a time that the bin does not reach; UnknownRun or Conflict for a run
+    that is none, or of which the bin does not have all; SchemaMismatch when the place cannot hold the records;
+    StoreError or RecordsSetAside when something was not written or deleted, after all else was; what the stores, the
+    guard or the lock raise.
     """
+    _refuse_contradiction(wish)
     if wish.at is not None:
         _refuse_unknown(session, wish.at)
+    past = None if wish.run is None else _past_run(session, wish.run, wish.only)
     keys = tuple(dict.fromkeys(map(session.backup.key_from, wish.keys)))
     runs_since = () if wish.at is None else _runs_since(session, wish.at)
-    restoring = Restoring(session, place, _prepare(session, place), wish, keys, runs_since, elsewhere=elsewhere)
+    there = _prepare(session, place)
+    restoring = Restoring(session, place, there, wish, keys, runs_since, past=past, elsewhere=elsewhere)
     with PendingDeletes() as extra:
         wanted = held = 0
         for piece in restoring.pieces():
             done = restoring.restore(piece)
             wanted, held = wanted + done.wanted, held + len(piece.theirs)
             extra.add([*done.extra.items()])
-        if not keys:
+        if not keys and past is None:
             wanted += restoring.gone_since()
         if wish.delete_extra and len(extra):
-            if keys:  # of the whole side, as ever
+            if keys or past is not None:  # of the whole side, as ever
                 wanted, held = session.backup.count(), place.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
             guard.check_deletes(len(extra), wanted, held, session.backup.place.label, allowed=allowed)
@@ -52,7 +59,8 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
             for batch in extra.batches(place.traits.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
-            session.note(f"{len(extra)} records are only in the {place.place.label}; without delete-extra they stay.")
+            which = "are only in" if past is None else "that the run inserted are in"
+            session.note(f"{len(extra)} records {which} the {place.place.label}; without delete-extra they stay.")
     restoring.again()
     if not session.run.dry_run:
         session.note(*place.advance_counters())
@@ -66,6 +74,26 @@ def exists(place: Store) -> bool:
     except (SourceMissing, NotInitialized):
         return False
     return True
+
+
+def _refuse_contradiction(wish: Wish) -> None:
+    if wish.run is not None and wish.at is not None:
+        raise BadRequest("A time and a run are named, and each names a state.", hint="Name one of them.")
+    if wish.only is not None and wish.run is None:
+        raise BadRequest(
+            f"What was only {wish.only.lower()} is asked for, and no run is named that did it.",
+            hint="Name the run: --run on the command line, `run` over HTTP.",
+        )
+
+
+def _past_run(session: Session, sync_id: str, only: Action | None) -> PastRun:
+    """The run whose changes are to be restored. Raises what an undo of it would, but for later changes."""
+    run = find_run(session, sync_id)
+    refuse_other_keys(session, run)
+    refuse_purged(session, run)
+    done = "changed" if only is None else only.lower()
+    session.note(f"Restores what the run {run.sync_id} {done}, as it was before.")
+    return PastRun(run, only, session.backup, session.recycled)
 
 
 def _refuse_unknown(session: Session, moment: datetime) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
@@ -21,6 +21,7 @@ from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
 from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, Overwriting
+from backup.verbs.past_run import PastRun
 
 _KEYS_AT_ONCE = 100
 _REFUSED_AT_MOST = 100_000  # keys, which are held in memory
@@ -31,12 +32,18 @@ _TOGETHER = 2_000  # keys, at least
 
 @dataclass(frozen=True)
 class Wish:
-    """What to restore: the state `at` a time or (None) the newest, of these `keys` or (none given) of all."""
+    """What to restore: the state `at` a time or (None) the newest, of these `keys` or (none given) of all.
+
+    With the id of a `run` the state before that, of just those records that it changed, or that it `only` inserted,
+    updated or deleted.
+    """
 
     at: datetime | None = None
     keys: tuple[str, ...] = ()
     overwrite_newer: bool = False
     delete_extra: bool = False
+    run: str | None = None
+    only: Action | None = None
 
 
 class Piece(NamedTuple):
@@ -67,13 +74,15 @@ class Restoring:
         keys: tuple[Key, ...],
         runs_since: Sequence[Run],
         *,
+        past: PastRun | None = None,
         elsewhere: bool,
     ) -> None:
-        self._session = session
+        self._session, self._past = session, past
         self._backup, self._place, self._recycled = session.backup, place, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
         self._told_lost: set[str] = set()
-        self._filling = {run.sync_id for run in runs_since if run.added_columns}
+        runs = runs_since if past is None else [past.run]
+        self._filling = {run.sync_id for run in runs if run.added_columns}
         self._there = there  # it need not be, in a dry run
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._overwriting = Overwriting(session, place, self._is_newer, overwrite_newer=wish.overwrite_newer)
@@ -83,9 +92,14 @@ class Restoring:
         self._etags = not elsewhere  # another place has etags of its own, not those that the copies remember
 
     def pieces(self) -> Iterator[Piece]:
-        """The whole key space, or the wish's keys."""
+        """The whole key space, the wish's keys, or those that the wish's run changed."""
         if self._keys:
             for keys in _parts(self._keys):
+                theirs = _stamps_of(self._place, keys) if self._there else {}
+                yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
+            return
+        if self._past is not None:
+            for keys in (part for some in self._past.changed_keys() for part in _parts(some)):
                 theirs = _stamps_of(self._place, keys) if self._there else {}
                 yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
             return
@@ -112,6 +126,12 @@ class Restoring:
         """Restores the records of one piece."""
         chunk, asked, copies, theirs = piece
         changed = self._first_after({*copies, *theirs, *asked})
+        if self._past is not None:  # nothing else is asked for
+            for key in asked if self._keys else ():
+                if key not in changed:
+                    self._session.note(f"The run did no such thing to {json.dumps(self._backup.key_to_json(key))}.")
+            asked = [key for key in asked if key in changed]
+            copies, theirs = _some(copies, changed), _some(theirs, changed)
         filled = {key: kept for key, kept in changed.items() if self._was_only_filled(kept, copies.get(key))}
         then = {key: kept for key, kept in changed.items() if key not in filled}
         known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
@@ -126,6 +146,8 @@ class Restoring:
         for key in present:
             if key not in theirs and key not in spelled:
                 inserts.append(key)
+            elif key in theirs and key not in copies and not self._must_write(theirs[key], None, then.get(key)):
+                same += 1  # it is there again, as an earlier restore has left it
             elif not self._wish.overwrite_newer and (
                 key in spelled  # spelled anew: in doubt it is newer
                 or (key not in equal and self._is_newer(theirs[key], copies.get(key)))
@@ -281,8 +303,10 @@ class Restoring:
         """
         return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
 
-    def _first_after(self, keys: Iterable[Key]) -> dict[Key, Kept]:
-        """The first change after the wish's time of each of these records that was changed since."""
+    def _first_after(self, keys: Iterable[Key]) -> Mapping[Key, Kept]:
+        """The first change after the wish's time, or by its run, of each of these records that was changed so."""
+        if self._past is not None:
+            return self._past.before([*keys])
         return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at)
 
     def _write(self, records: Sequence[Record], theirs: Stamps, copies: Stamps) -> None:
@@ -332,6 +356,10 @@ def _with_image(record: Record, kept: Kept | None) -> Record:
     if kept is None or kept.record is None:
         return record
     return {**record, **{name: value for name, value in kept.record.items() if value is not None}}
+
+
+def _some(stamps: Stamps, keys: Mapping[Key, Kept]) -> Stamps:
+    return {key: version for key, version in stamps.items() if key in keys}
 
 
 def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:

@@ -35,8 +35,8 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     """
     runs = _runs(session, sync_id, through)
     for one in runs:
-        _refuse_other_keys(session, one)
-        _refuse_purged(session, one)
+        refuse_other_keys(session, one)
+        refuse_purged(session, one)
     _refuse_conflicts(session, runs)
     ids = tuple(one.sync_id for one in runs)
     # The records lose what these runs filled new columns with, under versions that stay: the next sync must fill them.
@@ -63,6 +63,15 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
 
 def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
     """What is to be undone, newest first."""
+    first = find_run(session, sync_id)
+    return [*session.history.later(first), first] if through else [first]
+
+
+def find_run(session: Session, sync_id: str) -> Run:
+    """The run with this id, whose changes of the backup may be taken back.
+
+    Raises UnknownRun; Conflict for one that does not say what it is about; BadRequest for one that changed nothing.
+    """
     service = session.run.service
     first = session.history.get(service, sync_id)
     if first is None and session.history.unplaced(service, SyncId=sync_id):
@@ -79,12 +88,11 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
             f"The run {sync_id} changed nothing in the backup: it is a dry run, a restore or a verify.",
             hint="What a restore overwrote in the source is in the recycle bin, with the side `source`.",
         )
-    if not through:
-        return [first]
-    return [*session.history.later(first), first]
+    return first
 
 
-def _refuse_other_keys(session: Session, undone: Run) -> None:
+def refuse_other_keys(session: Session, undone: Run) -> None:
+    """Raises Conflict when the key's columns had other types when the run changed its records."""
     if not session.recycled.knows_keys_of(undone.sync_id):
         raise Conflict(
             f"The key of the {session.backup.place.label} has another type than when the run {undone.sync_id} changed "
@@ -94,7 +102,8 @@ def _refuse_other_keys(session: Session, undone: Run) -> None:
         )
 
 
-def _refuse_purged(session: Session, undone: Run) -> None:
+def refuse_purged(session: Session, undone: Run) -> None:
+    """Raises Conflict when the bin does not have an image of everything that the run changed."""
     kept = sum(map(len, session.recycled.of_run(undone.sync_id, records=False)))
     changed = undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)

@@ -8,7 +8,7 @@ import typer
 
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
-from backup.entry.command_line.options import AllowMassDelete, AsJson, Config, Moment, OneService, Yes
+from backup.entry.command_line.options import AllowMassDelete, AsJson, Config, Moment, OneService, Only, Yes
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars, show_outcomes
 from backup.entry.requests import moment_of
 from backup.services.service import Options
@@ -34,6 +34,8 @@ def undo_command(
 def restore_command(
     service: OneService,
     at: Moment = None,
+    run: Annotated[str | None, typer.Option(metavar="ID", help="Just what this run changed, as it was before")] = None,
+    only: Only = None,
     key: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Only this record; may be given several times")
     ] = None,
@@ -51,11 +53,19 @@ def restore_command(
     """Write the backup's state, now or as of a time, into the source or another database."""
     with errors_shown(as_json):
         registry = open_registry(config)
-        wish = Wish(None if at is None else moment_of(at), tuple(key or ()), overwrite_newer, delete_extra)
+        found = registry.get(service)
+        wish = Wish(
+            None if at is None else moment_of(at),
+            tuple(key or ()),
+            overwrite_newer,
+            delete_extra,
+            None if run is None else registry.run_named(run, found.name)[1],
+            None if only is None else only.action,
+        )
         writes = yes and not dry_run
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as progress:
-            outcome = registry.get(service).restore(wish, options, to, progress)
+            outcome = found.restore(wish, options, to, progress)
         print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
 
 
