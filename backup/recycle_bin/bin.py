@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -68,6 +68,18 @@ class RecycleBin:
             for entry in page
         )
         return Counts(found[Action.INSERTED] + sum(together), found[Action.UPDATED], found[Action.DELETED])
+
+    def take_back(self, sync_id: str, keys: Collection[Key]) -> None:
+        """Deletes what the run has kept of the backup's records with these keys, where the backup has it still: images
+        of changes that were refused. A store without transactions keeps them before it knows. Cost: a lookup."""
+        hashes, _ = entries.found_by(keys)
+        start, shared, _ = entries.bounds(sync_id)
+        for page in entries.pages_of_hashes(self._entries, hashes, {**self._of(sync_id), "Side": "backup"}):
+            alone = (entry for entry in page if start < entry["EntryId"] < shared)
+            found = {kept.key: kept for entry in alone for kept in entries.kept(entry) if kept.key in keys}
+            images = (image for some in self._backup.images([*found], Action.UPDATED) for image in some)
+            there = {image.key: image.record for image in images}
+            self._entries.delete([kept.entry_id for key, kept in found.items() if kept.record == there.get(key)])
 
     def _of(self, sync_id: str) -> dict[str, str]:
         return {"SyncId": sync_id, "ServiceName": self._service}

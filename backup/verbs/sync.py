@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
 
-from backup.core.errors import NotVerified, SchemaMismatch
+from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.log import event
 from backup.core.model import Status, Verb
 from backup.mirror.checkpoint import Checkpoint
@@ -105,8 +105,14 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     steps = _from_watermark(session, replace(session.steps, save=saver.save))
     run = session.run
     guard = replace(session.policy.guard, deleted_lately=lambda: _deleted_lately(session))
-    left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
+    try:
+        left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
+    except RecordsSetAside:
+        steps.held()
+        session.recycled.take_back(run.sync_id, tally.aside)
+        raise
     steps.held()  # who has lost the lock may no longer say how the run stands
+    session.recycled.take_back(run.sync_id, tally.aside)
     if left is not None:
         saver.save(left, always=True)
         return left

@@ -172,6 +172,7 @@ class _TakingBack:
         for key, (_, error) in self._waiting.items():
             self._tally.set_aside(Refusal([key], error))
         if failure := self._tally.failure():
+            self._session.recycled.take_back(self._session.run.sync_id, self._tally.aside)
             raise failure
 
     def _once_more(self, *, replace: bool = False) -> None:

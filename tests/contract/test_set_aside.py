@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside
 from backup.core.model import Trigger
 from backup.runs.runner import Turn
 from backup.services.registry import Registry
-from tests.scenarios.inside import alone, command
-from tests.scenarios.places import Place, on_sqlite
+from tests.emulators import batches
+from tests.emulators.partitioned import Partitioned
+from tests.scenarios.inside import alone, command, few_orders, revised, synced
+from tests.scenarios.places import Cosmos, Place, on_sqlite, with_orders_on_cosmos
 from tests.scenarios.product import Ended
 
 REFUSING = """
@@ -165,3 +168,27 @@ def test_a_unique_value_taken_over_from_a_record_that_goes_is_written_after_the_
     ended = sync(place, tmp_path, BackupSync__ChunkSize="30")
     assert ended.code == 0, ended.out
     assert place.customer.is_mirrored()
+
+
+@pytest.mark.usefixtures("sdk_waits_for_nothing")
+def test_what_cosmos_refuses_leaves_no_image_of_a_change_that_was_not_made(
+    partitioned: Partitioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = with_orders_on_cosmos(tmp_path, partitioned.account, partitioned.account).order
+    place = few_orders(service)
+    synced(place, "order")
+    assert isinstance(service.source, Cosmos)
+    with CosmosClient.from_connection_string(partitioned.account) as client:
+        orders = client.get_database_client(service.source.database).get_container_client(service.source.container)
+        grown = {**orders.read_item("order-0001", "customer-1"), "status": "grown", "text": "x" * 40_000}
+        orders.upsert_item({name: value for name, value in grown.items() if not name.startswith("_")})
+        orders.upsert_item({"id": "new", "type": "Order", "customerId": "customer-1", "text": "x" * 40_000})
+        revised(place, 2)
+        monkeypatch.setattr(batches, "MOST_BYTES", 20_000)  # as if these were larger than a document may be
+        ended = command(tmp_path, place.settings, "sync", "order", "--json")
+        [result] = ended.json["Results"]
+        assert sorted(one["Key"][1] for one in result["Failures"]) == ["new", "order-0001"]
+        database = client.get_database_client(service.backup.database)  # type: ignore[union-attr]
+        entries = database.get_container_client("recycle-bin").read_all_items()
+        kept = [json.loads(one["recordKey"]) for one in entries if one["syncId"] == result["SyncId"]]
+        assert kept == [['"customer-2"', "order-0002"]]
