@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from threading import Event
+from threading import Event, Lock
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -28,6 +28,7 @@ class Workers:
         self._stack = ExitStack()
         self._failed = Event()
         self._first: BaseException | None = None
+        self._lock = Lock()
 
     def __enter__(self) -> Self:
         if self._parallelism > 1:
@@ -106,7 +107,7 @@ class Workers:
         except Stopped:
             raise
         except BaseException as error:
-            if not self._failed.is_set():
-                self._first = error
+            with self._lock:
+                self._first = self._first or error
             self._failed.set()
             raise

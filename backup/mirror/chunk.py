@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Semaphore
+from typing import Literal
 
 from backup.core.errors import StoreError
 from backup.core.log import event
@@ -32,7 +33,8 @@ class Settled:
     """What became of a chunk: its counts, how many records each side had, how many keys only the backup has.
 
     `waiting` are records that a constraint refused. `unread_keys` says that the source has keys there which could not
-    be read. `proof` is None where what waits or deletes must be made first, and in a dry run.
+    be read. `proof` is None where what waits or deletes must be made first, and in a dry run. `by` says what settled
+    the chunk: equal fingerprints, a copy of all of it, or stamps.
     """
 
     chunk: Chunk
@@ -43,6 +45,34 @@ class Settled:
     waiting: int = 0
     proof: Proof | None = None
     unread_keys: bool = False
+    by: Literal["fingerprints", "copy", "stamps"] = "stamps"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How changes are spread over the chunks so far, which says how to look at the next one.
+
+    `in_a_row` is how many of the last chunks had few changes each; `many` whether the last one that stamps settled had
+    many.
+    """
+
+    in_a_row: int = 0
+    many: bool = False
+
+    def after(self, settled: Settled) -> Spread:
+        """The same once a further chunk is settled. Take the chunks in their order."""
+        if settled.by == "fingerprints":
+            return replace(self, in_a_row=0)
+        if settled.by == "copy":
+            return self
+        changed = settled.counts.processed + settled.deletes
+        many = changed * _FEW_OF >= settled.counts.seen
+        return Spread(self.in_a_row + 1 if changed and not many else 0, many)
+
+    @property
+    def is_all_over(self) -> bool:
+        """Whether hardly a chunk can be expected to be equal."""
+        return self.in_a_row >= _STREAK
 
 
 class Settling:
@@ -60,35 +90,32 @@ class Settling:
         self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
-        self._streak = 0  # chunks one after another in which few records had changed
-        self._many = False  # whether in the last one that was not equal many had
 
-    def settle(self, chunk: Chunk) -> Settled:
+    def settle(self, chunk: Chunk, spread: Spread) -> Settled:
         """Makes the backup's part of the chunk equal to the source's, but for deletes.
 
         Equal fingerprints settle it. A chunk of which the backup has nothing is copied without reading stamps. Else the
         stamps of both sides say what to write; of those no more are read than fingerprints of buckets leave, unless
-        many had changed in the chunk before. A dry run only counts and names.
+        many had changed in a chunk before, by the `spread`. A dry run only counts and names.
 
         Where changes are spread all over, fingerprints find no chunk equal: after a streak of such chunks those of its
         buckets are asked for at once, until they find one that was.
         """
-        if self._may_skip and self._streak >= _STREAK:
+        if self._may_skip and spread.is_all_over:
             return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
         mine, theirs = self._sides.fingerprints(chunk)
         if proof.alike(mine, theirs) and self._may_skip:
-            self._streak = 0
             return self._skip(chunk, mine)
         copied = Counts()
         if theirs is not None and theirs.records == 0 and not self._run.dry_run:
             copied = self._writing.copy(chunk).counts
             equal = self._sides.proven(chunk)
             if equal is not None:
-                return Settled(chunk, copied, equal.source.records, 0, proof=equal)
+                return Settled(chunk, copied, equal.source.records, 0, proof=equal, by="copy")
         # The chunk is one of the source's; where the backup holds much more, its own keys cut it further, so that the
         # stamps of both sides fit into memory.
         pieces = iter([chunk]) if _is_small(mine, theirs) else self._backup.chunks(chunk)
-        narrow = self._may_skip and not self._many and not copied.seen and not _are_few(mine, theirs)
+        narrow = self._may_skip and not spread.many and not copied.seen and not _are_few(mine, theirs)
         return self._settle_pieces(chunk, pieces, copied, narrow=narrow)
 
     def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: Counts = NONE, *, narrow: bool) -> Settled:
@@ -97,9 +124,6 @@ class Settling:
         for piece in pieces:
             settled = _joined(settled, self._settle_by_stamps(piece, counted, narrow=narrow))
             counted = 0  # of several pieces, none was copied
-        changed = settled.counts.processed + settled.deletes
-        self._many = changed * _FEW_OF >= settled.counts.seen
-        self._streak = self._streak + 1 if changed and not self._many else 0
         return settled
 
     def skip(self, chunk: Chunk) -> Settled | None:
@@ -146,7 +170,7 @@ class Settling:
         assert found is not None  # noqa: S101 - for mypy; alike fingerprints are some
         self._tally.add(skipped=found.records)
         records, proven = found.records, proof.of_fingerprint(found)
-        return Settled(chunk, Counts(skipped=records), records, records, proof=proven)
+        return Settled(chunk, Counts(skipped=records), records, records, proof=proven, by="fingerprints")
 
     def _settle_by_stamps(
         self, piece: Chunk, counted: int | None, which: Try = Try.FIRST, *, narrow: bool = False

@@ -10,7 +10,7 @@ from backup.core.model import WHOLE, Action, Chunk, Proof, Run
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.chunk import Settled, Settling
+from backup.mirror.chunk import Settled, Settling, Spread
 from backup.mirror.deleting import Deleting
 from backup.mirror.guard import Guard
 from backup.mirror.pair import Sides
@@ -43,9 +43,11 @@ def sync_stores(
         if not run.dry_run:
             tally.proof = at.proof
         ahead, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
-        for settled in (
-            [whole] if whole else workers.in_order(settling.settle, in_time(at, source.chunks, steps.seconds_left))
-        ):
+        spread = Spread()
+        # A chunk is asked for, and with it how to look at it, once those before it have come but for `parallelism`.
+        chunks = ((chunk, spread) for chunk in in_time(at, source.chunks, steps.seconds_left))
+        for settled in [whole] if whole else workers.in_order(lambda item: settling.settle(*item), chunks):
+            spread = spread.after(settled)
             at = at.past(
                 *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
                 again=bool(settled.deletes or settled.waiting),

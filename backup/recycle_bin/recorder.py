@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 from backup.core.model import Action, Image, Key, Now
@@ -40,29 +41,33 @@ class Keeper:
         spellings for one key."""
         self._table, self._mine, self._now, self._store = table, mine, now, respelled
         self._asks = before is not None and respelled is not None
+        self._lock = Lock()  # for what follows, which one thread learns and all have to know
         self._any_together, self._any_deleted = before or (False, False)
         self._elsewhere: set[Key] = set()  # keys whose records have their entries under another spelling
 
     def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
         """As `Keep` says."""
-        if any(image.action is Action.DELETED for image in images):
-            self._any_deleted = True
+        with self._lock:
+            self._any_deleted |= any(image.action is Action.DELETED for image in images)
+            any_together, any_deleted = self._any_together, self._any_deleted
         together: list[dict[str, Any]] = []
-        if not self._any_deleted:
+        if not any_deleted:
             together, inserted = entries.together(self._mine["SyncId"], self._mine["Side"], inserted)
-        alone = self._first([*images, *(Image(key, Action.INSERTED) for key in inserted)], transaction)
+        images = [*images, *(Image(key, Action.INSERTED) for key in inserted)]
+        alone = self._first(images, transaction, any_together=any_together)
         if together:
-            self._any_together = True  # even if this transaction fails: it may have been committed
+            with self._lock:
+                self._any_together = True  # even if this transaction fails: it may have been committed
         same = {**self._mine, "RecycledAt": self._now()}
         singles = (entries.of_one(self._mine["SyncId"], self._mine["Side"], image) for image in alone)
         self._table.add([same | entry for entry in (*together, *singles)], transaction)
 
-    def _first(self, images: list[Image], transaction: Any) -> list[Image]:
+    def _first(self, images: Sequence[Image], transaction: Any, *, any_together: bool) -> list[Image]:
         """Those of whose record the run has no entry that an entry of its own would not meet."""
         spelled = {image.key: self._spelled(image) for image in images}
         respelled = [old for key, old in spelled.items() if old != key]
         hashes, asked = entries.found_by(respelled)
-        if self._any_together:
+        if any_together:
             _, asked = entries.found_by([*respelled, *spelled])
         if self._asks:
             more, _ = entries.found_by(key for key in spelled if any(isinstance(part, str) for part in key))
@@ -74,10 +79,15 @@ class Keeper:
             for entry in page
             for kept in entries.kept_of(entry, asked)
         }
-        for key, old in spelled.items():
-            if key not in known and (old in known or self._is_one_of(key, old, known, transaction)):
-                self._elsewhere.add(key)
-        return [image for image in images if image.key not in known | self._elsewhere]
+        met = {
+            key
+            for key, old in spelled.items()
+            if key not in known and (old in known or self._is_one_of(key, old, known, transaction))
+        }
+        with self._lock:
+            self._elsewhere |= met
+            known |= self._elsewhere
+        return [image for image in images if image.key not in known]
 
     def _spelled(self, image: Image) -> Key:
         return image.key if image.record is None or self._store is None else self._store.key_of(image.record)

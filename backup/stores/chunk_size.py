@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 _AT_LEAST = 1_000
 _FORGETTING = 0.8  # each statement lets the longest time count for less, so that one slow moment is forgotten
@@ -27,14 +28,15 @@ class ChunkSize:
 
     def __init__(self, chunk_size: int, max_seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._largest, self._seconds, self._clock = chunk_size, max_seconds / 2, clock
-        self._seconds_per_record = 0.0
+        self._seconds_per_record, self._lock = 0.0, Lock()
 
     @property
     def chunk_size(self) -> int:
         """Records of the next chunk."""
-        if self._seconds_per_record * self._largest <= self._seconds:
+        seconds_per_record = self._seconds_per_record
+        if seconds_per_record * self._largest <= self._seconds:
             return self._largest
-        return min(self._largest, max(_AT_LEAST, int(self._seconds / self._seconds_per_record)))
+        return min(self._largest, max(_AT_LEAST, int(self._seconds / seconds_per_record)))
 
     @contextmanager
     def measuring(self, records: int = 0) -> Iterator[Measured]:
@@ -44,4 +46,5 @@ class ChunkSize:
         yield measured
         if measured.records >= min(_AT_LEAST, self._largest):
             took = (self._clock() - started) / measured.records
-            self._seconds_per_record = max(took, self._seconds_per_record * _FORGETTING)
+            with self._lock:
+                self._seconds_per_record = max(took, self._seconds_per_record * _FORGETTING)

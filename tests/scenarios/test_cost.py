@@ -112,6 +112,18 @@ def test_changes_all_over_cost_the_stamps_of_some_buckets_and_hardly_a_fingerpri
     assert (asked["read the stamps"], asked["read the fingerprint"]) == (0, CHUNKS + 1)
 
 
+def test_what_is_asked_of_chunks_side_by_side_is_the_same_each_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How a chunk is looked at follows from those before it, but for the `Parallelism` that are under way."""
+    change(place, "UPDATE {table} SET Version = 2 WHERE Id % 250 = 0")
+    with counting(monkeypatch) as asked:
+        run = registry(place, BackupSync__Parallelism="3").get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(updated=ROWS // 250, skipped=ROWS - ROWS // 250)
+    # After the second chunk that is known to have changes: three more are asked for by then.
+    assert (asked["read the fingerprint"], asked["read the stamps"]) == (2 + 3 - 1, CHUNKS)
+
+
 def test_after_a_streak_of_changes_one_equal_chunk_brings_fingerprints_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import reduce
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.core.errors import GuardTripped, LockLost, StoreUnavailable
-from backup.core.model import Counts, Run, Trigger
+from backup.core.model import WHOLE, Counts, Run, Trigger
 from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.chunk import Settled, Spread
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
@@ -281,3 +283,32 @@ def test_a_log_line_never_holds_a_records_content(caplog: pytest.LogCaptureFixtu
     source = MemoryStore("source", [record(1, 1, content="private words")])
     run_sync(source, MemoryStore("backup", [record(1, 2)]))
     assert "private words" not in caplog.text
+
+
+# --- how changes are spread -------------------------------------------------------------------------------------------
+
+
+def looked_at(changed: int, records: int = 1_000, by: Literal["fingerprints", "copy", "stamps"] = "stamps") -> Settled:
+    return Settled(WHOLE, Counts(updated=changed, skipped=records - changed), records, records, by=by)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([], Spread(0, many=False)),
+        ([looked_at(1)], Spread(1, many=False)),
+        ([looked_at(1), looked_at(99)], Spread(2, many=False)),
+        ([looked_at(1), looked_at(100)], Spread(0, many=True)),
+        ([looked_at(100), looked_at(1)], Spread(1, many=False)),
+        ([looked_at(1), looked_at(0)], Spread(0, many=False)),
+        ([looked_at(1), looked_at(0, by="fingerprints")], Spread(0, many=False)),
+        ([looked_at(100), looked_at(0, by="fingerprints")], Spread(0, many=True)),
+        ([looked_at(1), looked_at(1_000, by="copy")], Spread(1, many=False)),
+        ([looked_at(0, by="fingerprints"), looked_at(1), looked_at(2)], Spread(2, many=False)),
+    ],
+)
+def test_what_the_chunks_so_far_say_of_the_next_is_a_function_of_them_in_their_order(
+    chunks: list[Settled], expected: Spread
+) -> None:
+    assert reduce(Spread.after, chunks, Spread()) == expected
+    assert expected.is_all_over == (expected.in_a_row >= 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from threading import Lock
 from typing import Any, NamedTuple
 
 from azure.cosmos import ContainerProxy
@@ -42,6 +43,7 @@ class CosmosWrites:
 
     def __init__(self, access: CosmosAccess, container: CosmosContainer) -> None:
         self._access, self._container = access, container
+        self._lock = Lock()
         self._knows_batches: bool | None = None  # None: not asked yet
 
     def upsert(self, documents: Sequence[Record]) -> dict[Key, str]:
@@ -77,7 +79,7 @@ class CosmosWrites:
             return writes
         except CosmosHttpResponseError as error:
             if _is_of_no_batches(error):
-                self._knows_batches = bool(self._knows_batches)
+                self._note_batches(known=False)
             return writes
         return ()
 
@@ -85,7 +87,12 @@ class CosmosWrites:
         # The partition key is told here; for a single upsert the SDK takes it out of the document.
         partition = partition_value(writes[0].key[:-1])
         self._container.proxy.execute_item_batch([write.what for write in writes], partition)
-        self._knows_batches = True
+        self._note_batches(known=True)
+
+    def _note_batches(self, *, known: bool) -> None:
+        """Notes what an answer says; a server that has carried out one batch knows them, whatever else it says."""
+        with self._lock:
+            self._knows_batches = known or bool(self._knows_batches)
 
     def _alone(self, write: _Write) -> str | None:
         """Carries out one write; returns why the server does not take it, if it does not."""
@@ -119,11 +126,12 @@ class CosmosWrites:
         try:
             reason = batch_of_one(self._container.proxy, write.what, partition, known=bool(self._knows_batches))
         except CosmosBatchOperationError as error:
-            self._knows_batches = True
+            self._note_batches(known=True)
             if write.what[0] != "delete" or not is_missing(error):
                 raise
             return None
-        self._knows_batches = True if reason is None else self._knows_batches
+        if reason is None:
+            self._note_batches(known=True)
         return reason
 
 
