@@ -27,6 +27,13 @@ DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md")
 }
+MODULES = [
+    str(path)
+    for path in (
+        ROOT / "function_app.py",
+        *(found for name in ("backup", "tests", "benchmarks", "docs") for found in (ROOT / name).rglob("*.py")),
+    )
+]
 EVERYTHING = "\n".join(DOCUMENTS.values())
 ARCHITECTURE = DOCUMENTS["ARCHITECTURE.md"]
 COMMAND_LINE = DOCUMENTS["docs/command-line.md"]
@@ -226,6 +233,12 @@ def test_tests_that_documents_name_exist() -> None:
     named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", EVERYTHING))
     existing = [str(path) for path in (ROOT / "tests").rglob("test_*.py")]
     assert {name for name in named if not any(path.endswith(f"/{name}") for path in existing)} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_modules_that_a_document_names_exist(document: str) -> None:
+    named = set(re.findall(r"`((?:[\w.]+/)*\w+\.py)\b", DOCUMENTS[document]))
+    assert {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in MODULES)} == set()
 
 
 def test_the_example_of_local_settings_has_every_setting() -> None:
