@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -216,7 +216,9 @@ class Ownership:
         with self._beating:
             asked = elapsed()
             try:
-                held = self._history.beat(run.sync_id, self._owner, self._attempts, self._clock(), _BEAT_SECONDS)
+                held = self._known(
+                    lambda known: self._history.beat(run.sync_id, self._owner, known, self._clock(), _BEAT_SECONDS)
+                )
             except Exception as error:
                 event(
                     "run.heartbeat_failed",
@@ -253,14 +255,14 @@ class Ownership:
         assert run is not None  # noqa: S101 - for mypy; it was taken
         if transaction is None:
             self.check_young()
-            held = self._history.is_held(run.sync_id, self._owner, self._attempts)
+            held = self._known(lambda known: self._history.is_held(run.sync_id, self._owner, known))
         elif again:
-            known = list(self._attempts)
-            self._attempts.append(str(uuid.uuid4()))
-            _here.add(self._attempts[-1])
-            held = self._history.renew(run.sync_id, self._owner, known, self._attempts[-1], transaction)
+            mine = str(uuid.uuid4())
+            _here.add(mine)
+            self._attempts.append(mine)
+            held = self._known(lambda known: self._history.renew(run.sync_id, self._owner, known, mine, transaction))
         else:
-            held = self._history.is_held(run.sync_id, self._owner, self._attempts, transaction)
+            held = self._known(lambda known: self._history.is_held(run.sync_id, self._owner, known, transaction))
         if not held:
             self._lost = True
             raise self._error()
@@ -270,7 +272,7 @@ class Ownership:
         LockLost."""
         asked = elapsed()
         run = self._signed(run)
-        if not self._history.change(run, [self._owner], self._attempts):
+        if not self._known(lambda known: self._history.change(run, [self._owner], known)):
             self._lost = True
             raise self._error()
         self._confirmed = asked
@@ -284,6 +286,16 @@ class Ownership:
             self._history.leave(self._run.sync_id, self._owner, self._attempts)
         except BackupError as error:
             event("run.not_left", level=logging.WARNING, service=self._run.service, error=error)
+
+    def _known(self, is_one_of: Callable[[Sequence[str]], bool]) -> bool:
+        """Whether the entry's attempt is one of this call's; asked again when another thread has named a new one while
+        the server was asked about those before."""
+        while True:
+            known = list(self._attempts)
+            if is_one_of(known):
+                return True
+            if len(self._attempts) == len(known):
+                return False
 
     def _error(self) -> LockLost:
         service = self._run.service if self._run is not None else ""

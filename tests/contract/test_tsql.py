@@ -37,6 +37,7 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
+from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import send_many, send_one
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
@@ -684,8 +685,8 @@ def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> 
 
 @pytest.mark.parametrize(("side", "first"), [("source", "Check the names"), ("backup", "Run initialize")])
 def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(side: Any, first: str) -> None:
-    shared = {"check_same_thread": False}
-    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args=shared)
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, creator=lambda: LeavableConnection(memory, OSError))
     with engine.connect() as cx:  # stands in for a server: a catalogue that shows nothing
         cx.exec_driver_sql("ATTACH ':memory:' AS sys")
         for table in ("objects (name, type, schema_id)", "schemas (name, schema_id)"):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -196,6 +197,32 @@ def test_a_run_bears_a_lost_heartbeat_and_stops_when_none_is_heard_for_too_long(
         seconds += 160
         with pytest.raises(LockLost):
             mine.check_young()
+
+
+@pytest.mark.parametrize("asked", ["renew", "is_held", "beat"])
+def test_threads_of_a_run_do_not_take_it_from_each_other(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Each names its attempt anew after a lost answer; the server may hear of that in any order."""
+    renew, real, calls = History.renew, getattr(History, asked), 0
+
+    def after_another(history: History, *named: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:  # another thread comes between what this one knows and what it asks
+            with monkeypatch.context() as patched:
+                patched.setattr(History, "renew", lambda history, *named: renew(history, *named[:-1], None))
+                mine.check_last("a transaction", again=True)
+        return bool(real(history, *named if asked == "beat" else (*named[:-1], None)))
+
+    with owned(sqlite_place) as mine:
+        monkeypatch.setattr(History, asked, after_another)
+        if asked == "beat":
+            mine._beat()
+        else:
+            mine.check_last("a transaction", again=asked == "renew")
+        assert calls == 2
+        mine.check_young()
 
 
 @pytest.mark.parametrize("side", ["source", "backup"])
