@@ -10,25 +10,26 @@ from typing import NamedTuple
 from backup.core.model import Run
 
 AHEAD = timedelta(minutes=5)
-"""Right clocks differ by less. A time that is further ahead of the present is wrong."""
+"""Right clocks differ by less. A time that is further ahead of the present, or behind an earlier one, is wrong."""
 
 
 class _Span(NamedTuple):
     """Where a run stands in the order. `earliest` is the earliest time it can have; `instead` replaces its times that
-    lie ahead; `is_ahead`: all its times do."""
+    are wrong: all of one that `is_wrong`, else those that lie ahead."""
 
     number: int
     earliest: datetime
     instead: datetime
-    is_ahead: bool
+    is_wrong: bool
 
 
 class Timeline:
     """The runs of one service and place in the order of their numbers, with times that follow this order.
 
     A time ahead of `now` cannot be true: the start of the next run replaces it, or now. Where starts contradict the
-    order, the fewest possible are taken for wrong. A wrong start that lies too late becomes the next run's start; one
-    that lies too early becomes the earlier run's. All other times stay as they were written.
+    order, the fewest possible are taken for wrong, too late or too early. When a run with a wrong start was, nobody
+    knows; it became part of the backup's state at the next run's start at the latest, or by now, and counts from then
+    on: so a time before it never shows what it did. All other times stay as they were written.
     """
 
     def __init__(self, runs: Iterable[Run], now: datetime) -> None:
@@ -42,10 +43,11 @@ class Timeline:
             next_one = ordered[place].started_at if place in true else next_one
         earliest = None
         for place, (run, later) in enumerate(zip(ordered, reversed(instead), strict=True)):
-            is_ahead = place not in true and run.started_at > later + AHEAD
-            began = later if is_ahead else min(run.started_at, now)
+            is_behind = earliest is not None and run.started_at < earliest - AHEAD
+            is_wrong = place not in true and (is_behind or run.started_at > later + AHEAD)
+            began = later if is_wrong else min(run.started_at, now)
             earliest = began if earliest is None else max(earliest, began)
-            self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later), is_ahead)
+            self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later), is_wrong)
 
     def knows(self, sync_id: str) -> bool:
         """Whether the run is one of them."""
@@ -60,7 +62,7 @@ class Timeline:
         span = self._spans.get(sync_id)
         if span is None:
             return min(stamped, self.now)
-        return span.instead if span.is_ahead or stamped > self.now else max(stamped, span.earliest)
+        return span.instead if span.is_wrong or stamped > self.now else max(stamped, span.earliest)
 
     def ended(self, run: Run) -> datetime:
         """When the run ended; now if it has not."""

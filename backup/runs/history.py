@@ -265,12 +265,14 @@ class History:
             now,
         )
 
-    def since(self, service: str, moment: datetime, timeline: Timeline) -> list[Run]:
-        """The runs that ended after this moment and may have changed the backup, newest first."""
+    def since(self, service: str, moment: datetime, timeline: Timeline, *, restores: bool = False) -> list[Run]:
+        """The runs that ended after this moment and may have changed the backup, newest first; with `restores`, those
+        that may have changed the source."""
+        counts = _is_restore if restores else _has_changed
         found: list[Run] = []
         below = None
         while page := self._find(service, _PAGE, below=below):
-            for run in filter(_has_changed, page):
+            for run in filter(counts, page):
                 if timeline.ended(run) > moment:
                     found.append(run)
                 elif run.counts.processed or run.status is not Status.FAILED:  # else it may never have begun
@@ -348,6 +350,10 @@ def _is_refused(run: Run) -> bool:
 
 def _has_changed(run: Run) -> bool:
     return run.may_change_backup and run.completed_at is not None
+
+
+def _is_restore(run: Run) -> bool:
+    return run.verb is Verb.RESTORE and not run.dry_run and run.completed_at is not None
 
 
 def _of(owner: str, attempts: Sequence[str]) -> dict[str, Sequence[Any]]:

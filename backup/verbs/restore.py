@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
@@ -11,6 +12,7 @@ from backup.core.model import Action, Run
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.runs.runner import Session
 from backup.stores import Store
+from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately
 from backup.verbs.past_run import PastRun
 from backup.verbs.restoring import Restoring, Wish
 from backup.verbs.undo import find_run, refuse_other_keys, refuse_purged
@@ -34,6 +36,8 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
     guard or the lock raise.
     """
     _refuse_contradiction(wish)
+    if elsewhere:
+        session.note(f"{ELSEWHERE}{place.place.label}.")
     if wish.at is not None:
         _refuse_unknown(session, wish.at)
     past = None if wish.run is None else _past_run(session, wish.run, wish.only)
@@ -53,6 +57,8 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
             if keys or past is not None:  # of the whole side, as ever
                 wanted, held = session.backup.count(), place.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
+            if not elsewhere:
+                guard = replace(guard, deleted_lately=lambda: deleted_from_source_lately(session))
             guard.check_deletes(len(extra), wanted, held, session.backup.place.label, allowed=allowed)
             _refuse_referred(place, extra)
             session.note(*(f"The {place.place.label} has a trigger on deletes: {name}." for name in place.on_delete()))

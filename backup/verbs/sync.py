@@ -10,17 +10,16 @@ from math import inf
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.log import event
-from backup.core.model import Status, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import refuse_early, sync_stores
 from backup.mirror.writing import Steps
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Store
+from backup.verbs.lately import deleted_lately
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
-_WEEK = timedelta(days=7)
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
@@ -104,7 +103,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     saver = _Saver(session)
     steps = _from_watermark(session, replace(session.steps, save=saver.save))
     run = session.run
-    guard = replace(session.policy.guard, deleted_lately=lambda: _deleted_lately(session))
+    guard = replace(session.policy.guard, deleted_lately=lambda: deleted_lately(session))
     try:
         left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
     except RecordsSetAside:
@@ -147,22 +146,6 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
         session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
     overlap = session.policy.overlap_seconds
     return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
-
-
-def _deleted_lately(session: Session) -> int:
-    """How many records the syncs of the last week have deleted that were not allowed to delete many, and whose deletes
-    were not taken back since."""
-    taken_back: set[str] = set()
-    deleted = 0
-    service, now = session.run.service, session.steps.now()
-    for run in session.history.since(service, now - _WEEK, session.history.timeline(service, now)):  # newest first
-        if run.sync_id in taken_back or run.sync_id == session.run.sync_id:
-            continue
-        if run.status is Status.COMPLETED:
-            taken_back.update(run.undone)
-        if run.verb is Verb.SYNC and not run.allow_mass_delete:
-            deleted += run.counts.deleted
-    return deleted
 
 
 class _Saver:

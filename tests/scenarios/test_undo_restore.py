@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from tests.scenarios.inside import (
     synced,
 )
 from tests.scenarios.places import Cosmos, Place, Service, Sql
-from tests.scenarios.product import ROOT, Counts, environment, post
+from tests.scenarios.product import ROOT, Counts, Ended, environment, post
 
 OF_THE_SERVER = {"_rid", "_self", "_etag", "_ts", "_attachments"}
 FORGETS_AT_ONCE = {"BackupSync__RecycleDays": "1e-9"}
@@ -387,6 +388,28 @@ def test_what_only_the_source_has_is_deleted_when_asked_unless_it_is_too_much(cu
     assert whole(place.customer.source) == larger
     restored = done(command(tmp_path, place.settings, *restore, "--allow-mass-delete", "--yes"))
     assert (counted(restored), whole(place.customer.source)) == ((0, 0, 30, 100), before)
+
+
+def test_what_restores_delete_from_the_source_within_a_week_has_a_limit_too(customers: Place, tmp_path: Path) -> None:
+    place, extra = customers, range(101, 107)
+    synced(place, "customer")
+    limits = {"BackupSync__DeleteGuardFloor": "0", "BackupSync__MaxDeletePercentPerWeek": "10"}
+
+    def restore(*options: str) -> Ended:
+        named = ("restore", "customer", "--delete-extra", "--yes", "--json", *options)
+        return command(tmp_path, {**place.settings, **limits}, *named)
+
+    raised(place, *extra, version=1)
+    other = shutil.copy(tmp_path / "customers.db", tmp_path / "other.db")
+    assert counted(done(restore("--to", f"sqlite:///{other}")))[2] == 6  # which is no week of the source's
+    assert counted(done(restore()))[2] == 6
+    raised(place, *extra, version=1)
+    error, message = refused(restore())
+    assert (error, "after 6 in the last seven days" in message) == ("GuardTripped", True)
+    assert len(place.customer.source.contents()) == 106
+    assert counted(done(restore("--allow-mass-delete")))[2] == 6
+    raised(place, *extra[:3], version=1)
+    assert counted(done(restore()))[2] == 3  # what was allowed does not count
 
 
 def test_an_empty_backup_does_not_empty_its_source(customers: Place, tmp_path: Path) -> None:

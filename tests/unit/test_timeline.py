@@ -30,10 +30,11 @@ def timeline(*days: float) -> Timeline:
         ([-3, -2, -1], [-3, -2, -1]),
         ([-3, 3_650, -1], [-3, -1, -1]),  # ahead: taken for the next run's beginning
         ([-3, 3_650, 3_651], [-3, 0, 0]),  # or for now
-        ([-3, -20_000, -1], [-3, -3, -1]),  # behind: no earlier than the run before it
+        ([-3, -20_000, -1], [-3, -1, -1]),  # behind: between these two, and nobody knows when
+        ([-3, -20_000], [-3, 0]),
         ([3_650, -20_000, -1], [-20_000, -20_000, -1]),
         ([-9, -5, -8, -7, -6], [-9, -8, -8, -7, -6]),  # was ahead, and its time has come meanwhile
-        ([-9, 3_650, -8, -30_000, -7], [-9, -8, -8, -8, -7]),  # one ahead and one behind
+        ([-9, 3_650, -8, -30_000, -7], [-9, -8, -8, -7, -7]),  # one ahead and one behind
         ([-9, -2, -1, -8, -7, -6], [-9, -8, -8, -8, -7, -6]),
         ([], []),
     ],
