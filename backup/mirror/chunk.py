@@ -85,7 +85,7 @@ class Settling:
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
         self._run, self._tally, self._steps, self._pending = run, tally, steps, pending
         self._writing = Writing(sides, run, tally, steps, check)
-        caught_up = steps.since is not None and not run.dry_run
+        caught_up = steps.since is not None and sides.source.incremental is not None and not run.dry_run
         enough = sides.source.traits.fingerprint_is_enough or caught_up
         self._may_skip = enough and not (run.forced or steps.full)
         # Stamps of whole chunks are the most that is held in memory at once.
@@ -134,9 +134,9 @@ class Settling:
     def catch_up(self, since: str) -> int:
         """Writes what was written in the source since the watermark; returns how many records. A dry run leaves it to
         the chunks, whose fingerprints then differ."""
-        written = Counts()
-        for rows in self._source.recent(since, self._steps.overlap_seconds):
-            copies = self._backup.stamp_rows_of(list(self._source.stamps_of(rows)))
+        written, incremental = Counts(), self._source.incremental
+        for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
+            copies = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
             written += self._writing.write(WHOLE, changes).counts
         self._tally.add(skipped=-written.skipped)  # the chunks meet these as equal, and count them then
@@ -216,11 +216,11 @@ class Settling:
         ours, theirs = self._sides.stamp_rows(piece, before.buckets)
         stamps, copies = proof.split(self._source, ours, self._backup, theirs)
         found = proof.differences(stamps, copies)
-        moved = self._source.stamps_of(ours ^ before.ours).keys() if found else ()
+        moved = self._source.keys.stamps(ours ^ before.ours).keys() if found else ()
         # What only the backup has by now was deleted in the source since, for what it had before was deleted here.
         wrong = proof.lasting(self._source, self._backup, piece, stamps, found, moved).keys() - before.changes.delete
         part = proof.of_part(
-            self._source.stamps_of(ours), self._backup.stamps_of(theirs), len(wrong), len(found) - len(wrong)
+            self._source.keys.stamps(ours), self._backup.keys.stamps(theirs), len(wrong), len(found) - len(wrong)
         )
         return before.equal + part
 

@@ -21,7 +21,7 @@ from backup.mirror.set_aside import Refusal, read_apart
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.walk import chunks_of, in_time
 from backup.mirror.writing import forget, no_end
-from backup.stores import Store
+from backup.stores import Store, stamps_in
 
 _RECORDS_AT_ONCE = 500
 
@@ -84,7 +84,7 @@ def verify(
     at, drawn = start or Checkpoint(), _Sample(depth.sample)
     report.proof = at.proof
     for chunk in in_time(at, partial(chunks_of, source, backup), seconds_left):
-        ours, theirs = source.stamps(chunk), backup.stamps(chunk)
+        ours, theirs = stamps_in(source, chunk), stamps_in(backup, chunk)
         unread = unread_in(ours) | unread_in(theirs)
         for key, mark in sorted(unread.items(), key=str):
             refuse(Refusal([key], StoreError(mark.reason)))
@@ -134,7 +134,7 @@ def _compare_records(
     for start in range(0, len(suspects), _RECORDS_AT_ONCE):
         part = frozenset(suspects[start : start + _RECORDS_AT_ONCE])
         mine, copies = _contents(source, part, chunk), _contents(backup, part, chunk)
-        again = source.stamps(chunk)
+        again = stamps_in(source, chunk)
         names = {
             key: _unlike(mine[key], copies[key])
             for key in part
@@ -146,8 +146,8 @@ def _compare_records(
 
 def _digests(store: Store, keys: Collection[Key], chunk: Chunk, refuse: Callable[[Refusal], None]) -> dict[Key, bytes]:
     found: dict[Key, bytes] = {}
-    for records in read_apart(keys, store.key_of, lambda some: store.read(some, chunk), refuse):
-        found |= {store.key_of(record): _digest(store.content(record)) for record in records}
+    for records in read_apart(keys, store.keys.of, lambda some: store.read(some, chunk), refuse):
+        found |= {store.keys.of(record): _digest(store.copies.content(record)) for record in records}
         del records  # or it would be held beside the next
     return found
 
@@ -159,7 +159,7 @@ def _digest(content: Mapping[str, str]) -> bytes:
 def _contents(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, Mapping[str, str]]:
     found: dict[Key, Mapping[str, str]] = {}
     for records in store.read(keys, chunk):
-        found |= {store.key_of(record): store.content(record) for record in records}
+        found |= {store.keys.of(record): store.copies.content(record) for record in records}
         del records
     return found
 

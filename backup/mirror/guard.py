@@ -84,7 +84,7 @@ class Guard:
         if self.canary is None:
             return
         try:
-            key = source.key_from(self.canary)
+            key = source.keys.from_text(self.canary)
         except BadRequest as error:
             message = f"The setting CanaryKey of the source cannot be used: {error} Nothing was changed."
             raise ConfigError(message, hint=error.hint) from None

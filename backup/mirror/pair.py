@@ -68,11 +68,14 @@ class Sides:
 
     def stamp_rows(self, piece: Chunk, buckets: frozenset[int] | None) -> tuple[set[StampRow], set[StampRow]]:
         """Those of source and backup, in all buckets (None) or some; keep the piece small enough to hold both."""
-        if buckets is not None and not buckets:
+        if buckets is None:
+            return self._workers.both(lambda: self.source.stamp_rows(piece), lambda: self.backup.stamp_rows(piece))
+        if not buckets:
             return set(), set()
-        return self._workers.both(
-            lambda: self.source.stamp_rows(piece, buckets), lambda: self.backup.stamp_rows(piece, buckets)
-        )
+        mine, theirs = self.source.buckets, self.backup.buckets
+        assert mine is not None  # noqa: S101 - for mypy; they have named the buckets
+        assert theirs is not None  # noqa: S101 - the same
+        return self._workers.both(lambda: mine.stamp_rows(piece, buckets), lambda: theirs.stamp_rows(piece, buckets))
 
     def proven_since(self, before: Compared) -> Proof | None:
         """The proof of a piece of which only the records that differed are read again; None if they still differ."""
@@ -99,7 +102,7 @@ class Sides:
 
         if keys is None:
             return until_refused(batches(None))
-        return read_apart(keys, self.source.key_of, batches, refuse)
+        return read_apart(keys, self.source.keys.of, batches, refuse)
 
     def compare(self, piece: Chunk, *, force: bool = False, narrow: bool = False) -> Compared:
         """What the stamps of both say of a piece. With `narrow`, fingerprints of its buckets say first which of them
@@ -107,7 +110,7 @@ class Sides:
         equal, buckets = self._equal_buckets(piece) if narrow else (Proof(), None)
         ours, theirs = self.stamp_rows(piece, buckets)
         if force:
-            stamps, copies = self.source.stamps_of(ours), self.backup.stamps_of(theirs)
+            stamps, copies = self.source.keys.stamps(ours), self.backup.keys.stamps(theirs)
         else:
             stamps, copies = proof.split(self.source, ours, self.backup, theirs)
         unread = unread_in(stamps) | {key: one for key, one in unread_in(copies).items() if one.of_key}
@@ -127,21 +130,26 @@ class Sides:
 
     def unchanged(self, records: Sequence[Record], touched: Collection[Key]) -> set[Key]:
         """Those of the touched whose record here the backup has, value for value. Reads these copies whole."""
-        contents = {key: self.source.content(one) for one in records if (key := self.source.key_of(one)) in touched}
+        contents = {
+            key: self.source.copies.content(one) for one in records if (key := self.source.keys.of(one)) in touched
+        }
 
         def copies(some: frozenset[Key]) -> Iterator[Sequence[Record]]:
             return self.backup.read(some, WHOLE)
 
         return {
             key
-            for batch in read_apart(contents, self.backup.key_of, copies, _pass_over)
+            for batch in read_apart(contents, self.backup.keys.of, copies, _pass_over)
             for copy in batch
-            if contents[key := self.backup.key_of(copy)] == self.backup.content(copy)
+            if contents[key := self.backup.keys.of(copy)] == self.backup.copies.content(copy)
         }
 
     def _equal_buckets(self, piece: Chunk) -> tuple[Proof, frozenset[int] | None]:
         """The proof of the piece's equal buckets, and the others; None of these if they are most or unknown."""
-        mine, theirs = self._workers.both(lambda: self.source.buckets(piece), lambda: self.backup.buckets(piece))
+        ours, copies = self.source.buckets, self.backup.buckets
+        if ours is None or copies is None:
+            return Proof(), None
+        mine, theirs = self._workers.both(lambda: ours.fingerprints(piece), lambda: copies.fingerprints(piece))
         if mine is None or theirs is None:
             return Proof(), None
         found = mine.keys() | theirs.keys()

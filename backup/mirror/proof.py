@@ -102,4 +102,4 @@ def without(stamps: Stamps, keys: Collection[Key]) -> Stamps:
 
 def split(source: Store, ours: set[StampRow], backup: Store, theirs: set[StampRow]) -> tuple[Stamps, Stamps]:
     """The stamps of both in which the two sets of rows differ; whatever is in both is equal."""
-    return source.stamps_of(ours - theirs), backup.stamps_of(theirs - ours)
+    return source.keys.stamps(ours - theirs), backup.keys.stamps(theirs - ours)

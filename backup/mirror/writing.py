@@ -14,7 +14,7 @@ from backup.mirror.diff import Changes
 from backup.mirror.pair import Sides
 from backup.mirror.set_aside import Refusal, apart
 from backup.mirror.tally import Tally
-from backup.stores import Keep
+from backup.stores import CopyNote, Keep
 
 _PARTS_WAITING = 16
 _WAITING_AT_MOST = 10  # times the records that a run may set aside: each costs a transaction or more
@@ -102,7 +102,7 @@ class Writing:
             for records in _joined(batches) if which is Try.EXCHANGED else batches:
                 same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
                 written = self._note(records, same, written)
-                changed = [one for one in records if self._source.key_of(one) not in same] if same else records
+                changed = [one for one in records if self._source.keys.of(one) not in same] if same else records
                 written = self._batch(changed, changes.insert, which, written)
                 del records, changed  # or they would be held beside the next
         return written
@@ -133,18 +133,21 @@ class Writing:
         def work(some: Sequence[Record]) -> None:
             self._check()
             self._steps.held()
-            self._backup.write(self._backup.as_copies(some, self._run, self._steps.now()))
+            self._backup.write(self._copies(some))
 
         def done(some: Sequence[Record]) -> None:
             nonlocal counts
             self._tally.add(skipped=len(some))
             counts = counts.plus(skipped=len(some))
 
-        noted = [one for one in records if self._source.key_of(one) in same]
-        for refused in apart(noted, self._source.key_of, work, done):
+        noted = [one for one in records if self._source.keys.of(one) in same]
+        for refused in apart(noted, self._source.keys.of, work, done):
             self._tally.set_aside(refused)
             counts = counts.plus(failed=len(refused.keys))
         return Written(counts, before.left)
+
+    def _copies(self, records: Sequence[Record]) -> Sequence[Record]:
+        return self._backup.copies.of(records, CopyNote(self._run.sync_id, self._steps.now()))
 
     def _batch(
         self, records: Sequence[Record], inserts: Collection[Key] | None, which: Try, before: Written
@@ -155,13 +158,17 @@ class Writing:
         def work(some: Sequence[Record]) -> None:
             self._check()
             self._steps.held()
-            copies = self._backup.as_copies(some, self._run, self._steps.now())
-            exchanged = which is Try.EXCHANGED
-            self._backup.write(copies, self._steps.keep, absent=inserts is None, replace=exchanged)
+            copies, keep, relational = self._copies(some), self._steps.keep, self._backup.relational
+            if relational is not None and which is Try.EXCHANGED:
+                relational.exchange(copies, keep)
+            elif relational is not None and inserts is None:
+                relational.insert(copies, keep)
+            else:
+                self._backup.write(copies, keep)
 
         def done(some: Sequence[Record]) -> None:
             nonlocal counts
-            inserted = len(some) if inserts is None else sum(self._source.key_of(one) in inserts for one in some)
+            inserted = len(some) if inserts is None else sum(self._source.keys.of(one) in inserts for one in some)
             written = {"inserted": inserted, "updated": len(some) - inserted}
             self._tally.add(**written)
             counts = counts.plus(**written)
@@ -169,7 +176,7 @@ class Writing:
         if which is Try.FIRST and self._run.forced:
             which = Try.AGAIN
         constrained = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
-        for refused in apart(records, self._source.key_of, work, done, constrained):
+        for refused in apart(records, self._source.keys.of, work, done, constrained):
             if refused.may_pass and which is not Try.LAST and len(self._left) < self._most:
                 left += len(refused.keys)
                 if which is not Try.FIRST:

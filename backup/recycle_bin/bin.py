@@ -136,7 +136,7 @@ class RecycleBin:
         """Whether the keys that the run changed are such as the backup has now. Else their columns have other types
         since, and its entries cannot be told from those of the same records after that."""
         first = next(self.of_run(sync_id, records=False), [])
-        return all(self._backup.may_hold(kept.key) for kept in first if kept.side == "backup")
+        return all(self._backup.keys.may_hold(kept.key) for kept in first if kept.side == "backup")
 
     def of_keys(self, keys: Iterable[Key], after: datetime | None = None, *, records: bool = True) -> list[Kept]:
         """The entries of the backup's records with these keys, later than `after`, oldest first.
@@ -175,7 +175,7 @@ class RecycleBin:
         for group in groups.values():
             name: dict[Key, Key] = {}  # one for all spellings of a record: an image's own key tells what it was before
             for kept in group:
-                spellings = {kept.key, self._backup.key_of(kept.record) if kept.record else kept.key}
+                spellings = {kept.key, self._backup.keys.of(kept.record) if kept.record else kept.key}
                 known = {name[key] for key in spellings if key in name}
                 chosen = next(iter(known), kept.key)
                 name |= dict.fromkeys(spellings, chosen)

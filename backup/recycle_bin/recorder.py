@@ -90,11 +90,12 @@ class Keeper:
         return [image for image in images if image.key not in known]
 
     def _spelled(self, image: Image) -> Key:
-        return image.key if image.record is None or self._store is None else self._store.key_of(image.record)
+        return image.key if image.record is None or self._store is None else self._store.keys.of(image.record)
 
     def _is_one_of(self, key: Key, old: Key, known: set[Key], transaction: Any) -> bool:
         """Whether the record's entry is one of a known key that the server takes for this one."""
-        if self._store is None or not self._asks:
+        relational = None if self._store is None else self._store.relational
+        if relational is None or not self._asks:
             return False
         alike = [other for other in known if key_hash(other) == key_hash(key)]
-        return any(self._store.spelled(other, transaction) in (key, old) for other in alike)
+        return any(relational.spelled(other, transaction) in (key, old) for other in alike)

@@ -36,13 +36,13 @@ class History:
     """
 
     def __init__(self, backup: Store) -> None:
-        self._backup = backup
+        self.backup = backup
         self._entries: Sibling = backup.sibling(HISTORY)
 
     @property
     def place(self) -> str:
         """What its runs are about."""
-        return self._backup.catalog.qualified_name()
+        return self.backup.catalog.qualified_name()
 
     def create(self) -> None:
         """Makes the table or container, or what it lacks, when it is missing."""

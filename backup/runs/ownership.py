@@ -26,6 +26,7 @@ from backup.core.log import event
 from backup.core.model import Now, Run, Status
 from backup.runs.clock import elapsed
 from backup.runs.history import History
+from backup.stores import Store
 
 HEARTBEAT_SECONDS = 15.0
 """How often a run says that it goes on."""
@@ -156,6 +157,11 @@ class Ownership:
         self._lost = False
         self._confirmed = elapsed()
         self._beating = threading.Lock()
+
+    @property
+    def beside(self) -> Store:
+        """The store beside which the run's entry is."""
+        return self._history.backup
 
     @contextmanager
     def taken(self, run: Run, found: Run | None) -> Iterator[Run]:

@@ -143,7 +143,7 @@ class Recorder:
         try:
             with interrupts.running(), ExitStack() as stack:
                 source, backup = stack.enter_context(stores())
-                tally.spell = lambda key: json.dumps(backup.key_to_json(key), ensure_ascii=False)
+                tally.spell = lambda key: json.dumps(backup.keys.to_json(key), ensure_ascii=False)
                 history = History(backup)
                 if not look(backup, history):
                     return None
@@ -248,7 +248,7 @@ class Recorder:
             return Outcome(run, error)
         session.run = replace(session.run, request_charge=session.charge())
         outcome = self._ended(session.run, session.tally, error, session.steps.now)
-        return replace(outcome, report=session.report, key_to_json=session.backup.key_to_json)
+        return replace(outcome, report=session.report, key_to_json=session.backup.keys.to_json)
 
     def _saved(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
         """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""

@@ -105,7 +105,7 @@ class Session:
     def fence(self, place: Store) -> None:
         """Has what the run writes into the place from here on written only while the run is its own."""
         if self.ownership is not None:
-            place.fence_by(self.ownership, self.backup)
+            place.fence_by(self.ownership)
 
     def charge(self) -> float | None:
         """What the run has cost in request units, with what other calls of it did; None where nothing costs any."""

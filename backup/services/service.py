@@ -266,7 +266,7 @@ class SyncService:
     def show(self, key: str, at: datetime | None = None) -> Shown:
         """One record's past. Raises BadRequest for a key that is none or a time beyond the bin; the stores' errors."""
         with self._recorded() as (backup, history, now):
-            asked = backup.key_from(key)
+            asked = backup.keys.from_text(key)
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
             if at is not None and at < self._policy.kept_since(now()):
@@ -275,7 +275,7 @@ class SyncService:
                 history.refuse_unplaced(self.name, at)
                 first = recycled.first_after([asked], at).get(asked)
                 record = first.record if first else record
-            return Shown(backup.key_to_json(asked), record, recycled.of_keys([asked]))
+            return Shown(backup.keys.to_json(asked), record, recycled.of_keys([asked]))
 
     def purge(
         self, before: datetime | None = None, seconds: float = float("inf"), history_days: float | None = None

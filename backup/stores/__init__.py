@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
-from backup.stores.base import Accept, Fence, Keep, Store
+from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
+from backup.stores.codecs import CopyNote
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
 
 __all__ = [
     "Accept",
+    "CopyNote",
     "Drift",
     "Fence",
     "Keep",
@@ -25,6 +27,7 @@ __all__ = [
     "Store",
     "Written",
     "open_store",
+    "stamps_in",
 ]
 
 

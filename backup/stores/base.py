@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
+from backup.stores.codecs import Copies, Keys
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Drift, OnNewColumn, Place, Traits, Written
 
 
 class Fence(Protocol):
     """What keeps a run that was taken over from writing."""
+
+    @property
+    def beside(self) -> Store:
+        """The store beside which the run's entry is."""
 
     def check_young(self) -> None:
         """Raises LockLost unless the run has lately said that it goes on, so that nobody can have taken it over yet.
@@ -93,20 +98,109 @@ class Catalog(Protocol):
         """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""
 
 
+class Buckets(Protocol):
+    """Parts of a chunk that records fall into by their keys, the same ones on both sides of a service.
+
+    About a thousand, and some fifty records to each in a full chunk. For any number of threads.
+    """
+
+    def fingerprints(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
+        """The fingerprints of the chunk's buckets that are not empty; None for keys that no bucket can be told of.
+        Cost: that of the chunk's fingerprint, and a few numbers for each bucket."""
+
+    def stamp_rows(self, chunk: Chunk, buckets: Collection[int]) -> set[StampRow]:
+        """The stamps of the chunk's records in these buckets, which `fingerprints` has named. Cost: the keys of the
+        chunk."""
+
+
+class Incremental(Protocol):
+    """What was written lately, by the server's own clock. For the run's own thread."""
+
+    def watermark(self) -> str | None:
+        """Up to where that clock has come by the newest of the service's records, for `recent` of a later run; None
+        where there are no records. To be asked before a run reads, and kept once all is written."""
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """The stamps of what was written since that watermark, or up to so long before; a few thousand at a time.
+        Never less than that."""
+
+
+class Relational(Protocol):
+    """What only a table of a SQL server can: other tables, triggers, counters, unique values, transactions.
+
+    `insert`, `exchange`, `left_out` and `spelled` are for any number of threads; the first two raise what `Store.write`
+    raises. The others are for one thread.
+    """
+
+    def insert(self, records: Sequence[Record], keep: Keep) -> Written:
+        """As `Store.write` of records of which none is known to be there: without looking for them first, unless one
+        turns out to be there."""
+
+    def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
+        """As `Store.write`, so that records can exchange values that are unique: what is there may be emptied, or
+        deleted and inserted anew, first. Where deleting would change other rows, it is not done."""
+
+    def left_out(self, record: Record) -> Collection[str]:
+        """What of the record the table has no column for."""
+
+    def spelled(self, key: Key, transaction: Any) -> Key | None:
+        """The key of the row that the server has under this one, as that row spells it; None if it has none. Asked in
+        a transaction that `Keep` was given."""
+
+    def shares_transactions(self, other: Store) -> bool:
+        """Whether a transaction of this store's holds up whatever else writes to the other's database, so that its
+        siblings have to be written in that transaction too."""
+
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        """How many rows of other tables refer to rows of these keys, by the foreign key's name."""
+
+    def triggers_on_delete(self) -> Sequence[str]:
+        """The names of what the server does besides when a row is deleted."""
+
+    def advance_counters(self) -> Sequence[str]:
+        """Makes the server number new rows past the largest key, where it numbers them; says what was set, and what
+        could not be."""
+
+
 class Store(Protocol):
     """One side's table or container.
 
     Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError
     or, when the database, table or container is missing, NotInitialized (of a source: SourceMissing). A read that fails
     is never an empty result.
+
+    Any number of threads may call `fingerprint`, `chunks`, `stamp_rows`, `stamp_rows_of`, `read`, `matching`, `images`,
+    `write` and `delete` at once, and use `keys`, `copies` and `buckets`; each iterator belongs to the thread that asked
+    for it. A sibling may be used by any of them, too. All else is for one thread: `close`, `fence_by`, the catalog and
+    what comes before and after the work on chunks.
     """
 
     place: Place
     traits: Traits
 
     @property
+    def keys(self) -> Keys:
+        """Its keys and stamps as values."""
+
+    @property
+    def copies(self) -> Copies:
+        """What it makes of a source's records, as a backup."""
+
+    @property
     def catalog(self) -> Catalog:
         """The same table or container as its server knows it."""
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """Fingerprints of less than a chunk; None where the server makes none."""
+
+    @property
+    def incremental(self) -> Incremental | None:
+        """What was written lately; None where the server does not know."""
+
+    @property
+    def relational(self) -> Relational | None:
+        """What only a table of a SQL server can; None for any other store."""
 
     @property
     def request_charge(self) -> float | None:
@@ -129,98 +223,39 @@ class Store(Protocol):
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 
-        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). `drift` must
-        have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the network.
+        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). `Catalog.drift`
+        must have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the
+        network.
         """
 
-    def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
-        """The fingerprints of the chunk's buckets, which its records fall into by their keys; None where they cannot be
-        made.
-
-        About a thousand, and some fifty records to each in a full chunk. A record is in the same bucket on both sides
-        of a service. Cost: that of a fingerprint, and a few numbers for each bucket.
-        """
-
-    def watermark(self) -> str | None:
-        """Up to where the server's own clock has come by the newest of the service's records, for `recent` of a later
-        run; None where a store has no such thing. To be asked before a run reads, and kept once all is written."""
-
-    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
-        """The stamps of what was written since that watermark, or up to so long before; a few thousand at a time.
-
-        Never less than that; of a store without watermarks, all stamps.
-        """
-
-    def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
-        """The stamp of every record in the chunk, or in some of its buckets, laid flat."""
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
+        """The stamp of every record in the chunk, laid flat; `keys.stamps` makes key and version of them."""
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         """The stamps of those of these keys that are there."""
 
-    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
-        """The stamps that these rows of this store lay flat."""
-
-    def stamps(self, chunk: Chunk) -> Stamps:
-        """Key and version of every record in the chunk: `stamps_of(stamp_rows(chunk))`."""
-
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
         """The whole records of these keys of the chunk, or of all (None), in batches. One that is gone is left out."""
-
-    def key_of(self, record: Record) -> Key:
-        """The key of a record that a store of the same kind has read."""
-
-    def may_hold(self, key: Key) -> bool:
-        """Whether the key is of the types that keys have here now; one from the bin may be from before they changed."""
-
-    def left_out(self, record: Record) -> Collection[str]:
-        """What of the record `write` has no column for."""
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         """Those of `keys` that the store holds, with key equality as its server sees it (case, trailing spaces)."""
 
-    def spelled(self, key: Key, transaction: Any) -> Key | None:
-        """The key of the record that the server has under this one, as that record spells it; None if it has none.
-        Asked in a transaction that `Keep` was given."""
-
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         """The records that the server finds under these keys, as images before `action`, a batch at a time."""
-
-    def content(self, record: Record) -> Mapping[str, str]:
-        """The record's own values by their name in the source, without the server's and the app's marks.
-
-        Texts that are the same for the two sides of a service exactly if the values are. `drift` must have been asked.
-        """
-
-    @property
-    def filled(self) -> frozenset[str]:
-        """Names, as `content` has them, of what the server fills in by itself, whatever is written."""
-
-    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> Sequence[Record]:
-        """The source's records as this backup keeps them: with when they were copied and, on Cosmos, by which run."""
-
-    def as_original(self, record: Record) -> Record:
-        """A copy as its source would have it: without what `as_copies` adds."""
-
-    def as_it_was(self, record: Record) -> Record:
-        """The record of an image, completed so that writing it leaves nothing of a later state."""
 
     def write(
         self,
         records: Sequence[Record],
         keep: Keep | None = None,
         *,
-        absent: bool = False,
         accept: Accept | None = None,
-        replace: bool = False,
     ) -> Written:
         """Inserts or overwrites these records as they are; one transaction where there is one; may be repeated.
 
-        `keep` gets an image of each record: before the change, or in its transaction. `absent`: none of them is known
-        to be there, so that looking for them first need not pay. With `accept`, what is there is asked about by its
-        image of that very moment: its row is locked until the end of the transaction, and a document is only replaced
-        while it has the etag of the image. `replace`: what is there may be deleted and inserted anew, or emptied first,
-        so that records can exchange values that are unique; where deleting would change other rows, it is not done.
-        Raises ConstraintRefused, and nothing of the batch is written, when a constraint forbids it.
+        `keep` gets an image of each record: before the change, or in its transaction. With `accept`, what is there is
+        asked about by its image of that very moment: its row is locked until the end of the transaction, and a document
+        is only replaced while it has the etag of the image. Raises ConstraintRefused, and nothing of the batch is
+        written, when a constraint forbids it.
         """
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
@@ -230,34 +265,16 @@ class Store(Protocol):
         and nothing of the batch is deleted, when other rows refer to one of these, whatever would become of them.
         """
 
-    def advance_counters(self) -> Sequence[str]:
-        """Makes the server number new records past the largest key, where it numbers them; says what was set, and what
-        could not be."""
-
-    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
-        """How many rows of other tables refer to records of these keys, by the foreign key's name."""
-
-    def on_delete(self) -> Sequence[str]:
-        """The names of what the server does besides when a record is deleted: triggers."""
-
-    def key_from(self, text: str) -> Key:
-        """The key that a person wrote: the plain value, or a JSON list of the key's parts, as the server spells it.
-
-        Raises BadRequest when it is none of this store's.
-        """
-
-    def key_to_json(self, key: Key) -> list[Any]:
-        """The key as JSON values that `key_from` understands."""
-
-    def fence_by(self, fence: Fence, beside: Store) -> None:
-        """Has what is written from here on pass the fence, which asks for an entry beside that store."""
-
-    def shares_transactions(self, other: Store) -> bool:
-        """Whether a transaction of this store's holds up whatever else writes to the other's database, so that its
-        siblings have to be written in that transaction too."""
+    def fence_by(self, fence: Fence) -> None:
+        """Has what is written from here on pass the fence."""
 
     def sibling(self, shape: Shape) -> Sibling:
         """A table or container of the app's own in the same database (and schema)."""
 
     def close(self) -> None:
         """Gives back connections; the store can be used again and reconnects."""
+
+
+def stamps_in(store: Store, chunk: Chunk) -> Stamps:
+    """Key and version of every record of the store in the chunk."""
+    return store.keys.stamps(store.stamp_rows(chunk))

@@ -51,7 +51,8 @@ class Overwriting:
         self._session, self._place, self._backup = session, place, session.backup
         self._is_newer, self._overwrite_newer = is_newer, overwrite_newer
         self._keep = _from_outside(
-            session.recycled.keeper(session.run, session.steps.now, "source"), place.shares_transactions(session.backup)
+            session.recycled.keeper(session.run, session.steps.now, "source"),
+            place.relational is not None and place.relational.shares_transactions(session.backup),
         )
         self._not_done: list[Key] = []
         self._changed: list[Key] = []
@@ -72,12 +73,12 @@ class Overwriting:
         if not records:
             return
         self._session.steps.held()
-        wanted = {self._backup.key_of(record): record for record in records}
+        wanted = {self._backup.keys.of(record): record for record in records}
         batch = _Batch()
 
         def accept(image: Image) -> bool:
-            content = _brief(self._place.content(image.record or {}))
-            if not self._unlike(wanted[image.key], content, but=self._place.filled):
+            content = _brief(self._place.copies.content(image.record or {}))
+            if not self._unlike(wanted[image.key], content, but=self._place.copies.filled):
                 batch.same.add(image.key)
                 if image.stamp is not None and image.stamp == seen.get(image.key):
                     batch.untouched.add(image.key)
@@ -85,9 +86,11 @@ class Overwriting:
             batch.before[image.key] = content
             return self._overwrite_newer or self._may_change(image, seen, copies)
 
-        originals = [self._backup.as_original(record) for record in records]
+        originals = [self._backup.copies.original(record) for record in records]
         try:
-            written = self._place.write(originals, self._keep, accept=accept, replace=replace)
+            relational = self._place.relational if replace else None
+            write = self._place.write if relational is None else relational.exchange
+            written = write(originals, self._keep, accept=accept)
         except RecordRefused as error:  # the others are written by now, which this finds out
             self.write([one for key, one in wanted.items() if key not in error.refused], seen, copies)
             raise
@@ -155,7 +158,7 @@ class Overwriting:
         """The keys of what was written and is not there; notes what is there otherwise."""
         keys = written.inserted | written.updated
         now = {
-            image.key: _brief(self._place.content(image.record or {}))
+            image.key: _brief(self._place.copies.content(image.record or {}))
             for images in self._place.images([*keys], Action.UPDATED)
             for image in images
         }
@@ -168,8 +171,8 @@ class Overwriting:
     def _unlike(self, wanted: Record, found: Content, but: Collection[str] = ()) -> bool:
         """Whether the place has another value of what is wanted than that; of columns that are not said it may be
         anything. A document says all that it has."""
-        own = _brief(self._backup.content(wanted))
-        if self._place.place.kind == "cosmos":
+        own = _brief(self._backup.copies.content(wanted))
+        if not self._place.traits.has_columns:
             return own != found
         return any(name in found and found[name] != value and name not in but for name, value in own.items())
 
@@ -178,7 +181,7 @@ class Overwriting:
         where += sorted(keys, key=str)
 
     def _named(self, keys: Sequence[Key]) -> str:
-        shown = ", ".join("/".join(map(str, self._backup.key_to_json(key))) for key in keys[:_NAMED_AT_MOST])
+        shown = ", ".join("/".join(map(str, self._backup.keys.to_json(key))) for key in keys[:_NAMED_AT_MOST])
         return shown + (" …" if len(keys) > _NAMED_AT_MOST else "")
 
 

@@ -41,7 +41,7 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
     if wish.at is not None:
         _refuse_unknown(session, wish.at)
     past = None if wish.run is None else _past_run(session, wish.run, wish.only)
-    keys = tuple(dict.fromkeys(map(session.backup.key_from, wish.keys)))
+    keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, wish.keys)))
     runs_since = () if wish.at is None else _runs_since(session, wish.at)
     there = _prepare(session, place)
     restoring = Restoring(session, place, there, wish, keys, runs_since, past=past, elsewhere=elsewhere)
@@ -61,7 +61,8 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
                 guard = replace(guard, deleted_lately=lambda: deleted_from_source_lately(session))
             guard.check_deletes(len(extra), wanted, held, session.backup.place.label, allowed=allowed)
             _refuse_referred(place, extra)
-            session.note(*(f"The {place.place.label} has a trigger on deletes: {name}." for name in place.on_delete()))
+            triggers = () if place.relational is None else place.relational.triggers_on_delete()
+            session.note(*(f"The {place.place.label} has a trigger on deletes: {name}." for name in triggers))
             for batch in extra.batches(place.traits.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
@@ -69,7 +70,7 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
             session.note(f"{len(extra)} records {which} the {place.place.label}; without delete-extra they stay.")
     restoring.again()
     if not session.run.dry_run:
-        session.note(*place.advance_counters())
+        session.note(*(() if place.relational is None else place.relational.advance_counters()))
     restoring.finish()
 
 
@@ -125,9 +126,11 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
 def _refuse_referred(place: Store, extra: PendingDeletes) -> None:
     """Raises GuardTripped when rows of other tables refer to what is to be deleted: what becomes of those is neither
     counted nor kept."""
+    if place.relational is None:
+        return
     found: Counter[str] = Counter()
     for batch in extra.batches(place.traits.batch_size):
-        found.update(place.referring([key for key, _ in batch]))
+        found.update(place.relational.referring([key for key, _ in batch]))
     if found:
         named = ", ".join(f"{rows} rows of {reference}" for reference, rows in found.items())
         raise GuardTripped(

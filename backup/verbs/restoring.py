@@ -19,7 +19,7 @@ from backup.mirror.set_aside import Refusal, apart
 from backup.mirror.walk import chunks_of
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
-from backup.stores import Store
+from backup.stores import Store, stamps_in
 from backup.verbs.overwrite import LEFT_ALONE, Overwriting
 from backup.verbs.past_run import PastRun
 
@@ -104,8 +104,8 @@ class Restoring:
                 yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
             return
         for chunk in chunks_of(self._backup, self._place) if self._there else self._backup.chunks():
-            copies = self._readable(self._backup.stamps(chunk))
-            theirs = self._readable(self._place.stamps(chunk)) if self._there else {}
+            copies = self._readable(stamps_in(self._backup, chunk))
+            theirs = self._readable(stamps_in(self._place, chunk)) if self._there else {}
             if self._wish.at is None:
                 yield Piece(chunk, (), copies, theirs)
                 continue
@@ -129,7 +129,7 @@ class Restoring:
         if self._past is not None:  # nothing else is asked for
             for key in asked if self._keys else ():
                 if key not in changed:
-                    self._session.note(f"The run did no such thing to {json.dumps(self._backup.key_to_json(key))}.")
+                    self._session.note(f"The run did no such thing to {json.dumps(self._backup.keys.to_json(key))}.")
             asked = [key for key in asked if key in changed]
             copies, theirs = _some(copies, changed), _some(theirs, changed)
         filled = {key: kept for key, kept in changed.items() if self._was_only_filled(kept, copies.get(key))}
@@ -137,7 +137,7 @@ class Restoring:
         known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
         for key in asked:
             if key not in known:
-                self._session.note(f"The backup has no record {json.dumps(self._backup.key_to_json(key))}.")
+                self._session.note(f"The backup has no record {json.dumps(self._backup.keys.to_json(key))}.")
         absent = [key for key in known if key in then and then[key].record is None]
         present = [key for key in known if not (key in then and then[key].record is None)]
         equal = self._only_touched(chunk, {key: theirs[key] for key in known if key in theirs}, copies)
@@ -169,7 +169,7 @@ class Restoring:
             wanted = frozenset(inserts) | frozenset(updates)
             whole: list[Record] = [record for key in wanted if key in then if (record := then[key].record)]
             for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
-                whole += (_with_image(record, filled.get(self._backup.key_of(record))) for record in records)
+                whole += (_with_image(record, filled.get(self._backup.keys.of(record))) for record in records)
                 if not self._replace:  # those that are in each other's way are written together
                     self._write(whole, theirs, copies)
                     whole = []
@@ -312,7 +312,7 @@ class Restoring:
     def _write(self, records: Sequence[Record], theirs: Stamps, copies: Stamps) -> None:
         alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it
         for record in records:
-            lost = {*self._place.left_out(record)}.intersection(self._backup.left_out(record)) - self._told_lost
+            lost = _left_out(self._place, record) & _left_out(self._backup, record) - self._told_lost
             self._told_lost |= lost  # what the backup alone has is told before
             self._session.note(
                 *(f"Column {name} is gone on both sides; what it held stays in the bin." for name in lost)
@@ -323,7 +323,7 @@ class Restoring:
             self._overwriting.write(some, theirs, copies, replace=self._replace)
 
         for group in alike.values():
-            for refused in apart(group, self._backup.key_of, work, _done, self._constrained(group)):
+            for refused in apart(group, self._backup.keys.of, work, _done, self._constrained(group)):
                 if refused.may_pass:
                     self._refused |= dict.fromkeys(refused.keys, refused.error)
                 else:
@@ -368,4 +368,9 @@ def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
 
 def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:
     """The stamps of those of these keys that the service has, by their own spelling."""
-    return store.stamps_of(store.stamp_rows_of(keys))
+    return store.keys.stamps(store.stamp_rows_of(keys))
+
+
+def _left_out(store: Store, record: Record) -> set[str]:
+    """What of the record the store has no column for."""
+    return set() if store.relational is None else {*store.relational.left_out(record)}

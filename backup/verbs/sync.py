@@ -60,7 +60,7 @@ def sync_with_schema(session: Session) -> None:
     if not run.dry_run:
         backup.catalog.adapt(drift)
     start = session.start
-    if not all(backup.may_hold(key) for key in (start.begin, start.after) if key is not None):
+    if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # of keys of another type
     if session.resumed and not {*to_fill} <= {*run.added_columns}:  # what was walked before has not their values
         start = start.begun_anew()
@@ -132,7 +132,8 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     comparison: without one, or once that is old, or with force, only stamps count.
     """
     now = steps.now()
-    mark = session.source.watermark()
+    incremental = session.source.incremental
+    mark = None if incremental is None else incremental.watermark()
     if mark is None:
         return steps
     last = session.history.last_synced(session.run.service)

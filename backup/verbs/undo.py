@@ -44,12 +44,14 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     session.become(undone=ids, added_columns=added, notes=(f"Undoes {', '.join(ids)}.",))
     taking_back = _TakingBack(session)
     lost: Counter[str] = Counter()
+    relational = session.backup.relational
     for one in runs:
         # What it inserted goes first, all of it, so that a key spelled anew does not meet its old self.
         for action in _OPPOSITES:
             for entries in session.recycled.of_run(one.sync_id, action):
                 mine = [kept for kept in entries if kept.side == "backup"]
-                lost.update(name for kept in mine if kept.record for name in session.backup.left_out(kept.record))
+                if relational is not None:
+                    lost.update(name for kept in mine if kept.record for name in relational.left_out(kept.record))
                 taking_back.take_back(action, mine)
                 del entries, mine  # or they would be held beside the next
     session.note(
@@ -202,9 +204,11 @@ class _TakingBack:
 
         def work(some: Sequence[tuple[Key, Record]]) -> None:
             self._session.steps.held()
-            whole = [self._backup.as_it_was(record) for _, record in some]
+            whole = [self._backup.copies.as_it_was(record) for _, record in some]
             nonlocal written
-            written = self._backup.write(whole, self._session.steps.keep, replace=replace)
+            relational = self._backup.relational if replace else None
+            write = self._backup.write if relational is None else relational.exchange
+            written = write(whole, self._session.steps.keep)
 
         def done(some: Sequence[tuple[Key, Record]]) -> None:
             if replace:

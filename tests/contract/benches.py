@@ -22,7 +22,7 @@ from azure.cosmos.exceptions import CosmosHttpResponseError
 
 from backup.core.model import Key, Run, Trigger, utc_now
 from backup.core.retry import Retry
-from backup.stores import Limits, Rules, Side, Store, open_store
+from backup.stores import CopyNote, Limits, Rules, Side, Store, open_store
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
 from backup.stores.sql.engines import open_dialect
 
@@ -30,6 +30,7 @@ Role = Literal["source", "backup"]
 ROLES: tuple[Role, Role] = ("source", "backup")
 NOW = utc_now()
 RUN = Run("contract", Trigger.CLI, False, NOW)
+NOTE = CopyNote(RUN.sync_id, NOW)
 ONE_TRY = Retry(max_attempts=1)
 SQL_SERVER = (
     (os.environ["TEST_SQLSERVER_SOURCE"], os.environ["TEST_SQLSERVER_BACKUP"])

@@ -14,7 +14,7 @@ from backup.stores.cosmos import access, chunks, container
 from backup.stores.cosmos.queries import Query
 from backup.stores.cosmos.store import CosmosStore
 from backup.stores.cosmos.throttle import Throttle
-from tests.contract.benches import NOW, RUN, CosmosBench, Item
+from tests.contract.benches import NOTE, CosmosBench, Item
 
 ORDER = {"type": "Order", "customer": {"id": "c"}, "lastModified": "2024-01-01T00:00:00Z"}
 
@@ -33,7 +33,7 @@ def pair(bench: CosmosBench, **limits: Any) -> tuple[CosmosStore, CosmosStore]:
 def copy(source: CosmosStore, backup: CosmosStore) -> None:
     """Writes every document of the source to the backup."""
     for records in source.read(None, WHOLE):
-        backup.write(backup.as_copies(records, RUN, NOW))
+        backup.write(backup.copies.of(records, NOTE))
 
 
 @pytest.fixture
@@ -164,19 +164,19 @@ def test_the_watermark_is_the_newest_write_of_the_services_documents(copied: Cop
     bench, source, _ = copied
     newest = max(document["_ts"] for document in bench.documents("source") if document["type"] == "Order")
     in_a_later_second(bench, {**ORDER, "id": "quote", "type": "Quote"})
-    assert source.watermark() == str(newest)
+    assert source.incremental.watermark() == str(newest)
     added(bench)
-    assert int(source.watermark() or 0) > newest
+    assert int(source.incremental.watermark() or 0) > newest
 
 
 def test_without_documents_there_is_no_watermark(cosmos_bench: CosmosBench) -> None:
     cosmos_bench.create()
     cosmos_bench.put_documents("source", {**ORDER, "id": "quote", "type": "Quote"})
-    assert cosmos_bench.open("source").watermark() is None
+    assert cosmos_bench.open("source").incremental.watermark() is None
 
 
 def recent(store: CosmosStore, since: str, overlap_seconds: float = 0) -> set[StampRow]:
-    return set().union(*store.recent(since, overlap_seconds))
+    return set().union(*store.incremental.recent(since, overlap_seconds))
 
 
 def test_recent_are_writes_in_the_watermarks_second_and_after(copied: Copied) -> None:
@@ -184,7 +184,7 @@ def test_recent_are_writes_in_the_watermarks_second_and_after(copied: Copied) ->
     before = source.stamp_rows(WHOLE)
     in_a_later_second(bench, *orders(2, 6, text="other"))
     written = source.stamp_rows(WHOLE) - before
-    since = source.watermark()
+    since = source.incremental.watermark()
     assert since is not None
     assert recent(source, since) == written
     assert {row[-1] for row in written} == {d["_etag"] for d in bench.documents("source") if d["id"][-1] in "26"}
@@ -193,7 +193,7 @@ def test_recent_are_writes_in_the_watermarks_second_and_after(copied: Copied) ->
 
 def test_the_overlap_reaches_back_before_the_watermark(copied: Copied) -> None:
     _, source, _ = copied
-    everything, newest = source.stamp_rows(WHOLE), int(source.watermark() or 0)
+    everything, newest = source.stamp_rows(WHOLE), int(source.incremental.watermark() or 0)
     assert recent(source, str(newest + 100), 99) == set()
     assert recent(source, str(newest + 100), 99.5) == recent(source, str(newest))
     assert recent(source, str(newest + 100), 4000) == everything
@@ -246,7 +246,7 @@ SECONDS = {
 @pytest.mark.parametrize("seconds", SECONDS.values(), ids=SECONDS)
 def test_recent_comes_in_pieces_of_one_answer(served: Any, seconds: list[int]) -> None:
     answers, store = served(seconds)
-    pieces = list(store.recent("100", 0))
+    pieces = list(store.incremental.recent("100", 0))
     assert all(len(piece) <= 3 for piece in pieces)
     assert sorted(row[1] for piece in pieces for row in piece) == [name for _, name in answers.documents]
     assert answers.asked == 1
@@ -256,21 +256,21 @@ def test_recent_comes_in_pieces_of_one_answer(served: Any, seconds: list[int]) -
 @pytest.mark.parametrize("breaks", [(5,), (0, 4, 9), (7, 0), (3, 6, 9, 10)])
 def test_recent_goes_on_where_an_answer_broke_off(served: Any, seconds: list[int], breaks: tuple[int, ...]) -> None:
     answers, store = served(seconds, *breaks)
-    pieces = list(store.recent("100", 0))
+    pieces = list(store.incremental.recent("100", 0))
     assert sorted(row[1] for piece in pieces for row in piece) == [name for _, name in answers.documents]
 
 
 def test_a_document_that_is_written_meanwhile_comes_as_it_is_last(served: Any) -> None:
     answers, store = served([100])
     answers.documents.append((101, "000"))
-    [[row]] = store.recent("100", 0)
+    [[row]] = store.incremental.recent("100", 0)
     assert row[-1] == "000 at 101"
 
 
 def test_recent_fails_if_answers_go_on_breaking_off(served: Any) -> None:
     _, store = served(range(100, 120), *[4] * 10)
     with pytest.raises(Exception, match="connection was lost"):
-        list(store.recent("100", 0))
+        list(store.incremental.recent("100", 0))
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_the_charge_of_a_store_is_that_of_all_its_requests(copied: Copied) -> No
     assert source.request_charge == before + 1  # as the npm server charges a request
     assert backup.request_charge
     before = backup.request_charge
-    backup.write(backup.as_copies([{**one, "_etag": "x", "_ts": 1} for one in orders(7, 8, 9)], RUN, NOW))
+    backup.write(backup.copies.of([{**one, "_etag": "x", "_ts": 1} for one in orders(7, 8, 9)], NOTE))
     assert backup.request_charge == before + 3
 
 

@@ -24,6 +24,7 @@ from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.runs.policy import Policy
 from backup.services.registry import Registry
+from backup.stores import stamps_in
 from backup.verbs.sync import refuse_expiring
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_store import run_sync
@@ -135,7 +136,7 @@ def test_the_order_of_a_status_objects_names_does_not_count(cosmos_bench: Cosmos
     bench.put_documents(
         "source", {**ORDER, "id": "1", "status": {"a": 1, "b": 2}}, {**ORDER, "id": "2", "status": {"b": 2, "a": 1}}
     )
-    one, other = bench.open("source").stamps(Chunk()).values()
+    one, other = stamps_in(bench.open("source"), Chunk()).values()
     assert one.value == other.value == Version(('"2024-01-01T00:00:00Z"', '{"a": 1, "b": 2}')).value
 
 
@@ -176,7 +177,7 @@ def test_an_id_under_two_partition_keys_is_two_documents(cosmos_bench: CosmosBen
     bench.put_documents("source", *({**ORDER, "id": "1", "customer": {"id": c}, "for": c} for c in ("a", "b")))
     source, backup = bench.pair()
     assert run_sync(source, backup) == (2, 0, 0, 0)
-    assert set(source.stamps(Chunk())) == {('"a"', "1"), ('"b"', "1")}
+    assert set(stamps_in(source, Chunk())) == {('"a"', "1"), ('"b"', "1")}
     bench.container("source").delete_item("1", partition_key="a")
     assert run_sync(source, backup) == (0, 0, 1, 1)
     assert [document["for"] for document in bench.documents("backup")] == ["b"]
@@ -202,9 +203,9 @@ def test_partition_keys_of_every_kind_are_told_apart(cosmos_bench: CosmosBench) 
         "source", *({"id": f"{n}", "type": "Order", **properties} for n, (properties, _) in enumerate(KEYS))
     )
     source, backup = bench.pair()
-    assert set(source.stamps(Chunk())) == {(key, f"{n}") for n, (_, key) in enumerate(KEYS)}
-    assert {source.key_of(r) for b in source.read(frozenset(source.stamps(Chunk())), Chunk()) for r in b} == set(
-        source.stamps(Chunk())
+    assert set(stamps_in(source, Chunk())) == {(key, f"{n}") for n, (_, key) in enumerate(KEYS)}
+    assert {source.keys.of(r) for b in source.read(frozenset(stamps_in(source, Chunk())), Chunk()) for r in b} == set(
+        stamps_in(source, Chunk())
     )
     assert run_sync(source, backup) == (len(KEYS), 0, 0, 0)
     assert [content(document) for document in bench.documents("backup")] == [
@@ -296,7 +297,7 @@ def test_properties_of_rules_may_have_any_name(cosmos_bench: CosmosBench) -> Non
     bench.create()
     bench.put_documents("source", {**ORDER, "id": "1", 'it\'s "so"': 7})
     rules = replace(bench.rules, version=('it\'s "so"',))
-    assert [v.value for v in bench.open("source", rules=rules).stamps(Chunk()).values()] == [("7",)]
+    assert [v.value for v in stamps_in(bench.open("source", rules=rules), Chunk()).values()] == [("7",)]
 
 
 class Refusing(BaseHTTPRequestHandler):

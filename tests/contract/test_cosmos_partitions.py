@@ -19,10 +19,10 @@ from backup.mirror.comparison import Depth
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.stores import Shape
+from backup.stores import Shape, stamps_in
 from backup.stores.cosmos.store import CosmosStore
 from backup.verbs.restore import Wish
-from tests.contract.benches import NOW, RUN, CosmosBench
+from tests.contract.benches import NOTE, CosmosBench
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places
 
@@ -83,7 +83,7 @@ def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
     backup.catalog.initialize(source)
     seconds = random.Random(1).sample(range(1000, 1000 + len(ORDERS)), len(ORDERS))
     records = [{**one, "_etag": f"e{n}", "_ts": seconds[n]} for n, one in enumerate(ORDERS)]
-    backup.write(backup.as_copies(records, RUN, NOW))
+    backup.write(backup.copies.of(records, NOTE))
     yield Filled(bench, source, backup)
     bench.close()
 
@@ -143,10 +143,10 @@ def test_stamps_and_their_number_are_those_of_all_partitions(filled: Filled, rol
     store, copies = getattr(filled, role), role == "backup"
     plain = plain_stamps(filled.bench.documents(role), copies=copies)
     assert len(plain) == len(ORDERS)
-    assert store.stamps(WHOLE) == plain
+    assert stamps_in(store, WHOLE) == plain
     assert store.count() == len(plain)
     some = random.Random(2).sample(sorted(plain), 20)
-    assert store.stamps_of(store.stamp_rows_of(some + NOT_THERE)) == {key: plain[key] for key in some}
+    assert store.keys.stamps(store.stamp_rows_of(some + NOT_THERE)) == {key: plain[key] for key in some}
     assert store.matching(some + NOT_THERE) == set(some)
 
 
@@ -162,9 +162,9 @@ def test_chunks_go_through_the_ids_of_all_partitions_in_order(filled: Filled, ro
     for chunk in chunks:
         low, high = (bound[0] if bound else None for bound in chunk)
         inside = {key: one for key, one in plain.items() if (not low or key[1] > low) and (not high or key[1] <= high)}
-        assert store.stamps(chunk) == inside
+        assert stamps_in(store, chunk) == inside
     within = Chunk(("000004",), ("000020",))
-    assert {key for chunk in store.chunks(within) for key in store.stamps(chunk)} == {
+    assert {key for chunk in store.chunks(within) for key in stamps_in(store, chunk)} == {
         key for key in plain if "000004" < key[1] <= "000020"
     }
 
@@ -185,17 +185,17 @@ def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytes
 
 
 def test_the_watermark_is_the_greatest_of_all_partitions(filled: Filled) -> None:
-    assert filled.backup.watermark() == str(1000 + len(ORDERS) - 1)
+    assert filled.backup.incremental.watermark() == str(1000 + len(ORDERS) - 1)
     plain = max(one["_ts"] for one in filled.bench.documents("source") if one["type"] == "Order")
-    assert filled.source.watermark() == str(plain)
+    assert filled.source.incremental.watermark() == str(plain)
 
 
 def test_the_watermark_of_documents_in_one_partition_alone_is_theirs(bench: CosmosBench) -> None:
     source = bench.open("source")
-    assert source.watermark() is None
+    assert source.incremental.watermark() is None
     assert source.count() == 0
     bench.put_documents("source", order(1, "c1"))
-    assert source.watermark() == str(bench.documents("source")[0]["_ts"])
+    assert source.incremental.watermark() == str(bench.documents("source")[0]["_ts"])
     assert source.count() == 1
 
 
@@ -207,8 +207,8 @@ def test_recent_goes_through_all_partitions_in_the_order_of_writes(
     documents = filled.bench.documents("backup")
     second_of = {plain_key(one): one["_backup"]["ts"] for one in documents}
     seconds = []
-    for rows in filled.backup.recent(str(since + 2), 1.5):
-        assert filled.backup.stamps_of(rows).items() <= plain_stamps(documents, copies=True).items()
+    for rows in filled.backup.incremental.recent(str(since + 2), 1.5):
+        assert filled.backup.keys.stamps(rows).items() <= plain_stamps(documents, copies=True).items()
         assert len(rows) <= 7
         seconds += sorted(second_of[row[:2]] for row in rows)
     assert seconds == list(range(since, 1000 + len(ORDERS)))
@@ -276,11 +276,11 @@ def test_a_hierarchical_key_is_taken_level_by_level(accounts: tuple[Partitioned,
         bench.create()
         source, backup = opened(bench)
         backup.catalog.initialize(source)
-        assert backup.partition_paths == [["a"], ["b", "c"]]
+        assert backup.catalog.partition_paths == [["a"], ["b", "c"]]
         backup.write(LEVELS)
         plain = {level_key(one): content(one) for one in LEVELS}
         assert {level_key(one): content(one) for one in bench.documents("backup")} == plain
-        assert set(backup.stamps(WHOLE)) == backup.matching(list(plain)) == set(plain)
+        assert set(stamps_in(backup, WHOLE)) == backup.matching(list(plain)) == set(plain)
         gone = sorted(plain)[::2]
         backup.delete(gone)
         assert {level_key(one) for one in bench.documents("backup")} == set(plain) - set(gone)

@@ -13,12 +13,12 @@ from backup.core.errors import RecordRefused, SourceMissing, StoreError, Transie
 from backup.core.model import WHOLE
 from backup.core.retry import Retry
 from backup.mirror.set_aside import Refusal, read_apart
-from backup.stores import Shape
+from backup.stores import Shape, stamps_in
 from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.documents import size_of
 from backup.stores.cosmos.store import CosmosStore
-from tests.contract.benches import NOW, RUN, CosmosBench
+from tests.contract.benches import NOTE, RUN, CosmosBench
 from tests.contract.test_cosmos_partitions import by_key
 from tests.emulators.front import Answer
 from tests.emulators.partitioned import Partitioned
@@ -173,7 +173,7 @@ def test_a_document_without_a_whole_partition_key_is_written_where_it_belongs(
                 one["id"]: json.dumps(one, sort_keys=True) for one in documents
             }
         assert len(bench.documents("source")) == len(LEVELS)
-        store.delete([store.key_of(one) for one in LEVELS])
+        store.delete([store.keys.of(one) for one in LEVELS])
         assert bench.documents("source") == []
     finally:
         bench.close()
@@ -200,7 +200,7 @@ def test_ids_that_no_address_can_name_go_in_batches_alone_and_with_others(
     for documents in ([*UNNAMED[:5], *ALIKE[:2]], *([one] for one in UNNAMED[5:])):
         store.write(documents)
     assert there(bench) == by_key([*UNNAMED, *ALIKE[:2]])
-    assert set(store.stamps(WHOLE)) == store.matching(list(there(bench))) == set(there(bench))
+    assert set(stamps_in(store, WHOLE)) == store.matching(list(there(bench))) == set(there(bench))
     for keys in (by_key([*UNNAMED[5:], ALIKE[0]]), *(by_key([one]) for one in UNNAMED[:5])):
         store.delete(sorted(keys))
         store.delete(sorted(keys))
@@ -252,7 +252,7 @@ def test_a_copy_that_is_too_large_keeps_in_its_mark_what_comparisons_ask_for(
     store = opened(bench)
     records = [{**sized(f"{less}", LIMIT - less), "_etag": '"an etag"', "_ts": 1700000000} for less in (250, 70, 20)]
     with pytest.raises(RecordRefused) as caught:
-        store.write(store.as_copies(records, RUN, NOW))
+        store.write(store.copies.of(records, NOTE))
     assert set(caught.value.refused) == {('"c"', "20")}
     marks = {one["id"]: one["_backup"] for one in bench.documents("source")}
     least = {"etag": '"an etag"', "ts": 1700000000}
@@ -276,7 +276,7 @@ def test_a_document_that_cannot_be_read_is_found_among_the_others(
 
     with monkeypatch.context() as broken:
         broken.setattr(Partitioned, "respond", breaking)
-        batches = read_apart(by_key(documents), store.key_of, lambda keys: store.read(keys, WHOLE), refused.append)
+        batches = read_apart(by_key(documents), store.keys.of, lambda keys: store.read(keys, WHOLE), refused.append)
         assert by_key(one for batch in batches for one in batch) == by_key(documents[:9])
     assert [one.keys for one in refused] == [[('"c"', "0009")]]
 
@@ -354,7 +354,7 @@ def test_stamps_are_asked_of_each_physical_partition(place: tuple[Partitioned, C
     store = opened(bench)
     store.write(APART)
     account.requests.clear()
-    assert set(store.stamps(WHOLE)) == set(by_key(APART))
+    assert set(stamps_in(store, WHOLE)) == set(by_key(APART))
     asked = {kind: n for kind, n in account.requests.items() if kind.startswith("query") or kind == "plan"}
     assert asked == {"query 0": 1, "query 1": 1, "query 2": 1}
 
@@ -363,7 +363,7 @@ def asked_before(bench: CosmosBench) -> CosmosStore:
     """A store with documents in every partition, which knows its feed ranges."""
     store = opened(bench)
     store.write(APART)
-    store.stamps(WHOLE)
+    stamps_in(store, WHOLE)
     return store
 
 
@@ -389,7 +389,7 @@ def test_a_partition_that_does_not_answer_is_asked_again_alone(
     store = asked_before(bench)
     broken = silent(monkeypatch, 1)
     account.requests.clear()
-    assert set(store.stamps(WHOLE)) == set(by_key(APART))
+    assert set(stamps_in(store, WHOLE)) == set(by_key(APART))
     assert len(broken) == 1
     assert {account.requests[f"query {n}"] for n in range(3)} == {1}
 
@@ -401,7 +401,7 @@ def test_a_partition_that_never_answers_is_an_error(
     store = asked_before(bench)
     silent(monkeypatch, 1000)
     with pytest.raises(TransientStoreError):
-        store.stamps(WHOLE)
+        stamps_in(store, WHOLE)
 
 
 # --- the SDK ----------------------------------------------------------------------------------------------------------

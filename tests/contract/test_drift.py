@@ -8,9 +8,17 @@ import pytest
 
 from backup.core.errors import SchemaMismatch, StoreError, StoreUnavailable
 from backup.core.model import Chunk
-from backup.stores import Drift, Rules
+from backup.stores import Drift, Rules, stamps_in
 from backup.stores.sql.store import SqlStore
-from tests.contract.benches import NOW, ONE_TRY, RUN, PostgresBench, ServerBench, SqlBench, SqliteBench, SqlServerBench
+from tests.contract.benches import (
+    NOTE,
+    ONE_TRY,
+    PostgresBench,
+    ServerBench,
+    SqlBench,
+    SqliteBench,
+    SqlServerBench,
+)
 from tests.contract.conftest import SQL_KINDS
 from tests.contract.test_store import run_sync
 
@@ -69,7 +77,7 @@ def copied(bench: SqlBench, role: Any) -> list[dict[str, Any]]:
     """The rows by the names of the source's columns, as the store reads them."""
     store = bench.open(role)
     names = bench.open("source").shape.names  # type: ignore[attr-defined]
-    (records,) = store.read(frozenset(store.stamps(Chunk())), Chunk())
+    (records,) = store.read(frozenset(stamps_in(store, Chunk())), Chunk())
     return sorted(
         ({name: record[name] for name in names} for record in records),
         key=lambda record: int(record[next(iter(names))]),
@@ -365,11 +373,11 @@ def test_a_new_column_is_left_out_when_that_is_wanted(sql_bench: SqlBench) -> No
         source, backup, found = drift(sql_bench, "ignore")
         assert [name.lower() for name in found.ignored] == ["extra"]
         backup.catalog.adapt(found)
-        stamps, copies = source.stamps(Chunk()), backup.stamps(Chunk())
+        stamps, copies = stamps_in(source, Chunk()), stamps_in(backup, Chunk())
         differ = [key for key in stamps if stamps[key] != copies[key]]
         assert len(differ) == updated
         for records in source.read(frozenset(differ), Chunk()):
-            backup.write(backup.as_copies(records, RUN, NOW))
+            backup.write(backup.copies.of(records, NOTE))
     assert "extra" not in {name.lower() for name in nullable(sql_bench, "backup")}
 
 
@@ -379,7 +387,7 @@ def test_a_new_column_that_is_left_out_says_nothing_about_change(sql_bench: SqlB
     rules = Rules(version=("Version", "Status"))
     source, backup = sql_bench.open("source", rules=rules), sql_bench.open("backup", rules=rules)
     backup.catalog.drift(source, "ignore")
-    assert {version.value for version in source.stamps(Chunk()).values()} == {(2,)}
+    assert {version.value for version in stamps_in(source, Chunk()).values()} == {(2,)}
 
 
 # --- adapting ---------------------------------------------------------------------------------------------------------
@@ -434,11 +442,11 @@ def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_ben
     sql_bench.sql("source", "UPDATE {table} SET Version = NULL, Extra = 'new'")
     source, backup, found = drift(sql_bench)
     backup.catalog.adapt(found)
-    stamps = source.stamps(Chunk())
+    stamps = stamps_in(source, Chunk())
     (records,) = source.read(frozenset(stamps), Chunk())
-    assert backup.stamps(Chunk()) != stamps
-    backup.write(backup.as_copies(records, RUN, NOW))
-    assert backup.stamps(Chunk()) == stamps
+    assert stamps_in(backup, Chunk()) != stamps
+    backup.write(backup.copies.of(records, NOTE))
+    assert stamps_in(backup, Chunk()) == stamps
 
 
 def test_initialize_adds_no_column_to_a_backup_that_is_there(sql_bench: SqlBench) -> None:

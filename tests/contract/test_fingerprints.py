@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backup.core.model import WHOLE, Chunk, Fingerprint
-from backup.stores import Rules, Store
+from backup.stores import CopyNote, Rules, Store, stamps_in
 from backup.stores.sql.store import SqlStore
 from tests.contract.benches import RUN, Item, SqlBench
 from tests.contract.test_store import run_sync
@@ -68,7 +68,7 @@ def insert(bench: SqlBench, role: Any, rows: Sequence[Sequence[Any]]) -> None:
 
 def copy(source: Store, backup: Store) -> None:
     for records in source.read(None, WHOLE):
-        backup.write(backup.as_copies(records, RUN, RUN.started_at))
+        backup.write(backup.copies.of(records, CopyNote(RUN.sync_id, RUN.started_at)))
 
 
 def made(store: Store, chunk: Chunk = WHOLE) -> Fingerprint:
@@ -82,11 +82,14 @@ def is_told(source: Store, backup: Store) -> bool:
     ours, theirs = source.stamp_rows(WHOLE), backup.stamp_rows(WHOLE)
     fingerprints_differ = made(source) != made(backup)
     assert (ours != theirs) is fingerprints_differ
-    mine, copies = source.buckets(WHOLE), backup.buckets(WHOLE)
+    parts, others = source.buckets, backup.buckets
+    assert parts is not None
+    assert others is not None
+    mine, copies = parts.fingerprints(WHOLE), others.fingerprints(WHOLE)
     if mine is not None and copies is not None:
         assert sum(one.records for one in mine.values()) == len(ours)
         differing = {one for one in mine.keys() | copies.keys() if mine.get(one) != copies.get(one)}
-        assert source.stamp_rows(WHOLE, differing) ^ backup.stamp_rows(WHOLE, differing) == ours ^ theirs
+        assert parts.stamp_rows(WHOLE, differing) ^ others.stamp_rows(WHOLE, differing) == ours ^ theirs
     return fingerprints_differ
 
 
@@ -220,7 +223,7 @@ def test_a_table_without_a_version_is_kept_by_its_content(bench: SqlBench) -> No
     assert run_sync(source, backup) == (30, 0, 0, 0)
     assert not is_told(source, backup)
     assert all(len(row) == 2 for row in source.stamp_rows(WHOLE))
-    assert all(version.value[0] is None for version in source.stamps(WHOLE).values())
+    assert all(version.value[0] is None for version in stamps_in(source, WHOLE).values())
     bench.sql("source", "UPDATE {table} SET B = NULL WHERE K = 3")
     bench.sql("source", "UPDATE {table} SET C = 'X' WHERE K = 4")
     bench.sql("source", "UPDATE {table} SET B = C, C = B WHERE K = 5")
@@ -374,7 +377,7 @@ def test_only_the_buckets_of_what_changed_differ(bench: SqlBench, key: str) -> N
     bench.sql("source", f"UPDATE {{table}} SET A = 2 WHERE B IN ({m}, {m})", [(7, 1_200)])
     bench.sql("source", f"DELETE FROM {{table}} WHERE B = {m}", [(600,)])
     assert is_told(source, backup)
-    mine, copies = source.buckets(WHOLE), backup.buckets(WHOLE)
+    mine, copies = source.buckets.fingerprints(WHOLE), backup.buckets.fingerprints(WHOLE)
     if mine is None or copies is None:
         assert (bench.kind, key) == ("sqlite", "text")
         return

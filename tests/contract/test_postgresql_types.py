@@ -14,7 +14,7 @@ from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
-from backup.stores import Rules
+from backup.stores import Rules, stamps_in
 from backup.stores.exact_json import key_from_text, key_to_text
 from tests.contract.benches import NOW, ROLES, RUN, PostgresBench, Role, other_database
 from tests.contract.test_store import run_sync
@@ -160,7 +160,7 @@ def test_types_may_be_keys(postgresql_bench: PostgresBench, type_: str) -> None:
     for value in values:
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({value}, 1)")
     source, backup = bench.pair(chunk_size=1, batch_size=2)
-    assert [len(source.stamps(chunk)) for chunk in source.chunks()] == [1] * len(values) + [0]
+    assert [len(stamps_in(source, chunk)) for chunk in source.chunks()] == [1] * len(values) + [0]
     assert run_sync(source, backup) == (len(values), 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, len(values))
     query = "SELECT v::text FROM {table} ORDER BY v"
@@ -186,9 +186,9 @@ def test_what_is_no_number_is_the_same_in_keys_and_versions_of_both_sides(postgr
     assert run_sync(source, backup) == (0, 3, 1, 4)
     query = "SELECT a, k::text, v::text, version::text FROM {table} ORDER BY 1, 2"
     assert bench.rows("backup", query) == bench.rows("source", query)
-    [key] = source.stamps(Chunk(("Infinity", 2)))
+    [key] = stamps_in(source, Chunk(("Infinity", 2)))
     again = pickle.loads(pickle.dumps(key))  # noqa: S301 - this test's own
-    assert source.key_from('["NaN", 1]') == key_from_text(key_to_text(key)) == again == key
+    assert source.keys.from_text('["NaN", 1]') == key_from_text(key_to_text(key)) == again == key
     assert source.matching([key]) == {key}
 
 
@@ -213,7 +213,7 @@ def test_texts_of_databases_in_other_encodings_are_the_same(
             bench.sql(
                 "source", "UPDATE {table} SET version = 3, v = 'C' WHERE id = 'c'; DELETE FROM {table} WHERE id = 'b'"
             )
-            assert [(key, one.of_key) for key, one in unread_in(source.stamps(Chunk())).items()] == [
+            assert [(key, one.of_key) for key, one in unread_in(stamps_in(source, Chunk())).items()] == [
                 (("caf\udce9",), True)
             ]
             tally, recycled = Tally(tell=lambda counts: None), RecycleBin(backup, RUN.service)
@@ -242,11 +242,11 @@ def test_stamps_are_the_same_whatever_the_session_shows(postgresql_bench: Postgr
     bench = postgresql_bench
     bench.sql("source", "CREATE TABLE {table} (id integer PRIMARY KEY, version timestamptz, i interval)")
     bench.sql("source", "INSERT INTO {table} VALUES (1, '2024-01-02 03:04:05.678901+05:30', '1 day 2 hours')")
-    before = bench.open("source").stamps(Chunk())
+    before = stamps_in(bench.open("source"), Chunk())
     database = bench.connection_strings["source"].rpartition("/")[2]
     for setting in ("TimeZone TO 'Asia/Kolkata'", "DateStyle TO 'German'", "IntervalStyle TO 'iso_8601'"):
         bench.sql("source", f"ALTER DATABASE {database} SET {setting}")
     try:
-        assert bench.open("source").stamps(Chunk()) == before
+        assert stamps_in(bench.open("source"), Chunk()) == before
     finally:
         bench.sql("source", f"ALTER DATABASE {database} RESET ALL")

@@ -22,7 +22,7 @@ from backup.mirror.writing import Steps
 from backup.recycle_bin import entries
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
-from backup.stores import Keep, Shape, Store
+from backup.stores import CopyNote, Keep, Shape, Store, stamps_in
 from tests.contract import test_postgresql_types, test_sqlite_types
 from tests.contract.benches import (
     ROLES,
@@ -66,7 +66,7 @@ class Recycled:
         """The source's records of these keys, as the backup keeps them."""
         run, now = run_at(minutes)
         records = [record for batch in self.source.read(frozenset(keys), Chunk()) for record in batch]
-        return self.backup.as_copies(records, run, now())
+        return self.backup.copies.of(records, CopyNote(run.sync_id, now()))
 
     def write(self, keys: Sequence[Key], minutes: int) -> None:
         self.backup.write(self.copies(keys, minutes), self.keep(minutes))
@@ -87,7 +87,7 @@ class Recycled:
     def put_back(self, minutes: int) -> None:
         """Writes the run's images back, without an image of that."""
         images = [kept.record for kept in self.of(minutes).values() if kept.record is not None]
-        self.backup.write([self.backup.as_it_was(record) for record in images])
+        self.backup.write([self.backup.copies.as_it_was(record) for record in images])
 
     def add(self, keys: Iterable[Any], minutes: int) -> None:
         """Entries without a change, as if a run had inserted these keys."""
@@ -132,12 +132,12 @@ def test_an_image_is_the_record_before_the_change_and_an_inserts_is_none(bench: 
     it = recycled(bench)
     bench.put("backup", Item(2, 3, "old é🎉  "), Item(4, None, "gone"))
     was = {
-        it.backup.key_of(one): one
+        it.backup.keys.of(one): one
         for page in it.backup.images(keys(bench, 2, 4), Action.UPDATED)
         for one in [image.record for image in page]
         if one is not None
     }
-    stamps = it.backup.stamps(Chunk())
+    stamps = stamps_in(it.backup, Chunk())
     it.write(keys(bench, 1, 2), 1)
     it.delete(keys(bench, 4), 1)
     kept = it.of(1)
@@ -297,7 +297,7 @@ def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(benc
 
 def check_values_come_back(bench: Bench, it: Recycled, forget: Callable[[], None]) -> None:
     """Copies the source; overwrites the copies by what `forget` leaves of it, deletes them; puts back each time."""
-    everything = list(it.source.stamps(Chunk()))
+    everything = list(stamps_in(it.source, Chunk()))
     it.write(everything, 1)
     before = seen(bench)
     forget()
@@ -326,10 +326,10 @@ def test_values_of_every_kind_that_sqlite_keeps_come_back(sqlite_bench: SqliteBe
     rows = [(n, *[value] * len(declared)) for n, value in enumerate(values)]
     bench.sql("source", f"INSERT INTO {{table}} VALUES ({marks.replace('?', '?, 1', 1)})", rows)
     it = recycled(bench)
-    it.backup.write(it.copies(list(it.source.stamps(Chunk())), 1))
+    it.backup.write(it.copies(list(stamps_in(it.source, Chunk())), 1))
     exactly = quoted_rows(bench, len(declared))
     assert len({row[1:3] for row in exactly}) > 15
-    it.backup.delete(list(it.source.stamps(Chunk())))
+    it.backup.delete(list(stamps_in(it.source, Chunk())))
     nothing = ", ".join(f"C{n} = NULL" for n in range(len(declared)))
     check_values_come_back(bench, it, lambda: bench.sql("source", f"UPDATE {{table}} SET Version = 2, {nothing}"))
     assert quoted_rows(bench, len(declared)) == exactly
@@ -343,11 +343,11 @@ def test_values_of_every_postgresql_type_come_back(postgresql_bench: PostgresBen
         row = ", ".join((values[n] if n < len(values) else "NULL").replace("%", "%%") for values in types.values())
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {row})")
     it = recycled(bench)
-    it.backup.write(it.copies(list(it.source.stamps(Chunk())), 1))
+    it.backup.write(it.copies(list(stamps_in(it.source, Chunk())), 1))
     as_text = f"SELECT id, {', '.join(f'c{n}::text' for n in range(len(types)))} FROM {{table}} ORDER BY id"
     exactly = bench.rows("backup", as_text)
     assert exactly == bench.rows("source", as_text)
-    it.backup.delete(list(it.source.stamps(Chunk())))
+    it.backup.delete(list(stamps_in(it.source, Chunk())))
     nothing = ", ".join(f"c{n} = NULL" for n in range(len(types)))
     # Read as text: the driver cannot give the infinite times and the years beyond 9999 among these values.
     bench.rows = lambda role, query=as_text: PostgresBench.rows(bench, role, query)  # type: ignore[method-assign]
@@ -486,7 +486,7 @@ def check_respelled(bench: SqlBench, text: str, old: str, new: str) -> None:
     [kept] = it.of(2).values()
     assert (kept.key, kept.action) == ((new,), Action.UPDATED)
     assert kept.record is not None
-    assert it.backup.key_of(kept.record) == (old,)
+    assert it.backup.keys.of(kept.record) == (old,)
     assert it.bin.first_after([(new,)], moment(1)) == {(new,): kept, (old,): kept}
     assert it.bin.first_after([(old,)], moment(1)) == {(new,): kept, (old,): kept}
     assert it.bin.first_after([(old,), ("b",)], moment(2)) == {}
@@ -543,7 +543,7 @@ def test_composite_keys_leave_images_and_are_put_back(sql_bench: SqlBench) -> No
     insert = f"INSERT INTO {{table}} (A, B, Version) VALUES ({bench.mark}, {bench.mark}, {bench.mark})"
     bench.sql("source", insert, [(a, b, 1) for a in range(4) for b in ("", "x", "ä")])
     it = recycled(bench, batch_size=2)
-    it.write(list(it.source.stamps(Chunk())), 1)
+    it.write(list(stamps_in(it.source, Chunk())), 1)
     assert it.actions(1) == {(b, a): Action.INSERTED for a in range(4) for b in ("", "x", "ä")}
     before = sorted(seen(bench))
     bench.sql("source", "UPDATE {table} SET Version = 2")

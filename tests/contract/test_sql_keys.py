@@ -12,7 +12,7 @@ import pytest
 
 from backup.core.errors import SchemaMismatch
 from backup.core.model import Chunk
-from backup.stores import Drift
+from backup.stores import Drift, stamps_in
 from tests.contract.benches import ROLES, PostgresBench, Role, SqlBench, SqliteBench, other_database
 from tests.contract.test_store import run_sync
 
@@ -28,7 +28,7 @@ def test_composite_keys_are_chunked_read_and_written(sql_bench: SqlBench) -> Non
     insert = f"INSERT INTO {{table}} (A, B, Version) VALUES ({bench.mark}, {bench.mark}, {bench.mark})"
     bench.sql("source", insert, rows)
     source, backup = bench.pair(chunk_size=3, batch_size=2)
-    assert source.key_of(next(source.read(frozenset([("x", 2)]), Chunk()))[0]) == ("x", 2)
+    assert source.keys.of(next(source.read(frozenset([("x", 2)]), Chunk()))[0]) == ("x", 2)
     assert run_sync(source, backup) == (16, 0, 0, 0)
     bench.sql("backup", insert, [(9, "", 1), (-9, "", 1), (9, "zz", 1)])
     bench.sql("source", "UPDATE {table} SET Version = 2 WHERE A = 1")
@@ -88,9 +88,9 @@ def test_keys_of_a_type_are_chunked_read_and_written(
     source, backup = bench.pair(chunk_size=4, batch_size=3)
     bench.sql("backup", insert, [(key,) for key in (keys[0], keys[20], keys[39])])
     chunks = list(source.chunks())
-    parts = [source.stamps(chunk) for chunk in chunks]
+    parts = [stamps_in(source, chunk) for chunk in chunks]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 30
-    assert sum(len(backup.stamps(chunk)) for chunk in chunks) == 3
+    assert sum(len(stamps_in(backup, chunk)) for chunk in chunks) == 3
     assert run_sync(source, backup) == (29, 0, 2, 1)
     query = "SELECT Id, Version FROM {table}"
     assert sorted(bench.rows("source", query)) == sorted(bench.rows("backup", query))
@@ -142,8 +142,8 @@ def test_databases_of_other_default_collations_hold_the_same_keys(postgresql_ben
         )
         source, backup = bench.pair(chunk_size=1)
         assert run_sync(source, backup) == (3, 0, 0, 0)
-        assert [key for chunk in backup.chunks() for key in backup.stamps(chunk)] == [
-            key for chunk in source.chunks() for key in source.stamps(chunk)
+        assert [key for chunk in backup.chunks() for key in stamps_in(backup, chunk)] == [
+            key for chunk in source.chunks() for key in stamps_in(source, chunk)
         ]
         bench.sql("source", 'ALTER TABLE {table} ADD more text COLLATE pg_catalog."fr-x-icu"')
         source, backup = bench.open("source"), bench.open("backup")

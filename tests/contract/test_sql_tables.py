@@ -14,9 +14,18 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
 from backup.core.model import Chunk
 from backup.core.retry import Retry
-from backup.stores import Rules, Shape, Side, open_store
+from backup.stores import Rules, Shape, Side, open_store, stamps_in
 from backup.stores.sql.rows import Rows, first_rows, values_of
-from tests.contract.benches import LIMITS, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, SqlServerBench, named
+from tests.contract.benches import (
+    LIMITS,
+    NOTE,
+    Item,
+    PostgresBench,
+    SqlBench,
+    SqliteBench,
+    SqlServerBench,
+    named,
+)
 from tests.contract.test_store import run_sync
 
 # --- what fits and what does not ------------------------------------------------------------------------------------
@@ -143,7 +152,7 @@ def test_a_table_without_a_primary_key_is_refused(sql_bench: SqlBench) -> None:
 def test_names_of_rules_are_found_in_any_case(sql_bench: SqlBench) -> None:
     sql_bench.sql("source", "CREATE TABLE {table} (ID INTEGER NOT NULL PRIMARY KEY, VERSION INTEGER)")
     sql_bench.sql("source", f"INSERT INTO {{table}} (ID, VERSION) VALUES ({sql_bench.mark}, 5)", [(1,)])
-    (version,) = sql_bench.open("source", rules=Rules(version=("vErSiOn",))).stamps(Chunk()).values()
+    (version,) = stamps_in(sql_bench.open("source", rules=Rules(version=("vErSiOn",))), Chunk()).values()
     assert version.value == (5,)
 
 
@@ -293,10 +302,10 @@ def test_errors_do_not_quote_values(sql_bench: SqlBench) -> None:
     source, backup = bench.open("source"), bench.open("backup")
     backup.catalog.drift(source, "add")
     batches = {n: next(source.read(frozenset([(n,)]), Chunk())) for n in (1, 2, 3)}
-    backup.write(backup.as_copies(batches[2], RUN, NOW))
+    backup.write(backup.copies.of(batches[2], NOTE))
     for n in (1, 3):
         with pytest.raises(Exception, match="Could not write records") as caught:
-            backup.write(backup.as_copies(batches[n], RUN, NOW))
+            backup.write(backup.copies.of(batches[n], NOTE))
         assert "hunter2" not in str(caught.value)
     assert len(bench.rows("backup")) == 1
 
@@ -315,7 +324,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sql_bench: SqlBench) -> None:
     backup.catalog.drift(source, "add")
     (records,) = source.read(frozenset([(1,), (2,), (3,), (4,)]), Chunk())
     with pytest.raises(Exception, match="Could not write"):
-        backup.write(backup.as_copies(records, RUN, NOW))
+        backup.write(backup.copies.of(records, NOTE))
     assert sorted(bench.rows("backup")) == [(1, 1), (2, 1)]
 
 

@@ -16,7 +16,7 @@ from backup.stores import Rules
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql import copy
 from backup.stores.sql.engines.sqlite import connection
-from tests.contract.benches import NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
+from tests.contract.benches import NOTE, NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
 from tests.contract.test_sql_tables import make
 from tests.contract.test_store import run_sync
 
@@ -73,7 +73,7 @@ def test_texts_are_keys_whatever_they_hold(sql_bench: SqlBench) -> None:
     keep = kept.keeper(RUN, lambda: NOW)
     for _ in range(2):
         for records in source.read(None, next(source.chunks())):
-            backup.write(backup.as_copies(records, RUN, NOW), keep)
+            backup.write(backup.copies.of(records, NOTE), keep)
     assert sorted(row[0] for row in bench.rows("backup")) == keys
     entries = [entry for page in kept.of_run(RUN.sync_id) for entry in page]
     assert sorted(entry.key[0] for entry in entries) == keys
@@ -91,7 +91,7 @@ def test_a_batch_of_new_and_known_rows_keeps_one_image_of_each_however_often_it_
     kept.create()
     (records,) = source.read(None, next(source.chunks()))
     for _ in range(2):
-        backup.write(backup.as_copies(records, RUN, NOW), kept.keeper(RUN, lambda: NOW))
+        backup.write(backup.copies.of(records, NOTE), kept.keeper(RUN, lambda: NOW))
     assert bench.items("backup") == bench.items("source")
     entries = {entry.key[0]: entry for page in kept.of_run(RUN.sync_id) for entry in page}
     assert {n for n, entry in entries.items() if entry.action is Action.INSERTED} == {1, 3, 5, 6, 7}
@@ -291,7 +291,7 @@ def test_a_lock_of_somebody_else_is_not_waited_for_without_an_end(
     with sql_bench.engines["backup"].connect() as other:
         other.exec_driver_sql(f"UPDATE {sql_bench.quoted()} SET Version = 7")
         with pytest.raises(TransientStoreError, match="lock"):
-            backup.write(backup.as_copies(records, RUN, NOW))
+            backup.write(backup.copies.of(records, NOTE))
         other.rollback()
-    backup.write(backup.as_copies(records, RUN, NOW))
+    backup.write(backup.copies.of(records, NOTE))
     assert sql_bench.items("backup") == {1: Item(1, version=2)}

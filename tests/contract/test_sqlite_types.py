@@ -123,7 +123,7 @@ def test_text_that_is_no_utf_8_is_carried_byte_for_byte(sqlite_bench: SqliteBenc
     assert sorted(bench.rows("backup", f"SELECT hex(Id), hex(Name) FROM {{table}} WHERE Id IN ({odd})")) == [
         ("FF3F22",) * 2
     ]
-    [key_again] = {backup.key_from(json.dumps(backup.key_to_json(kept[0].key)))}
+    [key_again] = {backup.keys.from_text(json.dumps(backup.keys.to_json(kept[0].key)))}
     assert key_again == kept[0].key
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from backup.core.errors import ConfigError
 from backup.core.model import Chunk
-from backup.stores import Rules
+from backup.stores import Rules, stamps_in
 from tests.contract.benches import SQL_SERVER, SqlServerBench
 from tests.contract.test_store import run_sync
 
@@ -169,7 +169,7 @@ def test_types_may_be_keys(mssql_bench: SqlServerBench, type_: str) -> None:
         bench.sql("source", f"INSERT INTO {{table}} (V, Version) VALUES ({value}, 1)")
     source, backup = bench.pair(chunk_size=1, batch_size=2)
     chunks = list(source.chunks())
-    assert [len(source.stamps(chunk)) for chunk in chunks] == [1] * len(distinct) + [0]
+    assert [len(stamps_in(source, chunk)) for chunk in chunks] == [1] * len(distinct) + [0]
     assert run_sync(source, backup) == (len(distinct), 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, len(distinct))
     query = f"SELECT {seen(type_)} FROM {{table}} ORDER BY V"
@@ -255,7 +255,7 @@ def test_a_key_longer_than_the_other_side_can_hold_is_not_cut(mssql_bench: SqlSe
         bench.sql("source", f"CREATE TABLE {{table}} (Id {text.format(3)} NOT NULL PRIMARY KEY, Version int)")
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({value.format('abc')}, 1)")
         source = bench.open("source")
-        (key,) = source.stamps(Chunk())
+        (key,) = stamps_in(source, Chunk())
         longer = (key[0] + (b"def" if isinstance(key[0], bytes) else "def"),)
         assert source.matching([longer, key]) == {key}
         bench.sql("source", "DROP TABLE {table}")

@@ -28,8 +28,8 @@ from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
-from backup.stores import Shape, Store
-from tests.contract.benches import NOW, ROLES, RUN, Bench, Item, Role, SqlBench, SqlServerBench
+from backup.stores import Shape, Store, stamps_in
+from tests.contract.benches import NOTE, NOW, ROLES, RUN, Bench, Item, Role, SqlBench, SqlServerBench
 
 THREE = [Item(n) for n in (1, 2, 3)]
 TIMES = [datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(hours=n, microseconds=n) for n in range(4)]
@@ -71,11 +71,11 @@ def at_least(error: type[Exception], bench: Bench) -> tuple[type[Exception], ...
 
 
 def all_stamps(store: Store, chunks: list[Chunk]) -> list[Stamps]:
-    return [store.stamps(chunk) for chunk in chunks]
+    return [stamps_in(store, chunk) for chunk in chunks]
 
 
 def read_all(store: Store, keys: frozenset[Any], chunk: Chunk = WHOLE) -> list[list[Any]]:
-    return [[store.key_of(record) for record in batch] for batch in store.read(keys, chunk)]
+    return [[store.keys.of(record) for record in batch] for batch in store.read(keys, chunk)]
 
 
 # --- making the backup ----------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_a_server_that_is_down_is_tried_again_and_then_an_error(bench: Bench) ->
 @pytest.mark.parametrize(("role", "error"), [("source", SourceMissing), ("backup", NotInitialized)])
 def test_a_missing_database_is_an_error_and_not_empty(bench: Bench, role: Role, error: type[Exception]) -> None:
     store = bench.open_at(bench.absent_database(role))
-    for read in (store.count, lambda: list(store.chunks()), lambda: store.stamps(Chunk())):
+    for read in (store.count, lambda: list(store.chunks()), lambda: stamps_in(store, Chunk())):
         with pytest.raises(error):
             read()
 
@@ -160,7 +160,7 @@ def test_a_missing_table_is_an_error_and_not_empty(bench: Bench, role: Role, err
     bench.pair()
     bench.drop(role)
     store = bench.open(role)
-    for read in (store.count, lambda: list(store.chunks()), lambda: store.stamps(Chunk())):
+    for read in (store.count, lambda: list(store.chunks()), lambda: stamps_in(store, Chunk())):
         with pytest.raises(error):
             read()
 
@@ -168,18 +168,18 @@ def test_a_missing_table_is_an_error_and_not_empty(bench: Bench, role: Role, err
 def test_a_table_dropped_after_its_first_use_is_an_error_and_not_empty(bench: Bench) -> None:
     bench.create(THREE)
     source, backup = bench.pair()
-    assert len(source.stamps(Chunk())) == 3
+    assert len(stamps_in(source, Chunk())) == 3
     records = next(source.read(frozenset(map(bench.key, (1, 2))), Chunk()))
     bench.drop("source")
     bench.drop("backup")
     with pytest.raises(at_least(SourceMissing, bench)):
-        source.stamps(Chunk())
+        stamps_in(source, Chunk())
     with pytest.raises(at_least(SourceMissing, bench)):
         source.matching([bench.key(1)])
     with pytest.raises(at_least(NotInitialized, bench)):
         backup.delete([bench.key(1)])
     with pytest.raises(at_least(NotInitialized, bench)):
-        backup.write(backup.as_copies(records, RUN, NOW))
+        backup.write(backup.copies.of(records, NOTE))
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_chunk_is_cut_where_the_other_side_holds_more(bench: Bench) -> None:
     parts = list(backup.chunks(whole))
     assert (parts[0].after, parts[-1].upto) == whole
     assert all(one.upto == other.after is not None for one, other in pairwise(parts))
-    assert [len(backup.stamps(part)) for part in parts] == [2, 2, 1]
+    assert [len(stamps_in(backup, part)) for part in parts] == [2, 2, 1]
     assert list(source.chunks(whole)) == [whole]
 
 
@@ -225,9 +225,9 @@ def test_a_source_without_records_is_one_open_chunk(bench: Bench) -> None:
 def test_stamps_change_with_the_version(bench: Bench) -> None:
     bench.create(THREE)
     source = bench.open("source")
-    before = source.stamps(Chunk())
+    before = stamps_in(source, Chunk())
     bench.put("source", Item(2, version=2))
-    after = source.stamps(Chunk())
+    after = stamps_in(source, Chunk())
     assert {key for key in after if after[key].value != before[key].value} == {bench.key(2)}
 
 
@@ -245,7 +245,7 @@ def test_read_keeps_to_the_chunk(bench: Bench) -> None:
     bench.create(Item(n) for n in range(1, 21))
     source = bench.open("source", chunk_size=5, batch_size=2)
     for chunk in source.chunks():
-        keys = frozenset(source.stamps(chunk))
+        keys = frozenset(stamps_in(source, chunk))
         assert {key for batch in read_all(source, keys, chunk) for key in batch} == keys
 
 
@@ -254,10 +254,10 @@ def test_read_leaves_out_what_is_gone_meanwhile(bench: Bench, chunk_size: int) -
     bench.create(Item(n) for n in range(1, 7))
     source = bench.open("source", batch_bytes=1, chunk_size=chunk_size)
     batches = source.read(frozenset(map(bench.key, range(1, 7))), Chunk())
-    seen = [source.key_of(record) for record in next(batches)]
+    seen = [source.keys.of(record) for record in next(batches)]
     gone = next(n for n in (5, 6) if bench.key(n) not in seen)
     bench.remove("source", gone)
-    seen += [source.key_of(record) for batch in batches for record in batch]
+    seen += [source.keys.of(record) for batch in batches for record in batch]
     assert sorted(seen) == [bench.key(n) for n in range(1, 7) if n != gone]
 
 
@@ -277,9 +277,9 @@ def test_write_inserts_and_overwrites_and_may_be_repeated(bench: Bench) -> None:
     bench.create(THREE)
     source, backup = bench.pair()
     bench.put("backup", Item(2, text="stale"), Item(9, text="stays"))
-    (records,) = source.read(frozenset(source.stamps(Chunk())), Chunk())
+    (records,) = source.read(frozenset(stamps_in(source, Chunk())), Chunk())
     for _ in range(2):  # as after a commit whose answer was lost
-        backup.write(backup.as_copies(records, RUN, NOW))
+        backup.write(backup.copies.of(records, NOTE))
         assert bench.items("backup") == {**bench.items("source"), 9: Item(9, text="stays")}
     backup.write([])
 
@@ -311,16 +311,16 @@ def test_a_key_is_understood_as_it_is_shown(bench: Bench) -> None:
     run_sync(source, backup)
     for store in (source, backup):
         for n in (1, 3, 77):  # one that is not there, too
-            shown = store.key_to_json(bench.key(n))
-            assert store.key_from(json.dumps(shown) if len(shown) > 1 else str(shown[0])) == bench.key(n)
-        assert store.key_from(str(bench.key(2)[-1])) == bench.key(2)
+            shown = store.keys.to_json(bench.key(n))
+            assert store.keys.from_text(json.dumps(shown) if len(shown) > 1 else str(shown[0])) == bench.key(n)
+        assert store.keys.from_text(str(bench.key(2)[-1])) == bench.key(2)
 
 
 @pytest.mark.parametrize("text", ["[1, 2, 3, 4]", '{"Id": 1}', "[]", "[[1], [2]]"])
 def test_a_key_that_is_none_is_a_bad_request(bench: Bench, text: str) -> None:
     bench.create(THREE)
     with pytest.raises(BadRequest):
-        bench.open("source").key_from(text)
+        bench.open("source").keys.from_text(text)
 
 
 def test_a_text_that_no_key_can_hold_is_a_bad_request(bench: Bench) -> None:
@@ -328,7 +328,7 @@ def test_a_text_that_no_key_can_hold_is_a_bad_request(bench: Bench) -> None:
     store = bench.open("source")
     for text in ("a\x00b", '["a\\u0000b"]', '["\\ud800"]', "\udcff", "9" * 23, "[" * 100_000, "[" * 900 + "]" * 900):
         with pytest.raises(BadRequest):
-            store.key_from(text)
+            store.keys.from_text(text)
 
 
 def test_a_value_that_the_keys_type_does_not_take_is_a_bad_request_whatever_the_type(sql_bench: SqlBench) -> None:
@@ -338,7 +338,7 @@ def test_a_value_that_the_keys_type_does_not_take_is_a_bad_request_whatever_the_
         store = sql_bench.open("source")
         for text in (odd, "1e140000", "[true]", "a" * 3000):
             with suppress(BadRequest):  # nothing else
-                assert store.key_from(text) not in store.matching([store.key_from(text)])
+                assert store.keys.from_text(text) not in store.matching([store.keys.from_text(text)])
         sql_bench.drop("source")
 
 
@@ -350,8 +350,8 @@ def test_a_place_beside_is_made_filled_and_dropped_without_touching_the_backup(b
     beside = backup.catalog.beside(f"beside_{uuid.uuid4().hex[:8]}")
     try:
         beside.catalog.make_like(source)
-        for records in backup.read(frozenset(backup.stamps(WHOLE)), WHOLE):
-            beside.write([backup.as_original(record) for record in records])
+        for records in backup.read(frozenset(stamps_in(backup, WHOLE)), WHOLE):
+            beside.write([backup.copies.original(record) for record in records])
         assert beside.count() == 3
         assert beside.place.location != backup.place.location
     finally:

@@ -23,7 +23,8 @@ from backup.entry import http
 from backup.runs import blob_lease, ownership
 from backup.runs.runner import foreseen
 from backup.services.registry import Registry
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.writes import SqlWrites
 
 DEADLINE_SECONDS = 100
 
@@ -38,9 +39,10 @@ def tell(event: str, **fields: Any) -> None:
 
 def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
     """Makes a store tell each call of the method, and wait after its first one if that method is `wanted`."""
-    original = getattr(SqlStore, method)
+    owner = {"drift": SqlCatalog}.get(method, SqlWrites)
+    original = getattr(owner, method)
 
-    def told(self: SqlStore, *arguments: Any, **options: Any) -> Any:
+    def told(self: Any, *arguments: Any, **options: Any) -> Any:
         result = original(self, *arguments, **options)
         tell("called", method=method)
         if wanted() == method and not self.__dict__.setdefault("_was_held", False):
@@ -49,7 +51,7 @@ def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
             _release.wait(DEADLINE_SECONDS)
         return result
 
-    setattr(SqlStore, method, told)
+    setattr(owner, method, told)
 
 
 def trigger(start: threading.Barrier, settings: dict[str, str], service: str) -> None:

@@ -36,8 +36,12 @@ from backup.runs import lock
 from backup.runs.history import History
 from backup.services.registry import Registry
 from backup.stores.cosmos import throttle
+from backup.stores.cosmos.catalog import CosmosCatalog
 from backup.stores.cosmos.store import CosmosStore
+from backup.stores.sql.buckets import SqlBuckets
+from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.store import SqlStore
+from backup.stores.sql.writes import SqlWrites
 from backup.verbs import sync
 from backup.verbs.restoring import Wish
 from tests.reliability.effort import SEED
@@ -118,6 +122,16 @@ class Mortal:
 # --- in the process ---------------------------------------------------------------------------------------------------
 
 
+_METHODS: dict[type, tuple[str, ...]] = {
+    SqlCatalog: ("drift", "adapt"),
+    CosmosCatalog: ("drift", "adapt"),
+    SqlStore: ("fingerprint", "stamp_rows", "matching", "close"),
+    SqlBuckets: ("stamp_rows",),
+    SqlWrites: ("write", "delete"),
+    CosmosStore: ("fingerprint", "stamp_rows", "matching", "write", "delete", "close"),
+}
+
+
 @dataclass
 class _Steps:
     kill: Point | None
@@ -153,9 +167,10 @@ class _Steps:
 
     def watch(self) -> None:
         """Makes everything that a run does a step of it."""
+        for part, methods in _METHODS.items():
+            for method in methods:
+                self.around(part, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
         for store in (SqlStore, CosmosStore):
-            for method in ("drift", "adapt", "fingerprint", "stamp_rows", "matching", "write", "delete", "close"):
-                self.around(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
             for method in ("read", "images"):
                 self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
         for method in ("save", "change"):
@@ -217,8 +232,10 @@ class _Steps:
         DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
 
 
-def _side(store: SqlStore | CosmosStore) -> str:
-    return store.place.label.split()[0]
+def _side(part: Any) -> str:
+    place = getattr(part, "place", None) or getattr(part, "_place", None)
+    label = place.label if place else getattr(part, "access", None) or part._access.label
+    return str(getattr(label, "label", label)).split()[0]
 
 
 def _do(order: dict[str, Any]) -> dict[str, Any]:

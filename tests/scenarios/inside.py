@@ -84,7 +84,7 @@ def revised(place: Place, *numbers: int, revision: int = 2) -> None:
 def remove(place: Place, service: str, *keys: str) -> None:
     """Deletes records of the source."""
     with place.registry.get(service).stores() as (source, _):
-        source.delete([source.key_from(key) for key in keys])
+        source.delete([source.keys.from_text(key) for key in keys])
 
 
 def synced(place: Place, service: str, **settings: str) -> Run:

@@ -14,6 +14,7 @@ from backup.core.errors import NotVerified
 from backup.core.model import Counts, Trigger
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.buckets import SqlBuckets
 from backup.stores.sql.store import SqlStore
 from tests.scenarios.places import Place, on_sqlite
 
@@ -44,6 +45,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     there."""
     found: Counter[str] = Counter()
     once, read, stamp_rows = SqlAccess.once, SqlStore.read, SqlStore.stamp_rows
+    of_buckets = SqlBuckets.stamp_rows
 
     def counted(access: SqlAccess, operation: str, **how: Any) -> Any:
         if access.label.startswith("source"):
@@ -60,8 +62,14 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         found["stamps"] += len(rows) if store.place.label.startswith("source") else 0
         return rows
 
+    def counted_stamps_of_buckets(buckets: SqlBuckets, *where: Any) -> set[Any]:
+        rows = of_buckets(buckets, *where)
+        found["stamps"] += len(rows) if buckets._access.label.startswith("source") else 0
+        return rows
+
     with monkeypatch.context() as patches:
         patches.setattr(SqlStore, "stamp_rows", counted_stamps)
+        patches.setattr(SqlBuckets, "stamp_rows", counted_stamps_of_buckets)
         patches.setattr(SqlAccess, "once", counted)
         patches.setattr(SqlStore, "read", counted_read)
         yield found

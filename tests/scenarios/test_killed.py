@@ -16,10 +16,13 @@ KILLED = """
 import os, signal, sys
 import sqlalchemy
 from backup import __main__
-from backup.stores.{module} import {store}
+from backup.stores.cosmos.store import CosmosStore
+from backup.stores.sql.store import SqlStore
+from backup.stores.sql.writes import SqlWrites
 
 service, method, call, moment = sys.argv[1:]
-original, calls = getattr({store}, method), 0
+owner = {owners}.get(method, {store})
+original, calls = getattr(owner, method), 0
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -36,11 +39,12 @@ def killing(self, *arguments, **named):
         die()
     return result
 
-setattr({store}, method, killing)
+setattr(owner, method, killing)
 sys.argv = ["backup", "sync", service]
 __main__.main()
 """
-SQL, COSMOS = {"module": "sql.store", "store": "SqlStore"}, {"module": "cosmos.store", "store": "CosmosStore"}
+SQL = {"store": "SqlStore", "owners": '{"write": SqlWrites, "delete": SqlWrites}'}
+COSMOS = {"store": "CosmosStore", "owners": "{}"}
 
 
 def kill(folder: Path, service: Service, store: dict[str, str], method: str, call: int, moment: str) -> None:

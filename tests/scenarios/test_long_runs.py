@@ -20,7 +20,7 @@ from backup.mirror.guard import Guard
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.writes import SqlWrites
 from tests.reliability.bench import keys_of
 from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import Counts, python
@@ -177,9 +177,9 @@ from backup.core.model import Trigger
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.config.settings import load_settings
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.writes import SqlWrites
 
-original, calls = SqlStore.write, 0
+original, calls = SqlWrites.write, 0
 
 def killing(self, *arguments, **options):
     global calls
@@ -188,7 +188,7 @@ def killing(self, *arguments, **options):
     if calls == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-SqlStore.write = killing
+SqlWrites.write = killing
 registry = Registry(load_settings())
 registry.sync("all", Trigger.TIMER)
 while True:
@@ -301,14 +301,14 @@ def test_nothing_is_resumed_where_nothing_was_left_open(customers: Service) -> N
 @pytest.fixture
 def held() -> Iterator[threading.Event]:
     """Set, it lets the first write go on."""
-    go_on, original = threading.Event(), SqlStore.write
+    go_on, original = threading.Event(), SqlWrites.write
 
-    def waiting(store: SqlStore, *arguments: Any, **options: Any) -> None:
+    def waiting(store: SqlWrites, *arguments: Any, **options: Any) -> None:
         assert go_on.wait(60)
         original(store, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(SqlStore, "write", waiting)
+        patched.setattr(SqlWrites, "write", waiting)
         yield go_on
         go_on.set()
 

@@ -20,7 +20,7 @@ from backup.services.registry import Registry
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.writes import SqlWrites
 from tests.scenarios import places
 from tests.scenarios.inside import command, counted, done, few_orders, named, refused, revised, synced
 from tests.scenarios.places import Cosmos, Place, Service, Sql
@@ -109,7 +109,7 @@ def test_what_is_committed_between_comparison_and_write_stays_or_is_kept(
         things.run("UPDATE {table} SET version = 9, a = 99 WHERE id = 1")
         things.put("2, 7, 77")
 
-    once(monkeypatch, SqlStore, "write", application)
+    once(monkeypatch, SqlWrites, "write", application)
     restored = done(things.restore(*["--overwrite-newer"] * overwrite))
     if overwrite:
         assert counted(restored) == (0, 2, 0, 1)
@@ -157,7 +157,7 @@ def test_a_record_that_appears_while_it_is_inserted_stays(things: Things, monkey
 def test_what_is_changed_before_its_delete_is_looked_at_again(things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
     things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 21)))
     things.put("31, 1, 1", "32, 1, 2")
-    once(monkeypatch, SqlStore, "delete", lambda: things.run("UPDATE {table} SET version = 2 WHERE id = 32"))
+    once(monkeypatch, SqlWrites, "delete", lambda: things.run("UPDATE {table} SET version = 2 WHERE id = 32"))
     restored = done(things.restore("--delete-extra"))
     assert (counted(restored), named(restored)) == ((0, 0, 1, 21), {32: "Newer"})
     assert {31, 32} & things.rows().keys() == {32}
@@ -499,7 +499,7 @@ def test_documents_are_replaced_only_as_they_were_looked_at(
     revised(place, 1, revision=0)  # older
     replaced(place, 3, type="Quote")
     with place.registry.get("order").stores() as (source, _):
-        source.delete([source.key_from("order-0002")])
+        source.delete([source.keys.from_text("order-0002")])
 
     def application() -> None:
         replaced(place, 1, lastModified="2099", of="application")

@@ -33,21 +33,22 @@ STOPPED = """
 import signal, sys, threading
 from backup import __main__
 from backup.stores.sql.engines import base
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.writes import SqlWrites
 from backup.stores.sql.batch import SqlBatch
 
 base.LOCK_SECONDS = 1
-where = {"before": SqlStore, "inside": SqlBatch}[sys.argv[1]]
+where = {"before": SqlWrites, "inside": SqlBatch}[sys.argv[1]]
 write, calls = where.write, 0
 
 def stopping(self, *arguments, **named):
     global calls
     calls += 1
-    if where is SqlStore and calls == 2:
+    if where is SqlWrites and calls == 2:
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
-    write(self, *arguments, **named)
+    written = write(self, *arguments, **named)
     if where is SqlBatch and calls == 2:
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    return written
 
 where.write = stopping
 sys.argv = ["backup", "sync", "customer", "--json"]
@@ -246,7 +247,7 @@ def test_what_a_run_writes_into_either_side_is_committed_only_while_the_run_is_i
         with mine.taken(run, None):
             backup.catalog.drift(source, "add")
             store = {"source": source, "backup": backup}[side]
-            store.fence_by(mine, backup)
+            store.fence_by(mine)
             records = next(source.read(None, WHOLE))
             store.write(records[:1])
             service.say_that_another_machine_runs()

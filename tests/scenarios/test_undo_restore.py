@@ -423,7 +423,7 @@ def test_what_a_restore_replaces_in_the_source_is_kept(orders: Place, tmp_path: 
     synced(place, "order")
     revised(place, 1, 56)
     with place.registry.get("order").stores() as (source, _):
-        keys = [source.key_from("order-0001"), source.key_from("order-0056")]
+        keys = [source.keys.from_text("order-0001"), source.keys.from_text("order-0056")]
         was = {image.key: image.record for page in source.images(keys, Action.UPDATED) for image in page}
     options = ("--overwrite-newer", "--delete-extra", "--yes", "--json")
     restored = done(command(tmp_path, place.settings, "restore", "order", *options))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from backup.core.errors import StoreUnavailable
-from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, Run, StampRow, Stamps, Version
-from backup.stores import Accept, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps, Version
+from backup.stores import Accept, CopyNote, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
 from backup.stores.values import Place, Traits
 
 Stored = dict[str, Any]
@@ -19,7 +19,7 @@ Stored = dict[str, Any]
 class MemoryStore:
     """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise."""
 
-    request_charge: float | None = None
+    buckets = incremental = relational = request_charge = None
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class MemoryStore:
             batch_size=batch_size,
         )
         self.side, self.chunk_size, self.batch_size, self.fold = side, chunk_size, batch_size, fold
-        self.catalog = MemoryCatalog(self)
+        self.catalog, self.keys, self.copies = MemoryCatalog(self), MemoryKeys(), MemoryCopies()
         self.records: dict[Any, Stored] = {}
         self.calls: list[tuple[str, list[Key]]] = []
         self.on: dict[str, Callable[[], None]] = {}
@@ -72,45 +72,18 @@ class MemoryStore:
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         return None
 
-    def buckets(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
-        return None
-
-    def stamp_rows(self, chunk: Chunk, buckets: Collection[int] | None = None) -> set[StampRow]:
+    def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         self.called("stamps")
         return {(one["id"], one["version"], one["etag"]) for one in self._within(chunk)}
 
-    def watermark(self) -> str | None:
-        return None
-
-    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
-        return map(self.stamp_rows, self.chunks())
-
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         return {row for row in self.stamp_rows(WHOLE) if row[:1] in keys}
-
-    def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
-        return {(key,): Version(version, etag) for key, version, etag in rows}
-
-    def stamps(self, chunk: Chunk) -> Stamps:
-        return self.stamps_of(self.stamp_rows(chunk))
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         wanted = [one for one in self._within(chunk) if keys is None or (one["id"],) in keys]
         for start in range(0, len(wanted), self.batch_size):
             self.called("read")
             yield [dict(one) for one in wanted[start : start + self.batch_size]]
-
-    def key_of(self, record: Record) -> Key:
-        return (record["id"],)
-
-    def may_hold(self, key: Key) -> bool:
-        return True
-
-    def left_out(self, record: Record) -> Collection[str]:
-        return ()
-
-    def spelled(self, key: Key, transaction: Any) -> Key | None:
-        return next(iter(self.matching([key])), None)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         self.called("matching")
@@ -122,30 +95,14 @@ class MemoryStore:
             part = found[start : start + self.batch_size]
             yield [Image(key, action, dict(one), one["version"]) for key, one in part]
 
-    filled: frozenset[str] = frozenset()
-
-    def content(self, record: Record) -> Mapping[str, str]:
-        return {name: repr(value) for name, value in record.items()}
-
-    def as_copies(self, records: Sequence[Record], run: Run, now: datetime) -> list[Record]:
-        return list(records)
-
-    def as_original(self, record: Record) -> Record:
-        return record
-
-    def as_it_was(self, record: Record) -> Record:
-        return record
-
     def write(
         self,
         records: Sequence[Record],
         keep: Keep | None = None,
         *,
-        absent: bool = False,
         accept: Accept | None = None,
-        replace: bool = False,
     ) -> Written:
-        keys = [self.key_of(record) for record in records]
+        keys = [self.keys.of(record) for record in records]
         self.called("write", keys)
         if keep is not None:
             there = [image for images in self.images(keys, Action.UPDATED) for image in images]
@@ -164,25 +121,7 @@ class MemoryStore:
             self.records.pop(self.fold(key[0]), None)
         return Written(deleted=frozenset(keys))
 
-    def shares_transactions(self, other: Store) -> bool:
-        return False
-
-    def advance_counters(self) -> Sequence[str]:
-        return ()
-
-    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
-        return {}
-
-    def on_delete(self) -> Sequence[str]:
-        return ()
-
-    def key_from(self, text: str) -> Key:
-        return (json.loads(text),)
-
-    def key_to_json(self, key: Key) -> list[Any]:
-        return list(key)
-
-    def fence_by(self, fence: Fence, beside: Store) -> None:
+    def fence_by(self, fence: Fence) -> None:
         """Has no runs that could be taken over."""
 
     def sibling(self, shape: Shape) -> Sibling:
@@ -202,6 +141,43 @@ class MemoryStore:
         self.on.get(name, lambda: None)()
         if keys is not None:
             self.calls.append((name, keys))
+
+
+class MemoryKeys:
+    """The keys of a store in memory: the record's id."""
+
+    def of(self, record: Record) -> Key:
+        return (record["id"],)
+
+    def stamps(self, rows: Iterable[StampRow]) -> Stamps:
+        return {(key,): Version(version, etag) for key, version, etag in rows}
+
+    def may_hold(self, key: Key) -> bool:
+        return len(key) == 1
+
+    def from_text(self, text: str) -> Key:
+        return (json.loads(text),)
+
+    def to_json(self, key: Key) -> list[Any]:
+        return list(key)
+
+
+class MemoryCopies:
+    """Copies that are as their source's records."""
+
+    filled: frozenset[str] = frozenset()
+
+    def of(self, records: Sequence[Record], note: CopyNote) -> list[Record]:
+        return list(records)
+
+    def original(self, record: Record) -> Record:
+        return record
+
+    def as_it_was(self, record: Record) -> Record:
+        return record
+
+    def content(self, record: Record) -> Mapping[str, str]:
+        return {name: repr(value) for name, value in record.items()}
 
 
 class MemoryCatalog:

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from azure.cosmos import ContainerProxy
 
 from backup.core.errors import NotInitialized, SourceMissing
-from backup.core.model import Chunk, Key, Record
+from backup.core.model import Chunk, Key, Record, StampRow
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.documents import partition_part
-from backup.stores.cosmos.queries import Queries, Query
+from backup.stores.cosmos.queries import Queries, Query, key_in
 from backup.stores.values import Limits
 
 Item = TypeVar("Item")
@@ -133,6 +133,15 @@ class CosmosContainer:
         queries = [self._queries.by_ids(part, what, of_service=True) for part in parts(keys, _IDS_AT_ONCE)]
         found = self._access.side_by_side(operation, queries, lambda query: list(self.items(query)))
         return [item for part in found for item in part]
+
+    def keys_of_ids(self, keys: Sequence[Key]) -> set[Key]:
+        """The keys of the service's documents with these ids, whatever their partition."""
+        items = self.by_ids("look up ids", keys, self._queries.key(self.partition_paths))
+        return {key_in(item, len(self.partition_paths)) for item in items}
+
+    def row_in(self, item: Record) -> StampRow:
+        """The row of an item that a query for stamps gave."""
+        return self._queries.row_in(item, len(self.partition_paths))
 
     def documents(self, keys: Sequence[Key], *, of_service: bool) -> Iterator[list[Record]]:
         """Those of these keys, looked up side by side; at once no more than the byte limit of a batch."""

@@ -1,0 +1,46 @@
+"""A source's documents as a backup keeps them, with the app's note, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backup.core.errors import StoreError
+from backup.core.model import Record
+from backup.stores.codecs import CopyNote
+from backup.stores.cosmos.app_containers import utc_text
+from backup.stores.cosmos.documents import MARK, json_text, own
+
+
+class CosmosCopies:
+    """The copies in any container."""
+
+    filled: frozenset[str] = frozenset()
+
+    def of(self, records: Sequence[Record], note: CopyNote) -> list[Record]:
+        """With the source's etag and ts, when it was copied and by which run, under `_backup`."""
+        return [_copy(record, note) for record in records]
+
+    def original(self, record: Record) -> Record:
+        return {name: value for name, value in own(record).items() if name != MARK}
+
+    def as_it_was(self, record: Record) -> Record:
+        return record
+
+    def content(self, record: Record) -> Mapping[str, str]:
+        return {name: json_text(value) for name, value in self.original(record).items()}
+
+
+def _copy(record: Record, note: CopyNote) -> dict[str, Any]:
+    if MARK in record:
+        raise StoreError(
+            f"A document of the source (id {record['id']}) has a property {MARK}, which its copy cannot keep.",
+            hint="Rename the property in the source: the backup keeps its own notes under that name.",
+        )
+    mark = {
+        "etag": record.get("_etag"),
+        "ts": record.get("_ts"),
+        "syncedAt": utc_text(note.at),
+        "syncId": note.sync_id,
+    }
+    return {**own(record), MARK: mark}

@@ -1,0 +1,51 @@
+"""A source's rows as a backup's table keeps them, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from backup.core.model import Record
+from backup.stores.codecs import CopyNote
+from backup.stores.exact_json import comparable
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.rows import Rows, values_of
+from backup.stores.sql.table import SYNCED_AT
+
+
+class SqlCopies:
+    """The copies in one table, by its shape as it is now."""
+
+    def __init__(self, catalog: SqlCatalog) -> None:
+        self._catalog = catalog
+
+    def of(self, records: Sequence[Record], note: CopyNote) -> Sequence[Record]:
+        """With SyncedAt, where the backup's table has this column and the source's has not."""
+        shape = self._catalog.shape
+        mark = shape.find(SYNCED_AT)
+        names = (*records[0],) if records else ()
+        if not records or mark is None or mark in map(shape.find, names):
+            return records  # a SyncedAt of the source's own wins
+        rows = Rows(names, values_of(records, names), large=getattr(records, "large", False))
+        return rows.with_value(mark.name, _milliseconds(note.at))
+
+    def original(self, record: Record) -> Record:
+        return record  # `write` leaves out what the table has no column for
+
+    def as_it_was(self, record: Record) -> Record:
+        return {**dict.fromkeys(self._catalog.shape.names), **record}
+
+    def content(self, record: Record) -> Mapping[str, str]:
+        names = self._catalog.shape.content
+        return {names[name]: comparable(value) for name, value in record.items() if name in names}
+
+    @property
+    def filled(self) -> frozenset[str]:
+        shape = self._catalog.shape
+        names = shape.content
+        return frozenset(names[column.name] for column in shape.columns if column.computed and column.name in names)
+
+
+def _milliseconds(now: datetime) -> str:
+    """As text: every column type that may stand for SyncedAt takes it."""
+    return now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"

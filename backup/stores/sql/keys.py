@@ -1,0 +1,58 @@
+"""The keys of a table's rows: told from records and stamps, written by people, spelled as the server has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.core.model import Key, Record, StampRow, Stamps
+from backup.stores.asked_keys import refused
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.table import TableShape
+
+
+class SqlKeys:
+    """The keys of one table, by its shape as it is now."""
+
+    def __init__(self, access: SqlAccess, catalog: SqlCatalog) -> None:
+        self._access, self._catalog = access, catalog
+
+    def of(self, record: Record) -> Key:
+        return self._catalog.shape.key_of(record)
+
+    def stamps(self, rows: Iterable[StampRow]) -> Stamps:
+        return self._catalog.shape.stamps_of(rows)
+
+    def may_hold(self, key: Key) -> bool:
+        types = [column.type for column in self._catalog.shape.key]
+        return len(key) == len(types) and all(type_.may_hold(part) for type_, part in zip(types, key, strict=True))  # type: ignore[attr-defined] # ServerTypes
+
+    def from_text(self, text: str) -> Key:
+        shape, dialect, label = self._catalog.shape, self._access.dialect, self._access.label
+        key = shape.key_from(text, plain=dialect.in_process)
+        hint = f"Its key has the type {', '.join(shape.key_types)}."
+        for attempt in self._access.attempts("look up a key"):
+            with attempt as cx:
+                try:
+                    its_own = spelled(shape, key, cx)
+                except (UnicodeEncodeError, OverflowError):  # the driver's
+                    raise refused(text, label, hint) from None
+                except sa.exc.DBAPIError as error:
+                    failure = dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
+                    if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
+                        raise
+                    raise refused(text, label, f"{hint} The server says: {failure.text}") from None
+        return its_own or key
+
+    def to_json(self, key: Key) -> list[Any]:
+        shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
+        return [part if isinstance(part, int | str) else str(part) for part in shown]
+
+
+def spelled(shape: TableShape, key: Key, cx: sa.Connection) -> Key | None:
+    """The key of the row that the server has under this one, as that row spells it."""
+    row = cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
+    return None if row is None else tuple(row)

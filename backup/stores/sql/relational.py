@@ -1,0 +1,71 @@
+"""What only a table of a SQL server can: other tables, triggers, counters, unique values, transactions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from backup.core.errors import StoreError, StoreUnavailable
+from backup.core.model import Key, Record
+from backup.stores.base import Accept, Keep, Store
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.batch import parts
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.keys import spelled
+from backup.stores.sql.references import is_of_itself, references_to, referring, triggers_on_delete
+from backup.stores.sql.writes import SqlWrites
+from backup.stores.values import Limits, Written
+
+
+class SqlRelational:
+    """The same of one table."""
+
+    def __init__(self, access: SqlAccess, catalog: SqlCatalog, writes: SqlWrites, limits: Limits) -> None:
+        self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
+
+    def insert(self, records: Sequence[Record], keep: Keep) -> Written:
+        return self._writes.write(records, keep, absent=True)
+
+    def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
+        return self._writes.write(records, keep, accept, exchange=True)
+
+    def left_out(self, record: Record) -> Collection[str]:
+        return [name for name in record if self._catalog.shape.find(name) is None]
+
+    def spelled(self, key: Key, transaction: Any) -> Key | None:
+        return spelled(self._catalog.shape, key, transaction)
+
+    def shares_transactions(self, other: Store) -> bool:
+        theirs = other.catalog
+        return isinstance(theirs, SqlCatalog) and self._access.dialect.is_one_file(theirs.access.dialect)
+
+    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        shape, dialect = self._catalog.shape, self._access.dialect
+        rows_of: Counter[str] = Counter()
+        for part in parts(keys, shape, dialect, self._limits):
+            for attempt in self._access.attempts("look for what refers to records"):
+                with attempt as cx:
+                    others = (ref for ref in references_to(cx, dialect, shape) if not is_of_itself(ref, dialect, shape))
+                    rows = {str(other): referring(cx, other, dialect, shape, part) for other in others}
+            rows_of.update(rows)
+        return {name: count for name, count in rows_of.items() if count}
+
+    def triggers_on_delete(self) -> Sequence[str]:
+        shape = self._catalog.shape
+        for attempt in self._access.attempts("look for triggers"):
+            with attempt as cx:
+                names = triggers_on_delete(cx, shape, self._access.dialect)
+        return names
+
+    def advance_counters(self) -> Sequence[str]:
+        shape, dialect = self._catalog.shape, self._access.dialect
+        try:
+            for attempt in self._access.attempts("set what numbers new rows", writes=True):
+                with attempt as cx:
+                    done = dialect.advance_counters(cx, shape.table, shape.identity)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            return [f"{error} New rows may get keys that are there already: set it by hand."]
+        return [f"Set in the {self._access.label}, past the largest key: {text}." for text in done]

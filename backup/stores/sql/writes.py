@@ -1,0 +1,59 @@
+"""Batches of a table's rows, written and deleted in one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backup.core.errors import ConstraintRefused, StoreError, StoreUnavailable
+from backup.core.model import Key, Record
+from backup.stores.base import Accept, Keep
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.batch import Replacing, SqlBatch
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.values import Limits, Written
+
+
+class SqlWrites:
+    """The writes of one table, for any number of threads."""
+
+    def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
+        self._access, self._catalog, self._limits = access, catalog, limits
+
+    def write(
+        self,
+        records: Sequence[Record],
+        keep: Keep | None,
+        accept: Accept | None = None,
+        *,
+        absent: bool = False,
+        exchange: bool = False,
+    ) -> Written:
+        """As `Store.write`; with `absent` as `Relational.insert`, with `exchange` as `Relational.exchange`."""
+        ways: list[Replacing | None] = [Replacing.EMPTIED, Replacing.DELETED] if exchange else [None]
+        if absent or accept is not None:  # a record may be there after all, perhaps since a moment ago
+            ways.insert(0, ways[0])
+        shape = self._catalog.shape
+        for place, way in enumerate(ways if records else ()):
+            try:
+                for attempt in self._access.attempts("write records", writes=True):
+                    with attempt as cx:
+                        batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
+                        written = batch.write(records, keep, absent=absent and place == 0, accept=accept, replace=way)
+                return written
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                in_the_way = isinstance(error, ConstraintRefused) and error.unique
+                if place == len(ways) - 1 or (way is not None and not in_the_way):
+                    raise
+        return Written()
+
+    def delete(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None = None) -> Written:
+        """As `Store.delete`."""
+        if not keys:
+            return Written()
+        shape = self._catalog.shape
+        for attempt in self._access.attempts("delete records", writes=True):
+            with attempt as cx:
+                deleted = SqlBatch(cx, shape, self._access.dialect, self._limits).delete(keys, keep, accept)
+        return deleted
