@@ -96,6 +96,10 @@ class RightMissing(StoreError):
     """The login lacks a right, so the database refuses it every record."""
 
 
+class ColumnMissing(StoreError):
+    """A table lacks a column that the statement names."""
+
+
 class RecordRefused(StoreError):
     """The database refused single records; the others were written."""
 

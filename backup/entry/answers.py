@@ -103,8 +103,7 @@ def _compared(outcome: Outcome) -> dict[str, Any]:
         "InFlight": report.proof.in_flight,
         "RecordsCompared": report.compared,
         "Differences": [
-            {"Key": outcome.key_to_json(one.key), "Kind": one.kind, "Names": list(one.names)}
-            for one in report.differences
+            {"Key": list(one.key), "Kind": one.kind, "Names": list(one.names)} for one in report.differences
         ],
     }
 
@@ -181,5 +180,5 @@ def _error_body(error: errors.BackupError) -> dict[str, Any]:
 def _result(outcome: Outcome) -> dict[str, Any]:
     result = result_of(outcome.run)
     if outcome.changes or outcome.run.dry_run:
-        result["Changes"] = [{"Key": outcome.key_to_json(key), "Change": what} for key, what in outcome.changes]
+        result["Changes"] = [{"Key": list(key), "Change": what} for key, what in outcome.changes]
     return result

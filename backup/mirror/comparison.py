@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
+from typing import Any
 
 from backup.core.errors import StoreError
 from backup.core.model import Chunk, Counts, Key, Proof, Stamps, Version, unread_in
@@ -51,6 +52,10 @@ class Report:
     counts: Counter[Kind] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
     compared: int = 0
+
+    def with_keys(self, key_to_json: Callable[[Key], list[Any]]) -> Report:
+        """This report with the keys as values that JSON has."""
+        return replace(self, differences=[replace(one, key=tuple(key_to_json(one.key))) for one in self.differences])
 
     def add(self, found: Mapping[Key, Kind], names: Mapping[Key, tuple[str, ...]]) -> None:
         """Counts the differences, and names them while there are fewer than a thousand."""

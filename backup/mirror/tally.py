@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 from backup.core.errors import BackupError, RecordsSetAside
 from backup.core.log import event, redact
 from backup.core.model import Counts, Key, Proof
 from backup.mirror.set_aside import Refusal
-from backup.stores.exact_json import key_to_text
 
 CHANGES_NAMED = 1_000
 FAILURES_NAMED = 100
@@ -22,14 +23,14 @@ class Tally:
     """What a run has done so far; stays right when it fails half-way. `tell` is called after every step.
 
     `proof` is what was seen to be equal so far, of a run that proves its result. `changes` are the first keys that a
-    dry run would change. `failures` are the first hundred records set aside, by what `spell` makes of their keys, with
-    the reason; those of the run's earlier calls are in it from the start, and are not counted again. More than
+    dry run would change. `failures` are the first hundred records set aside, by their keys as JSON, with the
+    reason; those of the run's earlier calls are in it from the start, and are not counted again. More than
     `max_failed` stop the run. Several threads may add at once.
     """
 
     tell: Callable[[Counts], None]
     max_failed: int = 100
-    spell: Callable[[Key], str] = key_to_text
+    key_to_json: Callable[[Key], list[Any]] = list
     counts: Counts = field(default_factory=Counts)
     proof: Proof | None = None
     changes: list[tuple[Key, str]] = field(default_factory=list)
@@ -46,14 +47,17 @@ class Tally:
     def name(self, keys: Collection[Key], what: str) -> None:
         """Names keys as what would become of them, up to the first thousand in all."""
         with self._lock:
-            self.changes += [(key, what) for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]]
+            self.changes += [
+                (tuple(self.key_to_json(key)), what)
+                for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]
+            ]
 
     def set_aside(self, refused: Refusal) -> None:
         """Counts and names records that could not be read or written. Raises RecordsSetAside once they are too many."""
         reason = redact(str(refused.error))
         with self._lock:
             for key in refused.keys:
-                text = self.spell(key)
+                text = json.dumps(self.key_to_json(key), ensure_ascii=False)
                 known = key in self.aside or text in self.failures
                 self.aside.add(key)
                 if known:

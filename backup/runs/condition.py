@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backup.core import errors
-from backup.core.model import Run, Status
+from backup.core.model import Run, Status, Verb
 from backup.runs.history import History
-from backup.runs.upgrade import are_current
+from backup.runs.upgrade import read
 from backup.stores import SideName, Store
 
 _LATE = timedelta(hours=1)
@@ -49,13 +49,16 @@ def concerns_of(
     """What SyncHistory says against the service: its last sync has failed; none began when the schedule wanted one.
 
     `next_due` is the schedule, None where none is kept. Without any sync there is nothing to say. Writes nothing; costs
-    three lookups at most. Raises NotInitialized where there is no SyncHistory, and the stores' errors.
+    three lookups, and two more where the newest runs are no syncs. Raises NotInitialized where there is no SyncHistory,
+    and the stores' errors.
     """
-    if not are_current(backup, service):
+    opening, history = read(backup, service), History(backup)
+    if opening is None:
         return []  # an earlier release's tables; the next run brings them up to date
-    history = History(backup)
-    begun = history.newest_syncs(service, 1)
-    ended = next((run for run in history.newest_syncs(service, _LOOKED_AT, ended=True) if _was_tried(run)), None)
+    begun = opening.first(_is_sync, lambda: next(iter(history.newest_syncs(service, 1)), None))
+    ended = opening.first(
+        _has_ended, lambda: next(filter(_has_ended, history.newest_syncs(service, _LOOKED_AT, ended=True)), None)
+    )
     found: list[Concern] = []
     if ended is not None and ended.status is Status.FAILED:
         found.append(
@@ -66,15 +69,20 @@ def concerns_of(
                 detail_hint=hint_of(ended.error_kind) or "The next sync that completes puts an end to this.",
             )
         )
-    if begun and next_due is not None:
-        due = next_due(max(filter(None, (begun[0].started_at, begun[0].heartbeat_at, begun[0].completed_at))))
+    if begun is not None and next_due is not None:
+        due = next_due(max(filter(None, (begun.started_at, begun.heartbeat_at, begun.completed_at))))
         if due + _LATE < now:
             reason = "A sync is overdue: the schedule wanted one, and none has begun."
             hint = "Does the function app run? Where nothing keeps the schedule, BackupSchedule__Enabled is false."
-            found.append(Concern(reason, service, sync_id=begun[0].sync_id, since=due, detail_hint=hint))
+            found.append(Concern(reason, service, sync_id=begun.sync_id, since=due, detail_hint=hint))
     return found
 
 
-def _was_tried(run: Run) -> bool:
-    """Whether it began; one that another run kept from it says nothing of the mirror."""
-    return run.error_kind != errors.Locked.__name__
+def _is_sync(run: Run) -> bool:
+    return run.verb is Verb.SYNC and not run.dry_run
+
+
+def _has_ended(run: Run) -> bool:
+    """Whether it is a sync that began and ended; one that another run kept from it says nothing of the mirror."""
+    tried = run.error_kind != errors.Locked.__name__
+    return _is_sync(run) and run.status in (Status.COMPLETED, Status.FAILED) and tried

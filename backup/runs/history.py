@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from itertools import chain
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from backup.core.errors import BadRequest, Conflict, Interrupted, UnknownRun
 from backup.core.log import event
-from backup.core.model import Now, Run, Status, Trigger, Verb
-from backup.core.timeline import AHEAD, Timeline
+from backup.core.model import Run, Status, Trigger, Verb
+from backup.core.timeline import Timeline
 from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, run_of
+from backup.runs.opening import NEWEST, Opening
 from backup.stores import Sibling, Store
 
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
@@ -23,10 +25,11 @@ _LOOKED_BACK = 1_000
 _ALL = 1_000_000
 _PAGE = 100
 _FEW = 20
-_TICK = timedelta(milliseconds=1)
 _BEGINNING = re.compile("[0-9a-f][0-9a-f-]*")
 _FIRST_PART = 8  # characters of an id before its first dash
 _REFUSED = frozenset(kind.__name__ for kind in (BadRequest, Conflict, UnknownRun))
+
+T = TypeVar("T")
 
 
 class History:
@@ -48,19 +51,28 @@ class History:
         """Makes the table or container, or what it lacks, when it is missing."""
         self._entries.create()
 
-    def version(self, service: str) -> int:
-        """The schema version of the service's newest entry, whatever that is about; this release's if there is none."""
-        found = self._entries.find(
-            {"ServiceName": service},
+    def opening(self, service: str) -> Opening:
+        """What the service's runs are as one begins. Three queries. Raises ColumnMissing for an earlier release's
+        table, and what else the store raises."""
+        entries = self._entries.find(self._mine(service), order_by="RunNumber", descending=True, limit=NEWEST)
+        newest = list(filter(None, map(run_of, entries)))
+        unplaced = self._entries.find(
+            {"ServiceName": service, "Place": None},
             order_by="StartedAt",
             descending=True,
             limit=1,
-            fields=("SchemaVersion", "Verb"),  # which a table may lack whose entries are other services'
+            fields=("StartedAt", "SchemaVersion"),
         )
-        if not found:
-            return VERSION
-        version = found[0]["SchemaVersion"]
-        return version if isinstance(version, int) else 1
+        began = unplaced[0]["StartedAt"] if unplaced else None
+        return Opening(
+            newest,
+            len(entries) < NEWEST,
+            self.open_runs(service),
+            max(_all(int, "RunNumber", entries), default=0) + 1,
+            bool(unplaced) and not (isinstance(began, datetime) and newest and began < newest[0].started_at),
+            max(_all(int, "SchemaVersion", [*entries, *unplaced]), default=VERSION),
+            _all(datetime, "SyncedAt", entries),
+        )
 
     def save(self, run: Run) -> None:
         """Writes the run's entry as it stands; may be repeated."""
@@ -284,49 +296,28 @@ class History:
         """The runs of its service that began after it, have ended and may have changed the backup, newest first."""
         return list(filter(_has_changed, self._find(run.service, _ALL, above=run.number)))
 
-    def columns_to_fill(self, service: str, shared: Collection[str]) -> set[str]:
+    def columns_to_fill(self, service: str, opening: Opening, shared: Collection[str]) -> set[str]:
         """Those of the columns that both sides have whose old rows have not their source's values.
 
         Runs added them and did not live to fill them, or the source had lost them at the last sync and has them again.
         """
         columns: set[str] = set()
-        for run in self._find(service, _LOOKED_BACK, DryRun=False):
+        for run in chain(opening.newest, () if opening.is_whole else self._older(service, opening.newest)):
+            if run.dry_run:
+                continue
             columns.update(run.removed_columns)
-            if run.status is Status.COMPLETED and run.verb is Verb.SYNC:
+            if is_synced(run):
                 break
             columns.update(run.added_columns)
         known = {name.lower() for name in columns}
         return {name for name in shared if name.lower() in known}
 
-    def clock(self, service: str, now: Now, kept_at: datetime | None) -> Now:
-        """A clock that never goes back behind the service's runs: what they did is in the order of its times.
-
-        `kept_at` is the time of the bin's newest entry, for a run that died has no end in here. A time that lies ahead
-        of `now` is no time of a run; see `ahead`.
-        """
-        # A run that was gone on with may end after one that began after it.
-        last = self._entries.find(
-            self._mine(service), order_by="SyncedAt", descending=True, below=now() + AHEAD, limit=1
-        )
-        times = [time for time in (*(entry["SyncedAt"] for entry in last), kept_at) if isinstance(time, datetime)]
-        earliest = max(times) + _TICK if times else now()
-
-        def steady() -> datetime:
-            nonlocal earliest
-            earliest = max(earliest, now())
-            return earliest
-
-        return steady
-
-    def ahead(self, service: str, now: datetime) -> Run | None:
-        """The run with the latest time, if that lies ahead: its clock was wrong, or this one is."""
-        found = self._entries.find(
-            self._mine(service), order_by="SyncedAt", descending=True, above=now + AHEAD, limit=1
-        )
-        return next(filter(None, map(run_of, found)), None)
-
     def _mine(self, service: str) -> dict[str, Any]:
         return {"ServiceName": service, "Place": self.place}
+
+    def _older(self, service: str, runs: Sequence[Run]) -> Iterator[Run]:
+        """The runs before these, newest first; they are looked for when the first is asked for."""
+        yield from self._find(service, _LOOKED_BACK, below=runs[-1].number if runs else None)
 
     def _find(
         self, service: str, limit: int, above: int | None = None, below: int | None = None, **where: Any
@@ -346,6 +337,16 @@ class History:
 def _is_refused(run: Run) -> bool:
     """Whether it was asked for what could not be done, and did nothing."""
     return run.status is Status.FAILED and run.error_kind in _REFUSED and run.counts.processed == 0
+
+
+def is_synced(run: Run) -> bool:
+    """Whether it is a sync that completed, and no dry run."""
+    return run.verb is Verb.SYNC and run.status is Status.COMPLETED and not run.dry_run
+
+
+def _all(kind: type[T], name: str, entries: Sequence[Mapping[str, Any]]) -> list[T]:
+    """The values of one column, but for those of another type: not every database holds a column to its own."""
+    return [entry[name] for entry in entries if isinstance(entry[name], kind)]
 
 
 def _has_changed(run: Run) -> bool:

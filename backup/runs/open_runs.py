@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from backup.core.errors import Locked, NotInitialized, StoreError, StoreUnavailable
+from backup.core.errors import ColumnMissing, Locked, NotInitialized, StoreError
 from backup.core.log import event
 from backup.core.model import Now, Run, Status, Verb
 from backup.runs.clock import clock_of
 from backup.runs.history import History
+from backup.runs.opening import Opening
 from backup.runs.ownership import is_alive, refuse_alive
 from backup.runs.scratch import drop_left
 from backup.stores import Store
@@ -33,38 +34,53 @@ def has_left_sync(backup: Store, history: History, service: str, now: Now) -> bo
         found = list(filter(is_left_sync, history.open_runs(service)))
         moment = clock_of(backup, now)() if found else None
         return moment is not None and not any(is_alive(run, moment) for run in found)
-    except (StoreUnavailable, NotInitialized) as error:
+    except ColumnMissing:  # a table of an earlier release; under the lock it gets what it lacks
+        return True
+    except (StoreError, NotInitialized) as error:
         event("sync.not_looked_for", level=logging.WARNING, service=service, error=error)
         return False
-    except StoreError:  # a table of an earlier release; under the lock it gets what it lacks
-        return True
 
 
-def take_over(history: History, service: str, now: datetime, clock: Now, goes_on: Callable[[Run], bool]) -> Run | None:
+def take_over(
+    history: History, open_runs: Sequence[Run], now: datetime, moment: datetime, goes_on: Callable[[Run], bool]
+) -> Run | None:
     """The newest open run that `goes_on`; the others are closed. Raises Locked while one of them is alive.
 
-    A verify that is alive, or that another call may go on with, is let alone: it needs no lock.
+    A verify that is alive, or that another call may go on with, is let alone: it needs no lock. `now` is the time of
+    the run that begins, `moment` that of the clock that writes heartbeats.
     """
-    moment = clock()
-    runs = [
-        run
-        for run in history.open_runs(service)
-        if not is_left_verify(run) and not (run.only_compares and is_alive(run, moment))
-    ]
+    runs = [run for run in open_runs if not is_left_verify(run) and not (run.only_compares and is_alive(run, moment))]
     for run in runs:
         refuse_alive(run, moment)
     found = next(filter(goes_on, runs), None)
     for run in runs:
         if run is not found and not history.close_interrupted(run, now):
-            raise Locked(f"Another process has just taken over a run of {service}.")
+            raise Locked(f"Another process has just taken over a run of {run.service}.")
     return found
 
 
-def drop_scratches(backup: Store, history: History, service: str, moment: datetime) -> None:
-    """Drops what dead drills have left; their entries then say so."""
-    for run in history.with_scratch(service):
-        if not is_alive(run, moment) and drop_left(backup, run):
-            if run.status is Status.IN_PROGRESS:
-                history.close_interrupted(replace(run, scratch=None), moment)
-            else:
-                history.save(replace(run, scratch=None))
+def drop_scratches(backup: Store, history: History, service: str, opening: Opening, moment: datetime) -> Opening:
+    """Drops what dead drills among the runs have left; their entries then say so. What the opening is after that."""
+    runs = {run.sync_id: run for run in (*opening.newest, *opening.open_runs)}
+    if not _drop(backup, history, runs.values(), moment):
+        return opening
+    return history.opening(service)
+
+
+def drop_all_scratches(backup: Store, history: History, service: str, moment: datetime) -> None:
+    """The same of all runs that the history has."""
+    _drop(backup, history, history.with_scratch(service), moment)
+
+
+def _drop(backup: Store, history: History, runs: Iterable[Run], moment: datetime) -> int:
+    """How many entries it has changed."""
+    dropped = 0
+    for run in runs:
+        if run.scratch is None or is_alive(run, moment) or not drop_left(backup, run):
+            continue
+        dropped += 1
+        if run.status is Status.IN_PROGRESS:
+            history.close_interrupted(replace(run, scratch=None), moment)
+        else:
+            history.save(replace(run, scratch=None))
+    return dropped

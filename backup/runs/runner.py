@@ -1,54 +1,72 @@
-"""One run from its start to its entry in SyncHistory: the lock, the clock, the outcome, whatever happens on the way."""
+"""One run of a service, in three steps: it is claimed, worked on, and ended, whatever happens on the way."""
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-import traceback
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, replace
-from datetime import datetime
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
 
 from backup.core import interrupts
-from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreUnavailable, Unexpected
+from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreUnavailable
+from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import Now, Run, Status, StillHeld, Verb
 from backup.core.timeline import AHEAD
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps, no_end
+from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs import upgrade
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.lock import Lock, take
 from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_sync, is_left_verify, take_over
+from backup.runs.opening import Opening, note_ahead
+from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Outcome, Turn
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
-from backup.runs.session import WHOLE_TURN, Outcome, Progress, Session, Stores, Turn, Work, no_progress
-from backup.stores import Limits, Store
+from backup.runs.session import Session, Stores, Work
+from backup.stores import Limits
 
-__all__ = [
+__all__ = [  # what callers of a runner need beside it
+    "NOBODY",
     "WHOLE_TURN",
+    "Observer",
     "Outcome",
-    "Progress",
-    "Recorder",
+    "Runner",
     "Session",
     "Stores",
     "Turn",
     "Work",
     "foreseen",
-    "no_progress",
 ]
 
-_Begun = tuple[Run, Checkpoint, Run | None]
-"""The run to do, where it begins, and the entry of the one that was left open, if it is that."""
+
+@dataclass(frozen=True)
+class _Request:
+    """A run as it is asked for. `only_resumes`: it goes on with one that was left open, or nothing is done.
+    `in_parts`: it may be left open when its time is up, though it takes no lock."""
+
+    run: Run
+    stores: Stores
+    work: Work
+    turn: Turn
+    observer: Observer = NOBODY
+    only_resumes: bool = False
+    in_parts: bool = False
+
+    @property
+    def needs_lock(self) -> bool:
+        return not self.run.only_compares
+
+    @property
+    def has_entry_while_it_lasts(self) -> bool:
+        return self.needs_lock or self.in_parts or self.run.verb is Verb.DRILL
 
 
-class Recorder:
-    """Runs of one service."""
+class Runner:
+    """Runs one service's verbs. Each run has an entry in SyncHistory; none raises an error, its outcome has it."""
 
     def __init__(
         self, service: str, policy: Policy, lock: Lock, limits: Limits, now: Now, others: Collection[str] = ()
@@ -58,165 +76,103 @@ class Recorder:
         self._limits, self._now, self._others = limits, now, others
 
     def run(
-        self,
-        run: Run,
-        stores: Stores,
-        work: Work,
-        progress: Progress = no_progress,
-        turn: Turn = WHOLE_TURN,
-        *,
-        alone: bool = True,
-        owned: bool | None = None,
+        self, run: Run, stores: Stores, work: Work, observer: Observer = NOBODY, turn: Turn = WHOLE_TURN
     ) -> Outcome:
-        """Does the work under the lock and with an entry from its start, and says how it ended; never raises an error.
+        """Does the work and says how it ended.
 
-        A run that finds the lock taken, or an open run that is alive, leaves no entry: it has not started. A sync goes
-        on as an open one if it may (`Run.takes_over`), and walks the whole key space from there; all other open runs
-        are closed. Not `alone`, it takes no lock, and has its entry at its end only, unless it is `owned`. An
-        interrupted sync is left open.
+        A verb that may change records takes the lock and has its entry from its start. It leaves none if the lock is
+        taken, or an open run is alive: then it has not started. A sync resumes an unfinished one if it may
+        (`Run.takes_over`), and walks the whole key space from there; all other open runs are closed. An interrupted
+        sync is left open. A verify takes no lock and has its entry at its end, a drill from its start.
         """
-
-        def begin(history: History, run: Run, clock: Now) -> _Begun:
-            if not alone:
-                return run, Checkpoint(), None
-            found = take_over(history, self._service, run.started_at, clock, run.takes_over)
-            if found is not None:
-                start = Checkpoint.from_text(found.checkpoint).begun_anew()
-                return replace(found, checkpoint=start.to_text()), start, found
-            start = Checkpoint()
-            keeps_one = run.verb is Verb.SYNC and not run.dry_run
-            return replace(run, checkpoint=start.to_text()) if keeps_one else run, start, None
-
-        outcome = self._run(
-            run, stores, work, progress, turn, begin, alone=alone, owned=alone if owned is None else owned
-        )
-        assert outcome is not None  # noqa: S101 - for mypy; `begin` gives a run
+        outcome = self._run(_Request(run, stores, work, turn, observer))
+        assert outcome is not None  # noqa: S101 - for mypy; only a resumed run may have nothing to do
         return outcome
 
-    def resume(
-        self, run: Run, stores: Stores, work: Work, progress: Progress = no_progress, turn: Turn = WHOLE_TURN
-    ) -> Outcome | None:
-        """Goes on with the sync that an earlier call left open, from its checkpoint; None if there is none.
+    def resume(self, run: Run, stores: Stores, work: Work, turn: Turn = WHOLE_TURN) -> Outcome | None:
+        """Resumes the unfinished sync of an earlier call from its checkpoint; None if there is none.
 
         Takes the lock only if there is one: a look disturbs nobody.
         """
+        return self._run(_Request(run, stores, work, turn, only_resumes=True))
 
-        def begin(history: History, run: Run, clock: Now) -> _Begun | None:
-            found = take_over(history, self._service, run.started_at, clock, is_left_sync)
-            return None if found is None else (found, Checkpoint.from_text(found.checkpoint), found)
-
-        def look(backup: Store, history: History) -> bool:
-            return has_left_sync(backup, history, self._service, self._now)
-
-        return self._run(run, stores, work, progress, turn, begin, alone=True, owned=True, look=look)
-
-    def walk(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
-        """Goes on with the verify that an earlier call left open, or begins one, which stays open when time is up.
+    def verify_in_parts(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
+        """Resumes the unfinished verify of an earlier call, or begins one, which stays open when time is up.
 
         It takes no lock, so that syncs need not wait for it. None while another call is at it.
         """
+        return self._run(_Request(run, stores, work, turn, in_parts=True))
 
-        def begin(history: History, run: Run, clock: Now) -> _Begun | None:
-            found = next(filter(is_left_verify, history.open_runs(self._service)), None)
-            if found is not None and is_alive(found, clock()):
-                return None
-            start = Checkpoint.from_text(found.checkpoint) if found else Checkpoint()
-            return replace(found or run, checkpoint=start.to_text()), start, found
-
-        return self._run(run, stores, work, no_progress, turn, begin, alone=False, owned=True)
-
-    def _run(
-        self,
-        run: Run,
-        stores: Stores,
-        work: Work,
-        progress: Progress,
-        turn: Turn,
-        begin: Callable[[History, Run, Now], _Begun | None],
-        *,
-        alone: bool,
-        owned: bool,
-        look: Callable[[Store, History], bool] = lambda _, __: True,
-    ) -> Outcome | None:
-        tally = Tally(lambda counts: progress(self._service, counts), self._policy.max_failed_records)
-        seconds_left = _countdown(turn.seconds)
+    def _run(self, request: _Request) -> Outcome | None:
+        observer, session = request.observer, None
+        tally = Tally(lambda counts: observer.progress(self._service, counts), self._policy.max_failed_records)
+        seconds_left = request.turn.countdown()
         try:
             with interrupts.running(), ExitStack() as stack:
-                source, backup = stack.enter_context(stores())
-                tally.spell = lambda key: json.dumps(backup.keys.to_json(key), ensure_ascii=False)
-                history = History(backup)
-                if not look(backup, history):
-                    return None
-                try:
-                    lock = self._lock if alone else _no_lock
-                    held = take(stack, lock, self._service, backup.place.location, turn.wait_seconds)
-                except StoreUnavailable as error:
-                    return self._saved(history.add, self._ended(run, tally, error))
-                if alone or not upgrade.are_current(backup, self._service):
-                    with nullcontext() if alone else self._lock(self._service, backup.place.location):
-                        upgrade.bring_up_to_date(backup, self._service, self._others)
-                now = clock = clock_of(backup, self._now)
-                recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
-                ahead = history.ahead(self._service, now())
-                now = history.clock(self._service, now, recycled.newest(now() + AHEAD))
-                if alone:
-                    drop_scratches(backup, history, self._service, clock())
-                begun = begin(
-                    history,
-                    replace(
-                        run,
-                        started_at=now(),
-                        status=Status.IN_PROGRESS,
-                        place=history.place,
-                        number=history.next_number(self._service),
-                        notes=self._ahead(ahead, now()),
-                    ),
-                    clock,
-                )
-                if begun is None:
-                    return None
-                run, start, found = begun
-                resumed = found is not None
-                ownership = Ownership(history, clock) if owned else None
-                if ownership is not None:
-                    run = stack.enter_context(ownership.taken(run, found))
-                if alone:
-                    turn.started(run)
-                held = _all_of(interrupts.check, held, *([ownership.check_young] if ownership else []))
-                keep = recycled.keeper(run, now, resumed=resumed)
-                steps = Steps(held, now, keep, self._limits.parallelism, seconds_left=seconds_left)
-                session = Session(source, backup, history, recycled, run, tally, steps, self._policy, start, resumed)
-                session.ownership, session.charged_before = ownership, run.request_charge or 0.0
-                session.fence(source)
-                session.fence(backup)
-                outcome = self._worked(session, work)
-                with interrupts.last_words():
-                    return self._left_open(session, outcome) or self._saved(session.save, outcome)
+                claimed = self._claim(request, tally, seconds_left, stack)
+                if isinstance(claimed, Session):
+                    session = claimed
+                    error = self._work(session, request.work)
+                    with interrupts.last_words():
+                        outcome: Outcome | None = self._end(session, error)
+                else:
+                    outcome = claimed
         except Exception as error:
-            return self._ended(run, tally, foreseen(error))
+            outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
+        if outcome is not None:
+            observer.ended(outcome)
+        return outcome
 
-    def _left_open(self, session: Session, outcome: Outcome) -> Outcome | None:
-        """The outcome of a run whose entry another call goes on with: its time was up, it was interrupted, or it is
-        another's already. None for a run that has ended."""
-        passed_on = isinstance(outcome.error, LockLost) and session.run.checkpoint is not None
-        if not session.unfinished and not passed_on:
+    # --- the three steps ----------------------------------------------------------------------------------------------
+
+    def _claim(
+        self, request: _Request, tally: Tally, seconds_left: Callable[[], float], stack: ExitStack
+    ) -> Session | Outcome | None:
+        """Opens the stores, takes the lock, and makes the entry of the run, or adopts that of an open one.
+
+        What the run holds it gives back when the stack is closed. None if there is nothing to do; the outcome of a run
+        that has an entry although it could not begin.
+        """
+        source, backup = stack.enter_context(request.stores())
+        tally.key_to_json = backup.keys.to_json
+        history = History(backup)
+        if request.only_resumes and not has_left_sync(backup, history, self._service, self._now):
             return None
-        if session.ownership is not None:
-            session.ownership.leave()
-        return replace(outcome, recorded=True)
-
-    def _ahead(self, run: Run | None, now: datetime) -> tuple[str, ...]:
-        """What is said of a run whose time lies ahead, in the log as well."""
-        if run is None:
-            return ()
-        stamped = run.completed_at or run.started_at
-        event("history.ahead", level=logging.WARNING, service=self._service, sync_id=run.sync_id, at=stamped, now=now)
-        return (
-            f"The run {run.sync_id} is stamped {stamped:%Y-%m-%d %H:%M:%S %Z}, which lies ahead: its clock was wrong, "
-            "or this one is. It is taken for as old as its place among the runs says.",
+        try:
+            held = self._take_lock(request, backup.place.location, stack)
+        except StoreUnavailable as error:
+            return self._recorded(history.add, self._ended(request.run, tally, error))
+        lock = nullcontext if request.needs_lock else lambda: self._lock(self._service, backup.place.location)
+        opening = upgrade.opening_of(backup, self._service, self._others, lock)
+        clock = clock_of(backup, self._now)
+        recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
+        now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
+        if request.needs_lock:
+            opening = drop_scratches(backup, history, self._service, opening, clock())
+        begun = self._begin(request, history, opening, now, clock)
+        if begun is None:
+            return None
+        run, start, adopted = begun
+        ownership = Ownership(history, clock) if request.has_entry_while_it_lasts else None
+        if ownership is not None:
+            run = stack.enter_context(ownership.taken(run, adopted))
+        if request.needs_lock:
+            request.observer.started(run)
+        checks = [interrupts.check, held, *([ownership.check_young] if ownership else [])]
+        keep = recycled.keeper(run, now, resumed=adopted is not None)
+        steps = Steps(_all_of(checks), now, keep, self._limits.parallelism, seconds_left=seconds_left)
+        session = Session(
+            *(source, backup, history, opening, recycled, run, tally, steps, self._policy, start),
+            resumed=adopted is not None,
+            ownership=ownership,
+            charged_before=run.request_charge or 0.0,
         )
+        session.fence(source)
+        session.fence(backup)
+        return session
 
-    def _worked(self, session: Session, work: Work) -> Outcome:
+    def _work(self, session: Session, work: Work) -> BackupError | None:
+        """Does the work; returns why it failed. What was done so far is in the session."""
         run = session.run
         event(
             f"{run.verb}.started",
@@ -227,52 +183,93 @@ class Recorder:
             dry_run=run.dry_run,
             allow_mass_delete=run.allow_mass_delete,
         )
-        error: BackupError | None = None
         try:
             work(session)
         except Interrupted:
             percent = session.run.percent
-            at = "" if percent is None else f" at {percent} %"
-            error = Interrupted(f"Interrupted{at}; run it again to continue.")
-        except Exception as caught:
-            error = foreseen(caught)
-        if error is None and not session.unfinished:
-            error = session.tally.failure()
+            return Interrupted(f"Interrupted{'' if percent is None else f' at {percent} %'}; run it again to continue.")
+        except Exception as error:
+            return foreseen(error)
+        return None if session.unfinished else session.tally.failure()
+
+    def _end(self, session: Session, error: BackupError | None) -> Outcome:
+        """Writes the run's entry as it ended; or leaves it open for the call that resumes the run: because its time was
+        up, it was interrupted, or it is another's already."""
         run = session.run
-        may_go_on = session.ownership is not None and run.checkpoint is not None
-        session.unfinished = may_go_on if isinstance(error, Interrupted) else error is None and session.unfinished
+        if isinstance(error, Interrupted):
+            session.unfinished = session.ownership is not None and run.checkpoint is not None
+        elif error is not None:
+            session.unfinished = False
         if session.unfinished:
             run = run if error is None else replace(run, counts=session.tally.counts)
             counts = asdict(run.counts)
             event(f"{run.verb}.paused", service=self._service, sync_id=run.sync_id, **counts, percent=run.percent)
-            return Outcome(run, error)
-        session.run = replace(session.run, request_charge=session.charge())
-        outcome = self._ended(session.run, session.tally, error, session.steps.now)
-        return replace(outcome, report=session.report, key_to_json=session.backup.keys.to_json)
+            outcome = Outcome(run, error)
+        else:
+            session.run = replace(run, request_charge=session.charge())
+            outcome = self._ended(session.run, session.tally, error, session.steps.now)
+            outcome = replace(outcome, report=session.report.with_keys(session.backup.keys.to_json))
+        if session.unfinished or (isinstance(error, LockLost) and run.checkpoint is not None):
+            if session.ownership is not None:
+                session.ownership.leave()
+            return replace(outcome, recorded=True)
+        return self._recorded(session.save, outcome)
 
-    def _saved(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
+    # --- parts of them ------------------------------------------------------------------------------------------------
+
+    def _take_lock(self, request: _Request, location: str, stack: ExitStack) -> StillHeld:
+        if not request.needs_lock:
+            return lambda: None
+        return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
+
+    def _begin(
+        self, request: _Request, history: History, opening: Opening, now: Now, clock: Now
+    ) -> tuple[Run, Checkpoint, Run | None] | None:
+        """The run to do, where it begins, and the open run that it resumes, if it does. None if there is nothing to
+        do. Closes what else was left open."""
+        run = replace(
+            request.run,
+            started_at=now(),
+            status=Status.IN_PROGRESS,
+            place=history.place,
+            number=opening.next_number,
+            notes=note_ahead(opening, self._service, now()),
+        )
+        adopted = None
+        if request.in_parts:
+            adopted = next(filter(is_left_verify, opening.open_runs), None)
+            if adopted is not None and is_alive(adopted, clock()):
+                return None
+        elif request.needs_lock:
+            may_resume = is_left_sync if request.only_resumes else run.takes_over
+            adopted = take_over(history, opening.open_runs, run.started_at, clock(), may_resume)
+        if adopted is None and request.only_resumes:
+            return None
+        start = Checkpoint() if adopted is None else Checkpoint.from_text(adopted.checkpoint)
+        if adopted is not None and not (request.only_resumes or request.in_parts):
+            start = start.begun_anew()  # so that all is seen that changed since the run was asked for
+        run = adopted or run
+        has_checkpoint = request.in_parts or (run.verb is Verb.SYNC and not run.dry_run)
+        return replace(run, checkpoint=start.to_text()) if has_checkpoint else run, start, adopted
+
+    def _recorded(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
         """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
         try:
             run = save(outcome.run) or outcome.run
         except BackupError as error:
             if outcome.error is None:
                 raise
-            event(
-                "history.not_saved",
-                level=logging.ERROR,
-                service=self._service,
-                sync_id=outcome.run.sync_id,
-                error=error,
-            )
+            sync_id = outcome.run.sync_id
+            event("history.not_saved", level=logging.ERROR, service=self._service, sync_id=sync_id, error=error)
             return outcome
         return replace(outcome, run=run, recorded=True)
 
     def _ended(self, run: Run, tally: Tally, error: BackupError | None, now: Now | None = None) -> Outcome:
+        """The outcome of a run that ends now, and its line in the log."""
         status = Status.FAILED if error else Status.COMPLETED
         if not run.dry_run and tally.proof is not None:
             run = replace(run, proof=tally.proof)
-        run = replace(run, failures=(*tally.failures.items(),))
-        run = replace(run, error_kind=type(error).__name__ if error else None)
+        run = replace(run, failures=(*tally.failures.items(),), error_kind=type(error).__name__ if error else None)
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
         locked = isinstance(error, Locked)  # another run is at work, which is no failure of this one
         event(
@@ -285,36 +282,12 @@ class Recorder:
             duration_ms=run.duration_ms,
             **({"error": error, "hint": error.hint} if error else {}),
         )
-        return Outcome(run, error, tally.changes)
+        return Outcome(run, error, tuple(tally.changes))
 
 
-def _no_lock(_service: str, _backup: str) -> AbstractContextManager[StillHeld]:
-    return nullcontext(lambda: None)
-
-
-def _all_of(*checks: StillHeld) -> StillHeld:
+def _all_of(checks: Collection[StillHeld]) -> StillHeld:
     def check() -> None:
-        for one in checks:
-            one()
+        for each in checks:
+            each()
 
     return check
-
-
-def _countdown(seconds: float | None) -> Callable[[], float]:
-    """The seconds left, from now on."""
-    if seconds is None:
-        return no_end
-    ends_at = time.monotonic() + seconds
-    return lambda: ends_at - time.monotonic()
-
-
-def foreseen(error: Exception) -> BackupError:
-    """The error itself if it is the app's own, else Unexpected; then its kind and its places in the code are logged.
-
-    A foreign error's message may quote a record, so that is neither logged nor told.
-    """
-    if isinstance(error, BackupError):
-        return error
-    where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:])
-    event("unexpected", level=logging.ERROR, error=type(error).__name__, at=where)
-    return Unexpected(f"Unexpected {type(error).__name__}; what had been written stays, nothing else was changed.")

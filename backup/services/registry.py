@@ -27,7 +27,7 @@ from backup.core.retry import Retry
 from backup.core.suggestions import did_you_mean, quoted
 from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock
-from backup.runs.runner import Outcome, Progress, Turn, no_progress
+from backup.runs.runner import NOBODY, Observer, Outcome, Turn
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
 from backup.services.spec import ServiceSpec, specs_of
 from backup.stores import Limits, SideName
@@ -184,7 +184,7 @@ class Registry:
         name: str,
         trigger: Trigger,
         options: Options = NO_OPTIONS,
-        progress: Progress = no_progress,
+        observer: Observer = NOBODY,
         wait_seconds: float | None = None,
     ) -> list[Outcome]:
         """Syncs the service, or all of them side by side; one that fails does not disturb the others.
@@ -195,7 +195,7 @@ class Registry:
         waits for a lock that is held for a moment, and has an entry in SyncHistory even if it could not begin.
         """
         seconds_left = self._countdown(trigger)
-        syncs = [_Sync(self, service, trigger, options, progress, seconds_left) for service in self.chosen(name)]
+        syncs = [_Sync(self, service, trigger, options, observer, seconds_left) for service in self.chosen(name)]
         pool = ThreadPoolExecutor(min(len(syncs), AT_ONCE), thread_name_prefix="sync")
         wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
@@ -239,7 +239,7 @@ class Registry:
         return lambda: max(0.0, ends_at - time.monotonic())
 
 
-class _Sync:
+class _Sync(Observer):
     """The sync of one service, in a thread of its own, and what is known of it from outside."""
 
     def __init__(
@@ -248,11 +248,11 @@ class _Sync:
         service: str,
         trigger: Trigger,
         options: Options,
-        progress: Progress,
+        observer: Observer,
         seconds_left: Callable[[], float | None],
     ) -> None:
         self._registry, self._service, self._trigger = registry, service, trigger
-        self._options, self._progress, self._seconds_left = options, progress, seconds_left
+        self._options, self._observer, self._seconds_left = options, observer, seconds_left
         self._has_turn, self._known = Event(), Event()
         self._run: Run | None = None
         self._outcome: Outcome | None = None
@@ -263,8 +263,7 @@ class _Sync:
             service = self._registry.get(self._service)
             scheduled, seconds = self._trigger is Trigger.TIMER, self._seconds_left()
             wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
-            turn = Turn(seconds, self._started, wait_seconds)
-            outcome = service.sync(self._trigger, self._options, self._progress, turn)
+            outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds))
             # A caller hears what kept a run from beginning, the morning after only history tells.
             told = scheduled or isinstance(outcome.error, StoreUnavailable)
             if outcome.error is not None and told and not outcome.recorded:
@@ -275,9 +274,16 @@ class _Sync:
         finally:
             self._known.set()
 
-    def _started(self, run: Run) -> None:
+    def started(self, run: Run) -> None:
         self._run = run
         self._known.set()
+        self._observer.started(run)
+
+    def progress(self, service: str, counts: Counts) -> None:
+        self._observer.progress(service, counts)
+
+    def ended(self, outcome: Outcome) -> None:
+        self._observer.ended(outcome)
 
     def outcome(self) -> Outcome:
         """How it ended, or that it is in progress; waits until it has begun, but not for its turn."""

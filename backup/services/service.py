@@ -23,20 +23,21 @@ from backup.runs.clock import clock_of
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.runs.lock import Lock
-from backup.runs.open_runs import drop_scratches
+from backup.runs.open_runs import drop_all_scratches
+from backup.runs.opening import Opening
 from backup.runs.policy import Policy
 from backup.runs.retention import purge_history
 from backup.runs.runner import (
+    NOBODY,
     WHOLE_TURN,
+    Observer,
     Outcome,
-    Progress,
-    Recorder,
+    Runner,
     Session,
     Stores,
     Turn,
     Work,
     foreseen,
-    no_progress,
 )
 from backup.runs.scratch import name_of
 from backup.services.places import Places
@@ -120,7 +121,7 @@ class SyncService:
             settings.max_failed_records,
             settings.history_days,
         )
-        self._recorder = Recorder(self.name, self._policy, lock, limits, now, self._places.other_tables)
+        self._runner = Runner(self.name, self._policy, lock, limits, now, self._places.other_tables)
 
     def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
         """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service, by
@@ -149,19 +150,19 @@ class SyncService:
         return stores, checked
 
     @contextmanager
-    def _recorded(self) -> Iterator[tuple[Store, History, Now]]:
-        """The backup, its history with the app's tables brought up to date, and the clock."""
+    def _recorded(self) -> Iterator[tuple[Store, History, Opening, Now]]:
+        """The backup, its history with the app's tables brought up to date, what that says now, and the clock."""
         with self.stores() as (_, backup):
-            if not upgrade.are_current(backup, self.name):
-                with self._lock(self.name, backup.place.location):
-                    upgrade.bring_up_to_date(backup, self.name, self._places.other_tables)
-            yield backup, History(backup), clock_of(backup, self._now)
+            opening = upgrade.opening_of(
+                backup, self.name, self._places.other_tables, lambda: self._lock(self.name, backup.place.location)
+            )
+            yield backup, History(backup), opening, clock_of(backup, self._now)
 
     def sync(
         self,
         trigger: Trigger,
         options: Options = NO_OPTIONS,
-        progress: Progress = no_progress,
+        observer: Observer = NOBODY,
         turn: Turn = WHOLE_TURN,
     ) -> Outcome:
         """Makes the backup equal to its source. Like every verb that gives an Outcome, it never raises an error.
@@ -170,12 +171,12 @@ class SyncService:
         up the outcome's run is in progress, and `resume` goes on with it.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        return self._recorder.run(run, *self._told_apart(sync_with_schema), progress, turn)
+        return self._runner.run(run, *self._told_apart(sync_with_schema), observer, turn)
 
     def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
         _, work = self._told_apart(sync_with_schema)  # there is an entry already, and a look asks no source
-        return self._recorder.resume(self._new_run(Verb.SYNC, trigger), self.stores, work, turn=turn)
+        return self._runner.resume(self._new_run(Verb.SYNC, trigger), self.stores, work, turn)
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
@@ -210,13 +211,13 @@ class SyncService:
         run = self._new_run(Verb.DRILL if drilled else Verb.VERIFY, trigger)
         if drilled:
             run = replace(run, scratch=name_of(run.sync_id))
-        return self._recorder.run(run, self.stores, work, alone=False, owned=drilled)
+        return self._runner.run(run, self.stores, work)
 
     def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
         """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
         time is up. None while another call is at it."""
         run = self._new_run(Verb.VERIFY, Trigger.TIMER)
-        return self._recorder.walk(run, self.stores, lambda session: verify_on(session, depth), turn)
+        return self._runner.verify_in_parts(run, self.stores, lambda session: verify_on(session, depth), turn)
 
     def undo(
         self,
@@ -224,7 +225,7 @@ class SyncService:
         *,
         through: bool = False,
         dry_run: bool = False,
-        progress: Progress = no_progress,
+        observer: Observer = NOBODY,
         trigger: Trigger = Trigger.CLI,
     ) -> Outcome:
         """Makes the backup what it was before that run."""
@@ -234,14 +235,14 @@ class SyncService:
             undo(session, undone, through=through)
 
         run = self._new_run(Verb.UNDO, trigger, dry_run)
-        return self._recorder.run(run, *self._told_apart(work), progress)
+        return self._runner.run(run, *self._told_apart(work), observer)
 
     def restore(
         self,
         wish: Wish,
         options: Options = NO_OPTIONS,
         to: str | None = None,
-        progress: Progress = no_progress,
+        observer: Observer = NOBODY,
         trigger: Trigger = Trigger.CLI,
     ) -> Outcome:
         """Writes the backup's state into the source, or into the database of the connection string `to`."""
@@ -250,7 +251,7 @@ class SyncService:
             restore(session, session.source, wish, elsewhere=to is not None)
 
         run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)
-        return self._recorder.run(run, *self._told_apart(work, to), progress)
+        return self._runner.run(run, *self._told_apart(work, to), observer)
 
     def _new_run(
         self,
@@ -265,7 +266,7 @@ class SyncService:
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
         """One record's past. Raises BadRequest for a key that is none or a time beyond the bin; the stores' errors."""
-        with self._recorded() as (backup, history, now):
+        with self._recorded() as (backup, history, _, now):
             asked = backup.keys.from_text(key)
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             record = next((i.record for images in backup.images([asked], Action.UPDATED) for i in images), None)
@@ -287,12 +288,12 @@ class SyncService:
         """
         ends_at = time.monotonic() + seconds
         policy = self._policy if history_days is None else replace(self._policy, history_days=history_days)
-        with self._recorded() as (backup, history, now), self._lock(self.name, backup.place.location):
+        with self._recorded() as (backup, history, _, now), self._lock(self.name, backup.place.location):
 
             def seconds_left() -> float:
                 return ends_at - time.monotonic()
 
-            drop_scratches(backup, history, self.name, now())
+            drop_all_scratches(backup, history, self.name, now())
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             until = min(before or now(), now())  # whatever the clock of `before` says
             images = recycled.purge(policy.kept_since(until), seconds_left)
@@ -301,7 +302,7 @@ class SyncService:
 
     def purge_if_due(self, seconds: float = float("inf")) -> Purged:
         """The same, but without a lock where nothing is that old."""
-        with self._recorded() as (backup, history, now):
+        with self._recorded() as (backup, history, _, now):
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
             oldest, first = recycled.oldest(), history.oldest(self.name)
             images = oldest is not None and oldest < self._policy.kept_since(now())
@@ -311,19 +312,19 @@ class SyncService:
     def due(self, night: datetime, verify_every_days: float, *, synced: bool = False) -> Due:
         """What has been due since the schedule's last time, `night`, and has not been done; `synced` if the sync of
         that time is known to have ended. Takes no lock."""
-        with self._recorded() as (backup, history, now):
+        with self._recorded() as (backup, history, opening, now):
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
-            return due(history, recycled, self.name, self._policy, verify_every_days, night, synced=synced)
+            return due(history, opening, recycled, self.name, self._policy, verify_every_days, night, synced=synced)
 
     def runs_named(self, text: str, limit: int) -> list[str]:
         """The ids of up to `limit` of its runs that begin with the text, or the one that is the text; also of those
         whose entries do not say what they are about."""
-        with self._recorded() as (_, history, _now):
+        with self._recorded() as (_, history, _, _):
             return history.named(self.name, text, limit)
 
     def last_verified(self) -> Run | None:
         """The newest verify that came to its end."""
-        with self._recorded() as (_, history, _now):
+        with self._recorded() as (_, history, _, _):
             return history.last_verified(self.name)
 
     def initialize(self) -> None:
@@ -340,7 +341,7 @@ class SyncService:
     ) -> Sequence[Run]:
         """Up to `limit` runs, newest first: those that began `since` then, or only those that `failed`; not `every`
         run, but those that were neither dry nor refused."""
-        with self._recorded() as (_, history, _now):
+        with self._recorded() as (_, history, _, _):
             return history.listed(self.name, limit, since=since, failed=failed, every=every)
 
     def count(self) -> int:

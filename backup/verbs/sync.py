@@ -39,7 +39,7 @@ def sync_with_schema(session: Session) -> None:
         if not run.dry_run:  # once somebody has altered them, nothing shows that their values are old
             session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
         raise
-    unfilled = session.history.columns_to_fill(run.service, drift.shared)
+    unfilled = session.history.columns_to_fill(run.service, session.opening, drift.shared)
     to_fill = tuple(sorted({*drift.added, *drift.widened, *unfilled}))
     notes = [
         *(
@@ -136,7 +136,7 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     mark = None if incremental is None else incremental.watermark()
     if mark is None:
         return steps
-    last = session.history.last_synced(session.run.service)
+    last = session.last_synced()
     since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # What an undo brought back may have the very seconds of what it took away.
@@ -174,7 +174,7 @@ class _Saver:
     def _percent(self, at: Checkpoint) -> int:
         """Of the source's records as the last sync counted them, or as they are counted now."""
         if self._records is None:
-            last = self._session.history.last_synced(self._session.run.service)
+            last = self._session.last_synced()
             counted = last.proof.source.records if last is not None and last.proof is not None else 0
             self._records = counted or self._session.source.count()
         return min(99, at.wanted * 100 // max(1, self._records))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from backup.core.model import Run, Status
+from backup.core.model import Run, Status, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth, verify
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.runs.open_runs import is_left_verify
+from backup.runs.opening import Opening
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 
@@ -31,6 +31,7 @@ class Due:
 
 def due(
     history: History,
+    opening: Opening,
     recycled: RecycleBin,
     service: str,
     policy: Policy,
@@ -45,24 +46,33 @@ def due(
     is about to put right. A purge is due while the bin holds what was too old then. A verify is due when the last one
     began so many days before, and one that was begun until it is done; one that failed since then is not tried again.
     """
-    open_runs = history.open_runs(service)
     since = night - _CLOCKS_APART
-    goes_on = any(not run.only_compares for run in open_runs)
-    if goes_on or not (synced or history.has_synced(service, since)):
+    goes_on = any(not run.only_compares for run in opening.open_runs)
+    if goes_on or not (synced or _has_synced(history, opening, service, since)):
         return Due()
     oldest = recycled.oldest()
     return Due(
         purge=oldest is not None and oldest < policy.kept_since(night),
-        verify=verify_every_days > 0 and _verify_is_due(history, service, open_runs, verify_every_days, night),
+        verify=verify_every_days > 0 and _verify_is_due(history, opening, service, verify_every_days, night),
     )
 
 
-def _verify_is_due(
-    history: History, service: str, open_runs: Sequence[Run], every_days: float, night: datetime
-) -> bool:
-    if any(map(is_left_verify, open_runs)):
+def _has_synced(history: History, opening: Opening, service: str, since: datetime) -> bool:
+    """Whether a sync has ended since then, well or not."""
+
+    def has(run: Run) -> bool:
+        return run.verb is Verb.SYNC and not run.dry_run and run.completed_at is not None and run.completed_at > since
+
+    return any(map(has, opening.newest)) or (not opening.is_whole and history.has_synced(service, since))
+
+
+def _verify_is_due(history: History, opening: Opening, service: str, every_days: float, night: datetime) -> bool:
+    if any(map(is_left_verify, opening.open_runs)):
         return True
-    newest, last = history.newest_verify(service), history.last_verified(service)
+    newest = opening.first(lambda run: run.only_compares, lambda: history.newest_verify(service))
+    last = opening.first(
+        lambda run: run.only_compares and run.status is Status.COMPLETED, lambda: history.last_verified(service)
+    )
     if newest is not None and newest.status is Status.FAILED and newest.started_at >= night - _CLOCKS_APART:
         return False
     return last is None or last.started_at <= night - timedelta(days=every_days) + _EARLY
@@ -93,7 +103,7 @@ def verify_on(session: Session, depth: Depth) -> None:
 
 
 def _save(session: Session, at: Checkpoint) -> None:
-    last = session.history.last_synced(session.run.service)
+    last = session.last_synced()
     records = last.proof.source.records if last is not None and last.proof is not None else 0
     percent = min(99, at.wanted * 100 // records) if records else None
     tally = session.tally

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError, RightMissing, SourceMissing, StoreError
+from backup.runs import upgrade
 from backup.stores import Store
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
 from tests.contract.benches import Item, PostgresBench, Role
@@ -56,6 +57,22 @@ def test_a_policy_of_postgresql_that_may_hide_rows_is_an_error(
     assert "BYPASSRLS" in first.value.hint
     postgresql_bench.sql("source", f"ALTER ROLE {role} BYPASSRLS")
     assert opened(postgresql_bench, side, role).count() == (2 if side == "source" else 0)
+
+
+def test_a_query_of_history_that_is_refused_is_no_table_of_an_earlier_release(
+    postgresql_bench: PostgresBench, role: str
+) -> None:
+    upgrade.create(postgresql_bench.open("backup"), "thing")
+    store = opened(postgresql_bench, "backup", role)
+    history = f'{postgresql_bench.quote(postgresql_bench.schema or "")}."SyncHistory"'
+    with pytest.raises(RightMissing, match="permission denied"):
+        upgrade.read(store, "thing")
+    postgresql_bench.sql("backup", f"GRANT SELECT ON {history} TO {role}")
+    opening = upgrade.read(store, "thing")
+    assert opening is not None
+    assert opening.next_number == 1
+    postgresql_bench.sql("backup", f'ALTER TABLE {history} DROP COLUMN "Verb"')
+    assert upgrade.read(store, "thing") is None
 
 
 @pytest.mark.parametrize("side", ["source", "backup"])

@@ -6,12 +6,13 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from backup.core.errors import NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
+from backup.core.errors import ColumnMissing, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
 from backup.core.model import Chunk
 from backup.core.retry import Retry
 from backup.stores import Rules, Shape, Side, open_store, stamps_in
@@ -26,7 +27,7 @@ from tests.contract.benches import (
     SqlServerBench,
     named,
 )
-from tests.contract.test_store import run_sync
+from tests.contract.test_store import SIBLING, run_sync
 
 # --- what fits and what does not ------------------------------------------------------------------------------------
 
@@ -537,3 +538,14 @@ def test_what_a_view_or_a_value_names_in_vain_does_not_make_a_table_missing(sql_
     with pytest.raises(StoreError) as caught:
         store.write([record])
     assert type(caught.value) is StoreError
+
+
+def test_a_column_that_a_table_lacks_has_an_error_of_its_own(sql_bench: SqlBench) -> None:
+    sql_bench.create()
+    _, backup = sql_bench.pair()
+    backup.sibling(SIBLING).create()
+    later = backup.sibling(replace(SIBLING, fields={**SIBLING.fields, "Later": "name"}))
+    with pytest.raises(ColumnMissing, match="Later"):
+        later.find({}, order_by="At", limit=1)
+    later.create()
+    assert later.find({}, order_by="At", limit=1) == []

@@ -18,6 +18,7 @@ from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from tests.reliability.scenes import ONE_THREAD
 from tests.scenarios import places
+from tests.scenarios.observing import Told
 from tests.scenarios.places import Contents, Cosmos, Place, Service, Sql
 
 QUICK = {"BackupRetry__BaseSeconds": "0", "BackupSync__ChunkSize": "30", "BackupSync__BatchSize": "10"}
@@ -57,7 +58,7 @@ def sync(
 
     # In one thread, for what happens after the first chunk shall happen before the second.
     registry = Registry(load_settings({**QUICK, **ONE_THREAD, **service.settings, **(settings or {})}))
-    [outcome] = registry.sync(service.name, Trigger.HTTP, options, progress)
+    [outcome] = registry.sync(service.name, Trigger.HTTP, options, Told(progress))
     answer = http.shape_one(outcome)
     return answer.status, answer.body
 

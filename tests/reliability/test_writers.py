@@ -21,6 +21,7 @@ from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.writers import COLUMNS, CosmosHand, Writers, order_id, postgres_hand, sqlite_hand
 from tests.scenarios import places
+from tests.scenarios.observing import Told
 from tests.scenarios.places import Cosmos, Service, Sql
 
 pytestmark = pytest.mark.timeout(rounds(120, 1800))
@@ -51,7 +52,7 @@ class Written:
                 left.pop()()
 
         registry = Registry(load_settings({**SETTINGS, **self.service.settings}))
-        [outcome] = registry.sync(self.service.name, Trigger.CLI, progress=progress)
+        [outcome] = registry.sync(self.service.name, Trigger.CLI, observer=Told(progress))
         assert outcome.run.status is Status.COMPLETED, outcome.run.error
         return outcome.run.counts
 

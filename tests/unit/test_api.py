@@ -304,6 +304,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.Undecoded(), 500),
         (errors.RecordRefused(refused={}), 500),
         (errors.RightMissing(), 500),
+        (errors.ColumnMissing(), 500),
         (errors.RecordsSetAside(), 500),
         (errors.StoreUnavailable(), 503),
         (errors.SourceMissing(), 503),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from backup.stores.sql.engines.mssql.errors import failure
 from backup.stores.sql.engines.rights import mssql_hint, postgresql_hint
 
 ODBC = "[42000] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]{} ({}) (SQLExecDirectW)."
@@ -58,3 +59,22 @@ def test_sql_servers_refusal_is_answered_with_the_grant(text: str, code: int, st
 def test_postgresqls_refusal_is_answered_with_the_grant(text: str, statement: str | None) -> None:
     hint = postgresql_hint(text, "app")
     assert hint is None if statement is None else statement in (hint or "")
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "code", "kind"),
+    [
+        ("42S22", "Invalid column name 'Verb'.", 207, "column_missing"),
+        ("42000", 'column "Verb" does not exist', 33557097, "column_missing"),  # as Babelfish has it
+        (
+            "42000",
+            "The SELECT permission was denied on the column 'Verb' of the object 'SyncHistory', "
+            "database 'Crm', schema 'x'.",
+            230,
+            "denied",
+        ),
+        ("42S02", "Invalid object name 'SyncHistory'.", 208, "missing"),
+    ],
+)
+def test_sql_server_tells_what_is_missing_from_what_is_refused(state: str, text: str, code: int, kind: str) -> None:
+    assert failure(Exception(state, ODBC.format(text, code)), "app").kind == kind

@@ -50,8 +50,8 @@ def sync_command(
     """Sync one service or all of them and show the counts."""
     with errors_shown(as_json):
         registry = open_registry(config)
-        with progress_bars(registry, service) as progress:
-            outcomes = registry.sync(service, Trigger.CLI, Options(force, dry_run, allow_mass_delete), progress)
+        with progress_bars(registry, service) as observer:
+            outcomes = registry.sync(service, Trigger.CLI, Options(force, dry_run, allow_mass_delete), observer)
         try:
             print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
         finally:

@@ -26,8 +26,8 @@ def undo_command(
     with errors_shown(as_json):
         registry = open_registry(config)
         service, run_id = registry.run_named(sync_id)
-        with progress_bars(registry, service.name) as progress:
-            outcome = service.undo(run_id, through=through, dry_run=not yes, progress=progress)
+        with progress_bars(registry, service.name) as observer:
+            outcome = service.undo(run_id, through=through, dry_run=not yes, observer=observer)
         print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
 
 
@@ -64,8 +64,8 @@ def restore_command(
         )
         writes = yes and not dry_run
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
-        with progress_bars(registry, service) as progress:
-            outcome = found.restore(wish, options, to, progress)
+        with progress_bars(registry, service) as observer:
+            outcome = found.restore(wish, options, to, observer)
         print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +27,7 @@ from backup.mirror.comparison import Report
 from backup.mirror.proof import Kind
 from backup.runs.condition import hint_of
 from backup.runs.history_entries import trigger_column
-from backup.runs.runner import Outcome, foreseen, no_progress
-from backup.runs.runner import Progress as Told
+from backup.runs.runner import NOBODY, Observer, Outcome, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Shown
 from backup.stores.exact_json import record_to_text
@@ -125,7 +124,7 @@ def show_outcomes(title: str | None, outcomes: list[Outcome]) -> None:
         if outcome.changes:
             table = _table(f"{outcome.run.service}: the first {len(outcome.changes)} records", "Change", "Key")
             for key, what in outcome.changes:
-                table.add_row(plain(what), _key(outcome.key_to_json(key)))
+                table.add_row(plain(what), _key(list(key)))
             out.print(table)
         if outcome.run.failures:
             table = _table(f"{outcome.run.service}: records set aside", "Key", "Reason")
@@ -158,7 +157,7 @@ def _show_report(outcome: Outcome, report: Report) -> None:
     if report.differences:
         table = _table(f"The first {len(report.differences)} differences", "Kind", "Key", "What differs")
         for one in report.differences:
-            table.add_row(one.kind, _key(outcome.key_to_json(one.key)), plain(", ".join(one.names)))
+            table.add_row(one.kind, _key(list(one.key)), plain(", ".join(one.names)))
         out.print(table)
 
 
@@ -217,20 +216,26 @@ def runs_table(title: str | None, runs: list[Run], *, past: bool = False) -> Tab
 
 
 @contextmanager
-def progress_bars(registry: Registry, service: str) -> Iterator[Told]:
+def progress_bars(registry: Registry, service: str) -> Iterator[Observer]:
     """On a terminal a bar for each service; elsewhere the log's lines are enough."""
     if not err.is_terminal:
-        yield no_progress
+        yield NOBODY
         return
     logging.getLogger("backup").setLevel(logging.WARNING)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bars:
         tasks = {name: bars.add_task(name, total=_source_count(registry, name)) for name in registry.chosen(service)}
+        yield _Bars(bars, tasks)
 
-        def told(name: str, counts: Counts) -> None:
-            bars.update(tasks[name], completed=counts.seen - counts.deleted)
 
-        yield told
+class _Bars(Observer):
+    """Moves the bar of each service."""
+
+    def __init__(self, bars: Progress, tasks: Mapping[str, TaskID]) -> None:
+        self._bars, self._tasks = bars, tasks
+
+    def progress(self, service: str, counts: Counts) -> None:
+        self._bars.update(self._tasks[service], completed=counts.seen - counts.deleted)
 
 
 def _source_count(registry: Registry, name: str) -> int | None:

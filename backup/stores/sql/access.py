@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from backup.core import interrupts
 from backup.core.errors import (
     BackupError,
+    ColumnMissing,
     ConstraintRefused,
     NotInitialized,
     RightMissing,
@@ -229,6 +230,8 @@ class SqlAccess:
                 return TransientStoreError(message, hint=failure.hint, unanswered=failure.kind == "unanswered")
             case "unavailable":
                 return StoreUnavailable(message, hint=failure.hint)
+            case "column_missing":
+                return ColumnMissing(message, hint=failure.hint)
             case "undecoded":
                 return Undecoded(message, hint="Nothing was changed by it.")
             case kind:

@@ -14,8 +14,8 @@ class Failure:
 
     kind: str = field(
         metadata={
-            "one of": "transient, unanswered, database_missing, missing, unavailable, undecoded, denied, constraint, "
-            "unique, refused"
+            "one of": "transient, unanswered, database_missing, missing, column_missing, unavailable, undecoded, "
+            "denied, constraint, unique, refused"
         }
     )
     text: str

@@ -28,6 +28,8 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("database_missing", text)
     if state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text):  # as Babelfish has it
         return Failure("missing", text, name=named(text))
+    if state == "42S22" or 207 in codes or re.search(r'column "[^"]*" does not exist', text):  # as Babelfish has it
+        return Failure("column_missing", text)
     if isinstance(error, OSError):  # of `connect`
         return Failure("unanswered", text)
     hint = mssql_hint(text, login)

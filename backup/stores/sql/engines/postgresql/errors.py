@@ -34,6 +34,8 @@ def failure(error: Exception, login: str | None) -> Failure:
     if state in ("42P01", "3F000") and getattr(diagnosis, "statement_position", None):
         # Else it is not the statement that names it but a value or a function.
         return Failure("missing", text, name=named(text))
+    if state == "42703" and getattr(diagnosis, "statement_position", None):
+        return Failure("column_missing", text)
     if state == "22021":  # a database of SQL_ASCII has bytes that are no UTF-8
         return Failure("undecoded", text)
     if state == "42501":

@@ -78,6 +78,8 @@ class SqliteFile:
             return Failure("undecoded", text)
         if "no such table" in text:
             return Failure("missing", text, name=named(text))
+        if "no such column" in text or "has no column named" in text:
+            return Failure("column_missing", text)
         if code in _UNUSABLE:
             return Failure("unavailable", text)
         if whole in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
