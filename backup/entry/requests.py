@@ -102,11 +102,11 @@ def parse_body(kind: type[Request], body: bytes) -> Request:
         request = kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = quoted(".".join(map(str, first["loc"])))
+        name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            problem = f"there is no field {name}.{did_you_mean(name, known)}"
+            problem = f"there is no field {quoted(name)}.{did_you_mean(name, known)}"
         else:
-            problem = f"{name[1:-1] or 'body'}: {first['msg'].removeprefix('Value error, ')}."
+            problem = f"{quoted(name)[1:-1] or 'body'}: {first['msg'].removeprefix('Value error, ')}."
         hint = f"Send a JSON object with any of {', '.join(known)}."
         raise BadRequest(f"The request body is malformed: {problem}", hint=hint) from None
     if twice := _named_twice(text):

@@ -177,9 +177,10 @@ def test_keys_are_texts_numbers_and_lists() -> None:
     assert request.keys == ["é", "42", "12345678901234567890123", '["eu", 1.5, null]']
 
 
-def test_an_unknown_field_is_named() -> None:
-    with pytest.raises(errors.BadRequest, match=r"'forceFullsync'\. Did you mean forceFullSync\?"):
-        parse_body(SyncRequest, b'{"forceFullsync": true}')
+@pytest.mark.parametrize("name", ["forceFullsync", "force"])
+def test_an_unknown_field_is_named(name: str) -> None:
+    with pytest.raises(errors.BadRequest, match=rf"'{name}'\. Did you mean forceFullSync\?"):
+        parse_body(SyncRequest, f'{{"{name}": true}}'.encode())
 
 
 @pytest.mark.parametrize(
