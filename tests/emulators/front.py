@@ -18,8 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
+import urllib3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -65,6 +66,7 @@ class Front:
     account: str = field(default="", init=False)
     """Its own connection string, while it runs."""
     ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _upstream: urllib3.PoolManager = field(default_factory=lambda: _pool(), init=False)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
@@ -80,6 +82,7 @@ class Front:
                 self.ended.set()
                 server.shutdown()
                 serving.join()
+                self._upstream.clear()
 
     def respond(self, request: Request) -> Answer | None:
         """The answer; None breaks the connection."""
@@ -87,27 +90,22 @@ class Front:
 
     def ask(self, request: Request) -> Answer:
         """What the account answers."""
-        where = urlsplit(_parts(self.server)["AccountEndpoint"])
-        # A connection for each request: the npm server is slow on one that is kept, and may close it at any time, which
-        # would be a loss that nobody has drawn.
-        connection = (
-            http.client.HTTPSConnection(where.netloc, timeout=UPSTREAM_SECONDS, context=_UNVERIFIED)
-            if where.scheme == "https"
-            else http.client.HTTPConnection(where.netloc, timeout=UPSTREAM_SECONDS)
+        headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
+        url = urljoin(_parts(self.server)["AccountEndpoint"], request.path)
+        answer = self._upstream.request(
+            request.method, url, body=request.body or None, headers=headers, decode_content=False
         )
-        with contextlib.closing(connection):
-            headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
-            connection.request(request.method, request.path, request.body or None, headers)
-            answer = connection.getresponse()
-            kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
-            return Answer(answer.status, kept, answer.read())
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        return Answer(answer.status, kept, answer.data)
+
+
+def _pool() -> urllib3.PoolManager:
+    # Emulators sign their own certificates. What is lost is lost: it is for the client to ask again.
+    return urllib3.PoolManager(cert_reqs="CERT_NONE", retries=False, timeout=UPSTREAM_SECONDS, maxsize=64)
 
 
 def _parts(connection_string: str) -> dict[str, str]:
     return dict(part.partition("=")[::2] for part in connection_string.strip(";").split(";"))
-
-
-_UNVERIFIED = ssl._create_unverified_context()  # noqa: S323 - emulators sign their own certificates
 
 
 class _Server(ThreadingHTTPServer):

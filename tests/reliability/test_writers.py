@@ -17,9 +17,8 @@ from backup.core.model import Counts, Status, Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
 from tests.emulators.servers import postgres_database
-from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
-from tests.reliability.writers import COLUMNS, CosmosHand, Writers, order_id, postgres_hand, sqlite_hand
+from tests.reliability.writers import COLUMNS, PAUSE_SECONDS, CosmosHand, Writers, order_id, postgres_hand, sqlite_hand
 from tests.scenarios import places
 from tests.scenarios.observing import Told
 from tests.scenarios.places import Cosmos, Service, Sql
@@ -65,7 +64,7 @@ class Written:
 
 @pytest.fixture(params=["sqlite", "postgresql", "cosmos"])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Written]:
-    """A source of more than 500 records that is copied once, and writers that have not begun."""
+    """A source of hundreds of records that is copied once, and writers that have not begun."""
     match request.param:
         case "sqlite":
             made = on_sqlite(tmp_path)
@@ -107,14 +106,18 @@ def customers(service: Service, writers: Writers, syncs: int) -> Written:
 
 @contextmanager
 def on_cosmos(folder: Path, source: str, backup: str) -> Iterator[Written]:
-    # The proxies change nothing; the npm server is six times as fast behind one.
-    with Chaos(source, CALM, SEED).running() as first, Chaos(backup, CALM, SEED).running() as second:
-        service = places.with_orders_on_cosmos(folder, first.account, second.account).order
-        at = service.source
-        assert isinstance(at, Cosmos)
-        make_container(at)
-        writers = Writers(lambda: CosmosHand(at.account, at.database, at.container), SEED)
-        yield Written(service, writers, order_id, rounds(2, 40))
+    service = places.with_orders_on_cosmos(folder, source, backup).order
+    at = service.source
+    assert isinstance(at, Cosmos)
+    make_container(at)
+    # Every write costs this process as much as it costs the sync to read it.
+    writers = Writers(
+        lambda: CosmosHand(at.account, at.database, at.container),
+        SEED,
+        lasting=rounds(150, 500),
+        pause_seconds=rounds(0.03, PAUSE_SECONDS),
+    )
+    yield Written(service, writers, order_id, rounds(2, 40))
 
 
 def make_container(place: Cosmos) -> None:

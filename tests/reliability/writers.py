@@ -21,7 +21,7 @@ import psycopg
 from azure.cosmos import CosmosClient, exceptions
 
 DEADLINE_SECONDS = 60
-PAUSE_SECONDS = 0.001
+PAUSE_SECONDS = 0.004
 _STEP = 10
 _WAITING_RESIDUE = _STEP - 1
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,9 +49,16 @@ class Writers:
     """
 
     def __init__(
-        self, open_hand: Callable[[], Hand], seed: int, *, lasting: int = 500, threads: int = 3, passing: int = 6
+        self,
+        open_hand: Callable[[], Hand],
+        seed: int,
+        *,
+        lasting: int = 500,
+        threads: int = 3,
+        passing: int = 6,
+        pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        """`passing` is how many records beside the lasting ones each thread has at most."""
+        """`passing` is how many records beside the lasting ones each thread has at most. After each write it pauses."""
         if not threads < _WAITING_RESIDUE:
             raise ValueError(f"at most {_WAITING_RESIDUE - 1} threads")
         self.lasting = range(_STEP, (lasting + 1) * _STEP, _STEP)
@@ -59,7 +66,7 @@ class Writers:
         self.coming_back = range(_STEP + _WAITING_RESIDUE, _STEP * 6 + _WAITING_RESIDUE, _STEP)
         self.done: Counter[str] = Counter()
         self._values = count(1)  # each write has its own, so that no version comes twice, whoever writes it
-        self._open_hand, self._seed, self._passing = open_hand, seed, passing
+        self._open_hand, self._seed, self._passing, self._pause_seconds = open_hand, seed, passing, pause_seconds
         self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(1, threads + 1)]
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -134,7 +141,7 @@ class Writers:
     def _write_with(self, hand: Hand, thread: int, chance: random.Random) -> None:
         mine = self.lasting[thread - 1 :: len(self._threads)]
         passing: list[int] = []
-        while not self._stopping.wait(PAUSE_SECONDS):
+        while not self._stopping.wait(self._pause_seconds):
             value = next(self._values)
             verb = chance.choice(("insert", "update", "update passing", "delete"))
             if verb == "insert" and len(passing) < self._passing:
