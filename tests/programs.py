@@ -97,7 +97,7 @@ class Program:
         if self.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self.stdin.close()
-        streams = [stream for stream in (self.stdout, self.stderr) if stream]
+        streams = [stream for stream in (self.stdout, self.stderr) if stream and not stream.closed]
         texts = {stream.fileno(): b"" for stream in streams}
         left = set(texts)
         while left:
@@ -110,7 +110,9 @@ class Program:
                 if not part:
                     left.remove(descriptor)
         self.wait(None if deadline is None else max(0, deadline - time.monotonic()))
-        told = [texts[stream.fileno()].decode() if stream else "" for stream in (self.stdout, self.stderr)]
+        told = [texts[stream.fileno()].decode() if stream in streams else "" for stream in (self.stdout, self.stderr)]
+        for stream in streams:
+            stream.close()
         return told[0], told[1]
 
     def __enter__(self) -> Self:
