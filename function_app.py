@@ -11,6 +11,7 @@ from backup.config.settings import load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
 from backup.entry import http
+from backup.entry.requests import parse_service
 from backup.entry.timer import last_firing, resume_open, run_scheduled
 from backup.runs.runner import foreseen
 from backup.services.registry import Registry
@@ -24,6 +25,10 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 def _registry() -> Registry:
     return Registry(load_settings())
+
+
+def _service(req: func.HttpRequest) -> str:
+    return parse_service(req.route_params.get("service", ""))
 
 
 def _respond(work: Callable[[], http.Answer]) -> func.HttpResponse:
@@ -52,10 +57,18 @@ def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
     return _respond(lambda: http.post_sync_of(_registry(), "order", req.params, req.get_body()))
 
 
-@app.route("backup/verify/{service}", methods=["POST"])
+# A service's name may have slashes, so it is all the rest of an address. Azure tries longer routes first, and the rest
+# may be empty: without minlength(1) this route would take the requests of TriggerSync.
+@app.route("backup/sync/{*service:minlength(1)}", methods=["POST"])
+def SyncService(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/sync/{*service}?force=true&dryRun=true&allowMassDelete=true"""
+    return _respond(lambda: http.post_sync_of(_registry(), _service(req), req.params, req.get_body()))
+
+
+@app.route("backup/verify/{*service:minlength(1)}", methods=["POST"])
 def VerifyBackup(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/verify/{service}: compares source and backup."""
-    return _respond(lambda: http.post_verify(_registry(), req.route_params["service"], req.params, req.get_body()))
+    """POST /api/backup/verify/{*service}: compares source and backup."""
+    return _respond(lambda: http.post_verify(_registry(), _service(req), req.params, req.get_body()))
 
 
 @app.route("backup/undo/{syncId}", methods=["POST"])
@@ -64,10 +77,10 @@ def UndoRun(req: func.HttpRequest) -> func.HttpResponse:
     return _respond(lambda: http.post_undo(_registry(), req.route_params["syncId"], req.params, req.get_body()))
 
 
-@app.route("backup/restore/{service}", methods=["POST"])
+@app.route("backup/restore/{*service:minlength(1)}", methods=["POST"])
 def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/restore/{service}: writes the backup's state into the source."""
-    return _respond(lambda: http.post_restore(_registry(), req.route_params["service"], req.params, req.get_body()))
+    """POST /api/backup/restore/{*service}: writes the backup's state into the source."""
+    return _respond(lambda: http.post_restore(_registry(), _service(req), req.params, req.get_body()))
 
 
 @app.route("backup/initialize", methods=["POST"])

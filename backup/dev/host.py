@@ -43,6 +43,7 @@ from backup.core.log import event, logger, redact
 from backup.dev.loopback import OwnPagesOnly, listening_on
 
 GRACE_SECONDS = 5
+_BEHIND_LONGER = 9
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CODECS: Any = func.get_binding_registry()  # type: ignore[no-untyped-call]
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -90,8 +91,9 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
             task.cancel()
 
     routes = [route for function in functions for route in _routes(function, prefix, key)]
-    # As in Azure, a literal segment goes before a parameter, wherever the two stand in function_app.py.
-    routes.sort(key=lambda route: [part.count("{") + part.count(":path") for part in route.path.split("/")])
+    # As in Azure, a literal segment goes before a parameter, wherever the two stand in function_app.py, and a longer
+    # route before a shorter one.
+    routes.sort(key=lambda route: [*(part.count("{") for part in route.path.split("/")), _BEHIND_LONGER])
     return Starlette(
         routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan, middleware=[Middleware(OwnPagesOnly)]
     )
@@ -187,13 +189,18 @@ def _routes(function: _Function, prefix: str, key: str | None) -> Iterator[Route
     endpoint = _guarded(_endpoint(function), None if anonymous else key)
     methods = function.trigger.get("methods") or ALL_METHODS
     path = f"{prefix}/{function.trigger.get('route') or function.name}".strip("/")
-    path = "/" + re.sub(r"\{\*(\w+)\}", r"{\1:path}", path)
+    rest = re.search(r"/\{\*\w+(:minlength\(1\))?\}$", path)
+    path = "/" + re.sub(r"\{\*(\w+)(:minlength\(1\))?\}", r"{\1:path}", path)
     # A last {x?} may be left out, so it makes two routes.
     for one in {re.sub(r"/\{\w+\?\}$", "", path), path.replace("?}", "}")}:
         route = Route(one, endpoint, methods=methods)
         route.methods = set(methods)  # Starlette adds HEAD to GET, Azure does not
         # Azure matches regardless of case and of a slash at the end.
-        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + "/?$", re.I)
+        pattern = route.path_regex.pattern.removesuffix("$")
+        if rest is not None:  # what a last {*x} takes may be empty
+            some = r"/\1.+)" if rest[1] else r"/?\1(?<=/).*|)"
+            pattern = re.sub(r"/(\(\?P<\w+>)\.\*\)$", some, pattern)
+        route.path_regex = re.compile(f"{pattern}/?$", re.I)
         event("host.route", function=function.name, methods=",".join(methods), path=one)
         yield route
 

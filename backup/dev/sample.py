@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from backup.config.given_services import ALL
 from backup.core.errors import ConfigError, SourceMissing
 from backup.services.registry import Registry
 from backup.stores import Shape, Store
@@ -110,11 +111,15 @@ SAMPLES = {"customer": Sample(_customers, 100, customer), "order": Sample(_order
 
 
 def fill(registry: Registry) -> dict[str, int]:
-    """Creates the configured sources where missing and fills them; the number of records by service.
+    """Creates the configured sources that have a sample, where missing, and fills them; the number of records by
+    service.
 
-    Raises ConfigError, before anything is written, when one of them holds data.
+    Raises ConfigError, before anything is written, when one of them holds data, or none has a sample.
     """
-    for name in registry.chosen("all"):
+    names = [name for name in registry.chosen(ALL) if name in SAMPLES]
+    if not names:
+        raise ConfigError("None of the services has a sample.", hint=f"There is one of {' and '.join(SAMPLES)}.")
+    for name in names:
         with registry.get(name).stores() as (source, _):
             try:
                 held = source.count()
@@ -125,10 +130,7 @@ def fill(registry: Registry) -> dict[str, int]:
                     f"The {source.place.label} holds {held} records. Nothing was written.",
                     hint="sample fills empty sources only.",
                 )
-    return {
-        name: put(registry, name, map(SAMPLES[name].entry, range(1, SAMPLES[name].count + 1)))
-        for name in registry.names()
-    }
+    return {name: put(registry, name, map(SAMPLES[name].entry, range(1, SAMPLES[name].count + 1))) for name in names}
 
 
 def put(registry: Registry, name: str, entries: Iterable[Entry]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from backup.config.given_services import ALL
 from backup.core.errors import BackupError
 from backup.core.log import redact
 from backup.core.model import Action, Now, Trigger, utc_now
@@ -71,12 +72,12 @@ def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: No
 
 def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
     """Runs one service; its result stands at the top level, with `Success` beside it. 202 when it has not ended after
-    `SyncWaitSeconds`."""
+    `SyncWaitSeconds`. All services, where that is what it names, with the answer of `post_sync`."""
     check_query(query, "force", "dryRun", "allowMassDelete")
     options = Options(*(parse_flag(query, name) for name in ("force", "dryRun", "allowMassDelete")))
     check_no_body(body)
-    [outcome] = registry.sync(service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds)
-    return shape_one(outcome)
+    outcomes = registry.sync(service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds)
+    return shape_syncs(outcomes) if service.lower() == ALL else shape_one(outcomes[0])
 
 
 def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
@@ -110,7 +111,7 @@ def post_verify(registry: Registry, service: str, query: Mapping[str, str], body
     request = parse_body(VerifyRequest, body)
     depth = Depth(request.full, request.sample)
     outcomes = registry.verify(service, depth, drilled=request.drill, trigger=Trigger.HTTP)
-    return shape_verifies(outcomes) if service.lower() == "all" else shape_verify(outcomes[0])
+    return shape_verifies(outcomes) if service.lower() == ALL else shape_verify(outcomes[0])
 
 
 def post_initialize(registry: Registry, query: Mapping[str, str], body: bytes) -> Answer:
@@ -131,7 +132,7 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
             return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
         return {"Service": service, "Status": "Initialized"}, None
 
-    results, failures = zip(*side_by_side(one, registry.chosen("all")), strict=True)
+    results, failures = zip(*side_by_side(one, registry.chosen(ALL)), strict=True)
     return together(results, failures, "backups initialized", now)
 
 

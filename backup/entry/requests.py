@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -129,6 +130,12 @@ def _named_twice(text: bytes) -> str | None:
 
     json.loads(text.decode(), object_pairs_hook=names)
     return found[0] if found else None
+
+
+def parse_service(rest: str) -> str:
+    """The service's name in what an address ends with. A slash in it may still be written %2F: some servers before the
+    app decode all but that."""
+    return re.sub("%2f", "/", rest, flags=re.I).rstrip("/")
 
 
 def parse_flag(query: Mapping[str, str], name: str) -> bool:

@@ -27,6 +27,7 @@ from backup.core.errors import ConfigError, Locked, LockLost, StoreUnavailable, 
 from backup.core.log import event, redact
 from backup.core.model import StillHeld
 from backup.core.retry import Retry
+from backup.core.safe_names import safe_name
 from backup.stores.secure import check_storage, is_loopback
 
 CONTAINER = "backup-locks"
@@ -61,7 +62,7 @@ def hold(settings: Settings, service: str, retry: Retry) -> Iterator[StillHeld]:
 def _acquire(settings: Settings, service: str, lease_id: str) -> BlobLeaseClient:
     try:
         container = _blob_service(settings).get_container_client(CONTAINER)
-        blob = container.get_blob_client(f"{service}.lock")
+        blob = container.get_blob_client(f"{safe_name(service)}.lock")
         if not container.exists():
             _ignore(ResourceExistsError, container.create_container)
         if not blob.exists():

@@ -16,6 +16,7 @@ from backup.core import interrupts
 from backup.core.errors import ConfigError, Locked
 from backup.core.model import StillHeld
 from backup.core.retry import Retry
+from backup.core.safe_names import safe_name
 
 Lock = Callable[[str, str], AbstractContextManager[StillHeld]]
 """Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when another holds it."""
@@ -58,7 +59,7 @@ def _file(service: str, backup: str) -> Iterator[StillHeld]:
 
     # One file for each backup, whichever folder or checkout this user's processes run in. The system frees it when its
     # process dies.
-    name = f"{service}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
+    name = f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
     try:
         lock = FileLock(_folder() / name)
         lock.acquire(blocking=False)

@@ -146,13 +146,13 @@ class Registry:
                 )
         return found
 
-    def run_named(self, text: str, service: str = "all") -> tuple[SyncService, str]:
+    def run_named(self, text: str, service: str = ALL) -> tuple[SyncService, str]:
         """The service with this run, and the run's id: the text is that, or its beginning, in any case.
 
         Raises UnknownRun; BadRequest, which names the runs, where several begin so; what kept a service from being
         asked, unless another has the run with this very id.
         """
-        names = self.names() if service.lower() == "all" else self.chosen(service)
+        names = self.names() if service.lower() == ALL else self.chosen(service)
         could_be_one = text != "" and text.isascii() and text.isprintable() and len(text) <= _LONGEST_SYNC_ID
 
         def look(name: str) -> list[tuple[SyncService, str]] | BackupError:
@@ -171,7 +171,7 @@ class Registry:
             if isinstance(answer, BackupError):
                 raise answer
         if not found:
-            nobody = "No service has a" if service.lower() == "all" else f"The service {service.lower()} has no"
+            nobody = "No service has a" if service.lower() == ALL else f"The service {service.lower()} has no"
             raise UnknownRun(f"{nobody} run {quoted(text)}.")
         if len(found) > 1:
             named = ", ".join(f"{sync_id} of {asked.name}" for asked, sync_id in found[:_CANDIDATES])

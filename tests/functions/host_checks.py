@@ -65,18 +65,26 @@ def _of_names(names: list[str]) -> Iterator[str]:
 
 
 def _of_routes(triggers: dict[str, dict[str, Any]]) -> Iterator[str]:
-    def route(name: str) -> str:
+    def route(name: str, *, as_written: bool = False) -> str:
+        written = (triggers[name].get("route") or name).strip("/").lower()
         # {id} and {name} match the same; the host compares more narrowly, and then serves one of the two
-        return re.sub(r"\{[^}]*\}", "{}", (triggers[name].get("route") or name).strip("/").lower())
+        return written if as_written else re.sub(r"\{[^}]*\}", "{}", written)
 
     for name in triggers:
         if route(name).startswith(("admin", "runtime")):
             yield f"{name}: routes that begin with admin or runtime are the host's"
+        if re.search(r"\{\*[^}]*\}.", route(name, as_written=True)):
+            yield f"{name}: only the last part of a route may be {{*rest}}"
     for one, other in combinations(triggers, 2):
         methods = [set(triggers[name].get("methods") or ()) for name in (one, other)]
         every = not all(methods)  # no methods means every method
         if route(one) == route(other) and (every or methods[0] & methods[1]):
             yield f"{one} and {other}: the same route and method"
+        for longer, shorter in ((one, other), (other, one)):
+            rest = re.fullmatch(r"(.*)/\{\*\w+\}", route(longer, as_written=True))
+            # The host tries longer routes first, and what {*rest} takes may be empty.
+            if rest is not None and rest[1] == route(shorter, as_written=True) and (every or methods[0] & methods[1]):
+                yield f"{longer}: takes the requests of {shorter}, without a :minlength(1)"
 
 
 def _of_timer(trigger: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:

@@ -17,9 +17,10 @@ HTTP_FUNCTIONS = {
     "TriggerSync": ("backup/sync", ["POST"], FUNCTION),
     "SyncCustomer": ("backup/sync/customer", ["POST"], FUNCTION),
     "SyncOrder": ("backup/sync/order", ["POST"], FUNCTION),
-    "VerifyBackup": ("backup/verify/{service}", ["POST"], FUNCTION),
+    "SyncService": ("backup/sync/{*service:minlength(1)}", ["POST"], FUNCTION),
+    "VerifyBackup": ("backup/verify/{*service:minlength(1)}", ["POST"], FUNCTION),
     "UndoRun": ("backup/undo/{syncId}", ["POST"], FUNCTION),
-    "RestoreSource": ("backup/restore/{service}", ["POST"], FUNCTION),
+    "RestoreSource": ("backup/restore/{*service:minlength(1)}", ["POST"], FUNCTION),
     "InitializeBackup": ("backup/initialize", ["POST"], FUNCTION),
     "HealthCheck": ("health", ["GET"], ANONYMOUS),
 }
@@ -99,7 +100,7 @@ def test_every_function_answers_under_the_real_worker(place: Place) -> None:
     with worker(ROOT, environment(place.settings)) as running:
         _, synced = post(running, "SyncOrder")
         known = {"service": "Customer", "syncId": synced["SyncId"].upper()}  # a path means the same in any case
-        routes = {name: re.findall(r"{(\w+)}", route) for name, (route, *_) in HTTP_FUNCTIONS.items()}
+        routes = {name: re.findall(r"{\*?(\w+)[:}]?", route) for name, (route, *_) in HTTP_FUNCTIONS.items()}
         answers = {name: post(running, name, **{one: known[one] for one in routes[name]})[0] for name in routes}
         timer = running.timer("ScheduledSync")
     assert answers == dict.fromkeys(HTTP_FUNCTIONS, 200)

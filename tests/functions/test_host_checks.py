@@ -71,6 +71,18 @@ def test_finds_a_route_reserved_for_the_host(app: func.FunctionApp, route: str) 
     assert problems(app, HOST, SETTINGS) == ["Mine: routes that begin with admin or runtime are the host's"]
 
 
+def test_finds_a_rest_of_a_route_that_takes_the_requests_of_a_shorter_one(app: func.FunctionApp) -> None:
+    add_route(app, "Things", "things", methods=["GET", "PUT"])
+    add_route(app, "AnyThing", "Things/{*rest}", methods=["PUT"])
+    add_route(app, "OtherThing", "health/{*rest:minlength(1)}")
+    assert problems(app, HOST, SETTINGS) == ["AnyThing: takes the requests of Things, without a :minlength(1)"]
+
+
+def test_finds_a_rest_that_is_not_the_last_part_of_a_route(app: func.FunctionApp) -> None:
+    add_route(app, "Mine", "mine/{*rest}/more")
+    assert problems(app, HOST, SETTINGS) == ["Mine: only the last part of a route may be {*rest}"]
+
+
 @pytest.mark.parametrize("name", ["1st", "_hidden", "a b", "Größe", "a" * 129, "Host"])
 def test_finds_an_invalid_function_name(app: func.FunctionApp, name: str) -> None:
     add_route(app, name, "elsewhere")

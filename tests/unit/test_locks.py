@@ -1,6 +1,7 @@
 """One sync of a service at a time: the file lock, and the lease in a storage account."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from azure.storage.blob import BlobClient, BlobLeaseClient, BlobServiceClient
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
+from backup.core.safe_names import safe_name
 from backup.runs import blob_lease, lock
 from backup.runs.lock import Lock, open_lock
 
@@ -31,6 +33,56 @@ AT_ONCE = Retry(max_attempts=1, base_seconds=0)
 def service() -> str:
     """A service's name that no other test uses."""
     return f"test-{uuid.uuid4().hex}"
+
+
+# The names of files and blobs
+
+ODD_NAMES = [
+    *(
+        "chinook/dbo.Customer",
+        "..",
+        "a\\b",
+        "a#b?c",
+        "a b",
+        "con:",
+        "-x",
+        "Ü",
+        "顧客" * 100,
+        "x" * 200,
+        "x" * 64,
+        "%2F",
+    ),
+    "🙂" * 100,
+]
+
+
+@pytest.mark.parametrize("name", ["customer", "order", "invoiceline", "a-b_c", "x" * 63])
+def test_a_plain_name_of_a_service_is_that_of_its_lock(name: str) -> None:
+    assert safe_name(name) == name
+
+
+def test_any_other_name_of_a_service_is_a_hash_in_that_of_its_lock() -> None:
+    names = [safe_name(name) for name in ODD_NAMES]
+    assert [name for name in names if not re.fullmatch("[0-9a-f]{64}", name)] == []
+    assert len(set(names)) == len(ODD_NAMES)
+    assert safe_name("Chinook/DBO.customer") == safe_name("chinook/dbo.Customer")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_file_lock_takes_any_name_of_a_service(file_lock: Lock, name: str) -> None:
+    with file_lock(name, "backup"), pytest.raises(Locked, match="already running"), file_lock(name, "backup"):
+        pass
+
+
+def test_the_file_of_a_plain_name_is_where_it_was(file_lock: Lock, lock_files: Path) -> None:
+    with file_lock("customer", "where an earlier release found it"):
+        assert [*lock_files.rglob("customer-2f42a29c8f470510.lock")] != []
+
+
+@pytest.mark.parametrize("name", ["chinook/dbo.Customer", "a\\b#c?d", "顧客" * 100])
+def test_a_lease_takes_any_name_of_a_service(by_lease: Lock, name: str) -> None:
+    with by_lease(name, "backup"), pytest.raises(Locked, match="already running"), by_lease(name, "backup"):
+        pass
 
 
 # The file lock

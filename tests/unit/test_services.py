@@ -17,12 +17,15 @@ from backup.core.errors import ConfigError, Conflict, Locked, LockLost, StoreErr
 from backup.core.log import register_secret
 from backup.core.model import Counts, Proof, Run, Status, Total, Trigger
 from backup.core.retry import Retry
+from backup.entry import http
 from backup.runs.history import History
 from backup.runs.lock import open_lock
+from backup.runs.outcome import Observer, Outcome, Turn
 from backup.runs.ownership import this_process
 from backup.services import places, service
-from backup.services.registry import Registry
+from backup.services.registry import AT_ONCE, Registry, side_by_side
 from backup.services.service import CustomerSyncService, Options, SyncService
+from backup.services.spec import specs_of
 from backup.stores import Limits, Store
 from backup.verbs.restoring import Wish
 from tests.scenarios.places import Place, Service, filled_on_sqlite
@@ -442,6 +445,84 @@ def test_all_services_of_a_request_run_side_by_side(place: Place, monkeypatch: p
     when_syncing(monkeypatch, lambda: both.wait(30))
     outcomes = place.registry.sync("all", Trigger.CLI)
     assert [outcome.error for outcome in outcomes] == [None, None]
+
+
+def many(count: int) -> Registry:
+    """Services of other places that nobody opens."""
+    names = [f"Shop{n:02}" for n in range(count)]
+    sides = {
+        f"{role}{name}Db__{part}": value
+        for role in ("Source", "Backup")
+        for name in names
+        for part, value in (("ConnectionString", f"sqlite:///{role}.db"), ("Table", name))
+    }
+    return registry(**sides)
+
+
+def test_no_more_than_eight_services_are_synced_at_once_and_the_others_are_pending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goes_on, ended = threading.Event(), threading.Semaphore(0)
+
+    def waiting(self: SyncService, trigger: Trigger, options: Options, observer: Observer, turn: Turn) -> Outcome:
+        run = Run(self.name, trigger, False, START)
+        observer.started(run)
+        goes_on.wait(30)
+        ended.release()
+        return Outcome(run.ended(Status.COMPLETED, START, Counts()))
+
+    monkeypatch.setattr(SyncService, "sync", waiting)
+    outcomes = many(10).sync("all", Trigger.HTTP, wait_seconds=0)
+    answer = http.shape_syncs(outcomes)
+    goes_on.set()
+    assert [ended.acquire(timeout=30) for _ in outcomes] == [True] * 10
+    # Those that had not begun by then wait; which ones had is for the threads to say.
+    pending = [result for result in answer.body["Results"] if result["Status"] == "Pending" and not result["SyncId"]]
+    assert (answer.status, answer.body["Message"]) == (202, "10 of 10 syncs are in progress")
+    assert [result["ServiceName"] for result in pending][-2:] == ["shop08", "shop09"]
+    assert pending[-1]["Notes"] == ["It waits for its turn: 8 services are synced at once."]
+
+
+def test_work_side_by_side_keeps_its_order_and_has_its_bound() -> None:
+    full = threading.Barrier(AT_ONCE)
+
+    def work(n: int) -> tuple[int, int]:
+        full.wait(30)
+        return n, threading.get_ident()
+
+    found = side_by_side(work, range(4 * AT_ONCE))
+    assert [n for n, _ in found] == [*range(4 * AT_ONCE)]
+    assert len({thread for _, thread in found}) == AT_ONCE
+
+
+def test_a_sync_whose_turn_comes_when_time_is_up_does_a_part_and_leaves_the_rest(place: Place) -> None:
+    services = Registry(load_settings({**place.settings, "BackupSync__ChunkSize": "20"}))
+    customer = services.get("customer")
+    outcome = customer.sync(Trigger.TIMER, turn=Turn(0.0))
+    assert (outcome.error, outcome.run.status) == (None, Status.IN_PROGRESS)
+    parts = 1
+    while outcome.in_progress:
+        assert parts < 10
+        found = customer.resume(Trigger.TIMER, Turn(0.0))
+        assert found is not None
+        outcome, parts = found, parts + 1
+    assert (outcome.error, outcome.run.counts.inserted) == (None, 100)
+    assert parts > 1
+
+
+def test_two_services_whose_names_differ_in_case_alone_are_refused() -> None:
+    settings = load_settings({f"{role}OrderDb__ConnectionString": "sqlite:///x.db" for role in ("Source", "Backup")})
+    [spec] = specs_of(settings)
+    with pytest.raises(ConfigError, match="Two services are called 'ORDER'"):
+        Registry(settings, specs=[spec, replace(spec, name="ORDER")])
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\n", "x" * 201, "🙂" * 101, "all", "ALL", "\u202e"])
+def test_a_name_that_nobody_could_ask_for_or_history_not_keep_is_refused(name: str) -> None:
+    settings = load_settings({f"{role}OrderDb__ConnectionString": "sqlite:///x.db" for role in ("Source", "Backup")})
+    [spec] = specs_of(settings)
+    with pytest.raises(ConfigError, match="service"):
+        replace(spec, name=name)
 
 
 def test_a_run_logs_its_start_and_its_end_with_its_counts(
