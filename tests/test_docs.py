@@ -14,9 +14,10 @@ import pytest
 import typer
 
 from backup.config.given_services import side_name
-from backup.config.service_settings import BY_DEFAULT, PARTS, ROLES, setting_of
+from backup.config.service_settings import BY_DEFAULT, PARTS, setting_of
 from backup.config.settings import Settings, every_setting
 from backup.core import errors
+from backup.core.model import SIDES
 from backup.entry.command_line.app import cli
 from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
 from backup.recycle_bin.entries import RECYCLE_BIN
@@ -44,7 +45,7 @@ OPERATING = DOCUMENTS["docs/operating.md"]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 CONTAINERS = re.findall(r"^  ([\w-]+):$", COMPOSE.split("\nservices:\n")[1].split("\nconfigs:\n")[0], re.M)
 SETTINGS = set(every_setting())
-ANY_SERVICE = {setting_of(role, "<Name>", part) for role in ROLES for part in PARTS[role]}
+ANY_SERVICE = {setting_of(role, "<Name>", part) for role in SIDES for part in PARTS[role]}
 """The settings of any service, as the documents write them."""
 COMMANDS = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 

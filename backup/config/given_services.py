@@ -12,39 +12,38 @@ from pydantic import ValidationError
 from backup.config.service_settings import (
     BY_DEFAULT,
     PARTS,
-    ROLES,
-    SIDES,
-    Role,
+    SETTINGS_OF_SIDE,
     ServiceSettings,
     setting_of,
     settings_of,
 )
 from backup.core.errors import ConfigError
+from backup.core.model import SIDES, SideName
 
 ALL = "all"
 """What stands for every service, and is the name of none."""
 
 _SIDE = re.compile(r"(source|backup)([a-z0-9]+)db__([a-z]+)", re.I)
-_PARTS = {(role, part.lower()): part for role in ROLES for part in PARTS[role]}
+_PARTS = {(role, part.lower()): part for role in SIDES for part in PARTS[role]}
 _ALIKE = 0.75
 
 
-class SideName(NamedTuple):
+class SettingName(NamedTuple):
     """A setting's name taken apart: `SourceInvoiceDb__Table`."""
 
-    role: Role
+    role: SideName
     title: str
     part: str
 
 
-def side_name(name: str) -> SideName | None:
+def side_name(name: str) -> SettingName | None:
     """The parts of the name, whatever its case; None for one that no side has. The title is as it was written."""
     match = _SIDE.fullmatch(name)
     if match is None:
         return None
-    role: Role = "source" if match[1].lower() == "source" else "backup"
+    role: SideName = "source" if match[1].lower() == "source" else "backup"
     part = _PARTS.get((role, match[3].lower()))
-    return None if part is None else SideName(role, match[2], part)
+    return None if part is None else SettingName(role, match[2], part)
 
 
 def titles_in(names: Sequence[str]) -> dict[str, str]:
@@ -87,11 +86,13 @@ def read_service(name: str, given: Mapping[str, str], title: str | None = None) 
     """The service's settings: what was given, by the full names, and the defaults for the rest."""
     title = title or titles_in([])[name]
     values = {**BY_DEFAULT.get(title, {}), **given}
-    sides: dict[Role, Any] = {}
-    for role in ROLES:
+    sides: dict[SideName, Any] = {}
+    for role in SIDES:
         parts = {part: setting_of(role, title, part) for part in PARTS[role]}
         try:
-            sides[role] = SIDES[role](**{part: values[full] for part, full in parts.items() if full in values})
+            sides[role] = SETTINGS_OF_SIDE[role](
+                **{part: values[full] for part, full in parts.items() if full in values}
+            )
         except ValidationError as error:
             raise unusable(error, parts) from None
     return ServiceSettings(name=name, title=title, given=frozenset(given), **sides)
@@ -135,7 +136,7 @@ def _refuse_reserved(service: ServiceSettings) -> None:
 
 def _refuse_half(service: ServiceSettings, services: Mapping[str, ServiceSettings]) -> None:
     """Raises ConfigError for a service of one side: it may be a misspelt one, and would never be backed up."""
-    missing = [role for role in ROLES if not getattr(service, role).connection]
+    missing = [role for role in SIDES if not getattr(service, role).connection]
     if not missing:
         return
     others = {name: title for title in BY_DEFAULT if (name := title.lower()) != service.name}

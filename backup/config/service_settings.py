@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-Role = Literal["source", "backup"]
-ROLES: tuple[Role, Role] = ("source", "backup")
+from backup.core.model import SIDES, SideName
 
 Value = str | int | float | bool
 """What a property or column has to be for a record to belong to a service."""
@@ -118,10 +117,10 @@ class BackupSettings(SideSettings):
     max_update_percent: float | None = Field(None, alias="MaxUpdatePercent", ge=0, le=100)
 
 
-SIDES: Mapping[Role, type[SideSettings]] = {"source": SourceSettings, "backup": BackupSettings}
+SETTINGS_OF_SIDE: Mapping[SideName, type[SideSettings]] = {"source": SourceSettings, "backup": BackupSettings}
 
-PARTS: Mapping[Role, tuple[str, ...]] = {
-    role: tuple(str(field.alias) for field in kind.model_fields.values()) for role, kind in SIDES.items()
+PARTS: Mapping[SideName, tuple[str, ...]] = {
+    role: tuple(str(field.alias) for field in kind.model_fields.values()) for role, kind in SETTINGS_OF_SIDE.items()
 }
 """The last parts that the settings of a side may have."""
 
@@ -143,20 +142,20 @@ class ServiceSettings(BaseModel):
         """Whether the app knows the service without any setting, and so what its backup is called."""
         return self.title in BY_DEFAULT
 
-    def setting(self, role: Role, part: str) -> str:
+    def setting(self, role: SideName, part: str) -> str:
         """The name of a setting."""
         return setting_of(role, self.title, part)
 
-    def own(self, role: Role, part: str) -> bool:
+    def own(self, role: SideName, part: str) -> bool:
         """Whether that setting was set, and is not the app's default."""
         return self.setting(role, part) in self.given
 
 
-def setting_of(role: Role, title: str, part: str) -> str:
+def setting_of(role: SideName, title: str, part: str) -> str:
     """The name of a setting of a service's side: `SourceInvoiceDb__Table`."""
     return f"{role.title()}{title}Db__{part}"
 
 
 def settings_of(title: str) -> list[str]:
     """The names of all settings of a service."""
-    return [setting_of(role, title, part) for role in ROLES for part in PARTS[role]]
+    return [setting_of(role, title, part) for role in SIDES for part in PARTS[role]]

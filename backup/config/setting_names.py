@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from backup.config.service_settings import PARTS, Role, setting_of
+from backup.config.service_settings import PARTS, setting_of
 from backup.core.errors import ConfigError
+from backup.core.model import SideName
 from backup.core.suggestions import meant_by
 
 _BETWEEN = r"(__|[:._-])"
@@ -52,7 +53,7 @@ def _own_part(prefix: str, own: str, known: Sequence[str]) -> str | None:
     """The setting of the prefix that is called nearly so, else one of another prefix that is called just so."""
     parts = {one[len(prefix) :]: one for one in known if one.startswith(prefix)}
     if side := _SIDE.fullmatch(f"{prefix}x"):  # a part that both sides have would be taken for this one's
-        other: Role = "backup" if side[1].lower() == "source" else "source"
+        other: SideName = "backup" if side[1].lower() == "source" else "source"
         alone = {part for part in PARTS[other] if part not in parts}
         if part := meant_by(own, [*parts, *alone]):
             return parts.get(part) or setting_of(other, side[2], part)
@@ -78,7 +79,7 @@ def _nearly(name: str, known: Sequence[str]) -> str | None:
 def _refuse_side(name: str) -> None:
     """Raises ConfigError for a name like that of a service's side, of a service that is not known."""
     if side := _SIDE.fullmatch(name):
-        role: Role = "source" if side[1].lower() == "source" else "backup"
+        role: SideName = "source" if side[1].lower() == "source" else "backup"
         title = side[2] if side[2] not in (side[2].lower(), side[2].upper()) else side[2].capitalize()
         part = meant_by(side[4].lstrip("_"), PARTS[role])
         if side[3] in _CERTAIN or (part is not None and part.lower() == side[4].lower()):

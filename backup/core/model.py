@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 Key = tuple[Any, ...]
@@ -14,6 +14,9 @@ Key = tuple[Any, ...]
 
 Record = Mapping[str, Any]
 """A whole row or document by column or property name, as its own store reads it."""
+
+SideName = Literal["source", "backup"]
+SIDES: tuple[SideName, SideName] = ("source", "backup")
 
 Now = Callable[[], datetime]
 """The clock, passed in; returns aware UTC."""

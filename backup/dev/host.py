@@ -42,7 +42,7 @@ from backup.core.errors import ConfigError
 from backup.core.log import event, logger, redact
 from backup.dev.loopback import OwnPagesOnly, listening_on
 
-GRACE_SECONDS = 5
+REQUEST_GRACE_SECONDS = 5
 _BEHIND_LONGER = 9
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CODECS: Any = func.get_binding_registry()  # type: ignore[no-untyped-call]
@@ -53,13 +53,13 @@ def serve(root: Path, port: int = 7071, key: str | None = None) -> None:
     """Serves the app in `root` on 127.0.0.1 until Ctrl-C or SIGTERM, then returns. Port 0 takes a free one.
 
     Call it from the main thread, with logging configured: the log says where it listens. Requests get
-    GRACE_SECONDS to end in; what still runs then, or runs for a timer, ends with the process.
+    REQUEST_GRACE_SECONDS to end in; what still runs then, or runs for a timer, ends with the process.
     Raises ConfigError as `build_app` does, and for a port that is taken.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also while the app is imported
     with listening_on(port) as listening:
         app = build_app(root, key)
-        options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": GRACE_SECONDS}
+        options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": REQUEST_GRACE_SECONDS}
         # No access log: it would hold the key of a request that gives it as ?code=.
         server = uvicorn.Server(uvicorn.Config(app, access_log=False, **options))
         logger.info("host.started running on http://127.0.0.1:%d (Ctrl-C ends it)", listening.getsockname()[1])

@@ -25,7 +25,7 @@ _NAMES = [
 _CITIES = ["Berlin", "São Paulo", "Kraków", "東京", "Reykjavík"]
 _STATUSES = [{"id": 1, "name": "New"}, {"id": 2, "name": "Paid"}, {"id": 3, "name": "Shipped"}]
 
-Entry = dict[str, Any]
+SampleRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Sample:
 
     shape: Callable[[Store], Shape]
     count: int
-    entry: Callable[[int], Entry]
+    entry: Callable[[int], SampleRecord]
 
 
-def customer(n: int, version: int = 1) -> Entry:
+def customer(n: int, version: int = 1) -> SampleRecord:
     """Customer number `n`; a higher version has a later ModifiedAt and another balance."""
     return {
         "Id": n,
@@ -52,7 +52,7 @@ def customer(n: int, version: int = 1) -> Entry:
     }
 
 
-def order(n: int, revision: int = 1) -> Entry:
+def order(n: int, revision: int = 1) -> SampleRecord:
     """Order number `n`; a higher revision has a later LastModified and another status."""
     items = [
         {"sku": f"SKU-{n % 7}", "quantity": 1 + n % 3, "price": 9.5},
@@ -133,7 +133,7 @@ def fill(registry: Registry) -> dict[str, int]:
     return {name: put(registry, name, map(SAMPLES[name].entry, range(1, SAMPLES[name].count + 1))) for name in names}
 
 
-def put(registry: Registry, name: str, entries: Iterable[Entry]) -> int:
+def put(registry: Registry, name: str, entries: Iterable[SampleRecord]) -> int:
     """Inserts or replaces entries in the service's source, creating it where missing; how many these were."""
     rows = list(entries)
     with registry.get(name).stores() as (source, _):

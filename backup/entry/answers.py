@@ -83,7 +83,7 @@ def shape_verify(outcome: Outcome) -> Answer:
 def shape_verifies(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     """The answer to verifies of all services: 200 when all were done, `Verified` when nothing differs anywhere."""
     results = [_result(one) | _compared(one) for one in outcomes]
-    answer = together(results, [outcome.error for outcome in outcomes], "verifies completed", now)
+    answer = combined(results, [outcome.error for outcome in outcomes], "verifies completed", now)
     return Answer(answer.status, answer.body | {"Verified": all(outcome.run.verified for outcome in outcomes)})
 
 
@@ -110,7 +110,7 @@ def _compared(outcome: Outcome) -> dict[str, Any]:
 
 def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     """The answer of TriggerSync for these outcomes."""
-    answer = together(
+    answer = combined(
         list(map(_result, outcomes)), [outcome.error for outcome in outcomes], "syncs completed successfully", now
     )
     going_on = sum(outcome.in_progress for outcome in outcomes)
@@ -156,7 +156,7 @@ def status_of(error: errors.BackupError) -> int:
     return next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
 
 
-def together(
+def combined(
     results: Sequence[dict[str, Any]], failures: Sequence[errors.BackupError | None], done: str, now: Now
 ) -> Answer:
     failed = [error for error in failures if error is not None]

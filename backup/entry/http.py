@@ -11,6 +11,7 @@ from backup.core.log import redact
 from backup.core.model import Action, Now, Trigger, utc_now
 from backup.entry.answers import (
     Answer,
+    combined,
     error_answer,
     shape_history,
     shape_one,
@@ -18,7 +19,6 @@ from backup.entry.answers import (
     shape_syncs,
     shape_verifies,
     shape_verify,
-    together,
 )
 from backup.entry.health import State, look, shape_health
 from backup.entry.requests import (
@@ -40,6 +40,7 @@ from backup.verbs.restoring import Wish
 __all__ = [  # the answers, too: callers need but this module
     "Answer",
     "State",
+    "combined",
     "error_answer",
     "get_health",
     "initialize",
@@ -57,7 +58,6 @@ __all__ = [  # the answers, too: callers need but this module
     "shape_syncs",
     "shape_verifies",
     "shape_verify",
-    "together",
 ]
 
 
@@ -133,7 +133,7 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
         return {"Service": service, "Status": "Initialized"}, None
 
     results, failures = zip(*side_by_side(one, registry.chosen(ALL)), strict=True)
-    return together(results, failures, "backups initialized", now)
+    return combined(results, failures, "backups initialized", now)
 
 
 def get_health(open_registry: Callable[[], Registry], query: Mapping[str, str], now: Now = utc_now) -> Answer:

@@ -39,7 +39,8 @@ def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:
     """The changes of one chunk.
 
     In both → update when `changed`, else skip; `force` updates every common record. Only in source → insert. Only in
-    backup → delete. Keys are compared as Python sees them; `settle` corrects what the server sees as equal.
+    backup → delete. Keys are compared as Python sees them; `with_server_equality` corrects
+    what the server sees as equal.
     """
     common = source.keys() & backup.keys()
     update = common if force else {key for key in common if has_changed(source[key], backup[key])}
@@ -75,7 +76,7 @@ def only_touched(source: Version, backup: Version) -> bool:
     return source.value == backup.value and source.etag is not None and source.etag != backup.etag
 
 
-def settle(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
+def with_server_equality(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
     """The same changes, with inserts turned into updates for keys that the backup's server already knows.
 
     A server may take `A` and `a ` for one key where Python sees two: an insert and a delete of what is one record.

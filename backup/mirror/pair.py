@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps, Unread, unread_in
 from backup.core.workers import Workers
 from backup.mirror import proof
-from backup.mirror.diff import Changes, compare, settle
+from backup.mirror.diff import Changes, compare, with_server_equality
 from backup.mirror.set_aside import Refusal, read_apart, until_refused
 from backup.stores import Store
 
@@ -116,7 +116,7 @@ class Sides:
         unread = unread_in(stamps) | {key: one for key, one in unread_in(copies).items() if one.of_key}
         changes = compare(stamps, copies, force).without(unread.keys())
         if changes.insert and changes.delete:  # only then can one of each be the same key to the server
-            changes = settle(changes, self.backup.matching(list(changes.insert)))
+            changes = with_server_equality(changes, self.backup.matching(list(changes.insert)))
         skipped = equal.source.records + len(ours) - len(stamps) + changes.skipped
         return Compared(ours, theirs, stamps, copies, replace(changes, skipped=skipped), equal, buckets, unread)
 

@@ -66,7 +66,7 @@ class Try(Enum):
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteCounts:
     """How many records were written and set aside, and how many a constraint leaves for a later try."""
 
     counts: Counts = field(default_factory=Counts)
@@ -85,18 +85,18 @@ class Writing:
         self._most = _WAITING_AT_MOST * tally.max_failed
         self._lock = Lock()
 
-    def copy(self, chunk: Chunk) -> Written:
+    def copy(self, chunk: Chunk) -> WriteCounts:
         """Writes all records of a chunk of which the backup has none, up to the first batch that cannot be read."""
-        written = Written()
+        written = WriteCounts()
         with self._copies_at_once:
             for records in self._sides.read(None, chunk, self._tally.set_aside):
                 written = self._batch(records, None, Try.FIRST, written)
                 del records  # or it would be held beside the next
         return written
 
-    def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> Written:
+    def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> WriteCounts:
         """Writes the records that changed, but for those set aside already."""
-        written = Written()
+        written = WriteCounts()
         if keys := changes.write - self._tally.aside:
             batches = self._sides.read(keys, piece, self._tally.set_aside)
             for records in _joined(batches) if which is Try.EXCHANGED else batches:
@@ -126,7 +126,7 @@ class Writing:
             self._tally.set_aside(Refusal([key], error))
         self._left = {}
 
-    def _note(self, records: Sequence[Record], same: Collection[Key], before: Written) -> Written:
+    def _note(self, records: Sequence[Record], same: Collection[Key], before: WriteCounts) -> WriteCounts:
         """Writes only what the copies note about the source's records, for the copies are the same but for that."""
         counts = before.counts
 
@@ -144,14 +144,14 @@ class Writing:
         for refused in apart(noted, self._source.keys.of, work, done):
             self._tally.set_aside(refused)
             counts = counts.plus(failed=len(refused.keys))
-        return Written(counts, before.left)
+        return WriteCounts(counts, before.left)
 
     def _copies(self, records: Sequence[Record]) -> Sequence[Record]:
         return self._backup.copies.of(records, CopyNote(self._run.sync_id, self._steps.now()))
 
     def _batch(
-        self, records: Sequence[Record], inserts: Collection[Key] | None, which: Try, before: Written
-    ) -> Written:
+        self, records: Sequence[Record], inserts: Collection[Key] | None, which: Try, before: WriteCounts
+    ) -> WriteCounts:
         """Writes a batch, in parts where it is refused; `inserts` are those keys that are not there, or all (None)."""
         counts, left = before.counts, before.left
 
@@ -185,7 +185,7 @@ class Writing:
                 continue
             self._tally.set_aside(refused)
             counts = counts.plus(failed=len(refused.keys))
-        return Written(counts, left)
+        return WriteCounts(counts, left)
 
 
 def _joined(batches: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:

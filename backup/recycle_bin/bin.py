@@ -13,7 +13,7 @@ from backup.core.model import Action, Counts, Key, Now, Run
 from backup.core.timeline import Timeline
 from backup.recycle_bin import entries
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
-from backup.recycle_bin.recorder import Keeper, KeptBefore
+from backup.recycle_bin.recorder import KeptBefore, Recorder
 from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
@@ -42,7 +42,7 @@ class RecycleBin:
         """Makes the table or container when it is missing."""
         self._entries.create()
 
-    def keeper(self, run: Run, now: Now, side: SideName = "backup", *, resumed: bool = False) -> Keep:
+    def recorder(self, run: Run, now: Now, side: SideName = "backup", *, resumed: bool = False) -> Keep:
         """What a run passes to the store that it changes; `resumed` if it may have kept something before."""
         where, (start, shared, end) = self._of(run.sync_id), entries.bounds(run.sync_id)
         before = None
@@ -53,7 +53,7 @@ class RecycleBin:
         # A restore's place may have other names for its columns; there no key is spelled anew by a run.
         exact = side == "source" or self._backup.traits.keys_are_exact
         mine = {**where, "Side": side, "Place": self._backup.catalog.qualified_name()}
-        return Keeper(self._entries, mine, now, None if exact else self._backup, before)
+        return Recorder(self._entries, mine, now, None if exact else self._backup, before)
 
     def counted(self, sync_id: str) -> Counts:
         """How many of the backup's records the run has changed so far; none is skipped."""

@@ -19,7 +19,7 @@ class KeptBefore(NamedTuple):
     deleted: bool
 
 
-class Keeper:
+class Recorder:
     """Keeps one entry for each record that a run changes, its first image, however often a change is tried.
 
     Keys inserted together are one entry. An entry of its own for one of them must not come to it, when an insert is

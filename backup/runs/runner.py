@@ -159,7 +159,7 @@ class Runner:
         if request.needs_lock:
             request.observer.started(run)
         checks = [interrupts.check, held, *([ownership.check_young] if ownership else [])]
-        keep = recycled.keeper(run, now, resumed=adopted is not None)
+        keep = recycled.recorder(run, now, resumed=adopted is not None)
         steps = Steps(_all_of(checks), now, keep, self._limits.parallelism, seconds_left=seconds_left)
         session = Session(
             *(source, backup, history, opening, recycled, run, tally, steps, self._policy, start),

@@ -22,7 +22,7 @@ from backup.core.errors import (
     UnknownService,
 )
 from backup.core.log import event, redact
-from backup.core.model import Counts, Now, Run, Status, Trigger, Verb, utc_now
+from backup.core.model import SIDES, Counts, Now, Run, Status, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.core.suggestions import did_you_mean, quoted
 from backup.mirror.comparison import Depth
@@ -45,7 +45,6 @@ AT_ONCE = 8
 _PINGS_AT_ONCE = 32  # each waits for a server, and holds nothing
 _LISTED = "docs/configuration.md lists the settings of each."
 
-SIDES: tuple[SideName, SideName] = ("source", "backup")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from backup.config.given_services import ALL, missing_side
-from backup.config.service_settings import Role, ServiceSettings
+from backup.config.service_settings import ServiceSettings
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError
+from backup.core.model import SideName
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
 from backup.stores import Rules, Side
@@ -70,7 +71,7 @@ def spec_of(settings: Settings, name: str) -> ServiceSpec:
     return ServiceSpec(name, source, backup, _rules(service), Guard(**settings.guard(name)))
 
 
-def _side(settings: Settings, service: ServiceSettings, role: Role) -> Side:
+def _side(settings: Settings, service: ServiceSettings, role: SideName) -> Side:
     given = service.source if role == "source" else service.backup
     is_own = service.own(role, "Table")
     return Side(

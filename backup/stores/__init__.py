@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
+from backup.core.model import SideName
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Drift, Limits, OnNewColumn, Rules, SideName, Written
+from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
 
 __all__ = [
     "Accept",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-Role = SideName | Literal["target place"]
+SideRole = SideName | Literal["target place"]
 """The target place is another one that a restore writes to; it stands where the source does."""
 
 
@@ -41,7 +42,7 @@ class Side:
     string is empty where they say nothing of the side."""
 
     service: str
-    role: Role
+    role: SideRole
     setting: str
     connection_string: str
     table: str | None = None

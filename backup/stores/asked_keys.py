@@ -20,7 +20,7 @@ _DIGITS = 150_000  # PostgreSQL's numeric has no more; others have fewer
 _SHOWN_CHARACTERS = 80
 
 
-def refused(text: str, label: str, hint: str) -> BadRequest:
+def unusable_key(text: str, label: str, hint: str) -> BadRequest:
     """The error for a text that is not a key of this side."""
     short = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
     return BadRequest(f"'{visible(short)}' is not a key of the {label}.", hint=hint)
@@ -38,14 +38,16 @@ def parts_of(text: str, label: str, *, any_bytes: bool = False) -> list[Any] | N
         if text.lstrip().startswith("["):
             parts = json.loads(text, parse_constant=float)
     except RecursionError:
-        raise refused(text, label, "A key's values are texts and numbers, not lists.") from None
+        raise unusable_key(text, label, "A key's values are texts and numbers, not lists.") from None
     except ValueError:  # a plain text that begins with a bracket
         parts = None
     texts = [text] if parts is None else [part for part in parts if isinstance(part, str)]
     if any(map((_NO_BYTES if any_bytes else _NO_TEXT).search, texts)):
-        raise refused(text, label, "It holds a NUL, or half of a character: no database takes these in a key.")
+        raise unusable_key(text, label, "It holds a NUL, or half of a character: no database takes these in a key.")
     if parts is not None and not all(map(_is_a_value, parts)):
-        raise refused(text, label, "A key's values are texts and numbers. Write a text that looks like a list in one.")
+        raise unusable_key(
+            text, label, "A key's values are texts and numbers. Write a text that looks like a list in one."
+        )
     return None if parts is None else list(parts)
 
 

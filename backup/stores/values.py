@@ -9,7 +9,6 @@ from typing import Literal
 from backup.core.model import Key
 from backup.core.retry import Retry
 
-SideName = Literal["source", "backup"]
 OnNewColumn = Literal["add", "fail", "ignore"]
 
 _CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR = 120.0, 60

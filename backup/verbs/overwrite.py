@@ -51,7 +51,7 @@ class Overwriting:
         self._session, self._place, self._backup = session, place, session.backup
         self._is_newer, self._overwrite_newer = is_newer, overwrite_newer
         self._keep = _from_outside(
-            session.recycled.keeper(session.run, session.steps.now, "source"),
+            session.recycled.recorder(session.run, session.steps.now, "source"),
             place.relational is not None and place.relational.shares_transactions(session.backup),
         )
         self._not_done: list[Key] = []

@@ -120,7 +120,7 @@ def test_what_was_written_again_as_it_was_is_noted_and_not_copied(cosmos_bench: 
     )
     assert (dry.counts.updated, dry.counts.skipped, dry.changes) == (1, 2, [(('"c"', "changed"), "Updated")])
     tally, recycled = Tally(tell=lambda counts: None), RecycleBin(backup, second.service)
-    steps = Steps(lambda: None, lambda: NOW, recycled.keeper(second, lambda: NOW), since=since)
+    steps = Steps(lambda: None, lambda: NOW, recycled.recorder(second, lambda: NOW), since=since)
     sync_stores(source, backup, second, tally, Guard(), steps)
     assert (tally.counts.updated, tally.counts.skipped) == (1, 2)
     assert [kept.key[1] for page in recycled.of_run(second.sync_id) for kept in page] == ["changed"]

@@ -217,7 +217,7 @@ def test_texts_of_databases_in_other_encodings_are_the_same(
                 (("caf\udce9",), True)
             ]
             tally, recycled = Tally(tell=lambda counts: None), RecycleBin(backup, RUN.service)
-            steps = Steps(lambda: None, lambda: NOW, recycled.keeper(RUN, lambda: NOW))
+            steps = Steps(lambda: None, lambda: NOW, recycled.recorder(RUN, lambda: NOW))
             sync_stores(source, backup, RUN, tally, Guard(), steps)
             # No delete is made: what seems to be gone may have the key that cannot be read.
             assert (tally.counts.updated, tally.counts.failed, tally.counts.deleted, tally.withheld) == (1, 1, 0, 1)

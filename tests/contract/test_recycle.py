@@ -60,7 +60,7 @@ class Recycled:
         self.bin.create()
 
     def keep(self, minutes: int) -> Keep:
-        return self.bin.keeper(*run_at(minutes))
+        return self.bin.recorder(*run_at(minutes))
 
     def copies(self, keys: Sequence[Key], minutes: int) -> list[Record]:
         """The source's records of these keys, as the backup keeps them."""
@@ -157,7 +157,7 @@ def test_entries_say_when_by_which_run_and_on_which_side(bench: Bench) -> None:
     it = recycled(bench)
     it.write(keys(bench, 1), 3)
     run, _ = run_at(4)
-    it.bin.keeper(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
+    it.bin.recorder(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
     [ours], [theirs] = it.of(3).values(), it.of(4).values()
     assert (ours.sync_id, ours.at, ours.side, ours.key) == (run_at(3)[0].sync_id, moment(3), "backup", bench.key(1))
     assert (theirs.sync_id, theirs.at, theirs.side, theirs.version) == (run.sync_id, moment(4), "source", (1,))
@@ -599,7 +599,7 @@ def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Ben
         it.add([7, 8, 9], minutes)
     it.add(map(str, range(100, 100 + many)), 1)
     run, now = run_at(4)
-    it.bin.keeper(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
+    it.bin.recorder(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
     found = it.bin.of_keys((n,) for n in (9, 7, 5))
     assert [kept.at for kept in found] == [moment(n) for n in (1, 1, 2, 2, 3, 3)]
     assert {kept.key for kept in found} == {(7,), (9,)}

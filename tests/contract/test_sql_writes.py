@@ -70,7 +70,7 @@ def test_texts_are_keys_whatever_they_hold(sql_bench: SqlBench) -> None:
     source, backup = bench.pair(batch_size=4)
     kept = RecycleBin(backup, "thing")
     kept.create()
-    keep = kept.keeper(RUN, lambda: NOW)
+    keep = kept.recorder(RUN, lambda: NOW)
     for _ in range(2):
         for records in source.read(None, next(source.chunks())):
             backup.write(backup.copies.of(records, NOTE), keep)
@@ -91,7 +91,7 @@ def test_a_batch_of_new_and_known_rows_keeps_one_image_of_each_however_often_it_
     kept.create()
     (records,) = source.read(None, next(source.chunks()))
     for _ in range(2):
-        backup.write(backup.copies.of(records, NOTE), kept.keeper(RUN, lambda: NOW))
+        backup.write(backup.copies.of(records, NOTE), kept.recorder(RUN, lambda: NOW))
     assert bench.items("backup") == bench.items("source")
     entries = {entry.key[0]: entry for page in kept.of_run(RUN.sync_id) for entry in page}
     assert {n for n, entry in entries.items() if entry.action is Action.INSERTED} == {1, 3, 5, 6, 7}
@@ -220,7 +220,7 @@ def test_threads_write_to_one_file_in_turn_and_never_find_it_locked(
     kept = RecycleBin(stores[0], "thing")
     kept.create()
     run = Run("thing", Trigger.CLI, False, NOW)
-    keep, other = kept.keeper(run, lambda: NOW), kept.keeper(run, lambda: NOW)
+    keep, other = kept.recorder(run, lambda: NOW), kept.recorder(run, lambda: NOW)
 
     def write(thread: int) -> None:
         for n in range(20):
@@ -271,7 +271,7 @@ def test_images_are_kept_whole_however_long(sql_bench: SqlBench, length: int) ->
     kept.create()
     (records,) = source.read(None, next(source.chunks()))
     for _ in range(2):
-        backup.write(records, kept.keeper(RUN, lambda: NOW))
+        backup.write(records, kept.recorder(RUN, lambda: NOW))
     assert [row[:3] for row in bench.rows("backup")] == [(1, 2, "new"), (2, 2, "b" * length)]
     found = {kept.key[0]: {**(kept.record or {})} for page in kept.of_run(RUN.sync_id) for kept in page}
     assert {n: [*record.values()][2] for n, record in found.items()} == {1: "a" * length, 2: "old"}

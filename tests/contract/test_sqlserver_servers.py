@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.core.model import Chunk
 from backup.stores.connection import SqlServer
-from backup.stores.sql.engines.mssql import catalogue, dialect
+from backup.stores.sql.engines.mssql import dialect, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.types import IntegerType
@@ -84,8 +84,8 @@ def test_a_database_of_an_old_level_is_not_asked_for_openjson(has_openjson: int)
 def test_a_database_of_an_old_level_is_backed_up_all_the_same(
     mssql_bench: SqlServerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = catalogue._COLUMNS.text.replace("THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson")
-    monkeypatch.setattr(catalogue, "_COLUMNS", sa.text(old))
+    old = system_tables._COLUMNS.text.replace("THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson")
+    monkeypatch.setattr(system_tables, "_COLUMNS", sa.text(old))
     bench, said = mssql_bench, []
     bench.sql("source", "CREATE TABLE {table} (Id int NOT NULL PRIMARY KEY, Version int, T nvarchar(max), B binary(2))")
     rows = [(n, 1, f'say "{n}"\n\\ 漢' if n % 2 else None, b"\0\xff") for n in range(8)]

@@ -56,7 +56,7 @@ def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, in
     backup.catalog.drift(source, "add")
     recycled.create()
     tally = Tally(tell=lambda counts: None)
-    keep = recycled.keeper(run, lambda: NOW)
+    keep = recycled.recorder(run, lambda: NOW)
     sync_stores(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep))
     assert tally.proof is not None
     assert tally.proof.verified

@@ -62,11 +62,11 @@ def test_only_asked_keys_are_found_however_their_numbers_are_written(it: Recycle
 
 def test_what_a_run_tells_again_of_such_a_key_adds_nothing(it: Recycled) -> None:
     run, now = run_at(1)
-    first, resumed = it.bin.keeper(run, now), None
+    first, resumed = it.bin.recorder(run, now), None
     numbers: list[Key] = [(n,) for n in range(20)]
     for _ in range(2):  # an answer was lost
         first([], None, numbers)
-    resumed = it.bin.keeper(run, now, resumed=True)
+    resumed = it.bin.recorder(run, now, resumed=True)
     for keep in (first, resumed):
         keep(
             [
@@ -85,10 +85,10 @@ def test_what_a_run_tells_again_of_such_a_key_adds_nothing(it: Recycled) -> None
 @pytest.mark.parametrize("resumed", [False, True])
 def test_after_a_delete_keys_are_kept_one_by_one(it: Recycled, resumed: bool) -> None:
     run, now = run_at(1)
-    keep = it.bin.keeper(run, now)
+    keep = it.bin.recorder(run, now)
     keep([Image((3,), Action.DELETED, {"Id": 3, "id": 3}, (1,))], None)
     if resumed:
-        keep = it.bin.keeper(run, now, resumed=True)
+        keep = it.bin.recorder(run, now, resumed=True)
     keep([], None, [(n,) for n in range(20)])
     assert it.actions(1) == {(n,): Action.DELETED if n == 3 else Action.INSERTED for n in range(20)}
     assert entries(it) == 20
@@ -97,7 +97,7 @@ def test_after_a_delete_keys_are_kept_one_by_one(it: Recycled, resumed: bool) ->
 def test_sides_have_entries_of_their_own(it: Recycled) -> None:
     run, now = run_at(1)
     for side in ("source", "backup"):
-        it.bin.keeper(run, now, side)([], None, [(n,) for n in range(20)])
+        it.bin.recorder(run, now, side)([], None, [(n,) for n in range(20)])
     assert entries(it) == 2
     assert it.bin.counted(SYNC_ID) == Counts(inserted=20)
     assert {kept.side for kept in it.bin.of_keys([(7,)])} == {"backup"}
@@ -120,7 +120,7 @@ def test_a_record_taken_for_absent_that_is_there_is_overwritten_and_kept(bench: 
     records = it.copies(keys(bench, *numbers), 1)
     relational = it.backup.relational
     write = it.backup.write if relational is None else relational.insert
-    write(records, it.bin.keeper(run, now))
+    write(records, it.bin.recorder(run, now))
     assert stamps_in(it.backup, Chunk()) == stamps_in(it.source, Chunk())
     kept = it.of(1)
     assert {key: one.action for key, one in kept.items()} == {

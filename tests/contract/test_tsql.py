@@ -28,7 +28,7 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql.connection import connect, text_from
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
-from backup.stores.sql.engines.mssql.fingerprint import bucket, content_hash, fingerprint_query
+from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query
 from backup.stores.sql.engines.mssql.json import (
     Sent,
     add_row_statement,
@@ -524,7 +524,7 @@ REGION = (
 def test_buckets_are_numbers_made_of_the_key(key: tuple[str, ...], number: str) -> None:
     columns = [column("Id", "int", nullable=False), COLUMNS[1], column("Version", "bigint", nullable=False)]
     things = shape(key, columns)
-    found = bucket(things.key)
+    found = bucket_expression(things.key)
     statement = text(fingerprint_query(stamps_of(things), things.within(Chunk(None, (5,) * len(key))), found))
     assert statement.startswith("SELECT stamps.bucket, count_big(*) AS count_big_1, sum(stamps.version & ")
     assert f", {number} AS bucket FROM T WHERE " in statement

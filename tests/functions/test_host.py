@@ -168,7 +168,7 @@ def serve_process(root: Path, key: str | None = None) -> Iterator[tuple[subproce
     """A process in `serve`, and the port that it says it listens on."""
     script = (
         "import logging, sys; from pathlib import Path; from backup.dev import host;"
-        "logging.basicConfig(level=logging.INFO); host.GRACE_SECONDS = 0;"
+        "logging.basicConfig(level=logging.INFO); host.REQUEST_GRACE_SECONDS = 0;"
         f"host.serve(Path(sys.argv[1]), port=0, key={key!r}); logging.info('serve returned')"
     )
     with subprocess.Popen(

@@ -185,9 +185,9 @@ class _Steps:
         throttle.AT_MOST = 1
 
     def _watch_bin(self) -> None:
-        original = RecycleBin.keeper
+        original = RecycleBin.recorder
 
-        def keeper(recycled: RecycleBin, *arguments: Any, **options: Any) -> Any:
+        def recorder(recycled: RecycleBin, *arguments: Any, **options: Any) -> Any:
             keep = original(recycled, *arguments, **options)
 
             def stepped(*images: Any, **options: Any) -> None:
@@ -197,7 +197,7 @@ class _Steps:
 
             return stepped
 
-        setattr(RecycleBin, "keeper", keeper)  # noqa: B010 - no assignment that mypy would have to be silenced for
+        setattr(RecycleBin, "recorder", recorder)  # noqa: B010 - no assignment that mypy would have to be silenced for
 
     def _watch_lock(self) -> None:
         original = lock._file

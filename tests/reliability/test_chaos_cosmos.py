@@ -54,7 +54,7 @@ def registry_of(service: Service) -> Registry:
     return Registry(load_settings({**SETTINGS, **service.settings}))
 
 
-def put(service: Service, entries: Iterable[sample.Entry]) -> None:
+def put(service: Service, entries: Iterable[sample.SampleRecord]) -> None:
     sample.put(registry_of(service), "order", entries)
 
 

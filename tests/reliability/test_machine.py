@@ -143,7 +143,7 @@ def test_an_undo_deletes_all_that_was_inserted_before_it_writes_anything(monkeyp
         with machine.bench.service.stores() as (_, backup):
             old = [{**row, "Id": row["Id"].swapcase()} for row in machine.backup.values() if row["Id"].isascii()]
             run = Run("customer", Trigger.CLI, forced=False, started_at=START, sync_id=machine.runs[-1].sync_id)
-            keep = RecycleBin(backup, "customer").keeper(run, machine.bench.clock)
+            keep = RecycleBin(backup, "customer").recorder(run, machine.bench.clock)
             keep([Image((row["Id"],), Action.DELETED, row, (row["Version"],)) for row in old], None)
         assert machine.bench.service.undo(run.sync_id).error is None
         assert machine.bench.rows("backup") == {machine.bench.key_of(row): row for row in old}

@@ -180,7 +180,7 @@ def test_a_record_that_a_run_updated_and_then_deleted_counts_as_deleted(customer
         assert len(kept) == 100
         later = run.__class__("customer", Trigger.CLI, False, utc_now(), place=run.place)
         [images] = backup.images([(1,), (2,)], Action.UPDATED)
-        recycled.keeper(later, utc_now)([Image(i.key, Action.UPDATED, i.record, i.version) for i in images], None)
+        recycled.recorder(later, utc_now)([Image(i.key, Action.UPDATED, i.record, i.version) for i in images], None)
         backup.delete([(1,)])
         for only, keys in ((Action.DELETED, {(1,)}), (Action.UPDATED, {(2,)}), (None, {(1,), (2,)})):
             past = PastRun(later, only, backup, recycled)

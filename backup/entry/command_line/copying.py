@@ -99,7 +99,7 @@ def purge_command(
             return {"Service": name, "Status": "Purged", "Images": purged.images, "Runs": purged.runs}, None
 
         results, failures = zip(*side_by_side(one, registry.chosen(service)), strict=True)
-        answer = http.together(results, failures, "backups purged", utc_now)
+        answer = http.combined(results, failures, "backups purged", utc_now)
         print_answer(answer, as_json, lambda: print_lines(answer))
 
 

@@ -8,7 +8,7 @@ import typer
 
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
-from backup.entry.command_line.options import AnyService, AsJson, Config, Moment, OneService
+from backup.entry.command_line.options import AnyService, AsJson, At, Config, OneService
 from backup.entry.command_line.terminal import (
     errors_shown,
     print_answer,
@@ -23,7 +23,7 @@ from backup.entry.requests import moment_of
 def show_command(
     service: OneService,
     key: Annotated[str, typer.Argument(help="Its key; a JSON list where the key has several parts")],
-    at: Moment = None,
+    at: At = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

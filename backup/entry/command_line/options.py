@@ -14,7 +14,7 @@ AnyService = Annotated[str, typer.Argument(help="A service, or all")]
 OneService = Annotated[str, typer.Argument(help="A service")]
 Yes = Annotated[bool, typer.Option("--yes", help="Write; without it the command only says what would change")]
 AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the delete guard")]
-Moment = Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601 with offset: 2026-11-20T00:00:00Z")]
+At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601 with offset: 2026-11-20T00:00:00Z")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what HTTP would answer, and nothing else")]
 
 

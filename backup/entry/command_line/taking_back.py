@@ -8,7 +8,7 @@ import typer
 
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
-from backup.entry.command_line.options import AllowMassDelete, AsJson, Config, Moment, OneService, Only, Yes
+from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneService, Only, Yes
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars, show_outcomes
 from backup.entry.requests import moment_of
 from backup.services.service import Options
@@ -33,7 +33,7 @@ def undo_command(
 
 def restore_command(
     service: OneService,
-    at: Moment = None,
+    at: At = None,
     run: Annotated[str | None, typer.Option(metavar="ID", help="Just what this run changed, as it was before")] = None,
     only: Only = None,
     key: Annotated[

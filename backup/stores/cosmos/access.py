@@ -35,11 +35,11 @@ from backup.core.retry import Attempt, Retry
 from backup.stores.connection import Cosmos
 from backup.stores.cosmos.errors import (
     UnlessMissing,
+    http_status_of,
     is_missing,
     is_transient,
     reason_of,
     retry_after_seconds,
-    status_of,
 )
 from backup.stores.cosmos.throttle import Throttle
 
@@ -292,7 +292,7 @@ class CosmosAccess:
             return NotInitialized(f"The {self.label} is not initialized: its database or a container does not exist.")
         if is_missing(error):
             return self.missing(f"{message} The database or container does not exist.")
-        if isinstance(error, ClientAuthenticationError) or status_of(error)[0] in (401, 403):
+        if isinstance(error, ClientAuthenticationError) or http_status_of(error)[0] in (401, 403):
             return StoreUnavailable(message, hint="Check the account key, or the identity's Cosmos DB data role.")
         return StoreError(message)
 

@@ -17,10 +17,10 @@ from azure.cosmos.exceptions import (
     CosmosResourceNotFoundError,
 )
 
+from backup.core.batched import batched
 from backup.core.errors import StoreError, TransientStoreError
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.container import parts
-from backup.stores.cosmos.document_parts import PART, PARTS, parts_of, put_together, taken_apart
+from backup.stores.cosmos.document_parts import PART_FIELD, PARTS_FIELD, part_ids, put_together, taken_apart
 from backup.stores.cosmos.documents import own
 from backup.stores.cosmos.errors import UnlessMissing, is_missing
 from backup.stores.cosmos.queries import path_of, select
@@ -134,7 +134,7 @@ class CosmosSibling:
         by = self._path(order_by)
         whole = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
         named = [f"{self._path(name)} AS {self._properties[name]}" for name in fields]
-        named += [f"c.id, {path_of([PARTS])} AS {PARTS}"] if fields and whole else []
+        named += [f"c.id, {path_of([PARTS_FIELD])} AS {PARTS_FIELD}"] if fields and whole else []
         what = ", ".join(named) or "*"
         query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
         for attempt in self._access.attempts(f"read {self._shape.container}"):
@@ -185,7 +185,7 @@ class CosmosSibling:
 
         self._access.side_by_side(
             f"purge {self._shape.container}",
-            [part for some in parts(keys, _KEYS_AT_ONCE) for part in self._with_parts(some)],
+            [part for some in batched(keys, _KEYS_AT_ONCE) for part in self._with_parts(some)],
             one,
         )
 
@@ -205,16 +205,16 @@ class CosmosSibling:
     def _put_together(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         def piece(of: tuple[str, str]) -> str:
             try:
-                text: str = self._container.read_item(of[1], partition_key=self._partition(*of))[PART]
+                text: str = self._container.read_item(of[1], partition_key=self._partition(*of))[PART_FIELD]
             except CosmosResourceNotFoundError as error:
                 if is_missing(error):
                     raise StoreError(f"The entry {of[0]} of {self._shape.container} lacks a part.") from None
                 raise
             return text
 
-        named = [(document["id"], name) for document in documents for name in parts_of(document)]
+        named = [(document["id"], name) for document in documents for name in part_ids(document)]
         pieces = iter(self._access.side_by_side(f"read {self._shape.container}", named, piece))
-        return [put_together(document, list(islice(pieces, len(parts_of(document))))) for document in documents]
+        return [put_together(document, list(islice(pieces, len(part_ids(document))))) for document in documents]
 
     def _with_parts(self, keys: Sequence[str]) -> list[tuple[str, str]]:
         """Entry and id of every document that belongs to these entries."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from backup.core.errors import StoreError
 from backup.core.model import Chunk, Fingerprint, Key
 from backup.stores.cosmos.container import CosmosContainer
-from backup.stores.cosmos.queries import PART, Queries
+from backup.stores.cosmos.queries import SUM_STEP, Queries
 from backup.stores.values import Limits
 
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
@@ -60,5 +60,5 @@ class CosmosChunks:
         exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
         if any(value > _EXACT or value != int(value) for value in exact):
             return None
-        total = sum(int(value) * of for value, of in zip(exact, (1, PART), strict=False))
+        total = sum(int(value) * of for value, of in zip(exact, (1, SUM_STEP), strict=False))
         return Fingerprint("count and sum of _ts", int(count), (0, total))

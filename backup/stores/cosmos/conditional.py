@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from azure.core import MatchConditions
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError
 
+from backup.core.batched import batched
 from backup.core.errors import TransientStoreError
 from backup.core.model import Image, Key, Record
 from backup.stores.base import Accept, Keep
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.container import CosmosContainer, parts
+from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value
-from backup.stores.cosmos.errors import is_about_one, is_missing, reason_of, status_of
+from backup.stores.cosmos.errors import http_status_of, is_about_one, is_missing, reason_of
 from backup.stores.cosmos.writes import batch_of_one
 from backup.stores.values import Written
 
@@ -54,7 +55,7 @@ class ConditionalWrites:
         why the server does not take single ones."""
         written = Written()
         refused: dict[Key, str] = {}
-        for part in parts([*wanted], self._batch_size):
+        for part in batched([*wanted], self._batch_size):
             left = list(part)
             for _ in range(_LOOKS):
                 etags, alone = self._accepted(accept, keep, left, image)
@@ -111,7 +112,7 @@ class ConditionalWrites:
                     return reason
                 self._by_itself(write)
         except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
-            if status_of(error)[0] in _OVERTAKEN or is_missing(error):
+            if http_status_of(error)[0] in _OVERTAKEN or is_missing(error):
                 return ""
             if not is_about_one(error):
                 raise

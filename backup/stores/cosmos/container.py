@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from azure.cosmos import ContainerProxy
 
+from backup.core.batched import batched
 from backup.core.errors import NotInitialized, SourceMissing
 from backup.core.model import Chunk, Key, Record, StampRow
 from backup.stores.cosmos.access import CosmosAccess
@@ -130,7 +131,7 @@ class CosmosContainer:
 
     def by_ids(self, operation: str, keys: Sequence[Key], what: str) -> list[Any]:
         """`what` of the service's documents with these ids, whatever their partition."""
-        queries = [self._queries.by_ids(part, what, of_service=True) for part in parts(keys, _IDS_AT_ONCE)]
+        queries = [self._queries.by_ids(part, what, of_service=True) for part in batched(keys, _IDS_AT_ONCE)]
         found = self._access.side_by_side(operation, queries, lambda query: list(self.items(query)))
         return [item for part in found for item in part]
 
@@ -145,7 +146,7 @@ class CosmosContainer:
 
     def documents(self, keys: Sequence[Key], *, of_service: bool) -> Iterator[list[Record]]:
         """Those of these keys, looked up side by side; at once no more than the byte limit of a batch."""
-        left = [set(part) for part in parts(keys, _IDS_AT_ONCE)]
+        left = [set(part) for part in batched(keys, _IDS_AT_ONCE)]
         while left:
             max_bytes = self._limits.batch_bytes // len(left)
 
@@ -202,11 +203,6 @@ class CosmosContainer:
         """The query's items, of everything or of a feed range, as the SDK gives them."""
         where = {"enable_cross_partition_query": True} if feed_range is None else {"feed_range": feed_range}
         return iter(self.proxy.query_items(query.text, parameters=query.parameters, **where))
-
-
-def parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in parts of no more than that size."""
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _up_to(items: Iterator[Record], most: int, max_bytes: int) -> tuple[list[Record], bool]:

@@ -10,9 +10,9 @@ from typing import Any
 from backup.core.errors import StoreError
 from backup.stores.cosmos.documents import size_of
 
-PARTS = "_parts"
+PARTS_FIELD = "_parts"
 """The property of an entry that names its parts; what it lacks is in them."""
-PART = "_part"
+PART_FIELD = "_part"
 """The property of a part that has its piece of the text."""
 
 _MOST_BYTES = 1_900_000  # a document may have 2 MiB
@@ -38,13 +38,13 @@ def taken_apart(
     pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
     rest = {name: value for name, value in document.items() if name not in long}
     names = _names(document["id"], digest, len(pieces))
-    parts = [{**shared, "id": name, PART: piece} for name, piece in zip(names, pieces, strict=True)]
-    return {**rest, PARTS: {"digest": digest, "number": len(pieces)}}, parts
+    parts = [{**shared, "id": name, PART_FIELD: piece} for name, piece in zip(names, pieces, strict=True)]
+    return {**rest, PARTS_FIELD: {"digest": digest, "number": len(pieces)}}, parts
 
 
-def parts_of(document: Mapping[str, Any]) -> Sequence[str]:
+def part_ids(document: Mapping[str, Any]) -> Sequence[str]:
     """The ids of the entry's parts in their order."""
-    parts = document.get(PARTS)
+    parts = document.get(PARTS_FIELD)
     return _names(document["id"], parts["digest"], parts["number"]) if parts else ()
 
 
@@ -53,7 +53,7 @@ def put_together(document: Mapping[str, Any], pieces: Sequence[str]) -> Mapping[
     if not pieces:
         return document
     text = "".join(pieces)
-    if sha256(text.encode()).hexdigest()[:32] != document[PARTS]["digest"]:
+    if sha256(text.encode()).hexdigest()[:32] != document[PARTS_FIELD]["digest"]:
         raise StoreError(f"The parts of the entry {document['id']} are not what was written.")
     return {**document, **json.loads(text)}
 

@@ -24,7 +24,7 @@ _ABOUT_ONE = {400, 409, 413}
 _PARTITION_IS_FULL = (403, 1014)  # the documents of one partition key have a limit
 
 
-def status_of(error: AzureError) -> tuple[int, int]:
+def http_status_of(error: AzureError) -> tuple[int, int]:
     """Status and sub-status of the answer; zeros where there are none."""
     if isinstance(error, CosmosBatchOperationError):
         answers = error.operation_responses or []
@@ -38,19 +38,19 @@ def is_transient(error: AzureError) -> bool:
     """Whether it may pass by itself."""
     if isinstance(error, ServiceRequestError | ServiceResponseError | CosmosClientTimeoutError):
         return True
-    status = status_of(error)
+    status = http_status_of(error)
     return status[0] in _TRANSIENT or status in _TRANSIENT_BY_SUB_STATUS
 
 
 def is_missing(error: AzureError) -> bool:
     """Whether a document, a container or a database is not there; a replica that lags says 404 as well."""
-    status, sub_status = status_of(error)
+    status, sub_status = http_status_of(error)
     return status == 404 and sub_status in _MISSING
 
 
 def is_about_one(error: AzureError) -> bool:
     """Whether it is about the document that was to be written, not about the server."""
-    status = status_of(error)
+    status = http_status_of(error)
     return status[0] in _ABOUT_ONE or status == _PARTITION_IS_FULL
 
 
@@ -65,7 +65,7 @@ class UnlessMissing(contextlib.AbstractContextManager["UnlessMissing"]):
 
 def reason_of(error: AzureError) -> str:
     """Status and the server's own sentence, without activity ids and the echoed request."""
-    status, sub_status = status_of(error)
+    status, sub_status = http_status_of(error)
     if isinstance(error, CosmosHttpResponseError):
         text = error.message or error.http_error_message or ""
         with contextlib.suppress(ValueError):

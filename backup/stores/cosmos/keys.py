@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from backup.core.model import Key, Record, StampRow, Stamps, Version
-from backup.stores.asked_keys import parts_of, refused
+from backup.stores.asked_keys import parts_of, unusable_key
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import key_from_json, key_to_json
 
@@ -44,7 +44,7 @@ class CosmosKeys:
             return known[0]
         shown = "; ".join(json.dumps(key_to_json(key)) for key in known[:10])
         hint = f"Write [partition key, id] as JSON: {shown or 'the recycle bin has it, if the document is gone'}."
-        raise refused(text, self._label, hint)
+        raise unusable_key(text, self._label, hint)
 
     def to_json(self, key: Key) -> list[Any]:
         return key_to_json(key)

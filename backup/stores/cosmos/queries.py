@@ -13,7 +13,7 @@ from backup.core.model import WHOLE, Chunk, Key, Record, StampRow
 from backup.stores.cosmos.documents import MARK, partition_part, texts
 from backup.stores.values import Rules
 
-PART = 1 << 16
+SUM_STEP = 1 << 16
 """Times are summed in two parts where there are many: what is left beyond multiples of this, and how many these are."""
 
 
@@ -69,12 +69,12 @@ class Queries:
         return self.within(chunk, "VALUE COUNT(1)")
 
     def sums(self, chunk: Chunk, many: bool) -> list[Query]:
-        """The sum of their `ts`; of `many` documents in two sums, of the rest by `PART` and of the whole multiples, for
-        the server adds in doubles.
+        """The sum of their `ts`; of `many` documents in two sums, of the rest by `SUM_STEP` and of the whole multiples,
+        for the server adds in doubles.
 
         What has no `ts` adds nothing, as the server has it.
         """
-        parts = [f"{self._ts} % {PART}", f"FLOOR({self._ts} / {PART})"] if many else [self._ts]
+        parts = [f"{self._ts} % {SUM_STEP}", f"FLOOR({self._ts} / {SUM_STEP})"] if many else [self._ts]
         return [self.within(chunk, f"VALUE SUM({part})") for part in parts]
 
     def newest(self) -> Query:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from backup.core.batched import batched
 from backup.core.errors import RecordRefused
 from backup.core.model import (
     WHOLE,
@@ -17,6 +18,7 @@ from backup.core.model import (
     Image,
     Key,
     Record,
+    SideName,
     StampRow,
     Version,
     utc_now,
@@ -27,7 +29,7 @@ from backup.stores.cosmos.app_containers import CosmosSibling
 from backup.stores.cosmos.catalog import CosmosCatalog
 from backup.stores.cosmos.chunks import CosmosChunks
 from backup.stores.cosmos.conditional import ConditionalWrites
-from backup.stores.cosmos.container import CosmosContainer, parts
+from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.copies import CosmosCopies
 from backup.stores.cosmos.documents import MARK, json_text, key_to_json, own, texts
 from backup.stores.cosmos.incremental import CosmosIncremental
@@ -36,7 +38,7 @@ from backup.stores.cosmos.queries import Queries
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.cosmos.writes import CosmosWrites
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Limits, Place, Rules, SideName, Traits, Written
+from backup.stores.values import Limits, Place, Rules, Traits, Written
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
 _WHOLE_SECONDS = timedelta(seconds=2)
@@ -126,7 +128,7 @@ class CosmosStore:
         if keys is None:
             yield from self._container.every_document(chunk)
             return
-        for part in parts(list(keys), self._limits.batch_size):  # of any chunk, for ids suffice
+        for part in batched(list(keys), self._limits.batch_size):  # of any chunk, for ids suffice
             yield from self._container.documents(part, of_service=True)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
@@ -140,7 +142,7 @@ class CosmosStore:
             return self._changed_if(accept, keep, wanted, Action.UPDATED)
         written = Written()
         refused = {key: _EXPIRES for key, record in wanted.items() if self._would_expire(record)}
-        for part in parts([key for key in wanted if key not in refused], self._limits.batch_size):
+        for part in batched([key for key in wanted if key not in refused], self._limits.batch_size):
             there: set[Key] = set()
             if keep is not None:
                 for images in self.images(part, Action.UPDATED):
@@ -184,7 +186,7 @@ class CosmosStore:
         if accept is not None:
             return self._changed_if(accept, keep, dict.fromkeys(keys), Action.DELETED)
         refused: dict[Key, str] = {}
-        for part in parts(keys, self._limits.batch_size):
+        for part in batched(keys, self._limits.batch_size):
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)

@@ -14,7 +14,7 @@ from backup.core.model import Key, Record
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value, size_of, with_least_mark
-from backup.stores.cosmos.errors import is_about_one, is_missing, is_transient, reason_of, status_of
+from backup.stores.cosmos.errors import http_status_of, is_about_one, is_missing, is_transient, reason_of
 
 # The server takes 100 operations and 2 MiB at once.
 _AT_ONCE = 100
@@ -103,7 +103,7 @@ class CosmosWrites:
             if not is_about_one(error):
                 raise
             kind, (what,) = write.what
-            smaller = with_least_mark(what) if kind == "upsert" and status_of(error)[0] == _TOO_LARGE else None
+            smaller = with_least_mark(what) if kind == "upsert" and http_status_of(error)[0] == _TOO_LARGE else None
             if smaller is not None:
                 return self._alone(_Write(write.key, ("upsert", (smaller,))))
             return reason_of(error) + (f" It has {size_of(what):,} bytes as JSON." if kind == "upsert" else "")
@@ -153,7 +153,7 @@ def batch_of_one(proxy: ContainerProxy, what: Any, partition: Any, *, known: boo
 
 def _is_of_no_batches(error: CosmosHttpResponseError) -> bool:
     """Whether a server may say so that knows no batches."""
-    status, sub_status = status_of(error)
+    status, sub_status = http_status_of(error)
     return status in _UNKNOWN_BATCH and not (sub_status and (is_transient(error) or is_missing(error)))
 
 

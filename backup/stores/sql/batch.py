@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as changed
 from enum import Enum
 from functools import lru_cache
 from typing import Literal
 
 import sqlalchemy as sa
 
+from backup.core.batched import batched
 from backup.core.model import Action, Image, Key, Record, Stamps
 from backup.stores.base import Accept, Keep
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.prepared import Prepared, values_at
-from backup.stores.sql.references import refuse_replacing, refuse_to_touch_others, unique_columns
-from backup.stores.sql.rows import Row, Rows, first_rows, is_large, values_of
+from backup.stores.sql.engines.prepared import Prepared, Row, values_at
+from backup.stores.sql.foreign_keys import refuse_replacing, refuse_to_touch_others, unique_columns
+from backup.stores.sql.rows import Rows, first_rows, is_large, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
@@ -37,7 +38,7 @@ class SqlBatch:
         self._cx, self._shape, self._dialect, self._limits = cx, shape, dialect, limits
 
     def matching(self, keys: Sequence[Key], filters: Sequence[sa.ColumnElement[bool]] = ()) -> set[Key]:
-        """Those of `keys` that have a row; no more keys than `parts` gives at once."""
+        """Those of `keys` that have a row; no more keys than `key_batches` gives at once."""
         shape, asked = self._shape, set(keys)
         query = sa.select(*shape.key).where(*filters)
         rows = {tuple(row) for row in self._cx.execute(query.where(shape.is_one_of(keys)))}
@@ -67,7 +68,7 @@ class SqlBatch:
                 one = self._cx.execute(select.where(shape.is_one_of([key]))).first()
                 if one is not None:
                     [record] = Rows(shape.names, [tuple(one)])
-                    found[key] = changed(self._image(record, action), key=key)
+                    found[key] = dataclasses.replace(self._image(record, action), key=key)
         return (self._stamped(found.values()) if locked else list(found.values())), size
 
     def _stamped(self, images: Collection[Image]) -> list[Image]:
@@ -78,7 +79,7 @@ class SqlBatch:
         if own:
             query = shape.stamp_query(self._dialect).where(shape.is_one_of([*own.values()]), *shape.filters)
             stamps = shape.stamps_of(tuple(row) for row in self._cx.execute(query))
-        return [changed(image, stamp=stamps.get(own[image.key])) for image in images]
+        return [dataclasses.replace(image, stamp=stamps.get(own[image.key])) for image in images]
 
     def _image(self, record: Record, action: Action) -> Image:
         return Image(self._shape.key_of(record), action, record, tuple(record[c.name] for c in self._shape.version))
@@ -132,7 +133,7 @@ class SqlBatch:
         shape = self._shape
         named = set().union(*unique_columns(self._cx, shape)) - {*shape.key_names}
         columns = [c.name for c in shape.columns if c.name in named and c.nullable and not (c.computed or c.identity)]
-        for part in parts(keys, shape, self._dialect, self._limits) if columns else ():
+        for part in key_batches(keys, shape, self._dialect, self._limits) if columns else ():
             emptied = shape.table.update().where(shape.is_one_of(part)).values(dict.fromkeys(columns))
             self._cx.execute(emptied)
 
@@ -142,7 +143,7 @@ class SqlBatch:
         refuse_replacing(self._cx, shape, self._dialect)
         names = tuple(c.name for c in shape.columns if not c.computed)
         before: dict[Key, Record] = {}
-        for part in parts(keys, shape, self._dialect, self._limits):
+        for part in key_batches(keys, shape, self._dialect, self._limits):
             refuse_to_touch_others(self._cx, shape, self._dialect, part, stays=True)
             left = list(part)
             while left:
@@ -155,7 +156,7 @@ class SqlBatch:
         for row in rows:
             record = before[tuple(row[place] for place in key_places)]
             whole.append(tuple(row[places[name]] if name in places else record[name] for name in names))
-        for part in parts(keys, shape, self._dialect, self._limits):
+        for part in key_batches(keys, shape, self._dialect, self._limits):
             self._cx.execute(shape.table.delete().where(shape.is_one_of(part)))
         insert = _prepared(shape, "insert", names, self._cx.dialect)
         identity = not shape.identity.isdisjoint(names)
@@ -165,13 +166,13 @@ class SqlBatch:
         """Which keys have rows; with `keep`, their images. Those of too many bytes are kept by now, the others after
         the change, for on SQL Server a transaction's first write is the fast one."""
         if keep is None and accept is None:
-            found = (self.matching(part) for part in parts(keys, self._shape, self._dialect, self._limits))
+            found = (self.matching(part) for part in key_batches(keys, self._shape, self._dialect, self._limits))
             return _There(set().union(*found))
         return self._keep_most(keys, Action.UPDATED, keep, accept)
 
     def _keep_most(self, keys: Sequence[Key], action: Action, keep: Keep | None, accept: Accept | None) -> _There:
         there = _There()
-        for part in parts(keys, self._shape, self._dialect, self._limits):
+        for part in key_batches(keys, self._shape, self._dialect, self._limits):
             left = list(part)
             while left:
                 found, size = self.images(left, action, locked=accept is not None)
@@ -201,7 +202,7 @@ class SqlBatch:
             there = self._keep_most(keys, Action.DELETED, keep, accept)
             if keep is not None:
                 keep(there.waiting, self._cx)
-        for part in parts([*there.existing], self._shape, self._dialect, self._limits):
+        for part in key_batches([*there.existing], self._shape, self._dialect, self._limits):
             refuse_to_touch_others(self._cx, self._shape, self._dialect, part)
             self._cx.execute(self._shape.table.delete().where(self._shape.is_one_of(part)))
         return Written(deleted=frozenset(there.existing), left=frozenset(there.left))
@@ -219,12 +220,12 @@ class _There:
     kept_some: bool = False
 
 
-def parts(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits: Limits) -> Iterator[Sequence[Key]]:
+def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits: Limits) -> Iterator[Sequence[Key]]:
     """The keys, as many at a time as one statement can name."""
     width = len(shape.key)
     step = min(limits.batch_size, dialect.max_parameters // width)
     step = min(step, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else step
-    return (keys[start : start + step] for start in range(0, len(keys), step))
+    return batched(keys, step)
 
 
 def rest(keys: Sequence[Key], found: Sequence[Image]) -> list[Key]:

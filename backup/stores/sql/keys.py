@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.model import Key, Record, StampRow, Stamps
-from backup.stores.asked_keys import refused
+from backup.stores.asked_keys import unusable_key
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.table import TableShape
@@ -39,12 +39,12 @@ class SqlKeys:
                 try:
                     its_own = spelled(shape, key, cx)
                 except (UnicodeEncodeError, OverflowError):  # the driver's
-                    raise refused(text, label, hint) from None
+                    raise unusable_key(text, label, hint) from None
                 except sa.exc.DBAPIError as error:
                     failure = dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
                     if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
                         raise
-                    raise refused(text, label, f"{hint} The server says: {failure.text}") from None
+                    raise unusable_key(text, label, f"{hint} The server says: {failure.text}") from None
         return its_own or key
 
     def to_json(self, key: Key) -> list[Any]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from backup.core.model import Action, Chunk, Image, Key, Record
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.batch import SqlBatch, parts, rest
+from backup.stores.sql.batch import SqlBatch, key_batches, rest
 from backup.stores.sql.rows import Rows, first_rows, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits
@@ -27,7 +27,7 @@ class SqlReads:
         if keys is None or len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(shape, keys, chunk)
             return
-        for part in parts(list(keys), shape, self._access.dialect, self._limits):
+        for part in key_batches(list(keys), shape, self._access.dialect, self._limits):
             left = list(part)
             while left:
                 query = shape.select.where(shape.is_one_of(left), *shape.filters)
@@ -68,7 +68,7 @@ class SqlReads:
     def matching(self, shape: TableShape, keys: Sequence[Key]) -> set[Key]:
         """Those of the keys that the table holds, with key equality as its server sees it."""
         found: set[Key] = set()
-        for part in parts(keys, shape, self._access.dialect, self._limits):
+        for part in key_batches(keys, shape, self._access.dialect, self._limits):
             for attempt in self._access.attempts("look up keys"):
                 with attempt as cx:
                     matched = self._batch_on(cx, shape).matching(part, shape.filters)
@@ -77,7 +77,7 @@ class SqlReads:
 
     def images(self, shape: TableShape, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         """The records that the server finds under these keys, as images before `action`, a batch at a time."""
-        for part in parts(keys, shape, self._access.dialect, self._limits):
+        for part in key_batches(keys, shape, self._access.dialect, self._limits):
             left = list(part)
             while left:
                 for attempt in self._access.attempts("read records"):

@@ -10,10 +10,10 @@ from backup.core.errors import StoreError, StoreUnavailable
 from backup.core.model import Key, Record
 from backup.stores.base import Accept, Keep, Store
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.batch import parts
+from backup.stores.sql.batch import key_batches
 from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.keys import spelled
-from backup.stores.sql.references import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Limits, Written
 
@@ -43,7 +43,7 @@ class SqlRelational:
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         shape, dialect = self._catalog.shape, self._access.dialect
         rows_of: Counter[str] = Counter()
-        for part in parts(keys, shape, dialect, self._limits):
+        for part in key_batches(keys, shape, dialect, self._limits):
             for attempt in self._access.attempts("look for what refers to records"):
                 with attempt as cx:
                     others = (ref for ref in references_to(cx, dialect, shape) if not is_of_itself(ref, dialect, shape))

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple, overload
 import sqlalchemy as sa
 
 from backup.core.model import Record
-from backup.stores.sql.engines.prepared import LARGE, OTHER_BYTES, lengths, values_at
-
-Row = tuple[Any, ...]
+from backup.stores.sql.engines.prepared import LARGE, OTHER_BYTES, Row, lengths, values_at
 
 _SMALL_ROWS_AT_ONCE = 10_000
 _ROWS_AT_ONCE = 512

@@ -13,7 +13,7 @@ from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
-from backup.stores.sql.batch import parts
+from backup.stores.sql.batch import key_batches
 from backup.stores.sql.buckets import SqlBuckets
 from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.chunks import SqlChunks
@@ -118,7 +118,7 @@ class SqlStore:
         shape = self.shape
         return {
             row
-            for part in parts(keys, shape, self.access.dialect, self._limits)
+            for part in key_batches(keys, shape, self.access.dialect, self._limits)
             for row in self._chunks.stamp_rows("look up stamps", shape, [shape.is_one_of(part)])
         }
 

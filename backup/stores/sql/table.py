@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from backup.core.errors import BackupError, ConfigError, SchemaMismatch
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.suggestions import did_you_mean
-from backup.stores.asked_keys import parts_of, refused, value_of
+from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
@@ -137,11 +137,11 @@ class TableShape:
             parts = [text]
         if parts is None or len(parts) != width or None in parts or {} in parts:
             hint = f"Its key is {', '.join(self.key_names)}: write a JSON list of these {width} values."
-            raise refused(text, self.label, hint)
+            raise unusable_key(text, self.label, hint)
         try:
             return tuple(value_of(kind, part, plain=plain) for kind, part in zip(self.key_types, parts, strict=True))
         except (ValueError, ArithmeticError):
-            raise refused(text, self.label, f"Its key has the type {', '.join(self.key_types)}.") from None
+            raise unusable_key(text, self.label, f"Its key has the type {', '.join(self.key_types)}.") from None
 
     @property
     def key_types(self) -> list[str]:

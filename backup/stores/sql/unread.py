@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from backup.core.errors import RightMissing, StoreError, StoreUnavailable, Undecoded
 from backup.core.model import Key, StampRow, Unread
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.batch import parts
+from backup.stores.sql.batch import key_batches
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.rows import small_rows
 from backup.stores.sql.table import TableShape
@@ -50,7 +50,7 @@ class ReadApart:
         keys, odd = keys_and_odd(self._access, self._shape, self._conditions)
         for key in odd:
             self._set_apart(key, Unread(_NO_TEXT, of_key=True))
-        for part in parts(list(keys), self._shape, self._access.dialect, self._limits):
+        for part in key_batches(list(keys), self._shape, self._access.dialect, self._limits):
             self._read(part)
         nothing = (None,) * len(self._shape.version)
         return self._rows | {(*key, why, *nothing) for key, why in self._unread.items()}

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+Row = tuple[Any, ...]
+
 OTHER_BYTES = 64
 """About as much memory as a value that is neither text nor bytes takes."""
 

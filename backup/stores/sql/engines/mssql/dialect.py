@@ -23,11 +23,11 @@ from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, S
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
-from backup.stores.sql.engines.mssql import catalogue
+from backup.stores.sql.engines.mssql import system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.counters import advance
 from backup.stores.sql.engines.mssql.errors import failure
-from backup.stores.sql.engines.mssql.fingerprint import bucket, content_hash, fingerprint_query
+from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query
 from backup.stores.sql.engines.mssql.json import (
     JSON,
     Spell,
@@ -67,8 +67,8 @@ class SqlServerDialect:
     max_parameters = 2_000  # the server's limit is 2,100
     max_columns = 1_024
     in_process = False
-    references = catalogue.REFERENCES
-    delete_triggers = catalogue.DELETE_TRIGGERS
+    references = system_tables.REFERENCES
+    delete_triggers = system_tables.DELETE_TRIGGERS
     connects_in_time = False
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
@@ -210,16 +210,16 @@ class SqlServerDialect:
         return mssql_unseen_hint(schema or self.default_schema or "", table, self._where.keywords.get("UID"))
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-        return catalogue.find(cx, schema, table)
+        return system_tables.find(cx, schema, table)
 
     def home(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        found = catalogue.described(cx, schema or "dbo", table)
+        found = system_tables.described(cx, schema or "dbo", table)
         if found:
             self._collation, self._has_openjson = found[0]["database_collation"], bool(found[0]["has_openjson"])
-        return catalogue.columns_of(found)
+        return system_tables.columns_of(found)
 
     def fitted(
         self,
@@ -239,7 +239,7 @@ class SqlServerDialect:
         return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
-        return bucket(key)
+        return bucket_expression(key)
 
     def fingerprints(
         self,

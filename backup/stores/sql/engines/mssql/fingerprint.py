@@ -36,7 +36,7 @@ def _strung(texts: Sequence[Any]) -> Any:
     return reduce(lambda whole, text: whole.op("+")(text), texts)
 
 
-def bucket(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+def bucket_expression(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """The key's bucket."""
     return sa.type_coerce(bucket_of([part for column in key for part in _integers(column)], big), _BIGINT)
 

@@ -41,7 +41,7 @@ _SETTINGS = (
 
 def ways(url: URL, call_seconds: float) -> dict[str, Any]:
     """How to connect, as far as the URL does not say so: what makes a dead network end a call."""
-    ways = {
+    options = {
         "connect_timeout": max(2, min(30, ceil(call_seconds))),  # less than two seconds are none to the driver
         "application_name": "backup",
         "client_encoding": "UTF8",  # whatever the database is kept in: nothing is left to a role or a client
@@ -50,7 +50,7 @@ def ways(url: URL, call_seconds: float) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": ceil(min(60, call_seconds)) * 1000,
     }
-    return {name: value for name, value in ways.items() if name not in url.query or name == "client_encoding"}
+    return {name: value for name, value in options.items() if name not in url.query or name == "client_encoding"}
 
 
 def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:

@@ -13,9 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from backup.stores.sql.engines.column import spelled_column, spelled_table
-from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
-
-Row = tuple[Any, ...]
+from backup.stores.sql.engines.prepared import Prepared, Row, driver_rows, send
 
 SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # another style doubles each % in a name
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")

@@ -19,12 +19,12 @@ from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, S
 from backup.stores.sql.engines.column import Column, Relation, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
-from backup.stores.sql.engines.postgresql import catalogue, counters, fingerprint
+from backup.stores.sql.engines.postgresql import counters, fingerprint, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
 from backup.stores.sql.engines.postgresql.connection import listen, ways
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
-from backup.stores.sql.engines.postgresql.types import relation, size_of
+from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import Found
 
@@ -47,8 +47,8 @@ class PostgresqlDialect:
     max_parameters = 30_000
     max_columns = 1_600
     in_process = False
-    references = catalogue.REFERENCES
-    delete_triggers = catalogue.DELETE_TRIGGERS
+    references = system_tables.REFERENCES
+    delete_triggers = system_tables.DELETE_TRIGGERS
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -162,13 +162,13 @@ class PostgresqlDialect:
         return ""
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-        return catalogue.find(cx, schema, table)
+        return system_tables.find(cx, schema, table)
 
     def home(self, cx: sa.Connection) -> str | None:
-        return catalogue.home(cx, self.default_schema)
+        return system_tables.home(cx, self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        return catalogue.columns(cx, schema or "public", table)
+        return system_tables.columns(cx, schema or "public", table)
 
     def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
         return fitted(cx, columns, key_names)
@@ -183,7 +183,7 @@ class PostgresqlDialect:
         return fingerprint.bytes_of(column)
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
-        return fingerprint.bucket(key)
+        return fingerprint.bucket_expression(key)
 
     def fingerprints(
         self,
@@ -202,7 +202,7 @@ class PostgresqlDialect:
             self._has_large[table.fullname] = bool(cx.scalar(_HAS_LARGE, name))
         if not self._has_large[table.fullname]:
             return _SMALL
-        sizes = [size for column in query.selected_columns if (size := size_of(column)) is not None]
+        sizes = [size for column in query.selected_columns if (size := size_expression(column)) is not None]
         total = sum(sizes, start=sa.literal_column("0", sa.BigInteger))
         found = query.with_only_columns(total.label("size"), maintain_column_froms=True).subquery()
         return cx.scalar(sa.select(sa.func.max(found.c.size)), values or {}) or 0

@@ -34,7 +34,7 @@ def bytes_of(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.func.convert_to(sa.cast(column, sa.Text), "SQL_ASCII")
 
 
-def bucket(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+def bucket_expression(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """The key's bucket."""
     parts = [_big(c) if isinstance(c.type, IntegerType) else sa.func.hashtextextended(_text(c), 0) for c in key]
     return sa.type_coerce(bucket_of(parts, _number), _BIGINT)

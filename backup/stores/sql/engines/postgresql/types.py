@@ -69,7 +69,7 @@ class IntegerType(ServerType):
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
 
 
-def size_of(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:
+def size_expression(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:
     """How many bytes a value of this column takes when it is read; None where it is never large. Reads no large value,
     unless it has to become text for that."""
     if isinstance(column.type, TextType):

@@ -13,7 +13,7 @@ from threading import TIMEOUT_MAX, RLock
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
@@ -25,7 +25,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType, spell
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
-from backup.stores.sql.engines.sqlite import catalogue, text
+from backup.stores.sql.engines.sqlite import system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import affinity_of, relation
@@ -59,7 +59,7 @@ def _engine(pool: sa.Pool) -> sa.Engine:
 @lru_cache(maxsize=64)
 def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
     """The statement that inserts a row whose primary key is not there yet."""
-    return str(insert(table).on_conflict_do_nothing().compile(dialect=dialect))
+    return str(sqlite_insert(table).on_conflict_do_nothing().compile(dialect=dialect))
 
 
 @cache
@@ -79,8 +79,8 @@ class SqliteDialect:
     max_parameters = 30_000
     max_columns = 2_000
     in_process = True
-    references = catalogue.REFERENCES
-    delete_triggers = catalogue.DELETE_TRIGGERS
+    references = system_tables.REFERENCES
+    delete_triggers = system_tables.DELETE_TRIGGERS
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -208,13 +208,13 @@ class SqliteDialect:
         return ""
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-        return catalogue.find(cx, schema, table)
+        return system_tables.find(cx, schema, table)
 
     def home(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas to choose from
         return None
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        return catalogue.columns(cx, schema, table)
+        return system_tables.columns(cx, schema, table)
 
     def fitted(
         self,

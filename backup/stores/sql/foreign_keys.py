@@ -98,8 +98,8 @@ def unique_columns(cx: sa.Connection, shape: TableShape) -> list[set[str]]:
 
 
 def referring(cx: sa.Connection, reference: Reference, dialect: Dialect, shape: TableShape, keys: Sequence[Key]) -> int:
-    """How many rows refer to those of these keys; of the same table only others than these. No more keys than `parts`
-    gives at once."""
+    """How many rows refer to those of these keys; of the same table only others than these. No more keys than
+    `key_batches` gives at once."""
     own = is_of_itself(reference, dialect, shape)
     names: dict[str, sa.Column[Any]] = {mine: sa.Column(mine) for mine, _ in reference.columns}
     if own:

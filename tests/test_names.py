@@ -1,0 +1,61 @@
+"""No word stands for two things, and no name shadows another."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+BACKUP = Path(__file__).parent.parent / "backup"
+ENGINES = BACKUP / "stores" / "sql" / "engines"
+MODULES = {path: ast.parse(path.read_text("utf-8")) for path in sorted(BACKUP.rglob("*.py"))}
+
+TYPE_VARIABLES = {"Item", "Other", "Result", "T"}
+"""They stand for any type, in each module anew."""
+
+
+def assigned(node: ast.AST) -> set[str]:
+    """The names that a statement or an expression gives a value."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def defined(module: ast.Module) -> set[str]:
+    """The names that a module defines itself."""
+    names: set[str] = set()
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                names |= assigned(target)
+    return names
+
+
+def test_no_two_modules_define_the_same_name() -> None:
+    """But engines: each has the same job to do on another server, so the same word is the same thing there."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for path, module in MODULES.items():
+        engine = path.is_relative_to(ENGINES) and path.parent != ENGINES
+        place = path.relative_to(ENGINES).name if engine else str(path.relative_to(BACKUP))
+        for name in defined(module):
+            if not name.startswith("_") and name not in TYPE_VARIABLES:
+                places[name].add(place)
+    assert {name: sorted(found) for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_parameter_and_no_local_has_the_name_of_what_its_module_defines_or_imports() -> None:
+    shadowed = []
+    for path, module in MODULES.items():
+        imports = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        known = defined(module) | {(a.asname or a.name).split(".")[0] for node in imports for a in node.names}
+        for function in ast.walk(module):
+            if not isinstance(function, ast.FunctionDef | ast.Lambda):
+                continue
+            names = function.args
+            local = {arg.arg for arg in (*names.posonlyargs, *names.args, *names.kwonlyargs)}
+            body = function.body if isinstance(function.body, list) else [function.body]
+            shared: set[str] = set()
+            for node in body:
+                local |= assigned(node) | {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef)}
+                shared.update(name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names)
+            where = getattr(function, "name", "a lambda")
+            shadowed += [f"{path.relative_to(BACKUP)}: {where}: {name}" for name in (local & known) - shared]
+    assert shadowed == []
