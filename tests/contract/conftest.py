@@ -28,13 +28,14 @@ from tests.contract.benches import (
     drop_database,
     named,
 )
+from tests.contract.memory_bench import MemoryBench
 
 Served = TypeVar("Served", bound=ServerBench)
 # Without servers for it, SQL Server is left out here; test_sqlserver_types.py says so once, instead of a hundred times.
 SQL_KINDS = ("sqlite", "postgresql", "mssql") if SQL_SERVER else ("sqlite", "postgresql")
 
 
-@pytest.fixture(params=(*SQL_KINDS, "cosmos"))
+@pytest.fixture(params=("memory", *SQL_KINDS, "cosmos"))
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Each kind of store in turn."""
     found: Bench = request.getfixturevalue(f"{request.param}_bench")
@@ -46,6 +47,12 @@ def sql_bench(request: pytest.FixtureRequest) -> SqlBench:
     """Each kind of SQL store in turn."""
     found: SqlBench = request.getfixturevalue(f"{request.param}_bench")
     return found
+
+
+@pytest.fixture
+def memory_bench() -> MemoryBench:
+    """The store in memory, on a server of this test's own."""
+    return MemoryBench()
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from tests.contract.benches import (
     SqliteBench,
     SqlServerBench,
 )
+from tests.contract.memory_bench import MemoryBench
 from tests.emulators.partitioned import Partitioned
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -104,6 +105,8 @@ def seen(bench: Bench) -> Any:
     if isinstance(bench, CosmosBench):
         documents = bench.documents("backup")
         return sorted(json.dumps({k: v for k, v in one.items() if k not in SYSTEM}) for one in documents)
+    if isinstance(bench, MemoryBench):
+        return bench.rows("backup")
     assert isinstance(bench, SqlBench)
     return bench.rows("backup")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,13 +16,14 @@ import pytest
 
 from backup.core.errors import (
     BadRequest,
+    LockLost,
     NotInitialized,
     SourceMissing,
     StoreError,
     StoreUnavailable,
     TransientStoreError,
 )
-from backup.core.model import WHOLE, Chunk, Run, Stamps
+from backup.core.model import WHOLE, Chunk, Image, Key, Run, Stamps
 from backup.core.retry import Retry
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally
@@ -292,6 +294,51 @@ def test_delete_takes_these_keys_only_and_may_be_repeated(bench: Bench) -> None:
         backup.delete([bench.key(n) for n in (1, 3, 5, 7, 77)])
         assert sorted(bench.items("backup")) == [2, 4, 6]
     backup.delete([])
+
+
+def test_what_cannot_be_kept_is_not_changed(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    bench.put("backup", Item(2, text="old"), Item(3, text="old"))
+    before = bench.items("backup")
+
+    def no_bin(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
+        if images or inserted:
+            raise StoreUnavailable("the bin is away")
+
+    (records,) = source.read(None, WHOLE)
+    with pytest.raises(StoreUnavailable):
+        backup.write(backup.copies.of(records, NOTE), no_bin)
+    with pytest.raises(StoreUnavailable):
+        backup.delete([bench.key(2)], no_bin)
+    assert bench.items("backup") == before
+
+
+@dataclass
+class Lost:
+    """The fence of a run that belongs to another process by now."""
+
+    beside: Store
+
+    def check_young(self) -> None:
+        raise LockLost
+
+    def check_last(self, transaction: Any, again: bool) -> None:
+        raise LockLost
+
+
+def test_a_run_that_was_taken_over_changes_nothing(bench: Bench) -> None:
+    bench.create(THREE)
+    source, backup = bench.pair()
+    bench.put("backup", Item(2, text="old"))
+    before = bench.items("backup")
+    (records,) = source.read(None, WHOLE)
+    backup.fence_by(Lost(backup))
+    with pytest.raises(LockLost):
+        backup.write(backup.copies.of(records, NOTE))
+    with pytest.raises(LockLost):
+        backup.delete([bench.key(2)])
+    assert bench.items("backup") == before
 
 
 def test_records_of_any_size_are_copied(bench: Bench) -> None:

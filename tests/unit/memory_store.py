@@ -1,23 +1,30 @@
-"""A store in memory: its records are a dict, its server knows keys as `fold` makes them."""
+"""A store in memory, which passes the contract suite: its records are a dict, its server knows keys as `fold` makes
+them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
-from backup.core.errors import StoreUnavailable
+from backup.core.errors import BackupError, NotInitialized, SourceMissing, StoreUnavailable
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps, Version
 from backup.stores import Accept, CopyNote, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
+from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.values import Place, Traits
+from tests.unit.memory_server import Database, MemorySibling, Server, Stored
 
-Stored = dict[str, Any]
-"""A record: `id`, `version` (a tuple, or None in its first place), `etag` and content."""
+TABLE = "records"
 
 
 class MemoryStore:
-    """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise."""
+    """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise.
+
+    Without a `server` it has one of its own, and its table is there.
+    """
 
     buckets = incremental = relational = request_charge = None
 
@@ -28,9 +35,13 @@ class MemoryStore:
         *,
         chunk_size: int = 3,
         batch_size: int = 2,
+        batch_bytes: int = 1 << 23,
         fold: Callable[[Any], Any] = lambda value: value,
+        server: Server | None = None,
+        database: str | None = None,
     ) -> None:
-        self.place = Place("memory", "records", f"{side} of test", side)
+        self.database_name = database or side
+        self.place = Place("memory", TABLE, f"{side} of test", self.database_name)
         self.traits = Traits(
             keys_are_exact=True,
             in_process=False,
@@ -38,13 +49,35 @@ class MemoryStore:
             fingerprint_is_enough=True,
             batch_size=batch_size,
         )
-        self.side, self.chunk_size, self.batch_size, self.fold = side, chunk_size, batch_size, fold
-        self.catalog, self.keys, self.copies = MemoryCatalog(self), MemoryKeys(), MemoryCopies()
-        self.records: dict[Any, Stored] = {}
+        self.side, self.fold, self.server = side, fold, server or Server()
+        self.chunk_size, self.batch_size, self.batch_bytes = chunk_size, batch_size, batch_bytes
+        self.missing: type[BackupError] = SourceMissing if side == "source" else NotInitialized
+        self.catalog, self.keys, self.copies = MemoryCatalog(self), MemoryKeys(self.place), MemoryCopies()
         self.calls: list[tuple[str, list[Key]]] = []
         self.on: dict[str, Callable[[], None]] = {}
+        self._fence: Fence | None = None
+        if server is None:
+            self.create()
         for record in records:
             self.put(record)
+
+    # --- past the store -----------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Makes the database and the table where missing."""
+        self.server.made(self.database_name).tables.setdefault(TABLE, {})
+
+    @property
+    def database(self) -> Database:
+        return self.server.database(self.database_name, self.missing)
+
+    @property
+    def records(self) -> dict[Any, Stored]:
+        """The records by what the server makes of their ids."""
+        tables = self.database.tables
+        if TABLE not in tables:
+            raise self.missing(f"The {self.place.label} does not exist.")
+        return tables[TABLE]
 
     def put(self, record: Stored) -> None:
         self.records[self.fold(record["id"])] = record
@@ -53,11 +86,20 @@ class MemoryStore:
         """Its records by id."""
         return {record["id"]: record for record in self.records.values()}
 
-    def server_time(self) -> datetime | None:
-        return None
+    def called(self, name: str, keys: list[Key] | None = None) -> None:
+        self.on.get(name, lambda: None)()
+        if keys is not None:
+            self.calls.append((name, keys))
+
+    # --- the store ----------------------------------------------------------------------------------------------------
 
     def ping(self) -> None:
         self.called("ping")
+        if not self.server.answers:
+            raise StoreUnavailable(f"The {self.place.label} does not answer.")
+
+    def server_time(self) -> datetime | None:
+        return None
 
     def count(self) -> int:
         return len(self.records)
@@ -70,93 +112,146 @@ class MemoryStore:
             yield Chunk(after, upto)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        return None
+        self.called("fingerprint")
+        rows = [self._row(one) for one in self._within(chunk)]
+        digests = [blake2b(repr(row).encode(), digest_size=16).digest() for row in rows]
+        sums = (sum(int.from_bytes(digest[:8]) for digest in digests), sum(int.from_bytes(d[8:]) for d in digests))
+        return Fingerprint("memory", len(rows), sums)
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         self.called("stamps")
-        return {(one["id"], one["version"], one["etag"]) for one in self._within(chunk)}
+        return set(map(self._row, self._within(chunk)))
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
-        return {row for row in self.stamp_rows(WHOLE) if row[:1] in keys}
+        return {row for row in map(self._row, self._within(WHOLE)) if row[:1] in keys}
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
-        wanted = [one for one in self._within(chunk) if keys is None or (one["id"],) in keys]
-        for start in range(0, len(wanted), self.batch_size):
+        wanted = [one["id"] for one in self._within(chunk) if keys is None or (one["id"],) in keys]
+        for batch in self._batches(wanted, lambda key: self.records.get(self.fold(key))):
             self.called("read")
-            yield [dict(one) for one in wanted[start : start + self.batch_size]]
+            yield [dict(one) for _, one in batch]
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         self.called("matching")
         return {key for key in keys if self.fold(key[0]) in self.records}
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        found = [(key, self.records[self.fold(key[0])]) for key in keys if self.fold(key[0]) in self.records]
-        for start in range(0, len(found), self.batch_size):
-            part = found[start : start + self.batch_size]
-            yield [Image(key, action, dict(one), one["version"]) for key, one in part]
+        for batch in self._batches(keys, lambda key: self.records.get(self.fold(key[0]))):
+            yield [self._image(key, action, one) for key, one in batch]
 
-    def write(
-        self,
-        records: Sequence[Record],
-        keep: Keep | None = None,
-        *,
-        accept: Accept | None = None,
-    ) -> Written:
+    def write(self, records: Sequence[Record], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         keys = [self.keys.of(record) for record in records]
         self.called("write", keys)
-        if keep is not None:
-            there = [image for images in self.images(keys, Action.UPDATED) for image in images]
-            new = set(keys) - {image.key for image in there}
-            keep(there, None, [key for key in keys if key in new])
-        there_before = self.matching(keys)
-        for record in records:
-            self.put(dict(record))
-        return Written(frozenset(keys) - there_before, frozenset(there_before))
+        with self._transaction() as transaction:
+            left, there = self._kept(keys, Action.UPDATED, keep, accept, transaction)
+            new = [key for key in keys if key not in left and key not in there]
+            for key, record in zip(keys, records, strict=True):
+                if key not in left:
+                    self.put(dict(record))
+            if keep is not None:
+                keep([], transaction, new)
+        return Written(frozenset(new), frozenset(there), left=frozenset(left))
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         self.called("delete", list(keys))
-        if keep is not None:
-            keep([image for images in self.images(keys, Action.DELETED) for image in images], None)
-        for key in keys:
-            self.records.pop(self.fold(key[0]), None)
-        return Written(deleted=frozenset(keys))
+        with self._transaction() as transaction:
+            left, _ = self._kept(keys, Action.DELETED, keep, accept, transaction)
+            gone = [key for key in keys if key not in left]
+            for key in gone:
+                self.records.pop(self.fold(key[0]), None)
+        return Written(deleted=frozenset(gone), left=frozenset(left))
 
     def fence_by(self, fence: Fence) -> None:
-        """Has no runs that could be taken over."""
+        self._fence = fence
 
     def sibling(self, shape: Shape) -> Sibling:
-        raise NotImplementedError
+        return MemorySibling(self.server, self.database_name, shape)
 
     def close(self) -> None:
         """Holds nothing open."""
+
+    # --- below --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Database]:
+        """One that the fence ends, where there is one."""
+        assert self.records is not None
+        with self.database.transaction() as transaction:
+            yield transaction
+            if self._fence is not None:
+                beside = self._fence.beside
+                is_here = isinstance(beside, MemoryStore) and beside.database is transaction
+                self._fence.check_last(transaction if is_here else None, False)
+
+    def _kept(
+        self, keys: Sequence[Key], action: Action, keep: Keep | None, accept: Accept | None, transaction: Database
+    ) -> tuple[set[Key], set[Key]]:
+        """The keys of records that are left alone, and of the others that are there; keeps the images of these."""
+        left, there = set[Key](), set[Key]()
+        for images in self.images(keys, action):
+            accepted = [image for image in images if accept is None or accept(image)]
+            left.update(image.key for image in images if image not in accepted)
+            there.update(image.key for image in accepted)
+            if keep is not None:
+                keep(accepted, transaction)
+        return left, there
+
+    def _batches(
+        self, keys: Iterable[Any], record_of: Callable[[Any], Stored | None]
+    ) -> Iterator[list[tuple[Any, Stored]]]:
+        batch, size = list[tuple[Any, Stored]](), 0
+        for key in keys:
+            one = record_of(key)
+            if one is None:
+                continue
+            batch.append((key, one))
+            size += len(repr(one))
+            if len(batch) == self.batch_size or size > self.batch_bytes:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _row(self, one: Stored) -> StampRow:
+        """Of a record that says nothing of its version, what it holds does."""
+        etag, version = one["etag"], one["version"]
+        return one["id"], version, repr(one["content"]) if etag is None and version is None else etag
+
+    def _image(self, key: Key, action: Action, one: Stored) -> Image:
+        [stamp] = self.keys.stamps([self._row(one)]).values()
+        return Image(key, action, dict(one), (one["version"],), stamp)
 
     def _within(self, chunk: Chunk) -> list[Stored]:
         def inside(key: Any) -> bool:
             after, upto = chunk
             return (after is None or key > after[0]) and (upto is None or key <= upto[0])
 
-        return [self.records[key] for key in sorted(self.records) if inside(key)]
-
-    def called(self, name: str, keys: list[Key] | None = None) -> None:
-        self.on.get(name, lambda: None)()
-        if keys is not None:
-            self.calls.append((name, keys))
+        records = self.records
+        return [records[key] for key in sorted(records) if inside(key)]
 
 
 class MemoryKeys:
-    """The keys of a store in memory: the record's id."""
+    """The keys of a store in memory: the record's id. People write whole numbers."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def of(self, record: Record) -> Key:
         return (record["id"],)
 
     def stamps(self, rows: Iterable[StampRow]) -> Stamps:
-        return {(key,): Version(version, etag) for key, version, etag in rows}
+        return {(key,): Version((version,), etag) for key, version, etag in rows}
 
     def may_hold(self, key: Key) -> bool:
         return len(key) == 1
 
     def from_text(self, text: str) -> Key:
-        return (json.loads(text),)
+        parts = parts_of(text, self._place.label)
+        try:
+            [part] = [text] if parts is None else parts
+            return (value_of("bigint", part),)
+        except (ValueError, ArithmeticError):
+            raise unusable_key(text, self._place.label, "Its key is a whole number.") from None
 
     def to_json(self, key: Key) -> list[Any]:
         return list(key)
@@ -177,7 +272,7 @@ class MemoryCopies:
         return record
 
     def content(self, record: Record) -> Mapping[str, str]:
-        return {name: repr(value) for name, value in record.items()}
+        return {name: json.dumps(value) for name, value in record.items()}
 
 
 class MemoryCatalog:
@@ -190,22 +285,28 @@ class MemoryCatalog:
         return self._store.place.name
 
     def is_same_place(self, other: Store) -> bool:
-        return self._store is other
+        return isinstance(other, MemoryStore) and other.records is self._store.records
 
     def copies_beside(self) -> Sequence[str]:
         return ()
 
     def initialize(self, source: Store) -> None:
         self._store.called("initialize")
+        source.count()
+        self._store.create()
 
     def make_like(self, other: Store) -> None:
         self._store.called("make_like")
+        other.count()
+        self._store.create()
 
     def make_source_of(self, backup: Store) -> None:
-        self._store.called("make_like")
+        self.make_like(backup)
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         self._store.called("drift")
+        source.count()
+        self._store.count()
         return Drift()
 
     def adapt(self, drift: Drift) -> None:
@@ -216,16 +317,24 @@ class MemoryCatalog:
 
     def beside(self, name: str) -> Store:
         store = self._store
-        return MemoryStore(name, chunk_size=store.chunk_size, batch_size=store.batch_size, fold=store.fold)
+        return MemoryStore(
+            name,
+            chunk_size=store.chunk_size,
+            batch_size=store.batch_size,
+            batch_bytes=store.batch_bytes,
+            fold=store.fold,
+            server=store.server,
+            database=name,
+        )
 
     def drop(self) -> None:
         self._store.called("drop")
-        self._store.records.clear()
+        self._store.server.drop(self._store.database_name)
 
 
 def record(key: Any, version: Any = 1, etag: str | None = None, content: Any = "content") -> Stored:
     """A record of this version."""
-    return {"id": key, "version": (version,), "etag": etag, "content": content}
+    return {"id": key, "version": version, "etag": etag, "content": content}
 
 
 def fail_at_call(number: int) -> Callable[[], None]:

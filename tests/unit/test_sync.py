@@ -63,9 +63,8 @@ def must_be_copied(source: Stored, backup: Stored) -> bool:
     """The rule of a sync, said once more."""
     if source["version"] != backup["version"]:
         return True
-    if source["etag"] and backup["etag"]:
-        return bool(source["etag"] != backup["etag"])
-    return source["version"] == (None,) and source["etag"] is not None
+    mine, theirs = (one["etag"] or (one["content"] if one["version"] is None else None) for one in (source, backup))
+    return mine is not None and theirs is not None and mine != theirs
 
 
 @given(sides, sides, st.booleans(), st.integers(1, 5), st.integers(1, 4))
@@ -262,7 +261,7 @@ def test_a_version_lower_than_the_backups_is_updated_and_named_in_the_log(caplog
     source, backup = MemoryStore("source", [record(7, 3)]), MemoryStore("backup", [record(7, 5)])
     counts = run_sync(source, backup)
     [line] = [one for one in caplog.records if "version_went_back" in one.getMessage()]
-    assert (counts.updated, backup.contents()[7]["version"]) == (1, (3,))
+    assert (counts.updated, backup.contents()[7]["version"]) == (1, 3)
     assert line.levelno == logging.WARNING
     assert "7: 5 -> 3" in line.getMessage()
 
