@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,15 @@ from backup.core.model import utc_now
 
 _LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys())
 _DAY = 86_400  # no wait of seconds takes longer: what waits for it takes no infinity
+
+
+@lru_cache(maxsize=64)  # what is no schedule now will be none later
+def _fault_of(schedule: str) -> str | None:
+    try:
+        next_due(schedule, utc_now())
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 class Settings(BaseSettings):
@@ -78,10 +88,8 @@ class Settings(BaseSettings):
     @field_validator("schedule", "resume_schedule")
     @classmethod
     def _is_due_some_day(cls, value: str) -> str:
-        try:
-            next_due(value, utc_now())
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        if fault := _fault_of(value):
+            raise ValueError(fault)
         return value
 
     @field_validator("schedule_time_zone")

@@ -16,7 +16,7 @@ from backup.core.log import event
 from backup.core.model import Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, run_of
-from backup.runs.opening import NEWEST, Opening
+from backup.runs.opening import NEWEST, NOTHING_KNOWN, Opening
 from backup.stores import Sibling, Store
 
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
@@ -292,9 +292,11 @@ class History:
             below = page[-1].number
         return found
 
-    def later(self, run: Run) -> list[Run]:
-        """The runs of its service that began after it, have ended and may have changed the backup, newest first."""
-        return list(filter(_has_changed, self._find(run.service, _ALL, above=run.number)))
+    def later(self, run: Run, opening: Opening = NOTHING_KNOWN) -> list[Run]:
+        """The runs of its service that began after it, have ended and may have changed the backup, newest first; asked
+        for only where the opening does not know them all."""
+        known = opening.after(run)
+        return list(filter(_has_changed, self._find(run.service, _ALL, above=run.number) if known is None else known))
 
     def columns_to_fill(self, service: str, opening: Opening, shared: Collection[str]) -> set[str]:
         """Those of the columns that both sides have whose old rows have not their source's values.

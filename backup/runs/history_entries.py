@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import reduce
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from backup.core.log import event
@@ -55,11 +56,13 @@ class HistoryColumn:
     shown: Callable[[Any], Any] | None = None
     required: bool = False
 
-    def value(self, run: Run) -> Any:
-        """What the run has there; None where it has nothing."""
-        if callable(self.of):
-            return self.of(run)
-        return reduce(lambda part, name: None if part is None else getattr(part, name), self.of.split("."), run)
+    @cached_property
+    def value(self) -> Callable[[Run], Any]:
+        """Gives what the run has there; None where it has nothing."""
+        if not isinstance(self.of, str):
+            return self.of
+        get = attrgetter(self.of)
+        return (lambda run: run.proof and get(run)) if self.of.startswith("proof.") else get
 
     def written(self, run: Run) -> Any:
         """That, as an entry has it."""
@@ -151,6 +154,12 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "time": datetime,
     "flag": (bool, int),
 }
+_READ = [
+    (column, _TYPES[column.type or ""], *(column.of.rpartition(".")[::2] if isinstance(column.of, str) else (None, "")))
+    for column in _STORED
+]
+"""Each column, the types that it may have, and where its value goes: to which part of the run, by which name."""
+
 _SYNC_TRIGGERS = frozenset(trigger.value for trigger in Trigger)
 
 
@@ -176,31 +185,27 @@ def run_of(entry: Mapping[str, Any]) -> Run | None:
 
 
 def _read(entry: Mapping[str, Any]) -> Run:
-    values: dict[str, Any] = {"forced": False, "trigger": None}
-    for column in _STORED:
+    run: dict[str, Any] = {"forced": False, "trigger": None}
+    counts, proof, source, backup = dict[str, Any](), dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    parts = {"": run, "counts": counts, "proof": proof, "proof.source": source, "proof.backup": backup}
+    for column, types, part, name in _READ:
         value = entry[column.name]
         if value is None and not column.required:
             continue
-        if not isinstance(value, _TYPES[column.type or ""]):
+        if not isinstance(value, types):
             raise TypeError(column.name)
-        if isinstance(column.of, str):
-            values[column.of] = column.form.read(value)
-    if "verb" not in values:  # of an earlier release
+        if part is not None:
+            parts[part][name] = column.form.read(value)
+    if "verb" not in run:  # of an earlier release
         is_sync = entry["Trigger"] in _SYNC_TRIGGERS
-        values |= {"trigger": Trigger(entry["Trigger"])} if is_sync else {"verb": Verb(entry["Trigger"])}
-    groups = ("counts.", "proof.source.", "proof.backup.", "proof.")
-    counts, source, backup, proof = (_part(values, prefix) for prefix in groups)
-    run = Run(**values, counts=Counts(**counts), proof=_proof(source, backup, proof) if source else None)
-    if entry["Trigger"] != trigger_column(run):
+        run |= {"trigger": Trigger(entry["Trigger"])} if is_sync else {"verb": Verb(entry["Trigger"])}
+    if source:
+        totals = {
+            "source": Total(source["records"], source["checksum"]),
+            "backup": Total(backup["records"], backup["checksum"]),
+        }
+        run["proof"] = Proof(**totals, differing=proof["differing"], in_flight=proof["in_flight"])
+    found = Run(**run, counts=Counts(**counts))
+    if entry["Trigger"] != trigger_column(found):
         raise ValueError(entry["Trigger"])
-    return run
-
-
-def _part(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The values whose names begin so, taken out, by the rest of their names."""
-    return {name.removeprefix(prefix): values.pop(name) for name in [*values] if name.startswith(prefix)}
-
-
-def _proof(source: Mapping[str, Any], backup: Mapping[str, Any], proof: Mapping[str, Any]) -> Proof:
-    ours, theirs = (Total(side["records"], side["checksum"]) for side in (source, backup))
-    return Proof(ours, theirs, proof["differing"], proof["in_flight"])
+    return found

@@ -41,6 +41,12 @@ class Opening:
         known = next(filter(fits, self.newest), None)
         return known or (None if self.is_whole else ask())
 
+    def after(self, run: Run) -> list[Run] | None:
+        """The runs that began after this one, newest first; None where there may be others."""
+        if not self.is_whole and run.number not in [known.number for known in self.newest]:
+            return None
+        return [known for known in self.newest if (known.number or 0) > (run.number or 0)]
+
     @property
     def bin_may_be_newer(self) -> bool:
         """Whether the recycle bin may hold what no run's end in here is later than: of a run that has not ended, or
@@ -70,6 +76,9 @@ class Opening:
             return earliest
 
         return steady
+
+
+NOTHING_KNOWN = Opening(is_whole=False)
 
 
 def note_ahead(opening: Opening, service: str, now: datetime) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # What an undo brought back may have the very seconds of what it took away.
-    undone = last is not None and any(run.undone for run in session.history.later(last))
+    undone = last is not None and any(run.undone for run in session.history.later(last, session.opening))
     full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared

@@ -23,7 +23,7 @@ from backup.core.model import StillHeld
 from backup.core.retry import Retry
 from backup.mirror import chunk
 from backup.recycle_bin import entries
-from backup.runs import runner
+from backup.runs.outcome import Turn
 from backup.services.service import CustomerSyncService
 from backup.stores import Limits
 from backup.stores.exact_json import key_hash
@@ -97,11 +97,11 @@ def stopping(asks: int | None) -> Iterator[None]:
     """Inside, a run's time is up once it has asked so often how much is left: before each chunk, after each batch of
     deletes, and after each part that is proven again."""
 
-    def countdown(_: float | None) -> Callable[[], float]:
+    def countdown(_: Turn) -> Callable[[], float]:
         left = chain(repeat(inf) if asks is None else repeat(inf, asks), repeat(0.0))
         return lambda: next(left)
 
-    with patch.object(runner, "_countdown", countdown):
+    with patch.object(Turn, "countdown", countdown):
         yield
 
 
