@@ -14,7 +14,8 @@ class Policy:
     """A service's limits, what a new column of the source means, and how many days recycle bin and history keep.
 
     Of a source that tells what was written since a watermark, the last `overlap_seconds` before it are asked again, and
-    every `full_every_days` everything is compared. A run sets aside no more than `max_failed_records`.
+    every `full_every_days` everything is compared. A run sets aside no more than `max_failed_records`. `where` is
+    what the settings say, in words, of which records belong to the service; empty where they say nothing.
     """
 
     guard: Guard = field(default_factory=Guard)
@@ -24,6 +25,7 @@ class Policy:
     full_every_days: float = 7
     max_failed_records: int = 100
     history_days: float = 400
+    where: str = ""
 
     def kept_since(self, now: datetime) -> datetime:
         """The time before which images may have been purged."""

@@ -120,6 +120,7 @@ class SyncService:
             settings.full_every_days,
             settings.max_failed_records,
             settings.history_days,
+            spec.filter_text,
         )
         self._runner = Runner(self.name, self._policy, lock, limits, now, self._places.other_tables)
 

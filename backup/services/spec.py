@@ -43,6 +43,11 @@ class ServiceSpec:
         if self.name.lower() == ALL:
             raise ConfigError(f"A service cannot be called {self.name}: that stands for all services.")
 
+    @property
+    def filter_text(self) -> str:
+        """The filter as the settings have it, in one form; empty without one of the service's own."""
+        return "; ".join(f"{name}={value!r}" for name, value in self.rules.where.items() if name in self.rules.required)
+
     def check(self) -> None:
         """Raises ConfigError that names the setting of a side that is missing."""
         for side in (self.source, self.backup):

@@ -114,8 +114,8 @@ class Drift:
 
     `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
     then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without. `shared`: those that both have once the statements have run. `unversioned`: the source has no version
-    field.
+    without. `shared`: those that both have once the statements have run. `unversioned`: the service has a version, and
+    the source no column for it.
     """
 
     added: tuple[str, ...] = ()

@@ -69,6 +69,8 @@ def sync_with_schema(session: Session) -> None:
         session.unfinished = True
         return
     proof, failed = session.tally.proof, session.tally.counts.failed
+    if proof is not None and proof.source.records == 0 and session.policy.where:
+        session.note(f"The source has no record for which {session.policy.where}: see whether Where is what was meant.")
     if proof is not None and proof.differing > failed:  # those set aside differ, and have an error of their own
         others = f", beside {failed} that were set aside" if failed else ""
         raise NotVerified(

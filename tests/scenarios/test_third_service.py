@@ -133,7 +133,8 @@ def test_a_service_made_by_settings_alone_does_all_that_services_do(invoices: In
     assert services.names() == ["invoice"]
     service = services.get("Invoice")
     service.initialize()
-    assert done(service.sync(Trigger.CLI)).counts == Counts(inserted=SALES)
+    first = done(service.sync(Trigger.CLI))
+    assert (first.counts, first.notes) == (Counts(inserted=SALES), ())
     assert invoices.sales(invoices.backup) == invoices.sales(invoices.source)
     assert done(service.sync(Trigger.CLI)).counts == Counts(skipped=SALES)
 
@@ -204,6 +205,14 @@ def test_a_filter_of_numbers_and_flags_finds_these_and_no_texts_like_them(invoic
         assert texts.run.counts == Counts()  # no document has the text, on neither side
     else:
         assert done(texts).counts == Counts(skipped=1)
+
+
+def test_a_filter_that_picks_nothing_is_told_of(invoices: Invoices) -> None:
+    services = registry(invoices.settings, Where="Type=Sail; Rev=1")
+    services.get("invoice").initialize()
+    run = done(services.get("invoice").sync(Trigger.CLI))
+    told = "The source has no record for which Type='Sail'; Rev=1: see whether Where is what was meant."
+    assert (run.counts, run.notes) == (Counts(), (told,))
 
 
 @SQL

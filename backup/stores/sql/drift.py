@@ -127,7 +127,7 @@ class _Planning:
             ignored=tuple(self._ignored),
             statements=(*self._added.values(), *self._altered),
             shared=frozenset((*self._shared, *self._added)),
-            unversioned=not self._source.version,
+            unversioned=self._source.lacks_version,
         )
 
     def _alter(self, copy: Column, wanted: Column, problem: str) -> None:

@@ -109,6 +109,11 @@ class TableShape:
             if rule in found and found[rule].name in where
         ]
 
+    @property
+    def lacks_version(self) -> bool:
+        """Whether the service has version fields and the table no column for them."""
+        return bool(self._rules.version) and not self.version
+
     def stamps(self, dialect: Dialect) -> StampColumns:
         """What stamps are made of, by the columns that source and backup share."""
         if self.version and not self._exact[self.version[0].name].nullable:
