@@ -5,6 +5,7 @@ It is the real output without the columns of ids and times. These differ in ever
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -81,7 +82,8 @@ def main() -> None:
     """Runs the demo in a temporary folder and writes the picture."""
     with tempfile.TemporaryDirectory() as folder:
         demo = [sys.executable, "-m", "backup", "demo", "--folder", folder]
-        ran = subprocess.run(demo, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own program
+        anywhere = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # lines as long as they are
+        ran = subprocess.run(demo, cwd=ROOT, env=anywhere, capture_output=True, text=True, check=True)  # noqa: S603 - own
     PICTURE.write_text(draw(ran.stdout))
 
 

@@ -212,3 +212,9 @@ def use_local_settings(path: Path) -> None:
         raise ConfigError(f"There is no file {file}.", hint="Name an existing one with --config.") from None
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{file.name} cannot be read: {error}.", hint=hint) from None
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is by the variable COLUMNS, which shells and people set; None if that does not say."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else None

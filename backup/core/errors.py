@@ -82,6 +82,12 @@ class UnknownRun(BackupError):
     hint = "`python -m backup history` lists the runs with their SyncIds."
 
 
+class UnknownRecord(BackupError):
+    """Nobody knows such a record."""
+
+    hint = "Check the key. A record that was deleted is known while the recycle bin has an image of it."
+
+
 class NotVerified(BackupError):
     """Source and backup differ."""
 

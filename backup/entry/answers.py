@@ -7,16 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 from backup.core import errors
 from backup.core.log import redact
-from backup.core.model import Now, Record, Run, utc_now
+from backup.core.model import Counts, Now, Record, Run, utc_now
 from backup.mirror.comparison import Report
 from backup.mirror.proof import Kind
+from backup.runs.changes import RunChanges, total
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
-from backup.services.service import Shown
+from backup.services.service import Ran, Shown
 from backup.stores.exact_json import record_to_text
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
@@ -24,6 +26,7 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.BadRequest, 400),
     (errors.UnknownService, 404),
     (errors.UnknownRun, 404),
+    (errors.UnknownRecord, 404),
     (errors.Locked, 409),
     (errors.LockLost, 409),
     (errors.GuardTripped, 409),
@@ -32,6 +35,9 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.StoreUnavailable, 503),
 ]
 """The one place that maps errors to HTTP; every other error is 500."""
+
+By = Literal["day", "run"]
+"""What changes are put together by."""
 
 
 _UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -135,7 +141,12 @@ def shape_past(shown: Shown) -> Answer:
         }
         for kept in shown.changes
     ]
-    return Answer(200, {"Success": True, "Key": shown.key, "Record": text(shown.record), "Changes": changes})
+    past = {"Key": shown.key, "Record": text(shown.record), "Changes": changes}
+    if not shown.is_known:
+        key = json.dumps(shown.key[0] if len(shown.key) == 1 else shown.key, ensure_ascii=False)
+        error = errors.UnknownRecord(f"The backup has no record {key}, and the recycle bin has no image of it.")
+        return Answer(status_of(error), _error_body(error) | past)
+    return Answer(200, {"Success": True, **past})
 
 
 def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
@@ -144,6 +155,36 @@ def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
         200,
         {"Success": True, "Results": list(map(result_of, runs)), "Timestamp": time_text(now())},
     )
+
+
+def shape_ran(ran: Ran) -> Answer:
+    """One run of the past, with some of what it changed, and whether there is `More`."""
+    changes = [{"Key": ran.key_to_json(kept.key), "Change": kept.action, "Side": kept.side} for kept in ran.changes]
+    return Answer(200, {"Success": True, **result_of(ran.run), "Changes": changes, "More": ran.more})
+
+
+def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> Answer:
+    """What changed since a time: by day or by run, newest first, and together. `Counts` is false for a run of which
+    nothing is left, since it was undone or has undone such a run."""
+
+    def counted(counts: Counts) -> dict[str, int]:
+        return {"InsertedCount": counts.inserted, "UpdatedCount": counts.updated, "DeletedCount": counts.deleted}
+
+    days = ((day, list(some)) for day, some in groupby(changes, key=lambda one: one.run.started_at.date()))
+    results: list[dict[str, Any]] = [
+        {"Day": day.isoformat(), "Runs": len(some), **counted(total(some))} for day, some in days
+    ]
+    if by == "run":
+        results = [
+            {
+                **{"SyncId": one.run.sync_id, "Verb": one.run.verb, "StartedAt": time_text(one.run.started_at)},
+                **counted(one.counts),
+                **{"UndoneBy": one.undone_by, "Counts": one.stands},
+            }
+            for one in changes
+        ]
+    body = {"Success": True, "ServiceName": service, "Since": time_text(since), "Results": results}
+    return Answer(200, body | {"Together": counted(total(changes))})
 
 
 def error_answer(error: errors.BackupError) -> Answer:

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,10 @@ from pydantic.alias_generators import to_camel
 
 from backup.core.errors import BadRequest
 from backup.core.suggestions import did_you_mean, quoted
+
+_AGO = re.compile(r"(\d+) ?(min|h|d|w)", re.I | re.A)
+_UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_SINCE = "Write 7d (or min, h, w) for so long ago, or a time: 2026-11-20T00:00:00Z, for UTC."
 
 
 def moment_of(text: str) -> datetime:
@@ -27,6 +31,22 @@ def moment_of(text: str) -> datetime:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadRequest(f"{quoted(text)} is not a time.", hint=hint) from None
+
+
+def since_of(text: str, now: datetime) -> datetime:
+    """The time that lies so long before now (`90min`, `12h`, `7d`, `2w`), or that the text says as `moment_of` has it.
+
+    Raises BadRequest for a text that is neither.
+    """
+    if ago := _AGO.fullmatch(text.strip()):
+        try:
+            return now - int(ago[1]) * _UNITS[ago[2].lower()]
+        except OverflowError:
+            raise BadRequest(f"{quoted(text)} is longer ago than any time.", hint=_SINCE) from None
+    try:
+        return moment_of(text)
+    except BadRequest as error:
+        raise BadRequest(str(error), hint=_SINCE) from None
 
 
 def _in_utc(moment: datetime) -> datetime:

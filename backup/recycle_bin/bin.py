@@ -63,9 +63,7 @@ class RecycleBin:
             for action in Action
         }
         together = (
-            sum(1 for _ in entries.kept(entry))
-            for page in entries.pages(self._entries, where, shared, end)
-            for entry in page
+            entries.number_of_keys(entry) for page in entries.pages(self._entries, where, shared, end) for entry in page
         )
         return Counts(found[Action.INSERTED] + sum(together), found[Action.UPDATED], found[Action.DELETED])
 

@@ -192,6 +192,12 @@ def kept(entry: Mapping[str, Any]) -> Iterator[Kept]:
     return (_kept(entry, key) for key in _keys(entry))
 
 
+def number_of_keys(entry: Mapping[str, Any]) -> int:
+    """How many keys the entry is of."""
+    text = entry["RecordKey"]
+    return sum(last - first + 1 for first, last in json.loads(text)) if text.startswith("[[") else 1
+
+
 def kept_of(entry: Mapping[str, Any], asked: Mapping[str, set[Key]]) -> Iterator[Kept]:
     """The same, but of an entry of several keys only for those asked, by block."""
     wanted = asked.get(entry["KeyHash"])

@@ -22,7 +22,8 @@ from backup.stores import Sibling, Store
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
 _OPEN_AT_ONCE = 100
 _LOOKED_BACK = 1_000
-_ALL = 1_000_000
+EVERY_RUN = 1_000_000
+"""More runs than a history has."""
 _PAGE = 100
 _FEW = 20
 _BEGINNING = re.compile("[0-9a-f][0-9a-f-]*")
@@ -244,7 +245,9 @@ class History:
 
     def unplaced(self, service: str, **where: Any) -> list[Run]:
         """The service's runs whose entries do not say what they are about, in the order in which they began."""
-        found = self._entries.find({**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=_ALL)
+        found = self._entries.find(
+            {**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=EVERY_RUN
+        )
         return list(filter(None, map(run_of, found)))
 
     def refuse_unplaced(self, service: str, moment: datetime) -> None:
@@ -266,7 +269,7 @@ class History:
     def timeline(self, service: str, now: datetime) -> Timeline:
         """When the service's runs took place. Reads a few fields of every entry."""
         found = self._entries.find(
-            self._mine(service), order_by="SyncId", limit=_ALL, fields=("SyncId", "RunNumber", "StartedAt")
+            self._mine(service), order_by="SyncId", limit=EVERY_RUN, fields=("SyncId", "RunNumber", "StartedAt")
         )
         return Timeline(
             (
@@ -296,7 +299,8 @@ class History:
         """The runs of its service that began after it, have ended and may have changed the backup, newest first; asked
         for only where the opening does not know them all."""
         known = opening.after(run)
-        return list(filter(_has_changed, self._find(run.service, _ALL, above=run.number) if known is None else known))
+        runs = self._find(run.service, EVERY_RUN, above=run.number) if known is None else known
+        return list(filter(_has_changed, runs))
 
     def columns_to_fill(self, service: str, opening: Opening, shared: Collection[str]) -> set[str]:
         """Those of the columns that both sides have whose old rows have not their source's values.

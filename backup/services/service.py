@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, BadRequest, StoreError
+from backup.core.errors import BackupError, BadRequest, StoreError, UnknownRun
 from backup.core.log import event
-from backup.core.model import Action, Now, Record, Run, Trigger, Verb, utc_now
+from backup.core.model import Action, Key, Now, Record, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.mirror.comparison import Depth, verify
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs import upgrade
+from backup.runs.changes import RunChanges, changes_since
 from backup.runs.clock import clock_of
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
@@ -70,6 +72,22 @@ class Shown:
     key: list[Any]
     record: Record | None
     changes: Sequence[Kept]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is such a record, or the bin has an image of one."""
+        return self.record is not None or len(self.changes) > 0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A past run and some of what it changed; whether there is `more`, and whether images of it `may_be_purged`."""
+
+    run: Run
+    changes: Sequence[Kept]
+    more: bool
+    may_be_purged: bool
+    key_to_json: Callable[[Key], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -278,6 +296,27 @@ class SyncService:
                 first = recycled.first_after([asked], at).get(asked)
                 record = first.record if first else record
             return Shown(backup.keys.to_json(asked), record, recycled.of_keys([asked]))
+
+    def ran(self, sync_id: str, limit: int, skip: int = 0, only: Action | None = None) -> Ran:
+        """The run of this id, with up to `limit` of its changes after the first `skip`. Raises UnknownRun.
+
+        Costs a walk over the bin's entries of the run up to those changes; holds no more than asked for.
+        """
+        with self._recorded() as (backup, history, _, now):
+            run = history.get(self.name, sync_id)
+            if run is None:
+                raise UnknownRun(f"The service {self.name} has no run {sync_id} about {backup.place.label}.")
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            every = (kept for some in recycled.of_run(sync_id, only, records=False) for kept in some)
+            changes = list(islice(every, skip, skip + limit + 1))
+            purged = run.started_at < self._policy.kept_since(now())
+            return Ran(run, changes[:limit], len(changes) > limit, purged, backup.keys.to_json)
+
+    def changes(self, since: datetime) -> list[RunChanges]:
+        """What each run did to the backup that began since then, newest first; as `changes_since` says."""
+        with self._recorded() as (backup, history, _, now):
+            recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
+            return changes_since(history, recycled, self.name, self._policy, since, now())
 
     def purge(
         self, before: datetime | None = None, seconds: float = float("inf"), history_days: float | None = None

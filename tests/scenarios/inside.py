@@ -22,7 +22,7 @@ from tests.scenarios.product import Counts, Ended, counts, environment
 def command(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
     """Runs `python -m backup …` to its end, in this process but with the environment and folder of its own."""
     with contextlib.chdir(folder):
-        result = CliRunner().invoke(cli, arguments, env=environment(settings))
+        result = CliRunner().invoke(cli, arguments, env={"COLUMNS": None, **environment(settings)})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ended(result.exit_code, result.stdout, result.stderr)

@@ -37,8 +37,10 @@ class Ended:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with `settings` for the app's; retries do not wait unless they say so."""
-    inherited = {k: v for k, v in os.environ.items() if "__" not in k and not k.startswith(("AzureWebJobs", "SERVE_"))}
+    """This process's environment with `settings` for the app's; retries do not wait, and lines are not broken, unless
+    they say so."""
+    left_out = ("AzureWebJobs", "SERVE_", "COLUMNS")
+    inherited = {k: v for k, v in os.environ.items() if "__" not in k and not k.startswith(left_out)}
     return {**inherited, "PYTHONPATH": str(ROOT), "BackupRetry__BaseSeconds": "0", **settings}
 
 

@@ -63,7 +63,7 @@ def test_json_of_a_sync_is_what_http_answers(sqlite_place: Place, tmp_path: Path
 def test_the_counts_of_a_sync_are_a_table_without_json(sqlite_place: Place, tmp_path: Path) -> None:
     ended = cli(tmp_path, sqlite_place.settings, "sync", "customer")
     [row] = [line.split() for line in ended.out.splitlines() if line.split()[:1] == ["customer"]]
-    assert row[:7] == ["customer", "Completed", "yes", "100", "0", "0", "0"]
+    assert row[:8] == ["customer", "Completed", "versions", "equal", "100", "0", "0", "0"]
 
 
 @pytest.mark.parametrize(
@@ -168,15 +168,15 @@ def test_the_demo_shows_exact_counts_however_often_it_runs(tmp_path: Path) -> No
         ended = cli(tmp_path, {}, "demo", "--folder", "here")
         runs = [line.split() for line in ended.out.splitlines() if line.split()[:1] in (["customer"], ["order"])]
         assert ended.code == 0, ended.err
-        assert [row[:7] for row in runs] == [
-            ["customer", "Completed", "yes", "100", "0", "0", "0"],
-            ["order", "Completed", "yes", "55", "0", "0", "0"],
-            ["customer", "Completed", "yes", "0", "5", "3", "92"],
-            ["order", "Completed", "yes", "2", "3", "0", "52"],
-            ["customer", "Completed", "yes", "0", "97", "0", "0"],
-            ["order", "Completed", "yes", "0", "57", "0", "0"],
-            ["customer", "Completed", "yes", "0", "0", "0", "97"],
-            ["order", "Completed", "yes", "0", "0", "0", "57"],
+        assert [row[:8] for row in runs] == [
+            ["customer", "Completed", "versions", "equal", "100", "0", "0", "0"],
+            ["order", "Completed", "versions", "equal", "55", "0", "0", "0"],
+            ["customer", "Completed", "versions", "equal", "0", "5", "3", "92"],
+            ["order", "Completed", "versions", "equal", "2", "3", "0", "52"],
+            ["customer", "Completed", "versions", "equal", "0", "97", "0", "0"],
+            ["order", "Completed", "versions", "equal", "0", "57", "0", "0"],
+            ["customer", "Completed", "versions", "equal", "0", "0", "0", "97"],
+            ["order", "Completed", "versions", "equal", "0", "0", "0", "57"],
         ]
 
 

@@ -294,6 +294,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.SchemaMismatch(), 400),
         (errors.UnknownService(), 404),
         (errors.UnknownRun(), 404),
+        (errors.UnknownRecord(), 404),
         (errors.Locked(), 409),
         (errors.LockLost(), 409),
         (errors.Interrupted(), 503),

@@ -13,20 +13,20 @@ import typer
 from backup.core.errors import BackupError, StoreError
 from backup.core.model import Counts, Run, Status, Trigger
 from backup.entry import http
-from backup.entry.command_line.terminal import (
-    errors_shown,
-    print_answer,
-    print_lines,
-    show_history,
-    show_outcomes,
-    show_past,
-    show_verified,
-)
+from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
+from backup.entry.command_line.past import show_history, show_past
+from backup.entry.command_line.terminal import errors_shown, print_answer
 from backup.mirror.comparison import Difference, Report
 from backup.mirror.proof import Kind
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Outcome
 from backup.services.service import Shown
+
+
+@pytest.fixture(autouse=True)
+def lines_as_long_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run("customer", Trigger.CLI, False, NOW, sync_id="the-id")
@@ -65,9 +65,9 @@ SHOWN: dict[str, Callable[[str], None]] = {
     "failed run": lambda text: show_outcomes(text, [failing(StoreError(text))]),
     "changes": lambda text: show_outcomes(None, [with_changes(text)]),
     "differences": lambda text: show_verified([with_report(text)]),
-    "history": lambda text: show_history([failing(StoreError(text)).run]),
+    "history": lambda text: show_history([failing(StoreError(text)).run], NOW),
     "past": lambda text: show_past(past(text), NOW),
-    "lines": lambda text: print_lines(http.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
+    "lines": lambda text: show_results(http.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
 }
 
 
@@ -101,5 +101,7 @@ def test_spaces_that_nobody_would_see_are_in_quotes(key: str, capsys: pytest.Cap
 
 
 def test_history_says_why_a_run_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    show_history([failing(StoreError("the disk is full")).run, RUN])
-    assert "customer the-id: the disk is full" in capsys.readouterr().out
+    show_history([failing(StoreError("the disk is full")).run, RUN], NOW)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2][:3] == ["Failed", "the-id", "customer"]
+    assert lines[3] == ["the", "disk", "is", "full"]

@@ -5,7 +5,6 @@ Results go to standard output, logs and progress to standard error.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -20,8 +19,9 @@ from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
 from backup.entry.command_line import copying, developing, looking, taking_back
 from backup.entry.command_line.configuration import choose
+from backup.entry.command_line.log_lines import hold, let_go
 from backup.entry.command_line.options import Config
-from backup.entry.command_line.terminal import err, out
+from backup.entry.command_line.terminal import say, show_trouble
 from backup.entry.streams import flush, let_readers_leave
 
 _HELP = """Keeps queryable mirrors of live databases, with all that they replace.
@@ -38,6 +38,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Look": {
         "history": looking.history_command,
         "show": looking.show_command,
+        "changes": looking.changes_command,
         "health": looking.health_command,
     },
     "Take back": {
@@ -65,7 +66,7 @@ for _job, _commands in _COMMANDS.items():
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        out.print(f"backup {__version__}")
+        say(f"backup {__version__}")
         raise typer.Exit
 
 
@@ -85,13 +86,19 @@ def run() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
     let_readers_leave()
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    hold()
     quiet_libraries()
-    with interrupts.handled(lambda: err.print(f"{Interrupted()}")):
+    with interrupts.handled(_tell_of_the_end):
         try:
             cli()
         finally:
+            let_go()
             flush()
             code = interrupts.exit_code()
             if code is not None:
                 os._exit(code)  # without waiting for threads whose servers do not answer
+
+
+def _tell_of_the_end() -> None:
+    let_go()
+    show_trouble("", str(Interrupted()), "")

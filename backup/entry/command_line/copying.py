@@ -15,14 +15,8 @@ from backup.core.model import Trigger, utc_now
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config
-from backup.entry.command_line.terminal import (
-    errors_shown,
-    print_answer,
-    print_lines,
-    progress_bars,
-    show_outcomes,
-    show_verified,
-)
+from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
+from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.mirror.comparison import Depth
 from backup.runs.runner import Outcome, foreseen
 from backup.services.registry import Registry, side_by_side
@@ -36,7 +30,7 @@ def initialize_command(config: Config = None, as_json: AsJson = False) -> None:
     """Create the backup databases, schemas, tables and containers; safe to repeat."""
     with errors_shown(as_json):
         answer = http.initialize(open_registry(config))
-        print_answer(answer, as_json, lambda: print_lines(answer))
+        print_answer(answer, as_json, lambda: show_results(answer))
 
 
 def sync_command(
@@ -70,7 +64,7 @@ def verify_command(
     with errors_shown(as_json):
         outcomes = open_registry(config).verify(service, Depth(full, sample), drilled=drill)
         answer = http.shape_verifies(outcomes) if service.lower() == "all" else http.shape_verify(outcomes[0])
-        print_answer(answer, as_json, lambda: show_verified(outcomes))
+        print_answer(answer, as_json, lambda: show_verified(outcomes, whole=full or drill))
         if not answer.body["Verified"]:
             raise typer.Exit(1)
 
@@ -100,7 +94,7 @@ def purge_command(
 
         results, failures = zip(*side_by_side(one, registry.chosen(service)), strict=True)
         answer = http.combined(results, failures, "backups purged", utc_now)
-        print_answer(answer, as_json, lambda: print_lines(answer))
+        print_answer(answer, as_json, lambda: show_results(answer))
 
 
 def _purge_what_is_due(registry: Registry, outcomes: Sequence[Outcome]) -> None:

@@ -12,11 +12,15 @@ import typer
 
 from backup.core import interrupts
 from backup.core.errors import ConfigError
+from backup.core.model import utc_now
 from backup.dev import sample
 from backup.dev.demo import FILES, run_demo
 from backup.entry.command_line.configuration import open_registry, settings_from
+from backup.entry.command_line.log_lines import let_go
 from backup.entry.command_line.options import Config
-from backup.entry.command_line.terminal import err, errors_shown, out, runs_of, runs_table, show_outcomes
+from backup.entry.command_line.outcomes import show_outcomes
+from backup.entry.command_line.past import show_history
+from backup.entry.command_line.terminal import errors_shown, say, show_trouble
 from backup.entry.streams import flush
 
 
@@ -34,10 +38,13 @@ def serve_command(
         from backup.dev.host import serve as serve_app
 
         if not open_registry(config).names():
-            err.print(
+            show_trouble(
+                "",
                 "No service is configured yet: set what docs/configuration.md lists, or copy "
-                "local.settings.json.example."
+                "local.settings.json.example.",
+                "",
             )
+        let_go()
         serve_app(folder, port, settings_from(config).serve_key)
         interrupts.request(signal.SIGTERM)  # for runs that still go on
         interrupts.wait_until_idle()
@@ -49,7 +56,7 @@ def sample_command(config: Config = None) -> None:
     """Fill the configured, empty sources with sample customers and orders."""
     with errors_shown(False):
         for name, count in sample.fill(open_registry(config)).items():
-            out.print(f"{name}: {count} records")
+            say(f"{name}: {count} records")
 
 
 def demo_command(
@@ -59,5 +66,7 @@ def demo_command(
     logging.getLogger("backup").setLevel(logging.WARNING)
     with errors_shown(False):
         registry = run_demo(folder, show_outcomes)
-        out.print(runs_table("The last rows of SyncHistory", runs_of(registry, registry.names(), 4), past=True))
-        out.print(f"The databases, with SyncHistory in the backups, lie in {folder}/: {', '.join(FILES.values())}")
+        say("The last rows of SyncHistory", "bold")
+        runs = [run for name in registry.names() for run in registry.get(name).history(4)]
+        show_history(sorted(runs, key=lambda run: run.started_at, reverse=True), utc_now())
+        say(f"The databases, with SyncHistory in the backups, lie in {folder}/: {', '.join(FILES.values())}")

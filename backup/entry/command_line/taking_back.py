@@ -9,7 +9,8 @@ import typer
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneService, Only, Yes
-from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars, show_outcomes
+from backup.entry.command_line.outcomes import show_outcomes
+from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import moment_of
 from backup.services.service import Options
 from backup.verbs.restoring import Wish

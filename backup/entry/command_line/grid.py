@@ -1,0 +1,102 @@
+"""Rows of cells under headings, as wide as the terminal: columns are left out before a word is broken. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.cells import cell_len
+
+_NARROWEST = 20
+_MARGIN = " "
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; `right` for numbers. Where there is not room for all, the column with the highest `rank` goes first,
+    and one of rank 0 never. The last one may break its cells between words."""
+
+    title: str
+    right: bool = False
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells, and texts `below` them that have lines of their own."""
+
+    cells: Sequence[str]
+    below: Sequence[str] = field(default=())
+
+
+def as_people_count(parts: Sequence[Any]) -> tuple[Any, ...]:
+    """What to sort keys by: 2 before 10, a2 before a10, and numbers before texts."""
+    return tuple(_counted(part) for part in parts)
+
+
+def _counted(part: Any) -> tuple[Any, ...]:
+    if isinstance(part, int | float) and not isinstance(part, bool):
+        return (0, part, ())
+    pieces = _DIGITS.split(str(part))
+    return (1, 0, tuple((0, int(piece), "") if n % 2 else (1, 0, piece) for n, piece in enumerate(pieces) if piece))
+
+
+def lines_of(text: str, width: int | None, indent: str = "") -> Iterator[str]:
+    """The text in lines that break between words, each after the first with the indent; None: in one line."""
+    if width is None:
+        yield text
+        return
+    line, words = "", text.split(" ")
+    for number, word in enumerate(words):
+        longer = f"{line} {word}" if number else word
+        if number and line.strip() and cell_len(longer) > width:
+            yield line.rstrip()
+            line = indent + word
+        else:
+            line = longer
+    yield line.rstrip()
+
+
+def laid_out(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> Iterator[tuple[str, str]]:
+    """The lines, each with its style: the headings, a rule, the rows and what is below them."""
+    widths = [
+        max(cell_len(text) for text in (column.title, *(row.cells[n] for row in rows)))
+        for n, column in enumerate(columns)
+    ]
+    shown, gap = list(range(len(columns))), "  "
+    if width is not None and _all_of(widths, shown, gap) > width:
+        gap = " "
+    while width is not None and _all_of(widths, shown, gap) > width:
+        going = max(shown, key=lambda n: (columns[n].rank, n))
+        if columns[going].rank == 0:
+            break
+        shown.remove(going)
+    if width is not None and (beyond := _all_of(widths, shown, gap) - width) > 0 and not columns[shown[-1]].right:
+        widths[shown[-1]] = max(_NARROWEST, cell_len(columns[shown[-1]].title), widths[shown[-1]] - beyond)
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (_padded(cells[n], widths[n], right=columns[n].right) for n in shown)
+        return (_MARGIN + gap.join(padded)).rstrip()
+
+    yield line([column.title for column in columns]), "bold"
+    yield _MARGIN + "─" * (_all_of(widths, shown, gap) - len(_MARGIN)), "dim"
+    for row in rows:
+        last = shown[-1]
+        broken = list(lines_of(row.cells[last], widths[last])) or [""]
+        for number, text in enumerate(broken):
+            yield line([text if n == last else "" if number else cell for n, cell in enumerate(row.cells)]), ""
+        for text in row.below:
+            for part in lines_of(text, None if width is None else width - 5):
+                yield f"{_MARGIN}    {part}", ""
+
+
+def _all_of(widths: Sequence[int], shown: Sequence[int], gap: str) -> int:
+    return len(_MARGIN) + sum(widths[n] for n in shown) + len(gap) * (len(shown) - 1)
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    room = " " * (width - cell_len(text))
+    return room + text if right else text + room

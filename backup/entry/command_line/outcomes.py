@@ -1,0 +1,145 @@
+"""What is printed of runs that have just ended: counts, what they want known, what failed; and of the app's health."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from backup.core.model import Run
+from backup.entry import http
+from backup.entry.answers import report_of
+from backup.entry.command_line.grid import Column, Row, as_people_count
+from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
+from backup.entry.health import word_of
+from backup.mirror.comparison import Report
+from backup.mirror.proof import Kind
+from backup.runs.condition import hint_of
+from backup.runs.runner import Outcome
+
+_SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
+_OF_RESULTS = ("Service", "Status", "ErrorMessage")
+
+
+def duration_text(milliseconds: int | None) -> str:
+    """`405 ms`, `3.4 s`, `12 m 5 s`, `3 h 12 m`; nothing for a run that goes on."""
+    if milliseconds is None:
+        return ""
+    if milliseconds < _SECOND:
+        return f"{milliseconds} ms"
+    if milliseconds < _MINUTE:
+        return f"{milliseconds / _SECOND:.1f} s"
+    if milliseconds < _HOUR:
+        return f"{milliseconds // _MINUTE} m {milliseconds % _MINUTE // _SECOND} s"
+    return f"{milliseconds // _HOUR} h {milliseconds % _HOUR // _MINUTE} m"
+
+
+def proof_text(run: Run, *, whole: bool = False) -> str:
+    """What the run has proven of its two sides, if it is of a kind that does; `whole` if it compared all contents."""
+    if run.verified is None:
+        return ""
+    if run.verified:
+        return "contents equal" if whole else "versions equal"
+    return "NOT equal" if run.proof is not None and run.proof.differing else "NOT proven"
+
+
+def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
+    """Counts, what the runs want known, and of dry runs the records that would change. The title is for runs that did
+    not fail; `whole` if they compared all contents."""
+    failed = any(outcome.error for outcome in outcomes)
+    columns = [Column("Service"), Column("Status"), Column("Verified")]
+    columns += [Column(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
+    columns += [Column("Duration", right=True, rank=1)]
+    if any(outcome.run.counts.failed for outcome in outcomes):
+        columns.append(Column("Failed", right=True))
+    rows = []
+    for outcome in outcomes:
+        run, counts = outcome.run, outcome.run.counts
+        numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped)
+        cells = [plain(run.service), plain(run.status), proof_text(run, whole=whole), *map(str, numbers)]
+        rows.append(Row([*cells, duration_text(run.duration_ms), str(counts.failed)]))
+    show_grid(None if failed else title, columns, rows)
+    for outcome in outcomes:
+        _show_more(outcome)
+
+
+def _show_more(outcome: Outcome) -> None:
+    run = outcome.run
+    if outcome.changes:
+        named = [(list(key), what) for key, what in outcome.changes]
+        named.sort(key=lambda change: (change[1], as_people_count(change[0])))
+        rows = [Row([plain(what), key_text(key)]) for key, what in named]
+        show_grid(f"{run.service}: the first {len(rows)} records", [Column("Change"), Column("Key")], rows)
+    show_failures(run)
+    for note in run.notes:
+        say(f"{run.service}: {note}", indent="  ")
+    if outcome.error:
+        show_trouble(run.service, str(outcome.error), outcome.error.hint)
+
+
+def show_failures(run: Run) -> None:
+    """The records that a run set aside, and why."""
+    if run.failures:
+        failures = sorted(
+            ((json.loads(key), why) for key, why in run.failures), key=lambda one: as_people_count(one[0])
+        )
+        rows = [Row([key_text(key), plain(why)]) for key, why in failures]
+        show_grid(f"{run.service}: records set aside", [Column("Key"), Column("Reason")], rows)
+
+
+def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
+    """What verifies have seen; `whole` if they compared all contents."""
+    show_outcomes(None, outcomes, whole=whole)
+    for outcome in outcomes:
+        if (report := report_of(outcome)) is not None:
+            _show_report(outcome, report, whole=whole)
+
+
+def _show_report(outcome: Outcome, report: Report, *, whole: bool) -> None:
+    counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in Kind)
+    verdict = proof_text(outcome.run, whole=whole) or "NOT proven"
+    proof = report.proof
+    say(
+        f"{verdict[0].upper()}{verdict[1:]}: {outcome.run.service}: {proof.source.records} records in the source, "
+        f"{proof.backup.records} in the backup; {counts}; "
+        f"{proof.in_flight} in flight; {report.compared} compared whole",
+        indent="  ",
+    )
+    if report.differences:
+        named = [(list(one.key), one) for one in report.differences]
+        named.sort(key=lambda one: (one[1].kind, as_people_count(one[0])))
+        rows = [Row([plain(one.kind), key_text(key), plain(", ".join(one.names))]) for key, one in named]
+        columns = [Column("Kind"), Column("Key"), Column("What differs")]
+        show_grid(f"The first {len(rows)} differences", columns, rows)
+
+
+def show_results(answer: http.Answer) -> None:
+    """The answer's results, a row each, and what to do about the first that failed."""
+    results = answer.body["Results"]
+    names = list(dict.fromkeys(name for entry in results for name in entry if name not in _OF_RESULTS))
+    columns = [Column("Service"), Column("Status"), *(Column(name, right=True) for name in names)]
+    rows = [
+        Row(
+            [plain(str(entry.get(column.title, ""))) for column in columns],
+            [plain(entry["ErrorMessage"])] if entry.get("ErrorMessage") else [],
+        )
+        for entry in results
+    ]
+    show_grid(None, columns, rows)
+    if answer.body.get("Hint"):
+        show_trouble("", "", answer.body["Hint"])
+
+
+def show_health(state: http.State) -> None:
+    """How each side answered, and why all is not well, in full."""
+    columns = [Column("Service"), Column("Side"), Column("Status"), Column("Milliseconds", right=True)]
+    rows = [
+        Row([plain(check.service), check.side, word_of(check.error), str(check.duration_ms)]) for check in state.checks
+    ]
+    if rows:
+        show_grid(None, columns, rows)
+    say(state.status)
+    for concern in state.concerns:
+        whose = " ".join(filter(None, (concern.service, concern.side)))
+        since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
+        what = " ".join(filter(None, (concern.sync_id, concern.reason + since, concern.error, concern.detail)))
+        show_trouble(whose or "settings", what, concern.detail_hint or hint_of(concern.error))
