@@ -139,7 +139,7 @@ def test_whatever_a_locked_package_asks_for_is_locked_too() -> None:
 
 def owners() -> dict[str, str]:
     """The distribution that each installed module comes from, by its dotted name."""
-    found = {}
+    found: dict[str, str] = {}
     for distribution in metadata.distributions():
         for file in distribution.files or ():
             parts = file.parts[:-1] if file.name == "__init__.py" else (*file.parts[:-1], file.name.partition(".")[0])

@@ -172,7 +172,9 @@ def test_the_watermark_is_the_newest_write_of_the_services_documents(copied: Cop
 def test_without_documents_there_is_no_watermark(cosmos_bench: CosmosBench) -> None:
     cosmos_bench.create()
     cosmos_bench.put_documents("source", {**ORDER, "id": "quote", "type": "Quote"})
-    assert cosmos_bench.open("source").incremental.watermark() is None
+    incremental = cosmos_bench.open("source").incremental
+    assert incremental
+    assert incremental.watermark() is None
 
 
 def recent(store: CosmosStore, since: str, overlap_seconds: float = 0) -> set[StampRow]:

@@ -19,7 +19,9 @@ from backup.core.retry import Retry
 from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.guard import Guard
 from backup.mirror.proof import Kind
-from backup.mirror.walk import Steps, Tally, sync_stores
+from backup.mirror.tally import Tally
+from backup.mirror.walk import sync_stores
+from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.runs.policy import Policy

@@ -21,8 +21,8 @@ from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.stores import Shape, stamps_in
 from backup.stores.cosmos.store import CosmosStore
-from backup.verbs.restore import Wish
-from tests.contract.benches import NOTE, CosmosBench
+from backup.verbs.restoring import Wish
+from tests.contract.benches import NOTE, ROLES, CosmosBench
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places
 
@@ -173,7 +173,7 @@ def test_chunks_go_through_the_ids_of_all_partitions_in_order(filled: Filled, ro
 def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
     if many:
         monkeypatch.setattr("backup.stores.cosmos.chunks._MANY", 5)
-    for role, store in (("source", filled.source), ("backup", filled.backup)):
+    for role, store in zip(ROLES, (filled.source, filled.backup), strict=True):
         documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]
         for chunk in (WHOLE, Chunk(None, ("000009",)), Chunk(("000020",), None), Chunk(("z",), None)):
             low, high = (bound[0] if bound else None for bound in chunk)
@@ -185,6 +185,8 @@ def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytes
 
 
 def test_the_watermark_is_the_greatest_of_all_partitions(filled: Filled) -> None:
+    assert filled.backup.incremental
+    assert filled.source.incremental
     assert filled.backup.incremental.watermark() == str(1000 + len(ORDERS) - 1)
     plain = max(one["_ts"] for one in filled.bench.documents("source") if one["type"] == "Order")
     assert filled.source.incremental.watermark() == str(plain)
@@ -192,6 +194,7 @@ def test_the_watermark_is_the_greatest_of_all_partitions(filled: Filled) -> None
 
 def test_the_watermark_of_documents_in_one_partition_alone_is_theirs(bench: CosmosBench) -> None:
     source = bench.open("source")
+    assert source.incremental
     assert source.incremental.watermark() is None
     assert source.count() == 0
     bench.put_documents("source", order(1, "c1"))
@@ -232,24 +235,24 @@ def test_all_documents_are_read_and_those_of_keys(filled: Filled) -> None:
 def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBench) -> None:
     source, _ = opened(bench, batch_size=25)
     kept: list[Image] = []
-    inserted: list[Key] = []
+    new: list[Key] = []
 
-    def keep(images: Sequence[Image], transaction: Any, absent: Sequence[Key] = ()) -> None:
+    def keep(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
         kept.extend(images)
-        inserted.extend(absent)
+        new.extend(inserted)
 
     source.write(ORDERS, keep)
     assert by_key(bench.documents("source")) == by_key(ORDERS)
-    assert (kept, sorted(inserted)) == ([], sorted(by_key(ORDERS)))
+    assert (kept, sorted(new)) == ([], sorted(by_key(ORDERS)))
 
-    inserted.clear()
+    new.clear()
     changed = [{**one, "text": "changed"} for one in ORDERS[::3]]
     source.write([*changed, order(700, "new")], keep)
     now = {**by_key(ORDERS), **by_key(changed), **by_key([order(700, "new")])}
     assert by_key(bench.documents("source")) == now
     assert {image.key: image.record for image in kept} == by_key(ORDERS[::3])
     assert {image.action for image in kept} == {Action.UPDATED}
-    assert inserted == [('"new"', "000700")]
+    assert new == [('"new"', "000700")]
 
     kept.clear()
     gone = sorted(by_key(ORDERS))[::4]
@@ -299,7 +302,9 @@ def test_entries_of_all_partitions_are_found_in_order_counted_and_deleted(bench:
     notes.create()
     times = [datetime(2024, 1, 1, hour, minute, tzinfo=UTC) for hour in range(3) for minute in range(10)]
     shuffled = random.Random(4).sample(times, len(times))
-    entries = [{"NoteId": f"n{n:02}", "Subject": f"s{n % 3}", "At": at} for n, at in enumerate(shuffled)]
+    entries: list[dict[str, Any]] = [
+        {"NoteId": f"n{n:02}", "Subject": f"s{n % 3}", "At": at} for n, at in enumerate(shuffled)
+    ]
     notes.put(entries)
     notes.add([{**entries[0], "Subject": "not this"}])
     plain = sorted((one for one in entries if one["Subject"] in ("s0", "s1")), key=lambda one: one["At"])
@@ -324,6 +329,7 @@ def test_runs_mirror_every_partition(accounts: tuple[Partitioned, Partitioned], 
     service = places.with_orders_on_cosmos(tmp_path, accounts[0].account, accounts[1].account).order
     assert isinstance(service.source, places.Cosmos)
     assert isinstance(service.backup, places.Cosmos)
+    name_of_backup = service.backup.database
     registry = Registry(load_settings({**SETTINGS, **service.settings}))
     documents = ORDERS[:20]
 
@@ -332,7 +338,7 @@ def test_runs_mirror_every_partition(accounts: tuple[Partitioned, Partitioned], 
         assert outcome.error is None
         assert outcome.run.status is Status.COMPLETED
         with CosmosClient.from_connection_string(accounts[1].account) as client:
-            copies = client.get_database_client(service.backup.database).get_container_client("orders")
+            copies = client.get_database_client(name_of_backup).get_container_client("orders")
             assert by_key(copies.read_all_items()) == by_key(expected)
         counts = outcome.run.counts
         return counts.inserted, counts.updated, counts.deleted, counts.skipped

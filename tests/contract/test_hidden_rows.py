@@ -13,7 +13,7 @@ from backup.core.errors import ConfigError, RightMissing, SourceMissing, StoreEr
 from backup.runs import upgrade
 from backup.stores import Store
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
-from tests.contract.benches import Item, PostgresBench, Role
+from tests.contract.benches import ROLES, Item, PostgresBench, Role
 
 ROLE = "reader_of_some"
 
@@ -31,7 +31,7 @@ def role(postgresql_bench: PostgresBench) -> Iterator[str]:
         bench.sql(side, f"GRANT USAGE ON SCHEMA {bench.quote(bench.schema or '')} TO {ROLE}")
         bench.sql(side, f"GRANT ALL ON {{table}} TO {ROLE}")
     yield ROLE
-    for side in ("backup", "source"):
+    for side in reversed(ROLES):
         bench.sql(side, f"DROP OWNED BY {ROLE}")
     bench.sql("source", f"DROP ROLE {ROLE}")
 
@@ -143,7 +143,7 @@ def test_a_policy_of_sql_server_that_hides_rows_is_an_error(
         driver.create_function("OBJECT_ID", 1, names.get)
         driver.create_function("QUOTENAME", 1, lambda name: f"[{name}]")
         driver.create_function("CONCAT", 3, lambda *parts: "".join(parts))
-        driver.create_aggregate("count_big", -1, CountBig)  # type: ignore[arg-type]
+        driver.create_aggregate("count_big", -1, CountBig)
         for name in ("sys", "dbo"):
             cx.exec_driver_sql(f"ATTACH ':memory:' AS {name}")
         for table in (

@@ -63,7 +63,7 @@ class Recycled:
     def keep(self, minutes: int) -> Keep:
         return self.bin.recorder(*run_at(minutes))
 
-    def copies(self, keys: Sequence[Key], minutes: int) -> list[Record]:
+    def copies(self, keys: Sequence[Key], minutes: int) -> Sequence[Record]:
         """The source's records of these keys, as the backup keeps them."""
         run, now = run_at(minutes)
         records = [record for batch in self.source.read(frozenset(keys), Chunk()) for record in batch]
@@ -418,7 +418,7 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
         bench.create()
         it = recycled(bench)
         text = random.Random(1)
-        documents = [
+        documents: list[dict[str, Any]] = [
             {"id": "random", "text": base64.b64encode(text.randbytes(1_560_000)).decode()},
             {"id": "many escapes", "text": '"' * 490_000, "status": {"text": '"' * 490_000}},
             {"id": "small", "text": "x"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError, StoreError, TransientStoreError
-from backup.core.model import WHOLE, Action, Counts, Image, Run, Trigger
+from backup.core.model import WHOLE, Action, Counts, Image, Key, Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules
 from backup.stores.sql.engines import base
@@ -241,7 +242,7 @@ def test_what_a_transaction_looked_up_stays_true_until_it_writes(sqlite_bench: S
     _, backup = bench.pair()
     seen: list[str] = []
 
-    def keep(*_: Any) -> None:
+    def keep(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
         with pytest.raises(StoreError, match="locked"):
             other.write([{"Id": 1, "Version": 2, "Name": "other"}])
         seen.append("kept")

@@ -115,9 +115,9 @@ def test_connections_that_cannot_read_a_text_give_way_to_some_that_can(
         text = utf_16.decode("utf-16-le")
         return text if "🎉" not in text else utf_16[:-1].decode("utf-16-le")
 
-    def connecting(pyodbc: Any, where: SqlServer, *, halves: bool) -> Any:
+    def connecting(pyodbc: Any, where: SqlServer, *, halves: bool, call_seconds: int) -> Any:
         made.append(halves)
-        connection = connect(pyodbc, where, halves=halves)
+        connection = connect(pyodbc, where, halves=halves, call_seconds=call_seconds)
         for wide in () if halves else (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR):
             connection.add_output_converter(wide, strict)
         return connection

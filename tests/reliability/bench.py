@@ -147,7 +147,7 @@ class Bench:
         # SyncIds in their order, so that the same steps are the same steps again.
         ids = map(UUID, map("{:032x}".format, count(1)))
         # And batches of two keys are enough for one entry of both, a few records for buckets, of one key each.
-        self._patches = [
+        self._patches: list[Any] = [
             patch.object(model, "uuid4", lambda: next(ids)),
             patch.object(entries, "_FEWEST_TOGETHER", 2),
             patch.object(chunk, "_NARROW_ABOVE", 2),

@@ -243,7 +243,8 @@ class Machine(RuleBasedStateMachine):
         force = bool(found["Forced"] or to_fill or ran.columns)
         plan = plain.resume(
             *(self.source, self.backup, self._keys_in(at.left), self._keys_in(at.deleting), (at.wanted, at.held)),
-            *(columns, copied, [*self.keys.columns], force, dry_run, allowed),
+            *(columns, copied, [*self.keys.columns]),
+            *(force, dry_run, allowed),
         )
         self._check_sync(outcome, ran, plan, dry_run, allowed, exact=True)
         if outcome is not None and not outcome.in_progress:

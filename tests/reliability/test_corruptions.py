@@ -436,7 +436,7 @@ def test_a_drill_that_fails_half_way_leaves_nothing_behind(
     before = beside(mirrored)
     writes = 0
 
-    def failing(write: Callable[..., None]) -> Callable[..., None]:
+    def failing(write: Callable[..., Any]) -> Callable[..., None]:
         def write_once(*arguments: Any, **options: Any) -> None:
             nonlocal writes
             writes += 1

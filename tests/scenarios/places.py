@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from azure.cosmos import CosmosClient
@@ -81,6 +81,10 @@ class Cosmos:
         entries = sorted(self._all("sync-history"), key=lambda entry: entry["startedAt"])
         return [{name[:1].upper() + name[1:]: value for name, value in entry.items()} for entry in entries]
 
+    def run(self, statement: str) -> NoReturn:
+        """Not for containers: whoever has statements for a service has it on SQL."""
+        raise TypeError(f"{self.container} is no table: {statement}")
+
     def _all(self, container: str) -> list[dict[str, Any]]:
         with CosmosClient.from_connection_string(self.account) as client:
             return list(client.get_database_client(self.database).get_container_client(container).read_all_items())
@@ -98,6 +102,10 @@ class Service:
     def settings(self) -> dict[str, str]:
         title = self.name.capitalize()
         return {**self.source.settings(f"Source{title}Db"), **self.backup.settings(f"Backup{title}Db")}
+
+    def on(self, side: str, place: Sql | Cosmos) -> Service:
+        """The same with another place on this side."""
+        return replace(self, source=place) if side == "source" else replace(self, backup=place)
 
     def is_mirrored(self) -> bool:
         """Whether the backup holds the source's records, all of them, and nothing else."""

@@ -70,7 +70,7 @@ def python(folder: Path, settings: Mapping[str, str], *arguments: str, anew: boo
             out, err = process.communicate(timeout=DEADLINE_SECONDS)
         finally:
             process.kill()
-    return Ended(process.returncode, out, err)
+        return Ended(process.wait(), out, err)
 
 
 def cli(folder: Path, settings: Mapping[str, str], *arguments: str, anew: bool = False) -> Ended:

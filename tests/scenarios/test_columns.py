@@ -1,6 +1,7 @@
 """Values of columns that changed under the same versions: what a run copies again, and what only a verify finds."""
 
 from pathlib import Path
+from typing import Any
 
 from tests.scenarios.inside import command
 from tests.scenarios.places import Place
@@ -9,7 +10,7 @@ from tests.scenarios.places import Place
 def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: Place, tmp_path: Path) -> None:
     service = postgres_place.customer
 
-    def run(*arguments: str) -> dict[str, object]:
+    def run(*arguments: str) -> dict[str, Any]:
         return command(tmp_path, service.settings, *arguments, "--json").json
 
     assert run("sync", "customer")["Success"]

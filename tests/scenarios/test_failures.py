@@ -13,7 +13,7 @@ from backup.config.settings import load_settings
 from backup.core.retry import Retry
 from backup.runs.lock import open_lock
 from tests.functions.worker import worker
-from tests.scenarios.places import Place, Sql
+from tests.scenarios.places import Cosmos, Place, Sql
 from tests.scenarios.product import ROOT, Ended, cli, counts, environment, post
 from tests.scenarios.proxy import Proxy
 
@@ -37,8 +37,9 @@ def only_result(ended: Ended) -> dict[str, Any]:
     return dict(result)
 
 
-def through(side: Sql, **parts: Any) -> Sql:
+def through(side: Sql | Cosmos, **parts: Any) -> Sql:
     """The same table at another address or with another login."""
+    assert isinstance(side, Sql)
     return replace(side, url=sa.make_url(side.url).set(**parts).render_as_string(hide_password=False))
 
 
@@ -139,7 +140,7 @@ def test_a_connection_lost_on_the_way_is_taken_up_again_and_the_copy_is_right(
     place: Sql = getattr(service, side)
     proxy = Proxy(sa.make_url(place.url).port or 0, cut_after, of_client=side == "backup", silent=silent)
     with proxy.running():
-        settings = replace(service, **{side: through(place, port=proxy.port)}).settings
+        settings = service.on(side, through(place, port=proxy.port)).settings
         sizes = {"BackupSync__BatchSize": "20", "BackupSync__MaxCallSeconds": "3"}
         ended = cli(tmp_path, settings | sizes, "sync", "customer", "--json")
     assert proxy.cuts == 1, "the connection was to be cut"
@@ -157,7 +158,7 @@ def test_a_source_lost_for_good_leaves_a_failed_entry_and_deletes_nothing(
     assert cli(tmp_path, service.settings, "sync", "customer").code == 0
     service.source.run('DELETE FROM {table} WHERE "Id" <= 50')
     service.source.run('UPDATE {table} SET "Version" = 2')
-    proxy = Proxy(sa.make_url(service.source.url).port or 0, cut_after=6_000, for_good=True)
+    proxy = Proxy(sa.make_url(through(service.source).url).port or 0, cut_after=6_000, for_good=True)
     with proxy.running():
         settings = replace(service, source=through(service.source, port=proxy.port)).settings
         ended = cli(tmp_path, {**settings, "BackupSync__ChunkSize": "10"}, "sync", "customer", "--json")
@@ -172,7 +173,7 @@ def test_a_source_lost_for_good_leaves_a_failed_entry_and_deletes_nothing(
 @pytest.mark.parametrize("side", ["source", "backup"])
 def test_a_wrong_password_fails_at_once_and_is_told_nowhere(postgres_place: Place, tmp_path: Path, side: str) -> None:
     service = postgres_place.customer
-    settings = replace(service, **{side: through(getattr(service, side), password=SECRET)}).settings
+    settings = service.on(side, through(getattr(service, side), password=SECRET)).settings
     with worker(ROOT, environment(settings)) as running:
         status, answer = post(running, "SyncCustomer")
         log = running.log

@@ -37,7 +37,7 @@ def test_a_signal_ends_a_sync_within_seconds_though_a_server_does_not_answer(
     place: Sql = getattr(service, side)
     with Proxy(sa.make_url(place.url).port or 0, cut_after=14_000, silent=True).running() as proxy:
         url = sa.make_url(place.url).set(port=proxy.port).render_as_string(hide_password=False)
-        settings = replace(service, **{side: replace(place, url=url)}).settings
+        settings = service.on(side, replace(place, url=url)).settings
         settings |= {"BackupSync__BatchSize": "10", "BackupSync__ChunkSize": "10"}
         with start(tmp_path, settings, "-m", "backup", "sync", "customer") as process:
             try:

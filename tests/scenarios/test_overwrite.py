@@ -75,7 +75,8 @@ class Things:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def things(request: pytest.FixtureRequest, tmp_path: Path) -> Things:
     if request.param == "sqlite":
-        return Things(*(Sql(f"sqlite:///{tmp_path / name}.db", "things") for name in ("source", "backup")), tmp_path)
+        source, backup = (Sql(f"sqlite:///{tmp_path / name}.db", "things") for name in ("source", "backup"))
+        return Things(source, backup, tmp_path)
     url = request.getfixturevalue("postgres_database")
     return Things(Sql(url, "things"), Sql(url, "kept.things"), tmp_path)
 
@@ -175,7 +176,7 @@ def test_a_try_that_was_rolled_back_keeps_what_the_next_one_replaces(
         written = write(batch, *args, **options)
         tries.append(written)
         if len(tries) == 1:
-            raise sa.exc.DBAPIError.instance("", (), _lost(things), (Exception,))
+            raise sa.exc.DBAPIError.instance("", (), _lost(things), Exception)
         return written
 
     monkeypatch.setattr(SqlBatch, "write", interrupted)
@@ -293,9 +294,9 @@ def _dialect(things: Things) -> Any:
         return source.access.dialect  # type: ignore[attr-defined]
 
 
-def _lost(things: Things) -> Exception:
+def _lost(things: Things) -> Any:
     """What the driver raises when a connection is lost."""
-    error = _dialect(things).engine.dialect.loaded_dbapi.OperationalError("lost")
+    error: Any = _dialect(things).engine.dialect.loaded_dbapi.OperationalError("lost")
     if things.source.url.startswith("sqlite"):
         error.sqlite_errorcode = 5
     return error

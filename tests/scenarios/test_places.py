@@ -22,7 +22,7 @@ from backup.runs.history_entries import HISTORY
 from backup.services.registry import Registry
 from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.stores import Limits
-from backup.verbs.restore import Wish
+from backup.verbs.restoring import Wish
 from tests.emulators.servers import postgres_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Place, Service, Sql

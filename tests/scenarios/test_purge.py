@@ -34,7 +34,8 @@ def ran(place: Place, service: str, days_ago: float, number: int, **what: Any) -
     with history_of(place, service) as history:
         run = Run(service, Trigger.CLI, False, began, verb=Verb.SYNC, place=history.place, number=number)
         proof = Proof(Total(1, 1), Total(1, 1))
-        made = replace(run, **{"status": Status.COMPLETED, "completed_at": began + DAY / 100, "proof": proof} | what)
+        ended: dict[str, Any] = {"status": Status.COMPLETED, "completed_at": began + DAY / 100, "proof": proof}
+        made = replace(run, **ended | what)
         history.save(made)
     return made
 

@@ -16,7 +16,8 @@ from backup.mirror.comparison import Depth
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.verbs.restoring import Wish
-from tests.scenarios.places import Sql, new_postgres_database
+from tests.emulators.servers import postgres_database
+from tests.scenarios.places import Sql
 from tests.scenarios.product import ROOT
 
 SECTION = (ROOT / "docs/security.md").read_text().split("\n## PostgreSQL\n")[1].split("\n## ")[0]
@@ -36,7 +37,7 @@ class App:
 
     @property
     def service(self) -> SyncService:
-        settings = {}
+        settings: dict[str, str] = {}
         for prefix, side in (("SourceCustomerDb", self.source), ("BackupCustomerDb", self.backup)):
             url = sa.make_url(side.url).set(username=self.role, password="secret")
             settings |= Sql(url.render_as_string(hide_password=False), side.table).settings(prefix)
@@ -51,7 +52,7 @@ class App:
 
 @pytest.fixture
 def app(postgres: str) -> Iterator[App]:
-    with new_postgres_database(postgres) as source, new_postgres_database(postgres) as backup:
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         app = App(source, backup)
         app.source.run("CREATE SCHEMA customer")
         app.source.run(

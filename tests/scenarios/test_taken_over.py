@@ -85,7 +85,7 @@ def go_on(process: Program) -> tuple[int, str]:
     """Exit code and output of the run once it goes on."""
     process.send_signal(signal.SIGCONT)
     out, _ = process.communicate(timeout=DEADLINE_SECONDS)
-    return process.returncode, out
+    return process.wait(), out
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_an_open_run_is_somebodys_until_its_owner_is_gone_or_its_heartbeat_old(
     owner: Process | None, seconds: float, alive: bool
 ) -> None:
     run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, attempt="a", heartbeat_at=NOW)
-    assert is_alive(replace(run, owner=owner and str(owner)), NOW + timedelta(seconds=seconds)) is alive
+    assert is_alive(replace(run, owner=str(owner) if owner else None), NOW + timedelta(seconds=seconds)) is alive
 
 
 def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
@@ -205,6 +205,7 @@ def test_threads_of_a_run_do_not_take_it_from_each_other(
     sqlite_place: Place, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     """Each names its attempt anew after a lost answer; the server may hear of that in any order."""
+    renew: Any
     renew, real, calls = History.renew, getattr(History, asked), 0
 
     def after_another(history: History, *named: Any) -> bool:

@@ -89,11 +89,11 @@ class _Container:
         self._place, self._client = place, CosmosClient.from_connection_string(place.account)
 
     def __enter__(self) -> Any:
-        client = self._client.__enter__()
+        client = self._client.__enter__()  # type: ignore[no-untyped-call]
         return client.get_database_client(self._place.database).get_container_client(self._place.container)
 
     def __exit__(self, *error: object) -> None:
-        self._client.__exit__(*error)
+        self._client.__exit__(*error)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "cosmos"])

@@ -17,7 +17,8 @@ from azure.cosmos import CosmosClient, DatabaseProxy
 
 from backup.config.settings import load_settings
 from backup.core.model import Action, Run, Trigger
-from backup.recycle_bin.bin import Kept, RecycleBin
+from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.entries import Kept
 from backup.services.registry import Registry
 from tests.emulators.servers import postgres_database
 from tests.functions.worker import Worker, worker

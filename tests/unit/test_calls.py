@@ -2,7 +2,9 @@
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import pytest
 import sqlalchemy as sa
@@ -79,7 +81,7 @@ class Deaf(SqliteDialect):
         super().__init__(url)
         self._answer, self.closed = answer, threading.Semaphore(0)
 
-    def _opener(self, mode: str) -> object:
+    def _opener(self, mode: Literal["ro", "rw", "rwc"]) -> Any:
         connect, answer, closed = super()._opener(mode), self._answer, self.closed
 
         class Connection(sqlite3.Connection):
@@ -96,8 +98,9 @@ class Deaf(SqliteDialect):
 
         return opened
 
-    def cut(self, cx: sa.Connection) -> object:
-        return cx.connection.driver_connection.leave
+    def cut(self, cx: sa.Connection) -> Callable[[], None]:
+        leave: Callable[[], None] = cast("LeavableConnection", cx.connection.driver_connection).leave
+        return leave
 
 
 @pytest.fixture
@@ -146,7 +149,12 @@ def test_a_connection_that_was_left_makes_no_more_calls(monkeypatch: pytest.Monk
         answer.wait(DEADLINE_SECONDS)
 
     connection = LeavableCalls(ended.release)
-    threading.Thread(target=lambda: asked.wait(DEADLINE_SECONDS) and connection.leave()).start()
+
+    def leave() -> None:
+        if asked.wait(DEADLINE_SECONDS):
+            connection.leave()
+
+    threading.Thread(target=leave).start()
     with pytest.raises(CallEnded):
         connection.make(ask)
     with pytest.raises(CallEnded):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.core.model import Version
+from backup.core.model import Key, Version
 from backup.mirror.diff import Changes, compare, has_changed, went_back, with_server_equality
 from backup.stores.exact_json import decimal_of
 
@@ -57,7 +57,9 @@ def test_each_key_is_inserted_updated_deleted_or_skipped() -> None:
 
 
 @given(stamps, stamps, st.booleans())
-def test_changes_are_what_a_model_of_two_dicts_says(source: dict, backup: dict, force: bool) -> None:
+def test_changes_are_what_a_model_of_two_dicts_says(
+    source: dict[Key, Version], backup: dict[Key, Version], force: bool
+) -> None:
     changes = compare(source, backup, force)
     common = {key for key in source if key in backup}
     update = {key for key in common if force or has_changed(source[key], backup[key])}
@@ -68,7 +70,9 @@ def test_changes_are_what_a_model_of_two_dicts_says(source: dict, backup: dict, 
 
 
 @given(stamps, st.booleans())
-def test_equal_stamps_with_etags_or_versions_change_nothing_unless_forced(source: dict, force: bool) -> None:
+def test_equal_stamps_with_etags_or_versions_change_nothing_unless_forced(
+    source: dict[Key, Version], force: bool
+) -> None:
     known = {key: version for key, version in source.items() if version.value[0] is not None or version.etag}
     changes = compare(known, dict(known), force)
     assert (changes.insert, changes.delete) == (frozenset(), frozenset())
@@ -77,7 +81,7 @@ def test_equal_stamps_with_etags_or_versions_change_nothing_unless_forced(source
 
 @given(stamps, stamps, st.sets(keys))
 def test_an_insert_that_the_backup_matches_becomes_an_update_and_nothing_else_moves(
-    source: dict, backup: dict, matching: set
+    source: dict[Key, Version], backup: dict[Key, Version], matching: set[Key]
 ) -> None:
     before = compare(source, backup, force=False)
     after = with_server_equality(before, matching & before.insert)

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -180,7 +181,7 @@ def test_a_folder_for_lock_files_that_is_not_the_users_own_is_refused(
     if kind == "another user's":
         own_folder.mkdir()
         other = os.getuid() + 1
-        monkeypatch.setattr(lock.os, "getuid", lambda: other)
+        monkeypatch.setattr(os, "getuid", lambda: other)
         own_folder.rename(own_folder.parent / f"backup-locks-{other}")
     elif kind == "a file":
         own_folder.write_text("")
@@ -328,8 +329,8 @@ def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(
 ) -> None:
     with by_lease(service, "backup") as held:
         held()
-        now = blob_lease.time.monotonic()
-        monkeypatch.setattr(blob_lease.time, "monotonic", lambda: now + blob_lease.LEASE_SECONDS)
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + blob_lease.LEASE_SECONDS)
         with pytest.raises(LockLost):
             held()
 

@@ -11,7 +11,9 @@ from backup.mirror.pending_deletes import PendingDeletes
 
 
 @given(st.lists(st.sets(st.tuples(st.integers(), st.text())), max_size=8), st.integers(1, 5))
-def test_every_key_comes_back_once_in_batches_of_at_most_that_size(parts: list[set], size: int) -> None:
+def test_every_key_comes_back_once_in_batches_of_at_most_that_size(
+    parts: list[set[tuple[int, str]]], size: int
+) -> None:
     with PendingDeletes() as kept:
         for part in parts:
             kept.add(part)

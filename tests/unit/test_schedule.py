@@ -42,8 +42,8 @@ def test_the_log_has_start_lines_of_each_service_and_a_summary_with_the_next_occ
     assert customer.startswith("schedule.service service=customer status=Completed " + counts.format(100))
     assert order.startswith("schedule.service service=order status=Completed " + counts.format(55))
     assert [line.partition(" sync_id=")[0] for line in after] == [
-        *("schedule.purged service=customer entries=0", "schedule.verified service=customer"),
-        *("schedule.purged service=order entries=0", "schedule.verified service=order"),
+        *("schedule.purged service=customer entries=0 runs=0", "schedule.verified service=customer"),
+        *("schedule.purged service=order entries=0 runs=0", "schedule.verified service=order"),
     ]
     assert [line.endswith(" verified=True") for line in after] == [False, True, False, True]
     assert summary == 'schedule.finished completed=2 failed=0 next="2026-01-02 00:00:00+00:00"'

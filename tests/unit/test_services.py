@@ -220,7 +220,8 @@ def test_a_run_that_finds_the_lock_taken_leaves_no_entry_and_closes_none(
 def test_a_run_whose_lock_cannot_be_taken_for_lack_of_storage_is_recorded(side: Service) -> None:
     @contextmanager
     def no_storage(service: str, backup: str) -> Iterator[Callable[[], None]]:
-        raise StoreUnavailable("no storage account")
+        if service:
+            raise StoreUnavailable("no storage account")
         yield lambda: None
 
     service = CustomerSyncService(load_settings(side.settings), Limits(), no_storage)

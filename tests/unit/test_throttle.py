@@ -185,6 +185,6 @@ def test_units_that_were_not_used_are_not_saved_up_beyond_a_second() -> None:
 
 
 def test_without_a_ceiling_nothing_waits() -> None:
-    throttle = Throttle(None, Clock(), pytest.fail)
+    throttle = Throttle(None, Clock(), lambda seconds: pytest.fail(f"waits {seconds} s"))
     for _ in range(1000):
         throttle.answered(TAKEN, 1e6, throttle.admit())
