@@ -22,7 +22,8 @@ from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Keep
 from backup.verbs.sync import sync_with_schema
-from tests.unit.memory_store import MemoryStore, Stored, fail_at_call, record
+from tests.unit.memory_server import Stored
+from tests.unit.memory_store import MemoryStore, fail_at_call, record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
