@@ -1,0 +1,83 @@
+"""What a run takes from SyncHistory at once, and that it asks for what may be older."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.runs.history import History, is_synced
+from backup.runs.opening import NEWEST, Opening
+from backup.stores import Store
+from tests.scenarios.places import on_sqlite
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def ended(number: int, verb: Verb = Verb.SYNC, status: Status = Status.COMPLETED) -> Run:
+    """The run of this number: one an hour."""
+    at = NOW - timedelta(days=9) + timedelta(hours=number)
+    run = Run("customer", Trigger.CLI, False, at, verb=verb, number=number)
+    return run.ended(status, at + timedelta(minutes=1), Counts())
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Iterator[Store]:
+    """The customers' backup, with no run yet."""
+    place = on_sqlite(tmp_path)
+    place.fill()
+    with place.registry.get("customer").stores() as (_, found):
+        yield found
+
+
+def save(backup: Store, *runs: Run) -> tuple[History, Opening]:
+    history = History(backup)
+    for run in runs:
+        history.save(replace(run, place=history.place))
+    return history, history.opening("customer")
+
+
+def test_what_is_older_than_the_newest_runs_is_asked_for(backup: Store) -> None:
+    synced = replace(ended(1), removed_columns=("Gone",))
+    died = replace(ended(2, status=Status.FAILED), added_columns=("New",))
+    left = replace(ended(3), status=Status.IN_PROGRESS, completed_at=None)
+    verifies = [ended(number, Verb.VERIFY) for number in range(4, 4 + NEWEST)]
+    history, opening = save(backup, synced, died, left, *verifies)
+    assert [run.number for run in opening.newest] == [run.number for run in reversed(verifies)]
+    assert (opening.is_whole, opening.next_number) == (False, 4 + NEWEST)
+    assert [run.number for run in opening.open_runs] == [3]
+    assert history.columns_to_fill("customer", opening, ["Id", "gone", "new"]) == {"gone", "new"}
+    last = opening.first(is_synced, lambda: history.last_synced("customer"))
+    assert last is not None
+    assert last.sync_id == synced.sync_id
+    assert opening.after(last) is None
+    assert [run.sync_id for run in history.later(last, opening)] == [died.sync_id]
+
+
+def test_what_all_runs_are_known_of_is_not_asked_for(backup: Store) -> None:
+    runs = [ended(1), ended(2, status=Status.FAILED), ended(3, Verb.VERIFY)]
+    _, opening = save(backup, *runs)
+    assert opening.is_whole
+    assert opening.first(lambda run: run.verb is Verb.UNDO, lambda: pytest.fail("it was asked for")) is None
+    assert [run.number for run in opening.after(runs[0]) or ()] == [3, 2]
+
+
+def test_the_clock_goes_on_from_the_last_run_and_from_what_a_dead_one_kept_but_not_from_what_lies_ahead() -> None:
+    ahead = replace(ended(3), completed_at=NOW + timedelta(days=1))
+    runs = [ahead, ended(2), ended(1)]
+    opening = Opening(runs, times=[run.completed_at for run in runs if run.completed_at])
+    behind = ended(2).started_at - timedelta(minutes=1)
+    assert opening.clock(lambda: behind, None)() > ended(2).started_at
+    assert opening.clock(lambda: NOW, None)() == NOW
+    kept_at = behind + timedelta(minutes=4)
+    assert opening.clock(lambda: behind, kept_at)() > kept_at
+    assert (opening.ahead(NOW), opening.ahead(NOW + timedelta(days=1))) == (ahead, None)
+
+
+def test_the_bin_is_asked_for_its_newest_image_only_where_a_run_may_have_died() -> None:
+    assert not Opening([ended(1)]).bin_may_be_newer
+    assert Opening([ended(2)], open_runs=[ended(1)]).bin_may_be_newer
+    assert Opening([ended(1)], has_unplaced=True).bin_may_be_newer
+    assert Opening().bin_may_be_newer
