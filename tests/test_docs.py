@@ -35,6 +35,7 @@ MODULES = [
         *(found for name in ("backup", "tests", "benchmarks", "docs") for found in (ROOT / name).rglob("*.py")),
     )
 ]
+CODE = "\n".join(Path(path).read_text() for path in MODULES)
 EVERYTHING = "\n".join(DOCUMENTS.values())
 ARCHITECTURE = DOCUMENTS["ARCHITECTURE.md"]
 COMMAND_LINE = DOCUMENTS["docs/command-line.md"]
@@ -245,6 +246,16 @@ def test_tests_that_documents_name_exist() -> None:
 def test_modules_that_a_document_names_exist(document: str) -> None:
     named = set(re.findall(r"`((?:[\w.]+/)*\w+\.py)\b", DOCUMENTS[document]))
     assert {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in MODULES)} == set()
+
+
+@pytest.mark.parametrize(
+    "document", [name for name in DOCUMENTS if name.startswith(("ARCHITECTURE", "CONTRIBUTING", "docs/decisions/"))]
+)
+def test_names_of_the_code_that_a_document_uses_are_in_the_code(document: str) -> None:
+    # `LikeThis`, `like_this`, `like.this()`; other things stand in backticks too.
+    named = re.findall(r"`((?:\w+\.)*(?:[A-Z]\w*[a-z]\w*|\w+_\w+|\w+(?=\(\))))(?:\(\))?`", DOCUMENTS[document])
+    words = {name.split(".")[-1] for name in named}
+    assert {word for word in words if not re.search(rf"\b{re.escape(word)}\b", CODE)} == set()
 
 
 def test_the_example_of_local_settings_has_every_setting() -> None:
