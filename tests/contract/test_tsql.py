@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import sqlite3
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -42,7 +43,7 @@ from backup.stores.sql.engines.mssql.parameters import send_many, send_one
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import Found
-from backup.stores.sql.table import TableShape, declare
+from backup.stores.sql.table import TableShape, declare, filter_values
 
 
 def column(name: str, type_name: str, length: int = 0, precision: int = 0, scale: int = 0, **more: Any) -> Column:
@@ -105,6 +106,30 @@ def test_the_backup_table_has_the_types_collations_and_key_of_the_source() -> No
         " [Node] hierarchyid NULL, [100% [odd]]] float(53) NULL, [Version] bigint NULL, [SyncedAt] DATETIME2 NULL,"
         " PRIMARY KEY ([Region], [Id]) )"
     )
+
+
+def test_a_filter_is_sent_as_the_columns_have_their_values() -> None:
+    columns = [*COLUMNS, column("Flag", "bit")]
+    rules = Rules(where={"region": "EU", "Id": 7, "Amount": 1.5, "Flag": True, "Name": True, "None": 1})
+    values = filter_values(columns, rules, "table", plain=False)
+    found = TableShape(columns, ("Id",), replace(rules, where=values), Found("my shop", "Things"), "table")
+    assert [text(condition).removeprefix("T.") for condition in found.filters] == [
+        "[Region] = CAST(? COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(8000))",
+        "[Id] = ?",
+        "[Amount] = CAST(? AS decimal(18, 4))",
+        "[Flag] = 1",
+        "[Name] = ?",
+    ]
+    assert [*values.values()] == ["EU", 7, Decimal("1.5"), True, "true"]
+
+
+def test_without_version_fields_the_whole_content_is_hashed() -> None:
+    without = TableShape(COLUMNS, ("Id",), Rules(), Found("my shop", "Things"), "table")
+    unlike = TableShape(COLUMNS, ("Id",), Rules(version=("None",)), Found("my shop", "Things"), "table")
+    statement = text(without.stamp_query(Hashing()))  # type: ignore[arg-type]
+    assert "hashbytes" in statement.lower()
+    assert statement == text(unlike.stamp_query(Hashing()))  # type: ignore[arg-type]
+    assert (without.lacks_version, unlike.lacks_version, shape().lacks_version) == (False, True, False)
 
 
 def test_the_next_chunk_is_found_by_a_seek() -> None:

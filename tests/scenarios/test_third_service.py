@@ -14,6 +14,7 @@ from azure.cosmos import CosmosClient, PartitionKey
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, GuardTripped, UnknownService
 from backup.core.model import Counts, Run, Trigger
+from backup.dev import sample
 from backup.entry import http
 from backup.mirror.comparison import Depth
 from backup.runs.outcome import Outcome
@@ -22,6 +23,7 @@ from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec, specs_of
 from backup.verbs.restoring import Wish
 from tests.emulators.servers import postgres_database
+from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Service, Sql
 
 SALES = 8
@@ -246,6 +248,14 @@ def test_a_sql_source_without_a_table_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SourceInvoiceDb__Table is missing"):
         registry(sides).get("invoice").initialize()
     assert [*tmp_path.iterdir()] == []
+
+
+@SQLITE
+def test_the_sample_fills_no_service_that_it_does_not_know(invoices: Invoices, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="None of the services has a sample"):
+        sample.fill(registry(invoices.settings))
+    orders = places.on_sqlite(tmp_path).order
+    assert sample.fill(registry({**invoices.settings, **orders.settings})) == {"order": 55}
 
 
 @COSMOS

@@ -17,7 +17,7 @@ from backup.core.errors import BackupError
 from backup.core.log import register_secret
 from backup.core.model import Counts, Proof, Run, Status, Trigger
 from backup.entry import http
-from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body
+from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body, parse_service
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Health, Options
@@ -237,6 +237,14 @@ def test_a_service_that_is_not_configured_is_a_404_that_says_which_are() -> None
     answer = http.error_answer(raised.value)
     assert answer.status == 404
     assert "customer" in answer.body["Hint"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "service"),
+    [("invoice", "invoice"), ("invoice/", "invoice"), ("chinook/dbo.T", "chinook/dbo.T"), ("a%2Fb%2fc%23", "a/b/c%23")],
+)
+def test_the_rest_of_an_address_is_the_name_of_a_service(rest: str, service: str) -> None:
+    assert parse_service(rest) == service
 
 
 @pytest.mark.parametrize("query", [{"force": "true"}, {"service": "order"}])

@@ -26,6 +26,9 @@ stamps = st.dictionaries(keys, versions, max_size=8)
         (Version(("t", None)), Version(("t", "New")), True),
         (Version((1,), "a"), Version((1,), "a"), False),
         (Version((1,), "b"), Version((1,), "a"), True),  # two writes within one tick
+        (Version((), "a"), Version((), "a"), False),  # a service without version fields
+        (Version((), "b"), Version((), "a"), True),
+        (Version((), "a"), Version((), None), True),
         (Version((1,), "a"), Version((1,), None), False),  # a copy from before etags were recorded
         (Version((None,), "a"), Version((None,), "a"), False),
         (Version((None,), "b"), Version((None,), "a"), True),
@@ -98,6 +101,7 @@ def test_an_insert_that_the_backup_matches_becomes_an_update_and_nothing_else_mo
         (Version((1,)), Version((1,)), False),
         (Version((None,)), Version((1,)), False),
         (Version((1,)), Version(("1",)), False),
+        (Version((), "a"), Version((), "b"), False),
         (Version(("2024-01-01", "Paid")), Version(("2024-01-02", "New")), True),
         (Version(("2024-01-01", "New")), Version(("2024-01-01", "Paid")), False),  # another status is not an older one
         (Version((Decimal("NaN"),)), Version((Decimal(1),)), False),

@@ -76,7 +76,7 @@ class TableShape:
                     f"The {label} has the key column {column.name}, whose type sorts in an order of its own.",
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
-        rules = replace(rules, where=_filter_values(columns, rules, label, plain=dialect.in_process))
+        rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
         return cls(columns, key_names, rules, found, label)
 
     def key_of(self, record: Record) -> Key:
@@ -201,7 +201,7 @@ def split_name(table: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
 
 
-def _filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain: bool) -> Mapping[str, Any]:
+def filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain: bool) -> Mapping[str, Any]:
     """What the filter's columns have to be, as values of their types; columns that are not there are left out.
 
     Raises ConfigError for a required column that is not there, and for a value that a column cannot have.
