@@ -224,6 +224,8 @@ class SyncService:
                     session.backup.catalog.drift(session.source, "ignore")
                     aside = session.tally.set_aside
                     verify(session.source, session.backup, depth, session.report, refuse=aside)
+                    if depth.full:
+                        session.note("Every record was compared whole.")
             finally:
                 session.tally.proof = session.report.proof
 

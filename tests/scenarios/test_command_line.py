@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,17 @@ def test_a_terminal_shows_progress_with_the_sources_total(sqlite_place: Place, t
         assert process.wait(DEADLINE_SECONDS) == 0
     assert "100/100" in shown
     assert "sync.started" not in shown
+
+
+def test_on_a_terminal_results_come_before_log_lines_and_no_word_is_broken(sqlite_place: Place, tmp_path: Path) -> None:
+    mine, its = pty.openpty()
+    settings = {**sqlite_place.customer.settings, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
+    with start(tmp_path, settings, "-m", "backup", "verify", stdout=its, stderr=its) as process:
+        os.close(its)
+        shown = read_to_end(mine)
+        assert process.wait(DEADLINE_SECONDS) == 1
+    assert 0 < shown.index(" customer  Completed  NOT equal") < shown.index("INFO verify.started service=customer")
+    assert max(map(len, re.sub(r"\x1b\[\d+m", "", shown).splitlines())) <= 80
 
 
 def test_without_a_terminal_there_is_no_bar_but_plain_lines(sqlite_place: Place, tmp_path: Path) -> None:

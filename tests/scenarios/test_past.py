@@ -74,6 +74,15 @@ def test_a_since_that_is_none_is_refused(customers: Place, tmp_path: Path, since
         assert refused(ended)[0] == "BadRequest"
 
 
+@pytest.mark.parametrize("options", [("--skip", "1"), ("--only", "deleted"), ("RUN", "--failed"), ("RUN", "--all")])
+def test_an_option_that_would_choose_nothing_is_refused(
+    customers: Place, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    run = ran(customers, "customer", 1, 1)
+    told = [run.sync_id if option == "RUN" else option for option in options]
+    assert refused(command(tmp_path, customers.settings, "history", *told, "--json"))[0] == "BadRequest"
+
+
 def test_history_has_state_and_a_short_id_first_and_each_error_on_lines_of_its_own(
     customers: Place, tmp_path: Path
 ) -> None:

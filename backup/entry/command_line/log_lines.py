@@ -6,10 +6,20 @@ import logging
 import sys
 from logging.handlers import MemoryHandler
 
+from backup.entry.command_line.grid import lines_of
+from backup.entry.command_line.terminal import width_of_errors
+
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _MOST = 10_000
 """Lines that are held; with the next one they are all written."""
 _NEVER = logging.CRITICAL + 1
+
+
+class _Broken(logging.Formatter):
+    """Breaks lines between words, at the terminal's width."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(lines_of(super().format(record), width_of_errors(), "  "))
 
 
 def hold() -> None:
@@ -18,6 +28,7 @@ def hold() -> None:
     if sys.stdout.isatty() and sys.stderr.isatty():
         root = logging.getLogger()
         [at_once] = root.handlers
+        at_once.setFormatter(_Broken(_FORMAT))
         root.handlers = [MemoryHandler(_MOST, _NEVER, at_once, flushOnClose=True)]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from backup.core.errors import BadRequest
 from backup.core.model import utc_now
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
@@ -50,7 +51,7 @@ def show_command(
 
 
 def history_command(
-    what: Annotated[str, typer.Argument(metavar="[SERVICE|RUN]", help="A service, all, or a run's id")] = "all",
+    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN", help="A service, all, or a run's id")] = "all",
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="How many runs of each service: 10; of one run how many changes: 100"),
@@ -68,11 +69,17 @@ def history_command(
     """Show the latest runs, newest first; or one run with its notes and the keys of what it changed."""
     with errors_shown(as_json):
         registry, now = open_registry(config), utc_now()
-        if what.lower() not in (*registry.names(), "all") and _MAY_BE_A_RUN.fullmatch(what):
+        if what.lower() not in (*(name.lower() for name in registry.names()), "all") and _MAY_BE_A_RUN.fullmatch(what):
+            if since is not None or failed or every:
+                raise BadRequest(
+                    "A run is named, so --since, --failed and --all choose nothing.", hint="Leave them out."
+                )
             service, run_id = registry.run_named(what)
             ran = service.ran(run_id, limit or 100, skip, None if only is None else only.action)
             print_answer(http.shape_ran(ran), as_json, lambda: show_run(ran, now, skip))
             return
+        if skip or only is not None:
+            raise BadRequest("--skip and --only choose among the changes of one run.", hint="Name a run by its id.")
         begun = None if since is None else since_of(since, now)
         runs = [
             run

@@ -106,6 +106,11 @@ def show_trouble(what: str, message: str, hint: str) -> None:
         _err.print(Text(line), soft_wrap=True)
 
 
+def width_of_errors() -> int | None:
+    """How wide a line of standard error may be; None: as long as it is."""
+    return _width_of(_err)
+
+
 def _width_of(console: Console) -> int | None:
     """How wide a line may be: what COLUMNS says, or the terminal; None where there is neither."""
     return terminal_columns() or (console.width if console.is_terminal else None)
