@@ -10,9 +10,12 @@ import azure.functions as func
 from backup.config.settings import load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
-from backup.entry import http
+from backup.entry import http, job_api
+from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.requests import parse_service
-from backup.entry.timer import last_firing, resume_open, run_scheduled
+from backup.entry.timer import last_firing
+from backup.jobs.desk import Desk, desk_of
+from backup.jobs.doorbell import QUEUE
 from backup.runs.runner import foreseen
 from backup.services.registry import Registry
 
@@ -24,7 +27,12 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
 def _registry() -> Registry:
-    return Registry(load_settings())
+    settings = load_settings()
+    return Registry(settings, watcher=desk_of(settings).watcher())
+
+
+def _desk() -> Desk:
+    return desk_of(load_settings())
 
 
 def _service(req: func.HttpRequest) -> str:
@@ -36,7 +44,8 @@ def _respond(work: Callable[[], http.Answer]) -> func.HttpResponse:
         answer = work()
     except Exception as error:
         answer = http.error_answer(foreseen(error))
-    return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json")
+    headers = dict(answer.headers)
+    return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json", headers=headers)
 
 
 @app.route("backup/sync", methods=["POST"])
@@ -89,6 +98,73 @@ def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
     return _respond(lambda: http.post_initialize(_registry(), req.params, req.get_body()))
 
 
+@app.route("sync/start", methods=["POST"])
+def StartSync(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/start: queues a sync."""
+    return _respond(lambda: job_api.post_start(_desk(), _registry(), req.params, req.get_body()))
+
+
+@app.route("sync/job/{jobId}", methods=["GET"])
+def GetJob(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/job/{jobId}: how a job stands."""
+    return _respond(lambda: job_api.get_job(_desk(), req.route_params["jobId"], req.params))
+
+
+@app.route("sync/history", methods=["GET"])
+def GetHistory(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/history?service=&status=&verb=&from=&to=&limit=&cursor="""
+    return _respond(lambda: job_api.get_history(_desk(), req.params))
+
+
+@app.route("sync/dashboard/jobs", methods=["GET"])
+def ListJobs(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/jobs?state=&type=&q=&limit=&cursor="""
+    return _respond(lambda: job_api.get_jobs(_desk(), req.params))
+
+
+@app.route("sync/dashboard/jobs/{id}", methods=["GET"])
+def GetJobDetails(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/jobs/{id}: with its run and its log."""
+    return _respond(lambda: job_api.get_job_details(_desk(), req.route_params["id"], req.params))
+
+
+@app.route("sync/dashboard/jobs/{id}/retry", methods=["POST"])
+def RetryJob(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/dashboard/jobs/{id}/retry: queues an ended job once more."""
+    return _respond(lambda: job_api.post_retry(_desk(), req.route_params["id"], req.params, req.get_body()))
+
+
+@app.route("sync/dashboard/jobs/{id}", methods=["DELETE"])
+def DeleteJob(req: func.HttpRequest) -> func.HttpResponse:
+    """DELETE /api/sync/dashboard/jobs/{id}: deletes it, or asks it to stop."""
+    return _respond(lambda: job_api.delete_job(_desk(), req.route_params["id"], req.params))
+
+
+@app.route("sync/dashboard/summary", methods=["GET"])
+def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/summary?date="""
+    return _respond(lambda: job_api.get_summary(_desk(), req.params))
+
+
+@app.route("sync/dashboard/stats", methods=["GET"])
+def GetStats(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
+    return _respond(lambda: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
+
+
+@app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")
+def WorkOnJob(message: func.QueueMessage) -> None:
+    """A job that waits. Fails after its record is closed when the job has finally failed."""
+    settings = load_settings()
+    work_on(settings, desk_of(settings), message.get_body().decode())
+
+
+@app.queue_trigger(arg_name="message", queue_name=f"{QUEUE}-poison", connection="AzureWebJobsStorage")
+def PoisonedJob(message: func.QueueMessage) -> None:
+    """A message that the host gave up; its job is in the records, and the sweeper rings again for it."""
+    log_poisoned(_desk(), message.get_body().decode())
+
+
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
@@ -97,14 +173,14 @@ def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))
 def ScheduledSync(timer: func.TimerRequest) -> None:
-    """Every service, on the schedule. Fails after all had their turn, so that whoever watches invocations sees it."""
+    """Every service, on the schedule: queued, or synced here; then it fails after all had their turn if one failed."""
     settings = load_settings()
     last = last_firing(getattr(timer, "schedule_status", None))  # the library's abstract class does not declare it
-    run_scheduled(settings, Registry(settings), past_due=timer.past_due, last=last)
+    on_schedule(settings, _registry(), desk_of(settings), past_due=timer.past_due, last=last)
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("resume_schedule"))
 def ResumeSync(timer: func.TimerRequest) -> None:
-    """Syncs that were left open, for their time was up or their process died; purges and verifies that are due."""
+    """Jobs that nobody heard of, syncs that were left open, purges and verifies that are due."""
     settings = load_settings()
-    resume_open(settings, Registry(settings))
+    each_minute(settings, _registry(), desk_of(settings))

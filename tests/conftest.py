@@ -41,6 +41,7 @@ def lock_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lock, "gettempdir", lambda: str(folder))
         patched.setenv("TMPDIR", str(folder))
+        patched.setenv("XDG_STATE_HOME", str(folder))  # where the records of jobs lie
         yield folder
 
 

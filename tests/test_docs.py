@@ -42,6 +42,7 @@ COMMAND_LINE = DOCUMENTS["docs/command-line.md"]
 CONFIGURATION = DOCUMENTS["docs/configuration.md"]
 HISTORY_PAGE = DOCUMENTS["docs/history.md"]
 HTTP = DOCUMENTS["docs/http.md"]
+JOBS = DOCUMENTS["docs/jobs.md"]
 OPERATING = DOCUMENTS["docs/operating.md"]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 CONTAINERS = re.findall(r"^  ([\w-]+):$", COMPOSE.split("\nservices:\n")[1].split("\nconfigs:\n")[0], re.M)
@@ -113,7 +114,7 @@ def test_every_default_in_the_page_on_configuration_is_the_settings_own() -> Non
         if isinstance(field.default, float)
         else str(field.default)
         for field in Settings.model_fields.values()
-        if field.alias is not None and field.default not in (None, "")
+        if field.alias is not None and field.default_factory is None and field.default not in (None, "")
     }
     of_services = {name: value for parts in BY_DEFAULT.values() for name, value in parts.items()}
     assert {name: value for name, value in told.items() if side_name(name) is not None} == of_services
@@ -129,8 +130,8 @@ def named_endpoints(text: str) -> set[str]:
     return set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/{}*]*)", text))
 
 
-def test_endpoints_in_the_page_on_http_are_those_that_exist() -> None:
-    assert named_endpoints(HTTP) == routes()
+def test_endpoints_in_the_pages_on_http_and_jobs_are_those_that_exist() -> None:
+    assert named_endpoints(HTTP) | named_endpoints(JOBS) == routes()
 
 
 def test_endpoints_in_all_documents_exist() -> None:

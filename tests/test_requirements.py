@@ -156,7 +156,7 @@ def imported(paths: Iterator[Path]) -> set[str]:
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    ours = {"backup", "tests", "benchmarks", "function_app"} | sys.stdlib_module_names
+    ours = {"backup", "tests", "benchmarks", "docs", "function_app"} | sys.stdlib_module_names
     return {name for name in found if name.partition(".")[0] not in ours}
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,12 @@ def _fault_of(schedule: str) -> str | None:
     return None
 
 
+def _default_jobs_file() -> str:
+    """In this user's folder for the state of programs, one file for each folder that the app is run in."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return str(Path(state) / "backup" / sha256(str(Path.cwd()).encode()).hexdigest()[:16] / "jobs.db")
+
+
 class Settings(BaseSettings):
     """Every setting by the name it has in the environment. An empty value is the same as a missing one."""
 
@@ -49,6 +56,10 @@ class Settings(BaseSettings):
     resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
     schedule_time_zone: str = Field("UTC", alias="BackupSchedule__TimeZone")
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
+    schedule_mode: Literal["queue", "inline"] | None = Field(None, alias="BackupSchedule__Mode")
+
+    jobs_file: str = Field(default_factory=_default_jobs_file, alias="BackupJobs__File")
+    jobs_at_once: int = Field(5, alias="BackupJobs__AtOnce", ge=1, le=100)
 
     chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
     batch_size: int = Field(2_000, alias="BackupSync__BatchSize", ge=1, le=100_000)
@@ -82,6 +93,8 @@ class Settings(BaseSettings):
     storage_connection: str | None = Field(None, alias="AzureWebJobsStorage", repr=False)
     storage_account: str | None = Field(None, alias="AzureWebJobsStorage__accountName")
     storage_blob_uri: str | None = Field(None, alias="AzureWebJobsStorage__blobServiceUri")
+    storage_queue_uri: str | None = Field(None, alias="AzureWebJobsStorage__queueServiceUri")
+    storage_table_uri: str | None = Field(None, alias="AzureWebJobsStorage__tableServiceUri")
     storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
     serve_key: str | None = Field(None, alias="SERVE_KEY", repr=False)
 
@@ -120,6 +133,11 @@ class Settings(BaseSettings):
         own = {name: getattr(found.backup, name) for name in _LIMITS}
         limits = {name: getattr(self, name) if value is None else value for name, value in own.items()}
         return {**limits, "canary": found.source.canary}
+
+    @property
+    def has_storage_account(self) -> bool:
+        """Whether the app has a storage account, for its locks and its jobs."""
+        return bool(self.storage_connection or self.storage_account or self.storage_blob_uri)
 
     @property
     def emulator_hosts(self) -> frozenset[str]:

@@ -68,6 +68,10 @@ class Interrupted(BackupError):
     """Interrupted; run it again to continue."""
 
 
+class Cancelled(BackupError):
+    """Cancelled on request. What had been written stays; the next sync does the rest."""
+
+
 class GuardTripped(BackupError):
     """The run was stopped before its first delete."""
 
@@ -86,6 +90,12 @@ class UnknownRecord(BackupError):
     """Nobody knows such a record."""
 
     hint = "Check the key. A record that was deleted is known while the recycle bin has an image of it."
+
+
+class UnknownJob(BackupError):
+    """There is no job with this id."""
+
+    hint = "GET /api/sync/dashboard/jobs lists the jobs with their ids."
 
 
 class NotVerified(BackupError):

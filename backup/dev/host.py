@@ -1,10 +1,10 @@
 """The local host: serves function_app.py where Azure Functions Core Tools are not installed.
 
-It does as `func start` does for what this app uses: HTTP and timer triggers, function keys, routePrefix and
-functionTimeout of host.json. Other bindings and the `context` parameter are refused at start. It never
-listens beyond 127.0.0.1, answers no web page but its own, and is no part of a deployment. A sync function
-runs in a thread, which nobody can stop: when it exceeds functionTimeout, its HTTP caller gets a 500 while it
-goes on, and a timer waits for it.
+It does as `func start` does for what this app uses: HTTP, timer and queue triggers, function keys, routePrefix and
+functionTimeout of host.json. It reads a queue where the setting of its connection has a value. Other bindings and the
+`context` parameter are refused at start. It never listens beyond 127.0.0.1, answers no web page but its own, and is no
+part of a deployment. A sync function runs in a thread, which nobody can stop: when it exceeds functionTimeout, its HTTP
+caller gets a 500 while it goes on, and a timer waits for it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ from backup.config.ncrontab import next_due
 from backup.core.errors import ConfigError
 from backup.core.log import event, logger, redact
 from backup.dev.loopback import OwnPagesOnly, listening_on
+from backup.dev.queues import QueueOptions, keep_reading
 
 REQUEST_GRACE_SECONDS = 5
 _BEHIND_LONGER = 9
+_QUEUE_SECONDS = 10  # between two tries to read a queue that does not answer
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CODECS: Any = func.get_binding_registry()  # type: ignore[no-untyped-call]
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -85,9 +87,12 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        schedules = [asyncio.create_task(_keep_firing(one)) for one in functions if one.schedule]
+        tasks = [asyncio.create_task(_keep_firing(one)) for one in functions if one.schedule]
+        tasks += [
+            asyncio.create_task(_keep_reading(one, QueueOptions.of(host))) for one in functions if one.reads_queue
+        ]
         yield
-        for task in schedules:
+        for task in tasks:
             task.cancel()
 
     routes = [route for function in functions for route in _routes(function, prefix, key)]
@@ -108,7 +113,7 @@ class _Function:
         self.running = asyncio.Lock()
         bindings = [json.loads(binding) for binding in function.get_raw_bindings()]
         self.trigger = next(one for one in bindings if one["type"].endswith("Trigger"))
-        for kind in {one["type"] for one in bindings} - {"httpTrigger", "http", "timerTrigger"}:
+        for kind in {one["type"] for one in bindings} - {"httpTrigger", "http", "timerTrigger", "queueTrigger"}:
             raise ConfigError(f"{self.name}: the local host has no {kind}; `func start` of Core Tools has.")
         taken = set(inspect.signature(self.handler).parameters)
         bound = {one["name"] for one in bindings} - {"$return"}
@@ -119,9 +124,14 @@ class _Function:
             self.schedule = _resolve(self.trigger["schedule"])
             next_due(self.schedule, datetime.now(UTC))  # so that a mistake shows at start
 
-    async def invoke(self, datum: Datum) -> Any:
+    @property
+    def reads_queue(self) -> bool:
+        """Whether it is called for the messages of a queue whose connection is set."""
+        return self.trigger["type"] == "queueTrigger" and bool(_setting(self.trigger["connection"]))
+
+    async def invoke(self, datum: Datum, metadata: Mapping[str, Datum] | None = None) -> Any:
         """What the handler returns. Raises what the handler raises, and TimeoutError."""
-        argument = _CODECS.get(self.trigger["type"]).decode(datum, trigger_metadata={})
+        argument = _CODECS.get(self.trigger["type"]).decode(datum, trigger_metadata=metadata or {})
         call = partial(self.handler, **{self.trigger["name"]: argument})
         is_async = inspect.iscoroutinefunction(self.handler)
         run = asyncio.ensure_future(call() if is_async else _in_thread(call))
@@ -159,12 +169,16 @@ def _load(root: Path) -> func.FunctionApp:
 
 
 def _resolve(text: str) -> str:
-    settings = {name.lower(): value for name, value in os.environ.items()}  # case tells nothing in Azure
     for name in re.findall(r"%([^%]+)%", text):
-        if name.lower() not in settings:
-            raise ConfigError(f"The setting {name}, which a timer's schedule names, is missing.")
-        text = text.replace(f"%{name}%", settings[name.lower()])
+        if not (value := _setting(name)):
+            raise ConfigError(f"The setting {name}, which a trigger names, is missing.")
+        text = text.replace(f"%{name}%", value)
     return text
+
+
+def _setting(name: str) -> str:
+    settings = {known.lower(): value for known, value in os.environ.items()}  # case tells nothing in Azure
+    return settings.get(name.lower(), "")
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
@@ -183,7 +197,7 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
 
 
 def _routes(function: _Function, prefix: str, key: str | None) -> Iterator[Route]:
-    if function.schedule:
+    if function.trigger["type"] != "httpTrigger":
         return
     anonymous = function.trigger.get("authLevel") == "ANONYMOUS"
     endpoint = _guarded(_endpoint(function), None if anonymous else key)
@@ -280,6 +294,25 @@ async def _keep_firing(timer: _Function) -> None:
         while (wait_seconds := (due - datetime.now(UTC)).total_seconds()) > 0:
             await asyncio.sleep(min(wait_seconds, 60))  # the clock may be set, the machine may have slept
         await _fire(timer, past_due=wait_seconds < -1)
+
+
+async def _keep_reading(function: _Function, options: QueueOptions) -> None:
+    async def call(message: str, metadata: Mapping[str, Any]) -> bool:
+        given = {name: Datum(value, "string" if isinstance(value, str) else "int") for name, value in metadata.items()}
+        try:
+            await function.invoke(Datum(message, "string"), given)
+        except Exception:
+            _log_failure(function)
+            return False
+        return True
+
+    queue = _resolve(function.trigger["queueName"])
+    while True:
+        try:
+            await keep_reading(queue, _setting(function.trigger["connection"]), options, call)
+        except Exception:  # the account does not answer; it may again
+            _log_failure(function)
+            await asyncio.sleep(_QUEUE_SECONDS)
 
 
 async def _fire(timer: _Function, *, past_due: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Literal
@@ -27,10 +27,12 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.UnknownService, 404),
     (errors.UnknownRun, 404),
     (errors.UnknownRecord, 404),
+    (errors.UnknownJob, 404),
     (errors.Locked, 409),
     (errors.LockLost, 409),
     (errors.GuardTripped, 409),
     (errors.Conflict, 409),
+    (errors.Cancelled, 409),
     (errors.Interrupted, 503),
     (errors.StoreUnavailable, 503),
 ]
@@ -61,10 +63,11 @@ def _json(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Answer:
-    """A status and a body that `json` writes."""
+    """A status, a body that `json` writes, and headers beside the usual ones."""
 
     status: int
     body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def json(self) -> str:

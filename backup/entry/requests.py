@@ -71,11 +71,13 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A time with an offset, kept in UTC."""
 
 
-class _Request(BaseModel):
+class ApiRequest(BaseModel):
+    """A body: JSON of exactly these fields and types."""
+
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, defer_build=True)
 
 
-class SyncRequest(_Request):
+class SyncRequest(ApiRequest):
     """The body of TriggerSync."""
 
     service: str = "all"
@@ -84,14 +86,14 @@ class SyncRequest(_Request):
     allow_mass_delete: bool = False
 
 
-class UndoRequest(_Request):
+class UndoRequest(ApiRequest):
     """The body of UndoRun. Without `confirm` it only says what would change."""
 
     through: bool = False
     confirm: bool = False
 
 
-class RestoreRequest(_Request):
+class RestoreRequest(ApiRequest):
     """The body of RestoreSource. Without `confirm` it only says what would change."""
 
     at: Moment | None = None
@@ -104,7 +106,7 @@ class RestoreRequest(_Request):
     confirm: bool = False
 
 
-class VerifyRequest(_Request):
+class VerifyRequest(ApiRequest):
     """The body of VerifyBackup."""
 
     full: bool = False
@@ -112,7 +114,7 @@ class VerifyRequest(_Request):
     drill: bool = False
 
 
-Request = TypeVar("Request", bound=_Request)
+Request = TypeVar("Request", bound=ApiRequest)
 
 
 def parse_body(kind: type[Request], body: bytes) -> Request:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -72,14 +72,17 @@ def run_scheduled(
     return outcomes
 
 
-def resume_open(settings: Settings, registry: Registry, *, now: Now = utc_now) -> list[Outcome]:
-    """Goes on with every sync that was left open and logs a line for each. Then does what else has been due since the
-    schedule's last time, a part of it at least if no sync needed the time.
+def resume_open(
+    settings: Settings, registry: Registry, *, busy: Collection[str] = (), now: Now = utc_now
+) -> list[Outcome]:
+    """Goes on with every sync that was left open, and logs a line for each; not of services that jobs are `busy` with.
+
+    Then does what else has been due since the schedule's last time, a part of it at least if no sync needed the time.
 
     Raises BackupError after all services had their turn when a sync or a verify failed.
     """
     seconds_left = _countdown(settings.slice_seconds)
-    outcomes = registry.resume(Trigger.TIMER)
+    outcomes = registry.resume(Trigger.TIMER, but=busy)
     for outcome in outcomes:
         run = outcome.run
         event("schedule.resumed", service=run.service, sync_id=run.sync_id, status=run.status, percent=run.percent)

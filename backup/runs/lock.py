@@ -24,7 +24,7 @@ Lock = Callable[[str, str], AbstractContextManager[StillHeld]]
 
 def open_lock(settings: Settings, retry: Retry) -> Lock:
     """The lock that goes with the settings: a lease in `AzureWebJobsStorage` if there is one, else a file."""
-    if not (settings.storage_connection or settings.storage_account or settings.storage_blob_uri):
+    if not settings.has_storage_account:
         return _file
 
     def held(service: str, _backup: str) -> AbstractContextManager[StillHeld]:

@@ -49,6 +49,28 @@ class Observer:
 NOBODY = Observer()
 
 
+class Observers(Observer):
+    """Tells several, one after the other."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def started(self, run: Run) -> None:
+        """As `Observer` says."""
+        for observer in self._observers:
+            observer.started(run)
+
+    def progress(self, service: str, counts: Counts) -> None:
+        """As `Observer` says."""
+        for observer in self._observers:
+            observer.progress(service, counts)
+
+    def ended(self, outcome: Outcome) -> None:
+        """As `Observer` says."""
+        for observer in self._observers:
+            observer.ended(outcome)
+
+
 @dataclass(frozen=True)
 class Turn:
     """How long a call of a run may take, in seconds (None: as long as it takes), and how long of them it waits for a

@@ -23,7 +23,7 @@ from backup.runs.history import History
 from backup.runs.lock import Lock, take
 from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_sync, is_left_verify, take_over
 from backup.runs.opening import Opening, note_ahead
-from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Outcome, Turn
+from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
 from backup.runs.session import Session, Stores, Work
@@ -69,11 +69,19 @@ class Runner:
     """Runs one service's verbs. Each run has an entry in SyncHistory; none raises an error, its outcome has it."""
 
     def __init__(
-        self, service: str, policy: Policy, lock: Lock, limits: Limits, now: Now, others: Collection[str] = ()
+        self,
+        service: str,
+        policy: Policy,
+        lock: Lock,
+        limits: Limits,
+        now: Now,
+        others: Collection[str] = (),
+        watcher: Observer = NOBODY,
     ) -> None:
-        """`others` are the tables or containers that the settings name for other services' backups."""
+        """`others` are the tables or containers that the settings name for other services' backups. The `watcher` is
+        told of every run."""
         self._service, self._policy, self._lock = service, policy, lock
-        self._limits, self._now, self._others = limits, now, others
+        self._limits, self._now, self._others, self._watcher = limits, now, others, watcher
 
     def run(
         self, run: Run, stores: Stores, work: Work, observer: Observer = NOBODY, turn: Turn = WHOLE_TURN
@@ -89,12 +97,14 @@ class Runner:
         assert outcome is not None  # noqa: S101 - for mypy; only a resumed run may have nothing to do
         return outcome
 
-    def resume(self, run: Run, stores: Stores, work: Work, turn: Turn = WHOLE_TURN) -> Outcome | None:
+    def resume(
+        self, run: Run, stores: Stores, work: Work, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY
+    ) -> Outcome | None:
         """Resumes the unfinished sync of an earlier call from its checkpoint; None if there is none.
 
         Takes the lock only if there is one: a look disturbs nobody.
         """
-        return self._run(_Request(run, stores, work, turn, only_resumes=True))
+        return self._run(_Request(run, stores, work, turn, observer, only_resumes=True))
 
     def verify_in_parts(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
         """Resumes the unfinished verify of an earlier call, or begins one, which stays open when time is up.
@@ -103,8 +113,9 @@ class Runner:
         """
         return self._run(_Request(run, stores, work, turn, in_parts=True))
 
-    def _run(self, request: _Request) -> Outcome | None:
-        observer, session = request.observer, None
+    def _run(self, asked: _Request) -> Outcome | None:
+        observer, session = Observers(self._watcher, asked.observer), None
+        request = replace(asked, observer=observer)
         tally = Tally(lambda counts: observer.progress(self._service, counts), self._policy.max_failed_records)
         seconds_left = request.turn.countdown()
         try:
@@ -119,8 +130,8 @@ class Runner:
                     outcome = claimed
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
-        if outcome is not None:
-            observer.ended(outcome)
+        if outcome is not None and (session is not None or not (asked.only_resumes or asked.in_parts)):
+            observer.ended(outcome)  # what only looked for something to go on with, and could not, is no run
         return outcome
 
     # --- the three steps ----------------------------------------------------------------------------------------------

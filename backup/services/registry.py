@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Event
@@ -59,12 +59,13 @@ class Registry:
         unanswered_attempts: int | None = None,
         now: Now = utc_now,
         specs: Sequence[ServiceSpec] | None = None,
+        watcher: Observer = NOBODY,
     ) -> None:
         """Where nothing listens at a server's address, a call is tried `unanswered_attempts` times; None: as often as
-        any. `specs` are the services, by default those of the settings.
+        any. `specs` are the services, by default those of the settings. The `watcher` is told of every run.
 
         Raises ConfigError for two services whose names differ in nothing but case."""
-        self._settings, self._now = settings, now
+        self._settings, self._now, self._watcher = settings, now, watcher
         self._specs: dict[str, ServiceSpec] = {}
         for spec in specs_of(settings) if specs is None else specs:
             if self._specs.setdefault(spec.name.lower(), spec) is not spec:
@@ -99,7 +100,7 @@ class Registry:
         if spec is None:
             raise self._unknown(name)
         others = [other for other in self._specs.values() if other is not spec]
-        return SyncService(spec, self._settings, self._limits, self._lock, self._now, others)
+        return SyncService(spec, self._settings, self._limits, self._lock, self._now, others, self._watcher)
 
     def chosen(self, name: str) -> list[str]:
         """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""
@@ -209,16 +210,17 @@ class Registry:
             try:
                 return self.get(service).verify(depth, drilled=drilled, trigger=trigger)
             except BackupError as error:
-                return _failed(service, Verb.DRILL if drilled else Verb.VERIFY, trigger, NO_OPTIONS, error)
+                return self.failed(service, Verb.DRILL if drilled else Verb.VERIFY, trigger, NO_OPTIONS, error)
 
         return side_by_side(one, self.chosen(name))
 
-    def resume(self, trigger: Trigger) -> list[Outcome]:
-        """Goes on with every sync that was left open, for `SliceSeconds` in all; side by side.
+    def resume(self, trigger: Trigger, *, but: Collection[str] = ()) -> list[Outcome]:
+        """Goes on with every sync that was left open, but for those services, for `SliceSeconds` in all; side by side.
 
         There is an outcome for each service that had one, but for those that are running just now.
         """
         seconds_left = self._countdown(trigger)
+        names = [name for name in self.names() if name not in but]
 
         def one(service: str) -> Outcome | None:
             try:
@@ -227,7 +229,13 @@ class Registry:
                 return _failed(service, Verb.SYNC, trigger, NO_OPTIONS, error)
             return None if outcome is None or isinstance(outcome.error, Locked) else outcome
 
-        return [outcome for outcome in side_by_side(one, self.names()) if outcome is not None]
+        return [outcome for outcome in side_by_side(one, names) if outcome is not None]
+
+    def failed(self, service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
+        """The outcome of a run that could not begin, of which the watcher is told."""
+        outcome = _failed(service, verb, trigger, options, error)
+        self._watcher.ended(outcome)
+        return outcome
 
     def _countdown(self, trigger: Trigger) -> Callable[[], float | None]:
         """The seconds that are left of this call, from now on, for a service whose turn comes; None: as many as it
@@ -269,7 +277,7 @@ class _Sync(Observer):
                 outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
             self._outcome = outcome
         except BackupError as error:
-            self._outcome = _failed(self._service, Verb.SYNC, self._trigger, self._options, error)
+            self._outcome = self._registry.failed(self._service, Verb.SYNC, self._trigger, self._options, error)
         finally:
             self._known.set()
 

@@ -123,9 +123,12 @@ class SyncService:
         lock: Lock,
         now: Now = utc_now,
         others: Sequence[ServiceSpec] = (),
+        watcher: Observer = NOBODY,
     ) -> None:
-        """`others` are the other services that are configured. Raises ConfigError when a connection string is
-        missing."""
+        """`others` are the other services that are configured. The `watcher` is told of every run.
+
+        Raises ConfigError when a connection string is missing.
+        """
         self.name, self._rules = spec.name, spec.rules
         self._places = Places(spec, others, limits)
         self._limits, self._lock, self._now = limits, lock, now
@@ -140,7 +143,7 @@ class SyncService:
             settings.history_days,
             spec.filter_text,
         )
-        self._runner = Runner(self.name, self._policy, lock, limits, now, self._places.other_tables)
+        self._runner = Runner(self.name, self._policy, lock, limits, now, self._places.other_tables, watcher)
 
     def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
         """Source and backup, closed at the end. Raises ConfigError when they cannot be the two sides of one service, by
@@ -192,10 +195,10 @@ class SyncService:
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
         return self._runner.run(run, *self._told_apart(sync_with_schema), observer, turn)
 
-    def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN) -> Outcome | None:
+    def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
         _, work = self._told_apart(sync_with_schema)  # there is an entry already, and a look asks no source
-        return self._runner.resume(self._new_run(Verb.SYNC, trigger), self.stores, work, turn)
+        return self._runner.resume(self._new_run(Verb.SYNC, trigger), self.stores, work, turn, observer)
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""

@@ -44,20 +44,23 @@ class ServerFailed(Exception):
 
 @contextmanager
 def azurite() -> Iterator[str]:
-    """The connection string of an Azurite with blobs and queues, all in memory."""
+    """The connection string of an Azurite with blobs, queues and tables, all in memory."""
     command = [
         *_node_program("azurite"),
         *("--blobPort", "0", "--queuePort", "0", "--tablePort", "0"),
         # Without the flag every call of an SDK newer than this Azurite is a 400.
         *("--skipApiVersionCheck", "--inMemoryPersistence", "--silent", "--disableTelemetry"),
     ]
-    ready = r"Blob service is successfully listening at \S+:(\d+).*Queue service is successfully .*?:(\d+)\s"
+    ready = (
+        "".join(rf".*{kind} service is successfully \S+ at \S+:(\d+)" for kind in ("Blob", "Queue", "Table")) + r"\s"
+    )
     with TemporaryDirectory(prefix="azurite-") as home, running(command, Path(home), ready) as found:
-        blob_port, queue_port = found.groups()
+        blob_port, queue_port, table_port = found.groups()
         yield (
             f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};"
             f"BlobEndpoint=http://127.0.0.1:{blob_port}/devstoreaccount1;"
             f"QueueEndpoint=http://127.0.0.1:{queue_port}/devstoreaccount1;"
+            f"TableEndpoint=http://127.0.0.1:{table_port}/devstoreaccount1;"
         )
 
 

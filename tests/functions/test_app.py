@@ -24,6 +24,17 @@ HTTP_FUNCTIONS = {
     "InitializeBackup": ("backup/initialize", ["POST"], FUNCTION),
     "HealthCheck": ("health", ["GET"], ANONYMOUS),
 }
+JOB_FUNCTIONS = {
+    "StartSync": ("sync/start", ["POST"], FUNCTION),
+    "GetJob": ("sync/job/{jobId}", ["GET"], FUNCTION),
+    "GetHistory": ("sync/history", ["GET"], FUNCTION),
+    "ListJobs": ("sync/dashboard/jobs", ["GET"], FUNCTION),
+    "GetJobDetails": ("sync/dashboard/jobs/{id}", ["GET"], FUNCTION),
+    "RetryJob": ("sync/dashboard/jobs/{id}/retry", ["POST"], FUNCTION),
+    "DeleteJob": ("sync/dashboard/jobs/{id}", ["DELETE"], FUNCTION),
+    "GetSummary": ("sync/dashboard/summary", ["GET"], FUNCTION),
+    "GetStats": ("sync/dashboard/stats", ["GET"], FUNCTION),
+}
 # The library gives an app's functions out once, so each look is a process of its own.
 BINDINGS = """
 import json
@@ -65,9 +76,15 @@ def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> No
     triggers = {name: next(one for one in found if "Trigger" in one["type"]) for name, found in bindings.items()}
     timers = [triggers.pop(name) for name in ("ScheduledSync", "ResumeSync")]
     assert [timer["type"] for timer in timers] == ["timerTrigger"] * 2
-    assert {
-        name: (one["route"], one["methods"], one["authLevel"].lower()) for name, one in triggers.items()
-    } == HTTP_FUNCTIONS
+    queues = [triggers.pop(name) for name in ("WorkOnJob", "PoisonedJob")]
+    assert [(queue["queueName"], queue["connection"]) for queue in queues] == [
+        ("backup-jobs", "AzureWebJobsStorage"),
+        ("backup-jobs-poison", "AzureWebJobsStorage"),
+    ]
+    assert {name: (one["route"], one["methods"], one["authLevel"].lower()) for name, one in triggers.items()} == {
+        **HTTP_FUNCTIONS,
+        **JOB_FUNCTIONS,
+    }
 
 
 @pytest.mark.parametrize(

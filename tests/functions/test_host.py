@@ -614,10 +614,10 @@ def test_parameters_that_do_not_match_the_bindings_are_refused_as_by_the_real_wo
 
 def test_other_triggers_are_refused_by_name(tmp_path: Path) -> None:
     function = """
-@app.queue_trigger(arg_name="msg", queue_name="q", connection="AzureWebJobsStorage")
-def Work(msg: func.QueueMessage) -> None: ...
+@app.blob_trigger(arg_name="blob", path="a/b", connection="AzureWebJobsStorage")
+def Work(blob: func.InputStream) -> None: ...
 """
-    with pytest.raises(ConfigError, match=r"^Work: the local host has no queueTrigger"):
+    with pytest.raises(ConfigError, match=r"^Work: the local host has no blobTrigger"):
         host.build_app(write_app(tmp_path, function))
 
 

@@ -35,6 +35,7 @@ NUMBERS = {
     "BackupHistory__RetentionDays": ("90.5", 90.5),
     "BackupVerify__EveryDays": ("7.5", 7.5),
     "BackupVerify__Sample": ("7", 7),
+    "BackupJobs__AtOnce": ("7", 7),
     "BackupSync__Parallelism": ("7", 7),
     "BackupSync__MaxFailedRecords": ("7", 7),
     "BackupSync__MaxStatementSeconds": ("7.5", 7.5),
@@ -55,6 +56,7 @@ VALUES = {
     "BackupSchedule__ResumeCronExpression": ("0 30 2 * * *", "0 30 2 * * *"),
     "BackupSchedule__TimeZone": ("Europe/Berlin", "Europe/Berlin"),
     "BackupSchedule__Enabled": ("false", False),
+    "BackupSchedule__Mode": ("inline", "inline"),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
     **{f"Source{title}Db__Version": ("A, b", ("A", "b")) for title in ("Customer", "Order")},
     **{f"Source{title}Db__Where": ("A=b; c=1", {"A": "b", "c": 1}) for title in ("Customer", "Order")},
@@ -318,7 +320,7 @@ def test_a_version_or_a_filter_that_cannot_be_read_is_refused_by_the_settings_na
 @pytest.mark.parametrize(
     "name",
     [
-        *("AzureWebJobsStorage__queueServiceUri", "AzureWebJobsStorage__credential", "SOURCE_DB_HOST", "BACKUP_DB"),
+        *("AzureWebJobsStorage__fileServiceUri", "AzureWebJobsStorage__credential", "SOURCE_DB_HOST", "BACKUP_DB"),
         *("BACKUPMYDB_HOST", "SOURCEMONGODB_URL"),
         *("SourceDb__ConnectionString", "BACKUP_SCHEDULE", "MongoDb__Hosts", "Source:Db", "BACKUPDB__X"),
         *("PATH", "FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsFeatureFlags", "Logging__LogLevel", "BackupScheduler__X"),

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from backup.config.settings import Settings, load_settings, use_local_settings
+from backup.jobs.desk import desk_of
 from backup.services.registry import Registry
 
 _chosen: ContextVar[Path | None] = ContextVar("the file named before the command", default=None)
@@ -32,4 +33,5 @@ def settings_from(path: Path | None) -> Settings:
 def open_registry(path: Path | None) -> Registry:
     """The services that the settings configure."""
     # Whoever waits for it wants to hear of a wrong port at once; a second try rides out a server's restart.
-    return Registry(settings_from(path), unanswered_attempts=2)
+    settings = settings_from(path)
+    return Registry(settings, unanswered_attempts=2, watcher=desk_of(settings).watcher())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from backup.entry.command_line.options import Config
 from backup.entry.command_line.outcomes import show_outcomes
 from backup.entry.command_line.past import show_history
 from backup.entry.command_line.terminal import errors_shown, say, show_trouble
+from backup.entry.command_line.working import jobs_worked_on
 from backup.entry.streams import flush
 
 
@@ -45,8 +47,11 @@ def serve_command(
                 "",
             )
         let_go()
-        serve_app(folder, port, settings_from(config).serve_key)
-        interrupts.request(signal.SIGTERM)  # for runs that still go on
+        settings = settings_from(config)
+        # With a storage account the local host reads its queue, as the Functions host does.
+        with nullcontext() if settings.has_storage_account else jobs_worked_on(settings):
+            serve_app(folder, port, settings.serve_key)
+            interrupts.request(signal.SIGTERM)  # for runs that still go on
         interrupts.wait_until_idle()
         flush()
         os._exit(0)

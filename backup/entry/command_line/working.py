@@ -1,0 +1,53 @@
+"""Commands that work on queued jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from backup.config.settings import Settings
+from backup.core import interrupts
+from backup.core.errors import Interrupted
+from backup.entry.command_line.configuration import settings_from
+from backup.entry.command_line.log_lines import let_go
+from backup.entry.command_line.options import Config
+from backup.entry.command_line.terminal import errors_shown, show_trouble
+from backup.jobs.desk import desk_of
+from backup.jobs.worker import worker_of
+from backup.jobs.workers import work_until
+
+
+def work_command(
+    at_once: Annotated[int | None, typer.Option("--at-once", min=1, max=100, help="Jobs side by side")] = None,
+    config: Config = None,
+) -> None:
+    """Work on queued jobs until Ctrl-C; several such processes may run side by side."""
+    with errors_shown(False):
+        settings = settings_from(config)
+        let_go()
+        with jobs_worked_on(settings, at_once):
+            show_trouble("", "Working on queued jobs (Ctrl-C ends it)", "")
+            while not interrupts.requested():
+                try:
+                    interrupts.sleep(3600)
+                except Interrupted:
+                    break
+
+
+@contextmanager
+def jobs_worked_on(settings: Settings, at_once: int | None = None) -> Iterator[None]:
+    """Inside, threads of this process work on jobs; at the end they finish, or leave, what they are at."""
+    desk = desk_of(settings)
+    ended = threading.Event()
+    args = (ended, desk, worker_of(settings, desk), at_once or settings.jobs_at_once)
+    thread = threading.Thread(target=work_until, args=args, name="jobs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

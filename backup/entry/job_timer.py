@@ -1,0 +1,63 @@
+"""What timers and queue messages do with jobs: occurrences queued, waiting jobs rung for, one of them worked on."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from backup.config.settings import Settings
+from backup.core.errors import BackupError
+from backup.core.log import event
+from backup.entry.timer import resume_open, run_scheduled
+from backup.jobs.desk import Desk, is_queued
+from backup.jobs.job import State
+from backup.jobs.worker import worker_of
+from backup.services.registry import Registry
+
+
+def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due: bool, last: datetime | None) -> None:
+    """Queues the occurrence of the schedule for every service, or syncs them inline; see `is_queued`.
+
+    Raises BackupError after all services had their turn when one that was synced inline failed.
+    """
+    if is_queued(settings, desk):
+        desk.queue_due(settings, registry.names())
+    else:
+        run_scheduled(settings, registry, past_due=past_due, last=last)
+
+
+def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
+    """Queues what the schedule has missed, rings for jobs that nobody has heard, and does what `resume_open` does for
+    services that no job is at work on.
+
+    Raises BackupError after all had their turn when a sync or a verify failed.
+    """
+    busy: frozenset[str] = frozenset()
+    try:
+        if is_queued(settings, desk):
+            desk.queue_due(settings, registry.names())
+        desk.sweep()
+        busy = desk.records.services_at_work()
+    except BackupError as error:
+        event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
+    resume_open(settings, registry, busy=busy)
+
+
+def work_on(settings: Settings, desk: Desk, job_id: str) -> None:
+    """Works on the job of a message. Raises BackupError after its record is closed when it has finally failed."""
+    desk.worker_is_alive()
+    job = worker_of(settings, desk).work(job_id)
+    if job is not None and job.state is State.FAILED:
+        raise BackupError(f"Job {job.job_id} failed: {job.error}", hint=job.hint)
+
+
+def log_poisoned(desk: Desk, job_id: str) -> None:
+    """Logs a message that the host gave up, and how its job stands. The sweeper rings for it if it still waits."""
+    try:
+        job = desk.records.get(job_id)
+    except BackupError as error:
+        event("jobs.poisoned", level=logging.ERROR, job_id=job_id, error=error)
+        return
+    state = job.state if job else "unknown"
+    level = logging.INFO if job and job.state.has_ended else logging.ERROR
+    event("jobs.poisoned", level=level, job_id=job_id, state=state)

@@ -1,0 +1,1 @@
+"""Requests to run: their records, who works on them, and what is told of them."""

@@ -1,0 +1,154 @@
+"""Where jobs are asked for and looked at: the records of this app, its doorbell, and how jobs get to workers here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from backup.config.ncrontab import last_due
+from backup.config.settings import Settings
+from backup.core.errors import BackupError
+from backup.core.log import event
+from backup.core.model import Now, utc_now
+from backup.core.retry import Retry
+from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
+from backup.jobs.job import Job, Request
+from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.records import SILENCE, JobRecords
+from backup.jobs.run_records import RunKeeper, RunRecords
+from backup.runs.outcome import Observer
+from backup.runs.ownership import this_process
+
+KEEP_DAYS = 400
+"""So long ended jobs are kept."""
+
+_FORGOTTEN_AT_ONCE = 50
+_FIRST_NIGHT = timedelta(minutes=10)  # an occurrence before the app was first seen is none that it missed
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The records of jobs and runs, and the bell. Several threads may use it at once."""
+
+    keys: KeyValues
+    records: JobRecords
+    runs: RunRecords
+    doorbell: Doorbell
+    now: Now
+
+    def ask(self, request: Request, trigger: str, *, requested_by: str | None = None) -> Job:
+        """A new job of this request, in line. The record is written before the bell rings; a ring that fails is made up
+        for by the sweeper. Raises StoreUnavailable when the record cannot be written: then there is no job."""
+        job = self.records.enqueue(request, trigger, requested_by=requested_by)
+        assert job is not None  # noqa: S101 - for mypy; only an occurrence may have been queued before
+        self.doorbell.ring(job.job_id)
+        return job
+
+    def queue_due(self, settings: Settings, services: Sequence[str]) -> list[Job]:
+        """Queues each service's newest occurrence of the schedule, unless it was; returns the new jobs.
+
+        However late or often this is called an occurrence is queued once; of several that were missed only the last.
+        """
+        if not settings.schedule_enabled:
+            return []
+        now = self.now()
+        item = self.keys.get("schedule")
+        queued: dict[str, str] = dict(item.value) if item else {}
+        jobs: list[Job] = []
+        for service in services:
+            due = last_due(settings.schedule, now, settings.zone)
+            last = queued.get(service)
+            if last is not None and due <= datetime.fromisoformat(last):
+                continue
+            if last is not None or due > now - _FIRST_NIGHT:
+                job = self.records.enqueue(Request(service), "timer", occurrence=due.isoformat())
+                jobs += [job] if job else []
+            queued[service] = due.isoformat()
+        if item is None or queued != item.value:
+            self.keys.commit([Change("schedule", queued, item.etag if item else NEW)])  # a next look heals a lost race
+        for job in jobs:
+            event("schedule.queued", service=job.request.service, job_id=job.job_id, occurrence=job.occurrence)
+            self.doorbell.ring(job.job_id)
+        return jobs
+
+    def watcher(self) -> Observer:
+        """Keeps the summaries of runs that are not jobs'."""
+        return RunKeeper(self.runs)
+
+    def sweep(self) -> int:
+        """Rings for every job that waits and was not heard, and forgets old ones; returns for how many it rang."""
+        waiting = self.records.waiting()
+        for job in waiting:
+            self.doorbell.ring(job.job_id)
+        self.records.forget(self.now() - timedelta(days=KEEP_DAYS), _FORGOTTEN_AT_ONCE)
+        return len(waiting)
+
+    def worker_is_alive(self) -> None:
+        """Notes that this process works on jobs."""
+        name = str(this_process())
+        key = f"server:{sha256(name.encode()).hexdigest()[:24]}"
+        self.keys.commit([Change(key, {"name": name, "at": self.now().isoformat()})])
+
+    def workers(self) -> list[str]:
+        """The processes that have lately worked on jobs."""
+        since = self.now() - SILENCE
+        items = self.keys.scan("server:", limit=1_000)
+        return [item.value["name"] for item in items if datetime.fromisoformat(item.value["at"]) > since]
+
+
+def desk_of(settings: Settings) -> Desk:
+    """The desk of this app, one in a process for the same settings of it."""
+    names = ("jobs_file", "storage_connection", "storage_account", "storage_blob_uri", "storage_table_uri")
+    which = tuple(getattr(settings, name) for name in (*names, "storage_queue_uri", "storage_client_id"))
+    if which not in _desks:
+        _desks[which] = open_desk(settings)
+    return _desks[which]
+
+
+_desks: dict[tuple[object, ...], Desk] = {}
+
+
+def open_desk(settings: Settings, now: Now = utc_now) -> Desk:
+    """The desk of this app: in its storage account where it has one, else in its file. Connects nowhere yet."""
+    retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
+    if not settings.has_storage_account:
+        from backup.jobs.sqlite_key_values import SqliteKeyValues
+
+        local: KeyValues = SqliteKeyValues(Path(settings.jobs_file))
+        return Desk(local, JobRecords(local, now), RunRecords(local), LOCAL_DOORBELL, now)
+    from backup.jobs.table_key_values import TableKeyValues
+
+    table = TableKeyValues(settings, retry)
+    return Desk(table, JobRecords(table, now), RunRecords(table), QueueDoorbell(settings), now)
+
+
+LOCAL_DOORBELL = LocalDoorbell()
+"""That of this process, for worker threads wait for it."""
+
+_said: set[str] = set()
+
+
+def is_queued(settings: Settings, desk: Desk) -> bool:
+    """Whether the schedule queues jobs here, rather than running syncs inline.
+
+    Said by `BackupSchedule__Mode`; without it, queued where record and queue can be written and somebody works on jobs:
+    the function of the queue, or, without a storage account, a worker that has lately said so. Where they cannot be
+    written, that is logged once in a process.
+    """
+    if settings.schedule_mode is not None:
+        return settings.schedule_mode == "queue"
+    try:
+        if not isinstance(desk.doorbell, QueueDoorbell):
+            return bool(desk.workers())
+        desk.doorbell.check()
+        return desk.keys.commit([Change("probe", {"at": desk.now().isoformat()})])
+    except Exception as error:
+        reason = str(error) if isinstance(error, BackupError) else type(error).__name__
+        if reason not in _said:
+            _said.add(reason)
+            event("schedule.inline", level=logging.WARNING, error=reason)
+        return False

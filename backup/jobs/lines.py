@@ -1,0 +1,45 @@
+"""The last log lines of a job, kept beside its record."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from backup.core.log import logger, redact
+
+LINES_AT_MOST = 200
+_CHARACTERS_AT_MOST = 1_000
+
+
+class JobLines(logging.Handler):
+    """Collects the lines of one service while its job runs: those that name it, and those of the job's own thread.
+
+    One run of a service goes on at a time, so lines that name the service are the job's.
+    """
+
+    def __init__(self, service: str, before: Sequence[str] = ()) -> None:
+        super().__init__(logging.INFO)
+        self._named, self._thread = f"service={service}", threading.get_ident()
+        self._lines: deque[str] = deque(before, LINES_AT_MOST)
+
+    def __enter__(self) -> JobLines:
+        logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps the line if it is the job's."""
+        line = record.getMessage()
+        if record.thread == self._thread or f"{line} ".find(f"{self._named} ") >= 0:
+            at = datetime.fromtimestamp(record.created, UTC)
+            self._lines.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z {record.levelname} {redact(line)[:_CHARACTERS_AT_MOST]}")
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines, oldest first."""
+        return list(self._lines)

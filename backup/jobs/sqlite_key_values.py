@@ -1,0 +1,107 @@
+"""Keys and values in a SQLite file of the app: where there is no storage account."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from backup.core.errors import StoreUnavailable
+from backup.jobs.key_values import NEW, Change, Item
+
+_BUSY_SECONDS = 30
+_AFTER_ALL = "\x7f"  # comes after every character that a key may have
+_TABLE = """CREATE TABLE IF NOT EXISTS items (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL
+) WITHOUT ROWID"""
+_INSERT = "INSERT INTO items (key, value, etag) VALUES (:key, :value, 1) ON CONFLICT (key) DO NOTHING"
+_UPSERT = """INSERT INTO items (key, value, etag) VALUES (:key, :value, 1)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, etag = etag + 1"""
+_UPDATE_SAME = "UPDATE items SET value = :value, etag = etag + 1 WHERE key = :key AND etag = CAST(:etag AS INTEGER)"
+_DELETE = "DELETE FROM items WHERE key = :key"
+_DELETE_SAME = "DELETE FROM items WHERE key = :key AND etag = CAST(:etag AS INTEGER)"
+
+
+class SqliteKeyValues:
+    """A file. What was committed is on the disk when `commit` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+
+    def get(self, key: str) -> Item | None:
+        """As `KeyValues` says."""
+        with self._use() as connection:
+            row = connection.execute("SELECT key, value, etag FROM items WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _item(row)
+
+    def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
+        """As `KeyValues` says."""
+        query = "SELECT key, value, etag FROM items WHERE key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        with self._use() as connection:
+            rows = connection.execute(query, (after, prefix, prefix + _AFTER_ALL, limit)).fetchall()
+        return list(map(_item, rows))
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        """As `KeyValues` says."""
+        with self._use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                done = all(_changed(connection, change) for change in changes)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT" if done else "ROLLBACK")
+        return done
+
+    def close(self) -> None:
+        """As `KeyValues` says."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                if self._connection is None or self._process != os.getpid():  # SQLite's do not survive a fork
+                    self._connection, self._process = self._opened(), os.getpid()
+                yield self._connection
+            except sqlite3.Error as error:
+                raise StoreUnavailable(
+                    f"The file of jobs {self._path} cannot be used: {error}.",
+                    hint="Check that the app may write the file and its folder, and that the disk is not full.",
+                ) from None
+
+    def _opened(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(_TABLE)
+        return connection
+
+
+def _changed(connection: sqlite3.Connection, change: Change) -> bool:
+    """Makes the change if its condition holds; returns whether it did."""
+    text = None if change.value is None else json.dumps(change.value, separators=(",", ":"))
+    if isinstance(change.only_if, str):
+        statement = _DELETE_SAME if text is None else _UPDATE_SAME
+    elif change.only_if is NEW:
+        statement = _INSERT
+    else:
+        statement = _DELETE if text is None else _UPSERT
+    given = {"key": change.key, "value": text, "etag": change.only_if if isinstance(change.only_if, str) else None}
+    return connection.execute(statement, given).rowcount == 1
+
+
+def _item(row: tuple[str, str, int]) -> Item:
+    return Item(row[0], json.loads(row[1]), str(row[2]))

@@ -1,0 +1,114 @@
+"""Keys and values in a table of the app's storage account, in one partition, so that commits are atomic."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.data.tables import TableClient, TableServiceClient, TableTransactionError, UpdateMode
+
+from backup.config.settings import Settings
+from backup.core.retry import Retry
+from backup.jobs.key_values import NEW, Anything, Change, Item
+from backup.runs.storage_account import service_client, storage_error
+
+TABLE = "backupjobs"
+_PARTITION = "jobs"
+_PART = 30_000  # characters; a property holds 32,768
+_CONDITION_FAILED = (404, 409, 412)
+_AFTER_ALL = "\x7e"  # comes after every character that a key may have
+
+
+class TableKeyValues:
+    """A table, made when it is first used."""
+
+    def __init__(self, settings: Settings, retry: Retry, table: str = TABLE) -> None:
+        self._settings, self._retry, self._name = settings, retry, table
+        self._lock = threading.Lock()
+        self._client: TableClient | None = None
+
+    def get(self, key: str) -> Item | None:
+        """As `KeyValues` says."""
+        for attempt in self._retry.attempts("read jobs"):
+            with attempt, _errors():
+                try:
+                    return _item(self._table().get_entity(_PARTITION, key))
+                except ResourceNotFoundError:
+                    return None
+        raise AssertionError("the last try returns or raises")
+
+    def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
+        """As `KeyValues` says."""
+        query = "PartitionKey eq @partition and RowKey gt @after and RowKey ge @first and RowKey lt @last"
+        named = {"partition": _PARTITION, "after": after, "first": prefix, "last": prefix + _AFTER_ALL}
+        items: list[Item] = []
+        for attempt in self._retry.attempts("read jobs"):
+            with attempt, _errors():
+                items = []
+                pages = self._table().query_entities(query, parameters=named, results_per_page=min(limit, 1000))
+                for page in pages.by_page():
+                    items += map(_item, page)
+                    if len(items) >= limit:
+                        break
+        return items[:limit]
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        """As `KeyValues` says."""
+        operations = [_operation(change) for change in changes]
+        for attempt in self._retry.attempts("write jobs"):
+            with attempt, _errors():
+                try:
+                    self._table().submit_transaction(operations)
+                except TableTransactionError as error:
+                    if error.status_code not in _CONDITION_FAILED:
+                        raise
+                    return False
+        return True
+
+    def close(self) -> None:
+        """As `KeyValues` says."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+    def _table(self) -> TableClient:
+        with self._lock:
+            if self._client is None:
+                service = service_client(self._settings, "table", TableServiceClient)
+                self._client = service.create_table_if_not_exists(self._name)
+            return self._client
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Inside, the SDK's errors become the app's."""
+    try:
+        yield
+    except AzureError as error:
+        raise storage_error(error, "the records of jobs", "table") from None
+
+
+def _operation(change: Change) -> Any:
+    entity: dict[str, Any] = {"PartitionKey": _PARTITION, "RowKey": change.key}
+    if change.value is not None:
+        text = json.dumps(change.value, separators=(",", ":"))
+        entity |= {f"v{n // _PART:02}": text[n : n + _PART] for n in range(0, len(text), _PART)}
+    if change.only_if is NEW:
+        return "create", entity
+    if isinstance(change.only_if, Anything):
+        return ("delete", entity) if change.value is None else ("upsert", entity, {"mode": UpdateMode.REPLACE})
+    condition = {"etag": change.only_if, "match_condition": MatchConditions.IfNotModified}
+    if change.value is None:
+        return "delete", entity, condition
+    return "update", entity, {"mode": UpdateMode.REPLACE, **condition}
+
+
+def _item(entity: Any) -> Item:
+    parts = sorted(name for name in entity if name[0] == "v" and name[1:].isdigit())
+    return Item(entity["RowKey"], json.loads("".join(entity[name] for name in parts)), entity.metadata["etag"])

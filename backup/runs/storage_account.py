@@ -1,0 +1,107 @@
+"""The app's storage account, as the setting AzureWebJobsStorage and its like name it: clients of its services."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+
+from backup.config.settings import Settings
+from backup.core.errors import ConfigError, StoreUnavailable, TransientStoreError
+from backup.core.log import redact
+from backup.stores.secure import check_storage, is_loopback
+
+Client = TypeVar("Client")
+Kind = Literal["blob", "queue", "table"]
+
+_SETTING = "AzureWebJobsStorage"
+# The SDK's own retries and waits would outlast a lease; the app's own retries are enough.
+_OPTIONS: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 10}
+_PORTS: dict[Kind, int] = {"blob": 10000, "queue": 10001, "table": 10002}
+_ROLES: dict[Kind, str] = {
+    "blob": "Storage Blob Data Contributor",
+    "queue": "Storage Queue Data Contributor",
+    "table": "Storage Table Data Contributor",
+}
+_AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The well-known key of every Azurite, which is no secret."""
+
+
+def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Client:
+    """A client of the account's blob, queue or table service. Connects nowhere.
+
+    `client` is the SDK's class for the service. Raises ConfigError for settings that name no account, or that would
+    send a token or signature unprotected.
+    """
+    made: Callable[..., Client] = client
+    from_string: Callable[..., Client] = client.from_connection_string  # type: ignore[attr-defined]
+    connection = settings.storage_connection or ""
+
+    if connection.strip().lower().startswith("usedevelopmentstorage=true"):
+        return from_string(development_storage(), **_OPTIONS)
+    if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):
+        try:
+            signed = from_string(connection, **_OPTIONS)
+        except ValueError:
+            raise _not_a_connection_string() from None
+        # With a key requests are signed, and the key stays here; a signature is sent as it is.
+        where = str(getattr(signed, "url", ""))
+        if not re.search(r"AccountKey\s*=", connection, re.I) and not is_loopback(urlsplit(where).hostname or ""):
+            check_storage(where, _SETTING)
+        return signed
+    named = dict(part.partition("=")[::2] for part in connection.split(";") if "=" in part)
+    account = settings.storage_account or named.get("AccountName")
+    given = {
+        "blob": settings.storage_blob_uri,
+        "queue": settings.storage_queue_uri,
+        "table": settings.storage_table_uri,
+    }
+    address = given[kind] or named.get(f"{kind.title()}Endpoint")
+    if not address and not account:
+        raise _not_a_connection_string()
+    from backup.stores.identity import credential
+
+    address = address or f"https://{account}.{kind}.{named.get('EndpointSuffix', 'core.windows.net')}"
+    check_storage(address, f"{_SETTING}__{kind}ServiceUri" if given else _SETTING)
+    return made(address, credential=credential(settings.storage_client_id), **_OPTIONS)
+
+
+def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnavailable:
+    """The error of the app for one of the SDK; `what` of the app's is kept in the account."""
+    status = getattr(error, "status_code", None)
+    reason = redact(str(getattr(error, "message", None) or error).strip().split("\n")[0].strip(" ."))
+    if reason.startswith("<"):  # a page of something that stands between
+        reason = str(getattr(error, "reason", None) or "an answer of something else")
+    unanswered = status is None and "Failed to establish a new connection" in reason
+    message = (
+        f"The storage account of {_SETTING}, which holds {what}, cannot be used "
+        f"({f'HTTP {status}: {reason}' if status else 'nothing answers there' if unanswered else reason}). "
+        "Nothing was changed."
+    )
+    if status in (401, 403):
+        hint = f"Check the account's key, or the identity's role {_ROLES[kind]}, and the account's firewall."
+    elif status:
+        hint = "The account answers; its reason stands in the message."
+    else:
+        hint = "Check the setting; on a laptop start Azurite, or remove the setting to use a local file."
+    if isinstance(error, ServiceRequestError | ServiceResponseError) or (status or 0) >= 500 or status == 429:
+        return TransientStoreError(message, hint=hint, unanswered=unanswered)
+    return StoreUnavailable(message, hint=hint)
+
+
+def development_storage() -> str:
+    """What `UseDevelopmentStorage=true` stands for: Azurite at its usual ports."""
+    account = "devstoreaccount1"
+    endpoints = (f"{kind.title()}Endpoint=http://127.0.0.1:{port}/{account};" for kind, port in _PORTS.items())
+    return f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={_AZURITE_KEY};{''.join(endpoints)}"
+
+
+def _not_a_connection_string() -> ConfigError:
+    return ConfigError(
+        f"Setting {_SETTING} is not a storage connection string.",
+        hint="Take it from the account's access keys in the portal, or write UseDevelopmentStorage=true for Azurite; "
+        f"for a managed identity set {_SETTING}__accountName instead.",
+    )

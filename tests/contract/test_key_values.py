@@ -1,0 +1,137 @@
+"""What every place for the records of jobs must do: a SQLite file, and a table of a storage account."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from backup.config.settings import load_settings
+from backup.core.errors import StoreUnavailable
+from backup.core.retry import Retry
+from backup.jobs.key_values import ANY, CHANGES_AT_MOST, NEW, Change, KeyValues
+from backup.jobs.sqlite_key_values import SqliteKeyValues
+from backup.jobs.table_key_values import TableKeyValues
+
+
+@pytest.fixture(params=["sqlite", "azurite"])
+def keys(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyValues]:
+    if request.param == "sqlite":
+        made: KeyValues = SqliteKeyValues(tmp_path / "new" / "jobs.db")
+    else:
+        settings = load_settings({"AzureWebJobsStorage": request.getfixturevalue("azurite")})
+        made = TableKeyValues(settings, Retry(max_attempts=1), f"t{uuid4().hex}")
+    yield made
+    made.close()
+
+
+def test_a_key_that_is_not_there_is_none(keys: KeyValues) -> None:
+    assert keys.get("job:1") is None
+    assert keys.scan("job:", limit=10) == []
+
+
+def test_a_value_comes_back_as_it_was(keys: KeyValues) -> None:
+    value = {"text": "ü “x” \U0001f600 \u0000", "number": 2**60, "list": [None, True, {"a": 1.5}]}
+    assert keys.commit([Change("job:1", value, NEW)])
+    item = keys.get("job:1")
+    assert item is not None
+    assert (item.key, item.value) == ("job:1", value)
+
+
+def test_a_long_value_comes_back(keys: KeyValues) -> None:
+    value = {"text": "ü" * 65_000}  # 390,000 characters as JSON
+    assert keys.commit([Change("job:1", value)])
+    item = keys.get("job:1")
+    assert item is not None
+    assert item.value == value
+    assert keys.commit([Change("job:1", {"text": "short"})])
+    shorter = keys.get("job:1")
+    assert shorter is not None
+    assert shorter.value == {"text": "short"}
+
+
+def test_keys_are_scanned_in_order_from_where_one_was_left(keys: KeyValues) -> None:
+    names = ["a:0", "a:00", "a:1", "a:9", "a:A", "a:Z", "a:_", "a:a", "a:z", "b:0", "a"]
+    assert keys.commit([Change(name, {}) for name in reversed(names)])
+    seen, after = [], ""
+    while page := keys.scan("a:", after=after, limit=2):
+        seen += [item.key for item in page]
+        after = page[-1].key
+    assert seen == names[:9]
+
+
+@pytest.mark.parametrize("value", [{"n": 2}, None], ids=["change", "delete"])
+def test_a_change_is_made_only_under_its_condition(keys: KeyValues, value: dict[str, int] | None) -> None:
+    assert keys.commit([Change("job:1", {"n": 1}, NEW)])
+    first = keys.get("job:1")
+    assert first is not None
+    assert keys.commit([Change("job:1", {"n": 1}, first.etag)])
+    assert not keys.commit([Change("job:1", value, first.etag)])
+    second = keys.get("job:1")
+    assert second is not None
+    assert second.etag != first.etag
+    assert keys.commit([Change("job:1", value, second.etag)])
+    last = keys.get("job:1")
+    assert (last.value if last else None) == value
+
+
+def test_a_new_key_must_be_new(keys: KeyValues) -> None:
+    assert keys.commit([Change("job:1", {"n": 1}, NEW)])
+    assert not keys.commit([Change("job:1", {"n": 2}, NEW)])
+
+
+def test_changes_are_made_together_or_not_at_all(keys: KeyValues) -> None:
+    assert keys.commit([Change("x", {}), Change("y", {})])
+    assert not keys.commit([Change("x", {"n": 1}), Change("y", None), Change("z", {}, NEW), Change("gone", None)])
+    x, y = keys.get("x"), keys.get("y")
+    assert x is not None
+    assert (x.value, y is None, keys.get("z")) == ({}, False, None)
+
+
+def test_a_commit_may_have_a_hundred_changes(keys: KeyValues) -> None:
+    assert keys.commit([Change(f"k:{n:03}", {"n": n}, ANY if n % 2 else NEW) for n in range(CHANGES_AT_MOST)])
+    assert [item.value["n"] for item in keys.scan("k:", limit=1000)] == list(range(CHANGES_AT_MOST))
+
+
+def test_of_two_that_change_the_same_value_one_does(keys: KeyValues) -> None:
+    """Each of four threads adds 1 ten times."""
+    assert keys.commit([Change("n", {"n": 0}, NEW)])
+
+    def add() -> None:
+        for _ in range(10):
+            while True:
+                item = keys.get("n")
+                assert item is not None
+                if keys.commit([Change("n", {"n": item.value["n"] + 1}, item.etag)]):
+                    break
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    item = keys.get("n")
+    assert item is not None
+    assert item.value == {"n": 40}
+
+
+def test_it_may_be_used_after_it_was_closed(keys: KeyValues) -> None:
+    assert keys.commit([Change("x", {})])
+    keys.close()
+    assert keys.get("x") is not None
+
+
+def test_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").write_bytes(b"not a database " * 100)
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db cannot be used"):
+        SqliteKeyValues(tmp_path / "jobs.db").get("x")
+
+
+def test_an_account_that_does_not_answer_is_said_so() -> None:
+    account = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;TableEndpoint=http://127.0.0.1:1/a;"
+    settings = load_settings({"AzureWebJobsStorage": account})
+    with pytest.raises(StoreUnavailable, match=r"records of jobs, cannot be used .nothing answers there"):
+        TableKeyValues(settings, Retry(max_attempts=1)).get("x")

@@ -1,0 +1,250 @@
+"""A job's life: queued, worked on, retried, cancelled, taken over; over a SQLite file and over a storage account."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from backup.config.settings import Settings, load_settings
+from backup.core.errors import Locked, StoreUnavailable
+from backup.core.retry import Retry
+from backup.jobs import table_key_values, worker
+from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job import Job, Request, State
+from backup.jobs.records import SILENCE
+from backup.jobs.worker import RETRIES, JobWorker
+from backup.runs.lock import open_lock
+from backup.runs.outcome import Observer
+from backup.services.registry import Registry
+from tests.scenarios.places import Place, on_sqlite
+
+CUSTOMER = Request("customer")
+
+
+class Clock:
+    """The present, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+class Office:
+    """A place whose services are synced by jobs."""
+
+    def __init__(self, place: Place, given: dict[str, str]) -> None:
+        self.place, self.clock = place, Clock()
+        self.settings: Settings = load_settings({**place.settings, **given})
+        self.desk: Desk = open_desk(self.settings, self.clock)
+
+    def worker(self, registry: Callable[..., Any] | None = None, slice_seconds: float | None = None) -> JobWorker:
+        desk = self.desk
+        made = registry or (lambda watcher: Registry(self.settings, watcher=watcher))
+        return JobWorker(made, desk.records, desk.runs, desk.doorbell, self.clock, slice_seconds)
+
+    def asked(self, request: Request = CUSTOMER) -> Job:
+        return self.desk.ask(request, "http")
+
+    def job(self, job: Job) -> Job:
+        found = self.desk.records.get(job.job_id)
+        assert found is not None
+        return found
+
+    def worked(self, job: Job, **more: Any) -> Job:
+        left = self.worker(**more).work(job.job_id)
+        assert left is not None
+        assert left == self.job(job)
+        return left
+
+
+@pytest.fixture(params=["file", "account"])
+def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    place = on_sqlite(tmp_path)
+    place.fill()
+    given = {"BackupJobs__File": str(tmp_path / "jobs.db")}
+    if request.param == "account":
+        monkeypatch.setattr(table_key_values.TableKeyValues.__init__, "__defaults__", (f"t{uuid4().hex}",))
+        given = {"AzureWebJobsStorage": request.getfixturevalue("azurite")}
+    made = Office(place, given)
+    yield made
+    made.desk.keys.close()
+
+
+def test_a_job_becomes_a_run_and_ends_with_its_counts(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "backup")
+    job = office.asked()
+    assert office.job(job).state is State.ENQUEUED
+    left = office.worked(job)
+    assert (left.state, left.percent, left.counts["inserted"], left.attempt) == (State.SUCCEEDED, None, 100, 1)
+    [run] = office.desk.runs.page().runs
+    assert (run["syncId"], run["jobId"], run["status"], run["trigger"]) == (
+        left.sync_id,
+        job.job_id,
+        "Completed",
+        "job",
+    )
+    assert [past.state for past in left.history] == [State.ENQUEUED, State.PROCESSING, State.SUCCEEDED]
+    assert any("sync.completed" in line for line in office.desk.records.lines(job.job_id))
+
+
+def test_a_message_that_comes_twice_runs_the_job_once(office: Office) -> None:
+    job = office.asked()
+    worker = office.worker()
+    left: list[Job | None] = []
+    threads = [threading.Thread(target=lambda: left.append(worker.work(job.job_id))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left.append(worker.work(job.job_id))
+    assert sorted(found is None for found in left) == [False, True, True]
+    assert len(office.desk.runs.page().runs) == 1
+
+
+def test_a_dry_run_writes_nothing_to_the_backup(office: Office) -> None:
+    left = office.worked(office.asked(replace(CUSTOMER, dry_run=True)))
+    assert (left.state, left.counts["inserted"]) == (State.SUCCEEDED, 100)
+    with office.place.registry.get("customer").stores() as (_, backup):
+        assert backup.count() == 0
+
+
+def test_a_run_that_could_not_start_is_a_failed_job_with_its_reason(office: Office) -> None:
+    left = office.worked(office.asked(Request("nothing")))
+    assert (left.state, left.error_kind, left.attempt) == (State.FAILED, "UnknownService", 1)
+    assert left.error is not None
+    assert "nothing" in left.error
+    assert left.hint
+
+
+def unreachable(_watcher: Observer) -> Registry:
+    raise StoreUnavailable("Nothing answers there.")
+
+
+def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(office: Office) -> None:
+    job = office.asked()
+    pauses: list[float] = []
+    for _ in range(RETRIES):
+        left = office.worked(job, registry=unreachable)
+        assert (left.state, left.error) == (State.SCHEDULED, "Nothing answers there.")
+        assert left.due_at is not None
+        assert office.worker().work(job.job_id) is None
+        pause = left.due_at - office.clock()
+        pauses.append(pause.total_seconds() / 60)
+        office.clock.ahead += pause
+    for minutes, least in zip(pauses, (2, 4, 8, 16, 32), strict=True):
+        assert least - 0.1 <= minutes <= 1.25 * least
+    left = office.worked(job, registry=unreachable)
+    assert (left.state, left.attempt) == (State.FAILED, RETRIES + 1)
+    again = office.desk.records.requeue(job.job_id, "Ada asked.")
+    assert again is not None
+    left = office.worked(job)
+    assert (left.state, left.error) == (State.SUCCEEDED, None)
+
+
+def test_a_job_whose_service_is_at_work_waits_in_line(office: Office) -> None:
+    job = office.asked()
+    with office.place.registry.get("customer").stores() as (_, backup):
+        location = backup.place.location
+    with open_lock(office.settings, Retry())("customer", location):
+        left = office.worked(job)
+    assert (left.state, left.retries, left.error) == (State.SCHEDULED, 0, None)
+    office.clock.ahead += timedelta(minutes=1)
+    assert [waiting.job_id for waiting in office.desk.records.waiting()] == [job.job_id]
+    assert office.worked(job).state is State.SUCCEEDED
+
+
+def test_work_in_slices_is_one_run(office: Office) -> None:
+    settings = office.settings.model_copy(update={"chunk_size": 20, "parallelism": 1})
+    job = office.asked()
+    left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher), slice_seconds=0)
+    slices = 1
+    while left.state is State.ENQUEUED:
+        left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher), slice_seconds=0)
+        slices += 1
+    assert slices > 2
+    assert (left.state, left.counts["inserted"]) == (State.SUCCEEDED, 100)
+    assert [run["syncId"] for run in office.desk.runs.page().runs] == [left.sync_id]
+
+
+def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_BEAT_SECONDS", 0.01)
+    settings = office.settings.model_copy(update={"batch_size": 1, "parallelism": 1})
+    job = office.asked()
+    done = threading.Event()
+
+    def cancel() -> None:
+        while not done.is_set():
+            current = office.job(job)
+            if current.state is State.PROCESSING and current.counts:
+                office.desk.records.cancel(job.job_id, "Ada asked.")
+                return
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
+    done.set()
+    thread.join()
+    assert left.state is State.DELETED
+    assert 0 < left.counts["inserted"] < 100
+    [run] = office.desk.runs.page().runs
+    assert (run["status"], run["errorKind"]) == ("Failed", "Cancelled")
+    with office.place.registry.get("customer").stores() as (_, backup):
+        assert backup.count() == left.counts["inserted"]
+
+
+def test_a_job_whose_worker_died_goes_on_with_another(office: Office) -> None:
+    job = office.asked()
+    assert office.desk.records.claim(job.job_id, "a process that is gone") is not None
+    assert office.worker().work(job.job_id) is None
+    office.clock.ahead += SILENCE + timedelta(seconds=1)
+    assert office.desk.sweep() == 1
+    left = office.worked(job)
+    assert (left.state, left.attempt) == (State.SUCCEEDED, 2)
+
+
+def test_an_occurrence_of_the_schedule_is_queued_once_and_a_missed_night_is_caught_up_once(office: Office) -> None:
+    names = ["customer", "order"]
+    office.clock.ahead = datetime(2026, 12, 1, 12, 0, tzinfo=UTC) - datetime.now(UTC)
+    assert office.desk.queue_due(office.settings, names) == []  # what was due before the app was there is not missed
+    office.clock.ahead += timedelta(hours=13)
+    queued = office.desk.queue_due(office.settings, names)
+    assert [(job.request.service, job.occurrence) for job in queued] == [
+        (name, "2026-12-02T00:00:00+00:00") for name in names
+    ]
+    assert office.desk.queue_due(office.settings, names) == []
+    office.clock.ahead += timedelta(days=4)
+    assert [job.occurrence for job in office.desk.queue_due(office.settings, names)] == [
+        "2026-12-06T00:00:00+00:00"
+    ] * 2
+    disabled = office.settings.model_copy(update={"schedule_enabled": False})
+    office.clock.ahead += timedelta(days=1)
+    assert office.desk.queue_due(disabled, names) == []
+
+
+def test_two_timers_that_fire_at_once_queue_an_occurrence_once(office: Office) -> None:
+    office.clock.ahead = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC) - datetime.now(UTC)
+    queued: list[Job] = []
+    desks = [open_desk(office.settings, office.clock) for _ in range(3)]
+
+    def queue(desk: Desk) -> None:
+        queued.extend(desk.queue_due(office.settings, ["customer"]))
+
+    threads = [threading.Thread(target=queue, args=(desk,)) for desk in desks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(queued) == 1
+    for desk in desks:
+        with contextlib.suppress(Locked):
+            desk.keys.close()

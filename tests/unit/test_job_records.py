@@ -1,0 +1,242 @@
+"""The records of jobs: made once, claimed by one worker, listed page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backup.core.errors import BadRequest
+from backup.jobs.job import HISTORY_AT_MOST, Job, Request, State
+from backup.jobs.records import SILENCE, JobRecords, hashed
+from backup.jobs.sqlite_key_values import SqliteKeyValues
+
+START = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
+CUSTOMER = Request("customer")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(milliseconds=1)
+        return self.now
+
+    def pass_by(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Iterator[SqliteKeyValues]:
+    made = SqliteKeyValues(tmp_path / "jobs.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def records(keys: SqliteKeyValues, clock: Clock) -> JobRecords:
+    return JobRecords(keys, clock)
+
+
+def enqueued(records: JobRecords, request: Request = CUSTOMER, **more: str) -> Job:
+    job = records.enqueue(request, "http", **more)
+    assert job is not None
+    return job
+
+
+def failed(records: JobRecords, service: str) -> Job:
+    claimed = records.claim(enqueued(records, Request(service)).job_id, "worker")
+    assert claimed is not None
+    job = records.leave(claimed, State.FAILED, "It broke.", error="It broke.", error_kind="StoreError")
+    assert job is not None
+    return job
+
+
+def test_a_job_is_there_as_it_was_made(records: JobRecords) -> None:
+    request = Request("order", "sync", force=True, dry_run=True, limit=10)
+    job = enqueued(records, request, requested_by="ada")
+    assert records.get(job.job_id) == job
+    assert (job.state, job.request, job.requested_by, job.attempt) == (State.ENQUEUED, request, "ada", 0)
+    assert [(past.state, past.reason) for past in job.history] == [(State.ENQUEUED, "Asked for by ada.")]
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id_alone(records: JobRecords) -> None:
+    job = enqueued(records)
+    assert records.get(job.job_id[:8].upper()) == job
+    assert records.get("") is None
+    assert records.get("x") is None
+    for _ in range(17):
+        enqueued(records)
+    with pytest.raises(BadRequest, match="Several jobs begin with"):
+        [records.get(letter) for letter in "0123456789abcdef"]
+
+
+def test_a_job_is_claimed_by_one(records: JobRecords) -> None:
+    job = enqueued(records)
+    first = records.claim(job.job_id, "one")
+    assert first is not None
+    assert (first.state, first.owner, first.attempt) == (State.PROCESSING, "one", 1)
+    assert records.claim(job.job_id, "other") is None
+    assert records.claim("00000000-0000-0000-0000-000000000000", "one") is None
+
+
+def test_a_job_whose_worker_is_silent_is_anothers_and_the_first_hears_of_it(records: JobRecords, clock: Clock) -> None:
+    job = enqueued(records)
+    first = records.claim(job.job_id, "one")
+    assert first is not None
+    clock.pass_by(seconds=SILENCE.total_seconds() - 5)
+    assert records.claim(job.job_id, "other") is None
+    assert records.beat(first) is not None
+    clock.pass_by(seconds=SILENCE.total_seconds() - 5)
+    assert records.waiting() == []
+    clock.pass_by(seconds=6)
+    assert [waiting.job_id for waiting in records.waiting()] == [job.job_id]
+    second = records.claim(job.job_id, "other")
+    assert second is not None
+    assert second.attempt == 2
+    assert records.beat(first) is None
+    assert records.leave(first, State.SUCCEEDED) is None
+    assert records.leave(second, State.SUCCEEDED) is not None
+
+
+def test_an_occurrence_is_queued_once(records: JobRecords) -> None:
+    assert records.enqueue(CUSTOMER, "timer", occurrence="2026-11-29T00:00:00+00:00") is not None
+    assert records.enqueue(CUSTOMER, "timer", occurrence="2026-11-29T00:00:00+00:00") is None
+    assert records.enqueue(Request("order"), "timer", occurrence="2026-11-29T00:00:00+00:00") is not None
+    assert records.enqueue(CUSTOMER, "timer", occurrence="2026-11-30T00:00:00+00:00") is not None
+
+
+def test_a_scheduled_job_waits_until_it_is_due(records: JobRecords, clock: Clock) -> None:
+    claimed = records.claim(enqueued(records).job_id, "one")
+    assert claimed is not None
+    due = clock.now + timedelta(minutes=2)
+    left = records.leave(claimed, State.SCHEDULED, "It is tried again.", due_at=due, retries=1)
+    assert left is not None
+    assert (left.owner, left.due_at) == (None, due)
+    assert (records.waiting(), records.claim(left.job_id, "one")) == ([], None)
+    clock.pass_by(minutes=2)
+    assert [job.job_id for job in records.waiting()] == [left.job_id]
+    again = records.claim(left.job_id, "one")
+    assert again is not None
+    assert (again.attempt, again.retries) == (2, 1)
+
+
+def test_waiting_jobs_come_oldest_first(records: JobRecords) -> None:
+    jobs = [enqueued(records) for _ in range(5)]
+    assert [job.job_id for job in records.waiting(3)] == [job.job_id for job in jobs[:3]]
+
+
+def test_an_ended_job_is_requeued_and_no_other(records: JobRecords) -> None:
+    waiting = enqueued(records)
+    assert records.requeue(waiting.job_id, "Ada asked.") is None
+    broken = failed(records, "order")
+    again = records.requeue(broken.job_id, "Ada asked.")
+    assert again is not None
+    assert (again.state, again.error, again.retries, again.ended_at) == (State.ENQUEUED, None, 0, None)
+    assert again.history[-1].reason == "Ada asked."
+
+
+def test_a_waiting_job_is_deleted_and_a_running_one_is_asked_to_stop(records: JobRecords) -> None:
+    waiting = records.cancel(enqueued(records).job_id, "Ada asked.")
+    assert waiting is not None
+    assert (waiting.state, records.claim(waiting.job_id, "one")) == (State.DELETED, None)
+    running = records.claim(enqueued(records).job_id, "one")
+    assert running is not None
+    asked = records.cancel(running.job_id, "Ada asked.")
+    assert asked is not None
+    assert (asked.state, asked.cancelled) == (State.PROCESSING, True)
+    told = records.beat(running)
+    assert told is not None
+    assert told.cancelled
+
+
+def test_a_history_keeps_its_first_state_and_the_latest(records: JobRecords) -> None:
+    job = enqueued(records)
+    for _ in range(HISTORY_AT_MOST):
+        claimed = records.claim(job.job_id, "one")
+        assert claimed is not None
+        assert records.leave(claimed, State.ENQUEUED, "Its time was up.")
+    found = records.get(job.job_id)
+    assert found is not None
+    assert (len(found.history), found.history[0].reason) == (HISTORY_AT_MOST, "Asked for by http.")
+    assert found.history[-1].reason == "Its time was up."
+
+
+def pages(list_page: Callable[..., object], **wanted: object) -> list[str]:
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = list_page(cursor=cursor, **wanted)
+        seen += [job.job_id for job in page.jobs]  # type: ignore[attr-defined]
+        cursor = page.cursor  # type: ignore[attr-defined]
+        if cursor is None:
+            return seen
+
+
+def test_a_list_has_each_job_once_the_failed_first_and_then_the_newest(records: JobRecords) -> None:
+    made = [failed(records, "customer") if n % 3 == 0 else enqueued(records) for n in range(10)]
+    wrong = [job.job_id for job in reversed(made) if job.state is State.FAILED]
+    others = [job.job_id for job in reversed(made) if job.state is not State.FAILED]
+    for limit in (1, 3, 4, 50):
+        assert pages(records.page, limit=limit) == [*wrong, *others]
+
+
+def test_a_list_is_of_a_state_a_service_and_a_text(records: JobRecords) -> None:
+    jobs = [enqueued(records, Request(service)) for service in ("customer", "order", "Order", "a/b ü")]
+    wrong = failed(records, "order")
+    ids = [job.job_id for job in jobs]
+    assert pages(records.page, state=State.FAILED) == [wrong.job_id]
+    assert pages(records.page, state=State.ENQUEUED) == ids[::-1]
+    assert pages(records.page, service="ORDER") == [wrong.job_id, ids[2], ids[1]]
+    assert pages(records.page, service="a/b ü") == [ids[3]]
+    assert pages(records.page, service="order", state=State.ENQUEUED) == [ids[2], ids[1]]
+    assert pages(records.page, text="it broke") == [wrong.job_id]
+    assert pages(records.page, text=ids[0][:8]) == [ids[0]]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "9.all:", "-1.", "0.ü"])
+def test_a_cursor_that_no_page_gave_is_refused(records: JobRecords, cursor: str) -> None:
+    with pytest.raises(BadRequest, match="cursor"):
+        records.page(cursor=cursor)
+
+
+def test_jobs_are_counted_by_their_state(records: JobRecords) -> None:
+    enqueued(records)
+    failed(records, "customer")
+    records.claim(enqueued(records).job_id, "one")
+    numbers = {state: number for state, number in records.numbers().items() if number}
+    assert numbers == {State.ENQUEUED: 1, State.FAILED: 1, State.PROCESSING: 1}
+
+
+def test_old_jobs_are_forgotten_with_all_that_leads_to_them(
+    records: JobRecords, keys: SqliteKeyValues, clock: Clock
+) -> None:
+    old = failed(records, "customer")
+    running = records.claim(enqueued(records, occurrence="night").job_id, "one")
+    assert running is not None
+    clock.pass_by(days=2)
+    young = failed(records, "customer")
+    edge = clock.now - timedelta(days=1)
+    assert records.forget(edge) == 1
+    assert records.get(old.job_id) is None
+    assert {item.key.rpartition(":")[2] for item in keys.scan("", limit=100)} >= {running.order, young.order}
+    assert not [item for item in keys.scan("", limit=100) if old.order in item.key or old.job_id in item.key]
+    assert records.leave(running, State.SUCCEEDED) is not None
+    assert records.forget(edge) == 1
+    assert records.enqueue(CUSTOMER, "timer", occurrence="night") is not None
+    assert records.numbers()[State.FAILED] == 1
+
+
+def test_a_record_of_a_later_release_is_read(records: JobRecords, keys: SqliteKeyValues) -> None:
+    job = enqueued(records)
+    given = {**job.to_json(), "unknown": 1, "request": {"service": "customer", "new": True}}
+    assert Job.from_json(given) == job
+    assert len(hashed("x" * 1000)) == 24
