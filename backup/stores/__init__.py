@@ -74,7 +74,7 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
         call_seconds=limits.max_call_seconds,
         left_as_it_is=side.role == "source",
     )
-    default = side.default_table.rpartition(".")[2] if dialect.kind == "sqlite" else side.default_table
+    default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):
         raise ConfigError(f"Setting {side.setting}__Table is missing; a SQL side needs it.")
     if side.role != "source":  # a backup gets such a column by its first run, a target place with its shape

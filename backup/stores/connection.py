@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib import import_module
 from urllib.parse import unquote, unquote_plus
 
 from sqlalchemy.engine import URL, make_url
@@ -14,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from backup.config.references import refuse_reference
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
-from backup.stores.secure import postgresql_url, sql_server_keywords
+from backup.stores.secure import sql_server_keywords
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
 
@@ -62,11 +63,17 @@ _QUOTES = (
     'write {…} around it and double each } within, or "…" and double each ".'
 )
 _ENCODED = "Within a user or a password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25."
-_DRIVERS = {"", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
 _COSMOS_KEYWORDS = ("accountendpoint", "accountkey", "clientid", "database")
-_SQLITE = ("mode", "immutable")
-_SQLITE_DRIVER = ("uri", "timeout", "check_same_thread", "cached_statements", "detect_types", "isolation_level")
 _YES_NO = {"true": "yes", "false": "no", "sspi": "yes"}
+
+
+ENGINES = {
+    "mssql": "backup.stores.sql.engines.mssql",
+    "postgresql": "backup.stores.sql.engines.postgresql",
+    "sqlite": "backup.stores.sql.engines.sqlite",
+}
+"""The package of each SQL engine, by what its URLs begin with. Its module `urls` has `checked_url`, which says what a
+URL stands for, and its module `dialect` has `opened`."""
 
 
 @dataclass(frozen=True)
@@ -224,49 +231,22 @@ def _url(text: str, setting: str) -> SqlServer | URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise ConfigError(f"Setting {setting} looks like a URL but cannot be read as one.", hint=_ENCODED) from None
-    backend, _, driver = url.drivername.lower().partition("+")
+    backend = url.drivername.lower().partition("+")[0]
     register_secret(url.password)
-    if backend not in ("sqlite", "postgresql", "mssql"):
+    if backend not in ENGINES:
         raise ConfigError(
             f"Setting {setting} is a URL of something that this app cannot back up.",
             hint="It backs up SQL Server (mssql://…), PostgreSQL (postgresql://…), SQLite (sqlite:///…) and Cosmos DB "
             "(AccountEndpoint=…).",
         )
-    if backend != "sqlite":
+    if backend != "sqlite":  # whose path may have an @
         _refuse_split(text, setting)
     if backend == "mssql":
         return _sql_server(_mssql_pairs(url, setting), setting)
-    if not url.database or (backend == "sqlite" and url.database == ":memory:"):
+    if not url.database:
         raise ConfigError(f"Setting {setting} names no database.", hint="A database in memory cannot be backed up.")
-    if backend == "sqlite":
-        return _sqlite_url(url, setting)
-    if driver not in _DRIVERS:
-        raise ConfigError(
-            f"Setting {setting} names a driver for PostgreSQL that this app does not use.", hint="Write postgresql://…."
-        )
-    for name in ("password", "sslpassword"):
-        value = url.query.get(name, "")
-        for secret in (value,) if isinstance(value, str) else value:
-            register_secret(secret)
-    return postgresql_url(url.set(drivername="postgresql+psycopg"), setting)
-
-
-def _sqlite_url(url: URL, setting: str) -> URL:
-    """The URL with the plain path of a `file:` one; of its parameters only `mode` and `immutable` mean anything."""
-    path = url.database or ""
-    if path.startswith("file:"):
-        path = unquote(re.sub(r"^file:(//[^/]*(?=/))?", "", path))
-    given = {name: value for name, value in url.query.items() if name not in _SQLITE_DRIVER}
-    immutable = given.pop("immutable", "0")
-    mode = given.pop("mode", "")
-    if given or mode not in ("", "ro", "rw") or immutable not in ("0", "1"):
-        raise ConfigError(
-            f"Setting {setting} has a parameter for its SQLite file that this app does not use.",
-            hint="It knows mode=ro, mode=rw and immutable=1. A file that is missing is made by initialize alone.",
-        )
-    if path in ("", ":memory:"):
-        raise ConfigError(f"Setting {setting} names no database.", hint="A database in memory cannot be backed up.")
-    return url.set(database=path, query={name: value for name, value in url.query.items() if name in _SQLITE})
+    checked: URL = import_module(f"{ENGINES[backend]}.urls").checked_url(url, setting)
+    return checked
 
 
 def _refuse_split(text: str, setting: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,13 +13,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
-from azure.core.pipeline.transport import RequestsTransport
 from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
 from azure.cosmos.exceptions import CosmosClientTimeoutError, CosmosResourceExistsError
 from azure.cosmos.http_constants import HttpHeaders
-from requests import Session
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry as NoRetry
 
 from backup.core import interrupts
 from backup.core.errors import (
@@ -42,6 +37,7 @@ from backup.stores.cosmos.errors import (
     retry_after_seconds,
 )
 from backup.stores.cosmos.throttle import Throttle
+from backup.stores.cosmos.transport import transport
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -111,7 +107,7 @@ class CosmosAccess:
             # Called for each attempt of any request, those that the SDK makes by itself included.
             raw_request_hook=self._admit,
             raw_response_hook=self._answered,
-            transport=_transport(self.throttle.at_most, verified=not emulated),
+            transport=transport(self.throttle.at_most, verified=not emulated),
             **options,
         )
 
@@ -303,29 +299,3 @@ class CosmosAccess:
             pool.shutdown(wait=not interrupts.is_over())
         if client is not None:
             client.__exit__()
-
-
-class _Connections(HTTPAdapter):
-    """Keeps a connection for each request in flight; the SDK's own would keep ten, and open one for each beyond.
-
-    What fails is told as it was, as the SDK has it, and tried again above.
-    """
-
-    def __init__(self, kept: int, verified: bool) -> None:
-        self._verified = verified
-        super().__init__(pool_maxsize=kept, max_retries=NoRetry(total=False, redirect=False, raise_on_status=False))
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
-        if not self._verified:
-            # Else each connection reads the system's certificates, which takes a tenth of a second, to verify nothing.
-            options["ssl_context"] = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        super().init_poolmanager(connections, maxsize, block, **options)
-
-
-def _transport(kept: int, verified: bool) -> RequestsTransport:
-    session = Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, _Connections(kept, verified))
-    return RequestsTransport(session=session)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+
+from sqlalchemy.engine import URL
+
 from backup.core.errors import ConfigError
-from backup.stores.connection import Cosmos, SqlServer, parse_connection
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect
+from backup.stores.connection import ENGINES, Cosmos, SqlServer, parse_connection
+from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions
 
 __all__ = ["Dialect", "open_dialect"]
 
@@ -26,20 +31,8 @@ def open_dialect(
     SQL.
     """
     where = parse_connection(connection_string, setting)
-    if isinstance(where, SqlServer):
-        from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
-
-        if where.database.lower() == "master":
-            if not default_database:
-                raise ConfigError(f"Setting {setting} names the database master.", hint="Name the database itself.")
-            where = where.with_database(default_database)
-        return SqlServerDialect(where, connections, call_seconds)
     if isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} names a Cosmos DB account where a SQL database is needed.")
-    if where.get_backend_name() == "sqlite":
-        from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
-
-        return SqliteDialect(where, connections, left_as_it_is=left_as_it_is)
-    from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
-
-    return PostgresqlDialect(where, connections, call_seconds)
+    engine = "mssql" if isinstance(where, SqlServer) else where.get_backend_name()
+    opened: Callable[[SqlServer | URL, DialectOptions], Dialect] = import_module(f"{ENGINES[engine]}.dialect").opened
+    return opened(where, DialectOptions(setting, default_database, connections, call_seconds, left_as_it_is))

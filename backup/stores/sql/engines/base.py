@@ -25,6 +25,16 @@ CALL_SECONDS = 600.0
 """After how long a call ends, unless a dialect is told otherwise."""
 
 
+class DialectOptions(NamedTuple):
+    """How a dialect is opened: as `engines.open_dialect` was told. `setting` is what errors name."""
+
+    setting: str
+    default_database: str | None = None
+    connections: int = CONNECTIONS
+    call_seconds: float = CALL_SECONDS
+    left_as_it_is: bool = False
+
+
 class StampColumns(NamedTuple):
     """What a table's stamps are made of. `content` is a hash of the whole row, which stands for the version of a row
     whose first version field is NULL, and of every row where there is no such field; None if no row is like that."""

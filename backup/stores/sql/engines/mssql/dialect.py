@@ -17,9 +17,10 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
 
+from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
 from backup.stores.connection import SqlServer
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, StampColumns
+from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
@@ -290,3 +291,12 @@ class SqlServerDialect:
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:
     return spelled_column(_SPELLING, table, name, type_, nullable=nullable)
+
+
+def opened(where: SqlServer, options: DialectOptions) -> SqlServerDialect:
+    """The dialect of a SQL Server's database; not of `master`, unless another is given in its place."""
+    if where.database.lower() == "master":
+        if not options.default_database:
+            raise ConfigError(f"Setting {options.setting} names the database master.", hint="Name the database itself.")
+        where = where.with_database(options.default_database)
+    return SqlServerDialect(where, options.connections, options.call_seconds)

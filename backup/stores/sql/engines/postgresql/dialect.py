@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines import base
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, StampColumns
+from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
@@ -233,3 +233,8 @@ class PostgresqlDialect:
 
     def failure(self, error: Exception) -> Failure:
         return failure(error, self._url.username)
+
+
+def opened(url: URL, options: DialectOptions) -> PostgresqlDialect:
+    """The dialect of a PostgreSQL database."""
+    return PostgresqlDialect(url, options.connections, options.call_seconds)

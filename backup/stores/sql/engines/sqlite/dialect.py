@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from backup.core import interrupts
 from backup.core.model import Fingerprint
 from backup.stores.calls import CallEnded
-from backup.stores.sql.engines.base import CONNECTIONS, Dialect, StampColumns
+from backup.stores.sql.engines.base import CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import bucket_of
@@ -277,3 +277,8 @@ class SqliteDialect:
 
 def _number(value: int) -> sa.ColumnElement[Any]:
     return sa.literal_column(str(value), sa.Integer)
+
+
+def opened(url: URL, options: DialectOptions) -> SqliteDialect:
+    """The dialect of a file."""
+    return SqliteDialect(url, options.connections, left_as_it_is=options.left_as_it_is)
