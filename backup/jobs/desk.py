@@ -21,7 +21,7 @@ from backup.jobs.key_values import NEW, Change, KeyValues
 from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.runs.outcome import Observer
-from backup.runs.ownership import this_process
+from backup.runs.process import this_process
 
 KEEP_DAYS = 400
 """So long ended jobs are kept."""

@@ -30,7 +30,7 @@ from backup.jobs.job import Job, State
 from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
-from backup.runs.ownership import this_process
+from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options

@@ -9,6 +9,7 @@ from datetime import datetime
 from backup.core.model import Counts, Run, Status
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import EVERY_RUN, History
+from backup.runs.listing import listed
 from backup.runs.policy import Policy
 
 
@@ -37,7 +38,7 @@ def changes_since(
     images, what their entries say. An undo counts as a change, unless everything that it took back has begun since
     then, too: then neither counts, for nothing is left of them. Costs a few lookups in the bin for each run.
     """
-    runs = [run for run in history.listed(service, EVERY_RUN, since=since) if run.may_change_backup]
+    runs = [run for run in listed(history, service, EVERY_RUN, since=since) if run.may_change_backup]
     own = {run.sync_id for run in runs}
     undone: dict[str, str] = {}
     taking_back: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +10,7 @@ from itertools import chain
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from backup.core.errors import BadRequest, Conflict, Interrupted, UnknownRun
+from backup.core.errors import BadRequest, Interrupted
 from backup.core.log import event
 from backup.core.model import Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
@@ -25,10 +24,6 @@ _LOOKED_BACK = 1_000
 EVERY_RUN = 1_000_000
 """More runs than a history has."""
 _PAGE = 100
-_FEW = 20
-_BEGINNING = re.compile("[0-9a-f][0-9a-f-]*")
-_FIRST_PART = 8  # characters of an id before its first dash
-_REFUSED = frozenset(kind.__name__ for kind in (BadRequest, Conflict, UnknownRun))
 
 T = TypeVar("T")
 
@@ -41,7 +36,7 @@ class History:
 
     def __init__(self, backup: Store) -> None:
         self.backup = backup
-        self._entries: Sibling = backup.sibling(HISTORY)
+        self.entries: Sibling = backup.sibling(HISTORY)
 
     @property
     def place(self) -> str:
@@ -50,14 +45,14 @@ class History:
 
     def create(self) -> None:
         """Makes the table or container, or what it lacks, when it is missing."""
-        self._entries.create()
+        self.entries.create()
 
     def opening(self, service: str) -> Opening:
         """What the service's runs are as one begins. Three queries. Raises ColumnMissing for an earlier release's
         table, and what else the store raises."""
-        entries = self._entries.find(self._mine(service), order_by="RunNumber", descending=True, limit=NEWEST)
+        entries = self.entries.find(self.about(service), order_by="RunNumber", descending=True, limit=NEWEST)
         newest = list(filter(None, map(run_of, entries)))
-        unplaced = self._entries.find(
+        unplaced = self.entries.find(
             {"ServiceName": service, "Place": None},
             order_by="StartedAt",
             descending=True,
@@ -77,7 +72,7 @@ class History:
 
     def save(self, run: Run) -> None:
         """Writes the run's entry as it stands; may be repeated."""
-        self._entries.put([entry_of(run)])
+        self.entries.put([entry_of(run)])
 
     def add(self, run: Run) -> None:
         """Writes the entry of a run that ended before it began. It may be one while another goes on."""
@@ -85,8 +80,8 @@ class History:
 
     def next_number(self, service: str) -> int:
         """The number of the next run; the caller holds the lock, or shares it with another run."""
-        found = self._entries.find(
-            self._mine(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
+        found = self.entries.find(
+            self.about(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
         )
         numbers = (entry["RunNumber"] for entry in found)
         return next((number for number in numbers if isinstance(number, int)), 0) + 1
@@ -97,32 +92,32 @@ class History:
         fields = {name: value for name, value in entry_of(run).items() if name != HISTORY.key}
         statuses = list({Status.IN_PROGRESS.value, run.status.value})
         only_if = {"Owner": owners, "Attempt": attempts, "Status": statuses}
-        return self._entries.change(run.sync_id, only_if, fields)
+        return self.entries.change(run.sync_id, only_if, fields)
 
     def beat(self, sync_id: str, owner: str, attempts: Sequence[str], now: datetime, seconds: float) -> bool:
         """Notes that the run goes on; whether it is still one of these attempts' own. One try of so many seconds."""
         only_if = _of(owner, attempts)
-        return self._entries.change(sync_id, only_if, {"HeartbeatAt": now}, seconds=seconds)
+        return self.entries.change(sync_id, only_if, {"HeartbeatAt": now}, seconds=seconds)
 
     def is_held(self, sync_id: str, owner: str, attempts: Sequence[str], transaction: Any = None) -> bool:
         """Whether the run is one of these attempts' own; in a transaction it stays so until its end."""
-        return self._entries.holds(sync_id, _of(owner, attempts), transaction)
+        return self.entries.holds(sync_id, _of(owner, attempts), transaction)
 
     def renew(self, sync_id: str, owner: str, attempts: Sequence[str], attempt: str, transaction: Any) -> bool:
         """Makes the run another attempt of the same owner's; whether it was one of these."""
-        return self._entries.change(sync_id, _of(owner, attempts), {"Attempt": attempt}, transaction)
+        return self.entries.change(sync_id, _of(owner, attempts), {"Attempt": attempt}, transaction)
 
     def leave(self, sync_id: str, owner: str, attempts: Sequence[str]) -> bool:
         """Leaves the open run to whoever goes on with it; whether it was one of these attempts' own."""
-        return self._entries.change(sync_id, _of(owner, attempts), {"Owner": None})
+        return self.entries.change(sync_id, _of(owner, attempts), {"Owner": None})
 
     def open_runs(self, service: str) -> Sequence[Run]:
         """The runs InProgress, newest first."""
-        return self._find(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
+        return self.runs(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
     def with_scratch(self, service: str) -> list[Run]:
         """The runs whose scratch place may be there."""
-        found = self._entries.find(self._mine(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
+        found = self.entries.find(self.about(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
         return list(filter(None, map(run_of, found)))
 
     def close_interrupted(self, run: Run, now: datetime) -> bool:
@@ -134,25 +129,25 @@ class History:
 
     def last_synced(self, service: str) -> Run | None:
         """The newest sync that completed."""
-        found = self._find(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=asked_for(Verb.SYNC))
+        found = self.runs(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=asked_for(Verb.SYNC))
         return next(iter(found), None)
 
     def first_synced(self, service: str) -> Run | None:
         """The oldest sync that completed."""
-        where = self._mine(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
+        where = self.about(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
         where |= {"Trigger": asked_for(Verb.SYNC)}
-        found = map(run_of, self._entries.find(where, order_by="RunNumber", limit=_PAGE))
+        found = map(run_of, self.entries.find(where, order_by="RunNumber", limit=_PAGE))
         return next(filter(None, found), None)
 
     def has_synced(self, service: str, since: datetime) -> bool:
         """Whether a sync has ended since then, well or not."""
-        where = self._mine(service) | {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
-        return bool(self._entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
+        where = self.about(service) | {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
+        return bool(self.entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
 
     def last_verified(self, service: str) -> Run | None:
         """The newest verify or drill that came to its end, whatever it found."""
         triggers = asked_for(Verb.VERIFY, Verb.DRILL)
-        found = self._find(service, 1, Status=Status.COMPLETED.value, Trigger=triggers)
+        found = self.runs(service, 1, Status=Status.COMPLETED.value, Trigger=triggers)
         return next(iter(found), None)
 
     def newest_syncs(self, service: str, limit: int, *, ended: bool = False) -> Sequence[Run]:
@@ -160,92 +155,23 @@ class History:
         where: dict[str, Any] = {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
         if ended:
             where["Status"] = sorted((Status.COMPLETED.value, Status.FAILED.value))
-        return self._find(service, limit, **where)
+        return self.runs(service, limit, **where)
 
     def latest(self, service: str, limit: int) -> Sequence[Run]:
         """Up to `limit` runs of the service, newest first."""
-        return self._find(service, limit)
-
-    def listed(
-        self, service: str, limit: int, *, since: datetime | None = None, failed: bool = False, every: bool = False
-    ) -> list[Run]:
-        """Up to `limit` runs, newest first: those that began `since` then, or only those that `failed`.
-
-        Unless `every` is asked for, without dry runs and without what was refused before anything was done. Costs a
-        read of `limit` entries, and of those that it leaves out.
-        """
-        where: dict[str, Any] = {"Status": Status.FAILED.value} if failed else {}
-        where |= {} if every else {"DryRun": [False, None]}
-        runs: list[Run] = []
-        below = None
-        while page := self._find(service, min(_PAGE, limit + _FEW), below=below, **where):
-            young = [run for run in page if since is None or run.started_at >= since]
-            runs += [run for run in young if every or not _is_refused(run)]
-            below = page[-1].number
-            if len(runs) >= limit or not young:
-                break
-        return runs[:limit]
-
-    def named(self, service: str, text: str, limit: int) -> list[str]:
-        """The ids of up to `limit` runs of the service that begin with the text, or the one that is the text; also of
-        those whose entries do not say what they are about."""
-        text = text.lower()
-        where = {"ServiceName": service, "Place": [self.place, None]}
-        if self._entries.find({**where, "SyncId": text}, order_by="SyncId", limit=1, fields=("SyncId",)):
-            return [text]
-        if not _BEGINNING.fullmatch(text):
-            return []
-        # A dash may count for nothing in the order of texts; the first part of an id has none.
-        above, below, ids = text[:_FIRST_PART], f"{text[:_FIRST_PART]}g", list[str]()
-        while len(ids) < limit:
-            page = self._entries.find(
-                where, order_by="SyncId", above=above, below=below, limit=_PAGE, fields=("SyncId",)
-            )
-            ids += [entry["SyncId"] for entry in page if entry["SyncId"].startswith(text)]
-            if len(page) < _PAGE:
-                break
-            above = page[-1]["SyncId"]
-        return ids[:limit]
-
-    def begun_before(self, service: str, moment: datetime) -> Iterator[list[Run]]:
-        """The runs that began before then, latest first, some at a time; those that end a page may be left out."""
-        below: Any = moment
-        while isinstance(below, datetime):
-            page = self._entries.find(
-                self._mine(service), order_by="StartedAt", descending=True, below=below, limit=_PAGE
-            )
-            yield list(filter(None, map(run_of, page)))
-            below = page[-1]["StartedAt"] if len(page) == _PAGE else None
-
-    def oldest(self, service: str) -> datetime | None:
-        """When the oldest run began that is still there."""
-        found = self._entries.find(self._mine(service), order_by="StartedAt", limit=1, fields=("StartedAt",))
-        return next((entry["StartedAt"] for entry in found if isinstance(entry["StartedAt"], datetime)), None)
-
-    def synced_between(self, service: str, after: datetime, before: datetime) -> bool:
-        """Whether a sync that completed has ended between these times."""
-        where = self._mine(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
-        where |= {"Trigger": asked_for(Verb.SYNC)}
-        found = self._entries.find(
-            where, order_by="CompletedAt", above=after, below=before, limit=1, fields=("SyncId",)
-        )
-        return bool(found)
-
-    def forget(self, service: str, sync_ids: Sequence[str]) -> None:
-        """Deletes the entries of these runs."""
-        self._entries.delete(sync_ids, service)
+        return self.runs(service, limit)
 
     def newest_verify(self, service: str) -> Run | None:
         """The newest verify or drill, whether it has ended or not."""
-        return next(iter(self._find(service, 1, Trigger=asked_for(Verb.VERIFY, Verb.DRILL))), None)
+        return next(iter(self.runs(service, 1, Trigger=asked_for(Verb.VERIFY, Verb.DRILL))), None)
 
     def get(self, service: str, sync_id: str) -> Run | None:
         """The service's run with this SyncId."""
-        return next(iter(self._find(service, 1, SyncId=sync_id)), None)
+        return next(iter(self.runs(service, 1, SyncId=sync_id)), None)
 
     def unplaced(self, service: str, **where: Any) -> list[Run]:
         """The service's runs whose entries do not say what they are about, in the order in which they began."""
-        found = self._entries.find(
+        found = self.entries.find(
             {**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=EVERY_RUN
         )
         return list(filter(None, map(run_of, found)))
@@ -262,14 +188,14 @@ class History:
     def place_runs(self, runs: Sequence[Run]) -> None:
         """Says of these runs, which had no place, that they are about this one; numbers them in their order."""
         first = self.next_number(runs[0].service) if runs else 1
-        self._entries.put(
+        self.entries.put(
             [entry_of(replace(run, place=self.place, number=number)) for number, run in enumerate(runs, first)]
         )
 
     def timeline(self, service: str, now: datetime) -> Timeline:
         """When the service's runs took place. Reads a few fields of every entry."""
-        found = self._entries.find(
-            self._mine(service), order_by="SyncId", limit=EVERY_RUN, fields=("SyncId", "RunNumber", "StartedAt")
+        found = self.entries.find(
+            self.about(service), order_by="SyncId", limit=EVERY_RUN, fields=("SyncId", "RunNumber", "StartedAt")
         )
         return Timeline(
             (
@@ -286,7 +212,7 @@ class History:
         counts = _is_restore if restores else _has_changed
         found: list[Run] = []
         below = None
-        while page := self._find(service, _PAGE, below=below):
+        while page := self.runs(service, _PAGE, below=below):
             for run in filter(counts, page):
                 if timeline.ended(run) > moment:
                     found.append(run)
@@ -299,7 +225,7 @@ class History:
         """The runs of its service that began after it, have ended and may have changed the backup, newest first; asked
         for only where the opening does not know them all."""
         known = opening.after(run)
-        runs = self._find(run.service, EVERY_RUN, above=run.number) if known is None else known
+        runs = self.runs(run.service, EVERY_RUN, above=run.number) if known is None else known
         return list(filter(_has_changed, runs))
 
     def columns_to_fill(self, service: str, opening: Opening, shared: Collection[str]) -> set[str]:
@@ -318,31 +244,26 @@ class History:
         known = {name.lower() for name in columns}
         return {name for name in shared if name.lower() in known}
 
-    def _mine(self, service: str) -> dict[str, Any]:
+    def about(self, service: str) -> dict[str, Any]:
         return {"ServiceName": service, "Place": self.place}
 
     def _older(self, service: str, runs: Sequence[Run]) -> Iterator[Run]:
         """The runs before these, newest first; they are looked for when the first is asked for."""
-        yield from self._find(service, _LOOKED_BACK, below=runs[-1].number if runs else None)
+        yield from self.runs(service, _LOOKED_BACK, below=runs[-1].number if runs else None)
 
-    def _find(
+    def runs(
         self, service: str, limit: int, above: int | None = None, below: int | None = None, **where: Any
     ) -> list[Run]:
-        where |= self._mine(service)
+        where |= self.about(service)
         asked = limit
         while True:
-            found = self._entries.find(
+            found = self.entries.find(
                 where, order_by="RunNumber", descending=True, above=above, below=below, limit=asked
             )
             runs = list(filter(None, map(run_of, found)))
             if len(runs) >= limit or len(found) < asked:
                 return runs[:limit]
             asked *= 2  # some could not be read
-
-
-def _is_refused(run: Run) -> bool:
-    """Whether it was asked for what could not be done, and did nothing."""
-    return run.status is Status.FAILED and run.error_kind in _REFUSED and run.counts.processed == 0
 
 
 def is_synced(run: Run) -> bool:

@@ -7,17 +7,12 @@ successor has written is decided here, in the backup's own database.
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from backup.core import interrupts
@@ -26,6 +21,7 @@ from backup.core.log import event
 from backup.core.model import Now, Run, Status
 from backup.runs.clock import elapsed
 from backup.runs.history import History
+from backup.runs.process import Process, this_process
 from backup.stores import Store
 
 HEARTBEAT_SECONDS = 15.0
@@ -38,78 +34,8 @@ _BEAT_SECONDS = 20.0  # for how long one heartbeat is tried
 _SETTLE_SECONDS, _LOOKS = 0.5, 6
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process: its machine since when that was started, and on it its number and when it was started."""
-
-    host: str
-    boot: str
-    namespace: str
-    number: int
-    started: str
-
-    def __str__(self) -> str:
-        return f"{self.host} boot={self.boot} pidns={self.namespace} pid={self.number} started={self.started}"
-
-    @classmethod
-    def read(cls, text: str) -> Process | None:
-        """The process that `str` was asked of; None for any other text."""
-        host, *named = text.split(" ")
-        values = [part.partition("=")[2] for part in named]
-        if len(values) != 4 or not values[2].isdigit():
-            return None
-        return cls(host, values[0], values[1], int(values[2]), values[3])
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it is known to be no more: only of a process of this very machine, if that was not started anew."""
-        here = this_process()
-        if (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace) or sys.platform == "win32":
-            return False
-        try:
-            os.kill(self.number, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            pass  # somebody else's
-        now = _started(self.number)
-        return bool(self.started and now) and now != self.started
-
-
-def this_process() -> Process:
-    """The process that runs this."""
-    return _process(os.getpid())
-
-
-@lru_cache(maxsize=1)
-def _process(number: int) -> Process:
-    host = "_".join(socket.gethostname().split())[:64] or "-"
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        namespace = str(Path("/proc/self/ns/pid").readlink()).partition("[")[2].strip("]")
-    except OSError:
-        boot, namespace = f"{uuid.getnode():x}", ""
-    return Process(host, boot, namespace, number, _started(number))
-
-
-def _started(number: int) -> str:
-    """When the process was started, in the ticks of its machine; `dead` of one that only waits to be forgotten."""
-    try:
-        # Behind the name, which may hold anything: the state, and as the twentieth the time of its start.
-        parts = Path(f"/proc/{number}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return "dead" if parts[0] in "ZX" else parts[19]
-    except (OSError, IndexError):
-        return ""
-
-
-_here: set[str] = set()
-"""The attempts of this process that go on."""
-
-
-# --- whose a run is ---------------------------------------------------------------------------------------------------
+_attempts_here: set[str] = set()
+"""The attempts of this process that are under way."""
 
 
 def is_alive(run: Run, now: datetime) -> bool:
@@ -121,7 +47,7 @@ def is_alive(run: Run, now: datetime) -> bool:
     if run.status is not Status.IN_PROGRESS or run.owner is None:
         return False
     owner = Process.read(run.owner)
-    if owner is not None and (owner.is_gone or (owner == this_process() and run.attempt not in _here)):
+    if owner is not None and (owner.is_gone or (owner == this_process() and run.attempt not in _attempts_here)):
         return False
     # One that lies far ahead was written by a clock that was set back since.
     return abs(now - _heard_of(run)) <= timedelta(seconds=OLD_SECONDS)
@@ -164,28 +90,28 @@ class Ownership:
         return self._history.backup
 
     @contextmanager
-    def taken(self, run: Run, found: Run | None) -> Iterator[Run]:
+    def taken(self, run: Run, entry: Run | None) -> Iterator[Run]:
         """Takes the run and, inside, says time and again that it goes on: `run` as it now stands.
 
-        `found` is the entry as it was read if there is one. Raises Locked when somebody else was faster.
+        `entry` is the open run that it resumes, as it was read. Raises Locked when somebody else was faster.
         """
         attempt = self._attempts[0]
-        _here.add(attempt)
+        _attempts_here.add(attempt)
         ended = threading.Event()
         try:
             run = self._run = self._signed(run)
-            if found is None:
+            if entry is None:
                 self._history.save(run)
                 if not run.only_compares:
                     self._yield_to_others(run)
-            elif not self._history.change(run, [found.owner, self._owner], [found.attempt, attempt]):
+            elif not self._history.change(run, [entry.owner, self._owner], [entry.attempt, attempt]):
                 raise Locked(f"Another process has just taken over the run of {run.service}.")
             self._confirmed = elapsed()
             threading.Thread(target=self._beat_until, args=(ended,), name=f"heart-{run.service}", daemon=True).start()
             yield run
         finally:
             ended.set()
-            _here.difference_update(self._attempts)
+            _attempts_here.difference_update(self._attempts)
 
     def _signed(self, run: Run) -> Run:
         return replace(run, owner=self._owner, attempt=self._attempts[-1], heartbeat_at=self._clock())
@@ -264,7 +190,7 @@ class Ownership:
             held = self._known(lambda known: self._history.is_held(run.sync_id, self._owner, known))
         elif again:
             mine = str(uuid.uuid4())
-            _here.add(mine)
+            _attempts_here.add(mine)
             self._attempts.append(mine)
             held = self._known(lambda known: self._history.renew(run.sync_id, self._owner, known, mine, transaction))
         else:

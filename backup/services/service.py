@@ -19,7 +19,7 @@ from backup.core.retry import Retry
 from backup.mirror.comparison import Depth, verify
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
-from backup.runs import upgrade
+from backup.runs import listing, upgrade
 from backup.runs.changes import RunChanges, changes_since
 from backup.runs.clock import clock_of
 from backup.runs.condition import Concern, concerns_of
@@ -28,7 +28,7 @@ from backup.runs.lock import Lock
 from backup.runs.open_runs import drop_all_scratches
 from backup.runs.opening import Opening
 from backup.runs.policy import Policy
-from backup.runs.retention import purge_history
+from backup.runs.retention import oldest_run, purge_history
 from backup.runs.runner import (
     NOBODY,
     WHOLE_TURN,
@@ -349,7 +349,7 @@ class SyncService:
         """The same, but without a lock where nothing is that old."""
         with self._recorded() as (backup, history, _, now):
             recycled = RecycleBin(backup, self.name, lambda: history.timeline(self.name, now()))
-            oldest, first = recycled.oldest(), history.oldest(self.name)
+            oldest, first = recycled.oldest(), oldest_run(history, self.name)
             images = oldest is not None and oldest < self._policy.kept_since(now())
             runs = first is not None and first < self._policy.history_since(now())
         return self.purge(seconds=seconds) if images or runs else Purged()
@@ -365,7 +365,7 @@ class SyncService:
         """The ids of up to `limit` of its runs that begin with the text, or the one that is the text; also of those
         whose entries do not say what they are about."""
         with self._recorded() as (_, history, _, _):
-            return history.named(self.name, text, limit)
+            return listing.named(history, self.name, text, limit)
 
     def last_verified(self) -> Run | None:
         """The newest verify that came to its end."""
@@ -387,7 +387,7 @@ class SyncService:
         """Up to `limit` runs, newest first: those that began `since` then, or only those that `failed`; not `every`
         run, but those that were neither dry nor refused."""
         with self._recorded() as (_, history, _, _):
-            return history.listed(self.name, limit, since=since, failed=failed, every=every)
+            return listing.listed(history, self.name, limit, since=since, failed=failed, every=every)
 
     def count(self) -> int:
         """Records in the source; reads an index from end to end."""

@@ -18,7 +18,8 @@ from backup.core.errors import Locked, LockLost, TransientStoreError
 from backup.core.model import WHOLE, Run, Status, StillHeld, Trigger
 from backup.runs import ownership
 from backup.runs.history import History
-from backup.runs.ownership import Ownership, Process, is_alive, this_process
+from backup.runs.ownership import Ownership, is_alive
+from backup.runs.process import Process, this_process
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from tests.programs import Program

@@ -21,7 +21,7 @@ from backup.entry import http
 from backup.runs.history import History
 from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer, Outcome, Turn
-from backup.runs.ownership import this_process
+from backup.runs.process import this_process
 from backup.services import places, service
 from backup.services.registry import AT_ONCE, Registry, side_by_side
 from backup.services.service import CustomerSyncService, Options, SyncService

@@ -1,0 +1,75 @@
+"""Processes as entries of SyncHistory name them, and whether one of this machine is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process: its machine since when that was started, and on it its number and when it was started."""
+
+    host: str
+    boot: str
+    namespace: str
+    number: int
+    started: str
+
+    def __str__(self) -> str:
+        return f"{self.host} boot={self.boot} pidns={self.namespace} pid={self.number} started={self.started}"
+
+    @classmethod
+    def read(cls, text: str) -> Process | None:
+        """The process that `str` was asked of; None for any other text."""
+        host, *named = text.split(" ")
+        values = [part.partition("=")[2] for part in named]
+        if len(values) != 4 or not values[2].isdigit():
+            return None
+        return cls(host, values[0], values[1], int(values[2]), values[3])
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to be no more: only of a process of this very machine, if that was not started anew."""
+        here = this_process()
+        if (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace) or sys.platform == "win32":
+            return False
+        try:
+            os.kill(self.number, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass  # somebody else's
+        now = _started(self.number)
+        return bool(self.started and now) and now != self.started
+
+
+def this_process() -> Process:
+    """The process that runs this."""
+    return _process(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _process(number: int) -> Process:
+    host = "_".join(socket.gethostname().split())[:64] or "-"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink()).partition("[")[2].strip("]")
+    except OSError:
+        boot, namespace = f"{uuid.getnode():x}", ""
+    return Process(host, boot, namespace, number, _started(number))
+
+
+def _started(number: int) -> str:
+    """When the process was started, in the ticks of its machine; `dead` of one that only waits to be forgotten."""
+    try:
+        # Behind the name, which may hold anything: the state, and as the twentieth the time of its start.
+        parts = Path(f"/proc/{number}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return "dead" if parts[0] in "ZX" else parts[19]
+    except (OSError, IndexError):
+        return ""
