@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.cold import cold_start
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, USUAL
 from benchmarks.engines import DATA, open_engine
 from benchmarks.engines.base import EngineMissing
 from benchmarks.figures import figures
@@ -32,7 +32,7 @@ def main(
     orders: Annotated[int, typer.Option(min=1000, help="orders, for cosmos")] = 100_000,
     repeat: Annotated[int, typer.Option(min=1, help="rounds that are timed")] = 3,
     workload: Annotated[list[WorkloadName] | None, typer.Option(help="only these; all but growth if none")] = None,
-    contender: Annotated[list[ContenderName] | None, typer.Option(help="only these; all if none")] = None,
+    contender: Annotated[list[ContenderName] | None, typer.Option(help="only these; the usual ones if none")] = None,
     size: Annotated[list[int] | None, typer.Option(min=1000, help="sizes of growth; 1e5, 1e6, 1e7 if none")] = None,
     folder: Annotated[Path, typer.Option(help="for files; what lies in it is lost")] = DATA,
     as_json_: Annotated[bool, typer.Option("--json", help="print JSON and nothing else on standard output")] = False,
@@ -42,7 +42,7 @@ def main(
     progress = Console(stderr=True, highlight=False)
     console = Console() if Console().is_terminal else Console(width=170)
     names = [str(one) for one in workload or (*WORKLOADS, "cold")]
-    chosen = [str(one) for one in contender or CONTENDERS]
+    chosen = [str(one) for one in contender or USUAL]
     count = orders if engine == "cosmos" else rows
     lines: list[Line] = []
     growth: list[Line] = []

@@ -8,5 +8,11 @@ from benchmarks.contenders.floor import Floor
 from benchmarks.contenders.ours import Ours
 from benchmarks.contenders.plain import Plain
 from benchmarks.contenders.sling import Sling
+from benchmarks.contenders.without import KeysApart, WithoutBuckets
 
-CONTENDERS: dict[str, Contender] = {one.name: one for one in (Ours(), Plain(), Floor(), Dlt(), Sling())}
+USUAL = ("ours", "plain", "floor", "dlt", "sling")
+"""Those that take part unless some are named."""
+
+CONTENDERS: dict[str, Contender] = {
+    one.name: one for one in (Ours(), Plain(), Floor(), Dlt(), Sling(), WithoutBuckets(), KeysApart())
+}

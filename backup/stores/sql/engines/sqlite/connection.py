@@ -46,7 +46,7 @@ class SqliteFile:
             f"{self.path.as_uri()}?mode={mode}{immutable}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
         )
         try:
-            # DialectOptions reads nothing: only now is a file known to be a database.
+            # Opening reads nothing: only now is a file known to be a database.
             connection.execute("PRAGMA schema_version")
             connection.create_function(HASH, -1, exact_hash, deterministic=True)
             connection.create_function(HASH_OF_BYTES, -1, exact_hash_of_bytes, deterministic=True)
