@@ -195,6 +195,20 @@ def test_files_that_a_document_links_to_exist(document: str) -> None:
     assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
 
 
+def anchors(text: str) -> set[str]:
+    """Of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_headings_that_a_document_links_to_exist(document: str) -> None:
+    folder = (ROOT / document).parent
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", DOCUMENTS[document])
+    texts = {page: (folder / page).read_text() if page else DOCUMENTS[document] for page, _ in links}
+    assert [(page, anchor) for page, anchor in links if anchor not in anchors(texts[page])] == []
+
+
 def test_errors_that_exist_are_in_the_page_on_http() -> None:
     kinds = {
         name
