@@ -82,6 +82,12 @@ def test_the_rows_are_those_that_the_architecture_draws() -> None:
     assert rows == [{package.removeprefix("backup.") for package in row} for row in PACKAGES]
 
 
+def test_the_decision_on_packages_has_a_line_for_each() -> None:
+    lines = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", (ROOT / "docs/decisions/packages.md").read_text(), re.M)
+    rows = [set(re.findall(r"\w+", line)) for line in lines]
+    assert rows == [{package.removeprefix("backup.") for package in row} for row in PACKAGES[:-1]]
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "backup"])
 def test_a_module_imports_its_own_package_and_those_of_earlier_rows_alone(name: str) -> None:
     own = package_of(name)
