@@ -160,20 +160,45 @@ class RecycleBin:
         # By its id: a part of an entry has not all its fields.
         return self._timeline.moment(str(UUID(entry["EntryId"][:32])), entry["RecycledAt"])
 
-    def first_after(self, keys: Iterable[Key], after: datetime) -> dict[Key, Kept]:
+    def with_records(self, some: Iterable[Kept]) -> Iterator[list[Kept]]:
+        """The same with their records, in no order that says anything, about as much at a time as a batch holds. One of
+        an insert has no record, and is left out."""
+        found = {kept.entry_id: kept for kept in some if kept.action is not Action.INSERTED}
+        for page in entries.pages(self._entries, {"EntryId": [*found]}) if found else ():
+            page.reverse()
+            whole, size = list[Kept](), 0
+            while page:
+                for kept in entries.kept(page.pop()):
+                    whole.append(replace(found[kept.entry_id], record=kept.record))
+                    size += _size(kept)
+                    del kept  # or it would be held beside the next
+                if size > _BYTES_AT_ONCE:
+                    yield whole
+                    whole, size = [], 0
+            if whole:
+                yield whole
+            del whole
+
+    def first_after(self, keys: Iterable[Key], after: datetime, *, records: bool = True) -> dict[Key, Kept]:
         """For each of these keys, and those like them, that was changed after a time: its record's first entry since.
 
         Its record is the one that the backup held at that time. Where a record's key was spelled anew (A for a, under
-        a collation that ignores case), all its spellings lead to the one entry.
+        a collation that ignores case), all its spellings lead to the one entry. Holds the images of all changes since,
+        or, without `records`, none: `with_records` reads those that are wanted.
         """
+        keys = list(keys)
         groups: dict[str, list[Kept]] = {}
-        for kept in self.of_keys(keys, after):
+        for kept in self.of_keys(keys, after, records=records):
             groups.setdefault(key_hash(kept.key), []).append(kept)
+        asked: dict[str, set[Key]] = {}
+        for key in keys if not (records or self._backup.traits.keys_are_exact) else ():
+            asked.setdefault(key_hash(key), set()).add(key)
         first: dict[Key, Kept] = {}
-        for group in groups.values():
+        for hashed, group in groups.items():
             name: dict[Key, Key] = {}  # one for all spellings of a record: an image's own key tells what it was before
+            respelled = len({kept.key for kept in group} | asked.get(hashed, set())) > 1
             for kept in group:
-                spellings = {kept.key, self._backup.keys.of(kept.record) if kept.record else kept.key}
+                spellings = {kept.key, self._own_key(kept) if records or respelled else kept.key}
                 known = {name[key] for key in spellings if key in name}
                 chosen = next(iter(known), kept.key)
                 name |= dict.fromkeys(spellings, chosen)
@@ -183,6 +208,12 @@ class RecycleBin:
                 oldest.setdefault(name[kept.key], kept)
             first |= {key: oldest[name[key]] for key in name}
         return first
+
+    def _own_key(self, kept: Kept) -> Key:
+        """The key as the record itself spells it."""
+        if kept.record is None and kept.action is not Action.INSERTED:
+            kept = next((one for some in self.with_records([kept]) for one in some), kept)
+        return self._backup.keys.of(kept.record) if kept.record else kept.key
 
     def purge(self, before: datetime, seconds_left: Callable[[], float] = lambda: float("inf")) -> int:
         """Deletes the entries that are older than a time, a batch at a time, oldest first, one at least and while there

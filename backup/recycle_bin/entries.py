@@ -49,6 +49,7 @@ _FIRST_PAGE = 16
 PAGE = 500
 _PAGE_CHARACTERS = 8 * 1024 * 1024
 _HASHES_AT_ONCE = 100
+_HASHED_AT_ONCE = 1 << 20  # characters
 _BLOCK_BITS = 16
 _FEWEST_TOGETHER = 8
 _TOGETHER = "g"  # behind all hexadecimal digits
@@ -153,7 +154,10 @@ def _place(side: str, key: Key, text: str) -> str:
 
 
 def _digest(side: str, key: str, record: str | None = None) -> str:
-    return sha256(f"{side} {key}{record or ''}".encode()).hexdigest()[:32]
+    digest = sha256(f"{side} {key}".encode())
+    for start in range(0, len(record or ""), _HASHED_AT_ONCE):
+        digest.update((record or "")[start : start + _HASHED_AT_ONCE].encode())
+    return digest.hexdigest()[:32]
 
 
 def _block_number(key: int) -> int:
@@ -188,8 +192,10 @@ def _ranges_to_text(keys: Sequence[int]) -> str:
 
 
 def kept(entry: Mapping[str, Any]) -> Iterator[Kept]:
-    """What the entry says of each of its keys."""
-    return (_kept(entry, key) for key in _keys(entry))
+    """What the entry says of each of its keys. Does not hold the entry of one key, whose record may be large."""
+    if _is_of_many(entry):
+        return (_kept(entry, key) for key in _keys(entry))
+    return iter([_kept(entry, key) for key in _keys(entry)])
 
 
 def number_of_keys(entry: Mapping[str, Any]) -> int:
@@ -256,9 +262,13 @@ def pages_of_hashes(
         yield from pages(entries, {**some, **where}, transaction=transaction, records=records)
 
 
+def _is_of_many(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["RecordKey"].startswith("[["))  # no key has a list in it
+
+
 def _keys(entry: Mapping[str, Any]) -> Iterator[Key]:
     text = entry["RecordKey"]
-    if not text.startswith("[["):  # no key has a list in it
+    if not _is_of_many(entry):
         return iter([key_from_text(text)])
     return ((key,) for first, last in json.loads(text) for key in range(first, last + 1))
 

@@ -53,14 +53,20 @@ class Recorder:
         together: list[dict[str, Any]] = []
         if not any_deleted:
             together, inserted = entries.together(self._mine["SyncId"], self._mine["Side"], inserted)
-        images = [*images, *(Image(key, Action.INSERTED) for key in inserted)]
-        alone = self._first(images, transaction, any_together=any_together)
+        whole = [*images, *(Image(key, Action.INSERTED) for key in inserted)]
+        if isinstance(images, list):
+            images.clear()
+        alone = self._first(whole, transaction, any_together=any_together)
+        del whole
         if together:
             with self._lock:
                 self._any_together = True  # even if this transaction fails: it may have been committed
         same = {**self._mine, "RecycledAt": self._now()}
-        singles = (entries.of_one(self._mine["SyncId"], self._mine["Side"], image) for image in alone)
-        self._table.add([same | entry for entry in (*together, *singles)], transaction)
+        made = [same | entry for entry in together]
+        alone.reverse()
+        while alone:  # so that none is held beside its text
+            made.append(same | entries.of_one(self._mine["SyncId"], self._mine["Side"], alone.pop()))
+        self._table.add(made, transaction)
 
     def _first(self, images: Sequence[Image], transaction: Any, *, any_together: bool) -> list[Image]:
         """Those of whose record the run has no entry that an entry of its own would not meet."""

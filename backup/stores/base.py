@@ -35,7 +35,8 @@ class Keep(Protocol):
     """What keeps images in the recycle bin."""
 
     def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
-        """Keeps the images, and of the inserted records the keys; each once, however often it is told.
+        """Keeps the images, and of the inserted records the keys; each once, however often it is told. A list of images
+        is empty afterwards, so that memory does not hold them beside what is kept.
 
         `transaction` is what makes the change, or None where the store has none.
         """

@@ -80,8 +80,12 @@ def record_from_text(text: str) -> dict[str, Any]:
     """The record that `record_to_text` was given."""
     if text.startswith(_ZIPPED):
         opened = zlib.decompressobj()
-        parts = (text[start : start + _PART] for start in range(len(_ZIPPED), len(text), _PART))
-        text = "".join([opened.decompress(base64.b64decode(part)).decode() for part in parts])
+        whole = ""
+        for start in range(len(_ZIPPED), len(text), _PART):
+            # Grows in place, where a list of parts would be held beside what they are joined to.
+            whole += opened.decompress(base64.b64decode(text[start : start + _PART])).decode()
+        text = whole
+        del whole
     return {name: _untagged(value) for name, value in json.loads(text).items()}
 
 
@@ -123,14 +127,14 @@ def _encoded(text: str) -> Iterator[bytes]:
 
 
 def _zipped(pieces: Iterable[str]) -> str:
-    found, rest = [_ZIPPED], b""
+    text, rest = _ZIPPED, b""
     closing = zlib.compressobj()
     for piece in chain(pieces, [None]):
         rest += closing.flush() if piece is None else closing.compress(piece.encode())
         whole = len(rest) if piece is None else len(rest) - len(rest) % 3
-        found.append(base64.b64encode(rest[:whole]).decode())
+        text += base64.b64encode(rest[:whole]).decode()  # grows in place: a list would be held beside the whole
         rest = rest[whole:]
-    return "".join(found)
+    return text
 
 
 def key_to_text(key: Key) -> str:

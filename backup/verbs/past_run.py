@@ -28,9 +28,9 @@ class PastRun:
                 yield [key for key in keys if key not in there]
 
     def before(self, keys: Sequence[Key]) -> Mapping[Key, Kept]:
-        """What those of these keys were before the run to which it did what is asked for. Holds all their images."""
+        """What those of these keys were before the run to which it did what is asked for, without their records."""
         images: dict[Key, list[Kept]] = {key: [] for key in keys}
-        for kept in self._recycled.of_keys(keys):  # oldest first
+        for kept in self._recycled.of_keys(keys, records=False):  # oldest first
             if kept.key in images:
                 images[kept.key].append(kept)
         there = self._backup.matching(keys) if self._only in (Action.UPDATED, Action.DELETED) else set[Key]()
@@ -40,7 +40,7 @@ class PastRun:
             if place is None:
                 continue
             later = all_kept[place + 1] if place + 1 < len(all_kept) else None
-            stayed = key in there if later is None else later.record is not None
+            stayed = key in there if later is None else later.action is not Action.INSERTED
             if self._only in (None, _done_to(all_kept[place], stayed=stayed)):
                 found[key] = all_kept[place]
         return found

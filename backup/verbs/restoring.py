@@ -109,7 +109,7 @@ class Restoring:
             if self._wish.at is None:
                 yield Piece(chunk, (), copies, theirs)
                 continue
-            for keys in _parts(list(copies.keys() | theirs.keys())):  # few, since whole images of them may be held
+            for keys in _parts(list(copies.keys() | theirs.keys())):  # few, for each may have many entries
                 yield Piece(
                     chunk, (), {k: copies[k] for k in keys if k in copies}, {k: theirs[k] for k in keys if k in theirs}
                 )
@@ -138,8 +138,8 @@ class Restoring:
         for key in asked:
             if key not in known:
                 self._session.note(f"The backup has no record {json.dumps(self._backup.keys.to_json(key))}.")
-        absent = [key for key in known if key in then and then[key].record is None]
-        present = [key for key in known if not (key in then and then[key].record is None)]
+        absent = [key for key in known if key in then and then[key].action is Action.INSERTED]
+        present = [key for key in known if not (key in then and then[key].action is Action.INSERTED)]
         equal = self._only_touched(chunk, {key: theirs[key] for key in known if key in theirs}, copies)
         inserts, updates, newer, same = [], [], [], 0
         spelled = self._place.matching([k for k in present if k not in theirs]) if self._there else set()
@@ -167,16 +167,31 @@ class Restoring:
             self._preview(inserts, updates)
         else:
             wanted = frozenset(inserts) | frozenset(updates)
-            whole: list[Record] = [record for key in wanted if key in then if (record := then[key].record)]
-            for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
-                whole += (_with_image(record, filled.get(self._backup.keys.of(record))) for record in records)
-                if not self._replace:  # those that are in each other's way are written together
-                    self._write(whole, theirs, copies)
-                    whole = []
-            self._write(whole, theirs, copies)
+            together: list[Record] = []
+            for some in self._records_of(wanted, then, filled, chunk):
+                if self._replace:  # those that are in each other's way are written together
+                    together += some
+                else:
+                    self._write(some, theirs, copies)
+                del some  # or they would be held beside the next
+            self._write(together, theirs, copies)
         extra = [key for key in theirs if key not in copies and key not in then]
         known_otherwise = self._backup.matching(extra)  # under another spelling
         return Restored(len(present), {key: theirs[key] for key in extra if key not in known_otherwise} | gone)
+
+    def _records_of(
+        self, wanted: frozenset[Key], then: Mapping[Key, Kept], filled: Mapping[Key, Kept], chunk: Chunk
+    ) -> Iterator[list[Record]]:
+        """The records of these keys as they are to be, some at a time."""
+        for some in self._recycled.with_records(then[key] for key in wanted if key in then):
+            yield [kept.record for kept in some if kept.record is not None]
+            del some  # or they would be held beside the next
+        for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
+            own = {key: filled[key] for record in records if (key := self._backup.keys.of(record)) in filled}
+            images = {kept.entry_id: kept for some in self._recycled.with_records(own.values()) for kept in some}
+            image_of = {key: images.get(kept.entry_id) for key, kept in own.items()}
+            yield [_with_image(record, image_of.get(self._backup.keys.of(record))) for record in records]
+            del records, images, image_of
 
     def _only_touched(self, chunk: Chunk, theirs: Stamps, copies: Stamps) -> set[Key]:
         """The records of which the etag alone says that they are newer, as after another restore, and which are the
@@ -286,8 +301,9 @@ class Restoring:
 
     def _restore_gone(self, entries: Sequence[Kept]) -> int:
         first = self._first_after(kept.key for kept in entries)
-        own = {kept.entry_id for kept in entries}
-        gone = {key: kept for key, kept in first.items() if kept.entry_id in own and kept.record is not None}
+        own = {kept.entry_id: kept for kept in entries}
+        gone = {key: own[kept.entry_id] for key, kept in first.items() if kept.entry_id in own}
+        gone = {key: kept for key, kept in gone.items() if kept.record is not None}
         there = self._backup.matching(list(gone)) | (self._place.matching(list(gone)) if self._there else set())
         keys = [key for key in gone if key not in there]
         if self._run.dry_run:
@@ -307,7 +323,7 @@ class Restoring:
         """The first change after the wish's time, or by its run, of each of these records that was changed so."""
         if self._past is not None:
             return self._past.before([*keys])
-        return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at)
+        return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at, records=False)
 
     def _write(self, records: Sequence[Record], theirs: Stamps, copies: Stamps) -> None:
         alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it

@@ -27,11 +27,13 @@ from backup.services.registry import Registry
 from backup.config.settings import load_settings
 from backup.core.model import Trigger
 from backup.mirror.comparison import Depth
+from backup.verbs.restoring import Wish
 
 registry = Registry(load_settings())
 [synced] = registry.sync("customer", Trigger.CLI)
 service = registry.get("customer")
-for outcome in (synced, service.verify(Depth(full=True)), service.undo(synced.run.sync_id)):
+then = Wish(at=service.history(2)[-1].completed_at, overwrite_newer=True)
+for outcome in (synced, service.verify(Depth(full=True)), service.restore(then), service.undo(synced.run.sync_id)):
     assert outcome.error is None, outcome.error
 """
 
@@ -83,7 +85,7 @@ def test_a_large_record_costs_four_times_its_size_above_a_batch(
     for version, filling in ((2, "ab"), (3, "cd")):
         zeros = f"replace(hex(zeroblob({RECORD_KIB << 9})), '00', '{filling}')"
         value = zeros if kind == "sqlite" else f"repeat('{filling}', {RECORD_KIB << 9})"
-        source.run(f'UPDATE {{table}} SET "Version" = {version}, "Data" = {value} WHERE "Id" < 3')
+        source.run(f'UPDATE {{table}} SET "Version" = {version}, "Data" = {value} WHERE "Id" < 4')
         if version == 2:
             assert place.registry.sync("customer", Trigger.CLI)[0].error is None
     assert measured(tmp_path, settings, "-c", EVERYTHING) - few < BATCH_KIB + 4 * RECORD_KIB + UNEVEN_KIB

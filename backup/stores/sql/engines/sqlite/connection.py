@@ -43,7 +43,11 @@ class SqliteFile:
             self._refuse_foreign_files()
         immutable = "&immutable=1" if self._immutable else ""
         connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}{immutable}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False
+            f"{self.path.as_uri()}?mode={mode}{immutable}",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            check_same_thread=False,
+            cached_statements=0,  # each would keep its last parameters, however large these were
         )
         try:
             # Opening reads nothing: only now is a file known to be a database.
