@@ -63,10 +63,14 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Kill:
-    """Death at the n-th piece of SQL work: before it, right before its commit, or after it."""
+    """Death at the n-th piece of SQL work, or the n-th of this kind: before it, right before its commit, or after it.
+
+    One that names a kind has to come.
+    """
 
     call: int
     moment: Moment
+    operation: str | None = None
 
 
 @contextmanager
@@ -77,8 +81,9 @@ def dying(kill: Kill | None) -> Iterator[None]:
     @contextmanager
     def counted(access: SqlAccess, operation: str, **how: Any) -> Iterator[sa.Connection]:
         nonlocal calls
-        calls += 1
-        moment = kill.moment if kill is not None and calls == kill.call else None
+        counts = kill is not None and kill.operation in (None, operation)
+        calls += counts
+        moment = kill.moment if kill is not None and counts and calls == kill.call else None
         if moment == "before":
             raise Killed
         with once(access, operation, **how) as cx:
@@ -90,6 +95,7 @@ def dying(kill: Kill | None) -> Iterator[None]:
 
     with patch.object(SqlAccess, "once", counted):
         yield
+    assert kill is None or kill.operation is None, f"the run ended before it died: {kill}"
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_no_history_lets_the_product_and_the_plain_model_diverge(machine: type[M
 
 
 def died_and_the_clock_was_set_back(machine: Machine) -> None:
-    machine.sync([Write(range(10), "a", False)], Kill(30, "after"), NO_OPTIONS)
+    machine.sync([Write(range(10), "a", False)], Kill(1, "after", "write records"), NO_OPTIONS)
     machine.sync([SET_BACK, Write([0], "ä ", False)], None, NO_OPTIONS)
     machine.show(0, None)
     machine.undo([], 0, False, False, None)
@@ -75,12 +75,12 @@ def undone_what_filled_a_column(machine: Machine) -> None:
 
 
 def died_while_it_filled_a_column(machine: Machine) -> None:
-    machine.sync([Schema.ADD_WITH_DEFAULT], Kill(25, "after"), NO_OPTIONS)
+    machine.sync([Schema.ADD_WITH_DEFAULT], Kill(2, "after", "write records"), NO_OPTIONS)
     machine.sync([], None, NO_OPTIONS)
 
 
 def undone_twice(machine: Machine) -> None:
-    machine.undo([], 0, False, False, Kill(20, "after"))
+    machine.undo([], 0, False, False, Kill(1, "after", "delete records"))
     machine.undo([], 1, False, False, None)
 
 
@@ -153,7 +153,7 @@ def test_an_undo_deletes_all_that_was_inserted_before_it_writes_anything(monkeyp
 
 def spelled_anew_between_two_calls(machine: Machine) -> None:
     machine.fill(copied=False)
-    machine.sync([], Kill(15, "before"), NO_OPTIONS)
+    machine.sync([], Kill(1, "after", "write records"), NO_OPTIONS)
     machine.resume([Write([0], None, False)], None, None)
 
 
@@ -163,16 +163,16 @@ def spelled_anew_and_changed_again_in_a_third_call(machine: Machine) -> None:
     unlike = [Write([0, 1, 2, 3], None, False), Delete([8]), Write([9], None, False), Write([0, 1, 2, 7], None, False)]
     machine.resume(unlike, None, None)
     machine.sync([], None, NO_OPTIONS, 0)
-    machine.resume([], Kill(41, "after"), None)
+    machine.resume([], Kill(1, "after", "delete records"), None)
     columns = [Schema.ADD_WITH_DEFAULT, Schema.ADD_WITH_DEFAULT]
     machine.sync([Write([5], "a", False), *columns, Write([6, 1, 0, 5], None, False)], None, NO_OPTIONS, 0)
-    machine.sync([Schema.ADD_WITH_DEFAULT, Schema.WIDEN], Kill(19, "before"), NO_OPTIONS)
+    machine.sync([Schema.ADD_WITH_DEFAULT, Schema.WIDEN], Kill(1, "after", "alter the columns"), NO_OPTIONS)
     machine.sync([], None, NO_OPTIONS)
 
 
 def deleted_and_inserted_under_another_spelling(machine: Machine) -> None:
     machine.fill(copied=True)
-    machine.sync([Delete([6, 7])], Kill(32, "after"), Options(allow_mass_delete=True))
+    machine.sync([Delete([6, 7])], Kill(1, "after", "delete records"), Options(allow_mass_delete=True))
     assert ("e",) not in machine.backup
     machine.resume([Write([6], "", True)], None, None)
 
