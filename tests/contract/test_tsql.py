@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -731,7 +732,7 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
     asked: list[str] = []
 
     class Transaction:
-        def execute(self, query: Any) -> Any:
+        def execute(self, query: Any, _: Mapping[str, Any]) -> Any:
             asked.append(str(query.compile(dialect=dialect())))
             return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import Any
@@ -69,6 +69,7 @@ FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
 
 
 _KEY, _ABOVE, _BELOW = "sought", "above", "below"  # parameters, beside those named for fields
+_IF = "if_"  # begins the name of a parameter for a field that an entry must have already
 
 
 class SqlSibling:
@@ -107,26 +108,25 @@ class SqlSibling:
     def change(
         self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
     ) -> bool:
-        query = self._table.update().where(*self._is(key, only_if)).values(**fields)
+        query, values = _update(self._table, _shape_of(only_if)), {**fields, **_values_of(key, only_if)}
         if transaction is not None:
-            return _has_changed(transaction, query)
+            return _has_changed(transaction, query, values)
         if seconds is not None:
             with self._access.once(self._writing, writes=True, fenced=False, seconds=seconds) as cx:
-                return _has_changed(cx, query)
+                return _has_changed(cx, query, values)
         for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
             with attempt as cx:
-                changed = _has_changed(cx, query)
+                changed = _has_changed(cx, query, values)
         return changed
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
-        query = sa.select(self._table.c[self._shape.key]).where(*self._is(key, only_if))
+        query = _select(self._table, _shape_of(only_if), locked=transaction is not None)
+        values = _values_of(key, only_if)
         if transaction is not None:
-            # SQLite has one writer at a time, and this is one.
-            query = query.with_for_update(read=True).with_hint(self._table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
-            return transaction.execute(query).first() is not None
+            return transaction.execute(query, values).first() is not None
         for attempt in self._access.attempts(self._reading):
             with attempt as cx:
-                row = cx.execute(query).first()
+                row = cx.execute(query, values).first()
         return row is not None
 
     @property
@@ -136,14 +136,6 @@ class SqlSibling:
     @property
     def _writing(self) -> str:
         return f"write {self._shape.name}"
-
-    def _is(self, key: str, only_if: OneOf) -> list[sa.ColumnElement[bool]]:
-        conditions: list[sa.ColumnElement[bool]] = [self._table.c[self._shape.key] == key]
-        for name, values in only_if.items():
-            column = self._table.c[name]
-            some = column.in_([value for value in values if value is not None])
-            conditions.append(sa.or_(some, column.is_(None)) if None in values else some)
-        return conditions
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
         if not entries:
@@ -223,8 +215,8 @@ class SqlSibling:
                 cx.execute(query)
 
 
-def _has_changed(cx: sa.Connection, query: sa.Update) -> bool:
-    return cx.execute(query).rowcount > 0
+def _has_changed(cx: sa.Connection, query: sa.Update, values: Mapping[str, Any]) -> bool:
+    return cx.execute(query, values).rowcount > 0
 
 
 @lru_cache(maxsize=64)  # one object, so that statements on it are compiled once, not in every run
@@ -247,11 +239,43 @@ def _table(
     )
 
 
-@lru_cache(maxsize=64)
-def _update(table: sa.Table) -> sa.Update:
-    """Its parameters are the fields to set and `_KEY`."""
+# Statements are made once, not in every run and batch. What an entry must be like is told by its fields, each with
+# whether NULL will do; the parameters are the key and the fields' other values.
+
+_Shape = tuple[tuple[str, bool], ...]
+
+
+def _shape_of(only_if: OneOf) -> _Shape:
+    return tuple((name, None in values) for name, values in only_if.items())
+
+
+def _values_of(key: str, only_if: OneOf) -> dict[str, Any]:
+    given = {f"{_IF}{name}": [value for value in values if value is not None] for name, values in only_if.items()}
+    return {_KEY: key, **given}
+
+
+def _is(table: sa.Table, shape: _Shape) -> Iterator[sa.ColumnElement[bool]]:
     [key] = table.primary_key.columns
-    return table.update().where(key == sa.bindparam(_KEY, type_=key.type))
+    yield key == sa.bindparam(_KEY, type_=key.type)
+    for name, null in shape:
+        column = table.c[name]
+        some = column.in_(sa.bindparam(f"{_IF}{name}", expanding=True, type_=column.type))
+        yield sa.or_(some, column.is_(None)) if null else some
+
+
+@lru_cache(maxsize=64)
+def _update(table: sa.Table, shape: _Shape = ()) -> sa.Update:
+    """Its further parameters are the fields to set."""
+    return table.update().where(*_is(table, shape))
+
+
+@lru_cache(maxsize=64)
+def _select(table: sa.Table, shape: _Shape, *, locked: bool) -> sa.Select[Any]:
+    """Selects the entry's key; `locked` until the transaction ends."""
+    query = sa.select(*table.primary_key.columns).where(*_is(table, shape))
+    # SQLite has one writer at a time, and this is one.
+    locking = query.with_for_update(read=True).with_hint(table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
+    return locking if locked else query
 
 
 def _asked_for(value: Any) -> tuple[bool, bool]:
