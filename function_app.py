@@ -39,11 +39,32 @@ def _service(req: func.HttpRequest) -> str:
     return parse_service(req.route_params.get("service", ""))
 
 
-def _respond(work: Callable[[], http.Answer]) -> func.HttpResponse:
+def _sync_id(req: func.HttpRequest) -> str:
+    return str(req.route_params["syncId"])
+
+
+def _respond(
+    req: func.HttpRequest, verb: Callable[..., http.Answer], *named: str | Callable[[func.HttpRequest], str]
+) -> func.HttpResponse:
+    """What the verb answers to the registry, what the address names, the query and the body."""
+    try:
+        registry, names = _registry(), [name if isinstance(name, str) else name(req) for name in named]
+        answer = verb(registry, *names, req.params, req.get_body())
+    except Exception as error:
+        answer = http.error_answer(foreseen(error))
+    return _response(answer)
+
+
+def _answered(work: Callable[[], http.Answer]) -> func.HttpResponse:
+    """The same of what is asked of no registry."""
     try:
         answer = work()
     except Exception as error:
         answer = http.error_answer(foreseen(error))
+    return _response(answer)
+
+
+def _response(answer: http.Answer) -> func.HttpResponse:
     headers = dict(answer.headers)
     return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json", headers=headers)
 
@@ -51,19 +72,19 @@ def _respond(work: Callable[[], http.Answer]) -> func.HttpResponse:
 @app.route("backup/sync", methods=["POST"])
 def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync: one service or all of them."""
-    return _respond(lambda: http.post_sync(_registry(), req.params, req.get_body()))
+    return _respond(req, http.post_sync)
 
 
 @app.route("backup/sync/customer", methods=["POST"])
 def SyncCustomer(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync/customer?force=true&dryRun=true&allowMassDelete=true"""
-    return _respond(lambda: http.post_sync_of(_registry(), "customer", req.params, req.get_body()))
+    return _respond(req, http.post_sync_of, "customer")
 
 
 @app.route("backup/sync/order", methods=["POST"])
 def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync/order?force=true&dryRun=true&allowMassDelete=true"""
-    return _respond(lambda: http.post_sync_of(_registry(), "order", req.params, req.get_body()))
+    return _respond(req, http.post_sync_of, "order")
 
 
 # A service's name may have slashes, so it is all the rest of an address. Azure tries longer routes first, and the rest
@@ -71,85 +92,85 @@ def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("backup/sync/{*service:minlength(1)}", methods=["POST"])
 def SyncService(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync/{*service}?force=true&dryRun=true&allowMassDelete=true"""
-    return _respond(lambda: http.post_sync_of(_registry(), _service(req), req.params, req.get_body()))
+    return _respond(req, http.post_sync_of, _service)
 
 
 @app.route("backup/verify/{*service:minlength(1)}", methods=["POST"])
 def VerifyBackup(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/verify/{*service}: compares source and backup."""
-    return _respond(lambda: http.post_verify(_registry(), _service(req), req.params, req.get_body()))
+    return _respond(req, http.post_verify, _service)
 
 
 @app.route("backup/undo/{syncId}", methods=["POST"])
 def UndoRun(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/undo/{syncId}: makes the backup what it was before that run."""
-    return _respond(lambda: http.post_undo(_registry(), req.route_params["syncId"], req.params, req.get_body()))
+    return _respond(req, http.post_undo, _sync_id)
 
 
 @app.route("backup/restore/{*service:minlength(1)}", methods=["POST"])
 def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/restore/{*service}: writes the backup's state into the source."""
-    return _respond(lambda: http.post_restore(_registry(), _service(req), req.params, req.get_body()))
+    return _respond(req, http.post_restore, _service)
 
 
 @app.route("backup/initialize", methods=["POST"])
 def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/initialize: makes what the backups need."""
-    return _respond(lambda: http.post_initialize(_registry(), req.params, req.get_body()))
+    return _respond(req, http.post_initialize)
 
 
 @app.route("sync/start", methods=["POST"])
 def StartSync(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/start: queues a sync."""
-    return _respond(lambda: job_api.post_start(_desk(), _registry(), req.params, req.get_body()))
+    return _answered(lambda: job_api.post_start(_desk(), _registry(), req.params, req.get_body()))
 
 
 @app.route("sync/job/{jobId}", methods=["GET"])
 def GetJob(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/job/{jobId}: how a job stands."""
-    return _respond(lambda: job_api.get_job(_desk(), req.route_params["jobId"], req.params))
+    return _answered(lambda: job_api.get_job(_desk(), req.route_params["jobId"], req.params))
 
 
 @app.route("sync/history", methods=["GET"])
 def GetHistory(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/history?service=&status=&verb=&from=&to=&limit=&cursor="""
-    return _respond(lambda: job_api.get_history(_desk(), req.params))
+    return _answered(lambda: job_api.get_history(_desk(), req.params))
 
 
 @app.route("sync/dashboard/jobs", methods=["GET"])
 def ListJobs(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/jobs?state=&type=&q=&limit=&cursor="""
-    return _respond(lambda: job_api.get_jobs(_desk(), req.params))
+    return _answered(lambda: job_api.get_jobs(_desk(), req.params))
 
 
 @app.route("sync/dashboard/jobs/{id}", methods=["GET"])
 def GetJobDetails(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/jobs/{id}: with its run and its log."""
-    return _respond(lambda: job_api.get_job_details(_desk(), req.route_params["id"], req.params))
+    return _answered(lambda: job_api.get_job_details(_desk(), req.route_params["id"], req.params))
 
 
 @app.route("sync/dashboard/jobs/{id}/retry", methods=["POST"])
 def RetryJob(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/jobs/{id}/retry: queues an ended job once more."""
-    return _respond(lambda: job_api.post_retry(_desk(), req.route_params["id"], req.params, req.get_body()))
+    return _answered(lambda: job_api.post_retry(_desk(), req.route_params["id"], req.params, req.get_body()))
 
 
 @app.route("sync/dashboard/jobs/{id}", methods=["DELETE"])
 def DeleteJob(req: func.HttpRequest) -> func.HttpResponse:
     """DELETE /api/sync/dashboard/jobs/{id}: deletes it, or asks it to stop."""
-    return _respond(lambda: job_api.delete_job(_desk(), req.route_params["id"], req.params))
+    return _answered(lambda: job_api.delete_job(_desk(), req.route_params["id"], req.params))
 
 
 @app.route("sync/dashboard/summary", methods=["GET"])
 def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/summary?date="""
-    return _respond(lambda: job_api.get_summary(_desk(), req.params))
+    return _answered(lambda: job_api.get_summary(_desk(), req.params))
 
 
 @app.route("sync/dashboard/stats", methods=["GET"])
 def GetStats(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
-    return _respond(lambda: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
+    return _answered(lambda: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
 
 
 @app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")
@@ -168,7 +189,7 @@ def PoisonedJob(message: func.QueueMessage) -> None:
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
-    return _respond(lambda: http.get_health(_registry, req.params))
+    return _answered(lambda: http.get_health(_registry, req.params))
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 
 from backup.core import interrupts
-from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreUnavailable
+from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreError, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import Now, Run, Status, StillHeld, Verb
@@ -27,13 +27,14 @@ from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
 from backup.runs.session import Session, Stores, Work
-from backup.stores import Limits
+from backup.stores import Limits, Store
 
 __all__ = [  # what callers of a runner need beside it
     "NOBODY",
     "WHOLE_TURN",
     "Observer",
     "Outcome",
+    "Request",
     "Runner",
     "Session",
     "Stores",
@@ -44,15 +45,21 @@ __all__ = [  # what callers of a runner need beside it
 
 
 @dataclass(frozen=True)
-class _Request:
-    """A run as it is asked for. `only_resumes`: it goes on with one that was left open, or nothing is done.
-    `in_parts`: it may be left open when its time is up, though it takes no lock."""
+class Request:
+    """A run as it is asked for: what it does between its claim and its end, with which stores.
+
+    `tell_apart` raises ConfigError for sides that are one place, by what their servers say; None for a run that writes
+    to neither. `only_resumes`: the unfinished sync of an earlier call is resumed from its checkpoint, or nothing is
+    done; a look for it disturbs nobody. `in_parts`: a verify that stays open when its time is up, and is resumed by the
+    next; it takes no lock, so that syncs need not wait for it.
+    """
 
     run: Run
     stores: Stores
     work: Work
-    turn: Turn
+    turn: Turn = WHOLE_TURN
     observer: Observer = NOBODY
+    tell_apart: Callable[[Store, Store], None] | None = None
     only_resumes: bool = False
     in_parts: bool = False
 
@@ -83,47 +90,32 @@ class Runner:
         self._service, self._policy, self._lock = service, policy, lock
         self._limits, self._now, self._others, self._watcher = limits, now, others, watcher
 
-    def run(
-        self, run: Run, stores: Stores, work: Work, observer: Observer = NOBODY, turn: Turn = WHOLE_TURN
-    ) -> Outcome:
-        """Does the work and says how it ended.
+    def run(self, request: Request) -> Outcome | None:
+        """Does the work and says how it ended. None where a run only resumes or goes on in parts, and there is nothing
+        to do or another call is at it.
 
         A verb that may change records takes the lock and has its entry from its start. It leaves none if the lock is
         taken, or an open run is alive: then it has not started. A sync resumes an unfinished one if it may
         (`Run.takes_over`), and walks the whole key space from there; all other open runs are closed. An interrupted
         sync is left open. A verify takes no lock and has its entry at its end, a drill from its start.
         """
-        outcome = self._run(_Request(run, stores, work, turn, observer))
-        assert outcome is not None  # noqa: S101 - for mypy; only a resumed run may have nothing to do
-        return outcome
-
-    def resume(
-        self, run: Run, stores: Stores, work: Work, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY
-    ) -> Outcome | None:
-        """Resumes the unfinished sync of an earlier call from its checkpoint; None if there is none.
-
-        Takes the lock only if there is one: a look disturbs nobody.
-        """
-        return self._run(_Request(run, stores, work, turn, observer, only_resumes=True))
-
-    def verify_in_parts(self, run: Run, stores: Stores, work: Work, turn: Turn) -> Outcome | None:
-        """Resumes the unfinished verify of an earlier call, or begins one, which stays open when time is up.
-
-        It takes no lock, so that syncs need not wait for it. None while another call is at it.
-        """
-        return self._run(_Request(run, stores, work, turn, in_parts=True))
-
-    def _run(self, asked: _Request) -> Outcome | None:
-        observer, session = Observers(self._watcher, asked.observer), None
-        request = replace(asked, observer=observer)
+        observer, session, told = Observers(self._watcher, request.observer), None, False
+        request = replace(request, observer=observer)
         tally = Tally(lambda counts: observer.progress(self._service, counts), self._policy.max_failed_records)
         seconds_left = request.turn.countdown()
         try:
             with interrupts.running(), ExitStack() as stack:
-                claimed = self._claim(request, tally, seconds_left, stack)
+                source, backup = stack.enter_context(request.stores())
+                if request.tell_apart is not None and not request.only_resumes:
+                    # Before there is an entry, which would be a trace in a source. Where a server does not answer it is
+                    # done once more in the work, so that there is an entry of that.
+                    with suppress(StoreError):
+                        request.tell_apart(source, backup)
+                        told = True
+                claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
-                    error = self._work(session, request.work)
+                    error = self._work(session, request, told=told)
                     with interrupts.last_words():
                         outcome: Outcome | None = self._end(session, error)
                 else:
@@ -137,14 +129,19 @@ class Runner:
     # --- the three steps ----------------------------------------------------------------------------------------------
 
     def _claim(
-        self, request: _Request, tally: Tally, seconds_left: Callable[[], float], stack: ExitStack
+        self,
+        request: Request,
+        source: Store,
+        backup: Store,
+        tally: Tally,
+        seconds_left: Callable[[], float],
+        stack: ExitStack,
     ) -> Session | Outcome | None:
-        """Opens the stores, takes the lock, and makes the entry of the run, or adopts that of an open one.
+        """Takes the lock, and makes the entry of the run, or adopts that of an open one.
 
         What the run holds it gives back when the stack is closed. None if there is nothing to do; the outcome of a run
         that has an entry although it could not begin.
         """
-        source, backup = stack.enter_context(request.stores())
         tally.key_to_json = backup.keys.to_json
         history = History(backup)
         if request.only_resumes and not has_left_sync(backup, history, self._service, self._now):
@@ -182,7 +179,7 @@ class Runner:
         session.fence(backup)
         return session
 
-    def _work(self, session: Session, work: Work) -> BackupError | None:
+    def _work(self, session: Session, request: Request, *, told: bool) -> BackupError | None:
         """Does the work; returns why it failed. What was done so far is in the session."""
         run = session.run
         event(
@@ -195,7 +192,12 @@ class Runner:
             allow_mass_delete=run.allow_mass_delete,
         )
         try:
-            work(session)
+            if request.tell_apart is not None and not told:
+                labels = f"{session.source.place.label}, {session.backup.place.label}"
+                for attempt in self._limits.retry.attempts(f"tell two places apart: {labels}"):
+                    with attempt:
+                        request.tell_apart(session.source, session.backup)
+            request.work(session)
         except Interrupted:
             percent = session.run.percent
             return Interrupted(f"Interrupted{'' if percent is None else f' at {percent} %'}; run it again to continue.")
@@ -228,13 +230,13 @@ class Runner:
 
     # --- parts of them ------------------------------------------------------------------------------------------------
 
-    def _take_lock(self, request: _Request, location: str, stack: ExitStack) -> StillHeld:
+    def _take_lock(self, request: Request, location: str, stack: ExitStack) -> StillHeld:
         if not request.needs_lock:
             return lambda: None
         return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
 
     def _begin(
-        self, request: _Request, history: History, opening: Opening, now: Now, clock: Now
+        self, request: Request, history: History, opening: Opening, now: Now, clock: Now
     ) -> tuple[Run, Checkpoint, Run | None] | None:
         """The run to do, where it begins, and the open run that it resumes, if it does. None if there is nothing to
         do. Closes what else was left open."""

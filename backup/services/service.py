@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, BadRequest, StoreError, UnknownRun
+from backup.core.errors import BackupError, BadRequest, UnknownRun
 from backup.core.log import event
 from backup.core.model import Action, Key, Now, Record, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
@@ -34,11 +35,10 @@ from backup.runs.runner import (
     WHOLE_TURN,
     Observer,
     Outcome,
+    Request,
     Runner,
     Session,
-    Stores,
     Turn,
-    Work,
     foreseen,
 )
 from backup.runs.scratch import name_of
@@ -150,27 +150,6 @@ class SyncService:
         what the settings say."""
         return self._places.stores()
 
-    def _told_apart(self, work: Work, target: str | None = None) -> tuple[Stores, Work]:
-        """Stores and work of a run that writes: what their servers say tells the sides apart before there is an entry,
-        which would be a trace in a source. Where a server does not answer, afterwards, so that there is one."""
-        places, told, is_target = self._places, False, target is not None
-
-        @contextmanager
-        def stores() -> Iterator[tuple[Store, Store]]:
-            nonlocal told
-            with places.stores(target) as (source, backup):
-                with suppress(StoreError):
-                    places.tell_apart(source, backup, is_target=is_target)
-                    told = True
-                yield source, backup
-
-        def checked(session: Session) -> None:
-            if not told:
-                places.try_to_tell_apart(session.source, session.backup, is_target=is_target)
-            work(session)
-
-        return stores, checked
-
     @contextmanager
     def _recorded(self) -> Iterator[tuple[Store, History, Opening, Now]]:
         """The backup, its history with the app's tables brought up to date, what that says now, and the clock."""
@@ -193,12 +172,14 @@ class SyncService:
         up the outcome's run is in progress, and `resume` goes on with it.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        return self._runner.run(run, *self._told_apart(sync_with_schema), observer, turn)
+        request = Request(run, self.stores, sync_with_schema, turn, observer, self._places.tell_apart)
+        return _certain(self._runner.run(request))
 
     def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
-        _, work = self._told_apart(sync_with_schema)  # there is an entry already, and a look asks no source
-        return self._runner.resume(self._new_run(Verb.SYNC, trigger), self.stores, work, turn, observer)
+        run, tell_apart = self._new_run(Verb.SYNC, trigger), self._places.tell_apart
+        request = Request(run, self.stores, sync_with_schema, turn, observer, tell_apart, only_resumes=True)
+        return self._runner.run(request)
 
     def leave_entry(self, run: Run) -> bool:
         """Records a run that ended before it had an entry, if the backup can be written. Tries once, takes no lock."""
@@ -235,13 +216,13 @@ class SyncService:
         run = self._new_run(Verb.DRILL if drilled else Verb.VERIFY, trigger)
         if drilled:
             run = replace(run, scratch=name_of(run.sync_id))
-        return self._runner.run(run, self.stores, work)
+        return _certain(self._runner.run(Request(run, self.stores, work)))
 
     def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
         """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
         time is up. None while another call is at it."""
         run = self._new_run(Verb.VERIFY, Trigger.TIMER)
-        return self._runner.verify_in_parts(run, self.stores, lambda session: verify_on(session, depth), turn)
+        return self._runner.run(Request(run, self.stores, partial(verify_on, depth=depth), turn, in_parts=True))
 
     def undo(
         self,
@@ -259,7 +240,8 @@ class SyncService:
             undo(session, undone, through=through)
 
         run = self._new_run(Verb.UNDO, trigger, dry_run)
-        return self._runner.run(run, *self._told_apart(work), observer)
+        request = Request(run, self.stores, work, observer=observer, tell_apart=self._places.tell_apart)
+        return _certain(self._runner.run(request))
 
     def restore(
         self,
@@ -275,7 +257,9 @@ class SyncService:
             restore(session, session.source, wish, elsewhere=to is not None)
 
         run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)
-        return self._runner.run(run, *self._told_apart(work, to), observer)
+        tell_apart = partial(self._places.tell_apart, is_target=to is not None)
+        request = Request(run, partial(self._places.stores, to), work, observer=observer, tell_apart=tell_apart)
+        return _certain(self._runner.run(request))
 
     def _new_run(
         self,
@@ -421,3 +405,9 @@ class OrderSyncService(SyncService):
 
     def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
         super().__init__(spec_of(settings, "order"), settings, *arguments, **named)
+
+
+def _certain(outcome: Outcome | None) -> Outcome:
+    """The outcome of a run that always has one."""
+    assert outcome is not None  # noqa: S101 - for mypy; only one that resumes or goes on in parts may have nothing to do
+    return outcome

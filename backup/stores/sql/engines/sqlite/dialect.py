@@ -110,8 +110,7 @@ class SqliteDialect:
 
     def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
         """By device and inode: a file has as many names as it likes."""
-        mine, theirs = (Path(cx.scalar(_FILE)) for cx in (one, other))
-        return mine.samefile(theirs)
+        return Path(one.scalar(_FILE)).samefile(other.scalar(_FILE))
 
     server_clock: sa.ColumnElement[datetime] | None = None
 
