@@ -15,7 +15,7 @@ from backup.core.log import redact
 from backup.core.model import Counts, Now, Record, Run, utc_now
 from backup.mirror.comparison import Report
 from backup.mirror.proof import Kind
-from backup.runs.changes import RunChanges, total
+from backup.runs.changes import RunChanges, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
 from backup.services.service import Ran, Shown
@@ -175,7 +175,7 @@ def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, 
 
     days = ((day, list(some)) for day, some in groupby(changes, key=lambda one: one.run.started_at.date()))
     results: list[dict[str, Any]] = [
-        {"Day": day.isoformat(), "Runs": len(some), **counted(total(some))} for day, some in days
+        {"Day": day.isoformat(), "Runs": len(some), **counted(counts_of(some))} for day, some in days
     ]
     if by == "run":
         results = [
@@ -187,7 +187,7 @@ def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, 
             for one in changes
         ]
     body = {"Success": True, "ServiceName": service, "Since": time_text(since), "Results": results}
-    return Answer(200, body | {"Together": counted(total(changes))})
+    return Answer(200, body | {"Together": counted(counts_of(changes))})
 
 
 def error_answer(error: errors.BackupError) -> Answer:

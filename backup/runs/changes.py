@@ -54,7 +54,7 @@ def changes_since(
     return [changes for changes in made if changes.counts.processed]
 
 
-def total(changes: Sequence[RunChanges]) -> Counts:
+def counts_of(changes: Sequence[RunChanges]) -> Counts:
     """What these runs did, without those of which nothing is left."""
     counts = Counts()
     for one in changes:

@@ -34,7 +34,7 @@ __all__ = [  # what callers of a runner need beside it
     "WHOLE_TURN",
     "Observer",
     "Outcome",
-    "Request",
+    "RunRequest",
     "Runner",
     "Session",
     "Stores",
@@ -45,7 +45,7 @@ __all__ = [  # what callers of a runner need beside it
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """A run as it is asked for: what it does between its claim and its end, with which stores.
 
     `tell_apart` raises ConfigError for sides that are one place, by what their servers say; None for a run that writes
@@ -90,7 +90,7 @@ class Runner:
         self._service, self._policy, self._lock = service, policy, lock
         self._limits, self._now, self._others, self._watcher = limits, now, others, watcher
 
-    def run(self, request: Request) -> Outcome | None:
+    def run(self, request: RunRequest) -> Outcome | None:
         """Does the work and says how it ended. None where a run only resumes or goes on in parts, and there is nothing
         to do or another call is at it.
 
@@ -122,7 +122,7 @@ class Runner:
                     outcome = claimed
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
-        if outcome is not None and (session is not None or not (asked.only_resumes or asked.in_parts)):
+        if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
             observer.ended(outcome)  # what only looked for something to go on with, and could not, is no run
         return outcome
 
@@ -130,7 +130,7 @@ class Runner:
 
     def _claim(
         self,
-        request: Request,
+        request: RunRequest,
         source: Store,
         backup: Store,
         tally: Tally,
@@ -179,7 +179,7 @@ class Runner:
         session.fence(backup)
         return session
 
-    def _work(self, session: Session, request: Request, *, told: bool) -> BackupError | None:
+    def _work(self, session: Session, request: RunRequest, *, told: bool) -> BackupError | None:
         """Does the work; returns why it failed. What was done so far is in the session."""
         run = session.run
         event(
@@ -230,13 +230,13 @@ class Runner:
 
     # --- parts of them ------------------------------------------------------------------------------------------------
 
-    def _take_lock(self, request: Request, location: str, stack: ExitStack) -> StillHeld:
+    def _take_lock(self, request: RunRequest, location: str, stack: ExitStack) -> StillHeld:
         if not request.needs_lock:
             return lambda: None
         return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
 
     def _begin(
-        self, request: Request, history: History, opening: Opening, now: Now, clock: Now
+        self, request: RunRequest, history: History, opening: Opening, now: Now, clock: Now
     ) -> tuple[Run, Checkpoint, Run | None] | None:
         """The run to do, where it begins, and the open run that it resumes, if it does. None if there is nothing to
         do. Closes what else was left open."""

@@ -35,8 +35,8 @@ from backup.runs.runner import (
     WHOLE_TURN,
     Observer,
     Outcome,
-    Request,
     Runner,
+    RunRequest,
     Session,
     Turn,
     foreseen,
@@ -172,13 +172,13 @@ class SyncService:
         up the outcome's run is in progress, and `resume` goes on with it.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        request = Request(run, self.stores, sync_with_schema, turn, observer, self._places.tell_apart)
+        request = RunRequest(run, self.stores, sync_with_schema, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))
 
     def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY) -> Outcome | None:
         """Goes on with the sync that was left open, from its checkpoint; None if there is none."""
         run, tell_apart = self._new_run(Verb.SYNC, trigger), self._places.tell_apart
-        request = Request(run, self.stores, sync_with_schema, turn, observer, tell_apart, only_resumes=True)
+        request = RunRequest(run, self.stores, sync_with_schema, turn, observer, tell_apart, only_resumes=True)
         return self._runner.run(request)
 
     def leave_entry(self, run: Run) -> bool:
@@ -216,13 +216,13 @@ class SyncService:
         run = self._new_run(Verb.DRILL if drilled else Verb.VERIFY, trigger)
         if drilled:
             run = replace(run, scratch=name_of(run.sync_id))
-        return _certain(self._runner.run(Request(run, self.stores, work)))
+        return _certain(self._runner.run(RunRequest(run, self.stores, work)))
 
     def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
         """Goes on with the verify that was left open, or begins one; it stays open, for the next call, when the turn's
         time is up. None while another call is at it."""
         run = self._new_run(Verb.VERIFY, Trigger.TIMER)
-        return self._runner.run(Request(run, self.stores, partial(verify_on, depth=depth), turn, in_parts=True))
+        return self._runner.run(RunRequest(run, self.stores, partial(verify_on, depth=depth), turn, in_parts=True))
 
     def undo(
         self,
@@ -240,7 +240,7 @@ class SyncService:
             undo(session, undone, through=through)
 
         run = self._new_run(Verb.UNDO, trigger, dry_run)
-        request = Request(run, self.stores, work, observer=observer, tell_apart=self._places.tell_apart)
+        request = RunRequest(run, self.stores, work, observer=observer, tell_apart=self._places.tell_apart)
         return _certain(self._runner.run(request))
 
     def restore(
@@ -258,7 +258,7 @@ class SyncService:
 
         run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)
         tell_apart = partial(self._places.tell_apart, is_target=to is not None)
-        request = Request(run, partial(self._places.stores, to), work, observer=observer, tell_apart=tell_apart)
+        request = RunRequest(run, partial(self._places.stores, to), work, observer=observer, tell_apart=tell_apart)
         return _certain(self._runner.run(request))
 
     def _new_run(

@@ -19,7 +19,7 @@ from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
 from backup.entry.command_line import copying, developing, looking, taking_back, working
 from backup.entry.command_line.configuration import choose
-from backup.entry.command_line.log_lines import hold, let_go
+from backup.entry.command_line.log_lines import hold_logs, let_go
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import say, show_trouble
 from backup.entry.streams import flush, let_readers_leave
@@ -87,7 +87,7 @@ def run() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
     let_readers_leave()
-    hold()
+    hold_logs()
     quiet_libraries()
     with interrupts.handled(_tell_of_the_end):
         try:

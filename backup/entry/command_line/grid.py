@@ -15,7 +15,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
-class Column:
+class GridColumn:
     """A heading; `right` for numbers. Where there is not room for all, the column with the highest `rank` goes first,
     and one of rank 0 never. The last one may break its cells between words."""
 
@@ -25,7 +25,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """Cells, and texts `below` them that have lines of their own."""
 
     cells: Sequence[str]
@@ -60,7 +60,7 @@ def lines_of(text: str, width: int | None, indent: str = "") -> Iterator[str]:
     yield line.rstrip()
 
 
-def laid_out(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> Iterator[tuple[str, str]]:
+def laid_out(columns: Sequence[GridColumn], rows: Sequence[GridRow], width: int | None) -> Iterator[tuple[str, str]]:
     """The lines, each with its style: the headings, a rule, the rows and what is below them."""
     widths = [
         max(cell_len(text) for text in (column.title, *(row.cells[n] for row in rows)))

@@ -22,7 +22,7 @@ class _Broken(logging.Formatter):
         return "\n".join(lines_of(super().format(record), width_of_errors(), "  "))
 
 
-def hold() -> None:
+def hold_logs() -> None:
     """Has log lines written from here on: where both streams are a terminal, once they are let go, else at once."""
     logging.basicConfig(stream=sys.stderr, format=_FORMAT, level=logging.INFO)
     if sys.stdout.isatty() and sys.stderr.isatty():

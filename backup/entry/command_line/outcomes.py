@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from backup.core.model import Run
 from backup.entry import http
 from backup.entry.answers import report_of
-from backup.entry.command_line.grid import Column, Row, as_people_count
+from backup.entry.command_line.grid import GridColumn, GridRow, as_people_count
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
 from backup.entry.health import word_of
 from backup.mirror.comparison import Report
@@ -46,17 +46,17 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool
     """Counts, what the runs want known, and of dry runs the records that would change. The title is for runs that did
     not fail; `whole` if they compared all contents."""
     failed = any(outcome.error for outcome in outcomes)
-    columns = [Column("Service"), Column("Status"), Column("Verified")]
-    columns += [Column(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
-    columns += [Column("Duration", right=True, rank=1)]
+    columns = [GridColumn("Service"), GridColumn("Status"), GridColumn("Verified")]
+    columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
+    columns += [GridColumn("Duration", right=True, rank=1)]
     if any(outcome.run.counts.failed for outcome in outcomes):
-        columns.append(Column("Failed", right=True))
+        columns.append(GridColumn("Failed", right=True))
     rows = []
     for outcome in outcomes:
         run, counts = outcome.run, outcome.run.counts
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped)
         cells = [plain(run.service), plain(run.status), proof_text(run, whole=whole), *map(str, numbers)]
-        rows.append(Row([*cells, duration_text(run.duration_ms), str(counts.failed)]))
+        rows.append(GridRow([*cells, duration_text(run.duration_ms), str(counts.failed)]))
     show_grid(None if failed else title, columns, rows)
     for outcome in outcomes:
         _show_more(outcome)
@@ -67,8 +67,8 @@ def _show_more(outcome: Outcome) -> None:
     if outcome.changes:
         named = [(list(key), what) for key, what in outcome.changes]
         named.sort(key=lambda change: (change[1], as_people_count(change[0])))
-        rows = [Row([plain(what), key_text(key)]) for key, what in named]
-        show_grid(f"{run.service}: the first {len(rows)} records", [Column("Change"), Column("Key")], rows)
+        rows = [GridRow([plain(what), key_text(key)]) for key, what in named]
+        show_grid(f"{run.service}: the first {len(rows)} records", [GridColumn("Change"), GridColumn("Key")], rows)
     show_failures(run)
     for note in run.notes:
         say(f"{run.service}: {note}", indent="  ")
@@ -82,8 +82,8 @@ def show_failures(run: Run) -> None:
         failures = sorted(
             ((json.loads(key), why) for key, why in run.failures), key=lambda one: as_people_count(one[0])
         )
-        rows = [Row([key_text(key), plain(why)]) for key, why in failures]
-        show_grid(f"{run.service}: records set aside", [Column("Key"), Column("Reason")], rows)
+        rows = [GridRow([key_text(key), plain(why)]) for key, why in failures]
+        show_grid(f"{run.service}: records set aside", [GridColumn("Key"), GridColumn("Reason")], rows)
 
 
 def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
@@ -107,8 +107,8 @@ def _show_report(outcome: Outcome, report: Report, *, whole: bool) -> None:
     if report.differences:
         named = [(list(one.key), one) for one in report.differences]
         named.sort(key=lambda one: (one[1].kind, as_people_count(one[0])))
-        rows = [Row([plain(one.kind), key_text(key), plain(", ".join(one.names))]) for key, one in named]
-        columns = [Column("Kind"), Column("Key"), Column("What differs")]
+        rows = [GridRow([plain(one.kind), key_text(key), plain(", ".join(one.names))]) for key, one in named]
+        columns = [GridColumn("Kind"), GridColumn("Key"), GridColumn("What differs")]
         show_grid(f"The first {len(rows)} differences", columns, rows)
 
 
@@ -116,9 +116,9 @@ def show_results(answer: http.Answer) -> None:
     """The answer's results, a row each, and what to do about the first that failed."""
     results = answer.body["Results"]
     names = list(dict.fromkeys(name for entry in results for name in entry if name not in _OF_RESULTS))
-    columns = [Column("Service"), Column("Status"), *(Column(name, right=True) for name in names)]
+    columns = [GridColumn("Service"), GridColumn("Status"), *(GridColumn(name, right=True) for name in names)]
     rows = [
-        Row(
+        GridRow(
             [plain(str(entry.get(column.title, ""))) for column in columns],
             [plain(entry["ErrorMessage"])] if entry.get("ErrorMessage") else [],
         )
@@ -131,9 +131,10 @@ def show_results(answer: http.Answer) -> None:
 
 def show_health(state: http.State) -> None:
     """How each side answered, and why all is not well, in full."""
-    columns = [Column("Service"), Column("Side"), Column("Status"), Column("Milliseconds", right=True)]
+    columns = [GridColumn("Service"), GridColumn("Side"), GridColumn("Status"), GridColumn("Milliseconds", right=True)]
     rows = [
-        Row([plain(check.service), check.side, word_of(check.error), str(check.duration_ms)]) for check in state.checks
+        GridRow([plain(check.service), check.side, word_of(check.error), str(check.duration_ms)])
+        for check in state.checks
     ]
     if rows:
         show_grid(None, columns, rows)

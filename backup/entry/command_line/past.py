@@ -10,10 +10,10 @@ from typing import Any
 
 from backup.core.model import Action, Counts, Run, Verb
 from backup.entry.answers import By
-from backup.entry.command_line.grid import Column, Row, as_people_count
+from backup.entry.command_line.grid import GridColumn, GridRow, as_people_count
 from backup.entry.command_line.outcomes import duration_text, proof_text, show_failures
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid
-from backup.runs.changes import RunChanges, total
+from backup.runs.changes import RunChanges, counts_of
 from backup.services.service import Ran, Shown
 
 _SHORTEST_ID = 8
@@ -24,12 +24,18 @@ _LEAST_NAME, _MOST_NAME = 8, 30
 def show_history(runs: Sequence[Run], now: datetime) -> None:
     """A row for each run, and below it why it failed, if it did."""
     short = _short([run.sync_id for run in runs])
-    columns = [Column("Status"), Column("Run"), Column("Service"), Column("Verb"), Column("Age", right=True)]
-    columns += [Column("Duration", right=True, rank=1)]
-    columns += [Column(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
-    columns += [Column("Skipped", right=True, rank=2), Column("Set aside", right=True, rank=3)]
-    columns += [Column("Verified", rank=4), Column("Started (UTC)", rank=5), Column("Asked by", rank=6)]
-    columns += [Column("SyncId", rank=7)]
+    columns = [
+        GridColumn("Status"),
+        GridColumn("Run"),
+        GridColumn("Service"),
+        GridColumn("Verb"),
+        GridColumn("Age", right=True),
+    ]
+    columns += [GridColumn("Duration", right=True, rank=1)]
+    columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
+    columns += [GridColumn("Skipped", right=True, rank=2), GridColumn("Set aside", right=True, rank=3)]
+    columns += [GridColumn("Verified", rank=4), GridColumn("Started (UTC)", rank=5), GridColumn("Asked by", rank=6)]
+    columns += [GridColumn("SyncId", rank=7)]
     rows = []
     for run in runs:
         counts = run.counts
@@ -40,7 +46,7 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
             *(proof_text(run, whole=run.verb is Verb.DRILL), f"{run.started_at:%Y-%m-%d %H:%M:%S}"),
             *(plain(run.trigger or ""), plain(run.sync_id)),
         ]
-        rows.append(Row(cells, [plain(run.error)] if run.error else []))
+        rows.append(GridRow(cells, [plain(run.error)] if run.error else []))
     if rows:
         show_grid(None, columns, rows)
     else:
@@ -74,13 +80,15 @@ def show_run(ran: Ran, now: datetime, skipped: int) -> None:
         order = list(Action)
         changes.sort(key=lambda one: (order.index(one[0].action), as_people_count(one[1])))
         rows = [
-            Row([plain(kept.action), "" if kept.side == "backup" else "in the source", key_text(key)])
+            GridRow([plain(kept.action), "" if kept.side == "backup" else "in the source", key_text(key)])
             for kept, key in changes
         ]
-        beyond = [Column("Where")] if any(row.cells[1] for row in rows) else []
-        rows = rows if beyond else [Row([row.cells[0], row.cells[2]]) for row in rows]
+        beyond = [GridColumn("Where")] if any(row.cells[1] for row in rows) else []
+        rows = rows if beyond else [GridRow([row.cells[0], row.cells[2]]) for row in rows]
         first = f"after {skipped}, " if skipped else ""
-        show_grid(f"What it changed, {first}{len(rows)} records:", [Column("Change"), *beyond, Column("Key")], rows)
+        show_grid(
+            f"What it changed, {first}{len(rows)} records:", [GridColumn("Change"), *beyond, GridColumn("Key")], rows
+        )
     if ran.more:
         say(f"There are more: --skip {skipped + len(ran.changes)} shows the next, --limit how many at once.")
     if ran.may_be_purged and run.may_change_backup:
@@ -89,11 +97,11 @@ def show_run(ran: Ran, now: datetime, skipped: int) -> None:
 
 def show_past(shown: Shown, at: datetime | None) -> None:
     """A record's changes, oldest first, and the record; of one that is gone what it was last."""
-    columns = [Column("Changed at (UTC)"), Column("Change"), Column("Run"), Column("SyncId", rank=1)]
-    columns += [Column("Version before")]
+    columns = [GridColumn("Changed at (UTC)"), GridColumn("Change"), GridColumn("Run"), GridColumn("SyncId", rank=1)]
+    columns += [GridColumn("Version before")]
     short = _short([kept.sync_id for kept in shown.changes])
     rows = [
-        Row(
+        GridRow(
             [
                 *(f"{kept.at:%Y-%m-%d %H:%M:%S}", plain(kept.action)),
                 *(plain(short[kept.sync_id]), plain(kept.sync_id)),
@@ -117,23 +125,23 @@ def show_past(shown: Shown, at: datetime | None) -> None:
 
 def show_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> None:
     """A row for each day, or each run, newest first, and all together."""
-    numbers = [Column(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
+    numbers = [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
     short = _short([one.run.sync_id for one in changes])
-    rows: list[Row] = []
+    rows: list[GridRow] = []
     if by == "day":
-        columns = [Column("Day (UTC)"), Column("Runs", right=True), *numbers]
+        columns = [GridColumn("Day (UTC)"), GridColumn("Runs", right=True), *numbers]
         for day, some in groupby(changes, key=lambda one: one.run.started_at.date()):
             of_day = list(some)
-            rows.append(Row([day.isoformat(), str(len(of_day)), *_numbers(total(of_day))]))
-        rows.append(Row(["Together", str(len(changes)), *_numbers(total(changes))]))
+            rows.append(GridRow([day.isoformat(), str(len(of_day)), *_numbers(counts_of(of_day))]))
+        rows.append(GridRow(["Together", str(len(changes)), *_numbers(counts_of(changes))]))
     else:
-        columns = [Column("Run"), Column("Started (UTC)"), Column("Verb"), *numbers, Column("")]
+        columns = [GridColumn("Run"), GridColumn("Started (UTC)"), GridColumn("Verb"), *numbers, GridColumn("")]
         for one in changes:
             undone = f"undone by {short[one.undone_by]}" if one.undone_by else "undoes" if one.takes_back else ""
             began = f"{one.run.started_at:%Y-%m-%d %H:%M:%S}"
             cells = [plain(short[one.run.sync_id]), began, _verb(one.run), *_numbers(one.counts), undone]
-            rows.append(Row(cells))
-        rows.append(Row(["Together", "", "", *_numbers(total(changes)), ""]))
+            rows.append(GridRow(cells))
+        rows.append(GridRow(["Together", "", "", *_numbers(counts_of(changes)), ""]))
     if not changes:
         say(f"Nothing of {service} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC.")
         return

@@ -22,7 +22,7 @@ from backup.core.errors import BackupError, Interrupted
 from backup.core.log import redact, visible
 from backup.core.model import Counts
 from backup.entry import http
-from backup.entry.command_line.grid import Column, Row, laid_out, lines_of
+from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_of
 from backup.runs.runner import NOBODY, Observer, foreseen
 from backup.services.registry import Registry
 
@@ -85,7 +85,7 @@ def say(text: str, style: str = "", indent: str = "") -> None:
         _out.print(Text(line, style), soft_wrap=True)
 
 
-def show_grid(title: str | None, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+def show_grid(title: str | None, columns: Sequence[GridColumn], rows: Sequence[GridRow]) -> None:
     """Rows under headings, on standard output. The texts are `plain`."""
     if title is not None:
         say(title, "bold")
