@@ -14,7 +14,7 @@ from backup.core import errors
 from backup.core.log import redact
 from backup.core.model import Counts, Now, Record, Run, utc_now
 from backup.mirror.comparison import Report
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.runs.changes import RunChanges, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
@@ -108,7 +108,7 @@ def _compared(outcome: Outcome) -> dict[str, Any]:
     return {
         "SourceCount": report.proof.source.records,
         "BackupCount": report.proof.backup.records,
-        **{kind.title(): report.counts[kind] for kind in Kind},
+        **{kind.title(): report.counts[kind] for kind in DifferenceKind},
         "InFlight": report.proof.in_flight,
         "RecordsCompared": report.compared,
         "Differences": [

@@ -17,7 +17,7 @@ from backup.services.service import Health
 
 
 @dataclass(frozen=True)
-class State:
+class HealthState:
     """What was seen: an answer of each side, and why all is not well."""
 
     checks: Sequence[Health]
@@ -30,21 +30,21 @@ class State:
         return "Unhealthy" if "Unhealthy" in words else "Degraded" if self.concerns else "Healthy"
 
 
-def look(open_registry: Callable[[], Registry]) -> State:
+def look(open_registry: Callable[[], Registry]) -> HealthState:
     """Asks every side, and the backups for how their last syncs ended. Writes nothing but lines in the log."""
     try:
         checks = open_registry().ping()
     except ConfigError as error:
         event("health.down", level=logging.WARNING, error=error)
-        return State((), [_because("The settings cannot be used.", error)])
+        return HealthState((), [_because("The settings cannot be used.", error)])
     if not checks:
         hint = "docs/configuration.md lists the settings of each service."
-        return State((), [Concern("No service is configured.", detail_hint=hint)])
+        return HealthState((), [Concern("No service is configured.", detail_hint=hint)])
     concerns = [concern for check in checks for concern in (*_of_side(check), *check.concerns)]
-    return State(checks, _once(concerns))
+    return HealthState(checks, _once(concerns))
 
 
-def shape_health(state: State | None, now: Now = utc_now) -> Answer:
+def shape_health(state: HealthState | None, now: Now = utc_now) -> Answer:
     """The answer, of which anybody may ask: kinds of errors, no message. 503 when a side is down, else 200: where a
     sync failed or a setting is wrong, another instance of the app would do no better."""
     status = "Healthy" if state is None else state.status

@@ -22,7 +22,7 @@ from backup.entry.answers import (
     shape_verifies,
     shape_verify,
 )
-from backup.entry.health import State, look, shape_health
+from backup.entry.health import HealthState, look, shape_health
 from backup.entry.requests import (
     RestoreRequest,
     SyncRequest,
@@ -41,7 +41,7 @@ from backup.verbs.restoring import Wish
 
 __all__ = [  # the answers, too: callers need but this module
     "Answer",
-    "State",
+    "HealthState",
     "combined",
     "error_answer",
     "get_health",

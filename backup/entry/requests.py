@@ -114,10 +114,10 @@ class VerifyRequest(ApiRequest):
     drill: bool = False
 
 
-Request = TypeVar("Request", bound=ApiRequest)
+AnyRequest = TypeVar("AnyRequest", bound=ApiRequest)
 
 
-def parse_body(kind: type[Request], body: bytes) -> Request:
+def parse_body(kind: type[AnyRequest], body: bytes) -> AnyRequest:
     """The request; no body means all its defaults. Raises BadRequest that names the field."""
     known = [str(field.alias) for field in kind.model_fields.values()]
     text = _said(body) or b"{}"

@@ -17,7 +17,7 @@ from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import only_touched
 from backup.mirror.pair import Sides
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.mirror.set_aside import Refusal, read_apart
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.walk import chunks_of, in_time
@@ -40,7 +40,7 @@ class Difference:
     """A record that differs, how, and for CONTENT in which columns or properties."""
 
     key: Key
-    kind: Kind
+    kind: DifferenceKind
     names: tuple[str, ...] = ()
 
 
@@ -49,7 +49,7 @@ class Report:
     """What a verify found: totals, counts of differences by kind, the first thousand, records compared whole."""
 
     proof: Proof = field(default_factory=Proof)
-    counts: Counter[Kind] = field(default_factory=Counter)
+    counts: Counter[DifferenceKind] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
     compared: int = 0
 
@@ -57,7 +57,7 @@ class Report:
         """This report with the keys as values that JSON has."""
         return replace(self, differences=[replace(one, key=tuple(key_to_json(one.key))) for one in self.differences])
 
-    def add(self, found: Mapping[Key, Kind], names: Mapping[Key, tuple[str, ...]]) -> None:
+    def add(self, found: Mapping[Key, DifferenceKind], names: Mapping[Key, tuple[str, ...]]) -> None:
         """Counts the differences, and names them while there are fewer than a thousand."""
         self.counts.update(found.values())
         named = sorted(found.items(), key=str)[: CHANGES_NAMED - len(self.differences)]
@@ -113,10 +113,10 @@ def verify(
 
 
 def _same_content(
-    source: Store, backup: Store, chunk: Chunk, wrong: Mapping[Key, Kind], ours: Stamps, theirs: Stamps
+    source: Store, backup: Store, chunk: Chunk, wrong: Mapping[Key, DifferenceKind], ours: Stamps, theirs: Stamps
 ) -> set[Key]:
     """Those of the records that differ by their etag alone, as after a restore, and are the same value for value."""
-    stale = (key for key, kind in wrong.items() if kind is Kind.STALE)
+    stale = (key for key, kind in wrong.items() if kind is DifferenceKind.STALE)
     touched = frozenset(key for key in stale if key in theirs and only_touched(ours[key], theirs[key]))
     with Workers(1) as workers:
         return Sides(source, backup, workers).same_content(touched, chunk)
@@ -145,7 +145,7 @@ def _compare_records(
             for key in part
             if key in mine and key in copies and mine[key] != copies[key] and again.get(key) == seen[key]
         }
-        report.add(dict.fromkeys(names, Kind.CONTENT), names)
+        report.add(dict.fromkeys(names, DifferenceKind.CONTENT), names)
         report.proof += Proof(differing=len(names), in_flight=len(part) - len(names))
 
 

@@ -14,7 +14,7 @@ from backup.stores import Store
 _MODULUS = 1 << 128
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """How a record differs: the backup lacks it, has it alone, has another version, or other values in the same one."""
 
     MISSING = "missing"
@@ -66,19 +66,24 @@ def of_part(ours: Stamps, theirs: Stamps, differing: int, in_flight: int) -> Pro
     return Proof(total(ours), total(theirs), differing, in_flight)
 
 
-def differences(ours: Stamps, theirs: Stamps) -> dict[Key, Kind]:
+def differences(ours: Stamps, theirs: Stamps) -> dict[Key, DifferenceKind]:
     """The keys of the source's and the backup's stamps that differ."""
     changes = compare(ours, theirs, force=False)
     return (
-        dict.fromkeys(changes.insert, Kind.MISSING)
-        | dict.fromkeys(changes.update, Kind.STALE)
-        | dict.fromkeys(changes.delete, Kind.EXTRA)
+        dict.fromkeys(changes.insert, DifferenceKind.MISSING)
+        | dict.fromkeys(changes.update, DifferenceKind.STALE)
+        | dict.fromkeys(changes.delete, DifferenceKind.EXTRA)
     )
 
 
 def lasting(
-    source: Store, backup: Store, chunk: Chunk, ours: Stamps, found: Mapping[Key, Kind], moved: Collection[Key] = ()
-) -> dict[Key, Kind]:
+    source: Store,
+    backup: Store,
+    chunk: Chunk,
+    ours: Stamps,
+    found: Mapping[Key, DifferenceKind],
+    moved: Collection[Key] = (),
+) -> dict[Key, DifferenceKind]:
     """Those differences that are still there at a second look; the others were in flight.
 
     `ours` is what the look that found them saw of the source, `moved` are the records whose stamp had changed there

@@ -30,7 +30,7 @@ class CallEnded(Exception):
     """A call did not end in time and was cut."""
 
 
-class Call:
+class TimedCall:
     """A running call. `end_with` says how to cut it; `check` stops work that must not go on after the cut."""
 
     def __init__(self, seconds: float) -> None:
@@ -69,12 +69,12 @@ class _Watch:
     """Cuts calls whose time is up. Its thread starts with the first call of the process."""
 
     def __init__(self) -> None:
-        self._calls: set[Call] = set()
+        self._calls: set[TimedCall] = set()
         self._changed = threading.Condition()
         self._next = float("inf")
         self._runs = False
 
-    def add(self, call: Call) -> None:
+    def add(self, call: TimedCall) -> None:
         with self._changed:
             if not self._runs:
                 self._runs = True
@@ -83,7 +83,7 @@ class _Watch:
             if call.deadline < self._next:
                 self._changed.notify()
 
-    def remove(self, call: Call) -> None:
+    def remove(self, call: TimedCall) -> None:
         with self._changed:
             self._calls.discard(call)
 
@@ -114,9 +114,9 @@ interrupts.wake(lambda: _watch.wake())
 
 
 @contextmanager
-def cut_in_time(seconds: float) -> Iterator[Call]:
+def cut_in_time(seconds: float) -> Iterator[TimedCall]:
     """Inside, a call is under way, which is told how to cut it. Raises CallEnded if it was cut."""
-    call = Call(seconds)
+    call = TimedCall(seconds)
     _watch.add(call)
     try:
         yield call
@@ -177,13 +177,13 @@ class _Threads:
 _threads = _Threads()
 
 
-def left_in_time(seconds: float, work: Callable[[Call], T]) -> T:
+def left_in_time(seconds: float, work: Callable[[TimedCall], T]) -> T:
     """Calls `work` in another thread and returns its result. If it takes too long, the thread is left behind.
 
     Raises CallEnded then, and StoreUnavailable when too many threads wait already. A thread that was left goes on when
-    its answer comes; `Call.check` stops it there.
+    its answer comes; `TimedCall.check` stops it there.
     """
-    thread, call, future = _threads.take(), Call(seconds), Future[T]()
+    thread, call, future = _threads.take(), TimedCall(seconds), Future[T]()
     thread.work.put((future, lambda: work(call)))
     while not _is_done(future, call):
         if call.is_over():
@@ -231,7 +231,7 @@ class LeavableCalls:
             self._at_last()
 
 
-def _is_done(future: Future[Any], call: Call) -> bool:
+def _is_done(future: Future[Any], call: TimedCall) -> bool:
     try:
         future.exception(max(0.0, min(call.deadline - time.monotonic(), _LOOK_SECONDS)))
     except TimeoutError:

@@ -18,7 +18,7 @@ from backup.core.model import Chunk, Trigger, Version
 from backup.core.retry import Retry
 from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.guard import Guard
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
@@ -112,7 +112,7 @@ def test_what_was_written_again_as_it_was_is_noted_and_not_copied(cosmos_bench: 
     assert run_sync(source, backup) == (3, 0, 0, 0)
     bench.put_documents("source", *same, {**ORDER, "id": "changed", "under": "the same version"})
     verify(source, backup, Depth(full=True), report := Report())
-    assert [(one.key[1], one.kind) for one in report.differences] == [("changed", Kind.STALE)]
+    assert [(one.key[1], one.kind) for one in report.differences] == [("changed", DifferenceKind.STALE)]
     assert report.proof.differing == 1
 
     second = replace(RUN, sync_id="00000002-0000-4000-8000-000000000000")

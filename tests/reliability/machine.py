@@ -24,7 +24,7 @@ from backup.core.model import Action, Chunk, Counts, Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.runs.runner import Outcome
 from backup.services.service import NO_OPTIONS, Options
 from backup.verbs.overwrite import LEFT_ALONE
@@ -428,7 +428,7 @@ class Machine(RuleBasedStateMachine):
         assert outcome.error is None
         assert outcome.report is not None
         differences = outcome.report.differences
-        found = {self.keys.fold(one.key) for one in differences if one.kind != Kind.CONTENT}
+        found = {self.keys.fold(one.key) for one in differences if one.kind != DifferenceKind.CONTENT}
         assert found == plan.writes | plan.deletes
         if not (self.unfilled or self.undone_columns):
             assert outcome.run.verified is not bool(found)

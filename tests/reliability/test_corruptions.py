@@ -26,7 +26,7 @@ from backup.core.errors import StoreUnavailable
 from backup.core.model import Status, Trigger
 from backup.dev import sample
 from backup.mirror.comparison import Depth
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
@@ -74,7 +74,7 @@ def contents(outcome: Outcome) -> Differences:
     """Records that differ in their content alone, each with the columns in which it does."""
     assert outcome.error is None, outcome.error
     assert outcome.report is not None
-    return {(one.key[-1], one.names) for one in outcome.report.differences if one.kind is Kind.CONTENT}
+    return {(one.key[-1], one.names) for one in outcome.report.differences if one.kind is DifferenceKind.CONTENT}
 
 
 # SQL
@@ -285,7 +285,7 @@ def test_each_of_a_thousand_corruptions_is_named_and_nothing_else_while_writers_
                 outcome = on_sqlite.verify()
                 assert contents(outcome) == as_differences(some)
                 assert outcome.report is not None
-                others = {one.key[0] for one in outcome.report.differences if one.kind is not Kind.CONTENT}
+                others = {one.key[0] for one in outcome.report.differences if one.kind is not DifferenceKind.CONTENT}
                 assert all(key < FIRST_STILL for key in others), others
                 on_sqlite.sync()
             SQLITE.put(backup, some, were)
@@ -312,7 +312,7 @@ def test_of_more_than_a_thousand_differences_a_thousand_are_named_and_all_are_co
     backup_of(on_sqlite).run(f"UPDATE {{table}} SET Text = 'other' WHERE Id < {FIRST_STILL + 1500}")
     outcome = on_sqlite.verify()
     assert outcome.report is not None
-    assert outcome.report.counts == {Kind.CONTENT: 1500}
+    assert outcome.report.counts == {DifferenceKind.CONTENT: 1500}
     assert outcome.run.proof is not None
     assert outcome.run.proof.differing == 1500
     assert len(outcome.report.differences) == CHANGES_NAMED

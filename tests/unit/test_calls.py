@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from backup.core.errors import SourceMissing, StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
 from backup.stores import calls
-from backup.stores.calls import Call, CallEnded, LeavableCalls, cut_in_time, left_in_time
+from backup.stores.calls import CallEnded, LeavableCalls, TimedCall, cut_in_time, left_in_time
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
@@ -35,7 +35,7 @@ def test_a_call_is_cut_when_its_time_is_up() -> None:
 
 
 def test_a_call_that_ends_in_time_gives_its_answer_and_its_own_error() -> None:
-    def fail(call: Call) -> None:
+    def fail(call: TimedCall) -> None:
         raise LookupError
 
     assert left_in_time(DEADLINE_SECONDS, lambda call: 7) == 7
@@ -55,7 +55,7 @@ def test_threads_are_left_behind_up_to_a_number_and_do_no_more_when_they_come_ba
     monkeypatch.setattr(calls, "LEFT_BEHIND_AT_MOST", 2)
     answer, done, came_back = threading.Event(), [], threading.Semaphore(0)
 
-    def wait(call: Call) -> None:
+    def wait(call: TimedCall) -> None:
         answer.wait(DEADLINE_SECONDS)
         try:
             call.check()

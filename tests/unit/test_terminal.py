@@ -17,7 +17,7 @@ from backup.entry.command_line.outcomes import show_outcomes, show_results, show
 from backup.entry.command_line.past import show_history, show_past
 from backup.entry.command_line.terminal import errors_shown, print_answer
 from backup.mirror.comparison import Difference, Report
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Outcome
 from backup.services.service import Shown
@@ -47,7 +47,7 @@ def with_changes(key: str) -> Outcome:
 
 def with_report(key: str) -> Outcome:
     report = Report()
-    report.differences.append(Difference((key, 1), Kind.CONTENT, (key,)))
+    report.differences.append(Difference((key, 1), DifferenceKind.CONTENT, (key,)))
     return Outcome(RUN.ended(Status.COMPLETED, NOW, Counts()), report=report)
 
 

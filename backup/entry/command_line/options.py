@@ -18,7 +18,7 @@ At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601 w
 AsJson = Annotated[bool, typer.Option("--json", help="Print what HTTP would answer, and nothing else")]
 
 
-class Change(StrEnum):
+class OnlyChange(StrEnum):
     """What a run did to a record, as it may be typed."""
 
     INSERTED = "inserted"
@@ -31,7 +31,7 @@ class Change(StrEnum):
         return Action(self.value.title())
 
 
-Only = Annotated[Change | None, typer.Option("--only", help="Only what the run did so", show_default=False)]
+Only = Annotated[OnlyChange | None, typer.Option("--only", help="Only what the run did so", show_default=False)]
 Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Settings, as local.settings.json has them", show_default=False),

@@ -12,7 +12,7 @@ from backup.entry.command_line.grid import GridColumn, GridRow, as_people_count
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
 from backup.entry.health import word_of
 from backup.mirror.comparison import Report
-from backup.mirror.proof import Kind
+from backup.mirror.proof import DifferenceKind
 from backup.runs.condition import hint_of
 from backup.runs.runner import Outcome
 
@@ -95,7 +95,7 @@ def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
 
 
 def _show_report(outcome: Outcome, report: Report, *, whole: bool) -> None:
-    counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in Kind)
+    counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in DifferenceKind)
     verdict = proof_text(outcome.run, whole=whole) or "NOT proven"
     proof = report.proof
     say(
@@ -129,7 +129,7 @@ def show_results(answer: http.Answer) -> None:
         show_trouble("", "", answer.body["Hint"])
 
 
-def show_health(state: http.State) -> None:
+def show_health(state: http.HealthState) -> None:
     """How each side answered, and why all is not well, in full."""
     columns = [GridColumn("Service"), GridColumn("Side"), GridColumn("Status"), GridColumn("Milliseconds", right=True)]
     rows = [

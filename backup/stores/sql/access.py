@@ -23,7 +23,7 @@ from backup.core.errors import (
     Undecoded,
 )
 from backup.core.retry import Attempt, Retry
-from backup.stores.calls import Call, CallEnded, cut_in_time, left_in_time
+from backup.stores.calls import CallEnded, TimedCall, cut_in_time, left_in_time
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import CALL_SECONDS
 from backup.stores.values import Drift
@@ -94,7 +94,7 @@ class SqlAccess:
     def _begun(self, transaction: AbstractContextManager[sa.Connection], limit: float) -> sa.Connection:
         """The connection of a transaction that begins in a thread which is left behind when that takes too long."""
 
-        def begin(call: Call) -> sa.Connection:
+        def begin(call: TimedCall) -> sa.Connection:
             cx = transaction.__enter__()
             if call.was_cut:
                 transaction.__exit__(None, None, None)
@@ -102,7 +102,7 @@ class SqlAccess:
 
         return self._left_in_time(limit, begin)
 
-    def _left_in_time(self, limit: float, work: Callable[[Call], T]) -> T:
+    def _left_in_time(self, limit: float, work: Callable[[TimedCall], T]) -> T:
         try:
             return left_in_time(limit, work)
         except CallEnded:

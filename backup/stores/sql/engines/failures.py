@@ -27,7 +27,7 @@ class Failure:
 _NAMED = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
 
 
-def named(text: str) -> str | None:
+def name_in(text: str) -> str | None:
     """The first name in a server's message: of `relation "public.Things" does not exist`, `no such table: Things`."""
     found = _NAMED.search(text)
     return found and (found[1] or found[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backup.stores.sql.engines.failures import Failure, driver_text, named
+from backup.stores.sql.engines.failures import Failure, driver_text, name_in
 from backup.stores.sql.engines.rights import mssql_hint
 
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
@@ -27,7 +27,7 @@ def failure(error: Exception, login: str | None) -> Failure:
     if codes & {4060, 911}:
         return Failure("database_missing", text)
     if state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text):  # as Babelfish has it
-        return Failure("missing", text, name=named(text))
+        return Failure("missing", text, name=name_in(text))
     if state == "42S22" or 207 in codes or re.search(r'column "[^"]*" does not exist', text):  # as Babelfish has it
         return Failure("column_missing", text)
     if isinstance(error, OSError):  # of `connect`

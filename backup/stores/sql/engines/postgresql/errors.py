@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backup.stores.sql.engines.failures import Failure, driver_text, named
+from backup.stores.sql.engines.failures import Failure, driver_text, name_in
 from backup.stores.sql.engines.rights import postgresql_hint, row_security_hint
 
 # libpq's own words: such errors have no state.
@@ -33,7 +33,7 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("database_missing", text)
     if state in ("42P01", "3F000") and getattr(diagnosis, "statement_position", None):
         # Else it is not the statement that names it but a value or a function.
-        return Failure("missing", text, name=named(text))
+        return Failure("missing", text, name=name_in(text))
     if state == "42703" and getattr(diagnosis, "statement_position", None):
         return Failure("column_missing", text)
     if state == "22021":  # a database of SQL_ASCII has bytes that are no UTF-8

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sqlalchemy.engine import URL
 
-from backup.stores.sql.engines.failures import Failure, driver_text, named
+from backup.stores.sql.engines.failures import Failure, driver_text, name_in
 from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASH_OF_BYTES, exact_hash, exact_hash_of_bytes
 from backup.stores.sql.engines.sqlite.text import text_of
 
@@ -81,7 +81,7 @@ class SqliteFile:
         if "Could not decode to UTF-8" in text or "user-defined function raised" in text:  # which takes texts alone
             return Failure("undecoded", text)
         if "no such table" in text:
-            return Failure("missing", text, name=named(text))
+            return Failure("missing", text, name=name_in(text))
         if "no such column" in text or "has no column named" in text:
             return Failure("column_missing", text)
         if code in _UNUSABLE:
