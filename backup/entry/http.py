@@ -35,8 +35,9 @@ from backup.entry.requests import (
 )
 from backup.mirror.comparison import Depth
 from backup.runs.runner import foreseen
-from backup.services.registry import Registry, side_by_side
+from backup.services.registry import Registry
 from backup.services.service import Options
+from backup.services.turns import side_by_side
 from backup.verbs.restoring import Wish
 
 __all__ = [  # the answers, too: callers need but this module

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
-from threading import Event
-from typing import TypeVar
 
 from backup.config.given_services import ALL, known_names
 from backup.config.settings import Settings
@@ -17,12 +15,11 @@ from backup.core.errors import (
     BadRequest,
     ConfigError,
     Locked,
-    StoreUnavailable,
     UnknownRun,
     UnknownService,
 )
-from backup.core.log import event, redact
-from backup.core.model import SIDES, Counts, Now, Run, Status, Trigger, Verb, utc_now
+from backup.core.log import event
+from backup.core.model import SIDES, Now, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.core.suggestions import did_you_mean, quoted
 from backup.mirror.comparison import Depth
@@ -30,24 +27,15 @@ from backup.runs.lock import open_lock
 from backup.runs.runner import NOBODY, Observer, Outcome, Turn
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
 from backup.services.spec import ServiceSpec, specs_of
+from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, side_by_side
 from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
 _CANDIDATES = 10
 """How many runs are named, at the most, that begin alike."""
 
-_LOCK_SECONDS = 90.0
-"""How long a scheduled sync waits for the lock: longer than the lease of a run that died lasts, or a purge."""
-
-AT_ONCE = 8
-"""How many services are worked on at once: each has its connections, its chunks and its batches in memory."""
-
 _PINGS_AT_ONCE = 32  # each waits for a server, and holds nothing
 _LISTED = "docs/configuration.md lists the settings of each."
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Registry:
@@ -195,7 +183,10 @@ class Registry:
         waits for a lock that is held for a moment, and has an entry in SyncHistory even if it could not begin.
         """
         seconds_left = self._countdown(trigger)
-        syncs = [_Sync(self, service, trigger, options, observer, seconds_left) for service in self.chosen(name)]
+        syncs = [
+            SyncInTurn(service, self.get, self.failed, trigger, options, observer, seconds_left)
+            for service in self.chosen(name)
+        ]
         pool = ThreadPoolExecutor(min(len(syncs), AT_ONCE), thread_name_prefix="sync")
         wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
@@ -226,14 +217,14 @@ class Registry:
             try:
                 outcome = self.get(service).resume(trigger, Turn(seconds_left()))
             except BackupError as error:
-                return _failed(service, Verb.SYNC, trigger, NO_OPTIONS, error)
+                return could_not_begin(service, Verb.SYNC, trigger, NO_OPTIONS, error)
             return None if outcome is None or isinstance(outcome.error, Locked) else outcome
 
         return [outcome for outcome in side_by_side(one, names) if outcome is not None]
 
     def failed(self, service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
         """The outcome of a run that could not begin, of which the watcher is told."""
-        outcome = _failed(service, verb, trigger, options, error)
+        outcome = could_not_begin(service, verb, trigger, options, error)
         self._watcher.ended(outcome)
         return outcome
 
@@ -244,81 +235,3 @@ class Registry:
             return lambda: None
         ends_at = time.monotonic() + self._settings.slice_seconds
         return lambda: max(0.0, ends_at - time.monotonic())
-
-
-class _Sync(Observer):
-    """The sync of one service, in a thread of its own, and what is known of it from outside."""
-
-    def __init__(
-        self,
-        registry: Registry,
-        service: str,
-        trigger: Trigger,
-        options: Options,
-        observer: Observer,
-        seconds_left: Callable[[], float | None],
-    ) -> None:
-        self._registry, self._service, self._trigger = registry, service, trigger
-        self._options, self._observer, self._seconds_left = options, observer, seconds_left
-        self._has_turn, self._known = Event(), Event()
-        self._run: Run | None = None
-        self._outcome: Outcome | None = None
-
-    def run(self) -> None:
-        self._has_turn.set()
-        try:
-            service = self._registry.get(self._service)
-            scheduled, seconds = self._trigger is Trigger.TIMER, self._seconds_left()
-            wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
-            outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds))
-            # A caller hears what kept a run from beginning, the morning after only history tells.
-            told = scheduled or isinstance(outcome.error, StoreUnavailable)
-            if outcome.error is not None and told and not outcome.recorded:
-                outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
-            self._outcome = outcome
-        except BackupError as error:
-            self._outcome = self._registry.failed(self._service, Verb.SYNC, self._trigger, self._options, error)
-        finally:
-            self._known.set()
-
-    def started(self, run: Run) -> None:
-        self._run = run
-        self._known.set()
-        self._observer.started(run)
-
-    def progress(self, service: str, counts: Counts) -> None:
-        self._observer.progress(service, counts)
-
-    def ended(self, outcome: Outcome) -> None:
-        self._observer.ended(outcome)
-
-    def outcome(self) -> Outcome:
-        """How it ended, or that it is in progress; waits until it has begun, but not for its turn."""
-        if not self._has_turn.is_set():
-            waits = f"It waits for its turn: {AT_ONCE} services are synced at once."
-            return Outcome(
-                replace(_new_run(self._service, Verb.SYNC, self._trigger, self._options), sync_id="", notes=(waits,))
-            )
-        self._known.wait()
-        if self._outcome is not None:
-            return self._outcome
-        assert self._run is not None  # noqa: S101 - for mypy; one of the two is known by now
-        return Outcome(self._run)
-
-
-def _new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run:
-    run = Run(service, trigger, options.force, utc_now(), verb=verb)
-    return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete)
-
-
-def _failed(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
-    """The outcome of a run that could not begin."""
-    run = _new_run(service, verb, trigger, options)
-    event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
-    return Outcome(run.ended(Status.FAILED, run.started_at, Counts(), redact(str(error))), error)
-
-
-def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], at_once: int = AT_ONCE) -> list[Result]:
-    """The results in the order of the items, so many worked on at once, each in a thread."""
-    with ThreadPoolExecutor(max_workers=max(1, min(len(items), at_once))) as pool:
-        return list(pool.map(work, items))

@@ -23,9 +23,10 @@ from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer, Outcome, Turn
 from backup.runs.process import this_process
 from backup.services import places, service
-from backup.services.registry import AT_ONCE, Registry, side_by_side
+from backup.services.registry import Registry
 from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.services.spec import specs_of
+from backup.services.turns import AT_ONCE, side_by_side
 from backup.stores import Limits, Store
 from backup.verbs.restoring import Wish
 from tests.scenarios.places import Place, Service, filled_on_sqlite

@@ -19,8 +19,9 @@ from backup.entry.command_line.outcomes import show_outcomes, show_results, show
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.mirror.comparison import Depth
 from backup.runs.runner import Outcome, foreseen
-from backup.services.registry import Registry, side_by_side
+from backup.services.registry import Registry
 from backup.services.service import Options
+from backup.services.turns import side_by_side
 
 _PURGE_SECONDS = 30.0
 """How long a purge after a sync may take; what is left then is for the next one."""
