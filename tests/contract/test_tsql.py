@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ from backup.stores.sql.engines.mssql.json import (
     update_statement,
 )
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
-from backup.stores.sql.engines.mssql.parameters import send_many, send_one
+from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import Found
@@ -257,7 +258,9 @@ class Driver:
 class Context:
     """As much of an execution as the functions look at."""
 
-    def __init__(self, statement: Any) -> None:
+    def __init__(self, statement: Any, transaction: Any = None) -> None:
+        """`transaction` stands for the connection that executes it: one of its own if there is none."""
+        self.root_connection = transaction or SimpleNamespace(info={})
         self.dialect = dialect()
         self.dialect.dbapi = Driver
         self.compiled = statement.compile(dialect=self.dialect)
@@ -295,15 +298,36 @@ def test_a_list_of_keys_is_sent_with_one_type() -> None:
     assert cursor.sizes[1][1] >= 20
 
 
-@pytest.mark.parametrize(("longest", "later", "array"), [(10, False, True), (4001, False, False), (10, True, False)])
+@pytest.mark.parametrize(
+    ("longest", "before", "array"),
+    [
+        (10, (), True),
+        (4001, (), False),
+        (10, ("SELECT Id FROM T", " select 1", "SET IDENTITY_INSERT T ON"), True),
+        (10, ("UPDATE T SET Id = Id",), False),
+        (10, ("SELECT 1", "INSERT INTO RecycleBin SELECT 1", "SELECT 1"), False),
+        (10, ("WITH Kept AS (SELECT 1 AS One) DELETE FROM T",), False),
+    ],
+)
 def test_only_the_first_write_of_a_transaction_and_only_a_small_one_is_an_array(
-    longest: int, later: bool, array: bool
+    longest: int, before: tuple[str, ...], array: bool
 ) -> None:
-    cursor, things = Cursor(), shape()
+    things, transaction = shape(), SimpleNamespace(info={})
     rows = [("x" * longest, 1, 1), (None, 2, 2)]
-    statement = things.update(("Notes", "Version")).execution_options(later_write=later)
-    assert send_many(cursor, "", rows, Context(statement))
+    update = Context(things.update(("Notes", "Version")), transaction)
+    forget_writes(transaction)
+    for statement in before:
+        send_one(Cursor(), statement, (), update)
+    cursor = Cursor()
+    assert send_many(cursor, "UPDATE T SET Notes = ?", rows, update)
     assert cursor.fast_executemany is array
+    if array:
+        later = Cursor()
+        assert send_many(later, "UPDATE T SET Notes = ?", rows, update)
+        assert not later.fast_executemany
+        forget_writes(transaction)  # the next one begins
+        assert send_many(later, "UPDATE T SET Notes = ?", rows, update)
+        assert later.fast_executemany
     assert cursor.values[1][0] == (None if array else "NULL")
 
 

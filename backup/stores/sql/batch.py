@@ -111,19 +111,16 @@ class SqlBatch:
         if there.left:
             rows = [row for row, key in zip(rows, keys, strict=True) if key not in there.left]
             keys = [key for key in keys if key not in there.left]
-        kept_some = there.kept_some
         old, new, new_keys = _split(rows, keys, there.existing)
         if old and replace is Replacing.EMPTIED:
             self._empty([*there.existing])
-            kept_some = True  # or what stands for it: what follows is no more the first write
         if old and replace is Replacing.DELETED:
             self._insert_anew(own, old, [*there.existing])
         elif old and not shape.identity.issuperset(own):
-            self._dialect.update_rows(self._cx, _prepared(shape, "update", own, dialect), old, first=not kept_some)
+            self._dialect.update_rows(self._cx, _prepared(shape, "update", own, dialect), old)
         if new:
-            first = not (old or kept_some)
             insert = _prepared(shape, "insert", own, dialect)
-            self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(own), first=first)
+            self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(own))
         if keep is not None:
             keep(there.waiting, self._cx, new_keys)
         return Written(frozenset(new_keys), frozenset(there.existing), left=frozenset(there.left))
@@ -160,11 +157,11 @@ class SqlBatch:
             self._cx.execute(shape.table.delete().where(shape.is_one_of(part)))
         insert = _prepared(shape, "insert", names, self._cx.dialect)
         identity = not shape.identity.isdisjoint(names)
-        self._dialect.insert_rows(self._cx, insert, whole, identity=identity, first=False)
+        self._dialect.insert_rows(self._cx, insert, whole, identity=identity)
 
     def _look_up(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None) -> _There:
         """Which keys have rows; with `keep`, their images. Those of too many bytes are kept by now, the others after
-        the change, for on SQL Server a transaction's first write is the fast one."""
+        the change: on SQL Server only a transaction's first write may be the fast one (`mssql/parameters.py`)."""
         if keep is None and accept is None:
             found = (self.matching(part) for part in key_batches(keys, self._shape, self._dialect, self._limits))
             return _There(set().union(*found))
@@ -186,13 +183,13 @@ class SqlBatch:
                     continue
                 if there.waiting and there.waiting_bytes + size > self._limits.batch_bytes:
                     keep(there.waiting, self._cx)
-                    there.waiting, there.waiting_bytes, there.kept_some = [], 0, True
+                    there.waiting, there.waiting_bytes = [], 0
                 there.waiting += found
                 there.waiting_bytes += size
                 del found  # or it would be held beside the next
                 if there.waiting_bytes > self._limits.batch_bytes:  # too much to hold while the others are written
                     keep(there.waiting, self._cx)
-                    there.waiting, there.waiting_bytes, there.kept_some = [], 0, True
+                    there.waiting, there.waiting_bytes = [], 0
         return there
 
     def delete(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None = None) -> Written:
@@ -211,13 +208,12 @@ class SqlBatch:
 @dataclass
 class _There:
     """Which keys of a batch have rows that the batch is to change, and which have rows that are `left` alone; images
-    that wait to be kept, and whether some are kept by now."""
+    that wait to be kept."""
 
     existing: set[Key] = field(default_factory=set)
     left: set[Key] = field(default_factory=set)
     waiting: list[Image] = field(default_factory=list)
     waiting_bytes: int = 0
-    kept_some: bool = False
 
 
 def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits: Limits) -> Iterator[Sequence[Key]]:

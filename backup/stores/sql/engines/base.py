@@ -139,14 +139,11 @@ class Dialect(Protocol):
         returns whether the dialect can. For work that a UnicodeDecodeError has ended, or a failure `undecoded`."""
 
     def insert_rows(
-        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
+        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool
     ) -> None:
-        """Inserts the rows in the fastest way that is exact, with the values they have for columns of `identity`.
+        """Inserts the rows in the fastest way that is exact, with the values they have for columns of `identity`."""
 
-        `first`: the transaction has written nothing yet.
-        """
-
-    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]], *, first: bool) -> None:
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         """Gives the rows that have their keys these values."""
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

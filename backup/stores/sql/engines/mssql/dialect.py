@@ -39,7 +39,7 @@ from backup.stores.sql.engines.mssql.json import (
     update_statement,
 )
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
-from backup.stores.sql.engines.mssql.parameters import send_many, send_one
+from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
@@ -109,6 +109,7 @@ class SqlServerDialect:
         )
         sa.event.listen(engine, "do_execute", send_one)
         sa.event.listen(engine, "do_executemany", send_many)
+        sa.event.listen(engine, "begin", forget_writes)
         return engine
 
     def _server(self) -> sa.Engine:
@@ -182,26 +183,24 @@ class SqlServerDialect:
         return True
 
     def insert_rows(
-        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool, first: bool
+        self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool
     ) -> None:
         if identity:
             cx.exec_driver_sql(f"SET IDENTITY_INSERT {spelled_table(_SPELLING, insert.table)} ON")
-        self._write(cx, insert_statement, insert, rows, first)
+        self._write(cx, insert_statement, insert, rows)
 
-    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]], *, first: bool) -> None:
-        self._write(cx, update_statement, update, rows, first)
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._write(cx, update_statement, update, rows)
 
-    def _write(
-        self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], first: bool
-    ) -> None:
+    def _write(self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         short, long = parted(rows) if self._has_openjson else ((), rows)
         sent = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
         if sent is None:
-            prepared.run(cx, rows, later_write=not first)
+            prepared.run(cx, rows)
             return
         send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
         if long:
-            prepared.run(cx, long, later_write=True)
+            prepared.run(cx, long)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):

@@ -16,8 +16,26 @@ _MAX_ARRAY_BYTES = 32 * 1024 * 1024
 _CELL_BYTES = 32
 
 
+_WRITTEN = "written"
+"""What a connection's info says of one whose transaction has written something."""
+
+
+def forget_writes(cx: Any) -> None:
+    """Notes that a transaction begins; as SQLAlchemy's event `begin` wants it."""
+    cx.info.pop(_WRITTEN, None)
+
+
+def _note_write(statement: str, context: Any) -> bool:
+    """Whether the transaction had written before this statement. All but a question counts as a write."""
+    info = context.root_connection.info
+    had_written = bool(info.get(_WRITTEN))
+    info[_WRITTEN] = had_written or not statement.lstrip()[:7].upper().startswith(("SELECT ", "SET "))
+    return had_written
+
+
 def send_one(cursor: Any, statement: str, values: Sequence[Any], context: Any) -> bool | None:
     """Executes one statement; as SQLAlchemy's event `do_execute` wants it."""
+    _note_write(statement, context)
     columns = _columns(context, len(values))
     if columns is None:
         return None
@@ -30,9 +48,12 @@ def send_one(cursor: Any, statement: str, values: Sequence[Any], context: Any) -
 def send_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], context: Any) -> bool | None:
     """Executes an insert or update once a row; as SQLAlchemy's event `do_executemany` wants it.
 
-    Rows go in one array, which is several times faster, but for an array pyodbc does ask. So only the first write of a
-    transaction may be one (statements after it have the option `later_write`), and only where it takes little memory.
+    Rows go in one array, but for an array pyodbc does ask. So only the first write of a transaction may be one, and
+    only where it takes little memory. It serves what OPENJSON does not take: floats, more than 90 columns, databases of
+    an old level. Measured on Babelfish: 18,000 rows a second by OPENJSON, 8,300 in arrays. Beyond the first write each
+    row is a round trip of its own.
     """
+    had_written = _note_write(statement, context)
     columns = _columns(context, len(rows[0]))
     if columns is None:
         return None
@@ -43,8 +64,7 @@ def send_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], contex
     known = [size for size in sizes if size is not None]
     unbounded = any(size == 0 and sql_type in (dbapi.SQL_WVARCHAR, dbapi.SQL_VARBINARY) for sql_type, size, _ in known)
     array_bytes = len(sent) * sum(_CELL_BYTES + 2 * size for _, size, _ in known)
-    later = context.execution_options.get("later_write")
-    if unbounded or array_bytes > _MAX_ARRAY_BYTES or later or _mixes_kinds(sent):
+    if unbounded or array_bytes > _MAX_ARRAY_BYTES or had_written or _mixes_kinds(sent):
         sent = [_with_nulls(context, row) for row in sent]
     else:
         cursor.fast_executemany = True

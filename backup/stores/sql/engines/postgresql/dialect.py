@@ -141,18 +141,10 @@ class PostgresqlDialect:
         rows: Sequence[tuple[Any, ...]],
         *,
         identity: bool,  # noqa: ARG002 - COPY writes what it is given
-        first: bool,  # noqa: ARG002 - a write like any other
     ) -> None:
         self._copying.insert(cx, insert, rows)
 
-    def update_rows(
-        self,
-        cx: sa.Connection,
-        update: Prepared,
-        rows: Sequence[tuple[Any, ...]],
-        *,
-        first: bool,  # noqa: ARG002 - a write like any other
-    ) -> None:
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._copying.update(cx, update, rows)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

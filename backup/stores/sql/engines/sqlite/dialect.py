@@ -186,18 +186,10 @@ class SqliteDialect:
         rows: Sequence[tuple[Any, ...]],
         *,
         identity: bool,  # noqa: ARG002 - SQLite takes explicit values everywhere
-        first: bool,  # noqa: ARG002
     ) -> None:
         insert.run(cx, rows)
 
-    def update_rows(
-        self,
-        cx: sa.Connection,
-        update: Prepared,
-        rows: Sequence[tuple[Any, ...]],
-        *,
-        first: bool,  # noqa: ARG002 - a write like any other
-    ) -> None:
+    def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         update.run(cx, rows)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
