@@ -138,9 +138,13 @@ def test_a_restore_names_what_it_replaced_in_the_source(customers: Place, tmp_pa
 
 
 def test_a_record_that_was_deleted_is_named_by_its_run_and_shown_as_it_was(place: Place, tmp_path: Path) -> None:
-    synced(place, "order")
+    first = synced(place, "order")
     remove(place, "order", "order-0003")
     run = synced(place, "order")
+    listed = done(command(tmp_path, place.order.settings, "history", "--since", "1h", "--json"))["Results"]
+    assert [one["SyncId"] for one in listed] == [run.sync_id, first.sync_id]
+    together = done(command(tmp_path, place.order.settings, "changes", "order", "--json"))["Together"]
+    assert numbers(together) == (55, 0, 1)
     [deleted] = done(command(tmp_path, place.order.settings, "history", run.sync_id, "--json"))["Changes"]
     assert (deleted["Key"][-1], deleted["Change"]) == ("order-0003", "Deleted")
     ended = command(tmp_path, place.order.settings, "show", "order", json.dumps(deleted["Key"]))

@@ -41,7 +41,7 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
         counts = run.counts
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, counts.failed)
         cells = [
-            *(plain(run.status), plain(short[run.sync_id]), plain(run.service), _verb(run)),
+            *(_status(run), plain(short[run.sync_id]), plain(run.service), _verb(run)),
             *(_age(run.started_at, now), duration_text(run.duration_ms), *map(str, numbers)),
             *(proof_text(run, whole=run.verb is Verb.DRILL), f"{run.started_at:%Y-%m-%d %H:%M:%S}"),
             *(plain(run.trigger or ""), plain(run.sync_id)),
@@ -57,13 +57,12 @@ def show_run(ran: Ran, now: datetime, skipped: int) -> None:
     """All that is known of a run, and some of what it changed."""
     run, counts = ran.run, ran.run.counts
     proof = proof_text(run, whole=run.verb is Verb.DRILL)
-    percent = f"{run.percent} %" if run.percent is not None else ""
     done = f"{counts.inserted} inserted, {counts.updated} updated, {counts.deleted} deleted, {counts.skipped} skipped"
     facts = {
         "Run": run.sync_id,
         "Service": run.service,
         "Verb": f"{_verb(run)}, asked by {run.trigger}" if run.trigger else _verb(run),
-        "Status": ", ".join(filter(None, (run.status, percent, proof))),
+        "Status": ", ".join(filter(None, (_status(run), proof))),
         "Started": f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC, {_age(run.started_at, now)} ago",
         "Duration": duration_text(run.duration_ms),
         "Records": done + (f", {counts.failed} set aside" if counts.failed else ""),
@@ -160,6 +159,10 @@ def _short(ids: Sequence[str]) -> dict[str, str]:
     while len({sync_id[:length] for sync_id in ids}) < len({*ids}):
         length += 1
     return {sync_id: sync_id[:length] for sync_id in ids}
+
+
+def _status(run: Run) -> str:
+    return plain(run.status if run.percent is None else f"{run.status} {run.percent} %")
 
 
 def _verb(run: Run) -> str:
