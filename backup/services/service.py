@@ -205,7 +205,7 @@ class SyncService:
                 if drilled:
                     drill(session)
                 else:
-                    session.backup.catalog.drift(session.source, "ignore")
+                    session.backup.catalog.match(session.source)
                     aside = session.tally.set_aside
                     verify(session.source, session.backup, depth, session.report, refuse=aside)
                     if depth.full:

@@ -68,7 +68,7 @@ class Catalog(Protocol):
         """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat.
 
         What is there is not altered: a column that is new gets its values by the run that adds it. Raises
-        SchemaMismatch like `drift`.
+        SchemaMismatch like `match`.
         """
 
     def make_like(self, other: Store) -> None:
@@ -77,16 +77,12 @@ class Catalog(Protocol):
     def make_source_of(self, backup: Store) -> None:
         """The same in the shape that this backup's source has: without what a backup adds to it."""
 
-    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
-        """How this backup's schema must follow its source's. Reads only.
+    def match(self, source: Store) -> Drift:
+        """How this backup's shape differs from its source's; columns that only the source has are ignored.
 
-        From here on both sides compare the content that they share. Raises NotInitialized, or SchemaMismatch, before
-        anything was changed and with the statements to run, when the backup cannot hold exact copies of the source's
-        records.
+        From here on both sides compare the content that they share. Reads only. Raises NotInitialized, or
+        SchemaMismatch with what to do, when the backup cannot hold exact copies of the source's records.
         """
-
-    def adapt(self, drift: Drift) -> None:
-        """Runs the drift's statements, which `drift` of this store gave. May be repeated."""
 
     def seconds_to_live(self) -> Mapping[str, int]:
         """After how many seconds a record of the store, and an entry of its siblings, deletes itself, by the name of
@@ -127,7 +123,7 @@ class Incremental(Protocol):
 
 
 class Relational(Protocol):
-    """What only a table of a SQL server can: other tables, triggers, counters, unique values, transactions.
+    """What only a table of a SQL server can: columns, other tables, triggers, counters, unique values, transactions.
 
     `insert`, `exchange`, `left_out` and `spelled` are for any number of threads; the first two raise what `Store.write`
     raises. The others are for one thread.
@@ -140,6 +136,13 @@ class Relational(Protocol):
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         """As `Store.write`, so that records can exchange values that are unique: what is there may be emptied, or
         deleted and inserted anew, first. Where deleting would change other rows, it is not done."""
+
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        """How this backup's columns must follow its source's; else as `Catalog.match`. Raises SchemaMismatch with the
+        statements to run."""
+
+    def adapt(self, drift: Drift) -> None:
+        """Runs the drift's statements, which `drift` of this store gave. May be repeated."""
 
     def left_out(self, record: Record) -> Collection[str]:
         """What of the record the table has no column for."""
@@ -224,7 +227,7 @@ class Store(Protocol):
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 
-        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). `Catalog.drift`
+        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). `Catalog.match`
         must have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the
         network.
         """

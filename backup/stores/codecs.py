@@ -56,7 +56,7 @@ class Copies(Protocol):
     def content(self, record: Record) -> Mapping[str, str]:
         """The record's own values by their name in the source, without the server's and the app's marks.
 
-        Texts that are the same for the two sides of a service exactly if the values are. `Catalog.drift` must have
+        Texts that are the same for the two sides of a service exactly if the values are. `Catalog.match` must have
         been asked.
         """
 

@@ -29,7 +29,7 @@ def drill(session: Session) -> None:
         seconds = time.perf_counter() - started
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
         session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
-        scratch.catalog.drift(session.source, "ignore")
+        scratch.catalog.match(session.source)
         verify(session.source, scratch, Depth(full=True), session.report, refuse=session.tally.set_aside)
     finally:
         try:

@@ -149,7 +149,7 @@ def _prepare(session: Session, place: Store) -> bool:
     if not there:
         place.catalog.make_source_of(session.backup)
         session.note(f"The {place.place.label} did not exist and was made.")
-    dropped = session.backup.catalog.drift(place, "ignore").removed
+    dropped = session.backup.catalog.match(place).removed
     session.note(*(f"Column {name} of the backup has no place in the {place.place.label}." for name in dropped))
     return True
 

@@ -31,10 +31,13 @@ def sync_with_schema(session: Session) -> None:
     SyncHistory what is left to fill. When time was up, the session is left unfinished, with a checkpoint. Raises
     SchemaMismatch before anything is changed, NotVerified after the sync was done, and what `sync` raises.
     """
-    run, backup = session.run, session.backup
+    run, backup, relational = session.run, session.backup, session.backup.relational
     refuse_expiring(backup, session.policy)
     try:
-        drift = backup.catalog.drift(session.source, session.policy.on_new_column)
+        if relational is None:
+            drift = backup.catalog.match(session.source)
+        else:
+            drift = relational.drift(session.source, session.policy.on_new_column)
     except SchemaMismatch as error:
         if not run.dry_run:  # once somebody has altered them, nothing shows that their values are old
             session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
@@ -57,8 +60,8 @@ def sync_with_schema(session: Session) -> None:
         forced = run.forced or bool(to_fill)
         session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
     refuse_early(session.source, backup, session.run, session.policy.guard)
-    if not run.dry_run:
-        backup.catalog.adapt(drift)
+    if relational is not None and not run.dry_run:
+        relational.adapt(drift)
     start = session.start
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # of keys of another type

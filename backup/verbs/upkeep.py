@@ -80,7 +80,7 @@ def _verify_is_due(history: History, opening: Opening, service: str, every_days:
 
 def verify_on(session: Session, depth: Depth) -> None:
     """Goes on with a verify from the session's checkpoint; leaves it unfinished, with another, when time is up."""
-    session.backup.catalog.drift(session.source, "ignore")
+    session.backup.catalog.match(session.source)
     tally, saved_at = session.tally, time.monotonic()
     tally.failures, tally.counts = dict(session.run.failures), session.run.counts  # of earlier calls
 

@@ -156,8 +156,10 @@ def test_a_new_column_may_have_any_name(sql_bench: SqlBench) -> None:
             quoted = quote(name).replace("%%", "%")
             statement = f"ALTER TABLE {sql_bench.quoted()} {word} {quoted} varchar(5)"
             cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
-    found = backup.catalog.drift(source, "add")
-    backup.catalog.adapt(found)
+    relational = backup.relational
+    assert relational is not None
+    found = relational.drift(source, "add")
+    relational.adapt(found)
     assert found.added == tuple(names)
     assert [name for name in sql_bench.open("backup").shape.names if name in names] == names  # type: ignore[attr-defined]
 
@@ -386,7 +388,7 @@ def test_a_new_column_that_is_left_out_says_nothing_about_change(sql_bench: SqlB
     add(sql_bench, "Status varchar(10)")
     rules = Rules(version=("Version", "Status"))
     source, backup = sql_bench.open("source", rules=rules), sql_bench.open("backup", rules=rules)
-    backup.catalog.drift(source, "ignore")
+    backup.catalog.match(source)
     assert {version.value for version in stamps_in(source, Chunk()).values()} == {(2,)}
 
 
@@ -401,7 +403,9 @@ def test_adapting_may_be_repeated(sql_bench: SqlBench) -> None:
     source, backup, found = drift(sql_bench)
     backup.catalog.adapt(found)
     backup.catalog.adapt(found)
-    sql_bench.open("backup").catalog.adapt(found)
+    opened_anew = sql_bench.open("backup").relational
+    assert opened_anew is not None
+    opened_anew.adapt(found)
     assert run_sync(source, backup) == (0, 2, 0, 0)
 
 
@@ -431,9 +435,10 @@ def test_a_server_that_refuses_to_alter_is_told_with_what_to_run(postgresql_benc
 
 
 def test_a_server_that_is_away_is_not_taken_for_one_that_refuses(sql_bench: SqlBench) -> None:
-    backup = sql_bench.open("backup", connection_string=sql_bench.nowhere(), retry=ONE_TRY)
+    relational = sql_bench.open("backup", connection_string=sql_bench.nowhere(), retry=ONE_TRY).relational
+    assert relational is not None
     with pytest.raises(StoreUnavailable):
-        backup.catalog.adapt(Drift(statements=("ALTER TABLE x ADD y int",)))
+        relational.adapt(Drift(statements=("ALTER TABLE x ADD y int",)))
 
 
 def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_bench: SqlBench) -> None:

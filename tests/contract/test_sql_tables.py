@@ -99,7 +99,7 @@ def test_a_backup_that_cannot_hold_the_copies_is_refused(
     columns = "Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER"
     make(sql_bench, columns + more, columns + more_in_backup)
     with pytest.raises(SchemaMismatch, match=f"(?i)column {named_column}"):
-        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.match(sql_bench.open("source"))
     with pytest.raises(SchemaMismatch, match=f"(?i)column {named_column}"):
         sql_bench.open("backup").catalog.initialize(sql_bench.open("source"))
 
@@ -111,7 +111,7 @@ def test_a_backup_with_another_key_is_refused(sql_bench: SqlBench) -> None:
         "Id INTEGER NOT NULL, Version INTEGER NOT NULL PRIMARY KEY",
     )
     with pytest.raises(SchemaMismatch, match="primary key"):
-        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.match(sql_bench.open("source"))
 
 
 def test_sides_whose_key_collations_differ_are_refused(sql_bench: SqlBench) -> None:
@@ -126,7 +126,7 @@ def test_sides_whose_key_collations_differ_are_refused(sql_bench: SqlBench) -> N
         f"Id {other} NOT NULL PRIMARY KEY, Version INTEGER",
     )
     with pytest.raises(SchemaMismatch, match="collation"):
-        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.match(sql_bench.open("source"))
 
 
 def test_a_table_may_have_as_many_columns_as_the_server_lets_it(sql_bench: SqlBench) -> None:
@@ -301,7 +301,7 @@ def test_errors_do_not_quote_values(sql_bench: SqlBench) -> None:
         [(1, 1, "hunter2"), (2, 1, "x"), (3, 1, "y")],
     )
     source, backup = bench.open("source"), bench.open("backup")
-    backup.catalog.drift(source, "add")
+    backup.catalog.match(source)
     batches = {n: next(source.read(frozenset([(n,)]), Chunk())) for n in (1, 2, 3)}
     backup.write(backup.copies.of(batches[2], NOTE))
     for n in (1, 3):
@@ -322,7 +322,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sql_bench: SqlBench) -> None:
     bench.sql("source", f"INSERT INTO {{table}} (Id, Version) VALUES ({m}, {m})", [(1, 2), (2, 2), (3, 3), (4, 99)])
     bench.sql("backup", f"INSERT INTO {{table}} (Id, Version) VALUES ({m}, {m})", [(1, 1), (2, 1)])
     source, backup = bench.open("source"), bench.open("backup")
-    backup.catalog.drift(source, "add")
+    backup.catalog.match(source)
     (records,) = source.read(frozenset([(1,), (2,), (3,), (4,)]), Chunk())
     with pytest.raises(Exception, match="Could not write"):
         backup.write(backup.copies.of(records, NOTE))
@@ -332,7 +332,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sql_bench: SqlBench) -> None:
 def test_a_backup_without_its_schema_is_not_initialized(sql_bench: SqlBench) -> None:
     sql_bench.create()
     with pytest.raises(NotInitialized):
-        sql_bench.open("backup").catalog.drift(sql_bench.open("source"), "add")
+        sql_bench.open("backup").catalog.match(sql_bench.open("source"))
 
 
 class Fetched:

@@ -135,10 +135,10 @@ def test_rows_go_into_a_table_with_a_policy_for_the_role(postgresql_bench: Postg
         text = url.render_as_string(hide_password=False)
         source, backup = bench.open("source"), bench.open("backup", connection_string=text)
         with pytest.raises(ConfigError, match="Row-level security"):
-            backup.catalog.drift(source, "add")  # it may hide copies, and nobody can tell
+            backup.catalog.match(source)  # it may hide copies, and nobody can tell
         bench.sql("backup", f"ALTER ROLE {role} BYPASSRLS")
         backup.close()
-        backup.catalog.drift(source, "add")
+        backup.catalog.match(source)
         assert run_sync(source, backup) == (2, 0, 0, 0)
         assert bench.rows("backup") == bench.rows("source")
         backup.close()
@@ -191,7 +191,7 @@ def test_a_few_and_many_rows_are_updated_with_and_without_a_temporary_table(
     bench.sql("backup", insert, [(n, 1, 0, "old") for n in range(-3, rows)])
     bench.sql("backup", "UPDATE {table} SET n = 1 WHERE id = -1")
     source, backup = bench.open("source"), bench.open("backup")
-    backup.catalog.drift(source, "add")
+    backup.catalog.match(source)
     (records,) = source.read(None, next(source.chunks()))
     given = [{name: value for name, value in record.items() if name != "n"} for record in records]
     with pytest.MonkeyPatch.context() as patch:

@@ -55,7 +55,7 @@ def note(name: str, **fields: Any) -> dict[str, Any]:
 def run_sync(source: Store, backup: Store, run: Run = RUN) -> tuple[int, int, int, int]:
     """Syncs as a run does that finds no drift, proves it and gives the four counts."""
     recycled = RecycleBin(backup, run.service)
-    backup.catalog.drift(source, "add")
+    backup.catalog.match(source)
     recycled.create()
     tally = Tally(tell=lambda counts: None)
     keep = recycled.recorder(run, lambda: NOW)
@@ -88,7 +88,7 @@ def test_initialize_makes_an_empty_backup(bench: Bench) -> None:
     source, backup = bench.open("source"), bench.open("backup")
     backup.catalog.initialize(source)
     assert backup.count() == 0
-    backup.catalog.drift(source, "add")
+    backup.catalog.match(source)
 
 
 def test_initialize_makes_a_missing_database(bench: Bench) -> None:

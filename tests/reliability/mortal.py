@@ -124,7 +124,7 @@ class Mortal:
 
 _METHODS: dict[type, tuple[str, ...]] = {
     SqlCatalog: ("drift", "adapt"),
-    CosmosCatalog: ("drift", "adapt"),
+    CosmosCatalog: ("match",),
     SqlStore: ("fingerprint", "stamp_rows", "matching", "close"),
     SqlBuckets: ("stamp_rows",),
     SqlWrites: ("write", "delete"),

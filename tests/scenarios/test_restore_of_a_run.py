@@ -169,7 +169,7 @@ def test_a_run_whose_images_were_purged_is_refused(customers: Place, tmp_path: P
 @contextmanager
 def backup_of(place: Place) -> Iterator[Store]:
     with place.registry.get("customer").stores() as (source, backup):
-        backup.catalog.drift(source, "ignore")
+        backup.catalog.match(source)
         yield backup
 
 

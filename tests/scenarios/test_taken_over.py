@@ -247,7 +247,7 @@ def test_what_a_run_writes_into_either_side_is_committed_only_while_the_run_is_i
             number=1,
         )
         with mine.taken(run, None):
-            backup.catalog.drift(source, "add")
+            backup.catalog.match(source)
             store = {"source": source, "backup": backup}[side]
             store.fence_by(mine)
             records = next(source.read(None, WHOLE))

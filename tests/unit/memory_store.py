@@ -12,7 +12,7 @@ from typing import Any
 
 from backup.core.errors import BackupError, NotInitialized, SourceMissing, StoreUnavailable
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps, Version
-from backup.stores import Accept, CopyNote, Drift, Fence, Keep, OnNewColumn, Shape, Sibling, Store, Written
+from backup.stores import Accept, CopyNote, Drift, Fence, Keep, Shape, Sibling, Store, Written
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.values import Place, Traits
 from tests.unit.memory_server import Database, MemorySibling, Server, Stored
@@ -303,14 +303,11 @@ class MemoryCatalog:
     def make_source_of(self, backup: Store) -> None:
         self.make_like(backup)
 
-    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
-        self._store.called("drift")
+    def match(self, source: Store) -> Drift:
+        self._store.called("match")
         source.count()
         self._store.count()
         return Drift()
-
-    def adapt(self, drift: Drift) -> None:
-        self._store.called("adapt")
 
     def seconds_to_live(self) -> Mapping[str, int]:
         return {}

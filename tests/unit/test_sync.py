@@ -190,7 +190,7 @@ def test_two_empty_sides_are_equal() -> None:
 
 def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
     source, backup = MemoryStore("source", [record(1)]), MemoryStore("backup")
-    backup.on["drift"] = fail_at_call(1)
+    backup.on["match"] = fail_at_call(1)
     nothing: Any = None  # history, its opening and the recycle bin are not come to
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     with pytest.raises(StoreUnavailable):

@@ -11,7 +11,7 @@ from backup.stores.cosmos.app_containers import CosmosSibling
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import MARK
 from backup.stores.cosmos.queries import path_of
-from backup.stores.values import Drift, OnNewColumn, Place
+from backup.stores.values import Drift, Place
 
 
 class CosmosCatalog:
@@ -57,7 +57,7 @@ class CosmosCatalog:
 
     def initialize(self, source: Store) -> None:
         self.make_like(source)
-        self.drift(source, "add")
+        self.match(source)
 
     def make_like(self, other: Store) -> None:
         paths = ["/" + "/".join(path) for path in _catalog_of(other).partition_paths]
@@ -67,7 +67,7 @@ class CosmosCatalog:
     def make_source_of(self, backup: Store) -> None:
         self.make_like(backup)
 
-    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:  # noqa: ARG002 - documents have no columns
+    def match(self, source: Store) -> Drift:
         mine, theirs = self.partition_paths, _catalog_of(source).partition_paths
         if mine != theirs:
             raise SchemaMismatch(
@@ -76,9 +76,6 @@ class CosmosCatalog:
                 " Nothing was changed.",
             )
         return Drift()
-
-    def adapt(self, drift: Drift) -> None:
-        """Containers take any document."""
 
     def seconds_to_live(self) -> Mapping[str, int]:
         found = {self._place.name: self._container.default_ttl}

@@ -129,7 +129,11 @@ class SqlCatalog:
         self.access.create(declare(found, self._fitted(columns, theirs), theirs.key_names, *more))
         self.forget()
 
+    def match(self, source: Store) -> Drift:
+        return self.drift(source, "ignore")
+
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        """As `Relational.drift`."""
         self._copied = catalog_of(source).shape
         found = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
         self.shape.match(self._copied)
@@ -148,6 +152,7 @@ class SqlCatalog:
         return fitted
 
     def adapt(self, drift: Drift) -> None:
+        """As `Relational.adapt`."""
         if drift.changes_nothing:
             return
         self.access.alter(self.shape.table, drift)

@@ -1,4 +1,4 @@
-"""What only a table of a SQL server can: other tables, triggers, counters, unique values, transactions."""
+"""What only a table of a SQL server can: columns, other tables, triggers, counters, unique values, transactions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.writes import SqlWrites
-from backup.stores.values import Limits, Written
+from backup.stores.values import Drift, Limits, OnNewColumn, Written
 
 
 class SqlRelational:
@@ -29,6 +29,12 @@ class SqlRelational:
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         return self._writes.write(records, keep, accept, exchange=True)
+
+    def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
+        return self._catalog.drift(source, on_new_column)
+
+    def adapt(self, drift: Drift) -> None:
+        self._catalog.adapt(drift)
 
     def left_out(self, record: Record) -> Collection[str]:
         return [name for name in record if self._catalog.shape.find(name) is None]
