@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
-from backup.core.model import Action, Run
+from backup.core.model import Action, Run, Verb
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.runs.runner import Session
 from backup.stores import Store
@@ -36,7 +36,7 @@ def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = Fal
     guard or the lock raise.
     """
     _refuse_contradiction(wish)
-    if elsewhere:
+    if elsewhere and session.run.verb is Verb.RESTORE:
         session.note(f"{ELSEWHERE}{place.place.label}.")
     if wish.at is not None:
         _refuse_unknown(session, wish.at)

@@ -356,6 +356,21 @@ def at(place: Place, days: float) -> SyncService:
     return CustomerSyncService(settings, Limits(), unlocked, lambda: NOW + timedelta(days=days, seconds=next(asked)))
 
 
+def test_a_run_begins_after_the_newest_image_of_one_that_died(sqlite_place: Place) -> None:
+    synced(at(sqlite_place, 0))
+    sample.put(sqlite_place.registry, "customer", [sample.customer(1, 2)])
+    died = synced(at(sqlite_place, 1))
+    kept_at = NOW + timedelta(days=1, minutes=4)
+    in_progress = 'UPDATE {table} SET "Status" = \'InProgress\', "CompletedAt" = NULL, "Owner" = NULL, '
+    in_progress += '"SyncedAt" = "StartedAt" WHERE "RunNumber" = 2'
+    execute(sqlite_place.customer.backup, "SyncHistory", in_progress)
+    stamped = (
+        f"UPDATE {{table}} SET \"RecycledAt\" = '{kept_at:%Y-%m-%d %H:%M:%S.%f}' WHERE \"SyncId\" = '{died.sync_id}'"
+    )
+    execute(sqlite_place.customer.backup, "RecycleBin", stamped)
+    assert at(sqlite_place, 1).sync(Trigger.CLI, Options(dry_run=True)).run.started_at > kept_at
+
+
 @pytest.mark.parametrize("wrong", [3_650, -3_650])
 def test_one_run_with_a_wrong_clock_bends_neither_order_nor_age_nor_the_state_of_a_time(
     sqlite_place: Place, wrong: float

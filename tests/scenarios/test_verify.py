@@ -151,7 +151,10 @@ def test_what_a_killed_drill_left_goes_with_the_next_run_or_purge(customers: Pla
     [*_, drilled] = customers.customer.backup.history()
     assert (drilled["Trigger"], drilled["Status"], drilled["Scratch"]) == ("verify", "InProgress", left.stem)
     customer = customers.registry.get("customer")
-    _ = customer.sync(Trigger.CLI) if then == "sync" else customer.purge()
+    if then == "sync":
+        assert customer.sync(Trigger.CLI).error is None
+    else:
+        customer.purge()
     assert sorted(tmp_path.glob("*.db")) == before
     [ended] = [entry for entry in customers.customer.backup.history() if entry["SyncId"] == drilled["SyncId"]]
     assert (ended["Status"], ended["Scratch"]) == ("Failed", None)
@@ -374,10 +377,8 @@ def test_the_timer_purges_what_is_older_than_recycle_days(customers: Place, capl
     scheduled(customers, NOW)
     scheduled(customers, NOW, BackupSync__RecycleDays="1e-9")
     purged = [line for line in caplog.messages if line.startswith("schedule.purged")]
-    assert [line.rpartition(" ")[2] for line in purged] == [
-        "entries=0",
-        "entries=1",
-    ]  # 100 records were inserted together
+    counts = [line.partition("service=customer ")[2] for line in purged]
+    assert counts == ["entries=0 runs=0", "entries=1 runs=0"]  # 100 records were inserted together
 
 
 def test_a_verify_is_no_run_of_a_sync(customers: Place) -> None:
