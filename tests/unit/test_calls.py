@@ -164,3 +164,13 @@ def test_a_connection_that_was_left_makes_no_more_calls(monkeypatch: pytest.Monk
     answer.set()
     assert ended.acquire(timeout=DEADLINE_SECONDS)
     assert made == []
+
+
+def test_what_can_be_cut_only_later_is_cut_as_soon_as_it_can() -> None:
+    call, cuts = TimedCall(60), list[str]()
+    call.cut()
+    assert call.was_cut
+    call.end_with(lambda: cuts.append("cut"))
+    assert cuts == ["cut"]
+    with pytest.raises(CallEnded):
+        call.check()
