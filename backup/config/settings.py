@@ -124,7 +124,8 @@ class Settings(BaseSettings):
         return next_due(self.schedule, after, self.zone)
 
     def service(self, name: str) -> ServiceSettings:
-        """What counts for the service of this name; all defaults where nothing was set."""
+        """What counts for the service of this name, all defaults where nothing was set of one that the app knows by
+        itself. Raises KeyError for any other that is not configured."""
         return self.services.get(name) or read_service(name, {})
 
     def guard(self, service: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
@@ -44,7 +44,7 @@ class Side:
     service: str
     role: SideRole
     setting: str
-    connection_string: str
+    connection_string: str = field(repr=False)
     table: str | None = None
     default_table: str = ""
     container: str | None = None

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from backup.config.given_services import side_name
 from backup.config.settings import Settings, every_setting, load_settings, schedule_binding, use_local_settings
 from backup.core.errors import ConfigError
+from backup.services.spec import specs_of
 
 NAMES = sorted(every_setting())
 LIMITS = {
@@ -430,8 +431,8 @@ def test_settings_do_not_show_secrets() -> None:
     names = [
         name for name in NAMES if name.endswith("ConnectionString") or name in ("AzureWebJobsStorage", "SERVE_KEY")
     ]
-    shown = repr(load_settings(dict.fromkeys(names, "Password=hidden")))
-    assert "hidden" not in shown
+    settings = load_settings(dict.fromkeys(names, "Password=hidden"))
+    assert "hidden" not in f"{settings!r} {specs_of(settings)!r}"
 
 
 def test_the_environment_is_read_when_no_other_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
