@@ -180,11 +180,19 @@ def _zygote() -> socket.socket:
 
 IMPORTED = (
     *("backup.__main__", "backup.dev.host", "backup.stores.sql.store", "backup.stores.cosmos.store"),
+    *("backup.stores.sql.engines.sqlite.dialect", "backup.stores.sql.engines.postgresql.dialect", "croniter"),
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"),
     *("azure.cosmos", "azure.storage.blob", "azure.functions", "azure_functions_runtime", "uvicorn", "starlette"),
 )
 ANEW = ("backup.__main__", "backup.entry", "backup.dev")
 """What looks at its surroundings when it is imported: whether there is a terminal, how wide it is."""
+
+
+def prepare_to_fork() -> None:
+    """Imports what programs import sooner or later, and has the garbage collector of forks leave that alone."""
+    for module in IMPORTED:
+        importlib.import_module(module)
+    gc.freeze()
 
 
 def _serve(control: socket.socket) -> dict[str, Any] | None:
@@ -288,9 +296,7 @@ def _text(descriptor: int, mode: str, encoding: str, errors: str) -> Any:
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as ordering:
-        for module in IMPORTED:
-            importlib.import_module(module)
-        gc.freeze()
+        prepare_to_fork()
         taken = _serve(ordering)
     if taken is not None:
         code = _become(taken)

@@ -44,6 +44,7 @@ from backup.stores.sql.store import SqlStore
 from backup.stores.sql.writes import SqlWrites
 from backup.verbs import sync
 from backup.verbs.restoring import Wish
+from tests.programs import prepare_to_fork
 from tests.reliability.effort import SEED
 from tests.scenarios import product
 
@@ -282,5 +283,6 @@ def _in_fork(order: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    prepare_to_fork()
     for line in sys.stdin:
         print(json.dumps(_in_fork(json.loads(line))), flush=True)

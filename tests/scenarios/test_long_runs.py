@@ -364,7 +364,7 @@ def test_chunks_settled_side_by_side_come_to_what_they_come_to_one_after_the_oth
 
 def what_came_of_all(service: Service, parallelism: str) -> list[Any]:
     """The counts, copies and images of four syncs that insert, update, delete and skip, from an empty backup on."""
-    registry = registry_of(service, Parallelism=parallelism, ChunkSize="7", BatchSize="3", DeleteGuardFloor="100")
+    registry = registry_of(service, Parallelism=parallelism, ChunkSize="12", BatchSize="5", DeleteGuardFloor="100")
     assert isinstance(service.backup, Sql)
     for table in ("Customers", "RecycleBin", "SyncHistory"):
         replace(service.backup, table=service.backup.table.replace("Customers", table)).run("DELETE FROM {table}")
