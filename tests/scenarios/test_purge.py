@@ -13,6 +13,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.model import Counts, Proof, Run, Status, Total, Trigger, Verb
+from backup.entry import http
 from backup.runs.history import History
 from backup.services.registry import Registry
 from tests.scenarios.inside import command, done, raised, refused, synced
@@ -127,6 +128,8 @@ def test_a_purge_that_fails_is_no_failure_of_its_sync(
 def test_the_beginning_of_an_id_names_a_run_to_undo(sqlite_place: Place, tmp_path: Path) -> None:
     run = synced(sqlite_place, "customer")
     assert done(command(tmp_path, sqlite_place.settings, "undo", run.sync_id[:4], "--json"))["DeletedCount"] == 100
+    answer = http.post_undo(sqlite_place.registry, run.sync_id[:8], {}, b"")
+    assert (answer.status, answer.body["DeletedCount"]) == (200, 100)
 
 
 def test_a_beginning_that_several_runs_share_is_refused_with_their_names(sqlite_place: Place, tmp_path: Path) -> None:
@@ -142,7 +145,8 @@ def test_a_beginning_that_several_runs_share_is_refused_with_their_names(sqlite_
     assert (error, [one for one in ids if one in told]) == ("BadRequest", ids)
     _, told = refused(command(tmp_path, sqlite_place.settings, "undo", ids[0][:-1], "--json"))
     assert [one for one in ids if one in told] == ids[:2]
-    assert refused(command(tmp_path, sqlite_place.settings, "undo", "abcde00", "--json"))[0] == "UnknownRun"
+    for nobody in ("abcde00", "abcdef01-0001"):
+        assert refused(command(tmp_path, sqlite_place.settings, "undo", nobody, "--json"))[0] == "UnknownRun"
 
 
 def test_a_beginning_is_not_taken_for_unique_while_a_service_cannot_be_asked(
