@@ -105,3 +105,13 @@ def test_history_says_why_a_run_failed(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[2][:3] == ["Failed", "the-id", "customer"]
     assert lines[3] == ["the", "disk", "is", "full"]
+
+
+def test_the_longest_name_of_a_service_takes_room_from_columns_and_not_from_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show_history([replace(RUN, service="a" * 30, sync_id="0" * 36)], NOW)
+    heading, _, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["Status", "Run", "Service", "Verb", "Inserted", "Updated", "Deleted"]
+    assert (row.split()[2], max(len(heading), len(row)) <= 80) == ("a" * 30, True)

@@ -29,13 +29,13 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
         GridColumn("Run"),
         GridColumn("Service"),
         GridColumn("Verb"),
-        GridColumn("Age", right=True),
+        GridColumn("Age", right=True, rank=1),
     ]
-    columns += [GridColumn("Duration", right=True, rank=1)]
+    columns += [GridColumn("Duration", right=True, rank=2)]
     columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
-    columns += [GridColumn("Skipped", right=True, rank=2), GridColumn("Set aside", right=True, rank=3)]
-    columns += [GridColumn("Verified", rank=4), GridColumn("Started (UTC)", rank=5), GridColumn("Asked by", rank=6)]
-    columns += [GridColumn("SyncId", rank=7)]
+    columns += [GridColumn("Skipped", right=True, rank=3), GridColumn("Set aside", right=True, rank=4)]
+    columns += [GridColumn("Verified", rank=5), GridColumn("Started (UTC)", rank=6), GridColumn("Asked by", rank=7)]
+    columns += [GridColumn("SyncId", rank=8)]
     rows = []
     for run in runs:
         counts = run.counts
