@@ -33,7 +33,7 @@ def a_round(throttle: Throttle, *statuses: int) -> None:
     """All slots taken, and that many answers to them."""
     with all_slots(throttle):
         for status in statuses:
-            throttle.answered(status, 1.0)
+            throttle.take_in(status, 1.0)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def test_slots_that_nobody_needs_do_not_grow() -> None:
     before = throttle.slots
     with throttle.slot():
         for _ in range(1000):
-            throttle.answered(TAKEN, 1.0)
+            throttle.take_in(TAKEN, 1.0)
     assert throttle.slots == before
 
 
@@ -120,7 +120,7 @@ def test_never_more_work_is_under_way_than_there_are_slots() -> None:
                 under_way += 1
                 assert under_way <= AT_MOST
                 most = max(most, under_way)
-            throttle.answered(THROTTLED if n % 7 == 0 else TAKEN, 1.0)
+            throttle.take_in(THROTTLED if n % 7 == 0 else TAKEN, 1.0)
             with lock:
                 under_way -= 1
 
@@ -136,7 +136,7 @@ def test_never_more_work_is_under_way_than_there_are_slots() -> None:
 def test_the_charges_of_all_answers_are_added() -> None:
     throttle = Throttle()
     for status, charge in ((TAKEN, 5.25), (THROTTLED, 0.5), (404, 1.0)):
-        throttle.answered(status, charge)
+        throttle.take_in(status, charge)
     assert throttle.charge == 6.75
 
 
@@ -148,7 +148,7 @@ def test_requests_one_by_one_cost_no_more_a_second_than_the_ceiling(charges: lis
     clock = Clock()
     throttle = Throttle(ceiling, clock, clock.sleep)
     for charge in charges:
-        throttle.answered(TAKEN, charge, throttle.admit())
+        throttle.take_in(TAKEN, charge, throttle.admit())
     throttle.admit()
     # What one second holds may be spent at once, at first.
     assert throttle.charge <= ceiling * (clock.now - 1000.0) + ceiling + max(charges)
@@ -157,11 +157,11 @@ def test_requests_one_by_one_cost_no_more_a_second_than_the_ceiling(charges: lis
 def test_many_requests_at_once_are_let_through_at_the_price_of_those_before() -> None:
     clock = Clock()
     throttle = Throttle(100, clock, clock.sleep)
-    throttle.answered(TAKEN, 10, throttle.admit())
+    throttle.take_in(TAKEN, 10, throttle.admit())
     started = clock.now
     admitted = [throttle.admit() for _ in range(50)]  # none is answered yet
-    for set_aside in admitted:
-        throttle.answered(TAKEN, 10, set_aside)
+    for reserved in admitted:
+        throttle.take_in(TAKEN, 10, reserved)
     assert clock.now - started == pytest.approx(50 * 10 / 100, abs=1.1)
 
 
@@ -169,22 +169,22 @@ def test_the_ceiling_is_used_up_where_there_is_enough_to_do() -> None:
     clock = Clock()
     throttle = Throttle(200, clock, clock.sleep)
     for _ in range(500):
-        throttle.answered(TAKEN, 7, throttle.admit())
+        throttle.take_in(TAKEN, 7, throttle.admit())
     assert throttle.charge / (clock.now - 1000.0) == pytest.approx(200, rel=0.1)
 
 
 def test_units_that_were_not_used_are_not_saved_up_beyond_a_second() -> None:
     clock = Clock()
     throttle = Throttle(100, clock, clock.sleep)
-    throttle.answered(TAKEN, 1, throttle.admit())
+    throttle.take_in(TAKEN, 1, throttle.admit())
     clock.now += 3600
     started = clock.now
     for _ in range(500):
-        throttle.answered(TAKEN, 1, throttle.admit())
+        throttle.take_in(TAKEN, 1, throttle.admit())
     assert clock.now - started >= 3.9
 
 
 def test_without_a_ceiling_nothing_waits() -> None:
     throttle = Throttle(None, Clock(), lambda seconds: pytest.fail(f"waits {seconds} s"))
     for _ in range(1000):
-        throttle.answered(TAKEN, 1e6, throttle.admit())
+        throttle.take_in(TAKEN, 1e6, throttle.admit())

@@ -1,4 +1,4 @@
-"""One Cosmos database: the client, the retries, what runs side by side, and errors in words."""
+"""Access to one Cosmos database: the client, retries, requests side by side, and the app's own errors."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from backup.stores.cosmos.transport import transport
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-# The SDK notes these in the headers of whichever answer came last, of any thread, and that thread may be copying them.
-# A new name makes the copy fail ("mutated during iteration"); one that is there already does not.
-_NOTED_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
+# The SDK writes these headers into the last answer, also into that of another thread, which may be copying its headers.
+# A new name makes that copy fail ("mutated during iteration"). A name that exists already does not.
+_WRITTEN_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 65.0
 
 
 class CosmosAccess:
-    """One side's way to its database, for any number of threads. `missing` is the error for a database or container
-    that is not there.
+    """One side's access to its database, for any number of threads. `missing` is the error for a database or container
+    that does not exist.
 
-    `emulator_hosts` names hosts whose certificate is not verified; localhost and 127.0.0.1 are such by the SDK's own
-    rule. `units_per_second` is a ceiling for what all requests cost. No request waits longer for its answer than
-    `max_call_seconds`, the SDK's own second tries included; then it counts as a lost connection.
+    The certificates of `emulator_hosts`, localhost and 127.0.0.1 are not verified. `units_per_second` is a ceiling for
+    the request units of all requests. A request with no answer after `max_call_seconds`, the SDK's own retries
+    included, counts as a lost connection.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CosmosAccess:
 
     @property
     def location(self) -> str:
-        """Account and database."""
+        """Account and database, for messages. Without secrets."""
         return f"{self._where.endpoint.rstrip('/')}/{self._database}"
 
     @cached_property
@@ -94,7 +94,7 @@ class CosmosAccess:
         if host in self._emulator_hosts:
             options["connection_verify"] = False
         if emulated:
-            # An emulator advertises the address it has for itself, which may not lead there from here.
+            # An emulator advertises its own address, which this process may not reach.
             options["enable_endpoint_discovery"] = False
         return CosmosClient(
             self._where.endpoint,
@@ -102,42 +102,42 @@ class CosmosAccess:
             user_agent_suffix="backup",
             connection_timeout=min(_CONNECT_SECONDS, self._max_call_seconds),
             read_timeout=min(_READ_SECONDS, self._max_call_seconds),
-            # Else each character beyond ASCII takes six bytes of the two megabytes that a document may have.
+            # A document may have two megabytes. Without this each character beyond ASCII takes six bytes.
             enable_compact_utf8_item_writes=True,
-            # Called for each attempt of any request, those that the SDK makes by itself included.
+            # Called for each attempt of each request, also for those that the SDK makes itself.
             raw_request_hook=self._admit,
-            raw_response_hook=self._answered,
+            raw_response_hook=self._take_in,
             transport=transport(self.throttle.at_most, verified=not emulated),
             **options,
         )
 
     def _admit(self, request: Any) -> None:
-        asked = time.monotonic()
-        request.context["set_aside"] = self.throttle.admit()
+        before = time.monotonic()
+        request.context["reserved_units"] = self.throttle.admit()
         now = time.monotonic()
-        # How long a thread's request has been tried; waiting for one's turn does not count.
-        started = self._started + now - asked if self._started is not None else now
+        # The time since the thread's request was first sent. Waiting in `admit` does not count.
+        started = self._started + now - before if self._started is not None else now
         self._started = started
         if now - started > self._max_call_seconds:
-            self._started = None  # the next one begins anew, also in a thread of the SDK's own
+            self._started = None  # the next request starts afresh, also in a thread of the SDK
             raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
         if self.check_young is not None and getattr(self._call, "is_fenced", False):
-            self._call.is_fenced = False  # it may make a request of its own
+            self._call.is_fenced = False  # the check may send a request itself
             self.check_young()
             self._call.is_fenced = True
 
-    def _answered(self, response: Any) -> None:
+    def _take_in(self, response: Any) -> None:
         answer = response.http_response
-        for name in _NOTED_LATER:
+        for name in _WRITTEN_LATER:
             answer.headers.setdefault(name, "0")
         if answer.status_code < 400:
             self._started = None
         charge = float(answer.headers.get("x-ms-request-charge") or 0)
-        self.throttle.answered(answer.status_code, charge, response.context.get("set_aside") or 0.0)
+        self.throttle.take_in(answer.status_code, charge, response.context.get("reserved_units") or 0.0)
 
     @property
     def _started(self) -> float | None:
-        """When the request of this thread that has had no good answer yet was sent first."""
+        """When this thread first sent the request that still has no good answer; None if there is none."""
         started: float | None = getattr(self._call, "started", None)
         return started
 
@@ -150,7 +150,7 @@ class CosmosAccess:
         return ThreadPoolExecutor(self.throttle.at_most, thread_name_prefix="cosmos")
 
     def container(self, name: str) -> ContainerProxy:
-        """The container's proxy; asks the server nothing."""
+        """The SDK's object for the container. Asks the server nothing."""
         with self._lock:
             client = self._client
         return client.get_database_client(self._database).get_container_client(name)
@@ -159,11 +159,11 @@ class CosmosAccess:
         """The names of the database's containers."""
         for attempt in self.attempts("list the containers"):
             with attempt:
-                names = [one["id"] for one in self._client.get_database_client(self._database).list_containers()]
+                names = [item["id"] for item in self._client.get_database_client(self._database).list_containers()]
         return names
 
     def create_container(self, name: str, partition_paths: Sequence[str]) -> None:
-        """Creates the database and the container where missing; what exists is left as it is."""
+        """Creates the database and the container where they do not exist. Changes nothing that exists."""
         paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
         key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
         for attempt in self.attempts(f"create the container {name}"):
@@ -171,32 +171,32 @@ class CosmosAccess:
                 with UnlessMissing():
                     self.container(name).read()
                     return
-                # Someone else may be creating the same just now.
+                # Another process may be creating them at this moment.
                 with suppress(CosmosResourceExistsError):
                     self._client.create_database_if_not_exists(self._database)
                 with suppress(CosmosResourceExistsError):
                     self._client.get_database_client(self._database).create_container_if_not_exists(name, key)
 
     def drop_container(self, name: str) -> None:
-        """Drops the container; one that is gone already is no error."""
+        """Drops the container; no error if it does not exist."""
         for attempt in self.attempts(f"drop the container {name}"):
             with attempt, UnlessMissing():
                 self._client.get_database_client(self._database).delete_container(name)
 
     def attempts(self, operation: str) -> Iterator[Attempt[None]]:
-        """The tries of an operation, as many as the retry rule says, each for `with`:
+        """The attempts of an operation, as many as the retry rule allows. Use each in a `with`:
 
             for attempt in access.attempts("read the container"):
                 with attempt:
                     properties = container.read()
 
-        The body must bear repetition. The SDK's errors become the app's own.
+        The body may run several times. The SDK's errors become the app's own.
         """
         return self._retry.attempts_in(f"{operation}: {self.label}", lambda _: self.once(operation))
 
     @contextmanager
     def once(self, operation: str) -> Iterator[None]:
-        """The same in one try."""
+        """A context for one attempt: the SDK's errors become the app's own."""
         interrupts.check()
         self._started = None
         try:
@@ -208,17 +208,16 @@ class CosmosAccess:
         except RuntimeError as error:
             if "during iteration" not in str(error):
                 raise
-            # The same accident as at `_NOTED_LATER`, on the SDK's way to tell of an error.
+            # The accident that `_WRITTEN_LATER` prevents, while the SDK makes an error.
             raise TransientStoreError(f"Could not {operation} in the {self.label}: the SDK's threads met.") from None
 
     def side_by_side(
         self, operation: str, items: Sequence[Item], work: Callable[[Item], T], *, fenced: bool = False
     ) -> list[T]:
-        """The results of `work` in the order of the items, as many at once as the account takes; each is retried for
-        itself. Not for use within such work. Where it is `fenced`, each of its requests is made only by a run that goes
-        on.
+        """The results of `work` in the order of the items, as many at once as the account takes. Each is retried alone.
 
-        Raises the first error, when nothing of it is under way any more; what had not begun by then never does.
+        `fenced` work sends each request only while the run still owns the service. Never call this within such work.
+        Raises the first error after all work that had started has ended. The rest never starts.
         """
         if len(items) < 2:
             return [self._in_a_slot(operation, item, work, fenced) for item in items]
@@ -239,8 +238,8 @@ class CosmosAccess:
     def _in_a_slot(self, operation: str, item: Item, work: Callable[[Item], T], fenced: bool) -> T:
         for attempt in self.attempts(operation):
             with attempt, self.throttle.slot(), self._fenced(fenced):
-                done = work(item)
-        return done
+                result = work(item)
+        return result
 
     @contextmanager
     def _fenced(self, fenced: bool) -> Iterator[None]:
@@ -251,7 +250,7 @@ class CosmosAccess:
             self._call.is_fenced = False
 
     def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
-        """The items as they come; errors on the way become the app's own. Not retried."""
+        """The items as they come. The SDK's errors become the app's own. Not retried."""
         iterator = iter(items)
         end: Any = object()
         while True:
@@ -262,17 +261,17 @@ class CosmosAccess:
             yield item
 
     def pieces(
-        self, operation: str, opened: Callable[[], Iterator[Item]], take: Callable[[Iterator[Item]], list[T]]
+        self, operation: str, open_query: Callable[[], Iterator[Item]], take: Callable[[Iterator[Item]], list[T]]
     ) -> Iterator[list[T]]:
-        """What `take` takes from the items of one query, piece by piece, until that is nothing; each piece is retried.
+        """Pieces of a query's items. `take` makes each; an empty piece ends the query. Each piece is retried.
 
-        A query that broke off cannot go on: `opened` is asked for another, without what was yielded before.
+        A query that broke off cannot continue. `open_query` then starts another, without the items yielded before.
         """
         items: Iterator[Item] | None = None
         while True:
             for attempt in self.attempts(operation):
                 with attempt:
-                    current, items = opened() if items is None else items, None
+                    current, items = open_query() if items is None else items, None
                     piece = take(current)
                     items = current
             if not piece:

@@ -1,4 +1,4 @@
-"""The app's own containers beside a store's: sync-history, recycle-bin, the sample's sources."""
+"""The app's own containers in a store's database: sync-history, recycle-bin, the sample's sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from azure.cosmos.exceptions import (
 from backup.core.batched import batched
 from backup.core.errors import StoreError, TransientStoreError
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.document_parts import PART_FIELD, PARTS_FIELD, part_ids, put_together, taken_apart
+from backup.stores.cosmos.document_parts import PART_FIELD, PARTS_FIELD, join_entry, part_ids, split_entry
 from backup.stores.cosmos.documents import own
 from backup.stores.cosmos.errors import UnlessMissing, is_missing
 from backup.stores.cosmos.queries import path_of, select
@@ -28,18 +28,18 @@ from backup.stores.sibling import Entry, OneOf, Shape
 
 _PAGE = 1_000
 _KEYS_AT_ONCE = 100
-_CHANGED_MEANWHILE = 10
+_CHANGE_ATTEMPTS = 10
 
 
 def utc_text(value: datetime) -> str:
-    """ISO 8601 in UTC with microseconds and Z: sorts as text in the order of time. Refuses naive times."""
+    """The time as ISO 8601 in UTC with microseconds and Z: sorts as the time. Raises ValueError for a naive time."""
     if value.tzinfo is None:
         raise ValueError("a time without a time zone")
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class CosmosSibling:
-    """A container of the app's own, in the store's database. Documents have its fields in camelCase, and `id`."""
+    """One of the app's own containers. Its documents have the shape's fields in camelCase, and `id`."""
 
     def __init__(self, access: CosmosAccess, shape: Shape) -> None:
         self._access, self._shape = access, shape
@@ -56,14 +56,14 @@ class CosmosSibling:
         )
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:  # noqa: ARG002 - Cosmos DB has none
-        def one(document: Mapping[str, Any]) -> None:
+        def create(document: Mapping[str, Any]) -> None:
             with suppress(CosmosResourceExistsError):
                 self._container.create_item({**document}, no_response=True)
 
-        apart = [self._taken_apart(self._document(entry)) for entry in entries]
-        what = f"write {self._shape.container}"
-        self._access.side_by_side(what, [part for _, parts in apart for part in parts], one, fenced=True)
-        self._access.side_by_side(what, [document for document, _ in apart], one, fenced=True)
+        split = [self._split(self._document(entry)) for entry in entries]
+        operation = f"write {self._shape.container}"
+        self._access.side_by_side(operation, [part for _, parts in split for part in parts], create, fenced=True)
+        self._access.side_by_side(operation, [document for document, _ in split], create, fenced=True)
 
     def change(
         self,
@@ -73,7 +73,7 @@ class CosmosSibling:
         transaction: Any = None,  # noqa: ARG002 - Cosmos DB has none
         seconds: float | None = None,
     ) -> bool:
-        """As if it were one statement: the document is replaced only if nobody has since it was read."""
+        """Replaces the document only if nobody wrote it since it was read; else reads it again. Atomic for others."""
         operation = f"write {self._shape.container}"
         if seconds is not None:
             with self._access.once(operation):
@@ -84,7 +84,7 @@ class CosmosSibling:
         return changed
 
     def _change(self, key: str, only_if: OneOf, fields: Entry) -> bool:
-        for _ in range(_CHANGED_MEANWHILE):
+        for _ in range(_CHANGE_ATTEMPTS):
             document = self._document_of(key)
             if document is None or not self._is(document, only_if):
                 return False
@@ -98,7 +98,9 @@ class CosmosSibling:
                     no_response=True,
                 )
                 return True
-        raise TransientStoreError(f"An entry of {self._shape.container} is written all the time.")
+        raise TransientStoreError(
+            f"Could not change an entry of {self._shape.container}: others wrote it {_CHANGE_ATTEMPTS} times meanwhile."
+        )
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:  # noqa: ARG002 - Cosmos DB has none
         for attempt in self._access.attempts(f"read {self._shape.container}"):
@@ -108,10 +110,10 @@ class CosmosSibling:
 
     def _document_of(self, key: str) -> dict[str, Any] | None:
         query = select("*", f"{self._path(self._shape.key)} = @key")
-        found = self._container.query_items(
+        documents = self._container.query_items(
             query, parameters=[{"name": "@key", "value": key}], enable_cross_partition_query=True
         )
-        return next(iter(found), None)
+        return next(iter(documents), None)
 
     def _is(self, document: Mapping[str, Any], only_if: OneOf) -> bool:
         return all(document.get(self._properties[name]) in map(_to_json, values) for name, values in only_if.items())
@@ -132,32 +134,33 @@ class CosmosSibling:
         parameters: list[dict[str, Any]] = []
         conditions = self._conditions(where, order_by, above, below, parameters)
         by = self._path(order_by)
-        whole = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
-        named = [f"{self._path(name)} AS {self._properties[name]}" for name in fields]
-        named += [f"c.id, {path_of([PARTS_FIELD])} AS {PARTS_FIELD}"] if fields and whole else []
-        what = ", ".join(named) or "*"
+        with_parts = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
+        columns = [f"{self._path(name)} AS {self._properties[name]}" for name in fields]
+        columns += [f"c.id, {path_of([PARTS_FIELD])} AS {PARTS_FIELD}"] if fields and with_parts else []
+        what = ", ".join(columns) or "*"
         query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
         for attempt in self._access.attempts(f"read {self._shape.container}"):
             with attempt:
-                found = self._container.query_items(
+                items = self._container.query_items(
                     query, parameters=parameters, max_item_count=min(limit, _PAGE), **self._scope(where)
                 )
-                documents = list(islice(found, limit))
-        return [self._entry(one, fields) for one in (self._put_together(documents) if whole else documents)]
+                documents = list(islice(items, limit))
+        whole = self._join(documents) if with_parts else documents
+        return [self._entry(document, fields) for document in whole]
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         parameters: list[dict[str, Any]] = []
         query = select("VALUE COUNT(1)", *self._conditions(where, by, above, below, parameters))
         for attempt in self._access.attempts(f"count {self._shape.container}"):
             with attempt:
-                found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
-                counted: Any = next(iter(found))
+                counts = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
+                counted: Any = next(iter(counts))
         return int(counted)
 
     def _conditions(
         self, where: Mapping[str, Any], by: str, above: Any, below: Any, parameters: list[dict[str, Any]]
     ) -> list[str]:
-        """What a query asks for; adds the values to its parameters."""
+        """The conditions of a query. Adds their values to `parameters`."""
 
         def parameter(value: Any) -> str:
             name = f"@v{len(parameters)}"
@@ -167,57 +170,57 @@ class CosmosSibling:
         conditions = []
         for name, value in where.items():
             path, values = self._path(name), value if isinstance(value, list) else [value]
-            plain = [one for one in values if one is not None]
-            found = [f"{path} IN ({', '.join(map(parameter, plain))})"] if len(plain) > 1 else []
-            found += [f"{path} = {parameter(plain[0])}"] if len(plain) == 1 else []
-            # An entry of an earlier release has not the property at all.
-            found += [f"NOT IS_DEFINED({path}) OR IS_NULL({path})"] if None in values else []
-            conditions.append(f"({' OR '.join(found) or 'false'})")
+            plain = [value for value in values if value is not None]
+            choices = [f"{path} IN ({', '.join(map(parameter, plain))})"] if len(plain) > 1 else []
+            choices += [f"{path} = {parameter(plain[0])}"] if len(plain) == 1 else []
+            # An entry of an earlier release does not have the property at all.
+            choices += [f"NOT IS_DEFINED({path}) OR IS_NULL({path})"] if None in values else []
+            conditions.append(f"({' OR '.join(choices) or 'false'})")
         conditions += [f"{self._path(by)} > {parameter(above)}"] if above is not None else []
         conditions += [f"{self._path(by)} < {parameter(below)}"] if below is not None else []
         return conditions
 
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
-        def one(of: tuple[str, str]) -> None:
-            of_all = partition if partition is not None and self._has_own_partitions else None
+        def delete(names: tuple[str, str]) -> None:
+            shared = partition if partition is not None and self._has_own_partitions else None
             with UnlessMissing():
-                self._container.delete_item(of[1], partition_key=of_all or self._partition(*of))
+                self._container.delete_item(names[1], partition_key=shared or self._partition(*names))
 
         self._access.side_by_side(
             f"purge {self._shape.container}",
-            [part for some in batched(keys, _KEYS_AT_ONCE) for part in self._with_parts(some)],
-            one,
+            [names for batch in batched(keys, _KEYS_AT_ONCE) for names in self._with_parts(batch)],
+            delete,
         )
 
     # --- entries in parts ---------------------------------------------------------------------------------------------
 
     @cached_property
     def _short(self) -> set[str]:
-        """The fields whose texts are never long."""
+        """The fields whose values are never long."""
         return {name for name, kind in self._shape.fields.items() if kind not in ("text", "json")}
 
-    def _taken_apart(self, document: dict[str, Any]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    def _split(self, document: dict[str, Any]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
         if not self._shape.parts_with:
             return document, ()
         names = {self._properties[name] for name in (self._shape.partition, *self._shape.parts_with)}
-        return taken_apart(document, {name: value for name, value in document.items() if name in names})
+        return split_entry(document, {name: value for name, value in document.items() if name in names})
 
-    def _put_together(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        def piece(of: tuple[str, str]) -> str:
+    def _join(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        def read_piece(names: tuple[str, str]) -> str:
             try:
-                text: str = self._container.read_item(of[1], partition_key=self._partition(*of))[PART_FIELD]
+                text: str = self._container.read_item(names[1], partition_key=self._partition(*names))[PART_FIELD]
             except CosmosResourceNotFoundError as error:
                 if is_missing(error):
-                    raise StoreError(f"The entry {of[0]} of {self._shape.container} lacks a part.") from None
+                    raise StoreError(f"The entry {names[0]} of {self._shape.container} lacks a part.") from None
                 raise
             return text
 
-        named = [(document["id"], name) for document in documents for name in part_ids(document)]
-        pieces = iter(self._access.side_by_side(f"read {self._shape.container}", named, piece))
-        return [put_together(document, list(islice(pieces, len(part_ids(document))))) for document in documents]
+        parts = [(document["id"], name) for document in documents for name in part_ids(document)]
+        pieces = iter(self._access.side_by_side(f"read {self._shape.container}", parts, read_piece))
+        return [join_entry(document, list(islice(pieces, len(part_ids(document))))) for document in documents]
 
     def _with_parts(self, keys: Sequence[str]) -> list[tuple[str, str]]:
-        """Entry and id of every document that belongs to these entries."""
+        """The entry's key and the id of every document that belongs to these entries."""
         if not self._shape.parts_with:
             return [(key, key) for key in keys]
         key = self._path(self._shape.key)
@@ -226,12 +229,12 @@ class CosmosSibling:
         parameters: list[dict[str, Any]] = [{"name": name, "value": key} for name, key in zip(names, keys, strict=True)]
         for attempt in self._access.attempts(f"read {self._shape.container}"):
             with attempt:
-                found = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
-                documents = list(found)
+                items = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
+                documents = list(items)
         return [(document["entry"], document["id"]) for document in documents]
 
     def _partition(self, entry: str, document: str) -> str:
-        """The partition key of an entry's document, in a container that is partitioned by the key, or by hand."""
+        """The partition key of an entry's document. A container made by hand may be partitioned by document ids."""
         return entry if entry == document or self._has_own_partitions else document
 
     # --- queries and values -------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ class CosmosSibling:
         return self._access.container(self._shape.container)
 
     def _scope(self, where: Mapping[str, Any]) -> dict[str, Any]:
-        """Where a query has to look: one partition costs one request, all cost a plan and several."""
+        """The partitions that a query reads: one costs one request, all cost a plan and several requests."""
         value = where.get(self._shape.partition)
         if isinstance(value, str) and self._has_own_partitions:
             return {"partition_key": value}
@@ -249,7 +252,7 @@ class CosmosSibling:
 
     @property
     def default_ttl(self) -> int | None:
-        """After how many seconds an entry deletes itself, if it does and if there is the container."""
+        """After how many seconds the server deletes an entry; None: never, or there is no container."""
         for attempt in self._access.attempts("read the container"):
             with attempt:
                 seconds: int | None = self._properties_of_container.get("defaultTtl")
@@ -263,7 +266,7 @@ class CosmosSibling:
 
     @cached_property
     def _has_own_partitions(self) -> bool:
-        """Whether the container is partitioned as `create` does it; one made by hand may not be."""
+        """Whether the container is partitioned as `create` makes it. One made by hand may not be."""
         paths: list[str] = self._container.read()["partitionKey"]["paths"]
         return paths == [f"/{self._properties[self._shape.partition]}"]
 
@@ -284,7 +287,7 @@ class CosmosSibling:
 
 
 def _time(value: Any) -> Any:
-    """The time; what is none as it is, and whoever reads it looks."""
+    """The time in a text; any other value as it is."""
     try:
         return datetime.fromisoformat(value)
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""A container as its server knows it: made like another, compared with it, dropped. Documents have no columns."""
+"""A container as its server knows it: created, compared and dropped. Documents have no columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backup.stores.values import Drift, Place
 
 
 class CosmosCatalog:
-    """The catalog of one store. `siblings` are those that the store was asked for, by container."""
+    """The catalog of one store. `siblings` are those that the store has opened, by container."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class CosmosCatalog:
         siblings: Mapping[str, CosmosSibling],
         open_at: Callable[[str], Store],
     ) -> None:
-        """`open_at` opens the container of another name with the same rules."""
+        """`open_at` opens the container with a name, with the rules of this store."""
         self._access, self._container, self._place = access, container, place
         self._siblings, self._open_at = siblings, open_at
 
@@ -40,19 +40,19 @@ class CosmosCatalog:
     def is_same_place(self, other: Store) -> bool:
         if self._place.name != other.place.name:
             return False
-        mine = self._container.resource()
-        return mine is not None and mine == _catalog_of(other)._container.resource()
+        resource = self._container.resource()
+        return resource is not None and resource == _catalog_of(other)._container.resource()
 
     def copies_beside(self) -> Sequence[str]:
-        """Containers with a document that has the app's mark."""
-        return [name for name in self._access.containers() if name != self._place.name and self._holds_copies(name)]
+        """The names of other containers of the database that have a document with the app's note."""
+        return [name for name in self._access.containers() if name != self._place.name and self._has_copies(name)]
 
-    def _holds_copies(self, name: str) -> bool:
+    def _has_copies(self, name: str) -> bool:
         query = f"SELECT TOP 1 VALUE c.id FROM c WHERE IS_DEFINED({path_of([MARK])})"  # noqa: S608 - quoted
         for attempt in self._access.attempts(f"look for copies in {name}"):
             with attempt:
-                found = self._access.container(name).query_items(query, enable_cross_partition_query=True)
-                first = next(iter(found), None)
+                ids = self._access.container(name).query_items(query, enable_cross_partition_query=True)
+                first = next(iter(ids), None)
         return first is not None
 
     def initialize(self, source: Store) -> None:
@@ -68,19 +68,19 @@ class CosmosCatalog:
         self.make_like(backup)
 
     def match(self, source: Store) -> Drift:
-        mine, theirs = self.partition_paths, _catalog_of(source).partition_paths
-        if mine != theirs:
+        paths, source_paths = self.partition_paths, _catalog_of(source).partition_paths
+        if paths != source_paths:
             raise SchemaMismatch(
-                f"The {self._place.label} is partitioned by {_shown(mine)}, its source by {_shown(theirs)}.",
+                f"The {self._place.label} is partitioned by {_shown(paths)}, its source by {_shown(source_paths)}.",
                 hint="A partition key cannot be changed: give the backup another ContainerName and run initialize."
                 " Nothing was changed.",
             )
         return Drift()
 
     def seconds_to_live(self) -> Mapping[str, int]:
-        found = {self._place.name: self._container.default_ttl}
-        found |= {name: sibling.default_ttl for name, sibling in self._siblings.items()}
-        return {name: seconds for name, seconds in found.items() if seconds is not None and seconds >= 0}
+        ttls = {self._place.name: self._container.default_ttl}
+        ttls |= {name: sibling.default_ttl for name, sibling in self._siblings.items()}
+        return {name: seconds for name, seconds in ttls.items() if seconds is not None and seconds >= 0}
 
     def beside(self, name: str) -> Store:
         return self._open_at(name)

@@ -1,4 +1,4 @@
-"""A container's chunks: how many documents they have, where they are cut, and their fingerprints."""
+"""A container's chunks: their bounds, their numbers of documents and their fingerprints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backup.stores.cosmos.queries import SUM_STEP, Queries
 from backup.stores.values import Limits
 
 _EXACT = 1 << 53  # whole numbers up to here are exact in JSON
-_MANY = _EXACT >> 31  # so many times of 31 bits may be summed
+_MANY = _EXACT >> 31  # this many times of 31 bits add up to less than that
 
 
 class CosmosChunks:
@@ -21,14 +21,14 @@ class CosmosChunks:
         self._container, self._queries, self._limits, self._label = container, queries, limits, label
 
     def count(self, chunk: Chunk) -> int:
-        """The documents in it; one query."""
-        [found] = self._container.numbers([self._queries.count(chunk)])
-        if found is None:
+        """The number of documents in the chunk; one query. Raises StoreError if the server gives no number."""
+        [count] = self._container.numbers([self._queries.count(chunk)])
+        if count is None:
             raise StoreError(f"The {self._label} did not say how many documents it has.")
-        return int(found)
+        return int(count)
 
     def within(self, within: Chunk) -> Iterator[Chunk]:
-        """Ranges of the document id alone, whatever the partition."""
+        """Chunks that are ranges of the document id alone, across all partitions."""
         after = within.after
         if self.count(within) > self._limits.chunk_size:
             for bound in self._bounds(within):
@@ -37,28 +37,29 @@ class CosmosChunks:
         yield Chunk(after, within.upto)
 
     def _bounds(self, within: Chunk) -> Iterator[Key]:
-        # Bounds have no character from U+D800 on, where servers and Python order text differently.
-        since = 0
-        for name in self._container.one_by_one("list ids", self._queries.ids(within)):
-            since += 1
-            if since >= self._limits.chunk_size and max(name, default="") < "\ud800":
-                since = 0
+        # No bound has a character from U+D800 on: servers and Python sort such texts differently.
+        documents = 0
+        for name in self._container.stream("list ids", self._queries.ids(within)):
+            documents += 1
+            if documents >= self._limits.chunk_size and max(name, default="") < "\ud800":
+                documents = 0
                 yield (name,)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        """Number of documents and sum of their times of last write: `_ts` here, the source's as noted in a copy there.
+        """The number of documents and the sum of their times of last write; for copies the times in their notes.
 
-        These times only grow, so what one change adds to the sum no other takes away; but they have whole seconds: a
-        change within the second of the last copy does not show. A copy without its note makes the sums differ. Costs
-        two queries side by side (more from four million documents on), which a range index may answer.
+        These times only grow, so no change takes away from the sum what another one adds. But they have whole seconds:
+        a change within the second of the last copy does not show. A copy without its note makes the sums differ. None
+        if the server gives no exact numbers. Costs two queries side by side, more from four million documents on. A
+        range index may answer them.
         """
         count, *sums = self._container.numbers([self._queries.count(chunk), *self._queries.sums(chunk, many=False)])
         if count is None:
             return None
         if count >= _MANY:
             sums = self._container.numbers(self._queries.sums(chunk, many=True))
-        exact = [value or 0 for value in sums]  # of no documents, or none with a time, some servers give no sum
+        exact = [value or 0 for value in sums]  # some servers give no sum where no document has a time
         if any(value > _EXACT or value != int(value) for value in exact):
             return None
-        total = sum(int(value) * of for value, of in zip(exact, (1, SUM_STEP), strict=False))
+        total = sum(int(value) * unit for value, unit in zip(exact, (1, SUM_STEP), strict=False))
         return Fingerprint("count and sum of _ts", int(count), (0, total))

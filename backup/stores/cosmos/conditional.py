@@ -1,4 +1,4 @@
-"""Documents written and deleted only while they are as they were looked at: by etag, and inserts by create."""
+"""Writes and deletes documents only if nobody changed them since they were read: by etag, and inserts by create."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from backup.stores.base import Accept, Keep
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value
-from backup.stores.cosmos.errors import http_status_of, is_about_one, is_missing, reason_of
+from backup.stores.cosmos.errors import http_status_of, is_missing, is_refusal, reason_of
 from backup.stores.cosmos.writes import batch_of_one
 from backup.stores.values import Written
 
-_LOOKS = 20  # at a document that others keep changing
+_READS = 20  # of a document that others keep changing
 _OVERTAKEN = {409, 412}
 
-Imaged = Callable[[Record], Image]
+MakeImage = Callable[[Record], Image]
 
 
 class Conditional(NamedTuple):
-    """What is to become of the document of a key: this one, or none; `etag` is the one it has, None where there is no
-    document."""
+    """The new `document` of a key, None to delete it; and the `etag` that it must have now, None for no document."""
 
     key: Key
     document: Record | None
@@ -35,8 +34,11 @@ class Conditional(NamedTuple):
 
 
 class ConditionalWrites:
-    """Writes of single documents, side by side. A repeated one meets what it did itself, and then counts as overtaken:
-    so whoever asks looks at the document again."""
+    """Writes of single documents, side by side.
+
+    A write that is retried may meet its own result. It then counts as overtaken, and the caller reads the document
+    again.
+    """
 
     def __init__(self, access: CosmosAccess, container: CosmosContainer, batch_size: int) -> None:
         self._access, self._container, self._batch_size = access, container, batch_size
@@ -46,20 +48,24 @@ class ConditionalWrites:
         accept: Accept,
         keep: Keep | None,
         wanted: Mapping[Key, Record | None],
-        image: Imaged,
+        make_image: MakeImage,
         *,
         deletes: bool,
     ) -> tuple[Written, dict[Key, str]]:
-        """Writes these records, or deletes where there is None, as far as `accept` lets it: each document as long as it
-        has the etag of the image that was accepted and kept. One that was changed meanwhile is looked at again. With
-        why the server does not take single ones."""
+        """Writes these records, and deletes the keys with None, if `accept` allows it.
+
+        Changes a document only if it still has the etag of the image that was accepted and kept. A document that
+        somebody changed meanwhile is read again. Returns what was written, and why the server refused documents, by
+        key. Raises TransientStoreError after 20 reads; then no change of others was overwritten.
+        """
         written = Written()
         refused: dict[Key, str] = {}
         for part in batched([*wanted], self._batch_size):
-            left = list(part)
-            for _ in range(_LOOKS):
-                etags, alone = self._accepted(accept, keep, left, image)
-                new = [key for key in left if key not in etags and key not in alone and wanted[key] is not None]
+            pending = list(part)
+            for _ in range(_READS):
+                etags, not_accepted = self._accepted(accept, keep, pending, make_image)
+                settled = etags.keys() | not_accepted
+                new = [key for key in pending if key not in settled and wanted[key] is not None]
                 writes = [Conditional(key, wanted[key], etags.get(key)) for key in (*etags, *new)]
                 overtaken, reasons = self.carry_out(writes)
                 refused |= reasons
@@ -67,77 +73,79 @@ class ConditionalWrites:
                 inserted, done = frozenset(new) - not_done, frozenset(etags) - not_done
                 if keep is not None:
                     keep((), None, [*inserted])
-                changed = Written(inserted, updated=done, left=frozenset(alone))
+                changed = Written(inserted, updated=done, left=frozenset(not_accepted))
                 if deletes:
-                    changed = Written(deleted=done, left=frozenset(alone))
-                written, left = written + changed, [*overtaken]
-                if not left:
+                    changed = Written(deleted=done, left=frozenset(not_accepted))
+                written, pending = written + changed, [*overtaken]
+                if not pending:
                     break
             else:
                 raise TransientStoreError(
-                    f"{len(left)} documents of the {self._access.label} were changed whenever they were to be written.",
-                    hint="Nothing of others was overwritten. Try again when fewer write to them.",
+                    f"Could not write {len(pending)} documents of the {self._access.label}: others kept changing them.",
+                    hint="No change of others was overwritten. Try again when fewer programs write to them.",
                 )
         return written, refused
 
     def _accepted(
-        self, accept: Accept, keep: Keep | None, keys: Sequence[Key], image: Imaged
+        self, accept: Accept, keep: Keep | None, keys: Sequence[Key], make_image: MakeImage
     ) -> tuple[dict[Key, str], set[Key]]:
-        """The etags of the documents that may be changed, whose images are kept now; the keys of those that may not."""
+        """The etags of the documents that `accept` allows to change, and the keys of the others. Keeps images."""
         etags: dict[Key, str] = {}
-        refused: set[Key] = set()
+        not_accepted: set[Key] = set()
         for records in self._container.documents(keys, of_service=False):
-            images = {self._container.key_of(one): image(one) for one in records}
-            refused |= {key for key, one in images.items() if not accept(one)}
-            etags |= {key: one["_etag"] for one in records if (key := self._container.key_of(one)) not in refused}
+            by_key = {self._container.key_of(record): record for record in records}
+            images = {key: make_image(record) for key, record in by_key.items()}
+            not_accepted |= {key for key, image in images.items() if not accept(image)}
+            etags |= {key: record["_etag"] for key, record in by_key.items() if key not in not_accepted}
             if keep is not None:
-                keep([one for key, one in images.items() if key not in refused], None)
-        return etags, refused
+                keep([image for key, image in images.items() if key not in not_accepted], None)
+        return etags, not_accepted
 
     def carry_out(self, writes: Sequence[Conditional]) -> tuple[set[Key], dict[Key, str]]:
-        """Writes them. Returns the keys whose documents are no more as they were looked at, which are left as they are;
-        and why the server does not take single ones."""
-        found = self._access.side_by_side("write documents", writes, self._one, fenced=True)
-        reasons = {write.key: reason for write, reason in zip(writes, found, strict=True) if reason is not None}
-        return {key for key, reason in reasons.items() if not reason}, {key: one for key, one in reasons.items() if one}
+        """Carries out the writes. Returns the keys of documents that somebody changed meanwhile, which stay as they
+        are; and why the server refused documents, by key."""
+        answers = self._access.side_by_side("write documents", writes, self._carry_out, fenced=True)
+        reasons = {write.key: reason for write, reason in zip(writes, answers, strict=True) if reason is not None}
+        overtaken = {key for key, reason in reasons.items() if not reason}
+        return overtaken, {key: reason for key, reason in reasons.items() if reason}
 
-    def _one(self, write: Conditional) -> str | None:
-        """Why the write was not done: "" if the document is no more what it was."""
-        named = is_nameable(write.key[-1])
+    def _carry_out(self, write: Conditional) -> str | None:
+        """Why the write was not done: "" if somebody changed the document meanwhile. None if it was done."""
+        has_address = is_nameable(write.key[-1])
         try:
-            if named and is_read_alike(write.key[:-1]):
-                self._by_itself(write)
+            if has_address and is_read_alike(write.key[:-1]):
+                self._by_address(write)
             elif reason := self._as_batch(write):
-                if not named:
+                if not has_address:
                     return reason
-                self._by_itself(write)
+                self._by_address(write)
         except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
             if http_status_of(error)[0] in _OVERTAKEN or is_missing(error):
                 return ""
-            if not is_about_one(error):
+            if not is_refusal(error):
                 raise
             return reason_of(error)
         return None
 
-    def _by_itself(self, write: Conditional) -> None:
+    def _by_address(self, write: Conditional) -> None:
         key, document, etag = write
-        while_same: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+        if_unchanged: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         if document is None:
-            self._container.proxy.delete_item(key[-1], partition_key=partition_value(key[:-1]), **while_same)
+            self._container.proxy.delete_item(key[-1], partition_key=partition_value(key[:-1]), **if_unchanged)
         elif etag is None:
             self._container.proxy.create_item(dict(document), no_response=True)
         else:
-            self._container.proxy.replace_item(key[-1], dict(document), no_response=True, **while_same)
+            self._container.proxy.replace_item(key[-1], dict(document), no_response=True, **if_unchanged)
 
     def _as_batch(self, write: Conditional) -> str | None:
-        """The partition key is told here; elsewhere the SDK takes it out of the document. Returns why it was not done,
-        if the server seems to know no batches."""
+        """Carries out the write as a batch: so the app, not the SDK, says the partition key. Returns why it was not
+        done, if the server seems to have no batches."""
         key, document, etag = write
-        what: Any
+        operation: Any
         if document is None:
-            what = ("delete", (key[-1],), {"if_match_etag": etag})
+            operation = ("delete", (key[-1],), {"if_match_etag": etag})
         elif etag is None:
-            what = ("create", (dict(document),))
+            operation = ("create", (dict(document),))
         else:
-            what = ("replace", (key[-1], dict(document)), {"if_match_etag": etag})
-        return batch_of_one(self._container.proxy, what, partition_value(key[:-1]))
+            operation = ("replace", (key[-1], dict(document)), {"if_match_etag": etag})
+        return batch_of_one(self._container.proxy, operation, partition_value(key[:-1]))

@@ -1,4 +1,4 @@
-"""A container's documents, asked for: the queries of `cosmos_queries` run, whole or in parts, retried. Reads only."""
+"""Reads a container's documents: runs the queries of `cosmos.queries`, whole or in parts, retried. Never writes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class CosmosContainer:
 
     @property
     def proxy(self) -> ContainerProxy:
-        """The SDK's own; asks the server nothing."""
+        """The SDK's object for the container. Asks the server nothing."""
         return self._access.container(self._name)
 
     @cached_property
     def _properties(self) -> dict[str, Any]:
-        """Asked once, until `forget`."""
+        """What the server says of the container. Asked once, until `forget`."""
         for attempt in self._access.attempts("read the container"):
             with attempt:
                 properties = dict(self.proxy.read())
@@ -53,31 +53,31 @@ class CosmosContainer:
 
     @property
     def default_ttl(self) -> int | None:
-        """After how many seconds a document deletes itself: -1 only if it says so itself, None never."""
-        found: int | None = self._properties.get("defaultTtl")
-        return found
+        """After how many seconds the server deletes a document. None: never; -1: only one with a `ttl` of its own."""
+        seconds: int | None = self._properties.get("defaultTtl")
+        return seconds
 
     def forget(self) -> None:
-        """Forgets what it knows of the container: it may be another by now."""
+        """Forgets what it knows of the container: a new one may have replaced it."""
         for name in ("_properties", "partition_paths", "_feed_ranges"):
             self.__dict__.pop(name, None)
 
     def asked_at(self) -> datetime | None:
-        """The server's time as it answers; None if it does not say."""
+        """The server's time when it answers; None if the answer has no time."""
         dates: list[str] = []
 
-        def noted(headers: Mapping[str, str], *_: Any) -> None:
+        def note_date(headers: Mapping[str, str], *_: Any) -> None:
             dates.extend(value for name, value in headers.items() if name.lower() == "date")
 
         for attempt in self._access.attempts("ask for the time"):
             with attempt:
-                self.proxy.read(response_hook=noted)
+                self.proxy.read(response_hook=note_date)
         return parsedate_to_datetime(dates[-1]) if dates else None
 
     def resource(self) -> tuple[Any, ...] | None:
-        """What the server has given the container when it was made and last changed; None if there is none.
+        """The ids, etag and time that the server gave the container; None if there is no container.
 
-        Resource ids of two accounts may be alike, etags are not.
+        Containers of two accounts may have equal ids, but never equal etags.
         """
         try:
             with self._access.once("read the container"):
@@ -91,108 +91,112 @@ class CosmosContainer:
         return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
 
     def all(self, operation: str, query: Query) -> list[Any]:
-        """The query's items."""
+        """All items of the query."""
         for attempt in self._access.attempts(operation):
             with attempt:
                 items = list(self.items(query))
         return items
 
     def all_by_range(self, operation: str, query: Query) -> list[Any]:
-        """The same, in no order: each physical partition asked for itself, side by side, and retried for itself."""
-        found = self._access.side_by_side(
+        """All items of the query, in no order. Asks the physical partitions side by side, and retries each alone."""
+        parts = self._access.side_by_side(
             operation, self._feed_ranges, lambda range_: list(self.items(query, feed_range=range_))
         )
-        return [item for part in found for item in part]
+        return [item for part in parts for item in part]
 
     @cached_property
     def _feed_ranges(self) -> list[dict[str, Any] | None]:
-        """What each physical partition holds; where there is but one, everything (None). One that is split later on is
-        then two to the SDK as well.
+        """The range of each physical partition; [None], which means everything, where there is only one.
 
-        Asked once, until `forget`.
+        The SDK itself follows a partition that the server splits later. Asked once, until `forget`.
         """
         for attempt in self._access.attempts("read the feed ranges"):
             with attempt:
-                found = list(self.proxy.read_feed_ranges())
-        return [*found] if len(found) > 1 else [None]
+                ranges = list(self.proxy.read_feed_ranges())
+        return [*ranges] if len(ranges) > 1 else [None]
 
-    def one_by_one(self, operation: str, query: Query) -> Iterator[Any]:
-        """The query's items as they come. Not retried as a whole; the SDK retries each of its pages."""
+    def stream(self, operation: str, query: Query) -> Iterator[Any]:
+        """The query's items as they come. The SDK retries each page; the query as a whole is not retried."""
         return self._access.stream(operation, self.items(query))
 
     def numbers(self, queries: Sequence[Query]) -> list[float | None]:
-        """What counts or sums come to, asked for side by side; None for one that the server does not give."""
+        """The results of queries that count or sum, asked side by side; None where the server gives no number."""
 
         def number(query: Query) -> float | None:
             parts = [value for value in self.items(query) if isinstance(value, int | float)]
-            return sum(parts) if parts else None  # some give it in parts
+            return sum(parts) if parts else None  # some servers answer with several partial sums
 
         return self._access.side_by_side("count", queries, number)
 
     def by_ids(self, operation: str, keys: Sequence[Key], what: str) -> list[Any]:
-        """`what` of the service's documents with these ids, whatever their partition."""
+        """`what` of the service's documents with the ids of these keys, in any partition."""
         queries = [self._queries.by_ids(part, what, of_service=True) for part in batched(keys, _IDS_AT_ONCE)]
-        found = self._access.side_by_side(operation, queries, lambda query: list(self.items(query)))
-        return [item for part in found for item in part]
+        parts = self._access.side_by_side(operation, queries, lambda query: list(self.items(query)))
+        return [item for part in parts for item in part]
 
     def keys_of_ids(self, keys: Sequence[Key]) -> set[Key]:
-        """The keys of the service's documents with these ids, whatever their partition."""
+        """The keys of the service's documents with the ids of these keys, in any partition."""
         items = self.by_ids("look up ids", keys, self._queries.key(self.partition_paths))
         return {key_in(item, len(self.partition_paths)) for item in items}
 
     def row_in(self, item: Record) -> StampRow:
-        """The row of an item that a query for stamps gave."""
+        """The stamp row in an item of a query for stamps."""
         return self._queries.row_in(item, len(self.partition_paths))
 
     def documents(self, keys: Sequence[Key], *, of_service: bool) -> Iterator[list[Record]]:
-        """Those of these keys, looked up side by side; at once no more than the byte limit of a batch."""
-        left = [set(part) for part in batched(keys, _IDS_AT_ONCE)]
-        while left:
-            max_bytes = self._limits.batch_bytes // len(left)
+        """The documents of these keys, looked up side by side, in batches of at most `batch_bytes` (`Limits`)."""
+        key_sets = [set(part) for part in batched(keys, _IDS_AT_ONCE)]
+        while key_sets:
+            max_bytes = self._limits.batch_bytes // len(key_sets)
 
-            def one(part: set[Key], max_bytes: int = max_bytes) -> tuple[list[Record], bool]:
-                items = self.items(self._queries.by_ids(part, "*", of_service=of_service))
-                return _up_to((item for item in items if self.key_of(item) in part), len(part), max_bytes)
+            def look_up(key_set: set[Key], max_bytes: int = max_bytes) -> tuple[list[Record], bool]:
+                items = self.items(self._queries.by_ids(key_set, "*", of_service=of_service))
+                return _up_to((item for item in items if self.key_of(item) in key_set), len(key_set), max_bytes)
 
-            found = self._access.side_by_side("read documents", left, one)
-            if records := [record for some, _ in found for record in some]:
+            answers = self._access.side_by_side("read documents", key_sets, look_up)
+            if records := [record for documents, _ in answers for record in documents]:
                 yield records
-            cut_short = ((part, some) for part, (some, complete) in zip(left, found, strict=True) if not complete)
-            rest = (part.difference(map(self.key_of, some)) for part, some in cut_short)
-            left = [part for part in rest if part]
+            missing_keys = (
+                key_set.difference(map(self.key_of, documents))
+                for key_set, (documents, is_complete) in zip(key_sets, answers, strict=True)
+                if not is_complete
+            )
+            key_sets = [key_set for key_set in missing_keys if key_set]
 
     def every_document(self, chunk: Chunk) -> Iterator[list[Record]]:
-        """The service's documents in the chunk, by one query, in batches. Remembers the keys it has given, to go on
-        where an answer broke off."""
+        """The service's documents in the chunk, by one query, in batches.
+
+        Remembers the keys that it has yielded: a query that broke off starts again and skips them.
+        """
         seen: set[Key] = set()
 
-        def opened() -> Iterator[Record]:
+        def open_query() -> Iterator[Record]:
             items = self.items(self._queries.within(chunk, "*"))
             return (item for item in items if self.key_of(item) not in seen)
 
         def take(items: Iterator[Record]) -> list[Record]:
             return _up_to(items, self._limits.batch_size, self._limits.batch_bytes)[0]
 
-        for records in self._access.pieces("read documents", opened, take):
+        for records in self._access.pieces("read documents", open_query, take):
             seen.update(map(self.key_of, records))
             yield records
 
     def written_since(self, seconds: int) -> Iterator[list[dict[str, Any]]]:
-        """What `Queries.since` selects, each item once, in the order of their writes, up to 5,000 at a time.
+        """The items of `Queries.since`, each once, in the order of their writes, up to 5,000 at a time.
 
-        Goes on where an answer broke off; so it remembers the items of the second that it has reached.
+        A query that broke off starts again at the second that was reached. So the items of that second are remembered.
         """
         paths, reached = self.partition_paths, seconds
         seen: set[tuple[Any, ...]] = set()
 
-        def opened() -> Iterator[dict[str, Any]]:
+        def open_query() -> Iterator[dict[str, Any]]:
             items = self.items(self._queries.since(reached, paths))
             return (item for item in items if self._queries.row_in(item, len(paths)) not in seen)
 
         def take(items: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
             return list(islice(items, _STAMPS_AT_ONCE))
 
-        for piece in self._access.pieces("read what changed", opened, take):
+        for piece in self._access.pieces("read what changed", open_query, take):
             last = piece[-1]["ts"]
             seen = seen if last == reached else set()
             seen = seen | {self._queries.row_in(item, len(paths)) for item in piece if item["ts"] == last}
@@ -200,18 +204,18 @@ class CosmosContainer:
             yield piece
 
     def items(self, query: Query, feed_range: dict[str, Any] | None = None) -> Iterator[Any]:
-        """The query's items, of everything or of a feed range, as the SDK gives them."""
+        """The query's items as the SDK gives them, from everywhere or from one feed range."""
         where = {"enable_cross_partition_query": True} if feed_range is None else {"feed_range": feed_range}
         return iter(self.proxy.query_items(query.text, parameters=query.parameters, **where))
 
 
-def _up_to(items: Iterator[Record], most: int, max_bytes: int) -> tuple[list[Record], bool]:
-    """The first of the items, at least one, up to a number and a size; and whether these were all."""
+def _up_to(items: Iterator[Record], max_items: int, max_bytes: int) -> tuple[list[Record], bool]:
+    """The first items, up to a number and a size but at least one; and whether no item is left."""
     records: list[Record] = []
     size = 0
     for item in items:
         records.append(item)
         size += len(json.dumps(item))
-        if len(records) >= most or size > max_bytes:
+        if len(records) >= max_items or size > max_bytes:
             return records, False
     return records, True

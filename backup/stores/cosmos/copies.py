@@ -1,4 +1,4 @@
-"""A source's documents as a backup keeps them, with the app's note, and the way back."""
+"""Turns a source's documents into the copies that a backup keeps, with the app's note, and back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from backup.stores.cosmos.documents import MARK, json_text, own
 
 
 class CosmosCopies:
-    """The copies in any container."""
+    """The codec of copies, the same for every container."""
 
     filled: frozenset[str] = frozenset()
 
     def of(self, records: Sequence[Record], note: CopyNote) -> list[Record]:
-        """With the source's etag and ts, when it was copied and by which run, under `_backup`."""
+        """Copies with a note under `_backup`: the source's etag and ts, the time and the run of the copy.
+
+        Raises StoreError for a document that has a property `_backup` already.
+        """
         return [_copy(record, note) for record in records]
 
     def original(self, record: Record) -> Record:

@@ -1,4 +1,4 @@
-"""Entries that are larger than a document may be, kept in several: taken apart and put together again. No I/O."""
+"""Splits entries that are too large for one document into several documents, and joins them again. No I/O."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from backup.core.errors import StoreError
 from backup.stores.cosmos.documents import size_of
 
 PARTS_FIELD = "_parts"
-"""The property of an entry that names its parts; what it lacks is in them."""
+"""The property of an entry that says which parts hold its long texts."""
 PART_FIELD = "_part"
-"""The property of a part that has its piece of the text."""
+"""The property of a part that holds its piece of the text."""
 
-_MOST_BYTES = 1_900_000  # a document may have 2 MiB
-_LONG = 10_000
+_MAX_BYTES = 1_900_000  # a document may have 2 MiB
+_LONG = 10_000  # characters
 _PIECE = 900_000  # characters, each of which may need an escape
 
 
-def taken_apart(
+def split_entry(
     document: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
-    """The entry without its long texts, and the parts that have them; as it is, and none, where it is small enough.
+    """The entry without its long texts, and the parts that hold them. A small entry comes back whole, with no parts.
 
-    Texts are ASCII. Parts have the properties `shared`, and ids made of the entry's own and a digest of the text, so
-    that two images of one record never mix: which of them counts the entry says, which is written last.
+    Texts are ASCII. Each part has the properties `shared`. Its id is made of the entry's id and a digest of the text,
+    so parts of two images of one record never mix. Write the entry last: it says which parts count.
     """
-    if 2 * sum(len(value) for value in document.values() if isinstance(value, str)) < _MOST_BYTES:
+    if 2 * sum(len(value) for value in document.values() if isinstance(value, str)) < _MAX_BYTES:
         return document, ()
-    if size_of(document) <= _MOST_BYTES:
+    if size_of(document) <= _MAX_BYTES:
         return document, ()
     long = {name: value for name, value in document.items() if isinstance(value, str) and len(value) > _LONG}
     text = json.dumps(long)
@@ -43,13 +43,13 @@ def taken_apart(
 
 
 def part_ids(document: Mapping[str, Any]) -> Sequence[str]:
-    """The ids of the entry's parts in their order."""
+    """The ids of the entry's parts, in order; empty if it has none."""
     parts = document.get(PARTS_FIELD)
     return _names(document["id"], parts["digest"], parts["number"]) if parts else ()
 
 
-def put_together(document: Mapping[str, Any], pieces: Sequence[str]) -> Mapping[str, Any]:
-    """The entry with the texts of its parts. Raises StoreError if they are not what was taken apart."""
+def join_entry(document: Mapping[str, Any], pieces: Sequence[str]) -> Mapping[str, Any]:
+    """The entry with the texts of its parts. Raises StoreError if their digest is not the entry's."""
     if not pieces:
         return document
     text = "".join(pieces)

@@ -1,4 +1,4 @@
-"""Documents of Cosmos DB as values: their own properties, their keys, texts that are equal when values are. No I/O."""
+"""Documents of Cosmos DB as values: their properties, their keys, and equal texts for equal values. No I/O."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyVa
 from backup.core.model import Key, Record
 
 MARK = "_backup"
-"""The property in which a copy keeps what the app notes about it."""
+"""The property of a copy that holds the app's note: the source's etag and ts, the time and the run of the copy."""
 
 _COMPARED = {"etag", "ts"}
 _SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
-_UNDEFINED = "undefined"  # keys hold partition keys as JSON text, and this is none
+_UNDEFINED = "undefined"  # not valid JSON, so no partition key has this as its JSON text
 
 
-# What the SDK takes for an id where its address has to name it; half a surrogate pair it cannot write there.
+# Ids that the SDK accepts in a document's address. It cannot write half a surrogate pair there.
 _NAMEABLE = re.compile(r"[^/\\#?\t\r\n\ud800-\udfff]*[^/\\#?\t\r\n\ud800-\udfff ]")
 
 
 def is_nameable(name: str) -> bool:
-    """Whether an address can name the document with this id. A batch has the ids in its body, and takes any."""
+    """Whether an address can name the document with this id. A batch has ids in its body and takes every id."""
     return name not in (".", "..") and _NAMEABLE.fullmatch(name) is not None
 
 
 def with_least_mark(copy: Record) -> dict[str, Any] | None:
-    """The copy with no more noted about it than a comparison asks for; None if there is no more."""
+    """The copy with only those parts of its note that a comparison needs; None if its note has no other part."""
     mark = copy.get(MARK)
     if not isinstance(mark, dict) or mark.keys() <= _COMPARED:
         return None
@@ -37,7 +37,7 @@ def with_least_mark(copy: Record) -> dict[str, Any] | None:
 
 
 def size_of(document: Any) -> int:
-    """Its bytes as JSON, as they are sent and as the server counts them."""
+    """The number of bytes as JSON, as the SDK sends it and the server counts it."""
     return len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
 
 
@@ -47,19 +47,19 @@ def own(record: Record) -> dict[str, Any]:
 
 
 def partition_value(parts: Sequence[str]) -> Any:
-    """The partition key in a key's first parts, as the SDK wants it."""
+    """The partition key as the SDK wants it; `parts` are a key's parts without the id."""
     if len(parts) == 1:
         return {_UNDEFINED: NonePartitionKeyValue, "null": NullPartitionKeyValue}.get(parts[0]) or json.loads(parts[0])
     return [{} if part == _UNDEFINED else json.loads(part) for part in parts]  # {} is the wire form of undefined
 
 
 def is_read_alike(parts: Sequence[str]) -> bool:
-    """Whether the SDK finds this partition key in a document that has it: of what is no value it thinks otherwise."""
+    """Whether the SDK reads the same partition key from the document. It does not where a part is undefined."""
     return _UNDEFINED not in parts
 
 
 def partition_part(record: Record, path: Sequence[str]) -> str:
-    """What a document has at one path of its partition key, as JSON text; objects and lists count as undefined."""
+    """The document's value at one path of its partition key, as JSON text. Objects and lists count as undefined."""
     value: Any = record
     for name in path:
         if not isinstance(value, dict) or name not in value:
@@ -74,17 +74,17 @@ def key_to_json(key: Key) -> list[Any]:
 
 
 def key_from_json(parts: list[Any]) -> Key:
-    """The key that `key_to_json` was given."""
+    """The key that `key_to_json` turned into these parts."""
     return (*(_UNDEFINED if part == {} else json_text(part) for part in parts[:-1]), parts[-1])
 
 
 def texts(values: Iterable[Any]) -> tuple[str | None, ...]:
-    """Each value as text; None for null and what is missing."""
+    """Each value as JSON text; None for null and for a missing property."""
     return tuple(None if value is None else json_text(value) for value in values)
 
 
 def json_text(value: Any) -> str:
-    """One text for equal values: sorted names, and 2.0 as 2, for JSON has one kind of number."""
+    """The value as JSON text; equal values give equal texts. Names are sorted, and 2.0 becomes 2."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

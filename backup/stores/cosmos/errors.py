@@ -1,4 +1,4 @@
-"""What errors of the Cosmos DB SDK mean: whether to try again, what is missing, what is about one document. No I/O."""
+"""Says what errors of the Cosmos DB SDK mean: transient, something missing, or one document refused. No I/O."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from azure.cosmos.exceptions import (
 from azure.cosmos.http_constants import HttpHeaders
 
 _TRANSIENT = {408, 410, 429, 449, 500, 502, 503, 504}
-# By status and sub-status: a replica that lags behind the session, a container that is being made, a region that no
-# more takes writes, an account that a region does not know yet.
+# By status and sub-status: a replica that lags behind the session, a container that is being made, a region that takes
+# no more writes, an account that a region does not know yet.
 _TRANSIENT_BY_SUB_STATUS = {(404, 1002), (404, 1013), (403, 3), (403, 1008)}
-_MISSING = {0, 1003}  # sub-statuses of 404: the document itself; what it belongs to
-_ABOUT_ONE = {400, 409, 413}
+_MISSING = {0, 1003}  # sub-statuses of 404: the document; its container or database
+_REFUSED = {400, 409, 413}
 _PARTITION_IS_FULL = (403, 1014)  # the documents of one partition key have a limit
 
 
 def http_status_of(error: AzureError) -> tuple[int, int]:
-    """Status and sub-status of the answer; zeros where there are none."""
+    """Status and sub-status of the answer; 0 for each that it does not have."""
     if isinstance(error, CosmosBatchOperationError):
         answers = error.operation_responses or []
-        place = error.error_index or 0
-        answer = answers[place] if place < len(answers) else {}
+        index = error.error_index or 0
+        answer = answers[index] if index < len(answers) else {}
         return int(error.status_code or 0), int(answer.get("subStatusCode") or 0)
     return int(getattr(error, "status_code", None) or 0), int(getattr(error, "sub_status", None) or 0)
 
 
 def is_transient(error: AzureError) -> bool:
-    """Whether it may pass by itself."""
+    """Whether the same call may succeed later."""
     if isinstance(error, ServiceRequestError | ServiceResponseError | CosmosClientTimeoutError):
         return True
     status = http_status_of(error)
@@ -43,19 +43,19 @@ def is_transient(error: AzureError) -> bool:
 
 
 def is_missing(error: AzureError) -> bool:
-    """Whether a document, a container or a database is not there; a replica that lags says 404 as well."""
+    """Whether a document, a container or a database does not exist. Not the 404 of a replica that lags."""
     status, sub_status = http_status_of(error)
     return status == 404 and sub_status in _MISSING
 
 
-def is_about_one(error: AzureError) -> bool:
-    """Whether it is about the document that was to be written, not about the server."""
+def is_refusal(error: AzureError) -> bool:
+    """Whether the server refuses this one document. Else the error is about the server or the container."""
     status = http_status_of(error)
-    return status[0] in _ABOUT_ONE or status == _PARTITION_IS_FULL
+    return status[0] in _REFUSED or status == _PARTITION_IS_FULL
 
 
 class UnlessMissing(contextlib.AbstractContextManager["UnlessMissing"]):
-    """Goes on after the block if what it asks for is not there."""
+    """Ends the block without an error if the document, container or database of its request does not exist."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,7 +64,7 @@ class UnlessMissing(contextlib.AbstractContextManager["UnlessMissing"]):
 
 
 def reason_of(error: AzureError) -> str:
-    """Status and the server's own sentence, without activity ids and the echoed request."""
+    """The status and the first line of the server's message, without activity ids and without the request."""
     status, sub_status = http_status_of(error)
     if isinstance(error, CosmosHttpResponseError):
         text = error.message or error.http_error_message or ""
@@ -78,7 +78,7 @@ def reason_of(error: AzureError) -> str:
 
 
 def retry_after_seconds(error: AzureError) -> float | None:
-    """How long the server asks to wait."""
+    """How long the server asks to wait; None if it does not say."""
     headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
     for name, unit in ((HttpHeaders.RetryAfterInMilliseconds, 0.001), ("Retry-After", 1.0)):
         try:

@@ -15,7 +15,7 @@ _MAX_ID_CHARACTERS = 1023
 
 
 class CosmosKeys:
-    """The keys of one container, by its partition key."""
+    """The codec of one container's keys."""
 
     def __init__(self, container: CosmosContainer, label: str) -> None:
         self._container, self._label = container, label
@@ -32,17 +32,17 @@ class CosmosKeys:
         return {row[:width]: Version(row[width:-1], row[-1]) for row in rows}
 
     def may_hold(self, key: Key) -> bool:
-        """Texts, as many as the container's partition key has paths, and the id; a chunk ends at an id alone."""
+        """Whether the key has a text for each path of the partition key, and an id. A chunk's bound is an id alone."""
         return len(key) in (1, self._width) and all(isinstance(part, str) for part in key)
 
     def from_text(self, text: str) -> Key:
         parts = parts_of(text, self._label)
         if parts is not None and len(parts) == self._width and isinstance(parts[-1], str):
             return key_from_json(parts)
-        known = sorted(self._container.keys_of_ids([(text,)])) if len(text) <= _MAX_ID_CHARACTERS else []
-        if len(known) == 1:
-            return known[0]
-        shown = "; ".join(json.dumps(key_to_json(key)) for key in known[:10])
+        keys = sorted(self._container.keys_of_ids([(text,)])) if len(text) <= _MAX_ID_CHARACTERS else []
+        if len(keys) == 1:
+            return keys[0]
+        shown = "; ".join(json.dumps(key_to_json(key)) for key in keys[:10])
         hint = f"Write [partition key, id] as JSON: {shown or 'the recycle bin has it, if the document is gone'}."
         raise unusable_key(text, self._label, hint)
 

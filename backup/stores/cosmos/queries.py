@@ -1,6 +1,6 @@
-"""The queries a store asks its container: texts and parameters. No I/O.
+"""The queries that a store sends to its container: texts and parameters. No I/O.
 
-Each is right across partitions by the SDK's rules: an aggregate stands alone in its SELECT.
+Each works across partitions. So an aggregate stands alone in its SELECT, as the SDK demands.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from backup.stores.cosmos.documents import MARK, partition_part, texts
 from backup.stores.values import Rules
 
 SUM_STEP = 1 << 16
-"""Times are summed in two parts where there are many: what is left beyond multiples of this, and how many these are."""
+"""Many times are summed in two parts: the remainders of a division by this, and the quotients."""
 
 
 class Query(NamedTuple):
@@ -30,7 +30,7 @@ class Query(NamedTuple):
 
 
 def select(what: str, *conditions: str) -> str:
-    """The text of a query. Names in it are quoted by `path_of`, values are parameters."""
+    """The text of a query. `path_of` quotes the names in it, and values are parameters."""
     return f"SELECT {what} FROM c WHERE {' AND '.join(conditions) or 'true'}"  # noqa: S608 - as said above
 
 
@@ -40,10 +40,10 @@ def path_of(names: Sequence[str]) -> str:
 
 
 class Queries:
-    """Those about the documents of one service on one side.
+    """The queries about the documents of one service on one side.
 
-    A document's etag and time of its last write (`_ts`, whole seconds) are the server's own in the source, and in the
-    backup those that the source had when the copy was made.
+    They use a document's etag and the time of its last write (`_ts`, whole seconds). In the source these are the
+    server's. In the backup they are the source's, as the copy's note keeps them.
     """
 
     def __init__(self, rules: Rules, side: Literal["source", "backup"]) -> None:
@@ -65,35 +65,35 @@ class Queries:
         return Query(select(what, *conditions), values)
 
     def count(self, chunk: Chunk) -> Query:
-        """Their number."""
+        """The number of the service's documents in the chunk."""
         return self.within(chunk, "VALUE COUNT(1)")
 
     def sums(self, chunk: Chunk, many: bool) -> list[Query]:
-        """The sum of their `ts`; of `many` documents in two sums, of the rest by `SUM_STEP` and of the whole multiples,
-        for the server adds in doubles.
+        """The sum of `ts` over the service's documents in the chunk.
 
-        What has no `ts` adds nothing, as the server has it.
+        For `many` documents two sums, of the remainders by `SUM_STEP` and of the quotients: the server adds in doubles.
+        A document without `ts` adds nothing.
         """
         parts = [f"{self._ts} % {SUM_STEP}", f"FLOOR({self._ts} / {SUM_STEP})"] if many else [self._ts]
         return [self.within(chunk, f"VALUE SUM({part})") for part in parts]
 
     def newest(self) -> Query:
-        """The greatest `ts`."""
+        """The greatest `ts` of the service's documents."""
         return self.within(WHOLE, f"VALUE MAX({self._ts})")
 
     def ids(self, chunk: Chunk) -> Query:
-        """Their ids, in order."""
+        """The ids of the service's documents in the chunk, in order."""
         text, values = self.within(chunk, "VALUE c.id")
         return Query(f"{text} ORDER BY c.id", values)
 
     def since(self, seconds: int, paths: Sequence[Sequence[str]]) -> Query:
-        """Stamps and `ts` of the service's documents written in or after that second, in the order of their writes."""
+        """Stamps and `ts` of the service's documents written at or after this second, in the order of their writes."""
         what = f"{self.stamp(paths)}, {self._ts} AS ts"
         text = f"{select(what, *self._where, f'{self._ts} >= @since')} ORDER BY {self._ts}"
         return Query(text, {**self._where_values, "since": seconds})
 
     def by_ids(self, keys: Iterable[Key], what: str, *, of_service: bool) -> Query:
-        """`what` of the documents with these keys' ids, whatever their partition."""
+        """`what` of the documents with the ids of these keys, in any partition. Only the service's, if `of_service`."""
         values = {f"k{i}": name for i, name in enumerate(sorted({key[-1] for key in keys}))}
         condition = f"c.id IN ({', '.join(f'@{name}' for name in values)})"
         if not of_service:
@@ -101,20 +101,20 @@ class Queries:
         return Query(select(what, *self._where, condition), {**self._where_values, **values})
 
     def key(self, paths: Sequence[Sequence[str]]) -> str:
-        """What to select of a document for `key_in`; `paths` are those of the partition key."""
+        """The columns to select for `key_in`; `paths` are the paths of the partition key."""
         return ", ".join(["c.id", *(f"{path_of(path)} AS p{i}" for i, path in enumerate(paths))])
 
     def stamp(self, paths: Sequence[Sequence[str]]) -> str:
-        """What to select of a document for `row_in`."""
+        """The columns to select for `row_in`."""
         fields = (f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version))
         return ", ".join([self.key(paths), f"{self._etag} AS etag", *fields])
 
     def row_in(self, item: Record, levels: int) -> StampRow:
-        """Partition key and id, version fields, etag; all as text."""
+        """The stamp row in an item selected with `stamp`: partition key and id, version fields, etag; all as text."""
         version = texts(item.get(f"v{i}") for i in range(len(self._rules.version)))
         return (*key_in(item, levels), *version, item.get("etag") or None)
 
 
 def key_in(item: Record, levels: int) -> Key:
-    """The key in an item that was selected with `Queries.key`, of a partition key of so many levels."""
+    """The key in an item selected with `Queries.key`; the partition key has `levels` paths."""
     return (*(partition_part(item, [f"p{i}"]) for i in range(levels)), item["id"])

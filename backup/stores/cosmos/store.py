@@ -1,4 +1,4 @@
-"""A container on Cosmos DB, through the azure-cosmos SDK. A document's identity is (partition key, id)."""
+"""A container on Cosmos DB, through the azure-cosmos SDK. A document's key is (partition key, id)."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ from backup.stores.cosmos.writes import CosmosWrites
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Limits, Place, Rules, Traits, Written
 
-_DOCUMENTS_AT_ONCE = 500  # an account of the least throughput takes some ten seconds for them
+_DOCUMENTS_AT_ONCE = 500  # an account of the lowest throughput needs about ten seconds for them
 _WHOLE_SECONDS = timedelta(seconds=2)
 _EXPIRES = "It has a ttl, and the backup's container has time to live on, so its copy would delete itself."
 
 
 class CosmosStore:
-    """One container, or those of its documents that the rules' `where` picks.
+    """One container, or only the documents that the rules' `where` picks.
 
     The copy of a document is the document without the server's own properties, plus `_backup`: the source's etag and
-    ts, when it was copied and by which run.
+    ts, the time and the run of the copy.
     """
 
     def __init__(self, access: CosmosAccess, container: str, rules: Rules, limits: Limits, side: SideName) -> None:
@@ -77,12 +77,12 @@ class CosmosStore:
         self.incremental = CosmosIncremental(self._container, self._queries)
         self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at)
 
-    buckets = None  # there is no GROUP BY that would not read every document
+    buckets = None  # a GROUP BY would read every document
     relational = None
 
     @property
     def throttle(self) -> Throttle:
-        """How fast its account is asked."""
+        """The limits of the requests to its account."""
         return self._access.throttle
 
     @property
@@ -98,9 +98,9 @@ class CosmosStore:
         self._container.forget()
 
     def server_time(self) -> datetime | None:
-        """By the header `Date`, which has whole seconds; this process's clock is finer, and is taken if it agrees."""
-        found, here = self._container.asked_at(), utc_now()
-        return here if found is None or abs(here - found) <= _WHOLE_SECONDS else found
+        """The header `Date`, which has whole seconds. This process's finer clock, if both agree within two seconds."""
+        server, here = self._container.asked_at(), utc_now()
+        return here if server is None or abs(here - server) <= _WHOLE_SECONDS else server
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -108,14 +108,14 @@ class CosmosStore:
         return self._chunks.count(WHOLE)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
-        """Ranges of the document id alone, whatever the partition; what fits into one chunk costs one count."""
+        """Chunks that are ranges of the document id alone. A container that fits into one chunk costs one count."""
         return self._chunks.within(within)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         return self._chunks.fingerprint(chunk)
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
-        """Partition key and id, version fields, etag; all as text."""
+        """Rows of partition key and id, version fields, etag; all as text."""
         query = self._queries.within(chunk, self._queries.stamp(self._container.partition_paths))
         return set(map(self._container.row_in, self._container.all_by_range("read the stamps", query)))
 
@@ -128,7 +128,7 @@ class CosmosStore:
         if keys is None:
             yield from self._container.every_document(chunk)
             return
-        for part in batched(list(keys), self._limits.batch_size):  # of any chunk, for ids suffice
+        for part in batched(list(keys), self._limits.batch_size):  # ids suffice, so the chunk does not matter
             yield from self._container.documents(part, of_service=True)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
@@ -139,40 +139,40 @@ class CosmosStore:
     def write(self, records: Sequence[Record], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         wanted = {self.keys.of(record): record for record in records}
         if accept is not None:
-            return self._changed_if(accept, keep, wanted, Action.UPDATED)
+            return self._change_if(accept, keep, wanted, Action.UPDATED)
         written = Written()
         refused = {key: _EXPIRES for key, record in wanted.items() if self._would_expire(record)}
         for part in batched([key for key in wanted if key not in refused], self._limits.batch_size):
-            there: set[Key] = set()
+            existing_keys: set[Key] = set()
             if keep is not None:
                 for images in self.images(part, Action.UPDATED):
-                    there.update(image.key for image in images)
+                    existing_keys.update(image.key for image in images)
                     keep(images, None)
-                keep((), None, [key for key in part if key not in there])
+                keep((), None, [key for key in part if key not in existing_keys])
             refused |= self._writes.upsert([wanted[key] for key in part])
-            written += Written(frozenset(part) - there, frozenset(there))
-        self._tell("write", refused)
+            written += Written(frozenset(part) - existing_keys, frozenset(existing_keys))
+        self._raise_refused("write", refused)
         return written
 
-    def _changed_if(
+    def _change_if(
         self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
     ) -> Written:
-        image = partial(self._image, action=action)
-        written, refused = self._conditional.change(accept, keep, wanted, image, deletes=action is Action.DELETED)
-        self._tell("change", refused)
+        make_image = partial(self._image, action=action)
+        written, refused = self._conditional.change(accept, keep, wanted, make_image, deletes=action is Action.DELETED)
+        self._raise_refused("change", refused)
         return written
 
     def _would_expire(self, record: Record) -> bool:
-        """Whether the copy would delete itself, since its source says of itself when it is to."""
+        """Whether the server would delete the copy: the document has a `ttl` and the container has time to live on."""
         if self._side == "source" or self._container.default_ttl is None:
             return False
         seconds = record.get("ttl")
         return isinstance(seconds, int | float) and seconds > 0
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        # A document of another type under such a key would be overwritten too.
+        # A write would also overwrite another service's document under such a key: so its image is kept too.
         for records in self._container.documents(keys, of_service=False):
-            yield [self._image(one, action) for one in records]
+            yield [self._image(record, action) for record in records]
 
     def _image(self, document: Record, action: Action) -> Image:
         version = texts(map(document.get, self._rules.version))
@@ -184,17 +184,17 @@ class CosmosStore:
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         if accept is not None:
-            return self._changed_if(accept, keep, dict.fromkeys(keys), Action.DELETED)
+            return self._change_if(accept, keep, dict.fromkeys(keys), Action.DELETED)
         refused: dict[Key, str] = {}
         for part in batched(keys, self._limits.batch_size):
             if keep is not None:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
             refused |= self._writes.delete(part)
-        self._tell("delete", refused)
+        self._raise_refused("delete", refused)
         return Written(deleted=frozenset(keys))
 
-    def _tell(self, operation: str, refused: Mapping[Key, str]) -> None:
+    def _raise_refused(self, operation: str, refused: Mapping[Key, str]) -> None:
         if not refused:
             return
         key, reason = next(iter(refused.items()))

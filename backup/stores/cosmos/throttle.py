@@ -1,4 +1,4 @@
-"""How fast one Cosmos DB account is asked: requests in flight, request units a second. Knows no SDK."""
+"""Limits the requests to one Cosmos DB account: how many at once, how many request units a second. Knows no SDK."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 AT_MOST = 64
-"""Requests in flight, however well the account takes them: one process has no use for more."""
+"""The largest number of requests at once. One process has no use for more."""
 
 _AT_FIRST = 8
-_WEIGHT = 0.1  # of the newest charge in what the next request is thought to cost
+_WEIGHT = 0.1  # of the latest charge in the expected charge of the next request
 
 
 class Throttle:
     """Lets requests through as fast as the account takes them, and counts what they cost. For any number of threads.
 
-    `slot` is held by each piece of work that could as well wait. There is one more slot for every round of answers
-    without a 429, as long as all slots are in use; half of them are gone at a 429. The 429s of requests that were under
-    way when that happened say nothing new and are not counted.
+    Work that can wait takes a `slot`. The number of slots grows by one after each round of answers without a 429 in
+    which all slots were in use. A 429 halves it. The 429s of requests that were under way at that moment say nothing
+    new and do not count.
 
-    `units_per_second` is a ceiling for all requests, also for those that hold no slot: `admit` waits for it. A
-    request's charge is known only afterwards, so it is let through at the price of those before it, and the difference
-    is made up by what comes next.
+    `units_per_second` is a ceiling for all requests, also for those without a slot: `admit` waits for it. A request's
+    charge is known only with its answer. So `admit` takes the average charge of earlier requests, and later requests
+    make up for the difference.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Throttle:
 
     @property
     def slots(self) -> int:
-        """How many pieces of work may be under way at once by now."""
+        """How many pieces of work may run at once now."""
         return self._slots
 
     @property
     def has_ceiling(self) -> bool:
-        """Whether there is one for the request units of a second."""
+        """Whether `units_per_second` limits the requests."""
         return self._units_per_second is not None
 
     @property
@@ -56,7 +56,7 @@ class Throttle:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """One of the slots, waited for."""
+        """A context that holds one slot. Waits until one is free."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken < self._slots)
             self._taken += 1
@@ -68,14 +68,14 @@ class Throttle:
                 self._changed.notify_all()
 
     def admit(self) -> float:
-        """Waits until a request may be sent; what was set aside for it, for `answered`."""
+        """Waits until a request may be sent. Returns the request units reserved for it, for `take_in`."""
         if self._units_per_second is None:
             return 0.0
         while True:
             with self._changed:
                 now = self._clock()
                 self._units += (now - self._filled_at) * self._units_per_second
-                self._units = min(self._units, self._units_per_second)  # what was not used is not saved up
+                self._units = min(self._units, self._units_per_second)  # unused units do not add up
                 self._filled_at = now
                 if self._units > 0:
                     self._units -= self._price
@@ -83,19 +83,19 @@ class Throttle:
                 wait_seconds = -self._units / self._units_per_second
             self._sleep(wait_seconds + 0.001)
 
-    def answered(self, status: int, charge: float, set_aside: float = 0.0) -> None:
-        """Takes in an answer, with what `admit` had set aside for it."""
+    def take_in(self, status: int, charge: float, reserved: float = 0.0) -> None:
+        """Takes in an answer: its status, its charge, and the request units that `admit` reserved for it."""
         with self._changed:
             self._charge += charge
             self._price += _WEIGHT * (charge - self._price) if self._price else charge
-            self._units -= charge - set_aside
+            self._units -= charge - reserved
             if status == 429 and not self._stale:
                 self._slots = max(1, self._slots // 2)
                 self._answers, self._stale = 0, max(0, self._taken - 1)
                 return
             self._stale = max(0, self._stale - 1)
             if status == 429 or self._taken < self._slots:
-                return  # slots that are not needed prove nothing
+                return  # with free slots the answer proves nothing
             self._answers += 1
             if self._answers >= self._slots and self._slots < self.at_most:
                 self._slots, self._answers = self._slots + 1, 0

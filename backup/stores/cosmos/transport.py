@@ -1,4 +1,4 @@
-"""The connections to a Cosmos DB account, below the SDK: one for each request in flight. Knows no database."""
+"""The connections to a Cosmos DB account, below the SDK: one for each request at once. Knows no database."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry as NoRetry
 
 
-def transport(kept: int, *, verified: bool) -> RequestsTransport:
-    """What sends the SDK's requests, with so many connections that are kept. Unless `verified`, nobody asks who the
-    server is: for emulators."""
+def transport(connections: int, *, verified: bool) -> RequestsTransport:
+    """The transport of the SDK's requests. It keeps so many `connections` open. Without `verified` it does not check
+    the server's certificate: for emulators."""
     session = Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, _Connections(kept, verified))
+        session.mount(scheme, _Connections(connections, verified))
     return RequestsTransport(session=session)
 
 
 class _Connections(HTTPAdapter):
-    """Keeps a connection for each request in flight; the SDK's own would keep ten, and open one for each beyond.
+    """Keeps a connection for each request at once. The SDK's own adapter keeps ten and opens a new one for each other.
 
-    What fails is told as it was, as the SDK has it, and tried again above.
+    Never retries: errors reach the SDK unchanged, and `CosmosAccess` retries.
     """
 
-    def __init__(self, kept: int, verified: bool) -> None:
+    def __init__(self, maxsize: int, verified: bool) -> None:
         self._verified = verified
-        super().__init__(pool_maxsize=kept, max_retries=NoRetry(total=False, redirect=False, raise_on_status=False))
+        super().__init__(pool_maxsize=maxsize, max_retries=NoRetry(total=False, redirect=False, raise_on_status=False))
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         if not self._verified:
-            # Else each connection reads the system's certificates, which takes a tenth of a second, to verify nothing.
+            # Without a context each connection reads the system's certificates: a tenth of a second for nothing.
             options["ssl_context"] = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
