@@ -1,4 +1,4 @@
-"""Where a run stands in the key space, so that another process can go on from there. No I/O."""
+"""Where a run stands in the key space, so that another process can resume it from there. No I/O."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from backup.core.model import Chunk, Counts, Key, Proof, Total
 from backup.stores.exact_json import key_from_text, key_to_text
 
 _RANGES_AT_MOST = 500
+_NAMES_IN_TEXT = {"source_records": "wanted", "backup_records": "held"}  # earlier releases wrote these names
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How far a walk through the key space has come: from `begin` to the end, then (`wrapped`) from start to `begin`.
+    """How far a walk through the key space has come.
 
-    Everything between `begin` and `after` is settled but for its deletes: `deleting` are the parts that hold keys to
-    delete, or records to be written after that, the first `deleting_first` of them those before the walk wrapped.
-    `counts` are what this walk counted there, `wanted` and `held` how many records the source and the backup had there,
-    `proof` what was proven. `unread_keys` says that the source has keys there which could not be read.
+    The walk goes from `begin` to the end of the key space. Then it is `wrapped` and goes from the start to `begin`.
+    `after` is the last key that it has passed. What it has passed is settled, except for deletes and for records that
+    wait for them.
+
+    - `deleting`: the parts that have such deletes or records. The walk met the first `deleting_first` of them before it
+      wrapped.
+    - `counts`: what the walk has counted so far.
+    - `source_records`, `backup_records`: how many records each side had in what the walk has passed.
+    - `proof`: what is proven so far.
+    - `unread_keys`: whether the source has keys there that could not be read.
     """
 
     begin: Key | None = None
@@ -28,8 +35,8 @@ class Checkpoint:
     wrapped: bool = False
     complete: bool = False
     counts: Counts = field(default_factory=Counts)
-    wanted: int = 0
-    held: int = 0
+    source_records: int = 0
+    backup_records: int = 0
     proof: Proof = field(default_factory=Proof)
     deleting: tuple[Chunk, ...] = ()
     deleting_first: int = 0
@@ -37,7 +44,7 @@ class Checkpoint:
 
     @property
     def left(self) -> list[Chunk]:
-        """The parts of the key space that are still to be walked, in order."""
+        """The parts of the key space that the walk has still to pass, in order."""
         if self.complete:
             return []
         head = [] if self.begin is None else [Chunk(self.after if self.wrapped else None, self.begin)]
@@ -47,49 +54,57 @@ class Checkpoint:
         self,
         chunk: Chunk,
         counts: Counts,
-        wanted: int,
-        held: int,
+        source_records: int,
+        backup_records: int,
         proof: Proof | None,
         *,
-        again: bool,
+        must_return: bool,
         unread_keys: bool = False,
     ) -> Checkpoint:
-        """This one after the chunk, which is the next of what is left; without a proof it will be proven later."""
+        """Returns the checkpoint behind `chunk`, which must be the next part of `left`.
+
+        The two numbers say how many records each side has in the chunk. `must_return` says that the run has to come
+        back to the chunk, for its deletes or for records that wait. A `proof` of None means that it is proven then.
+        """
         ends_the_space = chunk.upto is None
-        first, then = self.deleting[: self.deleting_first], self.deleting[self.deleting_first :]
-        if again:
-            first, then = (first, (*then, chunk)) if self.wrapped else ((*first, chunk), then)
-        if len(first) + len(then) > _RANGES_AT_MOST:
-            first, then = _merged(first), _merged(then)
+        before_wrap, after_wrap = self.deleting[: self.deleting_first], self.deleting[self.deleting_first :]
+        if must_return and self.wrapped:
+            after_wrap = (*after_wrap, chunk)
+        elif must_return:
+            before_wrap = (*before_wrap, chunk)
+        if len(before_wrap) + len(after_wrap) > _RANGES_AT_MOST:
+            before_wrap, after_wrap = _merged(before_wrap), _merged(after_wrap)
         return Checkpoint(
             begin=self.begin,
             after=chunk.upto,
             wrapped=self.wrapped or ends_the_space,
             complete=(ends_the_space and self.begin is None) or (self.wrapped and chunk.upto == self.begin),
             counts=self.counts + counts,
-            wanted=self.wanted + wanted,
-            held=self.held + held,
+            source_records=self.source_records + source_records,
+            backup_records=self.backup_records + backup_records,
             proof=self.proof if proof is None else self.proof + proof,
-            deleting=(*first, *then),
-            deleting_first=len(first),
+            deleting=(*before_wrap, *after_wrap),
+            deleting_first=len(before_wrap),
             unread_keys=self.unread_keys or unread_keys,
         )
 
     def proven(self, part: Chunk, proof: Proof) -> Checkpoint:
-        """This one once a part of `deleting` has lost its deletes and was proven."""
+        """Returns the checkpoint after the deletes of `part` were made and the part was proven."""
         first = self.deleting_first - (part in self.deleting[: self.deleting_first])
-        left = tuple(one for one in self.deleting if one != part)
+        left = tuple(chunk for chunk in self.deleting if chunk != part)
         return replace(self, proof=self.proof + proof, deleting=left, deleting_first=first)
 
     def begun_anew(self) -> Checkpoint:
-        """A walk through the whole key space that begins where this one stands, and knows nothing yet."""
+        """Returns the checkpoint of a new walk through the whole key space, which begins where this one stands."""
         here = None if self.complete else self.after
         return Checkpoint(begin=here, after=here)
 
     def to_text(self) -> str:
-        """As JSON."""
-        values = {
-            **asdict(replace(self, deleting=())),
+        """Returns the checkpoint as JSON, for `from_text`."""
+        values = asdict(replace(self, deleting=()))
+        for name, name_in_text in _NAMES_IN_TEXT.items():
+            values[name_in_text] = values.pop(name)
+        values |= {
             "begin": _key_text(self.begin),
             "after": _key_text(self.after),
             "deleting": [[_key_text(chunk.after), _key_text(chunk.upto)] for chunk in self.deleting],
@@ -98,8 +113,10 @@ class Checkpoint:
 
     @classmethod
     def from_text(cls, text: str | None) -> Checkpoint:
-        """The checkpoint that `to_text` was asked of; the start of a walk for a text that is none, and a line in the
-        log."""
+        """Returns the checkpoint that `to_text` wrote.
+
+        A text that is no checkpoint gives the start of a walk and a line in the log.
+        """
         try:
             return cls._read(text or "")
         except (ValueError, TypeError, KeyError) as error:
@@ -116,8 +133,7 @@ class Checkpoint:
             wrapped=values["wrapped"],
             complete=values["complete"],
             counts=Counts(**values["counts"]),
-            wanted=values["wanted"],
-            held=values["held"],
+            **{name: values[name_in_text] for name, name_in_text in _NAMES_IN_TEXT.items()},
             proof=Proof(Total(*proof["source"]), Total(*proof["backup"]), proof["differing"], proof["in_flight"]),
             deleting=tuple(Chunk(_key(after), _key(upto)) for after, upto in values["deleting"]),
             deleting_first=values["deleting_first"],
@@ -126,7 +142,7 @@ class Checkpoint:
 
 
 def _merged(ranges: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
-    """Ranges in the order of their keys, two neighbours made one, with what lies between them."""
+    """Joins each two neighbours into one range, with the keys between them. The ranges are in the order of keys."""
     pairs = [ranges[start : start + 2] for start in range(0, len(ranges), 2)]
     return tuple(Chunk(pair[0].after, pair[-1].upto) for pair in pairs)
 

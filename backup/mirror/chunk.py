@@ -1,4 +1,7 @@
-"""One chunk of a sync: compares the two sides as coarsely as it may, writes what differs, and proves the chunk."""
+"""Settles one chunk of a sync: compares both sides, writes what differs, and proves the chunk.
+
+It compares fingerprints first, then stamps, then records, and stops at the first that is enough.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +33,20 @@ _FEW_OF = 10
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of a chunk: its counts, how many records each side had, how many keys only the backup has.
+    """A settled chunk.
 
-    `waiting` are records that a constraint refused. `unread_keys` says that the source has keys there which could not
-    be read. `proof` is None where what waits or deletes must be made first, and in a dry run. `by` says what settled
-    the chunk: equal fingerprints, a copy of all of it, or stamps.
+    - `source_records`, `backup_records`: how many records each side had there.
+    - `deletes`: how many keys only the backup has.
+    - `waiting`: how many records a constraint refused; they are tried again later.
+    - `proof`: None in a dry run, and where deletes or waiting records come first.
+    - `unread_keys`: whether the source has keys there that could not be read.
+    - `by`: what settled the chunk: equal fingerprints, a copy of the whole chunk, or stamps.
     """
 
     chunk: Chunk
     counts: Counts
-    wanted: int
-    held: int
+    source_records: int
+    backup_records: int
     deletes: int = 0
     waiting: int = 0
     proof: Proof | None = None
@@ -50,17 +56,17 @@ class Settled:
 
 @dataclass(frozen=True)
 class Spread:
-    """How changes are spread over the chunks so far, which says how to look at the next one.
+    """How changes are spread over the chunks so far. It decides how to compare the next chunk.
 
-    `in_a_row` is how many of the last chunks had few changes each; `many` whether the last one that stamps settled had
-    many.
+    `in_a_row` is how many chunks in a row, up to the last, had few changes each. `many` says whether the last chunk
+    that stamps settled had many changes.
     """
 
     in_a_row: int = 0
     many: bool = False
 
     def after(self, settled: Settled) -> Spread:
-        """The same once a further chunk is settled. Take the chunks in their order."""
+        """Returns the spread after a further settled chunk. Call it for the chunks in their order."""
         if settled.by == "fingerprints":
             return replace(self, in_a_row=0)
         if settled.by == "copy":
@@ -71,51 +77,51 @@ class Spread:
 
     @property
     def is_all_over(self) -> bool:
-        """Whether hardly a chunk can be expected to be equal."""
+        """Whether the next chunk has probably changed too."""
         return self.in_a_row >= _STREAK
 
 
 class Settling:
-    """What settles chunks, several at once if the workers are several."""
+    """Settles chunks. Several threads may settle chunks at the same time."""
 
     def __init__(
         self, sides: Sides, run: Run, tally: Tally, steps: Steps, pending: PendingDeletes, check: Callable[[], None]
     ) -> None:
-        """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
+        """`check` is called before every batch, like `steps.check_lock`. It raises to stop the run."""
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
         self._run, self._tally, self._steps, self._pending = run, tally, steps, pending
         self._writing = Writing(sides, run, tally, steps, check)
         caught_up = steps.since is not None and sides.source.incremental is not None and not run.dry_run
         enough = sides.source.traits.fingerprint_is_enough or caught_up
         self._may_skip = enough and not (run.forced or steps.full)
-        # Stamps of whole chunks are the most that is held in memory at once.
+        # The stamps of whole chunks take the most memory of all.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
     def settle(self, chunk: Chunk, spread: Spread) -> Settled:
-        """Makes the backup's part of the chunk equal to the source's, but for deletes.
+        """Makes the backup's part of the chunk equal to the source's, except for deletes, which come last.
 
-        Equal fingerprints settle it. A chunk of which the backup has nothing is copied without reading stamps. Else the
-        stamps of both sides say what to write; of those no more are read than fingerprints of buckets leave, unless
-        many had changed in a chunk before, by the `spread`. A dry run only counts and names.
+        Equal fingerprints settle the chunk. If the backup has no record there, the chunk is copied without reading
+        stamps. Otherwise the stamps of both sides say what to write. Fingerprints of buckets first rule out the buckets
+        that are equal, unless the `spread` says that the last chunk had many changes. A dry run only counts and names.
 
-        Where changes are spread all over, fingerprints find no chunk equal: after a streak of such chunks those of its
-        buckets are asked for at once, until they find one that was.
+        If the changes are spread over all chunks, the fingerprint of a whole chunk is never equal. So after a few such
+        chunks in a row the fingerprints of the buckets are read at once, until a chunk is equal again.
         """
         if self._may_skip and spread.is_all_over:
             return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
-        mine, theirs = self._sides.fingerprints(chunk)
-        if proof.alike(mine, theirs) and self._may_skip:
-            return self._skip(chunk, mine)
+        of_source, of_backup = self._sides.fingerprints(chunk)
+        if proof.are_equal(of_source, of_backup) and self._may_skip:
+            return self._skip(chunk, of_source)
         copied = Counts()
-        if theirs is not None and theirs.records == 0 and not self._run.dry_run:
+        if of_backup is not None and of_backup.records == 0 and not self._run.dry_run:
             copied = self._writing.copy(chunk).counts
             equal = self._sides.proven(chunk)
             if equal is not None:
                 return Settled(chunk, copied, equal.source.records, 0, proof=equal, by="copy")
-        # The chunk is one of the source's; where the backup holds much more, its own keys cut it further, so that the
-        # stamps of both sides fit into memory.
-        pieces = iter([chunk]) if _is_small(mine, theirs) else self._backup.chunks(chunk)
-        narrow = self._may_skip and not spread.many and not copied.seen and not _are_few(mine, theirs)
+        # The source's keys cut the chunk. If the backup has many more records there, its own keys cut the chunk
+        # further, so that the stamps of both sides fit into memory.
+        pieces = iter([chunk]) if _is_small(of_source, of_backup) else self._backup.chunks(chunk)
+        narrow = self._may_skip and not spread.many and not copied.seen and not _are_few(of_source, of_backup)
         return self._settle_pieces(chunk, pieces, copied, narrow=narrow)
 
     def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: Counts = NONE, *, narrow: bool) -> Settled:
@@ -123,29 +129,32 @@ class Settling:
         counted = copied.inserted
         for piece in pieces:
             settled = _joined(settled, self._settle_by_stamps(piece, counted, narrow=narrow))
-            counted = 0  # of several pieces, none was copied
+            counted = 0  # if there are several pieces, none was copied
         return settled
 
     def skip(self, chunk: Chunk) -> Settled | None:
-        """The chunk settled if fingerprints do that."""
-        mine, theirs = self._sides.fingerprints(chunk)
-        return self._skip(chunk, mine) if proof.alike(mine, theirs) else None
+        """Returns the settled chunk if its fingerprints are equal, else None."""
+        of_source, of_backup = self._sides.fingerprints(chunk)
+        return self._skip(chunk, of_source) if proof.are_equal(of_source, of_backup) else None
 
     def catch_up(self, since: str) -> int:
-        """Writes what was written in the source since the watermark; returns how many records. A dry run leaves it to
-        the chunks, whose fingerprints then differ."""
+        """Writes the records that were written in the source since the watermark `since`. Returns how many it wrote.
+
+        Not for a dry run, which finds these records in the chunks. Raises what the stores raise; batches written before
+        stay.
+        """
         written, incremental = Counts(), self._source.incremental
         for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
-            copies = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
-            changes = compare(*proof.split(self._source, rows, self._backup, copies), force=False)
+            backup_rows = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
+            changes = compare(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
             written += self._writing.write(WHOLE, changes).counts
-        self._tally.add(skipped=-written.skipped)  # the chunks meet these as equal, and count them then
+        self._tally.add(skipped=-written.skipped)  # the chunks count them: they are equal there
         return written.processed
 
     def settle_again(self, chunk: Chunk, which: Try = Try.AGAIN) -> Proof | None:
-        """The proof of a chunk whose deletes were made; what has changed in it since, or was refused, is written first.
+        """Proves a chunk after its deletes were made. First it writes what has changed since, and what was refused.
 
-        None where constraints refuse records once more: these wait for `write_together`, and for the last try.
+        Returns None if constraints refuse records again. These wait for `write_together`, and then for the last try.
         """
         equal = self._sides.proven(chunk)
         if equal is not None:
@@ -156,41 +165,47 @@ class Settling:
         return settled.proof
 
     def write_together(self) -> None:
-        """Writes what waits, whatever its chunk, and sets aside what is refused even so."""
+        """Writes the waiting records of all chunks together. Sets aside what is still refused."""
         self._writing.write_together()
         self._writing.give_up()
 
     def stop(self) -> None:
-        """Ends a walk before its end. A later one finds what waits by its stamps; those of a forced run may be equal,
-        so it sets its records aside."""
+        """Stops the walk before the end of the key space.
+
+        Records that wait are left: the next walk finds them by their stamps. In a forced run their stamps may be equal,
+        so a forced run sets them aside.
+        """
         if self._run.forced:
             self._writing.give_up()
 
-    def _skip(self, chunk: Chunk, found: Fingerprint | None) -> Settled:
-        assert found is not None  # noqa: S101 - for mypy; alike fingerprints are some
-        self._tally.add(skipped=found.records)
-        records, proven = found.records, proof.of_fingerprint(found)
+    def _skip(self, chunk: Chunk, fingerprint: Fingerprint | None) -> Settled:
+        assert fingerprint is not None  # noqa: S101 - for mypy; equal fingerprints are not None
+        self._tally.add(skipped=fingerprint.records)
+        records, proven = fingerprint.records, proof.of_fingerprint(fingerprint)
         return Settled(chunk, Counts(skipped=records), records, records, proof=proven, by="fingerprints")
 
     def _settle_by_stamps(
         self, piece: Chunk, counted: int | None, which: Try = Try.FIRST, *, narrow: bool = False
     ) -> Settled:
-        """Compares the stamps of a piece and writes what differs. `counted` of its records are in the tally already;
-        None stands for all of them, and for a piece whose deletes were made."""
-        # Force is for what was not written before, so that nothing is written (and counted) twice.
+        """Compares the stamps of a piece and writes what differs.
+
+        `counted` says how many of its records the tally has counted already. None stands for all of them: the piece is
+        settled again, after its deletes were made.
+        """
+        # Force applies only to records that were not written before, so that none is written and counted twice.
         force = self._run.forced and counted == 0
         with self._stamps_at_once:
-            found = self._sides.compare(piece, force=force, narrow=narrow)
-            changes = found.changes
+            compared = self._sides.compare(piece, force=force, narrow=narrow)
+            changes = compared.changes
             if counted is not None:
                 self._pending.add(changes.delete)
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
             self._tally.add(skipped=skipped)
-            for key, unread in sorted(found.unread.items(), key=str):
+            for key, unread in sorted(compared.unread.items(), key=str):
                 self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
-            counts = Counts(skipped=skipped, failed=len(found.unread))
-            sizes = found.wanted, found.held
-            _name_lower_versions(self._run, found)
+            counts = Counts(skipped=skipped, failed=len(compared.unread))
+            sizes = compared.source_records, compared.backup_records
+            _name_lower_versions(self._run, compared)
             if self._run.dry_run:
                 same = self._sides.same_content(changes.touched, piece)
                 self._tally.name(changes.insert, Action.INSERTED)
@@ -199,56 +214,70 @@ class Settling:
                 would = {"inserted": len(changes.insert), "updated": updates, "skipped": len(same)}
                 self._tally.add(**would)
                 counts = counts.plus(**would)
-                return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=found.misses_keys)
+                return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=compared.has_unread_keys)
             written = self._writing.write(piece, changes, which)
             must_wait = written.left or (changes.delete and counted is not None)
-            proven = None if must_wait else self._prove(piece, found)
+            proven = None if must_wait else self._prove(piece, compared)
             counts += written.counts
-            return Settled(piece, counts, *sizes, len(changes.delete), written.left, proven, found.misses_keys)
+            return Settled(piece, counts, *sizes, len(changes.delete), written.left, proven, compared.has_unread_keys)
 
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
-        """The proof of a piece that was written; what differed is read again, or, if that is much, its fingerprint."""
-        differed = len(before.stamps) + len(before.copies)
-        few = differed * _FEW_OF < before.wanted or not differed
+        """Proves a piece after it was written. `before` is how the sides compared before that.
+
+        Reads again the stamps of the records that differed. If they were many, it reads the fingerprints of the piece.
+        """
+        differed = len(before.source_stamps) + len(before.backup_stamps)
+        few = differed * _FEW_OF < before.source_records or not differed
         equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
         if equal is not None:
             return equal
-        ours, theirs = self._sides.stamp_rows(piece, before.buckets)
-        stamps, copies = proof.split(self._source, ours, self._backup, theirs)
-        found = proof.differences(stamps, copies)
-        moved = self._source.keys.stamps(ours ^ before.ours).keys() if found else ()
-        # What only the backup has by now was deleted in the source since, for what it had before was deleted here.
-        wrong = proof.lasting(self._source, self._backup, piece, stamps, found, moved).keys() - before.changes.delete
+        source_rows, backup_rows = self._sides.stamp_rows(piece, before.buckets)
+        source_stamps, backup_stamps = proof.split(self._source, source_rows, self._backup, backup_rows)
+        differing = proof.differences(source_stamps, backup_stamps)
+        moved = self._source.keys.stamps(source_rows ^ before.source_rows).keys() if differing else ()
+        lasting = proof.lasting(self._source, self._backup, piece, source_stamps, differing, moved)
+        # A key of `before.changes.delete` is not wrong: the source deleted it after this run had made its deletes.
+        wrong = len(lasting.keys() - before.changes.delete)
         part = proof.of_part(
-            self._source.keys.stamps(ours), self._backup.keys.stamps(theirs), len(wrong), len(found) - len(wrong)
+            self._source.keys.stamps(source_rows),
+            self._backup.keys.stamps(backup_rows),
+            wrong,
+            len(differing) - wrong,
         )
         return before.equal + part
 
 
-def _is_small(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
-    return theirs is not None and theirs.records <= max(_WHOLE_BELOW, 2 * (mine.records if mine else 0))
+def _is_small(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bool:
+    return of_backup is not None and of_backup.records <= max(_WHOLE_BELOW, 2 * (of_source.records if of_source else 0))
 
 
-def _are_few(mine: Fingerprint | None, theirs: Fingerprint | None) -> bool:
-    return mine is not None and theirs is not None and max(mine.records, theirs.records) <= _NARROW_ABOVE
-
-
-def _joined(one: Settled, other: Settled) -> Settled:
-    return Settled(
-        one.chunk,
-        one.counts + other.counts,
-        one.wanted + other.wanted,
-        one.held + other.held,
-        one.deletes + other.deletes,
-        one.waiting + other.waiting,
-        one.proof + other.proof if one.proof is not None and other.proof is not None else None,
-        one.unread_keys or other.unread_keys,
+def _are_few(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bool:
+    return (
+        of_source is not None and of_backup is not None and max(of_source.records, of_backup.records) <= _NARROW_ABOVE
     )
 
 
-def _name_lower_versions(run: Run, found: Compared) -> None:
-    stamps, copies = found.stamps, found.copies
-    lower = [key for key in found.changes.update if key in copies and went_back(stamps[key], copies[key])]
+def _joined(settled: Settled, piece: Settled) -> Settled:
+    """The chunk as settled so far, with one more settled piece of it."""
+    return Settled(
+        settled.chunk,
+        settled.counts + piece.counts,
+        settled.source_records + piece.source_records,
+        settled.backup_records + piece.backup_records,
+        settled.deletes + piece.deletes,
+        settled.waiting + piece.waiting,
+        settled.proof + piece.proof if settled.proof is not None and piece.proof is not None else None,
+        settled.unread_keys or piece.unread_keys,
+    )
+
+
+def _name_lower_versions(run: Run, compared: Compared) -> None:
+    source_stamps, backup_stamps = compared.source_stamps, compared.backup_stamps
+    lower = [
+        key
+        for key in compared.changes.update
+        if key in backup_stamps and went_back(source_stamps[key], backup_stamps[key])
+    ]
     if lower:
         event(
             "sync.version_went_back",
@@ -257,7 +286,7 @@ def _name_lower_versions(run: Run, found: Compared) -> None:
             sync_id=run.sync_id,
             records=len(lower),
             keys=[
-                f"{'/'.join(map(str, key))}: {copies[key].value[0]} -> {stamps[key].value[0]}"
+                f"{'/'.join(map(str, key))}: {backup_stamps[key].value[0]} -> {source_stamps[key].value[0]}"
                 for key in sorted(lower, key=str)[:_NAMED_IN_LOG]
             ],
         )

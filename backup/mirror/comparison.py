@@ -29,7 +29,7 @@ _RECORDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Depth:
-    """How much is compared beside the stamps of everything: `sample` random records whole, or all (`full`)."""
+    """How many whole records a verify compares, besides all stamps: a random `sample` of so many, or all (`full`)."""
 
     full: bool = False
     sample: int = 0
@@ -37,7 +37,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class Difference:
-    """A record that differs, how, and for CONTENT in which columns or properties."""
+    """A record that differs, and how. For CONTENT, `names` are the columns or properties that differ."""
 
     key: Key
     kind: DifferenceKind
@@ -46,7 +46,11 @@ class Difference:
 
 @dataclass
 class Report:
-    """What a verify found: totals, counts of differences by kind, the first thousand, records compared whole."""
+    """The result of a verify.
+
+    `counts` are the differences by kind, `differences` the first thousand of them. `compared` is how many whole records
+    were compared.
+    """
 
     proof: Proof = field(default_factory=Proof)
     counts: Counter[DifferenceKind] = field(default_factory=Counter)
@@ -54,18 +58,19 @@ class Report:
     compared: int = 0
 
     def with_keys(self, key_to_json: Callable[[Key], list[Any]]) -> Report:
-        """This report with the keys as values that JSON has."""
-        return replace(self, differences=[replace(one, key=tuple(key_to_json(one.key))) for one in self.differences])
+        """Returns the report with its keys as JSON values."""
+        differences = [replace(difference, key=tuple(key_to_json(difference.key))) for difference in self.differences]
+        return replace(self, differences=differences)
 
-    def add(self, found: Mapping[Key, DifferenceKind], names: Mapping[Key, tuple[str, ...]]) -> None:
-        """Counts the differences, and names them while there are fewer than a thousand."""
-        self.counts.update(found.values())
-        named = sorted(found.items(), key=str)[: CHANGES_NAMED - len(self.differences)]
+    def add(self, kinds: Mapping[Key, DifferenceKind], names: Mapping[Key, tuple[str, ...]]) -> None:
+        """Counts the differences by their `kinds`, and names them as long as fewer than a thousand are named."""
+        self.counts.update(kinds.values())
+        named = sorted(kinds.items(), key=str)[: CHANGES_NAMED - len(self.differences)]
         self.differences += [Difference(key, kind, names.get(key, ())) for key, kind in named]
 
 
-def _raise(refused: Refusal) -> None:
-    raise refused.error
+def _raise(refusal: Refusal) -> None:
+    raise refusal.error
 
 
 def verify(
@@ -78,83 +83,97 @@ def verify(
     save: Callable[[Checkpoint], None] = forget,
     refuse: Callable[[Refusal], None] = _raise,
 ) -> Checkpoint | None:
-    """Compares the two stores, which `drift` has matched, and puts what it finds into `report`.
+    """Compares two stores, which `drift` has matched, and puts the differences into `report`.
 
-    Reads key and version of every record of both sides. A difference is looked at again before it is reported: one that
-    is gone by then, or whose record is being written in the source, is in flight and no difference. Holds the stamps of
-    a chunk and a few hundred records at a time. Returns None when that is done, or, when time was up, the checkpoint
-    from which another call may go on; each call draws a sample of its own from what it has walked. `refuse` is told of
-    records that cannot be read. Raises what the stores raise; `report` then holds what was found until there.
+    Reads the key and version of every record on both sides. It looks at a difference a second time before it reports
+    it. If the difference is gone by then, or the source is writing the record, the record is in flight and no
+    difference. Holds the stamps of a chunk and a few hundred records in memory.
+
+    Returns None when everything is compared. Returns the checkpoint for the next call when the time was up. Each call
+    draws its own sample from what it has walked. Calls `refuse` for records that cannot be read. Raises what the stores
+    raise; `report` then has the differences up to there.
     """
-    at, drawn = start or Checkpoint(), _Sample(depth.sample)
+    at, sample = start or Checkpoint(), _Sample(depth.sample)
     report.proof = at.proof
     for chunk in in_time(at, partial(chunks_of, source, backup), seconds_left):
-        ours, theirs = stamps_in(source, chunk), stamps_in(backup, chunk)
-        unread = unread_in(ours) | unread_in(theirs)
+        source_stamps, backup_stamps = stamps_in(source, chunk), stamps_in(backup, chunk)
+        unread = unread_in(source_stamps) | unread_in(backup_stamps)
         for key, mark in sorted(unread.items(), key=str):
             refuse(Refusal([key], StoreError(mark.reason)))
-        ours, theirs = proof.without(ours, unread), proof.without(theirs, unread)
-        found = proof.differences(ours, theirs)
-        wrong = proof.lasting(source, backup, chunk, ours, found)
-        for key in _same_content(source, backup, chunk, wrong, ours, theirs):
-            del wrong[key], found[key]
-        report.proof += proof.of_part(ours, theirs, len(wrong) + len(unread), len(found) - len(wrong))
+        source_stamps, backup_stamps = proof.without(source_stamps, unread), proof.without(backup_stamps, unread)
+        differing = proof.differences(source_stamps, backup_stamps)
+        wrong = proof.lasting(source, backup, chunk, source_stamps, differing)
+        for key in _same_content(source, backup, chunk, wrong, source_stamps, backup_stamps):
+            del wrong[key], differing[key]
+        in_flight = len(differing) - len(wrong)
+        report.proof += proof.of_part(source_stamps, backup_stamps, len(wrong) + len(unread), in_flight)
         report.add(wrong, {})
-        same = proof.without(ours, found)
+        equal = proof.without(source_stamps, differing)
         if depth.full:
-            _compare_records(source, backup, chunk, same, report, refuse)
+            _compare_records(source, backup, chunk, equal, report, refuse)
         else:
-            drawn.offer(chunk, same)
-        at = replace(at.past(chunk, Counts(), len(ours), len(theirs), None, again=False), proof=report.proof)
+            sample.offer(chunk, equal)
+        at = at.past(chunk, Counts(), len(source_stamps), len(backup_stamps), None, must_return=False)
+        at = replace(at, proof=report.proof)
         save(at)
-    for chunk, stamps in drawn.by_chunk():
+    for chunk, stamps in sample.by_chunk():
         _compare_records(source, backup, chunk, stamps, report, refuse)
     return None if at.complete else replace(at, proof=report.proof)
 
 
 def _same_content(
-    source: Store, backup: Store, chunk: Chunk, wrong: Mapping[Key, DifferenceKind], ours: Stamps, theirs: Stamps
+    source: Store,
+    backup: Store,
+    chunk: Chunk,
+    wrong: Mapping[Key, DifferenceKind],
+    source_stamps: Stamps,
+    backup_stamps: Stamps,
 ) -> set[Key]:
-    """Those of the records that differ by their etag alone, as after a restore, and are the same value for value."""
+    """The keys of `wrong` whose records differ by their etag alone, as after a restore, and have equal values."""
     stale = (key for key, kind in wrong.items() if kind is DifferenceKind.STALE)
-    touched = frozenset(key for key in stale if key in theirs and only_touched(ours[key], theirs[key]))
+    touched = frozenset(
+        key for key in stale if key in backup_stamps and only_touched(source_stamps[key], backup_stamps[key])
+    )
     with Workers(1) as workers:
         return Sides(source, backup, workers).same_content(touched, chunk)
 
 
 def _compare_records(
-    source: Store, backup: Store, chunk: Chunk, seen: Stamps, report: Report, refuse: Callable[[Refusal], None]
+    source: Store, backup: Store, chunk: Chunk, equal: Stamps, report: Report, refuse: Callable[[Refusal], None]
 ) -> None:
-    """Compares the whole records of these stamps, which were equal on both sides."""
+    """Compares the whole records of these stamps, which are equal on both sides."""
     unread: set[Key] = set()
 
-    def aside(refused: Refusal) -> None:
-        unread.update(refused.keys)
-        refuse(refused)
+    def leave_out(refusal: Refusal) -> None:
+        unread.update(refusal.keys)
+        refuse(refusal)
 
-    ours, theirs = _digests(source, seen, chunk, aside), _digests(backup, seen, chunk, aside)
-    keys = seen.keys() - unread
-    suspects = sorted((key for key in keys if ours.get(key) != theirs.get(key)), key=str)
+    in_source, in_backup = _digests(source, equal, chunk, leave_out), _digests(backup, equal, chunk, leave_out)
+    keys = equal.keys() - unread
+    suspects = sorted((key for key in keys if in_source.get(key) != in_backup.get(key)), key=str)
     report.compared += len(keys)
     for start in range(0, len(suspects), _RECORDS_AT_ONCE):
         part = frozenset(suspects[start : start + _RECORDS_AT_ONCE])
-        mine, copies = _contents(source, part, chunk), _contents(backup, part, chunk)
-        again = stamps_in(source, chunk)
+        originals, copies = _contents(source, part, chunk), _contents(backup, part, chunk)
+        stamps_now = stamps_in(source, chunk)
         names = {
-            key: _unlike(mine[key], copies[key])
+            key: _differing_names(originals[key], copies[key])
             for key in part
-            if key in mine and key in copies and mine[key] != copies[key] and again.get(key) == seen[key]
+            if key in originals
+            and key in copies
+            and originals[key] != copies[key]
+            and stamps_now.get(key) == equal[key]
         }
         report.add(dict.fromkeys(names, DifferenceKind.CONTENT), names)
         report.proof += Proof(differing=len(names), in_flight=len(part) - len(names))
 
 
 def _digests(store: Store, keys: Collection[Key], chunk: Chunk, refuse: Callable[[Refusal], None]) -> dict[Key, bytes]:
-    found: dict[Key, bytes] = {}
-    for records in read_apart(keys, store.keys.of, lambda some: store.read(some, chunk), refuse):
-        found |= {store.keys.of(record): _digest(store.copies.content(record)) for record in records}
-        del records  # or it would be held beside the next
-    return found
+    digests: dict[Key, bytes] = {}
+    for records in read_apart(keys, store.keys.of, lambda part: store.read(part, chunk), refuse):
+        digests |= {store.keys.of(record): _digest(store.copies.content(record)) for record in records}
+        del records  # else it stays in memory beside the next batch
+    return digests
 
 
 def _digest(content: Mapping[str, str]) -> bytes:
@@ -162,19 +181,20 @@ def _digest(content: Mapping[str, str]) -> bytes:
 
 
 def _contents(store: Store, keys: frozenset[Key], chunk: Chunk) -> dict[Key, Mapping[str, str]]:
-    found: dict[Key, Mapping[str, str]] = {}
+    contents: dict[Key, Mapping[str, str]] = {}
     for records in store.read(keys, chunk):
-        found |= {store.keys.of(record): store.copies.content(record) for record in records}
+        contents |= {store.keys.of(record): store.copies.content(record) for record in records}
         del records
-    return found
+    return contents
 
 
-def _unlike(one: Mapping[str, str], other: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
+def _differing_names(original: Mapping[str, str], copy: Mapping[str, str]) -> tuple[str, ...]:
+    names = original.keys() | copy.keys()
+    return tuple(sorted(name for name in names if original.get(name) != copy.get(name)))
 
 
 class _Sample:
-    """A fair sample of all the stamps it is offered, of bounded size (reservoir sampling)."""
+    """Draws a random sample of bounded size from all the stamps that it is offered (reservoir sampling)."""
 
     def __init__(self, size: int) -> None:
         self._size, self._offered, self._random = size, 0, random.SystemRandom()
@@ -185,11 +205,11 @@ class _Sample:
             self._offered += 1
             if len(self._drawn) < self._size:
                 self._drawn.append((chunk, key, version))
-            elif (place := self._random.randrange(self._offered)) < self._size:
-                self._drawn[place] = (chunk, key, version)
+            elif (position := self._random.randrange(self._offered)) < self._size:
+                self._drawn[position] = (chunk, key, version)
 
     def by_chunk(self) -> Iterator[tuple[Chunk, Stamps]]:
-        found: dict[Chunk, Stamps] = {}
+        stamps_of: dict[Chunk, Stamps] = {}
         for chunk, key, version in self._drawn:
-            found.setdefault(chunk, {})[key] = version
-        yield from found.items()
+            stamps_of.setdefault(chunk, {})[key] = version
+        yield from stamps_of.items()

@@ -1,4 +1,7 @@
-"""The deletes of a sync: what only the backup has, looked up in the source once more and deleted, images first."""
+"""The deletes of a sync. Each key that only the backup has is looked up in the source once more, then deleted.
+
+The recycle bin gets the image of a record before the record is deleted.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +16,47 @@ from backup.mirror.writing import Steps
 from backup.stores import Store
 
 _PARTS_REFUSED = 16
-_WAITING_AT_MOST = 10  # times the records that a run may set aside: each costs a transaction or more
+_WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
 
 
 class Deleting:
-    """Deletes of one run, proven at once."""
+    """Makes the deletes of one run, and proves each batch right after it."""
 
     def __init__(self, source: Store, backup: Store, run: Run, tally: Tally, steps: Steps) -> None:
         self._source, self._backup = source, backup
         self._run, self._tally, self._steps = run, tally, steps
 
     def delete_all(self, pending: PendingDeletes, *, at_once: bool) -> bool:
-        """Deletes what is pending, and returns whether time sufficed; one batch at least if it has to begin `at_once`.
+        """Deletes the pending keys. Returns whether the time was enough for all of them.
 
-        What a constraint refuses is tried again after the others, as long as it becomes less each time; then it is set
-        aside. A dry run only counts and names.
+        With `at_once` it deletes at least one batch, whatever time is left. Records that a constraint refuses are tried
+        again after the others, as long as their number falls with each round. Then they are set aside. A dry run only
+        counts and names the deletes. Raises what the stores raise; batches that were deleted before stay deleted.
         """
-        todo, before, first = pending, len(pending) + 1, True
+        to_delete, before, first = pending, len(pending) + 1, True
         with ExitStack() as stack:
-            while len(todo):
-                left = stack.enter_context(PendingDeletes())
-                last = not first and len(todo) >= before
-                for keys in todo.batches(self._backup.traits.batch_size):
+            while len(to_delete):
+                waiting = stack.enter_context(PendingDeletes())
+                last = not first and len(to_delete) >= before
+                for keys in to_delete.batches(self._backup.traits.batch_size):
                     if not at_once and self._steps.seconds_left() <= 0:
                         return False
-                    left.add(self._delete(keys, first=first, may_wait=not last and len(left) < self._most))
+                    may_wait = not last and len(waiting) < self._most_waiting
+                    waiting.add(self._delete(keys, first=first, may_wait=may_wait))
                     at_once = False
-                todo, before, first = left, before if first else len(todo), False
+                to_delete, before, first = waiting, before if first else len(to_delete), False
         return True
 
     @property
-    def _most(self) -> int:
+    def _most_waiting(self) -> int:
         return _WAITING_AT_MOST * self._tally.max_failed
 
     def _delete(self, keys: list[Key], *, first: bool, may_wait: bool) -> list[Key]:
-        """Deletes these keys; returns those that wait for the others, some of them together with the one refused."""
-        self._steps.held()
+        """Deletes these keys that the source still lacks. Returns the keys that wait for the next round.
+
+        In the first round a refused key may take a few neighbours of its batch with it.
+        """
+        self._steps.check_lock()
         present = self._source.matching(keys)
         gone = [key for key in keys if key not in present]
         if self._run.dry_run:
@@ -57,21 +65,21 @@ class Deleting:
             return []
         deleted, waiting = list[Key](), list[Key]()
 
-        def work(some: Sequence[Key]) -> None:
-            self._backup.delete(some, self._steps.keep)
+        def delete(part: Sequence[Key]) -> None:
+            self._backup.delete(part, self._steps.keep)
 
-        def done(some: Sequence[Key]) -> None:
-            deleted.extend(some)
-            self._tally.add(deleted=len(some))
+        def count(part: Sequence[Key]) -> None:
+            deleted.extend(part)
+            self._tally.add(deleted=len(part))
 
-        constrained = max(1, len(gone) // _PARTS_REFUSED) if first and may_wait else 1
+        smallest_part = max(1, len(gone) // _PARTS_REFUSED) if first and may_wait else 1
         aside = 0
-        for refused in apart(gone, lambda key: key, work, done, constrained):
-            if refused.may_pass and may_wait:
-                waiting += refused.keys
+        for refusal in apart(gone, lambda key: key, delete, count, smallest_part):
+            if refusal.may_pass and may_wait:
+                waiting += refusal.keys
             else:
-                self._tally.set_aside(refused)
-                aside += len(refused.keys)
-        left = Proof(differing=len(self._backup.matching(deleted)) + aside)
-        self._tally.proof = (self._tally.proof or Proof()) + left
+                self._tally.set_aside(refusal)
+                aside += len(refusal.keys)
+        still_there = Proof(differing=len(self._backup.matching(deleted)) + aside)
+        self._tally.proof = (self._tally.proof or Proof()) + still_there
         return waiting

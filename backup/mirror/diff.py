@@ -1,4 +1,4 @@
-"""Stamps of both sides → what a run has to change. Pure; knows no database."""
+"""Compares the stamps of both sides and says what a run has to change. Pure: it knows no database."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from backup.core.model import Key, Stamps, Version
 
 @dataclass(frozen=True)
 class Changes:
-    """What makes the backup's part of a chunk equal to the source's. The first three sets are disjoint.
+    """The keys to insert, update and delete so that a chunk of the backup equals the source. No key is in two of them.
 
-    `touched` are those to update of which only the etag says that they were written: perhaps with what they had.
+    `skipped` is the number of records that are equal. `touched` is the part of `update` where only the etag differs.
+    The content of such a record may be the same.
     """
 
     insert: frozenset[Key]
@@ -28,7 +29,7 @@ class Changes:
         return self.insert | self.update
 
     def without(self, keys: Collection[Key]) -> Changes:
-        """The same changes, but none of these keys."""
+        """Returns the changes without these keys."""
         if not keys:
             return self
         left = {name: getattr(self, name).difference(keys) for name in ("insert", "update", "delete", "touched")}
@@ -36,11 +37,11 @@ class Changes:
 
 
 def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:
-    """The changes of one chunk.
+    """Returns the changes of one chunk.
 
-    In both → update when `changed`, else skip; `force` updates every common record. Only in source → insert. Only in
-    backup → delete. Keys are compared as Python sees them; `with_server_equality` corrects
-    what the server sees as equal.
+    A key in both stamps is an update if `has_changed` says so, else it is skipped; `force` updates all of them. A key
+    only in the source is an insert, a key only in the backup a delete. Keys are compared as Python sees them.
+    `with_server_equality` corrects the result for keys that the server takes for equal.
     """
     common = source.keys() & backup.keys()
     update = common if force else {key for key in common if has_changed(source[key], backup[key])}
@@ -54,10 +55,10 @@ def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:
 
 
 def has_changed(source: Version, backup: Version) -> bool:
-    """Whether the source's record must be copied again.
+    """Returns whether the source's record must be copied again.
 
-    The version fields decide; where they agree, the etag does, so that two writes within one tick of the
-    application's clock are both seen. A copy with no recorded etag counts as current only if the record has a version.
+    The version fields decide first. If they agree, the etag decides: it tells two writes apart that fall into one tick
+    of the application's clock. A copy with no recorded etag counts as current only if the record has a version.
     """
     if not _same(source.value, backup.value):
         return True
@@ -69,35 +70,35 @@ def has_changed(source: Version, backup: Version) -> bool:
 
 
 def only_touched(source: Version, backup: Version) -> bool:
-    """Whether the etag alone says that the source's record was written since it was copied.
+    """Returns whether only the etag says that the source's record was written since it was copied.
 
-    A restore does that, and whoever writes what was there: only the content tells whether it changed.
+    A restore does that, and so does a write of the same values. Only the content tells whether the record changed.
     """
     return source.value == backup.value and source.etag is not None and source.etag != backup.etag
 
 
 def with_server_equality(changes: Changes, present_in_backup: Iterable[Key]) -> Changes:
-    """The same changes, with inserts turned into updates for keys that the backup's server already knows.
+    """Returns the changes with updates in place of inserts for keys that the backup's server already knows.
 
-    A server may take `A` and `a ` for one key where Python sees two: an insert and a delete of what is one record.
-    `present_in_backup` are the inserts the server matches. The counterpart stays in `delete`: it is looked up in the
-    source before deleting, where the server finds it again.
+    A server may take `A` and `a ` for the same key. Python sees two keys, so one record looks like an insert and a
+    delete. `present_in_backup` are the keys of `insert` that the server finds in the backup. The other spelling stays
+    in `delete`. It does no harm: before a delete the key is looked up in the source, and the server finds it there.
     """
-    known = changes.insert.intersection(present_in_backup)
-    return replace(changes, insert=changes.insert - known, update=changes.update | known)
+    existing = changes.insert.intersection(present_in_backup)
+    return replace(changes, insert=changes.insert - existing, update=changes.update | existing)
 
 
 def went_back(source: Version, backup: Version) -> bool:
-    """Whether the source's version is lower than the backup's: worth naming in the log."""
+    """Returns whether the source's version is lower than the backup's. Two versions that have no order give False."""
     try:
-        return bool(source.value[0] < backup.value[0])  # a second field, as a status, has no order
-    except (TypeError, ArithmeticError, IndexError):  # of two kinds, a decimal that is no number, or no version fields
+        return bool(source.value[0] < backup.value[0])  # a second field, such as a status, has no order
+    except (TypeError, ArithmeticError, IndexError):  # two types, a decimal that is no number, or no version fields
         return False
 
 
-def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether the values are the same; also those that are unequal to themselves, as NaN is."""
+def _same(source: tuple[Any, ...], backup: tuple[Any, ...]) -> bool:
+    """Whether the values are the same. A NaN, which does not equal itself, counts as the same as a NaN."""
     try:
-        return one == other or (repr(one) == repr(other) and any(value != value for value in one))
-    except ArithmeticError:  # a signalling NaN is not even compared
-        return repr(one) == repr(other)
+        return source == backup or (repr(source) == repr(backup) and any(value != value for value in source))
+    except ArithmeticError:  # the comparison of a signalling NaN raises
+        return repr(source) == repr(backup)

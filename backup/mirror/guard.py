@@ -1,4 +1,4 @@
-"""What stands between a mistake in the source and the records it would cost."""
+"""Stops a run whose deletes or updates look like a mistake in the source."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from backup.core.errors import BadRequest, ConfigError, GuardTripped
 from backup.stores import Store
 
 _HINT = (
-    "Check that it is the right database and that the records were meant to go. If they were, run once with "
+    "Check that this is the right database, and that the records were deleted on purpose. If so, run once with "
     '{"allowMassDelete": true} or --allow-mass-delete.'
 )
 
 
-_STANDS = "Nothing was deleted; what was inserted and updated stands."
-_SMALL = 3  # records of a side of which all may go without a word
-_MOST = 50.0  # percent of any other side that never go without one, however few records these are
+_STANDS = "Nothing was deleted. Inserts and updates that the run made before stay."
+_SMALL = 3  # a side of so few records may lose all of them
+_MOST = 50.0  # percent: a larger part of any other side is never deleted, even if it is only a few records
 
 
 def nothing_lately() -> int:
-    """No deletes."""
+    """Returns 0: no deletes in the last seven days."""
     return 0
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A service's limits; None switches one off.
+    """The limits of a service. None switches a limit off.
 
-    Percents are of the records that the side holds which would lose some. They count only for more than
-    `delete_guard_floor` records, so that small tables breathe; but more than half of a side is never deleted, unless
-    `max_delete_percent` says more. `deleted_lately` are the records that runs of the last seven days have deleted from
-    that side already. `allowed` lets one run pass all limits but the canary.
+    A percentage is a part of the records on the side that would lose some. The percentages apply only to more than
+    `delete_guard_floor` changes, so that small tables may change freely. But more than half of a side is never deleted,
+    unless `max_delete_percent` is higher. `deleted_lately` returns how many records the runs of the last seven days
+    have deleted from that side. `canary` is the key of a record that the source must always have, as text.
     """
 
     max_delete_percent: float = 10.0
@@ -42,45 +42,48 @@ class Guard:
     canary: str | None = None
     deleted_lately: Callable[[], int] = nothing_lately
 
-    def check_deletes(self, deletes: int, wanted: int, held: int, label: str, *, allowed: bool) -> None:
-        """Raises GuardTripped when so many deletes are too many, and whenever the `label` side has no record at all.
+    def check_deletes(
+        self, deletes: int, records_to_match: int, records_before: int, label: str, *, allowed: bool
+    ) -> None:
+        """Raises GuardTripped when the deletes are too many, or when the side named `label` has no record at all.
 
-        `wanted` records are on that side, `held` on the one that would lose `deletes`.
+        One side would lose `deletes` of its `records_before`, to match the other side. That other side is `label` and
+        has `records_to_match`. With `allowed` the run passes every limit. Changes nothing.
         """
         if allowed or deletes == 0:
             return
-        figures = f"{deletes} of {held} records would be deleted"
-        to_match = f"{figures} to match the {label}, {_percent(deletes, held)}"
-        if wanted == 0:
+        figures = f"{deletes} of {records_before} records would be deleted"
+        to_match = f"{figures} to match the {label}, {_percent(deletes, records_before)}"
+        if records_to_match == 0:
             raise GuardTripped(f"The {label} holds no records: {figures}. Nothing was deleted.", hint=_HINT)
-        if self._beyond(self.max_delete_percent, deletes, held):
+        if self._beyond(self.max_delete_percent, deletes, records_before):
             raise GuardTripped(f"{to_match}; MaxDeletePercent is {self.max_delete_percent:g}. {_STANDS}", hint=_HINT)
-        if held > _SMALL and deletes * 100 > max(_MOST, self.max_delete_percent) * held:
-            raise GuardTripped(f"{to_match}: more than half, however few they are. {_STANDS}", hint=_HINT)
+        if records_before > _SMALL and deletes * 100 > max(_MOST, self.max_delete_percent) * records_before:
+            raise GuardTripped(f"{to_match}. That is more than half of them. {_STANDS}", hint=_HINT)
         if self.max_deletes is not None and deletes > self.max_deletes:
             raise GuardTripped(
                 f"{figures} to match the {label}; MaxDeletes is {self.max_deletes}. {_STANDS}", hint=_HINT
             )
         lately = self.deleted_lately()
-        if lately and self._beyond(self.max_delete_percent_per_week, deletes + lately, held + lately):
+        if lately and self._beyond(self.max_delete_percent_per_week, deletes + lately, records_before + lately):
             raise GuardTripped(
                 f"{figures} to match the {label}, after {lately} in the last seven days: "
-                f"{_percent(deletes + lately, held + lately)} of what was there; MaxDeletePercentPerWeek is "
+                f"{_percent(deletes + lately, records_before + lately)} of what was there; MaxDeletePercentPerWeek is "
                 f"{self.max_delete_percent_per_week:g}. {_STANDS}",
                 hint=_HINT,
             )
 
-    def check_updates(self, updates: int, held: int, label: str) -> None:
-        """Raises GuardTripped when so many updates are too many."""
-        if self._beyond(self.max_update_percent, updates, held):
+    def check_updates(self, updates: int, records: int, label: str) -> None:
+        """Raises GuardTripped when so many updates of the backup's `records` are too many. Changes nothing."""
+        if self._beyond(self.max_update_percent, updates, records):
             raise GuardTripped(
-                f"{updates} of {held} records would be updated to match the {label}, {_percent(updates, held)}; "
+                f"{updates} of {records} records would be updated to match the {label}, {_percent(updates, records)}; "
                 f"MaxUpdatePercent is {self.max_update_percent:g}. Nothing was changed.",
                 hint=_HINT,
             )
 
     def check_canary(self, source: Store) -> None:
-        """Raises GuardTripped when there is a canary and the source has it not, ConfigError for one that is no key."""
+        """Raises GuardTripped if the source lacks the canary, ConfigError if the canary is no key. Changes nothing."""
         if self.canary is None:
             return
         try:
@@ -92,11 +95,11 @@ class Guard:
             raise GuardTripped(
                 f"The {source.place.label} has no record {self.canary!r}, which CanaryKey says it must have. "
                 "Nothing was changed.",
-                hint="Check that it is the right database. If the record was meant to go, set another CanaryKey.",
+                hint="Check that this is the right database. If the record was deleted on purpose, set another one.",
             )
 
-    def _beyond(self, percent: float | None, changes: int, held: int) -> bool:
-        return percent is not None and changes > self.delete_guard_floor and changes * 100 > percent * held
+    def _beyond(self, percent: float | None, changes: int, records: int) -> bool:
+        return percent is not None and changes > self.delete_guard_floor and changes * 100 > percent * records
 
 
 def _percent(part: int, whole: int) -> str:

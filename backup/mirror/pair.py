@@ -1,4 +1,4 @@
-"""Source and backup of a run, asked the same question at the same time. Reads only."""
+"""Asks the source and the backup of a run the same question at the same time. Reads only."""
 
 from __future__ import annotations
 
@@ -15,113 +15,137 @@ from backup.stores import Store
 
 @dataclass(frozen=True)
 class Compared:
-    """A piece of the key space: the rows of source and backup, the stamps that differ, what to change.
+    """A piece of the key space, compared.
 
-    With force `stamps` and `copies` are those of every record. The rows may be those of some `buckets` alone; then
-    `equal` is the proof of the others. The changes have nothing of what is `unread` in the source, nor keys that are
-    in the backup.
+    - `source_rows`, `backup_rows`: the stamp rows that were read. Both are of the same `buckets`; None stands for all.
+    - `source_stamps`, `backup_stamps`: the stamps that differ; with force, those of all rows.
+    - `equal`: the proof of the buckets that were not read, because their fingerprints are equal.
+    - `unread`: the records of the source that could not be read, and the keys of the backup that could not.
+    - `changes`: what to change. No key of `unread` is in it.
     """
 
-    ours: set[StampRow]
-    theirs: set[StampRow]
-    stamps: Stamps
-    copies: Stamps
+    source_rows: set[StampRow]
+    backup_rows: set[StampRow]
+    source_stamps: Stamps
+    backup_stamps: Stamps
     changes: Changes
     equal: Proof
     buckets: frozenset[int] | None
     unread: Mapping[Key, Unread]
 
     @property
-    def wanted(self) -> int:
-        """How many records the source has there."""
-        return self.equal.source.records + len(self.ours)
+    def source_records(self) -> int:
+        """How many records the source has in the piece."""
+        return self.equal.source.records + len(self.source_rows)
 
     @property
-    def misses_keys(self) -> bool:
-        """Whether the source has keys there that could not be read."""
-        return any(unread.of_key and key in self.stamps for key, unread in self.unread.items())
+    def has_unread_keys(self) -> bool:
+        """Whether the source has keys in the piece that could not be read."""
+        return any(unread.of_key and key in self.source_stamps for key, unread in self.unread.items())
 
     @property
-    def held(self) -> int:
-        """How many records the backup has there."""
-        return self.equal.backup.records + len(self.theirs)
+    def backup_records(self) -> int:
+        """How many records the backup has in the piece."""
+        return self.equal.backup.records + len(self.backup_rows)
 
 
-def _pass_over(refused: Refusal) -> None:
-    """A copy that cannot be read is not known to be the same; whoever writes it will find out."""
+def _pass_over(refusal: Refusal) -> None:
+    """Leaves out a record that cannot be read. It then counts as changed, and the write of it says what is wrong."""
 
 
 class Sides:
-    """The two stores of a service. Errors are the stores' own."""
+    """The two stores of a service. Its methods raise what the stores raise."""
 
     def __init__(self, source: Store, backup: Store, workers: Workers) -> None:
         self.source, self.backup, self._workers = source, backup, workers
 
     def fingerprints(self, chunk: Chunk) -> tuple[Fingerprint | None, Fingerprint | None]:
-        """Those of source and backup."""
+        """Returns the fingerprints of source and backup; None for a side that cannot make one."""
         return self._workers.both(lambda: self.source.fingerprint(chunk), lambda: self.backup.fingerprint(chunk))
 
     def proven(self, chunk: Chunk) -> Proof | None:
-        """The proof of the chunk if fingerprints give one."""
-        mine, theirs = self.fingerprints(chunk)
-        return proof.of_fingerprint(mine) if mine is not None and proof.alike(mine, theirs) else None
+        """Returns the proof of the chunk if the fingerprints of both sides are equal, else None."""
+        of_source, of_backup = self.fingerprints(chunk)
+        if of_source is None or not proof.are_equal(of_source, of_backup):
+            return None
+        return proof.of_fingerprint(of_source)
 
     def stamp_rows(self, piece: Chunk, buckets: frozenset[int] | None) -> tuple[set[StampRow], set[StampRow]]:
-        """Those of source and backup, in all buckets (None) or some; keep the piece small enough to hold both."""
+        """Returns the stamp rows of source and backup, in these buckets; None stands for all.
+
+        Holds the rows of both sides in memory, so the piece must be small enough for that.
+        """
         if buckets is None:
             return self._workers.both(lambda: self.source.stamp_rows(piece), lambda: self.backup.stamp_rows(piece))
         if not buckets:
             return set(), set()
-        mine, theirs = self.source.buckets, self.backup.buckets
-        assert mine is not None  # noqa: S101 - for mypy; they have named the buckets
-        assert theirs is not None  # noqa: S101 - the same
-        return self._workers.both(lambda: mine.stamp_rows(piece, buckets), lambda: theirs.stamp_rows(piece, buckets))
+        of_source, of_backup = self.source.buckets, self.backup.buckets
+        assert of_source is not None  # noqa: S101 - for mypy; the buckets were named by both sides
+        assert of_backup is not None  # noqa: S101 - the same
+        return self._workers.both(
+            lambda: of_source.stamp_rows(piece, buckets), lambda: of_backup.stamp_rows(piece, buckets)
+        )
 
     def proven_since(self, before: Compared) -> Proof | None:
-        """The proof of a piece of which only the records that differed are read again; None if they still differ."""
+        """Reads again the stamps that differed in a piece. Returns the proof of the piece; None if some differ."""
         if before.unread:
             return None
-        keys = list(before.stamps.keys() | before.copies.keys())
-        ours, theirs = self._workers.both(
+        keys = list(before.source_stamps.keys() | before.backup_stamps.keys())
+        source_rows, backup_rows = self._workers.both(
             lambda: self.source.stamp_rows_of(keys), lambda: self.backup.stamp_rows_of(keys)
         )
-        return before.equal + proof.of_rows((before.ours & before.theirs) | ours) if ours == theirs else None
+        if source_rows != backup_rows:
+            return None
+        return before.equal + proof.of_rows((before.source_rows & before.backup_rows) | source_rows)
 
     def read(
         self, keys: frozenset[Key] | None, chunk: Chunk, refuse: Callable[[Refusal], None]
     ) -> Iterator[Sequence[Record]]:
-        """The source's records as its `read` gives them, the next batch on its way while the last is written.
+        """Yields the source's records in batches. The next batch is read while the caller works on the current one.
 
-        `refuse` is told of those that cannot be read. Of all records (None) what lies behind the first of these is left
-        out.
+        With `keys`, it calls `refuse` for each record that cannot be read. Without (None), it reads all records of the
+        chunk, and ends at the first batch that cannot be read; `refuse` is not called.
         """
 
-        def batches(some: frozenset[Key] | None) -> Iterator[Sequence[Record]]:
-            found = self.source.read(some, chunk)
-            return found if self.source.traits.in_process else self._workers.ahead(found, _is_large)
+        def batches(part: frozenset[Key] | None) -> Iterator[Sequence[Record]]:
+            read = self.source.read(part, chunk)
+            return read if self.source.traits.in_process else self._workers.ahead(read, _is_large)
 
         if keys is None:
             return until_refused(batches(None))
         return read_apart(keys, self.source.keys.of, batches, refuse)
 
     def compare(self, piece: Chunk, *, force: bool = False, narrow: bool = False) -> Compared:
-        """What the stamps of both say of a piece. With `narrow`, fingerprints of its buckets say first which of them
-        need not be read."""
+        """Compares the stamps of both sides in a piece.
+
+        With `narrow` it first compares fingerprints of the piece's buckets, and reads no stamps of equal buckets. With
+        `force` every record in both sides is an update.
+        """
         equal, buckets = self._equal_buckets(piece) if narrow else (Proof(), None)
-        ours, theirs = self.stamp_rows(piece, buckets)
+        source_rows, backup_rows = self.stamp_rows(piece, buckets)
         if force:
-            stamps, copies = self.source.keys.stamps(ours), self.backup.keys.stamps(theirs)
+            source_stamps, backup_stamps = self.source.keys.stamps(source_rows), self.backup.keys.stamps(backup_rows)
         else:
-            stamps, copies = proof.split(self.source, ours, self.backup, theirs)
-        unread = unread_in(stamps) | {key: one for key, one in unread_in(copies).items() if one.of_key}
-        changes = compare(stamps, copies, force).without(unread.keys())
-        if changes.insert and changes.delete:  # only then can one of each be the same key to the server
+            source_stamps, backup_stamps = proof.split(self.source, source_rows, self.backup, backup_rows)
+        unread_keys = {key: unread for key, unread in unread_in(backup_stamps).items() if unread.of_key}
+        unread = unread_in(source_stamps) | unread_keys
+        changes = compare(source_stamps, backup_stamps, force).without(unread.keys())
+        if changes.insert and changes.delete:  # only then can an insert and a delete be the same key to the server
             changes = with_server_equality(changes, self.backup.matching(list(changes.insert)))
-        skipped = equal.source.records + len(ours) - len(stamps) + changes.skipped
-        return Compared(ours, theirs, stamps, copies, replace(changes, skipped=skipped), equal, buckets, unread)
+        skipped = equal.source.records + len(source_rows) - len(source_stamps) + changes.skipped
+        return Compared(
+            source_rows,
+            backup_rows,
+            source_stamps,
+            backup_stamps,
+            replace(changes, skipped=skipped),
+            equal,
+            buckets,
+            unread,
+        )
 
     def same_content(self, touched: frozenset[Key], piece: Chunk) -> set[Key]:
-        """Those of the touched whose record is the same on both sides, value for value. Reads both whole."""
+        """Returns the touched keys whose records have equal values on both sides. Reads the whole records of both."""
         return (
             {key for records in self.read(touched, piece, _pass_over) for key in self.unchanged(records, touched)}
             if touched
@@ -129,13 +153,18 @@ class Sides:
         )
 
     def unchanged(self, records: Sequence[Record], touched: Collection[Key]) -> set[Key]:
-        """Those of the touched whose record here the backup has, value for value. Reads these copies whole."""
+        """Returns the touched keys whose copy has the values of the source's record in `records`.
+
+        Reads the whole copies of those keys.
+        """
         contents = {
-            key: self.source.copies.content(one) for one in records if (key := self.source.keys.of(one)) in touched
+            key: self.source.copies.content(record)
+            for record in records
+            if (key := self.source.keys.of(record)) in touched
         }
 
-        def copies(some: frozenset[Key]) -> Iterator[Sequence[Record]]:
-            return self.backup.read(some, WHOLE)
+        def copies(part: frozenset[Key]) -> Iterator[Sequence[Record]]:
+            return self.backup.read(part, WHOLE)
 
         return {
             key
@@ -145,18 +174,27 @@ class Sides:
         }
 
     def _equal_buckets(self, piece: Chunk) -> tuple[Proof, frozenset[int] | None]:
-        """The proof of the piece's equal buckets, and the others; None of these if they are most or unknown."""
-        ours, copies = self.source.buckets, self.backup.buckets
-        if ours is None or copies is None:
+        """Returns the proof of the piece's equal buckets, and the numbers of the other buckets.
+
+        Returns an empty proof and None, for all buckets, if most of them differ or a side has no buckets.
+        """
+        of_source, of_backup = self.source.buckets, self.backup.buckets
+        if of_source is None or of_backup is None:
             return Proof(), None
-        mine, theirs = self._workers.both(lambda: ours.fingerprints(piece), lambda: copies.fingerprints(piece))
-        if mine is None or theirs is None:
+        source_fingerprints, backup_fingerprints = self._workers.both(
+            lambda: of_source.fingerprints(piece), lambda: of_backup.fingerprints(piece)
+        )
+        if source_fingerprints is None or backup_fingerprints is None:
             return Proof(), None
-        found = mine.keys() | theirs.keys()
-        differing = frozenset(one for one in found if not proof.alike(mine.get(one), theirs.get(one)))
-        if len(differing) * 2 > len(found):
+        buckets = source_fingerprints.keys() | backup_fingerprints.keys()
+        differing = frozenset(
+            bucket
+            for bucket in buckets
+            if not proof.are_equal(source_fingerprints.get(bucket), backup_fingerprints.get(bucket))
+        )
+        if len(differing) * 2 > len(buckets):
             return Proof(), None
-        equal = [proof.of_fingerprint(mine[one]) for one in mine.keys() - differing]
+        equal = [proof.of_fingerprint(source_fingerprints[bucket]) for bucket in source_fingerprints.keys() - differing]
         return sum(equal, Proof()), differing
 
 

@@ -1,4 +1,4 @@
-"""Deletes that wait until both sides were read: any number of keys in bounded memory."""
+"""Keys to delete, which wait until both sides were read. Holds any number of keys in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_BYTES_IN_MEMORY = 4 * 1024 * 1024
 
 
 class PendingDeletes:
-    """Keys in the order they were added; beyond 4 MiB they lie in a temporary file that ends with the run."""
+    """Keys in the order they were added. Beyond 4 MiB they lie in a temporary file, which is gone after the run."""
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY)  # noqa: SIM115 - closed by __exit__
@@ -26,21 +26,21 @@ class PendingDeletes:
         return self._count
 
     def add(self, keys: Collection[Key]) -> None:
-        """Remembers these keys, of several threads too; call it with no more at once than fit into memory."""
+        """Adds these keys, which must fit into memory together. Several threads may add at once."""
         if keys:
             with self._lock:
                 pickle.dump(list(keys), self._file, protocol=pickle.HIGHEST_PROTOCOL)
                 self._count += len(keys)
 
     def batches(self, size: int) -> Iterator[list[Key]]:
-        """All keys, `size` at a time but for the last."""
+        """Yields all keys in batches of `size`; the last batch may have fewer."""
         self._file.seek(0)
         keys: list[Key] = []
         left = self._count
         while left:
-            more: list[Key] = pickle.load(self._file)  # noqa: S301 - this run's own file, which has no name
-            left -= len(more)
-            keys += more
+            added: list[Key] = pickle.load(self._file)  # noqa: S301 - this run's own file, which has no name
+            left -= len(added)
+            keys += added
             while len(keys) >= size or (keys and not left):
                 yield keys[:size]
                 keys = keys[size:]

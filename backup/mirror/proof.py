@@ -1,4 +1,4 @@
-"""Whether two sides are equal: totals of their stamps, and differences that last. Changes nothing."""
+"""Says whether two sides are equal, by totals of their stamps and by differences that last. Changes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _MODULUS = 1 << 128
 
 
 class DifferenceKind(StrEnum):
-    """How a record differs: the backup lacks it, has it alone, has another version, or other values in the same one."""
+    """How a record differs.
+
+    MISSING: the backup lacks it. EXTRA: only the backup has it. STALE: the versions differ. CONTENT: the versions are
+    equal, but the values differ.
+    """
 
     MISSING = "missing"
     EXTRA = "extra"
@@ -24,7 +28,7 @@ class DifferenceKind(StrEnum):
 
 
 def total(stamps: Stamps) -> Total:
-    """Count and checksum of stamps: the sum of a 128-bit BLAKE2b of each key and version."""
+    """Returns the number of the stamps and their checksum: the sum of a 128-bit BLAKE2b of each key and version."""
     checksum = sum(
         int.from_bytes(blake2b(repr((key, version.value)).encode("utf-8", "surrogatepass"), digest_size=16).digest())
         for key, version in stamps.items()
@@ -32,22 +36,23 @@ def total(stamps: Stamps) -> Total:
     return Total(len(stamps), checksum % _MODULUS)
 
 
-def alike(one: Fingerprint | None, other: Fingerprint | None) -> bool:
-    """Whether the fingerprints say that both sides are equal; one that could not be made says nothing."""
-    return one is not None and one == other
+def are_equal(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bool:
+    """Returns whether the fingerprints say that both sides are equal. False where a side has none (None)."""
+    return of_source is not None and of_source == of_backup
 
 
-def of_fingerprint(found: Fingerprint) -> Proof:
-    """The proof of a chunk whose fingerprint both sides have: its last two sums, 64 bits each, are the checksum."""
-    high, low = found.sums[-2:]
-    both = Total(found.records, ((high << 64) + low) % _MODULUS)
+def of_fingerprint(fingerprint: Fingerprint) -> Proof:
+    """Returns the proof of a chunk with this fingerprint on both sides. Its last two sums are the checksum."""
+    high, low = fingerprint.sums[-2:]
+    both = Total(fingerprint.records, ((high << 64) + low) % _MODULUS)
     return Proof(both, both)
 
 
 def of_rows(rows: Collection[StampRow]) -> Proof:
-    """The proof of a part whose rows both sides have, as was seen by comparing them.
+    """Returns the proof of a part where both sides have exactly these stamp rows.
 
-    The checksum only tells one state from another: a 128-bit BLAKE2b of what each column adds up to, and of all texts.
+    The checksum only tells one state from another. It is a 128-bit BLAKE2b of the sum of each column of integers and of
+    the sorted texts of each other column.
     """
     text = repr([_sum(column) for column in zip(*rows, strict=True)]).encode("utf-8", "surrogatepass")
     both = Total(len(rows), int.from_bytes(blake2b(text, digest_size=16).digest()))
@@ -61,14 +66,14 @@ def _sum(column: Sequence[Any]) -> int | list[str]:
     return sum(column) if kinds == {int} else sorted(map(repr, column))
 
 
-def of_part(ours: Stamps, theirs: Stamps, differing: int, in_flight: int) -> Proof:
-    """The proof of a part in which some records differ for good and others were being written."""
-    return Proof(total(ours), total(theirs), differing, in_flight)
+def of_part(source_stamps: Stamps, backup_stamps: Stamps, differing: int, in_flight: int) -> Proof:
+    """Returns the proof of a part where `differing` records differ for good and others were `in_flight`."""
+    return Proof(total(source_stamps), total(backup_stamps), differing, in_flight)
 
 
-def differences(ours: Stamps, theirs: Stamps) -> dict[Key, DifferenceKind]:
-    """The keys of the source's and the backup's stamps that differ."""
-    changes = compare(ours, theirs, force=False)
+def differences(source_stamps: Stamps, backup_stamps: Stamps) -> dict[Key, DifferenceKind]:
+    """Returns the keys whose stamps differ, each with the kind of its difference."""
+    changes = compare(source_stamps, backup_stamps, force=False)
     return (
         dict.fromkeys(changes.insert, DifferenceKind.MISSING)
         | dict.fromkeys(changes.update, DifferenceKind.STALE)
@@ -80,31 +85,38 @@ def lasting(
     source: Store,
     backup: Store,
     chunk: Chunk,
-    ours: Stamps,
-    found: Mapping[Key, DifferenceKind],
+    source_stamps: Stamps,
+    first_look: Mapping[Key, DifferenceKind],
     moved: Collection[Key] = (),
 ) -> dict[Key, DifferenceKind]:
-    """Those differences that are still there at a second look; the others were in flight.
+    """Looks a second time at the differences of a first look, and returns those that are still there.
 
-    `ours` is what the look that found them saw of the source, `moved` are the records whose stamp had changed there
-    since an earlier look. A record whose stamp moves between two looks is being written: it is in flight whatever the
-    backup has.
+    The other differences were in flight. `source_stamps` are the source's stamps at the first look. A record whose
+    stamp changes in the source between two looks is being written: it is in flight, whatever the backup has. `moved`
+    are the keys of records whose stamps had changed already at the first look. Reads the stamps of the whole chunk
+    again, unless every difference is in `moved`.
     """
-    still = [key for key in found if key not in moved]
-    if not still:
+    suspects = [key for key in first_look if key not in moved]
+    if not suspects:
         return {}
-    again, copies = split(source, source.stamp_rows(chunk), backup, backup.stamp_rows(chunk))
-    left = differences(again, copies)
-    return {key: left[key] for key in still if key in left and again.get(key) == ours.get(key)}
+    stamps_now, backup_stamps = split(source, source.stamp_rows(chunk), backup, backup.stamp_rows(chunk))
+    second_look = differences(stamps_now, backup_stamps)
+    return {
+        key: second_look[key]
+        for key in suspects
+        if key in second_look and stamps_now.get(key) == source_stamps.get(key)
+    }
 
 
 def without(stamps: Stamps, keys: Collection[Key]) -> Stamps:
-    """The stamps but those of some keys."""
+    """Returns the stamps without those of `keys`."""
     if not keys:
         return stamps
     return {key: version for key, version in stamps.items() if key not in keys}
 
 
-def split(source: Store, ours: set[StampRow], backup: Store, theirs: set[StampRow]) -> tuple[Stamps, Stamps]:
-    """The stamps of both in which the two sets of rows differ; whatever is in both is equal."""
-    return source.keys.stamps(ours - theirs), backup.keys.stamps(theirs - ours)
+def split(
+    source: Store, source_rows: set[StampRow], backup: Store, backup_rows: set[StampRow]
+) -> tuple[Stamps, Stamps]:
+    """Returns the stamps of source and backup that differ. A row in both sets is equal and left out."""
+    return source.keys.stamps(source_rows - backup_rows), backup.keys.stamps(backup_rows - source_rows)

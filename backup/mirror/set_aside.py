@@ -1,7 +1,7 @@
-"""Records that cannot be read or written, found among the others of their batch, so that these are not held up by them.
+"""Finds the records of a batch that cannot be read or written, so that they do not stop the others.
 
-`apart` is for whatever writes or deletes a batch, `read_apart` for whatever reads one. Neither knows what a run does
-with what was refused: `Tally.set_aside` counts and names it.
+`apart` is for code that writes or deletes a batch, `read_apart` for code that reads a batch. Neither decides what a run
+does with a refused record: `Tally.set_aside` counts and names it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from backup.core.model import Key, Record
 Item = TypeVar("Item")
 
 Read = Callable[[frozenset[Key]], Iterator[Sequence[Record]]]
-"""Gives the records of these keys that are there, in batches."""
+"""Yields the records of these keys in batches. Keys without a record are left out."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Keys whose records were refused together, and why; several only where a constraint refused them."""
+    """Keys whose records were refused together, and why. It has several keys only if a constraint refused them."""
 
     keys: Sequence[Key]
     error: BackupError
 
     @property
     def may_exchange(self) -> bool:
-        """Whether the records may fit once others gave up values that are unique, perhaps for theirs."""
+        """Whether the records may fit once others give up unique values, perhaps in exchange for theirs."""
         return isinstance(self.error, ConstraintRefused) and self.error.unique
 
     @property
     def may_pass(self) -> bool:
-        """Whether the records may fit once others were written or deleted."""
+        """Whether the records may fit once others are written or deleted."""
         return isinstance(self.error, ConstraintRefused)
 
 
@@ -53,14 +53,15 @@ def apart(
     key_of: Callable[[Item], Key],
     work: Callable[[Sequence[Item]], None],
     done: Callable[[Sequence[Item]], None],
-    constrained: int = 1,
+    smallest_part: int = 1,
 ) -> Iterator[Refusal]:
-    """Does the work on the items, and, where it is refused, on their halves; gives those on which it cannot be done.
+    """Does the work on all items. If that is refused, it does the work on each half. Yields what is refused in the end.
 
-    `work` does all of its items or none, but for RecordRefused, which names those it did not; `done` is told of those
-    it did. What a constraint refuses is no more halved once it is `constrained` items or less. Cost: one piece of work
-    if none is refused, else about twice the logarithm of their number for each that is. Raises what `work` raises that
-    is not about its items: that the database cannot be reached, that the lock is lost.
+    `work` must do all of its items or none; only RecordRefused names the items that were not done. `done` is called
+    with the items that were done. Items that a constraint refuses are not halved further once they are `smallest_part`
+    or fewer. Cost: one call of `work` if nothing is refused, else about twice the logarithm of the number of items for
+    each refused item. Raises errors of `work` that are not about its items, such as StoreUnavailable or LockLost; what
+    was done before stays.
     """
     if not items:
         return
@@ -71,12 +72,12 @@ def apart(
         yield from _each(error)
     except Exception as caught:
         _raise_if_of_all(caught)
-        if len(items) <= (constrained if isinstance(caught, ConstraintRefused) else 1):
+        if len(items) <= (smallest_part if isinstance(caught, ConstraintRefused) else 1):
             yield Refusal([key_of(item) for item in items], _in_words(caught))
             return
         middle = len(items) // 2
         for half in (items[:middle], items[middle:]):
-            yield from apart(half, key_of, work, done, constrained)
+            yield from apart(half, key_of, work, done, smallest_part)
     else:
         done(items)
 
@@ -84,26 +85,28 @@ def apart(
 def read_apart(
     keys: Collection[Key], key_of: Callable[[Record], Key], read: Read, refuse: Callable[[Refusal], None]
 ) -> Iterator[Sequence[Record]]:
-    """The records of these keys, in batches; `refuse` is told of each that cannot be read. Cost and errors as of
-    `apart`."""
-    left = set(keys)
+    """Yields the records of these keys in batches. Calls `refuse` for each record that cannot be read.
+
+    Cost and errors are those of `apart`.
+    """
+    unread = set(keys)
     try:
-        for records in read(frozenset(left)):
-            left.difference_update(map(key_of, records))
+        for records in read(frozenset(unread)):
+            unread.difference_update(map(key_of, records))
             yield records
-            del records  # or it would be held beside the next
+            del records  # else it stays in memory beside the next batch
     except Exception as caught:
         _raise_if_of_all(caught)
-        if len(left) <= 1:
-            refuse(Refusal(list(left), _in_words(caught)))
+        if len(unread) <= 1:
+            refuse(Refusal(list(unread), _in_words(caught)))
             return
-        middle, listed = len(left) // 2, list(left)
+        middle, listed = len(unread) // 2, list(unread)
         for half in (listed[:middle], listed[middle:]):
             yield from read_apart(half, key_of, read, refuse)
 
 
 def until_refused(batches: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
-    """The batches up to the first that cannot be read. Raises what is not about single records."""
+    """Yields the batches up to the first that cannot be read. Raises errors that are not about single records."""
     try:
         yield from batches
     except Exception as caught:
@@ -115,7 +118,7 @@ def _each(error: RecordRefused) -> Iterator[Refusal]:
 
 
 def _raise_if_of_all(error: Exception) -> None:
-    """Raises the error again if it cannot be about single records. A value that no driver takes raises anything."""
+    """Raises the error again unless it may be about single records. A driver may raise any type for a bad value."""
     if isinstance(error, StoreError) and not isinstance(error, StoreUnavailable | RightMissing):
         return
     if isinstance(error, BackupError | Stopped | OSError | MemoryError | AssertionError):
@@ -123,9 +126,9 @@ def _raise_if_of_all(error: Exception) -> None:
 
 
 def _in_words(error: Exception) -> BackupError:
-    """The error as the app's own. The message of another may quote a value, so it is not told."""
+    """Returns the error as one of the app's own. Leaves out a foreign error's message, which may quote a value."""
     if isinstance(error, BackupError):
         return error
     where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:])
     event("record.unexpected", level=logging.ERROR, error=type(error).__name__, at=where)
-    return StoreError(f"Unexpected {type(error).__name__}: a value that cannot be carried.")
+    return StoreError(f"Unexpected {type(error).__name__}: the driver cannot read or write a value of this record.")

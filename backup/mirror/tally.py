@@ -20,12 +20,16 @@ FAILURES_NAMED = 100
 
 @dataclass
 class Tally:
-    """What a run has done so far; stays right when it fails half-way. `tell` is called after every step.
+    """What a run has done so far. It stays right when the run fails half-way. Several threads may add at once.
 
-    `proof` is what was seen to be equal so far, of a run that proves its result. `changes` are the first keys that a
-    dry run would change. `failures` are the first hundred records set aside, by their keys as JSON, with the
-    reason; those of the run's earlier calls are in it from the start, and are not counted again. More than
-    `max_failed` stop the run. Several threads may add at once.
+    - `tell`: called with the counts after every step.
+    - `max_failed`: the run stops once it has set aside more records than this.
+    - `proof`: what is proven so far; None for a run that proves nothing.
+    - `changes`: the first thousand keys that `name` was called with, each with its outcome.
+    - `failures`: the first hundred records set aside: the key as JSON, and the reason. Those of earlier calls of the
+      same run are in it from the start, and are not counted again.
+    - `aside`: the keys of the records that this call has set aside.
+    - `withheld`: deletes that the run did not make, because a key that cannot be read may belong to such a record.
     """
 
     tell: Callable[[Counts], None]
@@ -35,32 +39,33 @@ class Tally:
     proof: Proof | None = None
     changes: list[tuple[Key, str]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    aside: set[Key] = field(default_factory=set)  # the keys of those that this call set aside
-    withheld: int = 0  # deletes that were not made, for a key that cannot be read may be one of theirs
+    aside: set[Key] = field(default_factory=set)
+    withheld: int = 0
     _lock: Lock = field(default_factory=Lock)
 
-    def add(self, **more: int) -> None:
+    def add(self, **counts: int) -> None:
+        """Adds to the counts of these names, and tells the result."""
         with self._lock:
-            self.counts = self.counts.plus(**more)
+            self.counts = self.counts.plus(**counts)
             self.tell(self.counts)
 
-    def name(self, keys: Collection[Key], what: str) -> None:
-        """Names keys as what would become of them, up to the first thousand in all."""
+    def name(self, keys: Collection[Key], outcome: str) -> None:
+        """Names keys for the result, up to the first thousand of all. `outcome` says what becomes of their records."""
         with self._lock:
             self.changes += [
-                (tuple(self.key_to_json(key)), what)
+                (tuple(self.key_to_json(key)), outcome)
                 for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]
             ]
 
-    def set_aside(self, refused: Refusal) -> None:
+    def set_aside(self, refusal: Refusal) -> None:
         """Counts and names records that could not be read or written. Raises RecordsSetAside once they are too many."""
-        reason = redact(str(refused.error))
+        reason = redact(str(refusal.error))
         with self._lock:
-            for key in refused.keys:
+            for key in refusal.keys:
                 text = json.dumps(self.key_to_json(key), ensure_ascii=False)
-                known = key in self.aside or text in self.failures
+                is_counted = key in self.aside or text in self.failures
                 self.aside.add(key)
-                if known:
+                if is_counted:
                     continue
                 if len(self.failures) < FAILURES_NAMED:
                     self.failures[text] = reason
@@ -74,7 +79,7 @@ class Tally:
             )
 
     def failure(self) -> BackupError | None:
-        """The error of a run that set records aside and did all else."""
+        """Returns the error of a run that set records aside and did everything else. None if it set nothing aside."""
         failed = self.counts.failed
         if not failed:
             return None
@@ -82,8 +87,8 @@ class Tally:
         rest = "everything else was done"
         if self.withheld:
             rest += (
-                f", but for the deletes of {self.withheld} records that only the backup has: they may be those whose "
-                "keys cannot be read"
+                f", except the deletes of {self.withheld} records that only the backup has. The source has keys that "
+                "cannot be read; they may be the keys of these records"
             )
         return RecordsSetAside(f"{subject} could not be read or written; {rest}. {self._first()}")
 

@@ -26,31 +26,40 @@ _CATCH_UPS = 3
 def sync_stores(
     source: Store, backup: Store, run: Run, tally: Tally, guard: Guard, steps: Steps, start: Checkpoint | None = None
 ) -> Checkpoint | None:
-    """Makes the backup equal to the source, counts it in `tally` and proves it there. A dry run only counts and names.
+    """Makes the backup equal to the source, and puts counts and proof into `tally`. A dry run only counts and names.
 
-    Returns None when that is done, or, when time was up, the checkpoint from which another call may go on. Chunks are
-    settled several at once, each as coarsely as it may be (`Settling.settle`); whatever is overwritten or deleted goes
-    to the bin. Deletes come last, after both sides were read to their end and the guard has seen their number; each key
-    is looked up in the source once more right before, and its chunk is proven afterwards. None is made where keys of
-    the source could not be read. Raises whatever the stores, the guard or `steps.held` raise: batches written before
-    stay, and no delete has been made unless everything else was done. Running it again goes on from there.
+    Returns None when everything is done. Returns the checkpoint for the next call when the time was up. `start` is the
+    checkpoint of an earlier call; None starts at the beginning. Several chunks are settled at the same time
+    (`Settling.settle`). The recycle bin gets an image of every record before it is overwritten or deleted.
+
+    Deletes come last: both sides were read to the end, and the guard has seen the number. Right before a delete its key
+    is looked up in the source once more. Afterwards its chunk is proven. If the source has keys that could not be read,
+    no delete is made.
+
+    Raises what the stores, the guard or `steps.check_lock` raise. Batches that were written before stay. No delete was
+    made unless everything else was written. Another call resumes from there.
     """
     at = start or Checkpoint()
-    before = at.deleting
+    deletes_before = at.deleting
     with Workers(steps.parallelism) as workers, PendingDeletes() as pending:
         sides = Sides(source, backup, workers)
         settling = Settling(sides, run, tally, steps, pending, workers.check)
         if not run.dry_run:
             tally.proof = at.proof
-        ahead, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
+        caught_up, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
         spread = Spread()
-        # A chunk is asked for, and with it how to look at it, once those before it have come but for `parallelism`.
+        # The generator gives a chunk, and the spread at that moment, when a worker is free. By then at most
+        # `parallelism` earlier chunks are unsettled.
         chunks = ((chunk, spread) for chunk in in_time(at, source.chunks, steps.seconds_left))
         for settled in [whole] if whole else workers.in_order(lambda item: settling.settle(*item), chunks):
             spread = spread.after(settled)
             at = at.past(
-                *(settled.chunk, settled.counts, settled.wanted, settled.held, settled.proof),
-                again=bool(settled.deletes or settled.waiting),
+                settled.chunk,
+                settled.counts,
+                settled.source_records,
+                settled.backup_records,
+                settled.proof,
+                must_return=bool(settled.deletes or settled.waiting),
                 unread_keys=settled.unread_keys,
             )
             if not run.dry_run:
@@ -59,10 +68,10 @@ def sync_stores(
         if not at.complete:
             settling.stop()
             return at
-        for part in before:  # what was found before the checkpoint is found once more
+        for part in deletes_before:  # the deletes that an earlier call met are looked for again
             for piece in backup.chunks(part):
                 pending.add(sides.compare(piece, narrow=True).changes.delete)
-        if at.unread_keys:  # which may be those of records that seem to be gone
+        if at.unread_keys:  # they may be the keys of records that seem to be deleted in the source
             tally.withheld, done = len(pending), True
         else:
             _check_deletes(source, pending, at, run, tally, guard)
@@ -72,14 +81,14 @@ def sync_stores(
         if not done:
             settling.stop()
             return at
-    tally.add(skipped=-min(ahead, tally.counts.skipped))  # the chunks have met these records as equal
+    tally.add(skipped=-min(caught_up, tally.counts.skipped))  # the chunks counted these records as equal
     return None
 
 
 def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
-    """Raises GuardTripped for what forbids a run to touch anything: a missing canary, too many updates.
+    """Raises GuardTripped before the first change: when the canary is missing, or the updates are too many.
 
-    The updates are counted only where they have a limit; that compares both sides once more.
+    The updates are counted only if they have a limit. To count them costs one more comparison of both sides.
     """
     guard.check_canary(source)
     if guard.max_update_percent is not None and not run.allow_mass_delete:
@@ -87,7 +96,7 @@ def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
 
 
 def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:
-    """The source's chunks, cut again where the backup holds more, so that the stamps of both sides fit into memory."""
+    """Yields the source's chunks, cut further where the backup has more records, so that the stamps fit into memory."""
     for chunk in source.chunks(part):
         yield from backup.chunks(chunk)
 
@@ -95,58 +104,69 @@ def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chu
 def in_time(
     at: Checkpoint, chunks: Callable[[Chunk], Iterator[Chunk]], seconds_left: Callable[[], float]
 ) -> Iterator[Chunk]:
-    """What is left to walk, while there is time for one more chunk; one at least, so that every call gets further."""
-    longest, asked, first = 0.0, time.perf_counter(), True
+    """Yields the chunks that the walk has still to pass, as long as the time is enough for one more.
+
+    It yields at least one chunk, so that every call gets further. It expects a chunk to take 1.5 times as long as the
+    longest so far.
+    """
+    longest, started, first = 0.0, time.perf_counter(), True
     for part in at.left:
         for chunk in chunks(part):
             if not first and seconds_left() <= longest * _CHUNKS_KEPT_FREE:
                 return
             yield chunk
             first = False
-            # Asked again when a worker is free: about as long as a chunk takes.
-            longest, asked = max(longest, time.perf_counter() - asked), time.perf_counter()
+            # The next chunk is fetched when a worker is free. So the time since the last one is about that of a chunk.
+            longest, started = max(longest, time.perf_counter() - started), time.perf_counter()
 
 
 def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -> tuple[int, Settled | None]:
-    """Writes what the source says was written lately. Returns how many records, and everything settled if it now is
-    and the walk was to be one from the start.
+    """Writes the records that the source says were written lately.
 
-    Under live writes it asks again, a few times: walking everything costs more.
+    Returns how many records it wrote. If the walk begins at the start and the fingerprints of the whole key space are
+    equal now, it also returns the whole key space, settled. While the source is being written to, it tries this up to
+    three times, because that costs less than a walk.
     """
     may_settle = from_start and not steps.full
-    ahead = 0
+    caught_up = 0
     for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
         written = settling.catch_up(steps.since or "")
-        ahead += written
+        caught_up += written
         whole = settling.skip(WHOLE) if may_settle else None
         if whole is not None or not written or not may_settle:
-            return ahead, whole
-    return ahead, None
+            return caught_up, whole
+    return caught_up, None
 
 
 def _updates(source: Store, backup: Store) -> tuple[int, int]:
-    """How many records a run would update that was not forced, and how many the backup holds."""
-    updates = held = 0
+    """Returns how many records a run without force would update, and how many records the backup has."""
+    updates = records = 0
     with Workers(1) as workers:
         sides = Sides(source, backup, workers)
         for chunk in source.chunks():
-            mine, theirs = sides.fingerprints(chunk)
-            if mine is not None and proof.alike(mine, theirs):
-                held += mine.records
+            of_source, of_backup = sides.fingerprints(chunk)
+            if of_source is not None and proof.are_equal(of_source, of_backup):
+                records += of_source.records
                 continue
             for piece in backup.chunks(chunk):
-                found = sides.compare(piece, narrow=True)
-                same = sides.same_content(found.changes.touched, piece)
-                updates, held = updates + len(found.changes.update) - len(same), held + found.held
-    return updates, held
+                compared = sides.compare(piece, narrow=True)
+                same = sides.same_content(compared.changes.touched, piece)
+                updates += len(compared.changes.update) - len(same)
+                records += compared.backup_records
+    return updates, records
 
 
 def _check_deletes(
     source: Store, pending: PendingDeletes, at: Checkpoint, run: Run, tally: Tally, guard: Guard
 ) -> None:
-    """Asks the guard; before it trips, what the source has after all, perhaps spelled anew, is no longer counted."""
+    """Asks the guard about the number of deletes. Raises GuardTripped when they are too many.
+
+    Before that it counts again without the keys that the source has after all, perhaps in another spelling.
+    """
     try:
-        guard.check_deletes(len(pending), at.wanted, at.held, source.place.label, allowed=run.allow_mass_delete)
+        guard.check_deletes(
+            len(pending), at.source_records, at.backup_records, source.place.label, allowed=run.allow_mass_delete
+        )
     except GuardTripped:
         deletes = 0
         for keys in pending.batches(source.traits.batch_size):
@@ -154,14 +174,16 @@ def _check_deletes(
             deletes += len(gone)
             if run.dry_run:
                 tally.name(gone, Action.DELETED)
-        guard.check_deletes(deletes, at.wanted, at.held, source.place.label, allowed=False)
+        guard.check_deletes(deletes, at.source_records, at.backup_records, source.place.label, allowed=False)
 
 
 def _settle_again(
     settling: Settling, workers: Workers, at: Checkpoint, tally: Tally, steps: Steps
 ) -> tuple[Checkpoint, bool]:
-    """Proves the chunks that had deletes, or records that a constraint refused, which are written first. Returns where
-    the run stands then, and whether time sufficed."""
+    """Proves the chunks that had deletes or refused records. Writes the refused records first.
+
+    Returns the new checkpoint, and whether the time was enough.
+    """
     waiting: list[Chunk] = []
     for part, proven in zip(at.deleting, workers.in_order(settling.settle_again, at.deleting), strict=True):
         if proven is None:

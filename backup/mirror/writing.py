@@ -1,4 +1,4 @@
-"""The source's records written into the backup, batch by batch; those that it does not take are set aside."""
+"""Writes the source's records into the backup in batches. Records that the backup refuses are set aside."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ from backup.mirror.tally import Tally
 from backup.stores import CopyNote, Keep
 
 _PARTS_WAITING = 16
-_WAITING_AT_MOST = 10  # times the records that a run may set aside: each costs a transaction or more
+_WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
 _CHARACTERS_TOGETHER = 8 * 1024 * 1024
 
 
 def no_end() -> float:
-    """The seconds left of a run that no time limit ends."""
+    """Returns infinity: the seconds left of a run without a time limit."""
     return float("inf")
 
 
 def forget(at: Checkpoint) -> None:
-    """Saves a checkpoint nowhere."""
+    """Does not save the checkpoint."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a run needs at every step: whether it still holds its lock, the clock, the bin.
+    """What a run needs at every step.
 
-    `parallelism` chunks are worked on at once. `since` is the watermark from which, less `overlap_seconds`, recent
-    changes of the source are asked for; with `full` only stamps settle a chunk. `seconds_left` says how long the run
-    may go on before it has to stop; `save` is told every checkpoint.
+    - `check_lock`: called before every batch; raises LockLost once the run has lost its lock.
+    - `now`: the clock. `keep`: puts images into the recycle bin.
+    - `parallelism`: how many chunks are settled at the same time.
+    - `since`: the watermark. Changes of the source from `overlap_seconds` before it are read first. None: no watermark.
+    - `full`: only stamps settle a chunk, never fingerprints.
+    - `seconds_left`: returns how long the run may still work before it has to stop.
+    - `save`: called with every checkpoint.
     """
 
-    held: StillHeld
+    check_lock: StillHeld
     now: Now
     keep: Keep
     parallelism: int = 1
@@ -51,12 +55,15 @@ class Steps:
 
 
 class Try(Enum):
-    """Which try of writing records it is.
+    """Which try of writing records this is. A later try gets the records that a constraint refused in an earlier one.
 
-    What a constraint refuses at the first is left, some together, until the others are written and the deletes made;
-    what it refuses then, record by record, is written together, and then so that records can exchange values that are
-    unique; what it refuses last is set aside. A forced run, which cannot find it again by its stamps, looks for single
-    records at once.
+    - FIRST: refused records wait until all others are written and the deletes are made. Some good records of the same
+      batch may wait with them.
+    - AGAIN: finds each single record that is refused. These records of all chunks are then written together.
+    - EXCHANGED: writes records so that they can exchange unique values.
+    - LAST: sets aside what is refused.
+
+    A forced run begins with AGAIN, because it cannot find waiting records again by their stamps.
     """
 
     FIRST = 1
@@ -67,83 +74,90 @@ class Try(Enum):
 
 @dataclass(frozen=True)
 class WriteCounts:
-    """How many records were written and set aside, and how many a constraint leaves for a later try."""
+    """How many records were written or set aside (`counts`), and how many a constraint leaves for a later try."""
 
     counts: Counts = field(default_factory=Counts)
     left: int = 0
 
 
 class Writing:
-    """Writes for several chunks at once."""
+    """Writes the records of several chunks, from several threads."""
 
     def __init__(self, sides: Sides, run: Run, tally: Tally, steps: Steps, check: Callable[[], None]) -> None:
-        """`check` is asked before every batch, as `steps.held` is; it raises to stop."""
+        """`check` is called before every batch, like `steps.check_lock`. It raises to stop the run."""
         self._sides, self._source, self._backup = sides, sides.source, sides.backup
         self._run, self._tally, self._steps, self._check = run, tally, steps, check
         self._copies_at_once = Semaphore(1 if sides.backup.traits.in_process else steps.parallelism)
-        self._left: dict[Key, BackupError] = {}
-        self._most = _WAITING_AT_MOST * tally.max_failed
+        self._waiting: dict[Key, BackupError] = {}
+        self._most_waiting = _WAITING_AT_MOST * tally.max_failed
         self._lock = Lock()
 
     def copy(self, chunk: Chunk) -> WriteCounts:
-        """Writes all records of a chunk of which the backup has none, up to the first batch that cannot be read."""
+        """Writes all records of a chunk where the backup has none, up to the first batch that cannot be read."""
         written = WriteCounts()
         with self._copies_at_once:
             for records in self._sides.read(None, chunk, self._tally.set_aside):
                 written = self._batch(records, None, Try.FIRST, written)
-                del records  # or it would be held beside the next
+                del records  # else it stays in memory beside the next batch
         return written
 
     def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> WriteCounts:
-        """Writes the records that changed, but for those set aside already."""
+        """Writes the records that changed, except those that were set aside already."""
         written = WriteCounts()
         if keys := changes.write - self._tally.aside:
             batches = self._sides.read(keys, piece, self._tally.set_aside)
             for records in _joined(batches) if which is Try.EXCHANGED else batches:
                 same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
                 written = self._note(records, same, written)
-                changed = [one for one in records if self._source.keys.of(one) not in same] if same else records
+                changed = (
+                    [record for record in records if self._source.keys.of(record) not in same] if same else records
+                )
                 written = self._batch(changed, changes.insert, which, written)
-                del records, changed  # or they would be held beside the next
+                del records, changed  # else they stay in memory beside the next batch
         return written
 
     def write_together(self) -> None:
-        """Writes what constraints refused record by record, whatever its chunk, while it becomes less each time."""
-        before = len(self._left) + 1
-        while 0 < len(self._left) < before:
-            before, keys, self._left = len(self._left), list(self._left), {}
-            there = self._backup.matching(keys)
-            self.write(WHOLE, Changes(frozenset(keys) - there, frozenset(there), frozenset(), 0), Try.AGAIN)
-        other = {key: error for key, error in self._left.items() if not Refusal([key], error).may_exchange}
-        keys = [key for key in self._left if key not in other]
-        self._left = other
-        there = self._backup.matching(keys)
-        self.write(WHOLE, Changes(frozenset(keys) - there, frozenset(there), frozenset(), 0), Try.EXCHANGED)
+        """Writes the waiting records of all chunks together, as long as their number falls with each round.
+
+        Then it writes those that hold each other's unique values, so that they can exchange them.
+        """
+        before = len(self._waiting) + 1
+        while 0 < len(self._waiting) < before:
+            before, keys, self._waiting = len(self._waiting), list(self._waiting), {}
+            self.write(WHOLE, self._inserts_and_updates(keys), Try.AGAIN)
+        others = {key: error for key, error in self._waiting.items() if not Refusal([key], error).may_exchange}
+        keys = [key for key in self._waiting if key not in others]
+        self._waiting = others
+        self.write(WHOLE, self._inserts_and_updates(keys), Try.EXCHANGED)
 
     def give_up(self) -> None:
-        """Sets aside what constraints refuse still."""
-        for key, error in self._left.items():
+        """Sets aside the records that constraints still refuse."""
+        for key, error in self._waiting.items():
             self._tally.set_aside(Refusal([key], error))
-        self._left = {}
+        self._waiting = {}
+
+    def _inserts_and_updates(self, keys: Collection[Key]) -> Changes:
+        existing = self._backup.matching(list(keys))
+        return Changes(frozenset(keys) - existing, frozenset(existing), frozenset(), 0)
 
     def _note(self, records: Sequence[Record], same: Collection[Key], before: WriteCounts) -> WriteCounts:
-        """Writes only what the copies note about the source's records, for the copies are the same but for that."""
+        """Writes the copies of the keys in `same`, without images: only their notes change, such as the etag."""
         counts = before.counts
 
-        def work(some: Sequence[Record]) -> None:
+        def write(part: Sequence[Record]) -> None:
             self._check()
-            self._steps.held()
-            self._backup.write(self._copies(some))
+            self._steps.check_lock()
+            self._backup.write(self._copies(part))
 
-        def done(some: Sequence[Record]) -> None:
+        def count(part: Sequence[Record]) -> None:
             nonlocal counts
-            self._tally.add(skipped=len(some))
-            counts = counts.plus(skipped=len(some))
+            self._tally.add(skipped=len(part))
+            counts = counts.plus(skipped=len(part))
 
-        noted = [one for one in records if self._source.keys.of(one) in same]
-        for refused in apart(noted, self._source.keys.of, work, done):
-            self._tally.set_aside(refused)
-            counts = counts.plus(failed=len(refused.keys))
+        unchanged = [record for record in records if self._source.keys.of(record) in same]
+        for refusal in apart(unchanged, self._source.keys.of, write, count):
+            self._tally.set_aside(refusal)
+            counts = counts.plus(failed=len(refusal.keys))
         return WriteCounts(counts, before.left)
 
     def _copies(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -152,13 +166,17 @@ class Writing:
     def _batch(
         self, records: Sequence[Record], inserts: Collection[Key] | None, which: Try, before: WriteCounts
     ) -> WriteCounts:
-        """Writes a batch, in parts where it is refused; `inserts` are those keys that are not there, or all (None)."""
+        """Writes a batch. If it is refused, it writes parts of it.
+
+        `inserts` are the keys that the backup lacks; None stands for all keys of the batch. Returns `before` with the
+        counts of this batch added.
+        """
         counts, left = before.counts, before.left
 
-        def work(some: Sequence[Record]) -> None:
+        def write(part: Sequence[Record]) -> None:
             self._check()
-            self._steps.held()
-            copies, keep, relational = self._copies(some), self._steps.keep, self._backup.relational
+            self._steps.check_lock()
+            copies, keep, relational = self._copies(part), self._steps.keep, self._backup.relational
             if relational is not None and which is Try.EXCHANGED:
                 relational.exchange(copies, keep)
             elif relational is not None and inserts is None:
@@ -166,34 +184,34 @@ class Writing:
             else:
                 self._backup.write(copies, keep)
 
-        def done(some: Sequence[Record]) -> None:
+        def count(part: Sequence[Record]) -> None:
             nonlocal counts
-            inserted = len(some) if inserts is None else sum(self._source.keys.of(one) in inserts for one in some)
-            written = {"inserted": inserted, "updated": len(some) - inserted}
+            inserted = len(part) if inserts is None else sum(self._source.keys.of(record) in inserts for record in part)
+            written = {"inserted": inserted, "updated": len(part) - inserted}
             self._tally.add(**written)
             counts = counts.plus(**written)
 
         if which is Try.FIRST and self._run.forced:
             which = Try.AGAIN
-        constrained = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
-        for refused in apart(records, self._source.keys.of, work, done, constrained):
-            if refused.may_pass and which is not Try.LAST and len(self._left) < self._most:
-                left += len(refused.keys)
+        smallest_part = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
+        for refusal in apart(records, self._source.keys.of, write, count, smallest_part):
+            if refusal.may_pass and which is not Try.LAST and len(self._waiting) < self._most_waiting:
+                left += len(refusal.keys)
                 if which is not Try.FIRST:
                     with self._lock:
-                        self._left |= dict.fromkeys(refused.keys, refused.error)
+                        self._waiting |= dict.fromkeys(refusal.keys, refusal.error)
                 continue
-            self._tally.set_aside(refused)
-            counts = counts.plus(failed=len(refused.keys))
+            self._tally.set_aside(refusal)
+            counts = counts.plus(failed=len(refusal.keys))
         return WriteCounts(counts, left)
 
 
 def _joined(batches: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:
-    """The records in batches as large as memory allows: those that exchange values have to be in one."""
+    """Joins batches into larger ones, up to a limit of memory: records that exchange values must be in one batch."""
     joined, size = list[Record](), 0
     for records in batches:
         joined += records
-        size += sum(len(value) for one in records for value in one.values() if isinstance(value, str | bytes))
+        size += sum(len(value) for record in records for value in record.values() if isinstance(value, str | bytes))
         if size > _CHARACTERS_TOGETHER:
             yield joined
             joined, size = [], 0

@@ -72,7 +72,7 @@ class Overwriting:
         """
         if not records:
             return
-        self._session.steps.held()
+        self._session.steps.check_lock()
         wanted = {self._backup.keys.of(record): record for record in records}
         batch = _Batch()
 
@@ -109,7 +109,7 @@ class Overwriting:
 
         Counts what is gone. Raises ConstraintRefused, and nothing is deleted, when other rows refer to one of them.
         """
-        self._session.steps.held()
+        self._session.steps.check_lock()
 
         def accept(image: Image) -> bool:
             return image.stamp is not None and (self._overwrite_newer or image.stamp == seen[image.key])

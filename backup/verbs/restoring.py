@@ -218,7 +218,7 @@ class Restoring:
         if not self._run.dry_run:
             self._delete([*extra.items()])
             return
-        self._steps.held()
+        self._steps.check_lock()
         self._tally.name(extra, Action.DELETED)
         self._tally.add(deleted=len(extra))
 

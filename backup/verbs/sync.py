@@ -112,10 +112,10 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     try:
         left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
     except RecordsSetAside:
-        steps.held()
+        steps.check_lock()
         session.recycled.take_back(run.sync_id, tally.aside)
         raise
-    steps.held()  # who has lost the lock may no longer say how the run stands
+    steps.check_lock()  # who has lost the lock may no longer say how the run stands
     session.recycled.take_back(run.sync_id, tally.aside)
     if left is not None:
         saver.save(left, always=True)
@@ -166,7 +166,7 @@ class _Saver:
         session = self._session
         processed, now = session.tally.counts.processed, time.monotonic()
         if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
-            session.steps.held()
+            session.steps.check_lock()
             tally = session.tally
             session.become(
                 counts=tally.counts,
@@ -182,4 +182,4 @@ class _Saver:
             last = self._session.last_synced()
             counted = last.proof.source.records if last is not None and last.proof is not None else 0
             self._records = counted or self._session.source.count()
-        return min(99, at.wanted * 100 // max(1, self._records))
+        return min(99, at.source_records * 100 // max(1, self._records))

@@ -193,7 +193,7 @@ class _TakingBack:
 
     def _delete(self, keys: Sequence[Key]) -> None:
         def work(some: Sequence[Key]) -> None:
-            self._session.steps.held()
+            self._session.steps.check_lock()
             self._backup.delete(some, self._session.steps.keep)
 
         for refused in apart(keys, lambda key: key, work, lambda some: self._tally.add(deleted=len(some))):
@@ -203,7 +203,7 @@ class _TakingBack:
         written = Written()
 
         def work(some: Sequence[tuple[Key, Record]]) -> None:
-            self._session.steps.held()
+            self._session.steps.check_lock()
             whole = [self._backup.copies.as_it_was(record) for _, record in some]
             nonlocal written
             relational = self._backup.relational if replace else None

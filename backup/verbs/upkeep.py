@@ -105,7 +105,7 @@ def verify_on(session: Session, depth: Depth) -> None:
 def _save(session: Session, at: Checkpoint) -> None:
     last = session.last_synced()
     records = last.proof.source.records if last is not None and last.proof is not None else 0
-    percent = min(99, at.wanted * 100 // records) if records else None
+    percent = min(99, at.source_records * 100 // records) if records else None
     tally = session.tally
     session.run = session.save(
         replace(

@@ -242,7 +242,8 @@ class Machine(RuleBasedStateMachine):
             at = at.begun_anew()
         force = bool(found["Forced"] or to_fill or ran.columns)
         plan = plain.resume(
-            *(self.source, self.backup, self._keys_in(at.left), self._keys_in(at.deleting), (at.wanted, at.held)),
+            *(self.source, self.backup, self._keys_in(at.left), self._keys_in(at.deleting)),
+            (at.source_records, at.backup_records),
             *(columns, copied, [*self.keys.columns]),
             *(force, dry_run, allowed),
         )

@@ -1,4 +1,4 @@
-"""Where a walk through the key space stands: what is left of it, what it forgets, and its text."""
+"""A walk through the key space: which parts are left, what a new walk forgets, and the text of a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROOF = Proof(Total(3, 2**128 - 1), Total(4, 5), differing=1, in_flight=2)
 
 def walked(at: Checkpoint, *chunks: Chunk, deletes: bool = False) -> Checkpoint:
     for chunk in chunks:
-        at = at.past(chunk, Counts(), 0, 0, None, again=deletes)
+        at = at.past(chunk, Counts(), 0, 0, None, must_return=deletes)
     return at
 
 
@@ -35,15 +35,15 @@ def test_a_walk_from_the_start_is_complete_at_the_end_of_the_key_space() -> None
     assert (whole.left, whole.complete) == ([], True)
 
 
-def test_a_walk_that_began_elsewhere_goes_round_to_where_it_began() -> None:
-    begun = walked(Checkpoint(), Chunk(None, (5,))).begun_anew()
-    at_the_end = walked(begun, Chunk((5,), (9,)), Chunk((9,), None))
-    round_a_bit = walked(at_the_end, Chunk(None, (2,)))
-    whole = walked(round_a_bit, Chunk((2,), (5,)))
-    assert begun.left == [Chunk((5,), None), Chunk(None, (5,))]
+def test_a_walk_that_began_in_the_middle_ends_where_it_began() -> None:
+    new_walk = walked(Checkpoint(), Chunk(None, (5,))).begun_anew()
+    at_the_end = walked(new_walk, Chunk((5,), (9,)), Chunk((9,), None))
+    past_the_start = walked(at_the_end, Chunk(None, (2,)))
+    whole = walked(past_the_start, Chunk((2,), (5,)))
+    assert new_walk.left == [Chunk((5,), None), Chunk(None, (5,))]
     assert at_the_end.left == [Chunk(None, (5,))]
-    assert round_a_bit.left == [Chunk((2,), (5,))]
-    assert [at.complete for at in (begun, at_the_end, round_a_bit, whole)] == [False, False, False, True]
+    assert past_the_start.left == [Chunk((2,), (5,))]
+    assert [at.complete for at in (new_walk, at_the_end, past_the_start, whole)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,19 @@ def test_a_walk_that_began_elsewhere_goes_round_to_where_it_began() -> None:
     ],
     ids=["not begun", "complete", "at the end of its first part", "complete after it went round"],
 )
-def test_a_walk_begun_anew_at_an_end_of_the_key_space_goes_through_once(at: Checkpoint) -> None:
+def test_a_new_walk_from_an_end_of_the_key_space_passes_it_once(at: Checkpoint) -> None:
     assert at.begun_anew() == Checkpoint()
 
 
-def test_a_walk_begun_anew_knows_nothing_of_the_one_before() -> None:
-    before = Checkpoint().past(Chunk(None, (5,)), Counts(1, 2, 3, 4), 7, 8, PROOF, again=True)
+def test_a_new_walk_has_nothing_of_the_one_before() -> None:
+    before = Checkpoint().past(Chunk(None, (5,)), Counts(1, 2, 3, 4), 7, 8, PROOF, must_return=True)
     assert before.begun_anew() == Checkpoint(begin=(5,), after=(5,))
 
 
-def test_what_chunks_give_adds_up() -> None:
-    at = Checkpoint().past(Chunk(None, (5,)), Counts(1, 0, 0, 2), 3, 2, PROOF, again=False)
-    at = at.past(Chunk((5,), None), Counts(0, 4, 0, 1), 5, 9, PROOF, again=False)
-    assert (at.counts, at.wanted, at.held, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF + PROOF)
+def test_the_numbers_of_chunks_add_up() -> None:
+    at = Checkpoint().past(Chunk(None, (5,)), Counts(1, 0, 0, 2), 3, 2, PROOF, must_return=False)
+    at = at.past(Chunk((5,), None), Counts(0, 4, 0, 1), 5, 9, PROOF, must_return=False)
+    assert (at.counts, at.source_records, at.backup_records, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF + PROOF)
 
 
 def test_a_chunk_with_deletes_is_remembered_until_it_is_proven() -> None:
@@ -85,7 +85,7 @@ keys = st.one_of(
     st.tuples(st.binary(max_size=4)),
     st.tuples(st.uuids()),
     st.tuples(
-        st.text(max_size=4), st.integers(), st.datetimes(timezones=st.just(UTC)).map(lambda one: one.replace(fold=0))
+        st.text(max_size=4), st.integers(), st.datetimes(timezones=st.just(UTC)).map(lambda time: time.replace(fold=0))
     ),
     st.tuples(st.floats(allow_nan=False), st.booleans()),
     st.tuples(st.none(), st.text(max_size=3)),
@@ -98,8 +98,8 @@ checkpoints = st.builds(
     wrapped=st.booleans(),
     complete=st.booleans(),
     counts=st.builds(Counts, *[st.integers(0, 2**40)] * 4),
-    wanted=st.integers(0, 2**40),
-    held=st.integers(0, 2**40),
+    source_records=st.integers(0, 2**40),
+    backup_records=st.integers(0, 2**40),
     proof=st.just(PROOF),
     deleting=st.lists(st.builds(Chunk, ends, ends), max_size=3).map(tuple),
     deleting_first=st.integers(0, 3),
@@ -108,9 +108,9 @@ checkpoints = st.builds(
 
 @given(checkpoints)
 def test_a_checkpoint_is_the_same_after_its_text(at: Checkpoint) -> None:
-    again = Checkpoint.from_text(at.to_text())
-    assert again == at
-    assert repr(again) == repr(at)  # 1 is not Decimal(1), and 0.0 not -0.0
+    read = Checkpoint.from_text(at.to_text())
+    assert read == at
+    assert repr(read) == repr(at)  # 1 is not Decimal(1), and 0.0 not -0.0
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_key_of_any_type_is_exact_after_the_text(key: Key) -> None:
 def covered(ranges: tuple[Chunk, ...], last: int) -> set[int]:
     """The numbers from 1 to `last` that lie in the ranges."""
 
-    def bound(key: Key | None, otherwise: int) -> int:
-        return otherwise if key is None else int(key[0])
+    def bound(key: Key | None, open_end: int) -> int:
+        return open_end if key is None else int(key[0])
 
-    return {n for one in ranges for n in range(bound(one.after, 0) + 1, bound(one.upto, last) + 1)}
+    return {n for chunk in ranges for n in range(bound(chunk.after, 0) + 1, bound(chunk.upto, last) + 1)}
 
 
 @given(st.integers(2, 60), st.integers(0, 60), st.integers(1, 8), st.randoms(use_true_random=False))
@@ -151,8 +151,8 @@ def test_however_many_ranges_there_are_each_is_covered_and_few_are_kept(
         patched.setattr(checkpoint, "_RANGES_AT_MOST", most)
         for n in order:
             chunk = Chunk((n,) if n else None, (n + 1,) if n + 1 < last else None)
-            at = at.past(chunk, Counts(), 0, 0, None, again=n in chosen)
-            assert len(at.deleting) <= most + 1  # one on either side of the wrap stays
+            at = at.past(chunk, Counts(), 0, 0, None, must_return=n in chosen)
+            assert len(at.deleting) <= most + 1  # one range on each side of the wrap stays
             at = Checkpoint.from_text(at.to_text())
     assert at.complete
     assert {n + 1 for n in chosen} <= covered(at.deleting, last)
@@ -162,6 +162,6 @@ def test_beyond_five_hundred_ranges_neighbours_are_merged() -> None:
     chunks = [Chunk((n,), (n + 1,)) for n in range(1, 1002)]
     at = Checkpoint((1,), (1,))
     for number, chunk in enumerate(chunks):
-        at = at.past(chunk, Counts(), 0, 0, None, again=number % 2 == 0)
+        at = at.past(chunk, Counts(), 0, 0, None, must_return=number % 2 == 0)
     assert len(at.deleting) <= 500
     assert covered(at.deleting, 1002) >= {n + 1 for n in range(1, 1002, 2)}

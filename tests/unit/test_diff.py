@@ -32,11 +32,11 @@ stamps = st.dictionaries(keys, versions, max_size=8)
         (Version((1,), "a"), Version((1,), None), False),  # a copy from before etags were recorded
         (Version((None,), "a"), Version((None,), "a"), False),
         (Version((None,), "b"), Version((None,), "a"), True),
-        (Version((None,), "a"), Version((None,), None), True),  # nothing tells that it is current
+        (Version((None,), "a"), Version((None,), None), True),  # nothing says that the copy is current
         (Version((None, "Paid"), "a"), Version((None, "Paid"), None), True),
         (Version((None,)), Version((1,)), True),
         (Version((1,)), Version((None,)), True),
-        (Version((Decimal("NaN"),)), Version((Decimal("NaN"),)), False),  # unequal to itself, and yet the same
+        (Version((Decimal("NaN"),)), Version((Decimal("NaN"),)), False),  # unequal to itself, but the same
         (Version((Decimal("sNaN"),)), Version((Decimal("sNaN"),)), False),
         (Version((float("nan"), "a")), Version((float("nan"), "a")), False),
         (Version((float("nan"), "a")), Version((float("nan"), "b")), True),
@@ -76,14 +76,14 @@ def test_changes_are_what_a_model_of_two_dicts_says(
 def test_equal_stamps_with_etags_or_versions_change_nothing_unless_forced(
     source: dict[Key, Version], force: bool
 ) -> None:
-    known = {key: version for key, version in source.items() if version.value[0] is not None or version.etag}
-    changes = compare(known, dict(known), force)
+    with_versions = {key: version for key, version in source.items() if version.value[0] is not None or version.etag}
+    changes = compare(with_versions, dict(with_versions), force)
     assert (changes.insert, changes.delete) == (frozenset(), frozenset())
-    assert len(changes.update) == (len(known) if force else 0)
+    assert len(changes.update) == (len(with_versions) if force else 0)
 
 
 @given(stamps, stamps, st.sets(keys))
-def test_an_insert_that_the_backup_matches_becomes_an_update_and_nothing_else_moves(
+def test_an_insert_that_the_backup_matches_becomes_an_update_and_nothing_else_changes(
     source: dict[Key, Version], backup: dict[Key, Version], matching: set[Key]
 ) -> None:
     before = compare(source, backup, force=False)

@@ -1,4 +1,4 @@
-"""Deletes that wait: in order, in batches, on disk when they are many."""
+"""Keys that wait for their delete: in order, in batches, on disk if they are many."""
 
 from decimal import Decimal
 
@@ -14,20 +14,20 @@ from backup.mirror.pending_deletes import PendingDeletes
 def test_every_key_comes_back_once_in_batches_of_at_most_that_size(
     parts: list[set[tuple[int, str]]], size: int
 ) -> None:
-    with PendingDeletes() as kept:
+    with PendingDeletes() as pending:
         for part in parts:
-            kept.add(part)
-        batches = list(kept.batches(size))
-        assert len(kept) == sum(map(len, parts))
+            pending.add(part)
+        batches = list(pending.batches(size))
+        assert len(pending) == sum(map(len, parts))
     assert all(0 < len(batch) <= size for batch in batches)
     assert [key for batch in batches for key in batch] == [key for part in parts for key in part]
 
 
 def test_keys_keep_their_types() -> None:
     keys = [(1, "a"), (Decimal("1.0"), b"\x00"), (None, 2.5)]
-    with PendingDeletes() as kept:
-        kept.add(keys)
-        [batch] = kept.batches(10)
+    with PendingDeletes() as pending:
+        pending.add(keys)
+        [batch] = pending.batches(10)
     assert [list(map(type, key)) for key in batch] == [list(map(type, key)) for key in keys]
     assert batch == keys
 
@@ -43,8 +43,8 @@ def test_many_keys_lie_on_disk_and_few_do_not(monkeypatch: pytest.MonkeyPatch) -
         assert [key for batch in many.batches(7) for key in batch] == [(n,) for n in range(5000)]
 
 
-def test_what_was_kept_is_gone_with_the_block() -> None:
-    with PendingDeletes() as kept:
-        kept.add([(1,)])
+def test_the_keys_are_gone_at_the_end_of_the_block() -> None:
+    with PendingDeletes() as pending:
+        pending.add([(1,)])
     with pytest.raises(ValueError, match="closed"):
-        kept.add([(2,)])
+        pending.add([(2,)])

@@ -51,7 +51,7 @@ def test_the_search_for_what_a_constraint_refuses_may_end_above_single_records(
         if 5 in numbers:
             raise error
 
-    [refused] = apart(range(16), key_of, write, lambda numbers: None, constrained=4)
+    [refused] = apart(range(16), key_of, write, lambda numbers: None, smallest_part=4)
     assert refused.keys == [(number,) for number in found]
     assert refused.may_pass == isinstance(error, ConstraintRefused)
 

@@ -1,4 +1,4 @@
-"""One sync between two stores in memory: what it leaves behind, in which order it works, and what it never does."""
+"""One sync between two stores in memory: its result, the order of its steps, and what it never does."""
 
 import logging
 from collections.abc import Callable
@@ -34,24 +34,24 @@ contents = st.builds(
     st.sampled_from([None, "a", "b"]),
     st.sampled_from(["x", "y"]),
 )
-sides = st.lists(contents, max_size=20, unique_by=lambda one: one["id"])
+sides = st.lists(contents, max_size=20, unique_by=lambda content: content["id"])
 
 
 def keep_nothing(images: Any, transaction: Any, inserted: Any = ()) -> None:
     """Stands for the recycle bin."""
 
 
-def steps(held: Callable[[], None] = lambda: None, keep: Keep = keep_nothing) -> Steps:
-    return Steps(held, lambda: NOW, keep)
+def steps(check_lock: Callable[[], None] = lambda: None, keep: Keep = keep_nothing) -> Steps:
+    return Steps(check_lock, lambda: NOW, keep)
 
 
 def run_sync(
-    source: MemoryStore, backup: MemoryStore, *, force: bool = False, held: Callable[[], None] = lambda: None
+    source: MemoryStore, backup: MemoryStore, *, force: bool = False, check_lock: Callable[[], None] = lambda: None
 ) -> Counts:
-    """The counts of a sync, which is proven; an error of it carries them as `counts`."""
+    """Runs a sync that must be proven, and returns its counts. An error has them as `counts`."""
     run, tally = Run("test", Trigger.CLI, force, NOW), Tally(lambda counts: None)
     try:
-        sync_stores(source, backup, run, tally, Guard(max_delete_percent=100), steps(held))
+        sync_stores(source, backup, run, tally, Guard(max_delete_percent=100), steps(check_lock))
     except Exception as error:
         error.counts = tally.counts  # type: ignore[attr-defined]
         raise
@@ -61,46 +61,48 @@ def run_sync(
 
 
 def must_be_copied(source: Stored, backup: Stored) -> bool:
-    """The rule of a sync, said once more."""
+    """The rule of a sync, written a second time."""
     if source["version"] != backup["version"]:
         return True
-    mine, theirs = (one["etag"] or (one["content"] if one["version"] is None else None) for one in (source, backup))
-    return mine is not None and theirs is not None and mine != theirs
+    source_etag, backup_etag = (
+        stored["etag"] or (stored["content"] if stored["version"] is None else None) for stored in (source, backup)
+    )
+    return source_etag is not None and backup_etag is not None and source_etag != backup_etag
 
 
 @given(sides, sides, st.booleans(), st.integers(1, 5), st.integers(1, 4))
 def test_the_backup_and_the_counts_are_what_a_model_of_two_dicts_says(
     source: list[Stored], backup: list[Stored], force: bool, chunk_size: int, batch_size: int
 ) -> None:
-    wanted, held = {one["id"]: one for one in source}, {one["id"]: one for one in backup}
+    in_source, in_backup = ({stored["id"]: stored for stored in side} for side in (source, backup))
     sides = [
         MemoryStore(name, records, chunk_size=chunk_size, batch_size=batch_size)
         for name, records in (("source", source), ("backup", backup))
     ]
-    if not wanted and held:
+    if not in_source and in_backup:
         with pytest.raises(GuardTripped):
             run_sync(*sides, force=force)
-        assert sides[1].contents() == held
+        assert sides[1].contents() == in_backup
         return
     counts = run_sync(*sides, force=force)
-    common = wanted.keys() & held.keys()
-    copied = {key for key in common if force or must_be_copied(wanted[key], held[key])}
+    common = in_source.keys() & in_backup.keys()
+    copied = {key for key in common if force or must_be_copied(in_source[key], in_backup[key])}
     assert sides[1].contents() == {
-        key: held[key] if key in common and key not in copied else one for key, one in wanted.items()
+        key: in_backup[key] if key in common and key not in copied else stored for key, stored in in_source.items()
     }
     assert counts == Counts(
-        inserted=len(wanted.keys() - common),
+        inserted=len(in_source.keys() - common),
         updated=len(copied),
-        deleted=len(held.keys() - common),
+        deleted=len(in_backup.keys() - common),
         skipped=len(common) - len(copied),
     )
 
 
 @given(sides, sides)
 def test_a_forced_sync_leaves_the_backup_equal_to_its_source(source: list[Stored], backup: list[Stored]) -> None:
-    one, other = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
-    run_sync(one, other, force=True)
-    assert other.contents() == one.contents()
+    source_store, backup_store = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
+    run_sync(source_store, backup_store, force=True)
+    assert backup_store.contents() == source_store.contents()
 
 
 @given(sides, sides)
@@ -113,44 +115,42 @@ def test_a_second_sync_changes_nothing(source: list[Stored], backup: list[Stored
 
 @given(sides, sides, st.booleans())
 def test_the_proof_is_of_every_record_of_both_sides(source: list[Stored], backup: list[Stored], force: bool) -> None:
-    one, other = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
+    source_store, backup_store = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
     run, tally = Run("test", Trigger.CLI, force, NOW), Tally(lambda counts: None)
-    sync_stores(one, other, run, tally, Guard(max_delete_percent=100), steps())
+    sync_stores(source_store, backup_store, run, tally, Guard(max_delete_percent=100), steps())
     assert tally.proof is not None
     assert tally.proof.verified
     assert tally.proof.source == tally.proof.backup
-    assert tally.proof.source.records == len(one.records) == len(other.records)
+    assert tally.proof.source.records == len(source_store.records) == len(backup_store.records)
 
 
 @given(sides, sides, st.integers(1, 12), st.sampled_from(["stamps", "read", "chunks"]))
 def test_a_source_that_fails_on_the_way_costs_no_record_and_the_next_run_catches_up(
     source: list[Stored], backup: list[Stored], call: int, name: str
 ) -> None:
-    one, other = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
-    one.on[name] = fail_at_call(call)
-    before = other.contents().keys()
+    source_store, backup_store = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)
+    source_store.on[name] = fail_at_call(call)
+    before = backup_store.contents().keys()
     try:
-        run_sync(one, other, force=True)
+        run_sync(source_store, backup_store, force=True)
     except StoreUnavailable:
-        # Deletes come when both sides were read to their end; after them the chunks are read again for the proof.
-        deleted = {key for what, keys in other.calls if what == "delete" for (key,) in keys}
-        assert before <= other.contents().keys() | (deleted - one.contents().keys())
-        run_sync(one, other, force=True)
-    assert other.contents() == one.contents()
+        # Deletes come after both sides were read to the end. Then the chunks are read again for the proof.
+        deleted = {key for method, keys in backup_store.calls if method == "delete" for (key,) in keys}
+        assert before <= backup_store.contents().keys() | (deleted - source_store.contents().keys())
+        run_sync(source_store, backup_store, force=True)
+    assert backup_store.contents() == source_store.contents()
 
 
 @given(sides, st.sampled_from(["stamps", "write", "delete", "matching"]), st.integers(1, 6))
-def test_a_backup_that_fails_on_the_way_is_caught_up_with_by_the_next_run(
-    backup: list[Stored], name: str, call: int
-) -> None:
-    one = MemoryStore("source", [record(n, 5) for n in range(0, 30, 2)])
-    other = MemoryStore("backup", backup)
-    other.on[name] = fail_at_call(call)
+def test_after_a_backup_failed_on_the_way_the_next_run_catches_up(backup: list[Stored], name: str, call: int) -> None:
+    source_store = MemoryStore("source", [record(n, 5) for n in range(0, 30, 2)])
+    backup_store = MemoryStore("backup", backup)
+    backup_store.on[name] = fail_at_call(call)
     try:
-        run_sync(one, other)
+        run_sync(source_store, backup_store)
     except StoreUnavailable:
-        run_sync(one, other)
-    assert other.contents() == one.contents()
+        run_sync(source_store, backup_store)
+    assert backup_store.contents() == source_store.contents()
 
 
 def test_deletes_come_after_the_last_write() -> None:
@@ -191,7 +191,7 @@ def test_two_empty_sides_are_equal() -> None:
 def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
     source, backup = MemoryStore("source", [record(1)]), MemoryStore("backup")
     backup.on["match"] = fail_at_call(1)
-    nothing: Any = None  # history, its opening and the recycle bin are not come to
+    nothing: Any = None  # the run does not get to history, its opening and the recycle bin
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     with pytest.raises(StoreUnavailable):
         sync_with_schema(
@@ -204,7 +204,7 @@ def test_a_backup_that_does_not_fit_is_not_written_to() -> None:
 def test_a_lost_lock_stops_the_run_before_its_next_batch(batches: int) -> None:
     asked = 0
 
-    def held() -> None:
+    def check_lock() -> None:
         nonlocal asked
         asked += 1
         if asked > batches:
@@ -212,7 +212,7 @@ def test_a_lost_lock_stops_the_run_before_its_next_batch(batches: int) -> None:
 
     source, backup = MemoryStore("source", [record(n) for n in range(6)]), MemoryStore("backup", [record(9)])
     with pytest.raises(LockLost):
-        run_sync(source, backup, held=held)
+        run_sync(source, backup, check_lock=check_lock)
     assert len(backup.calls) == batches
 
 
@@ -226,14 +226,14 @@ def test_the_counts_of_a_failed_run_are_what_it_had_done() -> None:
 
 
 def test_progress_is_told_after_every_step() -> None:
-    told: list[int] = []
-    tally = Tally(lambda counts: told.append(counts.seen))
+    seen: list[int] = []
+    tally = Tally(lambda counts: seen.append(counts.seen))
     source = MemoryStore("source", [record(n) for n in range(6)])
     run = Run("test", Trigger.CLI, False, NOW)
     sync_stores(source, MemoryStore("backup"), run, tally, Guard(max_delete_percent=100), steps())
-    assert told == sorted(told)
-    assert told[-1] == 6
-    assert len(told) > 2
+    assert seen == sorted(seen)
+    assert seen[-1] == 6
+    assert len(seen) > 2
 
 
 def lower_case(value: Any) -> Any:
@@ -261,7 +261,7 @@ def test_under_a_collation_that_folds_keys_the_backup_ends_equal(names: list[str
 def test_a_version_lower_than_the_backups_is_updated_and_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     source, backup = MemoryStore("source", [record(7, 3)]), MemoryStore("backup", [record(7, 5)])
     counts = run_sync(source, backup)
-    [line] = [one for one in caplog.records if "version_went_back" in one.getMessage()]
+    [line] = [line for line in caplog.records if "version_went_back" in line.getMessage()]
     assert (counts.updated, backup.contents()[7]["version"]) == (1, 3)
     assert line.levelno == logging.WARNING
     assert "7: 5 -> 3" in line.getMessage()
@@ -273,7 +273,7 @@ def test_versions_that_are_the_same_or_higher_are_not_named(caplog: pytest.LogCa
     assert "version_went_back" not in caplog.text
 
 
-def test_of_many_lower_versions_the_number_and_a_few_are_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_the_number_and_a_few_of_many_lower_versions(caplog: pytest.LogCaptureFixture) -> None:
     source = MemoryStore("source", [record(n, 1) for n in range(50)], chunk_size=100)
     run_sync(source, MemoryStore("backup", [record(n, 2) for n in range(50)], chunk_size=100))
     assert "records=50" in caplog.text
@@ -290,7 +290,7 @@ def test_a_log_line_never_holds_a_records_content(caplog: pytest.LogCaptureFixtu
 # --- how changes are spread -------------------------------------------------------------------------------------------
 
 
-def looked_at(changed: int, records: int = 1_000, by: Literal["fingerprints", "copy", "stamps"] = "stamps") -> Settled:
+def settled(changed: int, records: int = 1_000, by: Literal["fingerprints", "copy", "stamps"] = "stamps") -> Settled:
     return Settled(WHOLE, Counts(updated=changed, skipped=records - changed), records, records, by=by)
 
 
@@ -298,18 +298,18 @@ def looked_at(changed: int, records: int = 1_000, by: Literal["fingerprints", "c
     ("chunks", "expected"),
     [
         ([], Spread(0, many=False)),
-        ([looked_at(1)], Spread(1, many=False)),
-        ([looked_at(1), looked_at(99)], Spread(2, many=False)),
-        ([looked_at(1), looked_at(100)], Spread(0, many=True)),
-        ([looked_at(100), looked_at(1)], Spread(1, many=False)),
-        ([looked_at(1), looked_at(0)], Spread(0, many=False)),
-        ([looked_at(1), looked_at(0, by="fingerprints")], Spread(0, many=False)),
-        ([looked_at(100), looked_at(0, by="fingerprints")], Spread(0, many=True)),
-        ([looked_at(1), looked_at(1_000, by="copy")], Spread(1, many=False)),
-        ([looked_at(0, by="fingerprints"), looked_at(1), looked_at(2)], Spread(2, many=False)),
+        ([settled(1)], Spread(1, many=False)),
+        ([settled(1), settled(99)], Spread(2, many=False)),
+        ([settled(1), settled(100)], Spread(0, many=True)),
+        ([settled(100), settled(1)], Spread(1, many=False)),
+        ([settled(1), settled(0)], Spread(0, many=False)),
+        ([settled(1), settled(0, by="fingerprints")], Spread(0, many=False)),
+        ([settled(100), settled(0, by="fingerprints")], Spread(0, many=True)),
+        ([settled(1), settled(1_000, by="copy")], Spread(1, many=False)),
+        ([settled(0, by="fingerprints"), settled(1), settled(2)], Spread(2, many=False)),
     ],
 )
-def test_what_the_chunks_so_far_say_of_the_next_is_a_function_of_them_in_their_order(
+def test_the_spread_for_the_next_chunk_is_a_function_of_the_chunks_so_far_in_their_order(
     chunks: list[Settled], expected: Spread
 ) -> None:
     assert reduce(Spread.after, chunks, Spread()) == expected
