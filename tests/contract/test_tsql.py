@@ -98,7 +98,9 @@ def text(statement: Any) -> str:
 
 
 def test_the_backup_table_has_the_types_collations_and_key_of_the_source() -> None:
-    table = declare(Found("my shop", "Things"), COLUMNS, ("Region", "Id"), sa.Column("SyncedAt", FIELD_TYPES["time"]))
+    table = declare(
+        Found("my shop", "Things"), COLUMNS, ("Region", "Id"), sa.Column("SyncedAt", SqlServerDialect.utc_time)
+    )
     assert text(sa.schema.CreateTable(table)) == (
         "CREATE TABLE T ( [Id] int NOT NULL, [Region] varchar(10) COLLATE SQL_Latin1_General_CP1_CI_AS NOT NULL,"
         " [Name] nvarchar(200) COLLATE Latin1_General_CI_AS NULL,"
@@ -495,7 +497,7 @@ def test_an_entry_with_a_long_text_is_added_by_parameters() -> None:
         sa.MetaData(),
         sa.Column("Id", FIELD_TYPES["name"], primary_key=True),
         sa.Column("Record", FIELD_TYPES["text"]),
-        sa.Column("At", FIELD_TYPES["time"]),
+        sa.Column("At", SqlServerDialect.utc_time),
     )
     assert text(add_row_statement(table)) == (
         "INSERT INTO [Bin] ([Id], [Record], [At]) SELECT ? AS anon_1, ? AS anon_2, CAST(? AS DATETIME2) AS anon_3"

@@ -1,4 +1,4 @@
-"""A table as its server knows it: found by its name, made in another's shape, and brought up to it."""
+"""A table as its server knows it: looked up by its name, made in another table's shape, altered to follow it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, SourceMissing
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.app_tables import FIELD_TYPES
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column
@@ -23,7 +22,7 @@ from backup.stores.values import Drift, OnNewColumn, Rules
 
 
 class SqlCatalog:
-    """Where a table is, or is to be made. What was found stays found until `forget`."""
+    """Where a table is, or where to make it. It is looked up once, and again only after `forget`."""
 
     def __init__(
         self, access: SqlAccess, schema: str | None, name: str, rules: Rules, open_in: Callable[[Dialect], Store]
@@ -34,83 +33,86 @@ class SqlCatalog:
 
     def qualified_name(self) -> str:
         with suppress(self.access.missing):
-            if self._found is not None:
-                return self._found.spelled
+            if self._existing is not None:
+                return self._existing.spelled
         return Found(self.schema or self.access.dialect.default_schema, self.name).spelled
 
     def forget(self) -> None:
-        for name in ("shape", "_found"):
+        """Makes the next use look up the table and read its columns anew."""
+        for name in ("shape", "_existing"):
             self.__dict__.pop(name, None)
 
     @cached_property
-    def _found(self) -> Found | None:
-        """The table that its name stands for; looked for once, so that no two statements mean different ones."""
+    def _existing(self) -> Found | None:
+        """The table that its name stands for; looked up once, so that all statements mean the same table."""
         for attempt in self.access.attempts("find the table"):
             with attempt as cx:
-                found = self.access.dialect.find(cx, self.schema, self.name)
-        return found
+                table = self.access.dialect.find(cx, self.schema, self.name)
+        return table
 
-    def _found_or_new(self, like: SqlCatalog) -> Found:
-        """Where the table is or, if it is missing, has to be made, in a database that is made if that is missing."""
-        self.access.create_database(like.access)
-        return self._found or Found(self.schema_of(self.name), self.name)
+    def _existing_or_new(self, original: SqlCatalog) -> Found:
+        """Where the table is or, if it is missing, where to make it. Makes the database if that is missing."""
+        self.access.create_database(original.access)
+        return self._existing or Found(self.schema_of(self.name), self.name)
 
     def schema_of(self, name: str) -> str | None:
-        """The schema of a table beside this one: where a name without a schema finds it, else where this one is."""
+        """The schema of a table beside this one: the schema in which the server finds a table of this name, else the
+        schema of this table, else the one in which this login makes tables."""
         dialect = self.access.dialect
         if self.schema is not None or dialect.default_schema is None:
             return self.schema
         for attempt in self.access.attempts("find the schema"):
             with attempt as cx:
-                found = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
-                schema = found.schema if found is not None else dialect.home(cx)
+                table = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
+                schema = table.schema if table is not None else dialect.home(cx)
         return schema
 
     @cached_property
     def shape(self) -> TableShape:
-        """The table as it is now; read once, until `close`."""
-        access, found = self.access, self._found
+        """The table's shape. It is read once, and again only after `forget` or `adapt`."""
+        access, table = self.access, self._existing
         dialect = access.dialect
         for attempt in access.attempts("read the columns"):
             with attempt as cx:
-                if found is None:
+                if table is None:
                     near = suggestion(cx, self.name, self.schema or dialect.default_schema)
                     hint = f"{access.missing.hint} {dialect.unseen_hint(self.schema, self.name)}".rstrip()
                     raise access.missing(f"The {access.label} does not exist{near}", hint=hint)
-                shape = TableShape.reflect(cx, dialect, self._rules, found, access.label, access.missing)
+                shape = TableShape.reflect(cx, dialect, self._rules, table, access.label, access.missing)
         return shape
 
     def is_same_place(self, other: Store) -> bool:
-        theirs = catalog_of(other)
-        what = "tell two databases apart"
-        if self.name.lower() != theirs.name.lower():  # no two tables are worth telling apart by case alone
+        other_catalog = catalog_of(other)
+        operation = "tell two databases apart"
+        if self.name.lower() != other_catalog.name.lower():  # names that differ only in case count as the same
             return False
-        with suppress(NotInitialized, SourceMissing):  # what is not there is no other place
-            with self.access.once(what) as here, theirs.access.once(what) as there:
-                is_same = self.access.dialect.is_same_database(here, there)
-            return is_same and self.qualified_name().lower() == theirs.qualified_name().lower()
+        with suppress(NotInitialized, SourceMissing):  # a missing database is not the same place
+            with self.access.once(operation) as own_cx, other_catalog.access.once(operation) as other_cx:
+                is_same = self.access.dialect.is_same_database(own_cx, other_cx)
+            return is_same and self.qualified_name().lower() == other_catalog.qualified_name().lower()
         return False
 
     def copies_beside(self) -> Sequence[str]:
-        """Tables with a column SyncedAt are such."""
-        mine, schema = self.qualified_name(), self.schema_of(self.name)
+        """The other tables of the schema that have a column SyncedAt."""
+        own_name, schema = self.qualified_name(), self.schema_of(self.name)
         for attempt in self.access.attempts("list the tables"):
             with attempt as cx:
-                # SQLite's only schema has no name here.
-                found = sa.inspect(cx).get_multi_columns(schema=schema if self.access.dialect.default_schema else None)
+                # A server without schemas takes no name of one.
+                named = schema if self.access.dialect.default_schema else None
+                columns_by_table = sa.inspect(cx).get_multi_columns(schema=named)
         copies = [
             ".".join(part for part in (schema, name) if part)
-            for (_, name), columns in found.items()
+            for (_, name), columns in columns_by_table.items()
             if any(column["name"].lower() == SYNCED_AT.lower() for column in columns)
         ]
-        return [place for place in copies if place.lower() != mine.lower()]
+        return [place for place in copies if place.lower() != own_name.lower()]
 
     def initialize(self, source: Store) -> None:
         original = catalog_of(source)
-        theirs = original.shape
-        has_place = len(theirs.columns) < self.access.dialect.max_columns and theirs.find(SYNCED_AT) is None
-        more = [sa.Column(SYNCED_AT, FIELD_TYPES["time"])] if has_place else []
-        self._make(original, loosened(theirs), *more)
+        shape = original.shape
+        has_place = len(shape.columns) < self.access.dialect.max_columns and shape.find(SYNCED_AT) is None
+        own_columns: list[sa.Column[Any]] = [sa.Column(SYNCED_AT, self.access.dialect.utc_time)] if has_place else []
+        self._make(original, loosened(shape), *own_columns)
         self.drift(source, "add")
 
     def make_like(self, other: Store) -> None:
@@ -119,14 +121,15 @@ class SqlCatalog:
 
     def make_source_of(self, backup: Store) -> None:
         original = catalog_of(backup)
-        mark = FIELD_TYPES["time"].compile(dialect=self.access.dialect.engine.dialect)
-        self._make(original, [column for column in original.shape.columns if not is_mark(column, mark)])
+        dialect = self.access.dialect
+        declared = dialect.utc_time.compile(dialect=dialect.engine.dialect)
+        self._make(original, [column for column in original.shape.columns if not is_mark(column, declared)])
 
-    def _make(self, original: SqlCatalog, columns: Sequence[Column], *more: sa.Column[Any]) -> None:
-        """Makes the table where it is missing, with `columns` of the original's and its key."""
-        theirs = original.shape
-        found = self._found_or_new(original)
-        self.access.create(declare(found, self._fitted(columns, theirs), theirs.key_names, *more))
+    def _make(self, original: SqlCatalog, columns: Sequence[Column], *own_columns: sa.Column[Any]) -> None:
+        """Makes the table where it is missing: with these columns of the original, its key, and `own_columns`."""
+        shape = original.shape
+        table = self._existing_or_new(original)
+        self.access.create(declare(table, self._fitted(columns, shape), shape.key_names, *own_columns))
         self.forget()
 
     def match(self, source: Store) -> Drift:
@@ -135,15 +138,15 @@ class SqlCatalog:
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         """As `Relational.drift`."""
         self._copied = catalog_of(source).shape
-        found = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
+        drift = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
         self.shape.match(self._copied)
-        return found
+        return drift
 
     def _fitted_to(self, source: TableShape) -> Mapping[str, Column]:
-        """Those of the source's columns that this table sorts otherwise, as they have to be declared here."""
+        """The source's columns whose collation this table does not have yet, as this database has to declare them."""
         copies = ((column, self.shape.find(column.name)) for column in source.columns if column.collation)
-        unlike = [column for column, copy in copies if copy is None or copy.collation != column.collation]
-        return {column.name: column for column in self._fitted(unlike, source)} if unlike else {}
+        differing = [column for column, copy in copies if copy is None or copy.collation != column.collation]
+        return {column.name: column for column in self._fitted(differing, source)} if differing else {}
 
     def _fitted(self, columns: Sequence[Column], original: TableShape) -> list[Column]:
         for attempt in self.access.attempts("find collations"):
@@ -161,7 +164,7 @@ class SqlCatalog:
             self.shape.match(self._copied)
 
     def seconds_to_live(self) -> Mapping[str, int]:
-        """Rows stay."""
+        """Rows never delete themselves."""
         return {}
 
     def beside(self, name: str) -> Store:

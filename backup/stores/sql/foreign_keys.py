@@ -1,8 +1,9 @@
-"""What stands in the way of a delete: rows that refer to the table's, and would be changed; triggers. Reads only."""
+"""What forbids a delete: rows of other tables that the delete would change, and triggers. Reads only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -17,8 +18,11 @@ _REFUSES = {"NO ACTION", "RESTRICT"}
 
 
 class Reference(NamedTuple):
-    """A foreign key of a table, `schema` and `table`, and what becomes of its rows when one they refer to is deleted;
-    `columns` pairs each of its columns with the one that it refers to."""
+    """A foreign key. `schema` and `table` are those of the table that has it.
+
+    `columns` pairs each of its columns with the column that it refers to. `action` says what a delete of a row does to
+    the rows that refer to it: the foreign key's ON DELETE.
+    """
 
     name: str
     schema: str | None
@@ -32,22 +36,24 @@ class Reference(NamedTuple):
 
 
 def references_to(cx: sa.Connection, dialect: Dialect, shape: TableShape) -> list[Reference]:
-    """The foreign keys that point to the table; asked once while the store is open."""
+    """The foreign keys that point to the table; read once while the store is open."""
     if shape.references is not None:
         return [*shape.references]
     schema = shape.table.schema or dialect.default_schema
     rows = cx.execute(dialect.references, {"table": shape.table.name, "schema": schema}).all()
-    found = []
-    for (name, of, table, action), columns in groupby(rows, lambda row: (row[0], row[1], row[2], row[3])):
-        pairs = tuple((row[4], row[5] or shape.key_names[place]) for place, row in enumerate(columns))
-        found.append(Reference(str(name), of, table, pairs, action.replace("_", " ").upper()))
-    shape.references = found
-    return found
+    references = []
+    for (name, schema, table, action), rows_of_key in groupby(rows, lambda row: (row[0], row[1], row[2], row[3])):
+        pairs = tuple((row[4], row[5] or shape.key_names[place]) for place, row in enumerate(rows_of_key))
+        references.append(Reference(str(name), schema, table, pairs, action.replace("_", " ").upper()))
+    shape.references = references
+    return references
 
 
 def would_change(reference: Reference, dialect: Dialect) -> bool:
-    """Whether a delete does something to the rows that refer to the deleted one, and is not refused by the server. On
-    SQLite, whose connections here enforce no foreign key, they would be left without the row that they refer to."""
+    """Whether a delete of a row changes the rows that refer to it, instead of being refused by the server.
+
+    On SQLite always: the app's connections enforce no foreign key, so those rows would refer to nothing.
+    """
     return dialect.in_process or reference.action not in _REFUSES
 
 
@@ -60,54 +66,59 @@ def is_of_itself(reference: Reference, dialect: Dialect, shape: TableShape) -> b
 def refuse_to_touch_others(
     cx: sa.Connection, shape: TableShape, dialect: Dialect, keys: Sequence[Key], *, stays: bool = False
 ) -> None:
-    """Raises ConstraintRefused when rows refer to those of these keys, which are to be deleted, and would be changed by
-    that. `stays`: the rows come back with their keys."""
+    """Raises ConstraintRefused if deleting the rows of these keys would change other rows, which refer to them.
+
+    `stays`: the rows are inserted again with the same keys, in the same transaction.
+    """
     for reference in references_to(cx, dialect, shape):
         if not would_change(reference, dialect) or (stays and dialect.in_process):
             continue
-        if others := referring(cx, reference, dialect, shape, keys):
+        if count := referring(cx, reference, dialect, shape, keys):
             raise ConstraintRefused(
-                f"{others} rows of {reference} refer to what was to be deleted in the {shape.label}, and would be "
-                "changed as well.",
+                f"{count} rows of {reference} refer to rows to delete in the {shape.label}. "
+                "The delete would change them as well.",
                 hint="Nothing of this batch was deleted. Delete or change those rows first.",
             )
 
 
 def refuse_replacing(cx: sa.Connection, shape: TableShape, dialect: Dialect) -> None:
-    """Raises ConstraintRefused for a table on which a delete does more than to delete, for rows that come back."""
+    """Raises ConstraintRefused if the table has triggers on delete: its rows cannot be deleted and inserted again."""
     if names := triggers_on_delete(cx, shape, dialect):
         raise ConstraintRefused(
-            f"Records of the {shape.label} can only be written if they are deleted first, and there are triggers on "
-            f"that: {', '.join(names)}.",
-            hint="Nothing of this batch was written. Write these records by hand, or switch them off meanwhile.",
+            f"Records of the {shape.label} can only be written if they are deleted first, and the table has triggers "
+            f"on delete: {', '.join(names)}.",
+            hint="Nothing of this batch was written. Write these records by hand, or disable the triggers meanwhile.",
         )
 
 
 def triggers_on_delete(cx: sa.Connection, shape: TableShape, dialect: Dialect) -> list[str]:
-    """The table's own triggers that a delete fires."""
-    asked = {"table": shape.table.name, "schema": shape.table.schema or dialect.default_schema}
-    return [str(name) for name in cx.scalars(dialect.delete_triggers, asked)]
+    """The names of the table's triggers that a delete fires."""
+    table = {"table": shape.table.name, "schema": shape.table.schema or dialect.default_schema}
+    return [str(name) for name in cx.scalars(dialect.delete_triggers, table)]
 
 
 def unique_columns(cx: sa.Connection, shape: TableShape) -> list[set[str]]:
-    """The columns of each unique index of the table but its primary key's."""
-    found, (name, schema) = sa.inspect(cx), (shape.table.name, shape.table.schema)
-    uniques: list[Any] = [*found.get_unique_constraints(name, schema)] if cx.dialect.name != "mssql" else []
-    indexes: list[Any] = [index for index in found.get_indexes(name, schema) if index["unique"]]
-    return [{column for column in one["column_names"] if column} for one in (*uniques, *indexes)]
+    """The columns of each unique constraint and unique index of the table, without its primary key."""
+    inspector, (name, schema) = sa.inspect(cx), (shape.table.name, shape.table.schema)
+    uniques: list[Any] = [index for index in inspector.get_indexes(name, schema) if index["unique"]]
+    with suppress(NotImplementedError):  # on a server whose unique constraints are all among the indexes
+        uniques += inspector.get_unique_constraints(name, schema)
+    return [{column for column in unique["column_names"] if column} for unique in uniques]
 
 
 def referring(cx: sa.Connection, reference: Reference, dialect: Dialect, shape: TableShape, keys: Sequence[Key]) -> int:
-    """How many rows refer to those of these keys; of the same table only others than these. No more keys than
-    `key_batches` gives at once."""
-    own = is_of_itself(reference, dialect, shape)
-    names: dict[str, sa.Column[Any]] = {mine: sa.Column(mine) for mine, _ in reference.columns}
-    if own:
-        names |= {name: sa.Column(name, shape.table.c[name].type) for name in shape.key_names}
-    other = sa.Table(reference.table, sa.MetaData(), *names.values(), schema=reference.schema).alias("other")
-    joined = [other.c[mine] == shape.table.c[theirs] for mine, theirs in reference.columns]
-    query = sa.select(dialect.row_count).select_from(other)
-    query = query.where(sa.exists().where(shape.is_one_of(keys), *joined).correlate(other))
-    if own:
-        query = query.where(~shape.is_one_of(keys, [other.c[name] for name in shape.key_names]))
+    """How many rows refer to the rows of these keys. Where the table refers to itself, these rows do not count.
+
+    Takes no more keys than `key_batches` gives at once.
+    """
+    of_itself = is_of_itself(reference, dialect, shape)
+    columns: dict[str, sa.Column[Any]] = {name: sa.Column(name) for name, _ in reference.columns}
+    if of_itself:
+        columns |= {name: sa.Column(name, shape.table.c[name].type) for name in shape.key_names}
+    child = sa.Table(reference.table, sa.MetaData(), *columns.values(), schema=reference.schema).alias("other")
+    joined = [child.c[name] == shape.table.c[referred_name] for name, referred_name in reference.columns]
+    query = sa.select(dialect.row_count).select_from(child)
+    query = query.where(sa.exists().where(shape.is_one_of(keys), *joined).correlate(child))
+    if of_itself:
+        query = query.where(~shape.is_one_of(keys, [child.c[name] for name in shape.key_names]))
     return int(cx.scalar(query) or 0)

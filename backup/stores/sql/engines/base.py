@@ -14,6 +14,7 @@ from backup.stores.sql.engines.column import Column, Relation
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.utc_time import UtcTime
 
 CONNECTIONS = 6
 """How many a dialect opens at most, unless it is told otherwise."""
@@ -66,6 +67,9 @@ class Dialect(Protocol):
 
     row_count: sa.ColumnElement[int]
     """Selects how many rows there are, whatever their number."""
+
+    utc_time: UtcTime
+    """The type of a time in the app's own tables."""
 
     connects_in_time: bool
     """Whether a new connection comes in time or not at all. Else the thread that makes it can be left behind."""
@@ -124,6 +128,10 @@ class Dialect(Protocol):
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """The query, with its rows locked until the transaction ends, so that nobody else changes them meanwhile."""
+
+    @staticmethod
+    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+        """The query, with its rows locked until the transaction ends: others may read them, but not change them."""
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
         """Locks these rows of the column's table, which anybody may write, on a server where `locked` does not."""

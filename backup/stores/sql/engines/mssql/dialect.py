@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.mssql import DATETIME2
 from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.core.errors import ConfigError
@@ -44,6 +45,7 @@ from backup.stores.sql.engines.mssql.types import relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.utc_time import UtcTime
 
 _READS_OVER_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
@@ -70,6 +72,7 @@ class SqlServerDialect:
     in_process = False
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    utc_time = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
     connects_in_time = False
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
@@ -162,6 +165,11 @@ class SqlServerDialect:
         # HOLDLOCK: what is asked for and not there stays so, too.
         [table] = query.get_final_froms()
         return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
+
+    @staticmethod
+    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+        [table] = query.get_final_froms()
+        return query.with_hint(table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
         # Babelfish reads over table hints; there only a write locks.

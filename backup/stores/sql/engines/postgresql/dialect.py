@@ -27,6 +27,7 @@ from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.utc_time import UtcTime
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # Locks of this kind are of one database; nobody else asks for the number, which is drawn for each question.
@@ -49,6 +50,7 @@ class PostgresqlDialect:
     in_process = False
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    utc_time = UtcTime(with_zone=True)
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -121,6 +123,10 @@ class PostgresqlDialect:
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         return query.with_for_update()
+
+    @staticmethod
+    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+        return query.with_for_update(read=True)
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
         """`locked` does."""

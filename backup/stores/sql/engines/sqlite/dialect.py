@@ -28,8 +28,9 @@ from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.sqlite import system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
-from backup.stores.sql.engines.sqlite.types import affinity_of, relation
+from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation
 from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.utc_time import UtcTime
 
 _SPELLING = SQLiteDialect()
 _NOWHERE = URL.create("sqlite")
@@ -81,6 +82,7 @@ class SqliteDialect:
     in_process = True
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    utc_time = UtcTime(TimeOrText())  # type: ignore[no-untyped-call]
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -161,6 +163,10 @@ class SqliteDialect:
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         return query  # `writing` has locked the file
+
+    @staticmethod
+    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+        return query  # SQLite has one writer at a time, and this is one
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
         """`locked` does."""

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
@@ -28,6 +29,21 @@ class SqliteType(ServerType):
         if isinstance(value, str) and affinity in (*INTEGERS, "REAL"):
             return not _is_number(value)
         return affinity != "TEXT" or not isinstance(value, int | float)
+
+
+class TimeOrText(sqlite.DATETIME):
+    """A time in the app's own tables. SQLite's columns take anything: what is no time comes as it is."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        process: Any = super().result_processor(dialect, coltype)
+
+        def tolerant(value: Any) -> Any:
+            try:
+                return process(value)
+            except (ValueError, TypeError):
+                return value
+
+        return tolerant
 
 
 def _is_number(text: str) -> bool:
