@@ -292,7 +292,10 @@ def test_a_column_that_may_now_be_null_is_let_be_null(dialect: Dialect, statemen
 
 @pytest.mark.parametrize(
     ("in_source", "problem"),
-    [(True, "column N is NOT NULL, in the source it may be NULL"), (False, "column N is NOT NULL, and the source has")],
+    [
+        (True, "column N is NOT NULL, in the source it may be NULL"),
+        (False, "column N is NOT NULL, and the source no longer has"),
+    ],
 )
 def test_sqlite_cannot_let_a_column_be_null(in_source: bool, problem: str) -> None:
     source = [column("N", "int")] if in_source else []
@@ -395,7 +398,7 @@ def test_names_differ_in_case_at_will() -> None:
 
 def test_a_column_for_two_of_the_source_is_refused() -> None:
     problem, _ = refused([column("x", "int"), column("X", "int")], [column("x", "int")], POSTGRESQL)
-    assert problem == "column x stands for several columns of the source, which differ in case"
+    assert problem == "column x stands for several columns of the source, which differ only in case"
 
 
 @pytest.mark.parametrize(("what", "problem"), [("computed", "is computed"), ("identity", "is an identity column")])

@@ -1,4 +1,4 @@
-"""One side's transactions on a SQL server: their tries, their connection, their end, and errors in words."""
+"""One side's transactions on a SQL server: tries, connections, time limits, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 class SqlAccess:
-    """One side's way to its database. `missing` is the error for a database or table that is not there.
+    """One side's way to its database. `missing` is the error for a database or table that does not exist.
 
-    Every call ends after `call_seconds`. What `fence` is given is the last that a transaction does which writes.
+    Every call ends after `call_seconds`. A transaction that writes calls `fence`, if it is set, before it commits.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class SqlAccess:
         self.dialect, self.missing, self.label = dialect, missing, label
         self.fence: Callable[[sa.Connection, bool], None] | None = None
         self.names: set[str] = set()
-        """Of its tables and their schemas, in lower case: only where one of these is missing it is not initialized."""
+        """The names of this side's tables and schemas, in lower case. The side is not initialized only if one of these
+        is missing."""
 
         self._retry, self._call_seconds = retry, call_seconds
         self._engine_used = False
@@ -51,21 +52,21 @@ class SqlAccess:
     def attempts(
         self, operation: str, *, writes: bool = False, fenced: bool = True, seconds: float | None = None
     ) -> Iterator[Attempt[sa.Connection]]:
-        """The tries of a transaction, as many as the retry rule says, each for `with`, which gives the connection and
-        commits at its end:
+        """The tries of a transaction, as many as the retry rule says. Each try, used by `with`, gives a connection and
+        commits at the end:
 
             for attempt in access.attempts("count"):
                 with attempt as cx:
-                    found = cx.scalar(query)
+                    count = cx.scalar(query)
 
-        The body must bear repetition. One that `writes` says so: on SQLite it waits for its turn, and it is committed
-        only if the fence lets it. Of that, only the entry of the run itself is not `fenced`. A try ends after
-        `seconds`, if they are less than others have. There is one more try where the first met a text that has to be
-        read otherwise.
+        The body may run more than once. Pass `writes` for a body that writes: on SQLite it waits for its turn, and it
+        commits only if the fence lets it. Only writes of the run's own entry pass `fenced=False`. A try ends after
+        `seconds`, if this is less than every call's limit. One more try follows if the first met a text that the
+        dialect has to read in another way.
         """
         once = partial(self.once, operation, writes=writes, fenced=fenced, seconds=seconds)
         return self._retry.attempts_in(
-            f"{operation}: {self.label}", lambda again: once(again=again), self._reads_otherwise
+            f"{operation}: {self.label}", lambda again: once(again=again), self._can_read_halves
         )
 
     @contextmanager
@@ -78,10 +79,10 @@ class SqlAccess:
         again: bool = False,
         seconds: float | None = None,
     ) -> Iterator[sa.Connection]:
-        """One try of a transaction. `again`: one before may still be under way on the server."""
+        """One try of a transaction. `again`: an earlier try may still be running on the server."""
         with self._in_words(operation, seconds, writes) as limit, cut_in_time(limit) as call, ExitStack() as stack:
             transaction = self.dialect.writing() if writes else self.dialect.reading()
-            # A connection that is being made cannot be cut, and last words must not wait for one.
+            # Nobody can cut a connection while it is being made, and the last writes of a process must not wait for it.
             in_time = self.dialect.connects_in_time and not interrupts.requested()
             cx = transaction.__enter__() if self.dialect.in_process or in_time else self._begun(transaction, limit)
             stack.push(transaction)
@@ -92,7 +93,7 @@ class SqlAccess:
             call.check()
 
     def _begun(self, transaction: AbstractContextManager[sa.Connection], limit: float) -> sa.Connection:
-        """The connection of a transaction that begins in a thread which is left behind when that takes too long."""
+        """The connection of a transaction. It begins in another thread, which is left behind if it takes too long."""
 
         def begin(call: TimedCall) -> sa.Connection:
             cx = transaction.__enter__()
@@ -106,15 +107,16 @@ class SqlAccess:
         try:
             return left_in_time(limit, work)
         except CallEnded:
-            self.dialect.engine.dispose()  # the thread that was left keeps its connection
+            self.dialect.engine.dispose()  # the thread that was left behind keeps its connection
             raise
 
-    def _reads_otherwise(self, error: Exception) -> bool:
+    def _can_read_halves(self, error: Exception) -> bool:
         return isinstance(error, UnicodeDecodeError | Undecoded) and self.dialect.read_halves()
 
     @contextmanager
     def _in_words(self, operation: str, seconds: float | None = None, writes: bool = True) -> Iterator[float]:
-        """Gives how many seconds the call may take. Its errors become the app's own, without the values they quote."""
+        """Gives how many seconds the call may take. Turns its errors into the app's own, without the values that a
+        driver quotes."""
         interrupts.check()
         limit = interrupts.seconds_for(min(self._call_seconds, seconds or self._call_seconds))
         self._engine_used = True
@@ -126,8 +128,8 @@ class SqlAccess:
             interrupts.check()
             raise TransientStoreError(
                 f"Could not {operation} in the {self.label}: there was no answer within {limit:g} s.",
-                hint="It was cut and tried again. BackupSync__MaxCallSeconds gives a server more time, or, where it is"
-                " asked about a chunk, BackupSync__MaxStatementSeconds.",
+                hint="The call was cut and tried again. To give the server more time, raise BackupSync__MaxCallSeconds,"
+                " or BackupSync__MaxStatementSeconds for a call about a chunk.",
             ) from None
         except sa.exc.DBAPIError as error:
             raise self._error(operation, error.orig or error, writes) from None
@@ -145,7 +147,7 @@ class SqlAccess:
             raise
 
     def create(self, table: sa.Table) -> None:
-        """Makes the database, the schema and the table where missing; another process may be making them just now."""
+        """Makes the database, the schema and the table where missing. Another process may do so at the same time."""
         self.create_database()
         schema = table.schema
         if schema is not None and self.dialect.default_schema is not None:
@@ -165,8 +167,8 @@ class SqlAccess:
     ) -> None:
         for attempt in self.attempts(operation):
             with attempt as cx:
-                is_there = exists(cx)
-        if is_there:
+                is_made = exists(cx)
+        if is_made:
             return
         try:
             for attempt in self.attempts(operation, writes=True):
@@ -175,42 +177,42 @@ class SqlAccess:
         except StoreError:
             for attempt in self.attempts(operation):
                 with attempt as cx:
-                    is_there = exists(cx)
-            if not is_there:
+                    is_made = exists(cx)
+            if not is_made:
                 raise
 
     def create_database(self, like: SqlAccess | None = None) -> None:
-        """Makes the database where missing; a file may be read by nobody who may not read `like`'s."""
+        """Makes the database where missing. A new file gets no more readers than the file of `like` has."""
         original = None if like is None else like.dialect
         self._on_the_server("create the database", lambda: self.dialect.ensure_database(original))
 
     def drop_database(self) -> None:
-        """Drops the database; one that is gone already is no error."""
+        """Drops the database. It is no error if the database is gone already."""
         self._on_the_server("drop the database", self.dialect.drop_database)
 
     def _on_the_server(self, operation: str, work: Callable[[], None]) -> None:
-        """Does what has no transaction; the thread that does it is left behind when that takes too long."""
+        """Does work that has no transaction. The thread that does it is left behind if it takes too long."""
         for attempt in self._retry.attempts(f"{operation}: {self.label}"):
             with attempt, self._in_words(operation) as limit:
                 self._left_in_time(limit, lambda _: work())
 
     def alter(self, table: sa.Table, drift: Drift) -> None:
-        """Runs the drift's statements on the table, in one transaction where the server has one for DDL."""
+        """Runs the drift's statements on the table, in one transaction where the server allows that for DDL."""
         try:
             for attempt in self.attempts("alter the columns", writes=True):
                 with attempt as cx:
-                    # An answer may have been lost: a column is not added twice, and everything else may be said twice.
-                    there = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
+                    # An earlier try, whose answer was lost, may have done it. Only adding a column fails if repeated.
+                    existing_names = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
                     for added, statement in zip_longest(drift.added, drift.statements):
-                        if added not in there:
-                            # Without parameters, or a driver takes a % or ? in a name for one.
+                        if added not in existing_names:
+                            # Without parameters. Else a driver would take a % or ? in a name for a parameter.
                             cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except StoreUnavailable:
             raise
         except StoreError as error:
             raise StoreError(
                 str(error),
-                hint="No record was changed. Let this login ALTER the table, or remove what the message names and"
+                hint="No record was changed. Let this login ALTER the table. Or remove what the message names, and"
                 f" run on the backup: {'; '.join(drift.statements)}. Then sync again.",
             ) from None
 
@@ -219,7 +221,7 @@ class SqlAccess:
         message = f"Could not {operation} in the {self.label}: {failure.text}"
         match failure.kind:
             case "missing" if failure.name and not self._is_own(failure.name.lower()):
-                return StoreError(message, hint="A view, a function or a value names what is not there.")
+                return StoreError(message, hint="A view, a function or a value names something that does not exist.")
             case "database_missing":
                 return self.missing(f"The {self.label} does not exist: {failure.text}")
             case "missing" if self.missing is NotInitialized:
@@ -233,18 +235,18 @@ class SqlAccess:
             case "column_missing":
                 return ColumnMissing(message, hint=failure.hint)
             case "undecoded":
-                return Undecoded(message, hint="Nothing was changed by it.")
+                return Undecoded(message, hint="This call changed nothing.")
             case kind:
-                rolled_back = "The batch was rolled back; what was written before it stays."
-                hint = failure.hint or (rolled_back if writes else "Nothing was changed by it.")
+                rolled_back = "The batch was rolled back. Earlier batches stay written."
+                hint = failure.hint or (rolled_back if writes else "This call changed nothing.")
                 if kind in ("constraint", "unique"):
                     return ConstraintRefused(message, hint=hint, unique=kind == "unique")
                 return (RightMissing if kind == "denied" else StoreError)(message, hint=hint)
 
-    def _is_own(self, missing: str) -> bool:
-        return any(missing == name or missing.endswith(f".{name}") for name in self.names)
+    def _is_own(self, missing_name: str) -> bool:
+        return any(missing_name == name or missing_name.endswith(f".{name}") for name in self.names)
 
     def close(self) -> None:
-        """Closes the connections; the next use opens new ones."""
+        """Closes the connections. The next use opens new ones."""
         if self._engine_used:
             self.dialect.engine.dispose()

@@ -1,4 +1,4 @@
-"""What is done in one transaction of a table: lookups by the server's own equality of keys, images, writes, deletes."""
+"""One transaction's work on a table: it looks up keys as the server compares them, makes images, writes, deletes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backup.stores.base import Accept, Keep
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.prepared import Prepared, Row, values_at
 from backup.stores.sql.foreign_keys import refuse_replacing, refuse_to_touch_others, unique_columns
-from backup.stores.sql.rows import Rows, first_rows, is_large, values_of
+from backup.stores.sql.rows import Rows, first_rows, note_large, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
@@ -25,61 +25,64 @@ _COMPOSITE_KEYS_AT_ONCE = 200
 
 
 class Replacing(Enum):
-    """What becomes of rows before they are written anew, so that they can exchange values that are unique."""
+    """What happens to existing rows before they are written, so that rows can exchange unique values."""
 
     EMPTIED = "emptied"
     DELETED = "deleted"
 
 
 class SqlBatch:
-    """One transaction's work on one table. All of it may be repeated when the transaction has to be."""
+    """One transaction's work on one table. All of it may be repeated if the transaction has to be."""
 
     def __init__(self, cx: sa.Connection, shape: TableShape, dialect: Dialect, limits: Limits) -> None:
         self._cx, self._shape, self._dialect, self._limits = cx, shape, dialect, limits
 
     def matching(self, keys: Sequence[Key], filters: Sequence[sa.ColumnElement[bool]] = ()) -> set[Key]:
-        """Those of `keys` that have a row; no more keys than `key_batches` gives at once."""
-        shape, asked = self._shape, set(keys)
+        """The keys that have a row. Takes no more keys than `key_batches` gives at once."""
+        shape, asked_keys = self._shape, set(keys)
         query = sa.select(*shape.key).where(*filters)
-        rows = {tuple(row) for row in self._cx.execute(query.where(shape.is_one_of(keys)))}
-        if rows <= asked:
-            return rows
-        # The server has some under another spelling: ask which ones, key by key.
-        for key in asked - rows:
+        row_keys = {tuple(row) for row in self._cx.execute(query.where(shape.is_one_of(keys)))}
+        if row_keys <= asked_keys:
+            return row_keys
+        # The server spells some of these keys in another way. Ask which ones, key by key.
+        for key in asked_keys - row_keys:
             if self._cx.execute(query.where(shape.is_one_of([key]))).first() is not None:
-                rows.add(key)
-        return rows & asked
+                row_keys.add(key)
+        return row_keys & asked_keys
 
     def images(self, keys: Sequence[Key], action: Action, *, locked: bool = False) -> tuple[list[Image], int]:
-        """Images of the first of these keys, up to the byte limit, and their bytes; none when no row has one. `locked`:
-        nobody else changes these rows until the transaction ends, and they are told with their stamps."""
-        shape, asked = self._shape, set(keys)
+        """Images of the first rows of these keys, up to the byte limit, and their size in bytes.
+
+        No image means that none of the keys has a row. `locked`: nobody else changes these rows until the transaction
+        ends, and the images have stamps.
+        """
+        shape, asked_keys = self._shape, set(keys)
         select = self._dialect.locked(shape.select) if locked else shape.select
-        plain = (c.name for c in shape.columns if not (c.computed or c.identity or c.key_position))
-        if locked and (name := next(plain, None)) is not None:
+        plain_names = (c.name for c in shape.columns if not (c.computed or c.identity or c.key_position))
+        if locked and (name := next(plain_names, None)) is not None:
             self._dialect.lock(self._cx, shape.table.c[name], shape.is_one_of(keys))
         query = select.where(shape.is_one_of(keys))
         largest = self._dialect.largest(self._cx, shape.table, query)
         rows, size, complete, _ = first_rows(self._cx, query, self._limits.batch_bytes, largest)
-        images = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
-        found = {key: image for key, image in images.items() if key in asked}
-        if len(found) < len(images) and (complete or not found):  # the server has some under another spelling
-            for key in asked - found.keys():
-                one = self._cx.execute(select.where(shape.is_one_of([key]))).first()
-                if one is not None:
-                    [record] = Rows(shape.names, [tuple(one)])
-                    found[key] = dataclasses.replace(self._image(record, action), key=key)
-        return (self._stamped(found.values()) if locked else list(found.values())), size
+        by_row_key = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
+        images = {key: image for key, image in by_row_key.items() if key in asked_keys}
+        if len(images) < len(by_row_key) and (complete or not images):  # the server spells some in another way
+            for key in asked_keys - images.keys():
+                row = self._cx.execute(select.where(shape.is_one_of([key]))).first()
+                if row is not None:
+                    [record] = Rows(shape.names, [tuple(row)])
+                    images[key] = dataclasses.replace(self._image(record, action), key=key)
+        return (self._stamped(images.values()) if locked else list(images.values())), size
 
     def _stamped(self, images: Collection[Image]) -> list[Image]:
-        """The images with the stamps of those that are the service's."""
+        """The images, with a stamp where the row belongs to the service."""
         shape = self._shape
-        own = {image.key: shape.key_of(image.record) for image in images if image.record is not None}
+        row_keys = {image.key: shape.key_of(image.record) for image in images if image.record is not None}
         stamps: Stamps = {}
-        if own:
-            query = shape.stamp_query(self._dialect).where(shape.is_one_of([*own.values()]), *shape.filters)
+        if row_keys:
+            query = shape.stamp_query(self._dialect).where(shape.is_one_of([*row_keys.values()]), *shape.filters)
             stamps = shape.stamps_of(tuple(row) for row in self._cx.execute(query))
-        return [dataclasses.replace(image, stamp=stamps.get(own[image.key])) for image in images]
+        return [dataclasses.replace(image, stamp=stamps.get(row_keys[image.key])) for image in images]
 
     def _image(self, record: Record, action: Action) -> Image:
         return Image(self._shape.key_of(record), action, record, tuple(record[c.name] for c in self._shape.version))
@@ -93,49 +96,49 @@ class SqlBatch:
         accept: Accept | None = None,
         replace: Replacing | None = None,
     ) -> Written:
-        """Inserts or overwrites these records, which have all the same columns, and keeps an image of each.
+        """Inserts or overwrites these records, which all have the same columns, and keeps an image of each.
 
-        Which rows exist is asked here, by the server's own equality: a key that changed only in case meets its old row.
-        The filters have no say: a key is unique without them. Records taken for `absent` are inserted without asking,
-        and the primary key refuses one that is there. What `accept` refuses is left alone. `replace` says what becomes
-        of the rows that are there before anything is written: their unique columns are emptied, or they are deleted.
+        Looks up first which rows exist, as the server compares keys: a key that changed only in case meets its old row.
+        It ignores the filters, for a key is unique without them. `absent`: inserts the records without looking them up,
+        and the primary key refuses a record that exists. Leaves alone what `accept` refuses. `replace` says what
+        happens to existing rows before anything is written: their unique columns are emptied, or they are deleted.
         """
         shape, dialect = self._shape, self._cx.dialect
         if getattr(records, "large", False):
-            is_large(self._cx)
+            note_large(self._cx)
         names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
-        own = tuple(name for name in shape.names if name in names)
-        rows = values_of(records, [names[name] for name in own])
-        keys = values_at([own.index(name) for name in shape.key_names], rows)
-        there = _There() if absent else self._look_up(keys, keep, accept)
-        if there.left:
-            rows = [row for row, key in zip(rows, keys, strict=True) if key not in there.left]
-            keys = [key for key in keys if key not in there.left]
-        old, new, new_keys = _split(rows, keys, there.existing)
+        columns = tuple(name for name in shape.names if name in names)
+        rows = values_of(records, [names[name] for name in columns])
+        keys = values_at([columns.index(name) for name in shape.key_names], rows)
+        looked_up = _LookedUp() if absent else self._look_up(keys, keep, accept)
+        if looked_up.left:
+            rows = [row for row, key in zip(rows, keys, strict=True) if key not in looked_up.left]
+            keys = [key for key in keys if key not in looked_up.left]
+        old, new, new_keys = _split(rows, keys, looked_up.existing)
         if old and replace is Replacing.EMPTIED:
-            self._empty([*there.existing])
+            self._empty([*looked_up.existing])
         if old and replace is Replacing.DELETED:
-            self._insert_anew(own, old, [*there.existing])
-        elif old and not shape.identity.issuperset(own):
-            self._dialect.update_rows(self._cx, _prepared(shape, "update", own, dialect), old)
+            self._insert_anew(columns, old, [*looked_up.existing])
+        elif old and not shape.identity.issuperset(columns):
+            self._dialect.update_rows(self._cx, _prepared(shape, "update", columns, dialect), old)
         if new:
-            insert = _prepared(shape, "insert", own, dialect)
-            self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(own))
+            insert = _prepared(shape, "insert", columns, dialect)
+            self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(columns))
         if keep is not None:
-            keep(there.waiting, self._cx, new_keys)
-        return Written(frozenset(new_keys), frozenset(there.existing), left=frozenset(there.left))
+            keep(looked_up.waiting, self._cx, new_keys)
+        return Written(frozenset(new_keys), frozenset(looked_up.existing), left=frozenset(looked_up.left))
 
     def _empty(self, keys: Sequence[Key]) -> None:
-        """Takes from these rows what others may be waiting for: the values of unique columns that may be NULL."""
+        """Sets the unique columns of these rows to NULL where they may be, so that other rows can take the values."""
         shape = self._shape
-        named = set().union(*unique_columns(self._cx, shape)) - {*shape.key_names}
-        columns = [c.name for c in shape.columns if c.name in named and c.nullable and not (c.computed or c.identity)]
-        for part in key_batches(keys, shape, self._dialect, self._limits) if columns else ():
-            emptied = shape.table.update().where(shape.is_one_of(part)).values(dict.fromkeys(columns))
-            self._cx.execute(emptied)
+        unique = set().union(*unique_columns(self._cx, shape)) - {*shape.key_names}
+        names = [c.name for c in shape.columns if c.name in unique and c.nullable and not (c.computed or c.identity)]
+        for part in key_batches(keys, shape, self._dialect, self._limits) if names else ():
+            update = shape.table.update().where(shape.is_one_of(part)).values(dict.fromkeys(names))
+            self._cx.execute(update)
 
-    def _insert_anew(self, own: tuple[str, ...], rows: Sequence[Row], keys: Sequence[Key]) -> None:
-        """Deletes the rows of these keys and inserts them as they are to be; what `rows` do not say stays as it was."""
+    def _insert_anew(self, columns: tuple[str, ...], rows: Sequence[Row], keys: Sequence[Key]) -> None:
+        """Deletes the rows of these keys and inserts them with the values of `rows`. Other values stay."""
         shape = self._shape
         refuse_replacing(self._cx, shape, self._dialect)
         names = tuple(c.name for c in shape.columns if not c.computed)
@@ -144,71 +147,73 @@ class SqlBatch:
             refuse_to_touch_others(self._cx, shape, self._dialect, part, stays=True)
             left = list(part)
             while left:
-                found, _ = self.images(left, Action.UPDATED)
-                before |= {image.key: image.record for image in found if image.record is not None}
-                left = rest(left, found)
-        places = {name: own.index(name) for name in own}
+                images, _ = self.images(left, Action.UPDATED)
+                before |= {image.key: image.record for image in images if image.record is not None}
+                left = rest(left, images)
+        places = {name: columns.index(name) for name in columns}
         key_places = [places[name] for name in shape.key_names]
-        whole = []
+        whole_rows = []
         for row in rows:
             record = before[tuple(row[place] for place in key_places)]
-            whole.append(tuple(row[places[name]] if name in places else record[name] for name in names))
+            whole_rows.append(tuple(row[places[name]] if name in places else record[name] for name in names))
         for part in key_batches(keys, shape, self._dialect, self._limits):
             self._cx.execute(shape.table.delete().where(shape.is_one_of(part)))
         insert = _prepared(shape, "insert", names, self._cx.dialect)
         identity = not shape.identity.isdisjoint(names)
-        self._dialect.insert_rows(self._cx, insert, whole, identity=identity)
+        self._dialect.insert_rows(self._cx, insert, whole_rows, identity=identity)
 
-    def _look_up(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None) -> _There:
-        """Which keys have rows; with `keep`, their images. Those of too many bytes are kept by now, the others after
-        the change: on SQL Server only a transaction's first write may be the fast one (`mssql/parameters.py`)."""
+    def _look_up(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None) -> _LookedUp:
+        """Which keys have rows; with `keep`, also their images.
+
+        Images that fill the byte limit are kept at once, the rest after the change: on SQL Server only a transaction's
+        first write may be the fast one (`mssql/parameters.py`).
+        """
         if keep is None and accept is None:
-            found = (self.matching(part) for part in key_batches(keys, self._shape, self._dialect, self._limits))
-            return _There(set().union(*found))
+            existing = (self.matching(part) for part in key_batches(keys, self._shape, self._dialect, self._limits))
+            return _LookedUp(set().union(*existing))
         return self._keep_most(keys, Action.UPDATED, keep, accept)
 
-    def _keep_most(self, keys: Sequence[Key], action: Action, keep: Keep | None, accept: Accept | None) -> _There:
-        there = _There()
+    def _keep_most(self, keys: Sequence[Key], action: Action, keep: Keep | None, accept: Accept | None) -> _LookedUp:
+        looked_up = _LookedUp()
         for part in key_batches(keys, self._shape, self._dialect, self._limits):
             left = list(part)
             while left:
-                found, size = self.images(left, action, locked=accept is not None)
-                left = rest(left, found)
+                images, size = self.images(left, action, locked=accept is not None)
+                left = rest(left, images)
                 if accept is not None:
-                    refused = {image.key for image in found if not accept(image)}
-                    there.left |= refused
-                    found = [image for image in found if image.key not in refused]
-                there.existing.update(image.key for image in found)
+                    refused = {image.key for image in images if not accept(image)}
+                    looked_up.left |= refused
+                    images = [image for image in images if image.key not in refused]
+                looked_up.existing.update(image.key for image in images)
                 if keep is None:
                     continue
-                if there.waiting and there.waiting_bytes + size > self._limits.batch_bytes:
-                    keep(there.waiting, self._cx)
-                    there.waiting, there.waiting_bytes = [], 0
-                there.waiting += found
-                there.waiting_bytes += size
-                del found  # or it would be held beside the next
-                if there.waiting_bytes > self._limits.batch_bytes:  # too much to hold while the others are written
-                    keep(there.waiting, self._cx)
-                    there.waiting, there.waiting_bytes = [], 0
-        return there
+                if looked_up.waiting and looked_up.waiting_bytes + size > self._limits.batch_bytes:
+                    keep(looked_up.waiting, self._cx)
+                    looked_up.waiting, looked_up.waiting_bytes = [], 0
+                looked_up.waiting += images
+                looked_up.waiting_bytes += size
+                del images  # else memory would hold them beside the next ones
+                if looked_up.waiting_bytes > self._limits.batch_bytes:  # too much to hold while the batch is written
+                    keep(looked_up.waiting, self._cx)
+                    looked_up.waiting, looked_up.waiting_bytes = [], 0
+        return looked_up
 
     def delete(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None = None) -> Written:
-        """Deletes the rows of these keys and keeps an image of each; what `accept` refuses is left alone."""
-        there = _There(set(keys))
+        """Deletes the rows of these keys and keeps an image of each. Leaves alone what `accept` refuses."""
+        looked_up = _LookedUp(set(keys))
         if keep is not None or accept is not None:
-            there = self._keep_most(keys, Action.DELETED, keep, accept)
+            looked_up = self._keep_most(keys, Action.DELETED, keep, accept)
             if keep is not None:
-                keep(there.waiting, self._cx)
-        for part in key_batches([*there.existing], self._shape, self._dialect, self._limits):
+                keep(looked_up.waiting, self._cx)
+        for part in key_batches([*looked_up.existing], self._shape, self._dialect, self._limits):
             refuse_to_touch_others(self._cx, self._shape, self._dialect, part)
             self._cx.execute(self._shape.table.delete().where(self._shape.is_one_of(part)))
-        return Written(deleted=frozenset(there.existing), left=frozenset(there.left))
+        return Written(deleted=frozenset(looked_up.existing), left=frozenset(looked_up.left))
 
 
 @dataclass
-class _There:
-    """Which keys of a batch have rows that the batch is to change, and which have rows that are `left` alone; images
-    that wait to be kept."""
+class _LookedUp:
+    """The keys of a batch whose rows it changes, the keys whose rows are `left` alone, and images still to keep."""
 
     existing: set[Key] = field(default_factory=set)
     left: set[Key] = field(default_factory=set)
@@ -217,21 +222,21 @@ class _There:
 
 
 def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits: Limits) -> Iterator[Sequence[Key]]:
-    """The keys, as many at a time as one statement can name."""
+    """The keys in parts. A part has no more keys than one statement can name."""
     width = len(shape.key)
     step = min(limits.batch_size, dialect.max_parameters // width)
     step = min(step, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else step
     return batched(keys, step)
 
 
-def rest(keys: Sequence[Key], found: Sequence[Image]) -> list[Key]:
-    """The keys after those found; none when nothing was, for then nothing more is there."""
-    got = {image.key for image in found}
-    return [key for key in keys if key not in got] if got else []
+def rest(keys: Sequence[Key], images: Sequence[Image]) -> list[Key]:
+    """The keys that have no image yet. Empty if there is no image at all, for then no other key has a row."""
+    image_keys = {image.key for image in images}
+    return [key for key in keys if key not in image_keys] if image_keys else []
 
 
 def _split(rows: Sequence[Row], keys: Sequence[Key], existing: set[Key]) -> tuple[list[Row], list[Row], list[Key]]:
-    """The rows whose keys exist; the others, and their keys."""
+    """The rows whose keys exist, then the new rows, then the keys of the new rows."""
     if not existing:
         return [], list(rows), list(keys)
     pairs = list(zip(rows, keys, strict=True))

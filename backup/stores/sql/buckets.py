@@ -1,4 +1,4 @@
-"""A table's buckets: less than a chunk, told apart by the keys on the server."""
+"""A table's buckets: parts of a chunk, which the server computes from the keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backup.stores.sql.chunks import SqlChunks
 
 
 class SqlBuckets:
-    """The buckets of one table, as `Dialect.bucket` tells them."""
+    """The buckets of one table, as `Dialect.bucket` computes them."""
 
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, chunks: SqlChunks) -> None:
         self._access, self._catalog, self._chunks = access, catalog, chunks
@@ -26,6 +26,6 @@ class SqlBuckets:
 
     def stamp_rows(self, chunk: Chunk, buckets: Collection[int]) -> set[StampRow]:
         shape = self._catalog.shape
-        bucket: Any = self._access.dialect.bucket(shape.key)  # there is one: `fingerprints` has named them
+        bucket: Any = self._access.dialect.bucket(shape.key)  # never None: `fingerprints` has named these buckets
         conditions = [*shape.within(chunk), bucket.type.has_one_of(bucket, sorted(buckets))]
         return self._chunks.stamp_rows("read the stamps", shape, conditions)

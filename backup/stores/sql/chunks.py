@@ -1,4 +1,4 @@
-"""A table asked for its chunks, their fingerprints and stamps, so that no statement keeps the server busy for long."""
+"""Asks a table for its chunks, their fingerprints and stamps. No statement keeps the server busy for long."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from backup.stores.chunk_size import ChunkSize
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.rows import small_rows
 from backup.stores.sql.table import TableShape
-from backup.stores.sql.unread import ReadApart, keys_and_odd, may_be_of_rows
+from backup.stores.sql.unread import ReadApart, may_be_of_rows, readable_and_broken_keys
 from backup.stores.values import Limits
 
 _MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
-_LOOKED_AT = 1_000
+_KEYS_LOOKED_AT = 1_000
 
 
 class SqlChunks:
-    """What the server has taken for each of these statements says how many records the next chunk has."""
+    """The chunks of a table. The time that each statement takes decides how many records the next chunk has."""
 
     def __init__(self, access: SqlAccess, limits: Limits) -> None:
         self._access, self._limits = access, limits
@@ -44,7 +44,7 @@ class SqlChunks:
     def _bound(
         self, shape: TableShape, rest: Chunk, records: int, operation: str = "find the next chunk"
     ) -> Key | None:
-        """The key of the record at this place, from 1; None when there are fewer."""
+        """The key of the record at this place of the chunk, counted from 1; None if the chunk has fewer records."""
         conditions = [*shape.within(rest), *shape.filters]
         query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
@@ -52,8 +52,10 @@ class SqlChunks:
             for attempt in self._attempts(operation):
                 with attempt as cx, self._chunk_size.measuring(records):
                     row = cx.execute(query).first()
-        except Undecoded:  # the next that is a text will do
-            keys, _ = keys_and_odd(self._access, shape, conditions, start=records - 1, limit=_LOOKED_AT)
+        except Undecoded:  # this key is no text: take the next that is
+            keys, _ = readable_and_broken_keys(
+                self._access, shape, conditions, start=records - 1, limit=_KEYS_LOOKED_AT
+            )
             return keys[0] if keys else None
         return None if row is None else tuple(row)
 
@@ -64,39 +66,39 @@ class SqlChunks:
         query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
         for attempt in self._access.attempts("look for keys without a value"):
             with attempt as cx:
-                found = cx.scalar(query)
-        if found:
+                has_null = cx.scalar(query)
+        if has_null:
             raise SchemaMismatch(
                 f"The {self._access.label} has rows with NULL in their primary key, which nothing can tell apart.",
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
             )
 
     def is_many(self, shape: TableShape, chunk: Chunk) -> bool:
-        """Whether the chunk has several times what a chunk should have."""
+        """Whether the chunk has several times the records that a chunk should have."""
         many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         return self._bound(shape, chunk, many, "see how much there is") is not None
 
     def fingerprints(
         self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
     ) -> Mapping[Any, Fingerprint] | None:
-        """As `Dialect.fingerprints` gives them, of the chunk; None also where rows are in it that cannot be read."""
+        """The chunk's fingerprints, as `Dialect.fingerprints` returns them; None also if a row cannot be read."""
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
         try:
             for attempt in self._attempts(operation):
-                stamps = shape.stamps(dialect)  # a second try may have to hash otherwise
+                stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self._chunk_size.measuring() as measured:
-                    found = dialect.fingerprints(cx, stamps, conditions, bucket)
-                    measured.records = sum(one.records for one in found.values()) if found is not None else 0
+                    fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket)
+                    measured.records = sum(fingerprint.records for fingerprint in (fingerprints or {}).values())
         except StoreError as error:
             if not may_be_of_rows(error):
                 raise
-            return None  # the stamps tell which
-        return found
+            return None  # reading the stamps will say which rows
+        return fingerprints
 
     def stamp_rows(
         self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
     ) -> set[StampRow]:
-        """The stamps of the service's rows that fulfil the conditions; of one that cannot be read, an `Unread`."""
+        """The stamps of the service's rows that fulfil the conditions. A row that cannot be read has an `Unread`."""
         conditions = [*conditions, *shape.filters]
         try:
             for attempt in self._attempts(operation):

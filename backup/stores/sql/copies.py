@@ -20,17 +20,17 @@ class SqlCopies:
         self._catalog = catalog
 
     def of(self, records: Sequence[Record], note: CopyNote) -> Sequence[Record]:
-        """With SyncedAt, where the backup's table has this column and the source's has not."""
+        """The records with SyncedAt, if the backup's table has this column and the source's has not."""
         shape = self._catalog.shape
         mark = shape.find(SYNCED_AT)
         names = (*records[0],) if records else ()
         if not records or mark is None or mark in map(shape.find, names):
-            return records  # a SyncedAt of the source's own wins
+            return records  # the source's own SyncedAt wins
         rows = Rows(names, values_of(records, names), large=getattr(records, "large", False))
         return rows.with_value(mark.name, _milliseconds(note.at))
 
     def original(self, record: Record) -> Record:
-        return record  # `write` leaves out what the table has no column for
+        return record  # `write` leaves out values for which the table has no column
 
     def as_it_was(self, record: Record) -> Record:
         return {**dict.fromkeys(self._catalog.shape.names), **record}
@@ -47,5 +47,5 @@ class SqlCopies:
 
 
 def _milliseconds(now: datetime) -> str:
-    """As text: every column type that may stand for SyncedAt takes it."""
+    """The time as text, which every column type of SyncedAt takes."""
     return now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"

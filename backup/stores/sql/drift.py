@@ -1,4 +1,4 @@
-"""How a backup table must follow its source's: two shapes → a `Drift`, or the reasons against. Runs no statement."""
+"""How a backup's table must follow its source's: two shapes → a `Drift`, or the reasons against. Runs no statement."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def plan(
     on_new_column: OnNewColumn,
     fitted: Mapping[str, Column] = MappingProxyType({}),
 ) -> Drift:
-    """What makes the backup hold exact copies of the source's rows.
+    """The drift after which the backup can hold exact copies of the source's rows.
 
-    `fitted` are those of the source's columns that the backup has to declare otherwise, as `Dialect.fitted` gives them.
-    Raises SchemaMismatch, with the statements to run, when that is more than columns added, widened or let be NULL.
+    `fitted` has the source's columns that the backup has to declare differently, as `Dialect.fitted` returns them.
+    Raises SchemaMismatch, with the statements to run, if adding columns, widening them and allowing NULL is not enough.
     """
     planning = _Planning(source, backup, dialect, fitted)
     planning.compare_keys()
@@ -33,11 +33,11 @@ def plan(
         if copy is not None:
             planning.compare(column, copy)
         elif column.name not in source.key_names:
-            planning.meet(column, on_new_column)
-    planning.refuse_doubles()
+            planning.add(column, on_new_column)
+    planning.refuse_ambiguous_names()
     for copy in backup.columns:
         if source.find(copy.name) is None and copy != backup.find(SYNCED_AT):
-            planning.let_go(copy)
+            planning.note_removed(copy)
     return planning.drift()
 
 
@@ -58,12 +58,12 @@ class _Planning:
         self._refused: list[str] = []
 
     def compare_keys(self) -> None:
-        mine, theirs = self._backup.key_names, self._source.key_names
-        if [name.lower() for name in mine] != [name.lower() for name in theirs]:
-            self._problems.append(f"the primary key is {list(mine)}, in the source {list(theirs)}")
+        backup_names, source_names = self._backup.key_names, self._source.key_names
+        if [name.lower() for name in backup_names] != [name.lower() for name in source_names]:
+            self._problems.append(f"the primary key is {list(backup_names)}, in the source {list(source_names)}")
 
-    def meet(self, column: Column, on_new_column: OnNewColumn) -> None:
-        """A column that only the source has."""
+    def add(self, column: Column, on_new_column: OnNewColumn) -> None:
+        """Plans for a column that only the source has."""
         statement = self._dialect.add(self._backup.table, self._fitted.get(column.name, column))
         match on_new_column:
             case "add":
@@ -75,7 +75,7 @@ class _Planning:
                 self._missing.append(statement)
 
     def compare(self, column: Column, copy: Column) -> None:
-        """A column that both have."""
+        """Plans for a column that both sides have."""
         self._shared.append(column.name)
         in_key, declared = copy.name in self._backup.key_names, column.type.declared
         relation = self._dialect.relation(column, copy)
@@ -98,22 +98,22 @@ class _Planning:
         elif column.nullable and not copy.nullable and not in_key:
             self._alter(copy, wanted, f"column {copy.name} is NOT NULL, in the source it may be NULL")
 
-    def refuse_doubles(self) -> None:
+    def refuse_ambiguous_names(self) -> None:
         names = [copy.name for column in self._source.columns if (copy := self._backup.find(column.name))]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            self._problems.append(f"column {name} stands for several columns of the source, which differ in case")
+            self._problems.append(f"column {name} stands for several columns of the source, which differ only in case")
 
-    def let_go(self, copy: Column) -> None:
-        """A column that only the backup has: new rows come without it."""
+    def note_removed(self, copy: Column) -> None:
+        """Plans for a column that only the backup has. New rows have no value for it."""
         self._removed.append(copy.name)
         fills_itself = copy.defaulted or copy.identity or copy.computed
         if not (copy.nullable or fills_itself or copy.name in self._backup.key_names):
-            text = f"column {copy.name} is NOT NULL, and the source has it no more"
-            self._alter(copy, replace(copy, nullable=True), text)
+            problem = f"column {copy.name} is NOT NULL, and the source no longer has it"
+            self._alter(copy, replace(copy, nullable=True), problem)
 
     def drift(self) -> Drift:
         if self._problems:
-            statements = "; ".join(one for one, _ in groupby([*self._missing, *self._remedies]))
+            statements = "; ".join(statement for statement, _ in groupby([*self._missing, *self._remedies]))
             first = f"Run on the backup: {statements}. Then" if statements else "Alter the backup table, then"
             raise SchemaMismatch(
                 f"The {self._backup.label} does not fit its source: {'; '.join(self._problems)}. Nothing was changed.",
@@ -143,8 +143,9 @@ class _Planning:
 
 
 def _sorts_otherwise(column: Column, copy: Column, in_key: bool) -> bool:
-    """Whether the copy has another collation: in force, if keys are compared by it, else as it is declared."""
-    theirs, mine = type_parts(column.type.declared)[2], type_parts(copy.type.declared)[2]
-    if copy.collation == column.collation or (mine and mine == theirs):
+    """Whether the copy has another collation. For a key's column the effective collation counts, because keys are
+    compared by it; for any other column the declared one."""
+    source_declares, copy_declares = type_parts(column.type.declared)[2], type_parts(copy.type.declared)[2]
+    if copy.collation == column.collation or (copy_declares and copy_declares == source_declares):
         return False
-    return in_key or mine != theirs
+    return in_key or copy_declares != source_declares

@@ -1,4 +1,4 @@
-"""The keys of a table's rows: told from records and stamps, written by people, spelled as the server has them."""
+"""The keys of a table's rows: taken from records and stamps, read from texts, spelled as the server spells them."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ class SqlKeys:
         for attempt in self._access.attempts("look up a key"):
             with attempt as cx:
                 try:
-                    its_own = spelled(shape, key, cx)
-                except (UnicodeEncodeError, OverflowError):  # the driver's
+                    row_key = spelled(shape, key, cx)
+                except (UnicodeEncodeError, OverflowError):  # from the driver
                     raise unusable_key(text, label, hint) from None
                 except sa.exc.DBAPIError as error:
                     failure = dialect.failure(error.orig if isinstance(error.orig, Exception) else error)
-                    if failure.kind != "refused" or failure.hint is not None:  # as for a right that is missing
+                    if failure.kind != "refused" or failure.hint is not None:  # such as a missing right
                         raise
                     raise unusable_key(text, label, f"{hint} The server says: {failure.text}") from None
-        return its_own or key
+        return row_key or key
 
     def to_json(self, key: Key) -> list[Any]:
-        shown = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
-        return [part if isinstance(part, int | str) else str(part) for part in shown]
+        parts = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
+        return [part if isinstance(part, int | str) else str(part) for part in parts]
 
 
 def spelled(shape: TableShape, key: Key, cx: sa.Connection) -> Key | None:
-    """The key of the row that the server has under this one, as that row spells it."""
+    """The key of the row that the server finds under this key, as the row spells it; None if there is no such row."""
     row = cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
     return None if row is None else tuple(row)

@@ -1,4 +1,4 @@
-"""What only a table of a SQL server can: columns, other tables, triggers, counters, unique values, transactions."""
+"""What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backup.stores.values import Drift, Limits, OnNewColumn, Written
 
 
 class SqlRelational:
-    """The same of one table."""
+    """The SQL part of one store: columns, references, triggers, counters and transactions of its table."""
 
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, writes: SqlWrites, limits: Limits) -> None:
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
@@ -43,19 +43,23 @@ class SqlRelational:
         return spelled(self._catalog.shape, key, transaction)
 
     def shares_transactions(self, other: Store) -> bool:
-        theirs = other.catalog
-        return isinstance(theirs, SqlCatalog) and self._access.dialect.is_one_file(theirs.access.dialect)
+        catalog = other.catalog
+        return isinstance(catalog, SqlCatalog) and self._access.dialect.is_one_file(catalog.access.dialect)
 
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         shape, dialect = self._catalog.shape, self._access.dialect
-        rows_of: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for part in key_batches(keys, shape, dialect, self._limits):
-            for attempt in self._access.attempts("look for what refers to records"):
+            for attempt in self._access.attempts("look for rows that refer to records"):
                 with attempt as cx:
-                    others = (ref for ref in references_to(cx, dialect, shape) if not is_of_itself(ref, dialect, shape))
-                    rows = {str(other): referring(cx, other, dialect, shape, part) for other in others}
-            rows_of.update(rows)
-        return {name: count for name, count in rows_of.items() if count}
+                    references = references_to(cx, dialect, shape)
+                    counts_of_part = {
+                        str(reference): referring(cx, reference, dialect, shape, part)
+                        for reference in references
+                        if not is_of_itself(reference, dialect, shape)
+                    }
+            counts.update(counts_of_part)
+        return {name: count for name, count in counts.items() if count}
 
     def triggers_on_delete(self) -> Sequence[str]:
         shape = self._catalog.shape
@@ -67,11 +71,11 @@ class SqlRelational:
     def advance_counters(self) -> Sequence[str]:
         shape, dialect = self._catalog.shape, self._access.dialect
         try:
-            for attempt in self._access.attempts("set what numbers new rows", writes=True):
+            for attempt in self._access.attempts("set the counters of new rows", writes=True):
                 with attempt as cx:
-                    done = dialect.advance_counters(cx, shape.table, shape.identity)
+                    changes = dialect.advance_counters(cx, shape.table, shape.identity)
         except StoreUnavailable:
             raise
         except StoreError as error:
-            return [f"{error} New rows may get keys that are there already: set it by hand."]
-        return [f"Set in the {self._access.label}, past the largest key: {text}." for text in done]
+            return [f"{error} New rows may get keys that exist already. Set the counters by hand."]
+        return [f"Set in the {self._access.label}, past the largest key: {change}." for change in changes]

@@ -1,4 +1,4 @@
-"""Rows of a table: fetched as the driver makes them, in bounded memory, and taken for records."""
+"""Rows of a table: fetched as the driver makes them, in bounded memory, and used as records."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _LARGE_ROW = 4 * 1024 * 1024
 
 
 class Rows(Sequence[Record]):
-    """Records by their values, in the order of `names`. One becomes a mapping when it is looked at: most never are."""
+    """Records as tuples of values, in the order of `names`. A record becomes a mapping only when someone looks at it,
+    which is seldom."""
 
     def __init__(self, names: tuple[str, ...], values: list[Row], *, large: bool = False) -> None:
-        """`large`: one of them is, so that a second batch beside is too much."""
+        """`large`: one of the records is so large that memory should not hold a second batch beside this one."""
         self.names, self.values, self.large = names, values, large
 
     def __len__(self) -> int:
@@ -39,12 +40,12 @@ class Rows(Sequence[Record]):
         return (dict(zip(self.names, row, strict=True)) for row in self.values)
 
     def with_value(self, name: str, value: Any) -> Rows:
-        """The records with one value more, the same in each."""
+        """The records with a further value, the same in each."""
         return Rows((*self.names, name), [(*row, value) for row in self.values], large=self.large)
 
 
 def values_of(records: Sequence[Record], names: Sequence[str]) -> list[Row]:
-    """The values of these names of each record, in their order."""
+    """The values of these names, in this order, for each record."""
     if not isinstance(records, Rows):
         return values_at(names, records)
     if (*names,) == records.names:
@@ -53,7 +54,7 @@ def values_of(records: Sequence[Record], names: Sequence[str]) -> list[Row]:
 
 
 class Fetched(NamedTuple):
-    """Rows with their size in bytes, whether they were all of a query, and whether the last of them is large."""
+    """Rows of a query, their size in bytes, whether the query has no more, and whether the last row is large."""
 
     rows: list[Row]
     size: int
@@ -62,22 +63,22 @@ class Fetched(NamedTuple):
 
 
 def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
-    """All rows of the query, as tuples of what the driver gives."""
-    found: set[Row] = set()
+    """All rows of the query, as tuples of the driver's values."""
+    all_rows: set[Row] = set()
     with _result(cx, query) as fetch:
         while rows := fetch(_SMALL_ROWS_AT_ONCE):
-            found.update(rows)
-    return found
+            all_rows.update(rows)
+    return all_rows
 
 
 def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest: int | None) -> Fetched:
-    """The query's rows up to the one with which they have more than `max_bytes`. Holds no other row.
+    """The query's rows, up to and with the row that makes them exceed `max_bytes`. Memory holds no other row.
 
-    `largest` is about how many bytes the largest may have, where rows are better fetched many at once; None where one
-    by one costs nothing.
+    `largest` is about how many bytes the largest row may have, where fetching many rows at once is faster; None where
+    fetching them one by one costs nothing.
     """
     step = 1 if largest is None else max(1, min(_ROWS_AT_ONCE, max_bytes // max(1, largest)))
-    found: list[Row] = []
+    first: list[Row] = []
     size = 0
     with _result(cx, query) as fetch:
         while rows := fetch(step):
@@ -85,41 +86,44 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest
             if size > max_bytes and len(rows) > 1:
                 size = size_before
                 for row in rows:
-                    found.append(row)
+                    first.append(row)
                     size += _size([row])
                     if size > max_bytes:
                         break
             else:
-                found += rows
+                first += rows
             if size > max_bytes:
-                large = _size(found[-1:]) > _LARGE_ROW  # any other leaves the driver with no more than a batch
+                large = _size(first[-1:]) > _LARGE_ROW  # after smaller rows, the driver holds no more than a batch
                 if large:
-                    is_large(cx)
-                return Fetched(found, size, complete=False, large=large)
-            if len(rows) < step:  # asking whether there are more would cost a round trip
+                    note_large(cx)
+                return Fetched(first, size, complete=False, large=large)
+            if len(rows) < step:  # asking for further rows would cost a round trip
                 break
-    return Fetched(found, size, complete=True)
+    return Fetched(first, size, complete=True)
 
 
-def is_large(cx: sa.Connection) -> None:
-    """Notes that much went through the connection, whose driver may hold that for ever."""
+def note_large(cx: sa.Connection) -> None:
+    """Notes on the connection that a large row went through it. Its driver may never free that memory."""
     cx.info[LARGE] = True
 
 
 @contextmanager
 def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Row]]]:
-    """Gives what fetches that many more rows, with the driver's own values: columns of server types need no conversion,
-    and SQLAlchemy's rows would cost more than they hold. Rows not fetched by the end are given up."""
+    """Gives a function that fetches the next rows, at most as many as it is asked for.
+
+    The rows have the driver's own values: columns of server types need no conversion, and SQLAlchemy's rows would cost
+    more than they hold. Rows that nobody has fetched by the end are dropped.
+    """
     result = cx.execute(query.execution_options(stream_results=True))
     ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
 
-    def fetch(rows: int) -> Sequence[Row]:
+    def fetch(count: int) -> Sequence[Row]:
         if not ahead:
-            found: Sequence[Row] = result.cursor.fetchmany(rows)
-            # pyodbc's are of a type of its own, which SQLAlchemy would not take as parameters.
-            return found if not found or type(found[0]) is tuple else list(map(tuple, found))
+            rows: Sequence[Row] = result.cursor.fetchmany(count)
+            # pyodbc's rows have a type of their own, which SQLAlchemy would not take as parameters.
+            return rows if not rows or type(rows[0]) is tuple else list(map(tuple, rows))
         first = ahead.pop()
-        return [] if first is None else [tuple(first), *(fetch(rows - 1) if rows > 1 else ())]
+        return [] if first is None else [tuple(first), *(fetch(count - 1) if count > 1 else ())]
 
     try:
         yield fetch
@@ -130,14 +134,14 @@ def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int]
 
 
 def _size(rows: Sequence[Row]) -> int:
-    """About how many bytes rows have: the lengths of their texts and bytes, and `OTHER_BYTES` for any other value.
+    """About how many bytes the rows have: the lengths of texts and bytes, and `OTHER_BYTES` for any other value.
 
-    Of many taken by column, which is a tenth of the work.
+    Many rows are measured column by column, which is a tenth of the work.
     """
     if len(rows) == 1:
         return sum([len(value) if type(value) in (str, bytes) else OTHER_BYTES for value in rows[0]])
     size = 0
     for column in zip(*rows, strict=True):
-        found = lengths(column)
-        size += OTHER_BYTES * len(rows) if found is None else sum(found)
+        column_lengths = lengths(column)
+        size += OTHER_BYTES * len(rows) if column_lengths is None else sum(column_lengths)
     return size

@@ -1,4 +1,4 @@
-"""A table on SQL Server, PostgreSQL or SQLite, through SQLAlchemy Core. Columns, key and types are the catalogue's."""
+"""A table on SQL Server, PostgreSQL or SQLite, through SQLAlchemy Core. The catalogue gives columns, key and types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from backup.stores.values import Limits, Place, Rules, Traits, Written
 
 
 class SqlStore:
-    """One table. Key columns are its primary key; version and filter columns are named by the rules, in any case."""
+    """One table. Its primary key is the key. The rules name the columns of version and filter, in any case."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class SqlStore:
         self.access.names.update(part.lower() for part in (schema, name) if part)
         self._limits = limits
 
-        def open_in(elsewhere: Dialect) -> Store:
-            return SqlStore(elsewhere, table, rules, limits, side, NotInitialized)
+        def open_in(other_database: Dialect) -> Store:
+            return SqlStore(other_database, table, rules, limits, side, NotInitialized)
 
         self.catalog = SqlCatalog(self.access, schema, name, rules, open_in)
         self.keys = SqlKeys(self.access, self.catalog)
@@ -72,12 +72,12 @@ class SqlStore:
 
     @property
     def shape(self) -> TableShape:
-        """The table as it is now; read once, until `close`."""
+        """The table's shape. It is read once, and again only after `close`."""
         return self.catalog.shape
 
     @property
     def hashes_content(self) -> bool:
-        """Whether records have no version, so that their whole content is hashed; known once `drift` was asked."""
+        """Whether records have no version, so that their whole content is hashed. Valid only after `drift`."""
         return not self.shape.version
 
     def ping(self) -> None:
@@ -90,28 +90,29 @@ class SqlStore:
             return None
         for attempt in self.access.attempts("ask for the time"):
             with attempt as cx:
-                told: datetime = cx.execute(sa.select(clock)).scalar_one()
-        return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+                now: datetime = cx.execute(sa.select(clock)).scalar_one()
+        return now.astimezone(UTC) if now.tzinfo else now.replace(tzinfo=UTC)
 
     def count(self) -> int:
         query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
         for attempt in self.access.attempts("count"):
             with attempt as cx:
-                counted = cx.scalar(query)
-        return int(counted or 0)
+                count = cx.scalar(query)
+        return int(count or 0)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         return self._chunks.within(self.shape, within)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        # Beyond its first or last key the other side may hold anything.
+        # An open chunk may hold far more on one side than on the other.
         if self.traits.in_process and None in chunk and self._chunks.is_many(self.shape, chunk):
             return None
         by_bucket = self._chunks.fingerprints("read the fingerprint", self.shape, chunk)
         return None if by_bucket is None else by_bucket[None]
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
-        """Key, version fields, and of rows without a version the server's hash of their content, else None."""
+        """Each row's key, its version fields, and a last part: the server's hash of its content if it has no version,
+        else None."""
         return self._chunks.stamp_rows("read the stamps", self.shape, self.shape.within(chunk))
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
@@ -138,9 +139,9 @@ class SqlStore:
         return self._writes.delete(keys, keep, accept)
 
     def fence_by(self, fence: Fence) -> None:
-        mine, theirs = self.access.dialect, catalog_of(fence.beside).access.dialect
-        is_here = mine.is_one_file(theirs) or (mine.kind, mine.location) == (theirs.kind, theirs.location)
-        self.access.fence = lambda cx, again: fence.check_last(cx if is_here else None, again)
+        own, entry = self.access.dialect, catalog_of(fence.beside).access.dialect
+        shares_database = own.is_one_file(entry) or (own.kind, own.location) == (entry.kind, entry.location)
+        self.access.fence = lambda cx, again: fence.check_last(cx if shares_database else None, again)
 
     def sibling(self, shape: Shape) -> Sibling:
         return SqlSibling(self.access, shape, self.catalog.schema_of)

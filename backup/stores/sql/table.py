@@ -1,4 +1,4 @@
-"""A table as its server's catalogue gives it, and the statements that need nothing but its shape."""
+"""A table as its server's catalogue describes it, and the statements that need only its shape."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLAGS = ("bit", "bool", "boolean")
 
 
 class TableShape:
-    """A table's columns, key, version and filter. Names are found exactly, or else whatever their case."""
+    """A table's columns, key, version and filter. It looks a name up exactly first, then without regard to case."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class TableShape:
         self._apply_rules(version=self.names, where=self.names)
         self.identity = frozenset(column.name for column in columns if column.identity)
         self.select = sa.select(*self.table.columns)
-        self.references: Sequence[Any] | None = None  # once they were asked for
+        self.references: Sequence[Any] | None = None  # None until `references_to` reads them
         self.content: Mapping[str, str] = {name: name for name in self.names}
-        """What the hash of a row's content covers: a column's name here → its name in the source."""
+        """The columns that the hash of a row's content covers: the name in this table → the name in the source."""
 
     @classmethod
     def reflect(
@@ -60,7 +60,8 @@ class TableShape:
         label: str,
         missing: type[BackupError],
     ) -> TableShape:
-        """Raises `missing` for a table that is not there, SchemaMismatch without a usable key."""
+        """The shape of a table, read from the catalogue. Raises `missing` if there is no such table, SchemaMismatch if
+        it has no usable key, and ConfigError as `filter_values`."""
         columns = dialect.columns(cx, found.schema, found.name)
         if not columns:
             raise missing(f"The {label} does not exist.")
@@ -73,7 +74,7 @@ class TableShape:
         for column in columns:
             if column.name in key_names and not column.sortable:
                 raise SchemaMismatch(
-                    f"The {label} has the key column {column.name}, whose type sorts in an order of its own.",
+                    f"The {label} has the key column {column.name}, whose type has a sort order of its own.",
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
         rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
@@ -83,13 +84,13 @@ class TableShape:
         return tuple(record[name] for name in self.key_names)
 
     def find(self, name: str) -> Column | None:
-        """The column of this name: spelled exactly so, or else in another case."""
+        """The column with exactly this name; else the column whose name differs only in case; else None."""
         return self._exact.get(name) or self._any_case.get(name.lower())
 
     def match(self, source: TableShape) -> None:
-        """Makes versions and hashes of content of both cover the columns that both have, under the source's names.
+        """Makes versions and content hashes of both tables cover the columns that both have, under the source's names.
 
-        Rows are picked by what the source can be asked: a filter column that only this table has counts no more.
+        The source decides which rows belong to the service: a filter column that only this table has is ignored.
         """
         shared = {copy.name: column.name for column in source.columns if (copy := self.find(column.name))}
         self.content, source.content = shared, {name: name for name in shared.values()}
@@ -97,45 +98,48 @@ class TableShape:
         source._apply_rules(version=shared.values(), where=source.names)
 
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
-        found = {rule: c for rule in (*self._rules.version, *self._rules.where) if (c := self.find(rule))}
-        names = [found[rule].name for rule in self._rules.version if rule in found]
-        first = found.get(self._rules.version[0]) if self._rules.version else None
-        # The other fields alone (a status) do not tell that a row has changed.
+        columns = {field: c for field in (*self._rules.version, *self._rules.where) if (c := self.find(field))}
+        names = [columns[field].name for field in self._rules.version if field in columns]
+        first = columns.get(self._rules.version[0]) if self._rules.version else None
+        # The further fields alone (a status) do not show that a row has changed.
         usable = first is not None and first.name in version
         self.version = [self.table.c[name] for name in names if name in version] if usable else []
         self.filters = [
-            self.table.c[found[rule].name] == value
-            for rule, value in self._rules.where.items()
-            if rule in found and found[rule].name in where
+            self.table.c[columns[field].name] == value
+            for field, value in self._rules.where.items()
+            if field in columns and columns[field].name in where
         ]
 
     @property
     def lacks_version(self) -> bool:
-        """Whether the service has version fields and the table no column for them."""
+        """Whether the service has version fields, but the table has no column for them."""
         return bool(self._rules.version) and not self.version
 
     def stamps(self, dialect: Dialect) -> StampColumns:
-        """What stamps are made of, by the columns that source and backup share."""
+        """The columns and the hash that stamps consist of. The hash covers the columns that source and backup share."""
         if self.version and not self._exact[self.version[0].name].nullable:
             return StampColumns(self.key, self.version, None)
         shared = sorted(self.content, key=lambda name: self.content[name])
         return StampColumns(self.key, self.version, dialect.content_hash([self.table.c[name] for name in shared]))
 
     def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
-        """Selects stamps laid flat: the key, the version's fields, and the hash of the content of a row without a
-        version, else NULL."""
+        """Selects stamps as flat rows: the key, the version's fields, and a last part. This is the hash of the row's
+        content if the row has no version, else NULL."""
         key, version, content = self.stamps(dialect)
         if content is None:
             return sa.select(*key, *version, sa.null())
         return sa.select(*key, *version, sa.case((version[0].is_(None), content)) if version else content)
 
     def stamps_of(self, rows: Iterable[StampRow]) -> Stamps:
-        """The stamps that rows of `stamp_query` lay flat."""
+        """The stamps in these rows of `stamp_query`."""
         width = len(self.key)
         return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
 
     def key_from(self, text: str, *, plain: bool = False) -> Key:
-        """The key that a person wrote: a JSON list of its columns' values, or the plain value where it has but one."""
+        """The key that a person wrote: a JSON list of its columns' values, or the plain value of a single column.
+
+        `plain` is as for `value_of`. Raises BadRequest for a text that cannot be a key of this table.
+        """
         width = len(self.key_names)
         parts = parts_of(text, self.label, any_bytes=plain)
         if width == 1 and (parts is None or len(parts) != 1):
@@ -154,31 +158,34 @@ class TableShape:
         return [self._exact[name].type.declared for name in self.key_names]
 
     def insert(self, names: Sequence[str]) -> sa.Insert:
-        """An insert of these columns. Its parameters are `v0`, `v1` …: column names may hold anything."""
+        """An insert of these columns. Its parameters are `v0`, `v1` …, for a column's name may be any text."""
         return self.table.insert().values(self._values(names))
 
     def update(self, names: Sequence[str]) -> sa.Update:
-        """The same as an update of the row whose key is `k0`, `k1` …; identity columns are left as they are."""
+        """An update of these columns in the row whose key is `k0`, `k1` …; it does not change identity columns. Its
+        further parameters are those of `insert`."""
         key = (column == sa.bindparam(f"k{i}", type_=column.type) for i, column in enumerate(self.key))
-        return self.table.update().where(*key).values(self._values(names, but=self.identity))
+        return self.table.update().where(*key).values(self._values(names, without=self.identity))
 
-    def _values(self, names: Sequence[str], but: frozenset[str] = frozenset()) -> dict[sa.Column[Any], Any]:
+    def _values(self, names: Sequence[str], without: frozenset[str] = frozenset()) -> dict[sa.Column[Any], Any]:
         columns = [self.table.c[name] for name in names]
-        return {c: sa.bindparam(f"v{i}", type_=c.type) for i, c in enumerate(columns) if c.name not in but}
+        return {c: sa.bindparam(f"v{i}", type_=c.type) for i, c in enumerate(columns) if c.name not in without}
 
     def is_one_of(
         self, keys: Sequence[Key], columns: Sequence[sa.ColumnElement[Any]] | None = None
     ) -> sa.ColumnElement[bool]:
-        """The condition for rows of these keys, as the server compares keys; `columns` stand for the table's own."""
-        own = columns or self.key
-        if len(own) == 1:
+        """The condition that a row has one of these keys, as the server compares keys. `columns` may stand in for the
+        table's key columns, for example those of an alias."""
+        key_columns = columns or self.key
+        if len(key_columns) == 1:
             type_ = self._exact[self.key_names[0]].type
-            return type_.has_one_of(own[0], [key[0] for key in keys])
-        pairs = ([column == value for column, value in zip(own, key, strict=True)] for key in keys)
-        return sa.or_(*(sa.and_(*conditions) for conditions in pairs))
+            return type_.has_one_of(key_columns[0], [key[0] for key in keys])
+        conditions = ([column == part for column, part in zip(key_columns, key, strict=True)] for key in keys)
+        return sa.or_(*(sa.and_(*conditions_of_key) for conditions_of_key in conditions))
 
     def within(self, chunk: Chunk) -> list[sa.ColumnElement[bool]]:
-        """The chunk's conditions: lexicographic over the key columns, each led by one that seeks on the key's index."""
+        """The chunk's conditions: lexicographic over the key columns. Each begins with a condition on the first key
+        column, so that the server seeks in the key's index."""
         conditions = []
         if chunk.after is not None:
             conditions.append(_after(self.key, chunk.after))
@@ -202,9 +209,9 @@ def split_name(table: str) -> tuple[str | None, str]:
 
 
 def filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain: bool) -> Mapping[str, Any]:
-    """What the filter's columns have to be, as values of their types; columns that are not there are left out.
+    """The values that the filter's columns must have, as values of their types. Leaves out columns that do not exist.
 
-    Raises ConfigError for a required column that is not there, and for a value that a column cannot have.
+    Raises ConfigError for a required column that does not exist, and for a value that a column cannot have.
     """
     names = {**{column.name.lower(): column for column in columns}, **{column.name: column for column in columns}}
     for name, setting in rules.required.items():
@@ -219,12 +226,12 @@ def filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain:
         if (column := names.get(name) or names.get(name.lower())) is None:
             continue
         try:
-            # SQLite's driver knows no flags, and its columns hold 0 and 1.
+            # SQLite's driver has no type for true and false; its columns hold 0 and 1.
             values[name] = int(value) if plain and isinstance(value, bool) else _value(column, value, plain=plain)
         except (ValueError, ArithmeticError):
             raise ConfigError(
-                f"The column {name} of the {label} has the type {column.type.declared}, and cannot be what the filter "
-                "of the service says. Nothing was changed.",
+                f"The column {name} of the {label} has the type {column.type.declared}, and cannot have the value in "
+                "the filter of the service. Nothing was changed.",
                 hint=f"Correct the setting {rules.required.get(name, 'Where')}.",
             ) from None
     return values
@@ -237,38 +244,46 @@ def _value(column: Column, value: Any, *, plain: bool) -> Any:
 
 
 def loosened(source: TableShape) -> list[Column]:
-    """The columns of a backup: nullable beyond the key, for the source may come to lose or to loosen any of them."""
+    """The columns of a backup's table. All but the key's may be NULL: the source may drop or loosen any column."""
     return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.columns]
 
 
-def declare(found: Found, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]) -> sa.Table:
-    """The table as SQLAlchemy and CREATE TABLE need it; the key's order need not be that of the columns."""
-    if more:
-        return _declared(found, columns, key_names, *more)
-    return _declared_once(found, tuple(columns), tuple(key_names))
+def declare(
+    table: Found, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
+) -> sa.Table:
+    """The table as SQLAlchemy and CREATE TABLE need it. The key's order may differ from the order of the columns.
+
+    `own_columns` are the app's own, after the others.
+    """
+    if own_columns:
+        return _declared(table, columns, key_names, *own_columns)
+    return _declared_once(table, tuple(columns), tuple(key_names))
 
 
-def _declared(found: Found, columns: Sequence[Column], key_names: Sequence[str], *more: sa.Column[Any]) -> sa.Table:
-    return (TableAlone if found.alone else sa.Table)(
-        found.name,
+def _declared(
+    table: Found, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
+) -> sa.Table:
+    return (TableAlone if table.alone else sa.Table)(
+        table.name,
         sa.MetaData(),
         *(sa.Column(c.name, c.type, nullable=c.nullable, autoincrement=False) for c in columns),
-        *more,
+        *own_columns,
         sa.PrimaryKeyConstraint(*key_names),
-        schema=found.schema,
+        schema=table.schema,
     )
 
 
-# Every run reads its tables anew. Statements on one that has not changed are compiled already if it is the same object.
+# Each run reads its tables anew. A table that has not changed is the same object, so its statements are compiled once.
 _declared_once = lru_cache(maxsize=64)(_declared)
 
 
 def is_mark(column: Column, declared: str | None) -> bool:
-    """Whether a backup's column is the app's own SyncedAt, declared so, and not one of its source's."""
+    """Whether a backup's column is the app's own SyncedAt, and not a column of its source: the app declares its own as
+    `declared`."""
     if declared is None or column.name != SYNCED_AT or not column.nullable:
         return False
-    mine, its_own = (re.sub(r"\(\d+\)", "", text).lower() for text in (column.type.declared, declared))
-    return mine == its_own
+    column_type, app_type = (re.sub(r"\(\d+\)", "", text).lower() for text in (column.type.declared, declared))
+    return column_type == app_type
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:

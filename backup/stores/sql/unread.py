@@ -1,4 +1,4 @@
-"""Stamps of a table that cannot be read together: those that can, and a mark for each of the others."""
+"""Stamps of a table with rows that cannot be read: a mark for each of these rows, the stamps of all others."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits
 
 _UNREAD_AT_MOST = 1_000
-_NO_TEXT = "Its key has bytes that are no UTF-8: write it anew, in the database's encoding."
+_NO_TEXT = "Its key has bytes that are not UTF-8. Write the key anew, in the database's encoding."
 
 
 def may_be_of_rows(error: StoreError) -> bool:
-    """Whether the error may be about single rows, so that the others can be read."""
+    """Whether single rows may be the cause of the error, so that the other rows can be read."""
     return not isinstance(error, StoreUnavailable | RightMissing)
 
 
 class ReadApart:
-    """The stamps of the rows that fulfil some conditions, after they could not be read by one statement."""
+    """The stamps of the rows that fulfil some conditions, where one statement could not read them all."""
 
     def __init__(
         self,
@@ -42,18 +42,18 @@ class ReadApart:
         self._unread: dict[Key, Unread] = {}
 
     def rows(self) -> set[StampRow]:
-        """The stamps laid flat, with an `Unread` in place of the version of a row that cannot be read.
+        """The stamps as flat rows. A row that cannot be read has an `Unread` in place of its version.
 
-        Cost: the keys, and for each of such rows about twice the logarithm of a batch's size in statements. Raises the
-        error that came first where these are more than a thousand, for then it is hardly about them.
+        Cost: all keys; and for each row that cannot be read, about twice the logarithm of a batch's size in statements.
+        Raises the first error if there are more than a thousand such rows, for then rows are hardly its cause.
         """
-        keys, odd = keys_and_odd(self._access, self._shape, self._conditions)
-        for key in odd:
+        keys, broken_keys = readable_and_broken_keys(self._access, self._shape, self._conditions)
+        for key in broken_keys:
             self._set_apart(key, Unread(_NO_TEXT, of_key=True))
         for part in key_batches(list(keys), self._shape, self._access.dialect, self._limits):
             self._read(part)
-        nothing = (None,) * len(self._shape.version)
-        return self._rows | {(*key, why, *nothing) for key, why in self._unread.items()}
+        padding = (None,) * len(self._shape.version)
+        return self._rows | {(*key, mark, *padding) for key, mark in self._unread.items()}
 
     def _read(self, keys: Sequence[Key]) -> None:
         query = self._shape.stamp_query(self._access.dialect)
@@ -73,13 +73,13 @@ class ReadApart:
             self._read(keys[:middle])
             self._read(keys[middle:])
 
-    def _set_apart(self, key: Key, why: Unread) -> None:
-        self._unread[key] = why
+    def _set_apart(self, key: Key, mark: Unread) -> None:
+        self._unread[key] = mark
         if len(self._unread) > _UNREAD_AT_MOST:
             raise self._error
 
 
-def keys_and_odd(
+def readable_and_broken_keys(
     access: SqlAccess,
     shape: TableShape,
     conditions: Sequence[sa.ColumnElement[bool]],
@@ -87,26 +87,29 @@ def keys_and_odd(
     start: int = 0,
     limit: int = 0,
 ) -> tuple[list[Key], list[Key]]:
-    """The keys of the rows that fulfil the conditions; and those that are no text, with half a surrogate pair for each
-    byte that is none. In the order of keys, from the `start` on, up to a `limit` if there is one."""
+    """The keys of the rows that fulfil the conditions, then the keys that are not valid text. In the latter, half a
+    surrogate pair stands for each invalid byte.
+
+    With a `limit`: at most so many keys, in their order, without the first `start` ones. Without it: all, unordered.
+    """
 
     def query(columns: Sequence[Any]) -> sa.Select[Any]:
-        found = sa.select(*columns).where(*conditions)
-        return found.order_by(*shape.key).offset(start).limit(limit) if limit else found
+        select = sa.select(*columns).where(*conditions)
+        return select.order_by(*shape.key).offset(start).limit(limit) if limit else select
 
-    def ask(columns: Sequence[Any]) -> list[Key]:
+    def read_keys(columns: Sequence[Any]) -> list[Key]:
         for attempt in access.attempts("read keys"):
             with attempt as cx:
-                found = [tuple(row) for row in cx.execute(query(columns))]
-        return found
+                rows = [tuple(row) for row in cx.execute(query(columns))]
+        return rows
 
     try:
-        return ask(shape.key), []
+        return read_keys(shape.key), []
     except Undecoded:
         columns = [_raw(column, access.dialect) for column in shape.key]
         if columns == shape.key:
             raise
-        keys = [tuple(map(_text_of, row)) for row in ask(columns)]
+        keys = [tuple(map(_text_of, row)) for row in read_keys(columns)]
     return [key for key in keys if _is_text(key)], [key for key in keys if not _is_text(key)]
 
 
@@ -121,4 +124,5 @@ def _text_of(part: Any) -> Any:
 
 
 def _is_text(key: Key) -> bool:
-    return not any(isinstance(part, str) and any("\ud800" <= one <= "\udfff" for one in part) for part in key)
+    texts = (part for part in key if isinstance(part, str))
+    return not any("\ud800" <= character <= "\udfff" for text in texts for character in text)

@@ -1,4 +1,4 @@
-"""Batches of a table's rows, written and deleted in one transaction each."""
+"""Writes and deletes a table's rows in batches, each in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SqlWrites:
     ) -> Written:
         """As `Store.write`; with `absent` as `Relational.insert`, with `exchange` as `Relational.exchange`."""
         ways: list[Replacing | None] = [Replacing.EMPTIED, Replacing.DELETED] if exchange else [None]
-        if absent or accept is not None:  # a record may be there after all, perhaps since a moment ago
+        if absent or accept is not None:  # a record may exist after all, perhaps since a moment ago: try twice
             ways.insert(0, ways[0])
         shape = self._catalog.shape
         for place, way in enumerate(ways if records else ()):
@@ -43,8 +43,8 @@ class SqlWrites:
             except StoreUnavailable:
                 raise
             except StoreError as error:
-                in_the_way = isinstance(error, ConstraintRefused) and error.unique
-                if place == len(ways) - 1 or (way is not None and not in_the_way):
+                is_unique_clash = isinstance(error, ConstraintRefused) and error.unique
+                if place == len(ways) - 1 or (way is not None and not is_unique_clash):
                     raise
         return Written()
 
