@@ -18,7 +18,7 @@ from backup.mirror.proof import DifferenceKind
 from backup.runs.changes import RunChanges, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
-from backup.services.service import Ran, Shown
+from backup.services.past import Ran, Shown
 from backup.stores.exact_json import record_to_text
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [

@@ -1,4 +1,4 @@
-"""What timers and queue messages do with jobs: occurrences queued, waiting jobs rung for, one of them worked on."""
+"""What timers and queue messages do with jobs: queue occurrences, ring for waiting jobs, work on a job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from backup.services.registry import Registry
 
 
 def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due: bool, last: datetime | None) -> None:
-    """Queues the occurrence of the schedule for every service, or syncs them inline; see `is_queued`.
+    """Queues a job for every service, or syncs all services inline; `is_queued` decides.
 
-    Raises BackupError after all services had their turn when one that was synced inline failed.
+    Raises BackupError when an inline sync failed, after all services had their turn.
     """
     if is_queued(settings, desk):
         desk.queue_due(settings, registry.names())
@@ -27,10 +27,9 @@ def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due:
 
 
 def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
-    """Queues what the schedule has missed, rings for jobs that nobody has heard, and does what `resume_open` does for
-    services that no job is at work on.
+    """Queues missed occurrences, rings for waiting jobs, and calls `resume_open` for services without an open job.
 
-    Raises BackupError after all had their turn when a sync or a verify failed.
+    Raises BackupError when a sync or a verify of `resume_open` failed, after all services had their turn.
     """
     busy: frozenset[str] = frozenset()
     try:
@@ -44,7 +43,7 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
 
 
 def work_on(settings: Settings, desk: Desk, job_id: str) -> None:
-    """Works on the job of a message. Raises BackupError after its record is closed when it has finally failed."""
+    """Works on the job of a message. Raises BackupError when the job has failed for good; its record says so before."""
     desk.worker_is_alive()
     job = worker_of(settings, desk).work(job_id)
     if job is not None and job.state is State.FAILED:
@@ -52,7 +51,7 @@ def work_on(settings: Settings, desk: Desk, job_id: str) -> None:
 
 
 def log_poisoned(desk: Desk, job_id: str) -> None:
-    """Logs a message that the host gave up, and how its job stands. The sweeper rings for it if it still waits."""
+    """Logs a message that the host gave up, and the state of its job. The sweeper rings again if the job waits."""
     try:
         job = desk.records.get(job_id)
     except BackupError as error:

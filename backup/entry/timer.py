@@ -122,9 +122,9 @@ def _upkeep(
     """
     try:
         service = registry.get(name)
-        due = service.due(night, settings.verify_every_days, synced=nightly)
+        due = service.past.due(night, settings.verify_every_days, synced=nightly)
         if nightly or due.purge:
-            purged = service.purge(None if nightly else night, min(_PURGE_SECONDS, seconds_left()))
+            purged = service.past.purge(None if nightly else night, min(_PURGE_SECONDS, seconds_left()))
             event("schedule.purged", service=name, entries=purged.images, runs=purged.runs)
     except Locked as error:
         event("schedule.waits", service=name, error=error)

@@ -1,4 +1,4 @@
-"""Where jobs are asked for and looked at: the records of this app, its doorbell, and how jobs get to workers here."""
+"""Queues jobs: the records of jobs and runs, the doorbell, and what the sweeper heals. Runs nothing."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from backup.runs.outcome import Observer
 from backup.runs.process import this_process
 
 KEEP_DAYS = 400
-"""So long ended jobs are kept."""
+"""How many days the app keeps ended jobs."""
 
 _FORGOTTEN_AT_ONCE = 50
-_FIRST_NIGHT = timedelta(minutes=10)  # an occurrence before the app was first seen is none that it missed
+_FIRST_NIGHT = timedelta(minutes=10)  # a new service has missed no occurrence from before
 
 
 @dataclass(frozen=True)
 class Desk:
-    """The records of jobs and runs, and the bell. Several threads may use it at once."""
+    """The records of jobs and runs, and the doorbell. Several threads may use it at once."""
 
     keys: KeyValues
     records: JobRecords
@@ -41,17 +41,20 @@ class Desk:
     now: Now
 
     def ask(self, request: Request, trigger: str, *, requested_by: str | None = None) -> Job:
-        """A new job of this request, in line. The record is written before the bell rings; a ring that fails is made up
-        for by the sweeper. Raises StoreUnavailable when the record cannot be written: then there is no job."""
+        """Writes a new job, rings for it, and returns it. If the ring fails, the sweeper rings later.
+
+        Raises StoreUnavailable when the record cannot be written; then there is no job.
+        """
         job = self.records.enqueue(request, trigger, requested_by=requested_by)
-        assert job is not None  # noqa: S101 - for mypy; only an occurrence may have been queued before
+        assert job is not None  # noqa: S101 - for mypy; only an occurrence may have a job already
         self.doorbell.ring(job.job_id)
         return job
 
     def queue_due(self, settings: Settings, services: Sequence[str]) -> list[Job]:
-        """Queues each service's newest occurrence of the schedule, unless it was; returns the new jobs.
+        """Queues each service's newest occurrence of the schedule, unless it has a job already. Returns the new jobs.
 
-        However late or often this is called an occurrence is queued once; of several that were missed only the last.
+        An occurrence gets one job, however late or often this is called. Of several missed occurrences only the last
+        gets one.
         """
         if not settings.schedule_enabled:
             return []
@@ -69,18 +72,20 @@ class Desk:
                 jobs += [job] if job else []
             queued[service] = due.isoformat()
         if item is None or queued != item.value:
-            self.keys.commit([Change("schedule", queued, item.etag if item else NEW)])  # a next look heals a lost race
+            self.keys.commit(
+                [Change("schedule", queued, item.etag if item else NEW)]
+            )  # if another call was faster, the next one heals it
         for job in jobs:
             event("schedule.queued", service=job.request.service, job_id=job.job_id, occurrence=job.occurrence)
             self.doorbell.ring(job.job_id)
         return jobs
 
     def watcher(self) -> Observer:
-        """Keeps the summaries of runs that are not jobs'."""
+        """Returns what saves the summaries of runs that belong to no job."""
         return RunKeeper(self.runs)
 
     def sweep(self) -> int:
-        """Rings for every job that waits and was not heard, and forgets old ones; returns for how many it rang."""
+        """Rings for every waiting job and removes old jobs. Returns for how many jobs it rang."""
         waiting = self.records.waiting()
         for job in waiting:
             self.doorbell.ring(job.job_id)
@@ -88,32 +93,32 @@ class Desk:
         return len(waiting)
 
     def worker_is_alive(self) -> None:
-        """Notes that this process works on jobs."""
+        """Records that this process works on jobs."""
         name = str(this_process())
         key = f"server:{sha256(name.encode()).hexdigest()[:24]}"
         self.keys.commit([Change(key, {"name": name, "at": self.now().isoformat()})])
 
     def workers(self) -> list[str]:
-        """The processes that have lately worked on jobs."""
+        """Returns the processes that worked on jobs within the last two minutes."""
         since = self.now() - SILENCE
         items = self.keys.scan("server:", limit=1_000)
         return [item.value["name"] for item in items if datetime.fromisoformat(item.value["at"]) > since]
 
 
 def desk_of(settings: Settings) -> Desk:
-    """The desk of this app, one in a process for the same settings of it."""
+    """Returns the desk of this app. A process has one desk for the same settings of it."""
     names = ("jobs_file", "storage_connection", "storage_account", "storage_blob_uri", "storage_table_uri")
-    which = tuple(getattr(settings, name) for name in (*names, "storage_queue_uri", "storage_client_id"))
-    if which not in _desks:
-        _desks[which] = open_desk(settings)
-    return _desks[which]
+    values = tuple(getattr(settings, name) for name in (*names, "storage_queue_uri", "storage_client_id"))
+    if values not in _desks:
+        _desks[values] = open_desk(settings)
+    return _desks[values]
 
 
 _desks: dict[tuple[object, ...], Desk] = {}
 
 
 def open_desk(settings: Settings, now: Now = utc_now) -> Desk:
-    """The desk of this app: in its storage account where it has one, else in its file. Connects nowhere yet."""
+    """Opens the desk of this app: in its storage account if it has one, else in its file. Connects nowhere yet."""
     retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
     if not settings.has_storage_account:
         from backup.jobs.sqlite_key_values import SqliteKeyValues
@@ -127,17 +132,17 @@ def open_desk(settings: Settings, now: Now = utc_now) -> Desk:
 
 
 LOCAL_DOORBELL = LocalDoorbell()
-"""That of this process, for worker threads wait for it."""
+"""The doorbell of this process; its worker threads wait for it."""
 
-_said: set[str] = set()
+_logged_reasons: set[str] = set()
 
 
 def is_queued(settings: Settings, desk: Desk) -> bool:
-    """Whether the schedule queues jobs here, rather than running syncs inline.
+    """Whether the schedule queues jobs. If not, it runs the syncs inline.
 
-    Said by `BackupSchedule__Mode`; without it, queued where record and queue can be written and somebody works on jobs:
-    the function of the queue, or, without a storage account, a worker that has lately said so. Where they cannot be
-    written, that is logged once in a process.
+    `BackupSchedule__Mode` decides. Without it, the schedule queues jobs where the records can be written and something
+    works on jobs: with a storage account the queue's function, else a worker of the last two minutes. Logs once in a
+    process why the records or the queue cannot be written.
     """
     if settings.schedule_mode is not None:
         return settings.schedule_mode == "queue"
@@ -148,7 +153,7 @@ def is_queued(settings: Settings, desk: Desk) -> bool:
         return desk.keys.commit([Change("probe", {"at": desk.now().isoformat()})])
     except Exception as error:
         reason = str(error) if isinstance(error, BackupError) else type(error).__name__
-        if reason not in _said:
-            _said.add(reason)
+        if reason not in _logged_reasons:
+            _logged_reasons.add(reason)
             event("schedule.inline", level=logging.WARNING, error=reason)
         return False

@@ -1,4 +1,4 @@
-"""What tells workers that a job waits. It carries the job's id alone. A ring may be lost: the sweeper rings again."""
+"""Tells workers that a job waits. A ring carries only the job's id. It may get lost: the sweeper rings again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ QUEUE = "backup-jobs"
 
 
 class Doorbell(Protocol):
-    """Tells workers of a job. Several threads may use it at once."""
+    """Tells workers that a job waits. Several threads may use it at once."""
 
     def ring(self, job_id: str, after_seconds: float = 0) -> bool:
-        """Tells a worker of the job, after so many seconds; returns whether that could be done. Never raises."""
+        """Tells a worker about the job, after so many seconds. Returns whether it could. Never raises an error."""
 
 
 class QueueDoorbell:
-    """Messages in a queue of the app's storage account, as the host's queue trigger reads them."""
+    """Sends messages to a queue of the app's storage account; the host's queue trigger reads them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._made = False
+        self._is_made = False
 
     def ring(self, job_id: str, after_seconds: float = 0) -> bool:
         """As `Doorbell` says."""
@@ -35,18 +35,18 @@ class QueueDoorbell:
             # Without a time to live a message is lost after a week. The host's queue trigger expects Base64.
             self._client().send_message(job_id, visibility_timeout=max(0, round(after_seconds)), time_to_live=-1)
         except Exception as error:
-            event("jobs.not_rung", level=logging.WARNING, job_id=job_id, error=_said(error))
+            event("jobs.not_rung", level=logging.WARNING, job_id=job_id, error=_text_of(error))
             return False
         return True
 
     def check(self) -> None:
-        """Makes the queue where it is missing. Raises BackupError, or the SDK's errors, when it cannot be used."""
-        if not self._made:
+        """Makes the queue if it is missing. Raises BackupError, or an error of the SDK, when it cannot be used."""
+        if not self._is_made:
             from azure.core.exceptions import ResourceExistsError
 
             with suppress(ResourceExistsError):
                 self._client().create_queue()
-            self._made = True
+            self._is_made = True
 
     def _client(self) -> Any:
         from azure.storage.queue import QueueServiceClient, TextBase64EncodePolicy
@@ -58,21 +58,21 @@ class QueueDoorbell:
 
 
 class LocalDoorbell:
-    """Wakes the worker threads of this process. Those of others look at the records every second."""
+    """Wakes the worker threads of this process. Other processes look at the records every second."""
 
     def __init__(self) -> None:
         self._rung = threading.Event()
 
-    def ring(self, job_id: str, after_seconds: float = 0) -> bool:  # noqa: ARG002 - a worker looks at all that wait
+    def ring(self, job_id: str, after_seconds: float = 0) -> bool:  # noqa: ARG002 - a worker looks at all waiting jobs
         """As `Doorbell` says."""
         self._rung.set()
         return True
 
     def wait(self, seconds: float) -> None:
-        """Returns when the bell has rung since it was last waited for, or after so many seconds."""
+        """Returns as soon as the bell has rung since the last wait, or after so many seconds."""
         self._rung.wait(seconds)
         self._rung.clear()
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return str(error) if isinstance(error, BackupError) else type(error).__name__

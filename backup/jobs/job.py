@@ -1,4 +1,4 @@
-"""A job: a request to run, and what became of it. Values alone; no I/O."""
+"""A job: a request to run, and its state. Values alone; no I/O."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Any, Self
 
 HISTORY_AT_MOST = 100
-"""So many states a job remembers: the first, and the latest of the others."""
+"""How many states a job keeps: the first, and the latest of the rest."""
 
 
 class State(StrEnum):
-    """Where a job stands. The names are those of the original system's job queue."""
+    """The state of a job. The names come from the job queue of the original system."""
 
     ENQUEUED = "Enqueued"
     SCHEDULED = "Scheduled"
@@ -24,7 +24,7 @@ class State(StrEnum):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether nothing happens to the job any more unless somebody requeues or deletes it."""
         return self in ENDED
 
 
@@ -34,7 +34,7 @@ OPEN = frozenset(State) - ENDED
 
 @dataclass(frozen=True)
 class Request:
-    """What a job is to do: a verb on a service, with its options. `limit` is the most changes that a sync may make."""
+    """What a job shall do: a verb on a service, with its options. `limit`: how many changes a sync may make at most."""
 
     service: str
     verb: str = "sync"
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True)
 class StateChange:
-    """A state of the past, when it began, and why."""
+    """A state that the job entered, when, and why."""
 
     state: State
     at: datetime
@@ -55,12 +55,13 @@ class StateChange:
 
 @dataclass(frozen=True)
 class Job:
-    """A request with its record. Times are aware UTC.
+    """A request and everything that its record says. Times are aware UTC.
 
-    `trigger` is who asked: http, timer, cli; `requested_by` a name, where one is known. A Scheduled job may be worked
-    on from `due_at` on. `attempt` counts the tries from 1, `retries` those that failed and were tried again. `owner`
-    works on it by this `claim`, and last said so at `heartbeat_at`. `sync_id` is the run that the job became; `percent`
-    and `counts` are the progress of that run. `cancelled` asks a running job to stop.
+    `trigger` is http, timer or cli; `requested_by` is a person's name, if it is known. No worker begins a Scheduled job
+    before `due_at`. `attempt` counts the attempts from 1; `retries` counts the failed ones that led to another attempt.
+    `owner` is the process that works on it, `claim` marks its work, `heartbeat_at` is its last sign of life. `sync_id`
+    is the run that the job became; `percent` and `counts` are that run's progress. `cancelled` asks a running job to
+    stop. `occurrence` is the time of the schedule that the job is for.
     """
 
     job_id: str
@@ -90,30 +91,32 @@ class Job:
     history: tuple[StateChange, ...] = ()
 
     def became(self, state: State, at: datetime, reason: str = "", **changed: Any) -> Job:
-        """The job in another state, with that in its history."""
-        past = (*self.history, StateChange(state, at, reason))
-        if len(past) > HISTORY_AT_MOST:
-            past = (past[0], *past[-HISTORY_AT_MOST + 1 :])
+        """Returns the job in another state, with the state in its history and these fields changed."""
+        history = (*self.history, StateChange(state, at, reason))
+        if len(history) > HISTORY_AT_MOST:
+            history = (history[0], *history[-HISTORY_AT_MOST + 1 :])
         ended = at if state.has_ended else None
-        return replace(self, state=state, state_at=at, ended_at=ended, history=past, **changed)
+        return replace(self, state=state, state_at=at, ended_at=ended, history=history, **changed)
 
     def to_json(self) -> dict[str, Any]:
-        """The job as JSON values, which `from_json` takes."""
+        """Returns the job as JSON values; `from_json` reads them."""
         return {name: value for name, value in _plain(asdict(self)).items() if value not in (None, {}, [])}
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        """The job of a record. Fields that this release does not know are left out."""
-        known = {item.name: given[item.name] for item in fields(cls) if item.name in given}
-        for name in _TIMES & known.keys():
-            known[name] = datetime.fromisoformat(known[name])
-        request = {item.name: known["request"][item.name] for item in fields(Request) if item.name in known["request"]}
-        known["request"], known["state"] = Request(**request), State(known["state"])
-        known["history"] = tuple(
-            StateChange(State(past["state"]), datetime.fromisoformat(past["at"]), past["reason"])
-            for past in known.get("history", ())
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Returns the job of a record. Ignores fields that this release does not have."""
+        values = {item.name: record[item.name] for item in fields(cls) if item.name in record}
+        for name in _TIMES & values.keys():
+            values[name] = datetime.fromisoformat(values[name])
+        request = {
+            item.name: record["request"][item.name] for item in fields(Request) if item.name in record["request"]
+        }
+        values["request"], values["state"] = Request(**request), State(values["state"])
+        values["history"] = tuple(
+            StateChange(State(change["state"]), datetime.fromisoformat(change["at"]), change["reason"])
+            for change in values.get("history", ())
         )
-        return cls(**known)
+        return cls(**values)
 
 
 _TIMES = frozenset(item.name for item in fields(Job) if "datetime" in str(item.type))

@@ -1,4 +1,4 @@
-"""Where the records of jobs and runs lie: keys in order, values as JSON, changed together or not at all."""
+"""What keeps the records of jobs and runs: ordered keys with JSON values; a commit changes all of its keys, or none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 CHANGES_AT_MOST = 100
-"""So many changes one commit may have; Azure's tables take no more."""
+"""How many changes one commit may have; Azure's tables take no more."""
 
 
 class Anything:
@@ -14,7 +14,7 @@ class Anything:
 
 
 class Absent:
-    """The condition that the key is not there yet."""
+    """The condition that the key does not exist yet."""
 
 
 ANY: Final = Anything()
@@ -40,22 +40,22 @@ class Change(NamedTuple):
 class KeyValues(Protocol):
     """Keys in the order of their ASCII characters, each with a value of JSON types.
 
-    Keys have letters, digits and `:` `-` `.` `_` alone, at most 300 of them; a value has at most 400,000 characters as
-    JSON. Several threads and processes may use one at once. Raises StoreUnavailable or StoreError.
+    A key has at most 300 characters: letters, digits, `:`, `-`, `.` and `_`. A value has at most 400,000 characters as
+    JSON. Several threads and processes may use one store at once. Every method raises StoreUnavailable or StoreError.
     """
 
     def get(self, key: str) -> Item | None:
-        """The item of this key; None where there is none."""
+        """Returns the item of this key; None without one."""
 
     def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
-        """Up to `limit` items whose keys begin with `prefix` and come after the key `after`, in order."""
+        """Returns up to `limit` items whose keys begin with `prefix` and sort after the key `after`, in order."""
 
     def commit(self, changes: Sequence[Change]) -> bool:
-        """Makes all of the changes, or none; returns whether it did: whether every condition held.
+        """Makes all of the changes and returns True if every condition holds; else makes none and returns False.
 
-        A key may be in it once. Deleting a key that is not there counts as a condition that does not hold. If the
-        answer was lost, the changes may have been made although an error is raised.
+        `changes` may name a key once. To delete a key that does not exist is a condition that does not hold. When it
+        raises an error, the changes may have been made all the same: the server's answer was lost.
         """
 
     def close(self) -> None:
-        """Gives back connections; the next call opens them again."""
+        """Closes the connections; the next call opens them again."""

@@ -15,9 +15,9 @@ _CHARACTERS_AT_MOST = 1_000
 
 
 class JobLines(logging.Handler):
-    """Collects the lines of one service while its job runs: those that name it, and those of the job's own thread.
+    """Collects log lines while a job runs: lines that name its service, and lines of the job's own thread.
 
-    One run of a service goes on at a time, so lines that name the service are the job's.
+    Only one run of a service is at work at a time, so lines that name the service belong to the job.
     """
 
     def __init__(self, service: str, before: Sequence[str] = ()) -> None:
@@ -33,7 +33,7 @@ class JobLines(logging.Handler):
         logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps the line if it is the job's."""
+        """Keeps the line if it belongs to the job."""
         line = record.getMessage()
         if record.thread == self._thread or f"{line} ".find(f"{self._named} ") >= 0:
             at = datetime.fromtimestamp(record.created, UTC)

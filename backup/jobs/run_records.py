@@ -1,9 +1,9 @@
-"""Summaries of runs, of all services: what pages and alarms read, so that they wake no database.
+"""Summaries of the runs of all services. Pages and alarms read them, so that they wake no database.
 
-What a run did to data is in SyncHistory beside that data. Its summary lies here, under keys that change together:
-`run:` has it in the order of time, newest first; `runid:`, `runof:`, `runstatus:` and `runverb:` lead to it by its
-id, service, status and verb. When a run ends it is added to `day:` (all services of a day), to `stat:` (a service's
-day) and to `last:` (a service's last success, failure, verify and drill).
+SyncHistory says what a run did to data, and lies beside that data. The summary of a run lies here, under keys that
+change together. `run:` has the summary, newest first. `runid:`, `runof:`, `runstatus:` and `runverb:` lead to it by its
+id, service, status and verb. The end of a run changes the numbers in `day:` (all services of a day) and in `stat:` (one
+service of a day), and the entry in `last:` (a service's last success, failure, verify and drill).
 """
 
 from __future__ import annotations
@@ -20,35 +20,38 @@ from backup.core.log import event
 from backup.core.model import Run, Status, Verb
 from backup.jobs.job import Job
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
-from backup.jobs.records import PAGE_AT_MOST, hashed, order_of
+from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST
+from backup.jobs.record_keys import hashed, order_of
 from backup.runs.outcome import Observer, Outcome
 
 _TRIES = 20
-_SCANNED_AT_MOST = 1_000
 _NOTES_AT_MOST = 20
 _FAILURES_AT_MOST = 20
-_AFTER_MARKS = "g"  # comes after hexadecimal digits
-_STEP = 1.1  # a duration is known to within a tenth
+_AFTER_MARKS = "g"  # sorts after hexadecimal digits
+_STEP = 1.1  # the histogram keeps a duration to within a tenth
 _LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}
 
 
 class RunPage(NamedTuple):
-    """Some of the runs, newest first, and the cursor of what follows; None at the end. It may be empty and have one."""
+    """Runs, newest first, and the cursor of the next page; None at the end. A page may be empty and have a cursor."""
 
     runs: Sequence[Mapping[str, Any]]
     cursor: str | None
 
 
 class RunRecords:
-    """The summaries. Several threads and processes may use them at once."""
+    """The summaries. Several threads and processes may use them at once.
+
+    Every method raises StoreUnavailable or StoreError when they cannot be read or written.
+    """
 
     def __init__(self, keys: KeyValues) -> None:
         self._keys = keys
 
     def save(self, run: Run, *, job_id: str | None = None, hint: str | None = None, scheduled: bool = False) -> None:
-        """Keeps the run's summary as it stands; counts it in the numbers of its day once it has ended.
+        """Writes the run's summary. Once the run has ended, also adds it to the numbers of its day.
 
-        `scheduled`: it is an occurrence of the schedule. Saving an ended run again changes nothing.
+        `scheduled`: the run is an occurrence of the schedule. A summary of an ended run does not change any more.
         """
         order = order_of(run.started_at, run.sync_id.replace("-", "")[:8])
         for _ in range(_TRIES):
@@ -62,20 +65,25 @@ class RunRecords:
             changes = [Change(f"run:{order}", after, item.etag if item else NEW)]
             if pointer is None:
                 changes.append(Change(f"runid:{run.sync_id}", {"order": order}, NEW))
-            old = () if before is None else _leading_to(before, order)
-            changes += [Change(key, None) for key in old if key not in _leading_to(after, order)]
-            changes += [Change(key, {}) for key in _leading_to(after, order) if key not in old]
+            old_keys = () if before is None else _pointer_keys(before, order)
+            new_keys = _pointer_keys(after, order)
+            changes += [Change(key, None) for key in old_keys if key not in new_keys]
+            changes += [Change(key, {}) for key in new_keys if key not in old_keys]
             if run.completed_at is not None and not run.dry_run:
-                changes += self._counted(run, scheduled)
+                changes += self._number_changes(run, scheduled)
             if self._keys.commit(changes):
                 return
-        raise StoreUnavailable(f"The summary of run {run.sync_id} could not be written: too many changed it at once.")
+        raise StoreUnavailable(
+            f"The summary of run {run.sync_id} could not be written: other calls changed it meanwhile. The backup and"
+            " SyncHistory are as the run left them."
+        )
 
     def get(self, sync_id: str) -> Mapping[str, Any] | None:
-        """The summary of this run, or of the only one whose id begins so; None where there is none."""
+        """Returns the summary of the run of this id, or of the only id that begins with it; None without one. Raises
+        BadRequest when several ids begin with it."""
         pointers = self._keys.scan(f"runid:{sync_id.lower()}", limit=2) if _is_id(sync_id) else []
         if len(pointers) > 1:
-            raise BadRequest(f"Several runs begin with {sync_id}.", hint="Write more of the id.")
+            raise BadRequest(f"Several runs begin with {sync_id}.", hint="Give more of the id.")
         item = self._keys.get(f"run:{pointers[0].value['order']}") if pointers else None
         return None if item is None else item.value
 
@@ -90,9 +98,10 @@ class RunRecords:
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """The runs that began from `since` on and before `until`, newest first.
+        """Returns the runs that began at `since` or later, and before `until`; newest first.
 
-        Cost: what is on the page; with more than one of service, status and verb at most 1,000 summaries.
+        Cost: reads the summaries of the page; with more than one of service, status and verb, at most 1,000 summaries.
+        Raises BadRequest for a cursor that is not from a page of these runs.
         """
         wanted = min(max(1, limit), PAGE_AT_MOST)
         prefix = "run:"
@@ -104,7 +113,7 @@ class RunRecords:
         while True:
             items = self._keys.scan(prefix, after=after, limit=wanted + 1)
             for item in items:
-                if len(runs) == wanted or scanned >= _SCANNED_AT_MOST:
+                if len(runs) == wanted or scanned >= SCANNED_AT_MOST:
                     return RunPage(runs, after)
                 scanned, after = scanned + 1, item.key
                 run = self._run(item)
@@ -118,30 +127,31 @@ class RunRecords:
                 return RunPage(runs, None)
 
     def day(self, of: date) -> Mapping[str, Mapping[str, Any]]:
-        """The numbers of the day (UTC), by service: runs, completed, failed, and records by what was done to them."""
+        """Returns the numbers of the day (UTC) by service: runs, completed, failed, and records by what runs did to
+        them."""
         item = self._keys.get(f"day:{of.isoformat()}")
         return item.value if item else {}
 
     def days(self, service: str, first: date, last: date) -> Mapping[date, Mapping[str, Any]]:
-        """The service's numbers of the days from first to last (UTC) that have any."""
+        """Returns the service's numbers by day (UTC), from `first` to `last`; only of days with numbers."""
         prefix = f"stat:{hashed(service)}:"
         items = self._keys.scan(prefix, after=f"{prefix}{(first - timedelta(days=1)).isoformat()}", limit=1_000)
-        found = {date.fromisoformat(item.key.rpartition(":")[2]): item.value for item in items}
-        return {day: numbers for day, numbers in found.items() if day <= last}
+        by_day = {date.fromisoformat(item.key.rpartition(":")[2]): item.value for item in items}
+        return {day: numbers for day, numbers in by_day.items() if day <= last}
 
     def last(self, service: str) -> Mapping[str, Any]:
-        """The service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error."""
+        """Returns the service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error."""
         item = self._keys.get(f"last:{hashed(service)}")
         return item.value if item else {}
 
     def _run(self, item: Item) -> Mapping[str, Any] | None:
         if item.key.startswith("run:"):
             return item.value
-        found = self._keys.get(f"run:{item.key.rpartition(':')[2]}")
-        return None if found is None else found.value
+        summary = self._keys.get(f"run:{item.key.rpartition(':')[2]}")
+        return None if summary is None else summary.value
 
-    def _counted(self, run: Run, scheduled: bool) -> list[Change]:
-        """What the end of a run makes of the numbers."""
+    def _number_changes(self, run: Run, scheduled: bool) -> list[Change]:
+        """The changes that the end of a run makes to the numbers of its day and to its service's last runs."""
         ended = (run.completed_at or run.started_at).astimezone(UTC)
         changes = []
         last = self._keys.get(f"last:{hashed(run.service)}")
@@ -152,23 +162,22 @@ class RunRecords:
             changes.append(Change(f"last:{hashed(run.service)}", value, last.etag if last else NEW))
         if run.verb is not Verb.SYNC:
             return changes
-        for key, inside in ((f"day:{ended.date()}", run.service), (f"stat:{hashed(run.service)}:{ended.date()}", None)):
+        for key, by_service in ((f"day:{ended.date()}", True), (f"stat:{hashed(run.service)}:{ended.date()}", False)):
             item = self._keys.get(key)
             value = dict(item.value) if item else {}
-            if inside is None:
-                value = _added(value, run, scheduled, with_durations=True)
+            if by_service:
+                value[run.service] = _with_run(value.get(run.service, {}), run, scheduled)
             else:
-                value[inside] = _added(value.get(inside, {}), run, scheduled)
+                value = _with_run(value, run, scheduled, with_durations=True)
             changes.append(Change(key, value, item.etag if item else NEW))
         return changes
 
 
 class RunKeeper(Observer):
-    """Keeps the summaries of the runs that it is told of. A record that cannot be written fails no run: that is
-    logged."""
+    """Saves the summaries of runs. Logs a summary that cannot be written, and does not fail the run."""
 
     def __init__(self, runs: RunRecords, job: Job | None = None) -> None:
-        """`job`: the runs are what became of this job."""
+        """`job`: the job that the runs belong to."""
         self._runs, self._job_id = runs, job.job_id if job else None
         self._scheduled = job is not None and job.occurrence is not None
 
@@ -177,7 +186,7 @@ class RunKeeper(Observer):
         self._save(run)
 
     def ended(self, outcome: Outcome) -> None:
-        """As `Observer` says. A run that found another one at work is none."""
+        """As `Observer` says. Saves nothing of a run that did not get the lock."""
         if not isinstance(outcome.error, Locked):
             self._save(outcome.run, outcome.error.hint if outcome.error else None)
 
@@ -189,24 +198,25 @@ class RunKeeper(Observer):
 
 
 def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | None:
-    """The milliseconds that this share of the runs did not exceed, to within a tenth; None without runs."""
+    """Returns how many milliseconds this share of the runs took at most, to within a tenth; None without runs."""
     merged: dict[int, int] = {}
     for histogram in durations:
         for step, number in histogram.items():
             merged[int(step)] = merged.get(int(step), 0) + number
-    left = math.ceil(share * sum(merged.values()))
+    remaining = math.ceil(share * sum(merged.values()))
     for power in sorted(merged):
-        left -= merged[power]
-        if left <= 0:
+        remaining -= merged[power]
+        if remaining <= 0:
             return round(math.pow(_STEP, power))
     return None
 
 
-def _added(numbers: Mapping[str, Any], run: Run, scheduled: bool, *, with_durations: bool = False) -> Any:
+def _with_run(numbers: Mapping[str, Any], run: Run, scheduled: bool, *, with_durations: bool = False) -> Any:
+    """The numbers with this run added."""
     added = dict(numbers)
 
-    def add(name: str, by: float) -> None:
-        added[name] = added.get(name, 0) + by
+    def add(name: str, amount: float) -> None:
+        added[name] = added.get(name, 0) + amount
 
     add("runs", 1)
     add("completed" if run.status is Status.COMPLETED else "failed", 1)
@@ -224,8 +234,8 @@ def _added(numbers: Mapping[str, Any], run: Run, scheduled: bool, *, with_durati
 
 
 def _summary(run: Run, job_id: str | None, hint: str | None) -> dict[str, Any]:
-    """What is kept of a run, by the names of the JSON API."""
-    kept: dict[str, Any] = {
+    """The summary of a run, with the names of the JSON API."""
+    summary: dict[str, Any] = {
         "syncId": run.sync_id,
         "service": run.service,
         "verb": run.verb.value,
@@ -246,10 +256,10 @@ def _summary(run: Run, job_id: str | None, hint: str | None) -> dict[str, Any]:
         "failures": [list(failure) for failure in run.failures[:_FAILURES_AT_MOST]],
         "jobId": job_id,
     }
-    return {name: value for name, value in kept.items() if value not in (None, [])}
+    return {name: value for name, value in summary.items() if value not in (None, [])}
 
 
-def _leading_to(run: Mapping[str, Any], order: str) -> tuple[str, ...]:
+def _pointer_keys(run: Mapping[str, Any], order: str) -> tuple[str, ...]:
     keys = (f"runof:{hashed(run['service'])}", f"runstatus:{run['status']}", f"runverb:{run['verb']}")
     return tuple(f"{key}:{order}" for key in keys)
 
@@ -270,5 +280,5 @@ def _position(cursor: str | None, prefix: str) -> str:
     if cursor is None:
         return ""
     if not cursor.startswith(prefix) or not cursor.isascii() or len(cursor) > 300:
-        raise BadRequest("The cursor is none that a page of these runs has given.")
+        raise BadRequest("The cursor is not from a page of these runs.", hint="Begin again without a cursor.")
     return cursor

@@ -1,4 +1,4 @@
-"""Keys and values in a SQLite file of the app: where there is no storage account."""
+"""Keys and values in a SQLite file of the app, for an app without a storage account."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backup.core.errors import StoreUnavailable
 from backup.jobs.key_values import NEW, Change, Item
 
 _BUSY_SECONDS = 30
-_AFTER_ALL = "\x7f"  # comes after every character that a key may have
+_AFTER_ALL = "\x7f"  # sorts after every character that a key may have
 _TABLE = """CREATE TABLE IF NOT EXISTS items (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL
 ) WITHOUT ROWID"""
@@ -27,7 +27,7 @@ _DELETE_SAME = "DELETE FROM items WHERE key = :key AND etag = CAST(:etag AS INTE
 
 
 class SqliteKeyValues:
-    """A file. What was committed is on the disk when `commit` returns."""
+    """A SQLite file. `commit` returns once its changes are on the disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class SqliteKeyValues:
         with self._use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                done = all(_changed(connection, change) for change in changes)
+                done = all(_apply(connection, change) for change in changes)
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
@@ -71,16 +71,18 @@ class SqliteKeyValues:
     def _use(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                if self._connection is None or self._process != os.getpid():  # SQLite's do not survive a fork
-                    self._connection, self._process = self._opened(), os.getpid()
+                if (
+                    self._connection is None or self._process != os.getpid()
+                ):  # a connection of SQLite does not survive a fork
+                    self._connection, self._process = self._open(), os.getpid()
                 yield self._connection
             except sqlite3.Error as error:
                 raise StoreUnavailable(
-                    f"The file of jobs {self._path} cannot be used: {error}.",
+                    f"The file of jobs {self._path} cannot be used: {error}. Nothing was changed in it.",
                     hint="Check that the app may write the file and its folder, and that the disk is not full.",
                 ) from None
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -90,7 +92,7 @@ class SqliteKeyValues:
         return connection
 
 
-def _changed(connection: sqlite3.Connection, change: Change) -> bool:
+def _apply(connection: sqlite3.Connection, change: Change) -> bool:
     """Makes the change if its condition holds; returns whether it did."""
     text = None if change.value is None else json.dumps(change.value, separators=(",", ":"))
     if isinstance(change.only_if, str):
@@ -99,8 +101,8 @@ def _changed(connection: sqlite3.Connection, change: Change) -> bool:
         statement = _INSERT
     else:
         statement = _DELETE if text is None else _UPSERT
-    given = {"key": change.key, "value": text, "etag": change.only_if if isinstance(change.only_if, str) else None}
-    return connection.execute(statement, given).rowcount == 1
+    parameters = {"key": change.key, "value": text, "etag": change.only_if if isinstance(change.only_if, str) else None}
+    return connection.execute(statement, parameters).rowcount == 1
 
 
 def _item(row: tuple[str, str, int]) -> Item:

@@ -19,13 +19,13 @@ from backup.runs.storage_account import service_client, storage_error
 
 TABLE = "backupjobs"
 _PARTITION = "jobs"
-_PART = 30_000  # characters; a property holds 32,768
+_PART = 30_000  # characters; a property takes 32,768
 _CONDITION_FAILED = (404, 409, 412)
-_AFTER_ALL = "\x7e"  # comes after every character that a key may have
+_AFTER_ALL = "\x7e"  # sorts after every character that a key may have
 
 
 class TableKeyValues:
-    """A table, made when it is first used."""
+    """A table of the storage account; the first use makes it."""
 
     def __init__(self, settings: Settings, retry: Retry, table: str = TABLE) -> None:
         self._settings, self._retry, self._name = settings, retry, table
@@ -45,12 +45,12 @@ class TableKeyValues:
     def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
         """As `KeyValues` says."""
         query = "PartitionKey eq @partition and RowKey gt @after and RowKey ge @first and RowKey lt @last"
-        named = {"partition": _PARTITION, "after": after, "first": prefix, "last": prefix + _AFTER_ALL}
+        parameters = {"partition": _PARTITION, "after": after, "first": prefix, "last": prefix + _AFTER_ALL}
         items: list[Item] = []
         for attempt in self._retry.attempts("read jobs"):
             with attempt, _errors():
                 items = []
-                pages = self._table().query_entities(query, parameters=named, results_per_page=min(limit, 1000))
+                pages = self._table().query_entities(query, parameters=parameters, results_per_page=min(limit, 1000))
                 for page in pages.by_page():
                     items += map(_item, page)
                     if len(items) >= limit:
@@ -87,7 +87,7 @@ class TableKeyValues:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Inside, the SDK's errors become the app's."""
+    """Turns the SDK's errors into the app's."""
     try:
         yield
     except AzureError as error:

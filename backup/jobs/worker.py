@@ -1,4 +1,4 @@
-"""Works on a job: claims it, runs its service, says how far it is, and leaves it as it ended."""
+"""Works on a job: claims it, runs its service, records its progress, and writes how it ended."""
 
 from __future__ import annotations
 
@@ -36,33 +36,34 @@ from backup.services.registry import Registry
 from backup.services.service import Options
 
 RETRIES = 5
-"""So often a job is tried again for an error that may pass, after 2, 4, 8, 16 and 32 minutes."""
+"""How often a job is tried again after an error that may pass: after 2, 4, 8, 16 and 32 minutes."""
 
 _BEAT_SECONDS = 15.0
-_LINE_SECONDS = 30.0  # so long a job that finds its service at work waits before it looks again
+_LINE_SECONDS = 30.0  # how long a job waits when another run of its service is at work
 _MAY_PASS = (StoreUnavailable, LockLost, Unexpected)
 
 
 class JobWorker:
-    """Works on jobs of the services of a registry, one in each call. Several threads may use it at once."""
+    """Works on jobs, one in each call. Several threads may use it at once."""
 
     def __init__(
         self,
-        registry: Callable[[Observer], Registry],
+        make_registry: Callable[[Observer], Registry],
         records: JobRecords,
         runs: RunRecords,
         doorbell: Doorbell,
         now: Now,
         slice_seconds: float | None,
     ) -> None:
-        """`registry` is called for each job, with a watcher of its runs, so that it sees the settings as they are."""
-        self._registry, self._records, self._runs, self._doorbell = registry, records, runs, doorbell
+        """`make_registry` makes the registry for each job anew; it gets the watcher of the job's runs."""
+        self._make_registry, self._records, self._runs, self._doorbell = make_registry, records, runs, doorbell
         self._now, self._slice_seconds = now, slice_seconds
 
     def work(self, job_id: str) -> Job | None:
-        """Works on the job for one slice and returns it as it was left; None where there was nothing to do.
+        """Works on the job for one slice and returns it as it is then.
 
-        Never raises an error of the run: that is in the job. Raises what the records raise.
+        Returns None when there was nothing to do, or when another worker has taken the job. Raises the errors of the
+        records, but never an error of the run: the job has that error.
         """
         job = self._records.claim(job_id, str(this_process()))
         if job is None:
@@ -72,88 +73,91 @@ class JobWorker:
         with lines, _Progress(self._records, job, lines) as progress:
             outcome = self._run(job, progress)
         job = progress.job
-        left = self._left(job, outcome)
+        ended_job = self._end(job, outcome)
         self._records.keep_lines(job.job_id, lines.lines)
-        return left
+        return ended_job
 
     def _run(self, job: Job, progress: _Progress) -> Outcome | BackupError:
         request = job.request
         options = Options(force=request.force, dry_run=request.dry_run, allow_mass_delete=request.allow_mass_delete)
         turn = Turn(self._slice_seconds)
         try:
-            service = self._registry(RunKeeper(self._runs, job)).get(request.service)
+            service = self._make_registry(RunKeeper(self._runs, job)).get(request.service)
             outcome = service.resume(Trigger.JOB, turn, progress) if job.sync_id is not None else None
             return outcome or service.sync(Trigger.JOB, options, progress, turn)
         except Exception as error:
             return foreseen(error)
 
-    def _left(self, job: Job, outcome: Outcome | BackupError) -> Job | None:
-        """The job as its run leaves it; None if another worker has it by now."""
+    def _end(self, job: Job, outcome: Outcome | BackupError) -> Job | None:
+        """Writes what the run made of the job and returns it; None if another worker has taken the job."""
         error = outcome if isinstance(outcome, BackupError) else outcome.error
-        known: dict[str, Any] = {} if isinstance(outcome, BackupError) else _known(outcome.run)
-        told = {} if error is None else _told(error)
+        run_fields: dict[str, Any] = {} if isinstance(outcome, BackupError) else _run_fields(outcome.run)
+        error_fields = {} if error is None else _error_fields(error)
         now = self._now()
         if isinstance(error, Cancelled):
-            return self._records.leave(job, State.DELETED, "It was cancelled.", **known, **told)
-        if isinstance(error, Interrupted) or (error is None and goes_on(outcome)):
-            reason = "Its process ended." if error else "Its time was up; it goes on."
-            same = {"attempt": job.attempt if error else job.attempt - 1}  # going on is no new try
-            return self._rung(self._records.leave(job, State.ENQUEUED, reason, **known, **same))
+            return self._records.leave(job, State.DELETED, "It was cancelled.", **run_fields, **error_fields)
+        if isinstance(error, Interrupted) or (error is None and has_not_ended(outcome)):
+            reason = "Its process ended." if error else "Its time was up; the next slice goes on."
+            attempt = job.attempt if error else job.attempt - 1  # another slice of the same run is no new attempt
+            return self._ring(self._records.leave(job, State.ENQUEUED, reason, **run_fields, attempt=attempt))
         if isinstance(error, Locked):
             due = now + timedelta(seconds=_LINE_SECONDS)
             reason = "Another run of the service is at work; it waits in line."
-            left = self._records.leave(job, State.SCHEDULED, reason, due_at=due, attempt=job.attempt - 1)
-            return self._rung(left, _LINE_SECONDS)
+            scheduled = self._records.leave(job, State.SCHEDULED, reason, due_at=due, attempt=job.attempt - 1)
+            return self._ring(scheduled, _LINE_SECONDS)
         if error is None:
-            return self._records.leave(job, State.SUCCEEDED, **known, error=None, error_kind=None, hint=None)
+            return self._records.leave(job, State.SUCCEEDED, **run_fields, error=None, error_kind=None, hint=None)
         if may_pass(error) and job.retries < RETRIES:
             seconds = 60 * 2 ** (job.retries + 1) * random.uniform(1, 1.25)  # noqa: S311 - to spread, not to hide
-            reason = f"{redact(str(error))} Tried again in about {round(seconds / 60)} minutes."
-            due = now + timedelta(seconds=seconds)
-            more = {"due_at": due, "retries": job.retries + 1, "sync_id": None}
-            return self._rung(self._records.leave(job, State.SCHEDULED, reason, **{**known, **told, **more}), seconds)
-        return self._records.leave(job, State.FAILED, redact(str(error)), **known, **told)
+            reason = f"{redact(str(error))} The next attempt is in about {round(seconds / 60)} minutes."
+            fields = {**run_fields, **error_fields, "retries": job.retries + 1, "sync_id": None}
+            fields["due_at"] = now + timedelta(seconds=seconds)
+            return self._ring(self._records.leave(job, State.SCHEDULED, reason, **fields), seconds)
+        return self._records.leave(job, State.FAILED, redact(str(error)), **run_fields, **error_fields)
 
-    def _rung(self, job: Job | None, seconds: float = 0) -> Job | None:
+    def _ring(self, job: Job | None, seconds: float = 0) -> Job | None:
         if job is not None:
             self._doorbell.ring(job.job_id, seconds)
         return job
 
 
 def worker_of(settings: Settings, desk: Desk) -> JobWorker:
-    """The worker on jobs of a desk, for the services of these settings."""
+    """Returns a worker on the jobs of the desk, with the services of these settings."""
 
-    def registry(watcher: Observer) -> Registry:
+    def make_registry(watcher: Observer) -> Registry:
         return Registry(settings, watcher=watcher)
 
-    return JobWorker(registry, desk.records, desk.runs, desk.doorbell, desk.now, settings.slice_seconds)
+    return JobWorker(make_registry, desk.records, desk.runs, desk.doorbell, desk.now, settings.slice_seconds)
 
 
 def may_pass(error: BackupError) -> bool:
-    """Whether a later try may succeed although nobody mends anything."""
+    """Whether a later attempt may succeed without anybody's help."""
     return isinstance(error, _MAY_PASS) and not isinstance(error, SourceMissing)
 
 
-def goes_on(outcome: Outcome | BackupError) -> bool:
+def has_not_ended(outcome: Outcome | BackupError) -> bool:
     """Whether the run has not ended."""
     return isinstance(outcome, Outcome) and outcome.in_progress
 
 
-def _told(error: BackupError) -> dict[str, Any]:
+def _error_fields(error: BackupError) -> dict[str, Any]:
     return {"error": redact(str(error)), "error_kind": type(error).__name__, "hint": error.hint or None}
 
 
-def _known(run: Run) -> dict[str, Any]:
+def _run_fields(run: Run) -> dict[str, Any]:
     return {"sync_id": run.sync_id, "percent": run.percent, "counts": asdict(run.counts)}
 
 
 class _Progress(Observer):
-    """Says in the background that the job is worked on, and how far it is; hears that it shall stop."""
+    """Writes heartbeat and progress of the job from a thread of its own.
+
+    Stops the run when the job is cancelled, or when another worker has taken it.
+    """
 
     def __init__(self, records: JobRecords, job: Job, lines: JobLines) -> None:
         self.job = job
         self._records, self._lines = records, lines
-        self._now: dict[str, Any] = {}
+        self._progress: dict[str, Any] = {}
         self._stop: BackupError | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"job-{job.job_id[:8]}", daemon=True)
@@ -170,20 +174,20 @@ class _Progress(Observer):
 
     def started(self, run: Run) -> None:
         """As `Observer` says."""
-        self._now |= {"sync_id": run.sync_id}
+        self._progress |= {"sync_id": run.sync_id}
 
-    def progress(self, service: str, counts: Counts) -> None:  # noqa: ARG002 - it is the job's
+    def progress(self, service: str, counts: Counts) -> None:  # noqa: ARG002 - the job has one service
         """As `Observer` says. Raises Cancelled or LockLost to stop the run."""
-        self._now |= {"counts": asdict(counts)}
+        self._progress |= {"counts": asdict(counts)}
         if self._stop is not None:
             raise self._stop
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
-            with suppress(BackupError):  # a later beat may succeed; without any the job becomes another's
-                job = self._records.beat(self.job, **self._now)
+            with suppress(BackupError):  # a later heartbeat may succeed; without one another worker takes the job
+                job = self._records.beat(self.job, **self._progress)
                 if job is None:
-                    self._stop = LockLost(f"The job {self.job.job_id} was taken over, so its run stopped.")
+                    self._stop = LockLost(f"Another worker has taken job {self.job.job_id}, so this run stopped.")
                     return
                 if job.cancelled:
                     self._stop = Cancelled()

@@ -1,4 +1,4 @@
-"""Workers of this process, where no host reads a queue: they look at the records, woken by the bell."""
+"""Worker threads of this process, for where no host reads a queue. The bell wakes them to look at the records."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _ALIVE_EVERY = 30  # looks
 
 
 def work_until(ended: threading.Event, desk: Desk, worker: JobWorker, at_once: int) -> None:
-    """Works on jobs, up to `at_once` side by side, until `ended` is set; then waits for those at work.
+    """Works on jobs, up to `at_once` side by side, until `ended` is set; then waits for the jobs at work.
 
-    Several processes may do so over the same records. An error of the records is logged; the next look may find them
-    usable again.
+    Several processes may work on the same records. Logs an error of the records and looks again a second later.
     """
     running: set[str] = set()
     free = threading.Semaphore(at_once)

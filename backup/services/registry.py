@@ -1,4 +1,4 @@
-"""The services that the settings configure, one by one or all of them side by side."""
+"""The services that the settings configure: works on one of them, or on all side by side."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
 _CANDIDATES = 10
-"""How many runs are named, at the most, that begin alike."""
+"""At most how many runs an error names whose ids begin alike."""
 
-_PINGS_AT_ONCE = 32  # each waits for a server, and holds nothing
+_PINGS_AT_ONCE = 32  # a ping only waits for a server, and needs no memory
 _LISTED = "docs/configuration.md lists the settings of each."
 
 
 class Registry:
-    """The services the settings configure, in the order they are answered."""
+    """The services that the settings configure, in the order of every answer. Several threads may use it at once."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Registry:
         specs: Sequence[ServiceSpec] | None = None,
         watcher: Observer = NOBODY,
     ) -> None:
-        """Where nothing listens at a server's address, a call is tried `unanswered_attempts` times; None: as often as
-        any. `specs` are the services, by default those of the settings. The `watcher` is told of every run.
+        """`unanswered_attempts`: how often to try a call to an address where nothing listens; None: as often as any
+        call. `specs` are the services (default: those of the settings). The `watcher` hears of every run.
 
-        Raises ConfigError for two services whose names differ in nothing but case."""
+        Raises ConfigError for two services whose names differ only in case."""
         self._settings, self._now, self._watcher = settings, now, watcher
         self._specs: dict[str, ServiceSpec] = {}
         for spec in specs_of(settings) if specs is None else specs:
@@ -74,24 +74,25 @@ class Registry:
 
     @property
     def wait_seconds(self) -> float:
-        """How long an HTTP request waits for its syncs."""
+        """How many seconds an HTTP request waits for its syncs."""
         return self._settings.wait_seconds
 
     def names(self) -> list[str]:
-        """Services with a setting of their own; one of them may still lack another, which `get` then names."""
+        """The names of the services that have a setting. One of them may still lack another setting; `get` names it."""
         return [spec.name for spec in self._specs.values()]
 
     def get(self, name: str) -> SyncService:
-        """The service of this name, in any case. Raises UnknownService for one that is not configured, ConfigError for
-        one that is only half."""
+        """Returns the service of this name; case does not count. Raises UnknownService when no setting names it, and
+        ConfigError when one of its sides is missing."""
         spec = self._specs.get(name.lower())
         if spec is None:
             raise self._unknown(name)
-        others = [other for other in self._specs.values() if other is not spec]
-        return SyncService(spec, self._settings, self._limits, self._lock, self._now, others, self._watcher)
+        other_specs = [other for other in self._specs.values() if other is not spec]
+        return SyncService(spec, self._settings, self._limits, self._lock, self._now, other_specs, self._watcher)
 
     def chosen(self, name: str) -> list[str]:
-        """The names that `name` or "all", in any case, stands for. Raises UnknownService when there is none."""
+        """Returns the names that `name` stands for: its own, or every name for "all". Case does not count. Raises
+        UnknownService when there is none."""
         if name.lower() != ALL:
             return [self.get(name).name]
         if not self._specs:
@@ -101,29 +102,30 @@ class Registry:
     def _unknown(self, name: str) -> UnknownService:
         names = ", ".join(self.names()) or "none"
         if name.lower() == ALL:
-            return UnknownService("This is done for one service at a time, not for all.", hint=f"Configured: {names}.")
+            return UnknownService("This works on one service at a time, not on all.", hint=f"Configured: {names}.")
         meant = did_you_mean(name, [*self.names(), ALL])
         if not meant and name.lower() in known_names():
             title = name.capitalize()
-            begin = f"Its settings begin with Source{title}Db__ and Backup{title}Db__"
-            hint = f"Configured: {names}. {begin}; docs/configuration.md lists them."
+            prefixes = f"Its settings begin with Source{title}Db__ and Backup{title}Db__"
+            hint = f"Configured: {names}. {prefixes}; docs/configuration.md lists them."
             return UnknownService(f"No service {quoted(name)} is configured: it has no setting.", hint=hint)
         return UnknownService(
             f"No service {quoted(name)} is configured.{meant}", hint=f"Configured: {names}. {_LISTED}"
         )
 
     def ping(self) -> list[Health]:
-        """How every side of every configured service answers, asked all at once."""
+        """Asks every side of every configured service, 32 at once; returns how each answers."""
 
-        def one(which: tuple[str, SideName]) -> Health:
-            service, side = which
+        def ping_side(service_and_side: tuple[str, SideName]) -> Health:
+            service, side = service_and_side
             try:
                 return self.get(service).ping(side)
             except BackupError as error:
                 return Health(service, side, 0, error)
 
-        found = side_by_side(one, [(name, side) for name in self.names() for side in SIDES], _PINGS_AT_ONCE)
-        for health in found:
+        sides = [(name, side) for name in self.names() for side in SIDES]
+        answers = side_by_side(ping_side, sides, _PINGS_AT_ONCE)
+        for health in answers:
             if health.error is not None:
                 event(
                     "health.down",
@@ -132,40 +134,40 @@ class Registry:
                     side=health.side,
                     error=health.error,
                 )
-        return found
+        return answers
 
     def run_named(self, text: str, service: str = ALL) -> tuple[SyncService, str]:
-        """The service with this run, and the run's id: the text is that, or its beginning, in any case.
+        """Returns the run whose id is the text, or begins with it, and its service. Case does not count.
 
-        Raises UnknownRun; BadRequest, which names the runs, where several begin so; what kept a service from being
-        asked, unless another has the run with this very id.
+        Raises UnknownRun when no run does. Raises BadRequest, which names the runs, when several do. When a service
+        cannot be asked, raises its error, unless another service has a run with exactly this id.
         """
         names = self.names() if service.lower() == ALL else self.chosen(service)
-        could_be_one = text != "" and text.isascii() and text.isprintable() and len(text) <= _LONGEST_SYNC_ID
+        may_be_an_id = text != "" and text.isascii() and text.isprintable() and len(text) <= _LONGEST_SYNC_ID
 
         def look(name: str) -> list[tuple[SyncService, str]] | BackupError:
             try:
-                asked = self.get(name)
-                return [(asked, sync_id) for sync_id in asked.runs_named(text, _CANDIDATES)]
+                candidate = self.get(name)
+                return [(candidate, sync_id) for sync_id in candidate.past.runs_named(text, _CANDIDATES)]
             except BackupError as error:
                 return error
 
-        answers = side_by_side(look, names if could_be_one else ())
-        found = [one for answer in answers if not isinstance(answer, BackupError) for one in answer]
-        for one in found:
-            if one[1] == text.lower():
-                return one
+        answers = side_by_side(look, names if may_be_an_id else ())
+        runs = [run for answer in answers if not isinstance(answer, BackupError) for run in answer]
+        for run in runs:
+            if run[1] == text.lower():
+                return run
         for answer in answers:
             if isinstance(answer, BackupError):
                 raise answer
-        if not found:
+        if not runs:
             nobody = "No service has a" if service.lower() == ALL else f"The service {service.lower()} has no"
             raise UnknownRun(f"{nobody} run {quoted(text)}.")
-        if len(found) > 1:
-            named = ", ".join(f"{sync_id} of {asked.name}" for asked, sync_id in found[:_CANDIDATES])
-            more = " …" if len(found) > _CANDIDATES else ""
-            raise BadRequest(f"Several runs begin with {quoted(text)}: {named}{more}.", hint="Give more of the id.")
-        return found[0]
+        if len(runs) > 1:
+            listed = ", ".join(f"{sync_id} of {owner.name}" for owner, sync_id in runs[:_CANDIDATES])
+            rest = " …" if len(runs) > _CANDIDATES else ""
+            raise BadRequest(f"Several runs begin with {quoted(text)}: {listed}{rest}.", hint="Give more of the id.")
+        return runs[0]
 
     def sync(
         self,
@@ -175,12 +177,13 @@ class Registry:
         observer: Observer = NOBODY,
         wait_seconds: float | None = None,
     ) -> list[Outcome]:
-        """Syncs the service, or all of them side by side; one that fails does not disturb the others.
+        """Syncs the service, or all services side by side. A service that fails does not disturb the others.
 
-        Syncs stop after `SliceSeconds`, but for those from the command line; then an outcome's run is in progress, and
-        `resume` goes on with it. So it is for what has not ended after `wait_seconds` (None: however long it takes),
-        which goes on in the background; what has not had its turn by then is pending, without an id. One of a timer
-        waits for a lock that is held for a moment, and has an entry in SyncHistory even if it could not begin.
+        A sync stops after `SliceSeconds`, except from the command line. Then its outcome's run is in progress, and
+        `resume` resumes it. Returns after `wait_seconds` at the latest (None: when all have ended). A sync that is at
+        work then goes on in the background; its outcome's run is in progress too. A sync that has not had its turn by
+        then has a run without an id. A timer's sync waits some seconds for the lock. It has an entry in SyncHistory
+        even if it could not begin.
         """
         seconds_left = self._countdown(trigger)
         syncs = [
@@ -195,42 +198,45 @@ class Registry:
     def verify(
         self, name: str, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI
     ) -> list[Outcome]:
-        """Verifies the service, or all of them side by side; one that fails does not disturb the others."""
+        """Verifies the service, or all services side by side. A service that fails does not disturb the others."""
 
-        def one(service: str) -> Outcome:
+        def verify(service: str) -> Outcome:
             try:
                 return self.get(service).verify(depth, drilled=drilled, trigger=trigger)
             except BackupError as error:
                 return self.failed(service, Verb.DRILL if drilled else Verb.VERIFY, trigger, NO_OPTIONS, error)
 
-        return side_by_side(one, self.chosen(name))
+        return side_by_side(verify, self.chosen(name))
 
     def resume(self, trigger: Trigger, *, but: Collection[str] = ()) -> list[Outcome]:
-        """Goes on with every sync that was left open, but for those services, for `SliceSeconds` in all; side by side.
+        """Resumes every open sync, side by side, for `SliceSeconds` in all. Leaves out the services in `but`.
 
-        There is an outcome for each service that had one, but for those that are running just now.
+        Returns an outcome for each service with an open sync, but none where a run is at work now.
         """
         seconds_left = self._countdown(trigger)
         names = [name for name in self.names() if name not in but]
 
-        def one(service: str) -> Outcome | None:
+        def resume(service: str) -> Outcome | None:
             try:
                 outcome = self.get(service).resume(trigger, Turn(seconds_left()))
             except BackupError as error:
                 return could_not_begin(service, Verb.SYNC, trigger, NO_OPTIONS, error)
             return None if outcome is None or isinstance(outcome.error, Locked) else outcome
 
-        return [outcome for outcome in side_by_side(one, names) if outcome is not None]
+        return [outcome for outcome in side_by_side(resume, names) if outcome is not None]
 
     def failed(self, service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
-        """The outcome of a run that could not begin, of which the watcher is told."""
+        """Returns the outcome of a run that could not begin, and tells the watcher."""
         outcome = could_not_begin(service, verb, trigger, options, error)
         self._watcher.ended(outcome)
         return outcome
 
     def _countdown(self, trigger: Trigger) -> Callable[[], float | None]:
-        """The seconds that are left of this call, from now on, for a service whose turn comes; None: as many as it
-        takes. One that comes late has none, does a part all the same, and leaves the rest to `resume`."""
+        """Returns what tells a service, at its turn, how many seconds are left of this call; None: no limit.
+
+        A service whose turn comes late has 0 seconds left. It works on one part all the same and leaves the rest to
+        `resume`.
+        """
         if trigger is Trigger.CLI:
             return lambda: None
         ends_at = time.monotonic() + self._settings.slice_seconds

@@ -20,11 +20,11 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """One thing to back up. `rules` say what its key's versions are and which records are its own; `guard` has its
-    limits and its canary.
+    """One thing to back up. `rules` name its version and say which records belong to it; `guard` has its limits and
+    its canary.
 
-    A side without a connection string is one that the settings have said nothing of; `check` names it. Raises
-    ConfigError for a name that nobody could ask for or history could not keep.
+    A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
+    name that nobody can type or that SyncHistory cannot keep.
     """
 
     name: str
@@ -38,35 +38,35 @@ class ServiceSpec:
         if not self.name.isprintable() or self.name.strip() != self.name or not 0 < units <= LONGEST_NAME:
             raise ConfigError(
                 f"{quoted(self.name)} cannot be a service's name.",
-                hint=f"Take 1 to {LONGEST_NAME} characters that can be seen, without spaces around them.",
+                hint=f"Use 1 to {LONGEST_NAME} printable characters, without spaces around them.",
             )
         if self.name.lower() == ALL:
-            raise ConfigError(f"A service cannot be called {self.name}: that stands for all services.")
+            raise ConfigError(f"A service cannot be called {self.name}: this name stands for all services.")
 
     @property
     def filter_text(self) -> str:
-        """The filter as the settings have it, in one form; empty without one of the service's own."""
+        """The filter that the settings name, in a form that can be compared; empty if they name none."""
         return "; ".join(f"{name}={value!r}" for name, value in self.rules.where.items() if name in self.rules.required)
 
     def check(self) -> None:
-        """Raises ConfigError that names the setting of a side that is missing."""
+        """Raises ConfigError, which names the setting, when a side is missing."""
         for side in (self.source, self.backup):
             if not side.connection_string:
                 raise missing_side(self.name, side.role, f"{side.setting}__ConnectionString")
 
 
 def specs_of(settings: Settings) -> Sequence[ServiceSpec]:
-    """The services that the settings configure: those that the app knows by itself first, the others by their names."""
+    """The services that the settings configure: first the presets of the app, then the others by name."""
     return [spec_of(settings, name) for name in settings.services]
 
 
 def spec_of(settings: Settings, name: str) -> ServiceSpec:
-    """The service of this name as the settings have it."""
+    """The service of this name, as the settings describe it."""
     service = settings.service(name)
     source = _side(settings, service, "source")
     backup = _side(settings, service, "backup")
     if not service.is_known_by_itself:
-        # Whoever names no other place gets a backup that is called as its source.
+        # A backup has the names of its source unless the settings name others.
         backup = replace(
             backup,
             table=backup.table or source.table,
@@ -77,17 +77,17 @@ def spec_of(settings: Settings, name: str) -> ServiceSpec:
 
 
 def _side(settings: Settings, service: ServiceSettings, role: SideName) -> Side:
-    given = service.source if role == "source" else service.backup
+    side = service.source if role == "source" else service.backup
     is_own = service.own(role, "Table")
     return Side(
         service=service.name,
         role=role,
         setting=service.setting(role, "ConnectionString").partition("__")[0],
-        connection_string=given.connection or "",
-        table=given.table if is_own else None,
-        default_table="" if is_own else given.table or "",
-        container=given.container,
-        database=given.database,
+        connection_string=side.connection or "",
+        table=side.table if is_own else None,
+        default_table="" if is_own else side.table or "",
+        container=side.container,
+        database=side.database,
         emulator_hosts=settings.emulator_hosts,
     )
 

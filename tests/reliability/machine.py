@@ -442,7 +442,7 @@ class Machine(RuleBasedStateMachine):
         folded = self.keys.fold(key)
         at, then, _ = self._moment(which)
         try:
-            shown = self.bench.service.show(self.keys.text(key), at)
+            shown = self.bench.service.past.show(self.keys.text(key), at)
         except BadRequest:
             assert at is not None
             assert at < self._kept_since()
@@ -456,7 +456,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def purge(self) -> None:
-        self.bench.service.purge()
+        self.bench.service.past.purge()
         before = self._kept_since()
         self.purged_before = max(self.purged_before, before)
         runs = {run.sync_id: run for run in self.runs}

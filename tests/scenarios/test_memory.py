@@ -32,7 +32,7 @@ from backup.verbs.restoring import Wish
 registry = Registry(load_settings())
 [synced] = registry.sync("customer", Trigger.CLI)
 service = registry.get("customer")
-then = Wish(at=service.history(2)[-1].completed_at, overwrite_newer=True)
+then = Wish(at=service.past.history(2)[-1].completed_at, overwrite_newer=True)
 for outcome in (synced, service.verify(Depth(full=True)), service.restore(then), service.undo(synced.run.sync_id)):
     assert outcome.error is None, outcome.error
 """

@@ -124,8 +124,8 @@ def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service
     taken = invoice.undo(own.sync_id, through=True, dry_run=True).run
     assert (taken.undone[-1], taken.counts.deleted) == (own.sync_id, 7)
     assert {then.sync_id}.isdisjoint(taken.undone)
-    assert [run.sync_id for run in invoice.history(9) if run.verb is Verb.SYNC] == [own.sync_id]
-    assert [change.sync_id for change in invoice.show("1").changes] == [own.sync_id]
+    assert [run.sync_id for run in invoice.past.history(9) if run.verb is Verb.SYNC] == [own.sync_id]
+    assert [change.sync_id for change in invoice.past.show("1").changes] == [own.sync_id]
     restored = invoice.restore(Wish(at=then.started_at), Options(dry_run=True))
     assert (restored.error, restored.run.counts.skipped) == (None, 7)
     assert track.undo(then.sync_id).run.counts.updated == 2
@@ -150,7 +150,7 @@ def test_a_purge_leaves_what_is_about_another_table(two: tuple[Service, Service]
     execute(two[0].backup, "RecycleBin", long_ago)
     execute(two[0].backup, "SyncHistory", "UPDATE {table} SET \"StartedAt\" = '2019-12-31 00:00:00'")
     execute(two[0].backup, "SyncHistory", "UPDATE {table} SET \"SyncedAt\" = '2019-12-31 00:00:00'")
-    assert (track.purge().images, invoice.purge().images) == (5, 7)  # fewer than eight keys have an entry each
+    assert (track.past.purge().images, invoice.past.purge().images) == (5, 7)  # fewer than eight keys: an entry each
 
 
 # --- what an earlier release made -------------------------------------------------------------------------------------
@@ -171,14 +171,14 @@ def test_a_backup_of_an_earlier_release_stays_usable(
         strip(place.order.backup)
 
         order = service(only.settings, "order")
-        assert [run.number for run in order.history(9)] == [2, 1]
+        assert [run.number for run in order.past.history(9)] == [2, 1]
         at = order.restore(Wish(at=first.completed_at, overwrite_newer=True), Options(dry_run=True))
         assert (at.error, at.run.counts.updated) == (None, 1)
         assert order.undo(second.sync_id).error is None
         assert place.order.backup.contents() == before
         synced(order)
         assert place.order.is_mirrored()
-        assert {entry["Place"] for entry in place.order.backup.history()} == {order.history(1)[0].place}
+        assert {entry["Place"] for entry in place.order.backup.history()} == {order.past.history(1)[0].place}
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql", "cosmos"])
@@ -193,12 +193,12 @@ def test_of_runs_of_an_earlier_release_the_trigger_says_what_they_did(
         synced(order)
         runs = [order.undo(synced(order).sync_id, trigger=Trigger.HTTP), order.verify(Depth(), trigger=Trigger.HTTP)]
         assert [outcome.error for outcome in runs] == [None, None]
-        of_now = order.history(9)
+        of_now = order.past.history(9)
         strip(place.order.backup, version=2)
 
         sync, undo = (Verb.SYNC, Trigger.CLI), (Verb.UNDO, Trigger.HTTP)
         assert [(run.verb, run.trigger) for run in of_now] == [(Verb.VERIFY, Trigger.HTTP), undo, sync, sync]
-        read = [(run.verb, run.trigger) for run in service(only.settings, "order").history(9)]
+        read = [(run.verb, run.trigger) for run in service(only.settings, "order").past.history(9)]
         assert read == [(Verb.VERIFY, None), (Verb.UNDO, None), sync, sync]
         synced(order)
         entries = place.order.backup.history()
@@ -263,7 +263,7 @@ def test_an_entry_that_cannot_be_read_counts_as_not_there(sqlite_place: Place, f
     odd = synced(customer)
     execute(sqlite_place.customer.backup, "SyncHistory", f'UPDATE {{table}} SET {field} WHERE "RunNumber" = 2')
     assert synced(customer).number == 3
-    assert odd.sync_id not in [run.sync_id for run in customer.history(9)]
+    assert odd.sync_id not in [run.sync_id for run in customer.past.history(9)]
 
 
 @pytest.mark.parametrize("checkpoint", ["", "{{}}", "[]", "NULL"])
@@ -387,16 +387,16 @@ def test_one_run_with_a_wrong_clock_bends_neither_order_nor_age_nor_the_state_of
     assert ("lies ahead" in " ".join(last.notes)) == (wrong > 0)
 
     def version_at(days: float) -> int:
-        record = at(sqlite_place, 0).show("1", NOW + timedelta(days=days)).record
+        record = at(sqlite_place, 0).past.show("1", NOW + timedelta(days=days)).record
         assert record is not None
         return int(record["Version"])
 
     # What lies between a right run and a later one with a wrong clock is as the right run left it.
     assert [version_at(days) for days in (-30, -21, -19, -0.5)] == [1, 1, 3, 4]
-    assert [change.number for change in at(sqlite_place, 0).show("1").changes] == [1, 2, 3, 4]
+    assert [change.number for change in at(sqlite_place, 0).past.show("1").changes] == [1, 2, 3, 4]
     # What the wrong run kept is as old as the runs around it say.
-    at(sqlite_place, 5).purge()
-    assert [change.number for change in at(sqlite_place, 5).show("1").changes] == [2, 3, 4]
+    at(sqlite_place, 5).past.purge()
+    assert [change.number for change in at(sqlite_place, 5).past.show("1").changes] == [2, 3, 4]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

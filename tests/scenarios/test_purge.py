@@ -77,13 +77,13 @@ def test_the_newest_completed_run_stays_however_old_it_is_and_what_failed_after_
     ran(sqlite_place, "customer", 900, 1)
     completed = ran(sqlite_place, "customer", 800, 2)
     failed = ran(sqlite_place, "customer", 700, 3, status=Status.FAILED, error="it broke", added_columns=("New",))
-    assert sqlite_place.registry.get("customer").purge().runs == 1
+    assert sqlite_place.registry.get("customer").past.purge().runs == 1
     assert left(sqlite_place, "customer") == {completed.sync_id, failed.sync_id}
 
 
 def test_of_a_service_that_never_completed_nothing_goes(sqlite_place: Place) -> None:
     ran(sqlite_place, "customer", 900, 1, status=Status.FAILED, error="it broke")
-    assert sqlite_place.registry.get("customer").purge().runs == 0
+    assert sqlite_place.registry.get("customer").past.purge().runs == 0
 
 
 def test_fewer_days_than_the_bin_keeps_leave_what_restores_and_the_guard_ask_about(
@@ -111,13 +111,13 @@ def test_a_sync_from_the_command_line_purges_what_is_due(sqlite_place: Place, tm
     assert old.sync_id in left(sqlite_place, "customer")
     assert command(tmp_path, soon, "sync").code == 0
     assert old.sync_id not in left(sqlite_place, "customer")
-    assert Registry(load_settings(soon)).get("customer").purge().images == 0
+    assert Registry(load_settings(soon)).get("customer").past.purge().images == 0
 
 
 def test_a_purge_that_fails_is_no_failure_of_its_sync(
     sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("backup.services.service.SyncService.purge_if_due", lambda *_: 1 / 0)
+    monkeypatch.setattr("backup.services.past.Past.purge_if_due", lambda *_: 1 / 0)
     assert command(tmp_path, sqlite_place.customer.settings, "sync").code == 0
     assert "sync.not_purged service=customer" in caplog.text
 

@@ -163,7 +163,7 @@ def test_a_run_whose_images_were_purged_is_refused(customers: Place, tmp_path: P
     remove(customers, "customer", "1")
     night = synced(customers, "customer").sync_id
     soon = {**customers.settings, "BackupSync__RecycleDays": "1e-9"}
-    assert Registry(load_settings(soon)).get("customer").purge().images
+    assert Registry(load_settings(soon)).get("customer").past.purge().images
     assert refused(command(tmp_path, soon, "restore", "customer", "--run", night, "--json"))[0] == "Conflict"
 
 

@@ -66,13 +66,13 @@ def test_nothing_but_a_restore_changes_a_byte_of_a_source(file: Path) -> None:
     customers.initialize()
     synced = customers.sync(Trigger.CLI)
     verified = customers.verify(Depth(full=True))
-    customers.show("2")
+    customers.past.show("2")
     pinged = customers.ping("source")
     assert bytes_of(file) == before
     assert (synced.run.status, synced.run.counts.inserted, customers.count()) == (Status.COMPLETED, 3, 3)
     assert verified.run.verified
     assert pinged.error is None
-    assert [run.verb for run in customers.history(9)] == [Verb.VERIFY, Verb.SYNC]
+    assert [run.verb for run in customers.past.history(9)] == [Verb.VERIFY, Verb.SYNC]
 
 
 def test_a_source_in_wal_mode_is_read_for_its_owner_and_refused_to_whoever_would_leave_files_to_himself(

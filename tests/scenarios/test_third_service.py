@@ -166,7 +166,7 @@ def test_a_service_made_by_settings_alone_does_all_that_services_do(invoices: In
     assert done(service.restore(Wish())).counts.inserted == 1
     assert invoices.sales(invoices.source)[6] == "new"
     assert done(service.sync(Trigger.CLI)).counts == Counts(skipped=SALES - 1)
-    assert {run.service for run in service.history(99)} == {"invoice"}
+    assert {run.service for run in service.past.history(99)} == {"invoice"}
     assert {entry["ServiceName"] for entry in invoices.backup.history()} == {"invoice"}
 
 
@@ -292,7 +292,7 @@ def test_a_service_of_any_name_is_synced_undone_and_told_of(invoices: Invoices, 
     answer = http.post_sync_of(services, name, {}, b"")
     assert (answer.status, answer.body["ServiceName"]) == (200, name)
     assert done(service.undo(answer.body["SyncId"])).counts.deleted == 2 * SALES
-    assert [run.service for run in service.history(9)] == [name, name]
+    assert [run.service for run in service.past.history(9)] == [name, name]
     assert {entry["ServiceName"] for entry in invoices.backup.history()} == {name}
     assert services.run_named(answer.body["SyncId"])[0].name == name
     assert http.get_health(lambda: services, {"deep": "true"}).body["Checks"][0]["Service"] == name

@@ -243,7 +243,7 @@ def test_undo_of_a_run_whose_images_were_purged_is_refused(customers: Place, tmp
     raised(place, 1, 2)
     run = synced(place, "customer")
     settings = {**place.settings, **FORGETS_AT_ONCE}
-    assert Registry(load_settings(settings)).get("customer").purge().images == 1 + 2  # the inserts have one entry
+    assert Registry(load_settings(settings)).get("customer").past.purge().images == 1 + 2  # the inserts have one entry
     before = whole(place.customer.backup)
     error, message = refused(command(tmp_path, settings, "undo", run.sync_id, "--yes", "--json"))
     assert error == "Conflict"

@@ -154,7 +154,7 @@ def test_what_a_killed_drill_left_goes_with_the_next_run_or_purge(customers: Pla
     if then == "sync":
         assert customer.sync(Trigger.CLI).error is None
     else:
-        customer.purge()
+        customer.past.purge()
     assert sorted(tmp_path.glob("*.db")) == before
     [ended] = [entry for entry in customers.customer.backup.history() if entry["SyncId"] == drilled["SyncId"]]
     assert (ended["Status"], ended["Scratch"]) == ("Failed", None)
@@ -346,7 +346,7 @@ def triggers(place: Place) -> list[str]:
 def test_the_timer_verifies_a_sample_when_the_days_are_over(customers: Place, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     scheduled(customers, NOW)
-    verified = customers.registry.get("customer").last_verified()
+    verified = customers.registry.get("customer").past.last_verified()
     assert verified is not None
     start = verified.started_at
     for days in (1, 6.9, 7, 8):
@@ -383,4 +383,4 @@ def test_the_timer_purges_what_is_older_than_recycle_days(customers: Place, capl
 
 def test_a_verify_is_no_run_of_a_sync(customers: Place) -> None:
     customers.registry.sync("customer", Trigger.TIMER)
-    assert customers.registry.get("customer").last_verified() is None
+    assert customers.registry.get("customer").past.last_verified() is None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backup.core.errors import BadRequest
 from backup.jobs.job import HISTORY_AT_MOST, Job, Request, State
-from backup.jobs.records import SILENCE, JobRecords, hashed
+from backup.jobs.listing import page_of_jobs
+from backup.jobs.record_keys import hashed
+from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 
 START = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -65,7 +68,7 @@ def test_a_job_is_there_as_it_was_made(records: JobRecords) -> None:
     job = enqueued(records, request, requested_by="ada")
     assert records.get(job.job_id) == job
     assert (job.state, job.request, job.requested_by, job.attempt) == (State.ENQUEUED, request, "ada", 0)
-    assert [(past.state, past.reason) for past in job.history] == [(State.ENQUEUED, "Asked for by ada.")]
+    assert [(past.state, past.reason) for past in job.history] == [(State.ENQUEUED, "Requested by ada.")]
 
 
 def test_a_job_is_found_by_the_beginning_of_its_id_alone(records: JobRecords) -> None:
@@ -166,46 +169,48 @@ def test_a_history_keeps_its_first_state_and_the_latest(records: JobRecords) -> 
         assert records.leave(claimed, State.ENQUEUED, "Its time was up.")
     found = records.get(job.job_id)
     assert found is not None
-    assert (len(found.history), found.history[0].reason) == (HISTORY_AT_MOST, "Asked for by http.")
+    assert (len(found.history), found.history[0].reason) == (HISTORY_AT_MOST, "Requested by http.")
     assert found.history[-1].reason == "Its time was up."
 
 
-def pages(list_page: Callable[..., object], **wanted: object) -> list[str]:
+def pages(keys: SqliteKeyValues, **wanted: Any) -> list[str]:
     seen: list[str] = []
-    cursor = None
+    cursor: str | None = None
     while True:
-        page = list_page(cursor=cursor, **wanted)
-        seen += [job.job_id for job in page.jobs]  # type: ignore[attr-defined]
-        cursor = page.cursor  # type: ignore[attr-defined]
+        page = page_of_jobs(keys, cursor=cursor, **wanted)
+        seen += [job.job_id for job in page.jobs]
+        cursor = page.cursor
         if cursor is None:
             return seen
 
 
-def test_a_list_has_each_job_once_the_failed_first_and_then_the_newest(records: JobRecords) -> None:
+def test_a_list_has_each_job_once_the_failed_first_and_then_the_newest(
+    records: JobRecords, keys: SqliteKeyValues
+) -> None:
     made = [failed(records, "customer") if n % 3 == 0 else enqueued(records) for n in range(10)]
     wrong = [job.job_id for job in reversed(made) if job.state is State.FAILED]
     others = [job.job_id for job in reversed(made) if job.state is not State.FAILED]
     for limit in (1, 3, 4, 50):
-        assert pages(records.page, limit=limit) == [*wrong, *others]
+        assert pages(keys, limit=limit) == [*wrong, *others]
 
 
-def test_a_list_is_of_a_state_a_service_and_a_text(records: JobRecords) -> None:
+def test_a_list_is_of_a_state_a_service_and_a_text(records: JobRecords, keys: SqliteKeyValues) -> None:
     jobs = [enqueued(records, Request(service)) for service in ("customer", "order", "Order", "a/b ü")]
     wrong = failed(records, "order")
     ids = [job.job_id for job in jobs]
-    assert pages(records.page, state=State.FAILED) == [wrong.job_id]
-    assert pages(records.page, state=State.ENQUEUED) == ids[::-1]
-    assert pages(records.page, service="ORDER") == [wrong.job_id, ids[2], ids[1]]
-    assert pages(records.page, service="a/b ü") == [ids[3]]
-    assert pages(records.page, service="order", state=State.ENQUEUED) == [ids[2], ids[1]]
-    assert pages(records.page, text="it broke") == [wrong.job_id]
-    assert pages(records.page, text=ids[0][:8]) == [ids[0]]
+    assert pages(keys, state=State.FAILED) == [wrong.job_id]
+    assert pages(keys, state=State.ENQUEUED) == ids[::-1]
+    assert pages(keys, service="ORDER") == [wrong.job_id, ids[2], ids[1]]
+    assert pages(keys, service="a/b ü") == [ids[3]]
+    assert pages(keys, service="order", state=State.ENQUEUED) == [ids[2], ids[1]]
+    assert pages(keys, text="it broke") == [wrong.job_id]
+    assert pages(keys, text=ids[0][:8]) == [ids[0]]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "9.all:", "-1.", "0.ü"])
-def test_a_cursor_that_no_page_gave_is_refused(records: JobRecords, cursor: str) -> None:
+def test_a_cursor_that_no_page_gave_is_refused(keys: SqliteKeyValues, cursor: str) -> None:
     with pytest.raises(BadRequest, match="cursor"):
-        records.page(cursor=cursor)
+        page_of_jobs(keys, cursor=cursor)
 
 
 def test_jobs_are_counted_by_their_state(records: JobRecords) -> None:

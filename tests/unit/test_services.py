@@ -155,7 +155,7 @@ def test_other_entries_are_left_as_they_are(customer: SyncService, side: Service
 
 def test_the_latest_runs_come_newest_first(customer: SyncService) -> None:
     runs = [customer.sync(Trigger.CLI).run for _ in range(3)]
-    assert customer.history(2) == [runs[2], runs[1]]
+    assert customer.past.history(2) == [runs[2], runs[1]]
 
 
 def test_a_run_that_cannot_be_recorded_at_its_end_has_failed(

@@ -20,7 +20,7 @@ from backup.mirror.comparison import Difference, Report
 from backup.mirror.proof import DifferenceKind
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Outcome
-from backup.services.service import Shown
+from backup.services.past import Shown
 
 
 @pytest.fixture(autouse=True)

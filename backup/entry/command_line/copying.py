@@ -87,7 +87,7 @@ def purge_command(
 
         def one(name: str) -> tuple[dict[str, Any], BackupError | None]:
             try:
-                purged = registry.get(name).purge(history_days=history_days)
+                purged = registry.get(name).past.purge(history_days=history_days)
             except Exception as caught:
                 error = foreseen(caught)
                 return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
@@ -105,7 +105,7 @@ def _purge_what_is_due(registry: Registry, outcomes: Sequence[Outcome]) -> None:
         if not outcome.recorded or outcome.run.dry_run or outcome.in_progress or interrupts.requested():
             continue
         try:
-            purged = registry.get(name).purge_if_due(_PURGE_SECONDS)
+            purged = registry.get(name).past.purge_if_due(_PURGE_SECONDS)
         except Exception as caught:
             error = foreseen(caught)
             level = logging.INFO if isinstance(error, Locked) else logging.WARNING

@@ -72,6 +72,6 @@ def demo_command(
     with errors_shown(False):
         registry = run_demo(folder, show_outcomes)
         say("The last rows of SyncHistory", "bold")
-        runs = [run for name in registry.names() for run in registry.get(name).history(4)]
+        runs = [run for name in registry.names() for run in registry.get(name).past.history(4)]
         show_history(sorted(runs, key=lambda run: run.started_at, reverse=True), utc_now())
         say(f"The databases, with SyncHistory in the backups, lie in {folder}/: {', '.join(FILES.values())}")

@@ -38,7 +38,7 @@ def show_command(
     """Show one record and its past: what it was, when it changed, by which run; exit code 1 when nobody knows it."""
     with errors_shown(as_json):
         moment = None if at is None else moment_of(at)
-        shown = open_registry(config).get(service).show(key, moment)
+        shown = open_registry(config).get(service).past.show(key, moment)
         answer = http.shape_past(shown)
 
         def show() -> None:
@@ -75,7 +75,7 @@ def history_command(
                     "A run is named, so --since, --failed and --all choose nothing.", hint="Leave them out."
                 )
             service, run_id = registry.run_named(what)
-            ran = service.ran(run_id, limit or 100, skip, None if only is None else only.action)
+            ran = service.past.ran(run_id, limit or 100, skip, None if only is None else only.action)
             print_answer(http.shape_ran(ran), as_json, lambda: show_run(ran, now, skip))
             return
         if skip or only is not None:
@@ -84,7 +84,7 @@ def history_command(
         runs = [
             run
             for name in registry.chosen(what)
-            for run in registry.get(name).history(limit or 10, since=begun, failed=failed, every=every)
+            for run in registry.get(name).past.history(limit or 10, since=begun, failed=failed, every=every)
         ]
         runs.sort(key=lambda run: run.started_at, reverse=True)
         print_answer(http.shape_history(runs), as_json, lambda: show_history(runs, now))
@@ -100,7 +100,7 @@ def changes_command(
     """Show how many records were inserted, updated and deleted in the backup, by day or by run."""
     with errors_shown(as_json):
         asked, begun = open_registry(config).get(service), since_of(since, utc_now())
-        changes = asked.changes(begun)
+        changes = asked.past.changes(begun)
         answer = http.shape_changes(asked.name, changes, begun, by.value)
         print_answer(answer, as_json, lambda: show_changes(asked.name, changes, begun, by.value))
 

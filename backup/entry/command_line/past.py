@@ -14,7 +14,7 @@ from backup.entry.command_line.grid import GridColumn, GridRow, as_people_count
 from backup.entry.command_line.outcomes import duration_text, proof_text, show_failures
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid
 from backup.runs.changes import RunChanges, counts_of
-from backup.services.service import Ran, Shown
+from backup.services.past import Ran, Shown
 
 _SHORTEST_ID = 8
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))

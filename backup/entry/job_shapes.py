@@ -1,0 +1,153 @@
+"""What the API of jobs answers, as JSON: a job, a service's numbers, a day's numbers. Reads the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from backup.config.ncrontab import last_due, next_due
+from backup.config.settings import Settings
+from backup.entry.answers import time_text
+from backup.jobs.desk import Desk
+from backup.jobs.job import Job, State
+from backup.jobs.run_records import percentile
+
+_RECORDS = ("inserted", "updated", "deleted", "skipped", "failedRecords")
+_DUE_AT_MOST = 10_000
+
+
+def shape_job(job: Job) -> dict[str, Any]:
+    """A job with the states that it was in."""
+    history = [
+        {"stateName": change.state.value, "createdAt": time_text(change.at), "reason": change.reason}
+        for change in job.history
+    ]
+    return {**shape_row(job), "history": history}
+
+
+def shape_row(job: Job) -> dict[str, Any]:
+    """A job as a row of a list."""
+    request = job.request
+    return {
+        "jobId": job.job_id,
+        "state": job.state.value,
+        "createdAt": time_text(job.created_at),
+        "job": {
+            "syncType": request.service.upper(),
+            "service": request.service,
+            "verb": request.verb,
+            "forceFullSync": request.force,
+            "dryRun": request.dry_run,
+            "allowMassDelete": request.allow_mass_delete,
+            "limit": request.limit,
+        },
+        "trigger": job.trigger,
+        "requestedBy": job.requested_by,
+        "stateAt": time_text(job.state_at) if job.state_at else None,
+        "dueAt": time_text(job.due_at) if job.due_at else None,
+        "startedAt": time_text(job.started_at) if job.started_at else None,
+        "endedAt": time_text(job.ended_at) if job.ended_at else None,
+        "progress": 100 if job.state is State.SUCCEEDED else job.percent or 0,
+        "counts": dict(job.counts),
+        "attempt": job.attempt,
+        "syncId": job.sync_id,
+        "error": job.error,
+        "cancelled": job.cancelled,
+    }
+
+
+def shape_day(desk: Desk, day: date) -> dict[str, Any]:
+    """One day (UTC): numbers of runs and records, in all and by service, and how many jobs are in each state now."""
+    services = desk.runs.day(day)
+    by_type = [
+        {
+            "syncType": service.upper(),
+            "count": numbers.get("runs", 0),
+            "success": numbers.get("completed", 0),
+            "failed": numbers.get("failed", 0),
+            **_records_of(numbers),
+        }
+        for service, numbers in sorted(services.items())
+    ]
+    numbers = desk.records.numbers()
+    ended = {name: sum(row[name] for row in by_type) for name in ("count", "success", "failed")}
+    records = {name: sum(row[name] for row in by_type) for name in ("totalProcessed", "totalSuccess", "totalFailed")}
+    running = numbers[State.PROCESSING] if day == desk.now().astimezone(UTC).date() else 0
+    queue = {
+        "enqueued": numbers[State.ENQUEUED],
+        "processing": numbers[State.PROCESSING],
+        "succeeded": numbers[State.SUCCEEDED],
+        "failed": numbers[State.FAILED],
+        "scheduled": numbers[State.SCHEDULED],
+        "servers": len(desk.workers()),
+    }
+    summary = {
+        "totalJobs": ended["count"] + running,
+        "successJobs": ended["success"],
+        "failedJobs": ended["failed"],
+        "runningJobs": running,
+        **records,
+        "successRate": _percent(ended["success"], ended["count"]),
+    }
+    return {"date": day.isoformat(), "summary": summary, "byType": by_type, "queueStats": queue, "hangfireStats": queue}
+
+
+def shape_stats(desk: Desk, settings: Settings, service: str, days: int) -> dict[str, Any]:
+    """A service's numbers of the last `days` days (UTC), today included."""
+    now = desk.now().astimezone(UTC)
+    first = now.date() - timedelta(days=days - 1)
+    by_day = desk.runs.days(service, first, now.date())
+    last = desk.runs.last(service)
+    total = {
+        name: sum(numbers.get(name, 0) for numbers in by_day.values())
+        for name in ("runs", "completed", "failed", "scheduled", "seconds", *_RECORDS)
+    }
+    durations = [numbers.get("durations", {}) for numbers in by_day.values()]
+    due = _times_due(settings, datetime.combine(first, datetime.min.time(), UTC), now) if by_day else 0
+    success = last.get("success")
+    age = (now - datetime.fromisoformat(success["at"])).total_seconds() if success else None
+    return {
+        "service": service,
+        "runs": total["runs"],
+        "successRate": _percent(total["completed"], total["runs"]),
+        "runsMade": total["scheduled"],
+        "runsDue": due,
+        "sla": _percent(total["scheduled"], due),
+        "medianDurationMs": percentile(durations, 0.5),
+        "p95DurationMs": percentile(durations, 0.95),
+        "recordsPerSecond": round(sum(total[name] for name in _RECORDS) / total["seconds"], 1)
+        if total["seconds"]
+        else None,
+        "changesByDay": [
+            {"date": day.isoformat(), **{name: numbers.get(name, 0) for name in ("inserted", "updated", "deleted")}}
+            for day, numbers in sorted(by_day.items())
+        ],
+        "lastSuccess": success,
+        "lastSuccessAgeSeconds": round(age) if age is not None else None,
+        "lastFailure": last.get("failure"),
+        "lastVerify": last.get("verify"),
+        "lastRestoreDrill": last.get("drill"),
+        "nextOccurrence": time_text(next_due(settings.schedule, now, settings.zone))
+        if settings.schedule_enabled
+        else None,
+    }
+
+
+def _records_of(numbers: Mapping[str, Any]) -> dict[str, int]:
+    failed = numbers.get("failedRecords", 0)
+    done = sum(numbers.get(name, 0) for name in ("inserted", "updated", "deleted", "skipped"))
+    return {"totalProcessed": done + failed, "totalSuccess": done, "totalFailed": failed}
+
+
+def _times_due(settings: Settings, start: datetime, end: datetime) -> int:
+    """Returns how often the schedule was due, up to 10,000 times."""
+    due, number = last_due(settings.schedule, end, settings.zone), 0
+    while due >= start and number < _DUE_AT_MOST:
+        number += 1
+        due = last_due(settings.schedule, due - timedelta(seconds=1), settings.zone)
+    return number
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return round(100 * part / whole, 1) if whole else None

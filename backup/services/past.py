@@ -1,0 +1,202 @@
+"""What SyncHistory and the recycle bin know of one service: read, and purged. Changes nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from backup.core.errors import BadRequest, UnknownRun
+from backup.core.model import Action, Key, Now, Record, Run
+from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.entries import Kept
+from backup.runs import listing, upgrade
+from backup.runs.changes import RunChanges, changes_since
+from backup.runs.clock import clock_of
+from backup.runs.history import History
+from backup.runs.lock import Lock
+from backup.runs.open_runs import drop_all_scratches
+from backup.runs.opening import Opening
+from backup.runs.policy import Policy
+from backup.runs.retention import oldest_run, purge_history
+from backup.services.places import Places
+from backup.stores import Store
+from backup.verbs.upkeep import Due, due
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One record's past: its key, the record now or at the time that the caller named, and its changes, oldest
+    first."""
+
+    key: list[Any]
+    record: Record | None
+    changes: Sequence[Kept]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is such a record, or the bin has an image of one."""
+        return self.record is not None or len(self.changes) > 0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A past run and some of its changes; whether it has `more`, and whether images of it `may_be_purged`."""
+
+    run: Run
+    changes: Sequence[Kept]
+    more: bool
+    may_be_purged: bool
+    key_to_json: Callable[[Key], list[Any]]
+
+
+@dataclass(frozen=True)
+class Purged:
+    """How many images a purge deleted from the recycle bin, and how many runs from SyncHistory."""
+
+    images: int = 0
+    runs: int = 0
+
+
+class _Opened(NamedTuple):
+    """A backup that is open, with what the app keeps beside it, what SyncHistory says now, and the clock."""
+
+    backup: Store
+    history: History
+    recycle_bin: RecycleBin
+    opening: Opening
+    now: Now
+
+
+class Past:
+    """The past of one service. Each call opens its backup anew. Several threads may use it at once.
+
+    Every method raises the errors of the stores, and ConfigError when source and backup cannot be the two sides of one
+    service.
+    """
+
+    def __init__(self, service: str, places: Places, policy: Policy, lock: Lock, now: Now) -> None:
+        self._service, self._places, self._policy, self._lock, self._now = service, places, policy, lock, now
+
+    @contextmanager
+    def _opened(self) -> Iterator[_Opened]:
+        """Brings the app's tables up to date first."""
+        with self._places.stores() as (_, backup):
+            opening = upgrade.opening_of(
+                backup,
+                self._service,
+                self._places.other_tables,
+                lambda: self._lock(self._service, backup.place.location),
+            )
+            history, now = History(backup), clock_of(backup, self._now)
+            recycle_bin = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
+            yield _Opened(backup, history, recycle_bin, opening, now)
+
+    def show(self, key: str, at: datetime | None = None) -> Shown:
+        """Returns one record's past. Raises BadRequest for a text that is no key, and for a time that the bin does not
+        reach any more."""
+        with self._opened() as (backup, history, recycle_bin, _, now):
+            parsed_key = backup.keys.from_text(key)
+            images = (image for batch in backup.images([parsed_key], Action.UPDATED) for image in batch)
+            record = next((image.record for image in images), None)
+            if at is not None and at < self._policy.kept_since(now()):
+                raise BadRequest(
+                    f"The recycle bin does not reach back to {at:%Y-%m-%d %H:%M:%S %Z}.",
+                    hint="It keeps images for RecycleDays. Name a later time.",
+                )
+            if at is not None:
+                history.refuse_unplaced(self._service, at)
+                first_change = recycle_bin.first_after([parsed_key], at).get(parsed_key)
+                record = first_change.record if first_change else record
+            return Shown(backup.keys.to_json(parsed_key), record, recycle_bin.of_keys([parsed_key]))
+
+    def ran(self, sync_id: str, limit: int, skip: int = 0, only: Action | None = None) -> Ran:
+        """Returns the run of this id, with up to `limit` of its changes after the first `skip`. Raises UnknownRun.
+
+        Cost: reads the bin's entries of the run up to those changes. Holds only the changes that it returns.
+        """
+        with self._opened() as (backup, history, recycle_bin, _, now):
+            run = history.get(self._service, sync_id)
+            if run is None:
+                raise UnknownRun(f"The service {self._service} has no run {sync_id} about {backup.place.label}.")
+            all_changes = (kept for batch in recycle_bin.of_run(sync_id, only, records=False) for kept in batch)
+            changes = list(islice(all_changes, skip, skip + limit + 1))
+            may_be_purged = run.started_at < self._policy.kept_since(now())
+            return Ran(run, changes[:limit], len(changes) > limit, may_be_purged, backup.keys.to_json)
+
+    def changes(self, since: datetime) -> list[RunChanges]:
+        """Returns what each run that began since then did to the backup, newest first; see `changes_since`."""
+        with self._opened() as (_, history, recycle_bin, _, now):
+            return changes_since(history, recycle_bin, self._service, self._policy, since, now())
+
+    def history(
+        self, limit: int, *, since: datetime | None = None, failed: bool = False, every: bool = True
+    ) -> Sequence[Run]:
+        """Returns up to `limit` runs, newest first.
+
+        `since`: only runs that began since then. `failed`: only runs that failed. Without `every`: neither dry runs nor
+        refused ones.
+        """
+        with self._opened() as opened:
+            return listing.listed(opened.history, self._service, limit, since=since, failed=failed, every=every)
+
+    def runs_named(self, text: str, limit: int) -> list[str]:
+        """Returns the ids of up to `limit` runs that begin with the text, or the one id that equals it.
+
+        Includes runs whose entries name no place.
+        """
+        with self._opened() as opened:
+            return listing.named(opened.history, self._service, text, limit)
+
+    def last_verified(self) -> Run | None:
+        """Returns the newest verify that reached its end; None without one."""
+        with self._opened() as opened:
+            return opened.history.last_verified(self._service)
+
+    def purge(
+        self, before: datetime | None = None, seconds: float = float("inf"), history_days: float | None = None
+    ) -> Purged:
+        """Deletes from the recycle bin what was older than RecycleDays at the time `before` (default: now). Then
+        deletes from SyncHistory what was older than `history_days` (default: RetentionDays).
+
+        Stops after so many seconds; the next purge deletes the rest. Raises Locked while a run is at work.
+        """
+        ends_at = time.monotonic() + seconds
+        policy = self._policy if history_days is None else replace(self._policy, history_days=history_days)
+        with (
+            self._opened() as (backup, history, recycle_bin, _, now),
+            self._lock(self._service, backup.place.location),
+        ):
+
+            def seconds_left() -> float:
+                return ends_at - time.monotonic()
+
+            drop_all_scratches(backup, history, self._service, now())
+            until = min(before or now(), now())  # the clock of `before` may be ahead
+            images = recycle_bin.purge(policy.kept_since(until), seconds_left)
+            runs = 0
+            if seconds_left() > 0:
+                runs = purge_history(history, recycle_bin, self._service, policy, until, seconds_left)
+            return Purged(images, runs)
+
+    def purge_if_due(self, seconds: float = float("inf")) -> Purged:
+        """Purges if an image or a run is old enough. Takes no lock otherwise."""
+        with self._opened() as (_, history, recycle_bin, _, now):
+            oldest_image, first_run = recycle_bin.oldest(), oldest_run(history, self._service)
+            images_due = oldest_image is not None and oldest_image < self._policy.kept_since(now())
+            runs_due = first_run is not None and first_run < self._policy.history_since(now())
+        return self.purge(seconds=seconds) if images_due or runs_due else Purged()
+
+    def due(self, night: datetime, verify_every_days: float, *, synced: bool = False) -> Due:
+        """Returns which upkeep has been due since `night`, the schedule's last time, and was not done yet.
+
+        `synced`: the caller knows that the sync of that time has ended. Takes no lock.
+        """
+        with self._opened() as (_, history, recycle_bin, opening, _):
+            return due(
+                history, opening, recycle_bin, self._service, self._policy, verify_every_days, night, synced=synced
+            )
