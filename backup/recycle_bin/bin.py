@@ -1,4 +1,7 @@
-"""The recycle bin: what runs overwrote or deleted, kept whole beside the backup. Never changes the backup itself."""
+"""The recycle bin: images of what runs overwrote or deleted, kept whole beside the backup.
+
+It never changes the backup itself.
+"""
 
 from __future__ import annotations
 
@@ -22,204 +25,222 @@ _BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
 def as_stamped() -> Timeline:
-    """A timeline that knows no runs: every time is taken as it was written."""
+    """Returns a timeline without runs: it takes every time as it was written."""
     return Timeline((), datetime.max.replace(tzinfo=UTC))
 
 
 class RecycleBin:
-    """The entries of one service about one table or container. There is one for each record that a run changed: its
-    first image.
+    """The entries of one service and place. A run has one entry for each record that it changed: its first image.
 
-    Entries of an earlier release do not say their place; they are its own if their runs are, which `timeline` knows.
+    Entries of an earlier release do not name their place. They belong to this bin if `timeline` knows their run.
+    Methods raise what the stores raise.
     """
 
     def __init__(self, backup: Store, service: str, timeline: Callable[[], Timeline] = as_stamped) -> None:
-        """`timeline` is asked once, when an entry's time first counts."""
-        self._backup, self._service, self._ask = backup, service, timeline
+        """`timeline` is called at most once, when a method needs the true time of an entry."""
+        self._backup, self._service, self._read_timeline = backup, service, timeline
         self._entries: Sibling = backup.sibling(RECYCLE_BIN)
 
     def create(self) -> None:
-        """Makes the table or container when it is missing."""
+        """Creates the bin's table or container if it is missing."""
         self._entries.create()
 
     def recorder(self, run: Run, now: Now, side: SideName = "backup", *, resumed: bool = False) -> Keep:
-        """What a run passes to the store that it changes; `resumed` if it may have kept something before."""
-        where, (start, shared, end) = self._of(run.sync_id), entries.bounds(run.sync_id)
+        """Returns what the run passes to the store that it changes, to keep images of its changes.
+
+        `side` is where the changed records are. `resumed` says that earlier calls of the run may have kept images.
+        """
+        where, (start, middle, end) = self._of_run(run.sync_id), entries.bounds(run.sync_id)
         before = None
         if resumed:
-            together = self._entries.count(where, "EntryId", shared, end)
-            deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, shared)
+            together = self._entries.count(where, "EntryId", middle, end)
+            deleted = self._entries.count({**where, "Action": Action.DELETED.value}, "EntryId", start, middle)
             before = KeptBefore(together > 0, deleted > 0)
-        # A restore's place may have other names for its columns; there no key is spelled anew by a run.
+        # The place that a restore writes to may have other column names. There a run never respells a key.
         exact = side == "source" or self._backup.traits.keys_are_exact
-        mine = {**where, "Side": side, "Place": self._backup.catalog.qualified_name()}
-        return Recorder(self._entries, mine, now, None if exact else self._backup, before)
+        fields = {**where, "Side": side, "Place": self._backup.catalog.qualified_name()}
+        return Recorder(self._entries, fields, now, None if exact else self._backup, before)
 
     def counted(self, sync_id: str) -> Counts:
-        """How many of the backup's records the run has changed so far; none is skipped."""
-        where, (start, shared, end) = {**self._of(sync_id), "Side": "backup"}, entries.bounds(sync_id)
-        found = {
-            action: self._entries.count({**where, "Action": action.value}, "EntryId", start, shared)
+        """Returns how many records of the backup the run has changed so far, by the bin. `skipped` is always 0."""
+        where, (start, middle, end) = {**self._of_run(sync_id), "Side": "backup"}, entries.bounds(sync_id)
+        counts = {
+            action: self._entries.count({**where, "Action": action.value}, "EntryId", start, middle)
             for action in Action
         }
         together = (
-            entries.number_of_keys(entry) for page in entries.pages(self._entries, where, shared, end) for entry in page
+            entries.number_of_keys(entry) for page in entries.pages(self._entries, where, middle, end) for entry in page
         )
-        return Counts(found[Action.INSERTED] + sum(together), found[Action.UPDATED], found[Action.DELETED])
+        return Counts(counts[Action.INSERTED] + sum(together), counts[Action.UPDATED], counts[Action.DELETED])
 
     def take_back(self, sync_id: str, keys: Collection[Key]) -> None:
-        """Deletes what the run has kept of the backup's records with these keys, where the backup has it still: images
-        of changes that were refused. A store without transactions keeps them before it knows. Cost: a lookup."""
-        hashes, _ = entries.found_by(keys)
-        start, shared, _ = entries.bounds(sync_id)
-        for page in entries.pages_of_hashes(self._entries, hashes, {**self._of(sync_id), "Side": "backup"}):
-            alone = (entry for entry in page if start < entry["EntryId"] < shared)
-            found = {kept.key: kept for entry in alone for kept in entries.kept(entry) if kept.key in keys}
-            images = (image for some in self._backup.images([*found], Action.UPDATED) for image in some)
-            there = {image.key: image.record for image in images}
-            self._entries.delete([kept.entry_id for key, kept in found.items() if kept.record == there.get(key)])
+        """Deletes the run's images of these keys if the backup's records are still as in the image.
 
-    def _of(self, sync_id: str) -> dict[str, str]:
+        These are images of changes that the backup refused. A store without transactions keeps an image before it knows
+        that. Reads the entries and the backup's records of these keys.
+        """
+        hashes, _ = entries.hashes_of(keys)
+        start, middle, _ = entries.bounds(sync_id)
+        for page in entries.pages_of_hashes(self._entries, hashes, {**self._of_run(sync_id), "Side": "backup"}):
+            of_one_key = (entry for entry in page if start < entry["EntryId"] < middle)
+            kept_by_key = {kept.key: kept for entry in of_one_key for kept in entries.kept(entry) if kept.key in keys}
+            images = (image for batch in self._backup.images([*kept_by_key], Action.UPDATED) for image in batch)
+            records = {image.key: image.record for image in images}
+            unchanged = [kept.entry_id for key, kept in kept_by_key.items() if kept.record == records.get(key)]
+            self._entries.delete(unchanged)
+
+    def _of_run(self, sync_id: str) -> dict[str, str]:
         return {"SyncId": sync_id, "ServiceName": self._service}
 
     @cached_property
     def _timeline(self) -> Timeline:
-        return self._ask()
+        return self._read_timeline()
 
     def _of_place(self) -> dict[str, Any]:
         return {"ServiceName": self._service, "Place": [self._backup.catalog.qualified_name(), None]}
 
-    def _is_mine(self, entry: Mapping[str, Any]) -> bool:
+    def _belongs_here(self, entry: Mapping[str, Any]) -> bool:
         return entry["Place"] is not None or self._timeline.knows(entry["SyncId"])
 
     def newest(self, below: datetime | None = None) -> datetime | None:
-        """When the newest entry was made, of those whose time is below that."""
+        """Returns when the newest entry was made, of those before `below`; None if there is none."""
         page = self._entries.find(
             self._of_place(), order_by="RecycledAt", descending=True, below=below, limit=1, fields=("RecycledAt",)
         )
         return page[0]["RecycledAt"] if page else None
 
     def oldest(self) -> datetime | None:
-        """When the oldest entry was made."""
+        """Returns when the oldest entry was made; None if there is none."""
         page = self._entries.find(self._of_place(), order_by="RecycledAt", limit=1, fields=("EntryId", "RecycledAt"))
         return self._moment(page[0]) if page else None
 
     def of_run(self, sync_id: str, action: Action | None = None, *, records: bool = True) -> Iterator[list[Kept]]:
-        """What the run changed, in any way or in this one, in no order that says anything, some at a time: with their
-        `records` about as much as a batch holds."""
+        """Yields what the run changed, in any way or by this `action`, in batches and in no particular order.
+
+        A batch is at most 500 keys and, with `records`, about 8 MiB. Without `records` the records are None.
+        """
         start, _, end = entries.bounds(sync_id)
-        where = self._of(sync_id) | ({} if action is None else {"Action": action.value})
+        where = self._of_run(sync_id) | ({} if action is None else {"Action": action.value})
         for page in entries.pages(self._entries, where, start, end, records=records):
-            some, size = list[Kept](), 0
+            batch, size = list[Kept](), 0
             page.reverse()
             while page:
                 for kept in entries.kept(page.pop()):
-                    some.append(kept)
+                    batch.append(kept)
                     size += _size(kept)
-                    if len(some) == _AT_ONCE or size > _BYTES_AT_ONCE:
-                        yield some
-                        some, size = [], 0
-                    del kept  # or it would be held beside the next
-            if some:
-                yield some
-            del some
+                    if len(batch) == _AT_ONCE or size > _BYTES_AT_ONCE:
+                        yield batch
+                        batch, size = [], 0
+                    del kept  # else it stays in memory beside the next one
+            if batch:
+                yield batch
+            del batch
 
     def has_any_of(self, sync_id: str) -> bool:
-        """Whether it has an image of what the run changed."""
+        """Returns whether the bin has an entry of the run."""
         start, _, end = entries.bounds(sync_id)
-        where = self._of(sync_id)
+        where = self._of_run(sync_id)
         return bool(self._entries.find(where, order_by="EntryId", above=start, below=end, limit=1, fields=("EntryId",)))
 
     def knows_keys_of(self, sync_id: str) -> bool:
-        """Whether the keys that the run changed are such as the backup has now. Else their columns have other types
-        since, and its entries cannot be told from those of the same records after that."""
-        first = next(self.of_run(sync_id, records=False), [])
-        return all(self._backup.keys.may_hold(kept.key) for kept in first if kept.side == "backup")
+        """Returns whether the run's keys have the types of the backup's key columns now.
+
+        False means that the columns have changed their types since. Then the run's entries cannot be matched with later
+        entries of the same records. Looks at the first batch of the run's entries only.
+        """
+        first_batch = next(self.of_run(sync_id, records=False), [])
+        return all(self._backup.keys.may_hold(kept.key) for kept in first_batch if kept.side == "backup")
 
     def of_keys(self, keys: Iterable[Key], after: datetime | None = None, *, records: bool = True) -> list[Kept]:
-        """The entries of the backup's records with these keys, later than `after`, oldest first.
+        """Returns the entries of the backup's records with these keys, oldest first; with `after`, only later ones.
 
-        Also those of keys that the server may take for the same; see `exact.key_hash`.
+        It includes entries of keys that the server may take for the same; see `exact_json.key_hash`. All of them are in
+        memory at once. Without `records` the records are None.
         """
-        hashes, asked = entries.found_by(keys)
-        found = [
+        hashes, keys_by_block = entries.hashes_of(keys)
+        all_kept = [
             kept
             for page in entries.pages_of_hashes(self._entries, hashes, self._of_place(), records=records)
             for entry in page
-            if self._is_mine(entry) and (after is None or self._moment(entry) > after)
-            for kept in entries.kept_of(entry, asked)
+            if self._belongs_here(entry) and (after is None or self._moment(entry) > after)
+            for kept in entries.kept_of(entry, keys_by_block)
         ]
         timed = (
             replace(kept, at=self._timeline.moment(kept.sync_id, kept.at), number=self._timeline.number(kept.sync_id))
-            for kept in found
+            for kept in all_kept
             if kept.side == "backup"
         )
         return sorted(timed, key=lambda kept: (kept.number, kept.at))
 
     def _moment(self, entry: Mapping[str, Any]) -> datetime:
-        # By its id: a part of an entry has not all its fields.
+        # The id names the run. The SyncId may be missing: a part of an entry lacks some fields.
         return self._timeline.moment(str(UUID(entry["EntryId"][:32])), entry["RecycledAt"])
 
-    def with_records(self, some: Iterable[Kept]) -> Iterator[list[Kept]]:
-        """The same with their records, in no order that says anything, about as much at a time as a batch holds. One of
-        an insert has no record, and is left out."""
-        found = {kept.entry_id: kept for kept in some if kept.action is not Action.INSERTED}
-        for page in entries.pages(self._entries, {"EntryId": [*found]}) if found else ():
+    def with_records(self, without_records: Iterable[Kept]) -> Iterator[list[Kept]]:
+        """Yields the same entries with their records, in batches of about 8 MiB and in no particular order.
+
+        Entries of inserts have no record and are left out.
+        """
+        by_id = {kept.entry_id: kept for kept in without_records if kept.action is not Action.INSERTED}
+        for page in entries.pages(self._entries, {"EntryId": [*by_id]}) if by_id else ():
             page.reverse()
-            whole, size = list[Kept](), 0
+            batch, size = list[Kept](), 0
             while page:
                 for kept in entries.kept(page.pop()):
-                    whole.append(replace(found[kept.entry_id], record=kept.record))
+                    batch.append(replace(by_id[kept.entry_id], record=kept.record))
                     size += _size(kept)
-                    del kept  # or it would be held beside the next
+                    del kept  # else it stays in memory beside the next one
                 if size > _BYTES_AT_ONCE:
-                    yield whole
-                    whole, size = [], 0
-            if whole:
-                yield whole
-            del whole
+                    yield batch
+                    batch, size = [], 0
+            if batch:
+                yield batch
+            del batch
 
     def first_after(self, keys: Iterable[Key], after: datetime, *, records: bool = True) -> dict[Key, Kept]:
-        """For each of these keys, and those like them, that was changed after a time: its record's first entry since.
+        """Returns, for each of these keys that was changed after a time, its first entry since then.
 
-        Its record is the one that the backup held at that time. Where a record's key was spelled anew (A for a, under
-        a collation that ignores case), all its spellings lead to the one entry. Holds the images of all changes since,
-        or, without `records`, none: `with_records` reads those that are wanted.
+        The entry's record is the one that the backup had at that time. It includes keys that the server may take for
+        the same. If a key was respelled (`A` for `a`, under a collation that ignores case), all its spellings lead to
+        the same entry. Holds the images of all changes since `after` in memory. Without `records` it holds none:
+        `with_records` then reads the images that the caller needs.
         """
         keys = list(keys)
         groups: dict[str, list[Kept]] = {}
         for kept in self.of_keys(keys, after, records=records):
             groups.setdefault(key_hash(kept.key), []).append(kept)
-        asked: dict[str, set[Key]] = {}
+        keys_by_hash: dict[str, set[Key]] = {}
         for key in keys if not (records or self._backup.traits.keys_are_exact) else ():
-            asked.setdefault(key_hash(key), set()).add(key)
+            keys_by_hash.setdefault(key_hash(key), set()).add(key)
         first: dict[Key, Kept] = {}
         for hashed, group in groups.items():
-            name: dict[Key, Key] = {}  # one for all spellings of a record: an image's own key tells what it was before
-            respelled = len({kept.key for kept in group} | asked.get(hashed, set())) > 1
+            # From every spelling of a record's key to the spelling that stands for all of them. The key in an entry's
+            # record is the spelling before the change.
+            main_spelling: dict[Key, Key] = {}
+            is_respelled = len({kept.key for kept in group} | keys_by_hash.get(hashed, set())) > 1
             for kept in group:
-                spellings = {kept.key, self._own_key(kept) if records or respelled else kept.key}
-                known = {name[key] for key in spellings if key in name}
-                chosen = next(iter(known), kept.key)
-                name |= dict.fromkeys(spellings, chosen)
-                name |= {key: chosen for key, other in name.items() if other in known}
+                spellings = {kept.key, self._own_key(kept) if records or is_respelled else kept.key}
+                earlier = {main_spelling[key] for key in spellings if key in main_spelling}
+                chosen = next(iter(earlier), kept.key)
+                main_spelling |= dict.fromkeys(spellings, chosen)
+                main_spelling |= {key: chosen for key, spelling in main_spelling.items() if spelling in earlier}
             oldest: dict[Key, Kept] = {}
             for kept in group:
-                oldest.setdefault(name[kept.key], kept)
-            first |= {key: oldest[name[key]] for key in name}
+                oldest.setdefault(main_spelling[kept.key], kept)
+            first |= {key: oldest[main_spelling[key]] for key in main_spelling}
         return first
 
     def _own_key(self, kept: Kept) -> Key:
-        """The key as the record itself spells it."""
+        """Returns the key as the entry's record spells it. Reads the record if it was left out."""
         if kept.record is None and kept.action is not Action.INSERTED:
-            kept = next((one for some in self.with_records([kept]) for one in some), kept)
+            kept = next((whole for batch in self.with_records([kept]) for whole in batch), kept)
         return self._backup.keys.of(kept.record) if kept.record else kept.key
 
     def purge(self, before: datetime, seconds_left: Callable[[], float] = lambda: float("inf")) -> int:
-        """Deletes the entries that are older than a time, a batch at a time, oldest first, one at least and while there
-        is time; returns how many.
+        """Deletes the entries older than `before`, oldest first, in batches. Returns how many it deleted.
 
-        Those whose time lies ahead are as old as their runs are.
+        It deletes at least one batch, and stops when no time is left. An entry with a time in the future is as old as
+        its run.
         """
         purged = self._purge(before, seconds_left, below=before)
         if seconds_left() > 0:
@@ -239,13 +260,15 @@ class RecycleBin:
             page = self._entries.find(
                 self._of_place(), order_by="RecycledAt", above=above, below=below, limit=entries.PAGE, fields=fields
             )
-            # Of an entry in parts each has its id.
+            # All parts of an entry have the same id.
             old = list(dict.fromkeys(entry["EntryId"] for entry in page if self._moment(entry) < before))
             self._entries.delete(old)
             purged += len(old)
             if len(page) < entries.PAGE or seconds_left() <= 0:
                 return purged
-            if not old:  # younger than they say; many entries may have one time, and what is left of it comes next time
+            # All entries of the page are younger than their times say, so the next page begins behind them. It may pass
+            # over entries of the same time; the next purge deletes those.
+            if not old:
                 above = page[-1]["RecycledAt"]
 
 

@@ -1,4 +1,4 @@
-"""What the recycle bin's table holds: an entry for each changed record, or one for many keys inserted together."""
+"""The entries of the recycle bin: one for each changed record, or one for many keys that were inserted together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECYCLE_BIN = Shape(
     name="RecycleBin",
     container="recycle-bin",
     key="EntryId",
-    partition="EntryId",  # each entry its own partition: a run may keep more than one partition may hold
+    partition="EntryId",  # a partition for each entry: those of a run may be too many for one partition
     fields={
         "EntryId": "name",
         "ServiceName": "name",
@@ -42,7 +42,11 @@ RECYCLE_BIN = Shape(
         "Place": "place",
     },
     indexes=(("KeyHash",), ("RecycledAt",)),
-    parts_with=("ServiceName", "Place", "RecycledAt"),  # a purge takes parts too, also those whose entry never came
+    parts_with=(
+        "ServiceName",
+        "Place",
+        "RecycledAt",
+    ),  # a purge also finds parts, even if their entry was never written
 )
 _WITHOUT_RECORD = tuple(name for name in RECYCLE_BIN.fields if name != "Record")
 _FIRST_PAGE = 16
@@ -52,16 +56,18 @@ _HASHES_AT_ONCE = 100
 _HASHED_AT_ONCE = 1 << 20  # characters
 _BLOCK_BITS = 16
 _FEWEST_TOGETHER = 8
-_TOGETHER = "g"  # behind all hexadecimal digits
+_TOGETHER = "g"  # sorts after all hexadecimal digits
 _BEYOND_64_BITS = 1 << 63
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The record of a key as it was before `action` of the run `sync_id`; None where there was none.
+    """What an entry says about one key: its record before `action` of the run `sync_id`.
 
-    `side` is where the record was: in the backup, or in the place that a restore wrote to. Keys that were inserted
-    together share the `entry_id`. `number` is that of the run, where it was asked for.
+    - `record`, `version`: None if there was no record before. `record` is also None if it was not read.
+    - `side`: where the record was: in the backup, or in the place that a restore wrote to.
+    - `entry_id`: keys that were inserted together have the same.
+    - `number`: the number of the run; 0 if it was not looked up.
     """
 
     entry_id: str
@@ -79,24 +85,28 @@ class Kept:
 
 
 def prefix(sync_id: str) -> str:
-    """What the ids of a run's entries begin with, so that they lie together; its characters sort alike anywhere."""
+    """Returns the first characters of the ids of a run's entries. Every server sorts these characters alike."""
     return sync_id.replace("-", "")
 
 
 def bounds(sync_id: str) -> tuple[str, str, str]:
-    """Ids that bound those of a run's entries: of one record each between the first two, of many between the last."""
+    """Returns three bounds of the ids of a run's entries: start, middle and end.
+
+    Ids of entries with one key lie between start and middle, those of entries with many keys between middle and end.
+    """
     start = prefix(sync_id)
     return start, f"{start}{_TOGETHER}", f"{start}h"
 
 
 def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
-    """What the entry of one record has of its own among those of a batch."""
+    """Returns the fields of the entry of one image, without the fields that all entries of a batch share."""
     key = key_to_text(image.key)
     record = None if image.record is None else record_to_text(image.record)
     return {
-        # The same for every try of the same change: only the first image of a record in a run is kept. Others write to
-        # a source meanwhile, so that there another try may replace another record.
-        "EntryId": prefix(sync_id) + (_place(side, image.key, key) if side == "backup" else _digest(side, key, record)),
+        # The id is the same for every try of a change, so that only the first image of a record in a run is kept. In a
+        # source others write at the same time, so a later try may replace another record: there the record counts too.
+        "EntryId": prefix(sync_id)
+        + (_id_in_run(side, image.key, key) if side == "backup" else _digest(side, key, record)),
         "Action": image.action.value,
         "KeyHash": key_hash(image.key),
         "RecordKey": key,
@@ -106,28 +116,28 @@ def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
 
 
 def together(sync_id: str, side: str, keys: Sequence[Key]) -> tuple[list[dict[str, Any]], Sequence[Key]]:
-    """Entries for inserted integer keys that are near each other, many in each, and the keys that need one each.
+    """Makes entries of many keys each, for inserted integer keys. Returns them, and the keys that need their own entry.
 
-    Keys are near if they share all but their last 16 bits: that is their block, by which they are found.
+    Keys of one entry have all bits but the last 16 in common. These bits are their block, by which the entry is found.
     """
     if not keys or len(keys[0]) != 1 or {type(key[0]) for key in keys} != {int}:
         return [], keys
     numbers = sorted({key[0] for key in keys})
     if not (is_one_integer((numbers[0],)) and is_one_integer((numbers[-1],))):
         return [], keys
-    made: list[dict[str, Any]] = []
+    entries_of_many: list[dict[str, Any]] = []
     alone: list[Key] = []
     start = 0
     while start < len(numbers):
         block = _block_number(numbers[start])
         end = bisect_left(numbers, (block + 1) << _BLOCK_BITS, start)
-        found = numbers[start:end]
-        if len(found) < _FEWEST_TOGETHER:
-            alone += ((key,) for key in found)
+        in_block = numbers[start:end]
+        if len(in_block) < _FEWEST_TOGETHER:
+            alone += ((number,) for number in in_block)
         else:
-            made.append(_of_many(sync_id, side, block, found))
+            entries_of_many.append(_of_many(sync_id, side, block, in_block))
         start = end
-    return made, alone
+    return entries_of_many, alone
 
 
 def _of_many(sync_id: str, side: str, block: int, keys: Sequence[int]) -> dict[str, Any]:
@@ -143,10 +153,10 @@ def _of_many(sync_id: str, side: str, block: int, keys: Sequence[int]) -> dict[s
     }
 
 
-def _place(side: str, key: Key, text: str) -> str:
-    """What is one's own of an entry's id among those of its run; its characters sort alike anywhere.
+def _id_in_run(side: str, key: Key, text: str) -> str:
+    """The part of an entry's id behind the run's prefix. Every server sorts its characters alike.
 
-    Integers keep their order: entries of neighbours are written to the same pages of the id's index.
+    Integer keys keep their order, so that the entries of neighbours fall on the same pages of the index.
     """
     if is_one_integer(key):
         return f"{'b' if side == 'backup' else 'a'}{key[0] + _BEYOND_64_BITS:016x}"
@@ -169,50 +179,50 @@ def _block(number: int) -> str:
 
 
 def _block_of(key: Key) -> str | None:
-    """The block of an asked key, however its number is written."""
+    """The block of a key, whatever type its number has. None if it is no single whole number."""
     if len(key) != 1 or not isinstance(key[0], int | Decimal | float):
         return None
     try:
         whole = int(key[0])
-    except (ValueError, OverflowError):  # infinite, or no number
+    except (ValueError, OverflowError):  # an infinity or a NaN
         return None
     return _block(_block_number(whole)) if whole == key[0] else None
 
 
 def _ranges_to_text(keys: Sequence[int]) -> str:
     """`[[1,5],[8,8]]` for 1 to 5 and 8, of ascending keys."""
-    if keys[-1] - keys[0] + 1 == len(keys):  # most batches, at a tenth of the cost
+    if keys[-1] - keys[0] + 1 == len(keys):  # true for most batches, and ten times faster
         return f"[[{keys[0]},{keys[-1]}]]"
-    # From key to key within a range, key less place stays the same.
-    ranges = [[key for _, key in one] for _, one in groupby(enumerate(keys), key=lambda pair: pair[1] - pair[0])]
-    return json.dumps([[found[0], found[-1]] for found in ranges], separators=(",", ":"))
+    # Within a range the difference of key and position stays the same.
+    groups = groupby(enumerate(keys), key=lambda pair: pair[1] - pair[0])
+    ranges = [[key for _, key in group] for _, group in groups]
+    return json.dumps([[numbers[0], numbers[-1]] for numbers in ranges], separators=(",", ":"))
 
 
 # --- reading them -----------------------------------------------------------------------------------------------------
 
 
 def kept(entry: Mapping[str, Any]) -> Iterator[Kept]:
-    """What the entry says of each of its keys. Does not hold the entry of one key, whose record may be large."""
+    """Yields what the entry says about each of its keys. Keeps no reference to an entry of one key: it may be large."""
     if _is_of_many(entry):
         return (_kept(entry, key) for key in _keys(entry))
     return iter([_kept(entry, key) for key in _keys(entry)])
 
 
 def number_of_keys(entry: Mapping[str, Any]) -> int:
-    """How many keys the entry is of."""
+    """Returns how many keys the entry has."""
     text = entry["RecordKey"]
     return sum(last - first + 1 for first, last in json.loads(text)) if text.startswith("[[") else 1
 
 
-def kept_of(entry: Mapping[str, Any], asked: Mapping[str, set[Key]]) -> Iterator[Kept]:
-    """The same, but of an entry of several keys only for those asked, by block."""
-    wanted = asked.get(entry["KeyHash"])
-    return (_kept(entry, key) for key in _keys(entry) if wanted is None or key in wanted)
+def kept_of(entry: Mapping[str, Any], keys_by_block: Mapping[str, set[Key]]) -> Iterator[Kept]:
+    """Yields what the entry says about its keys. Of an entry of many keys, only those in `keys_by_block` count."""
+    in_block = keys_by_block.get(entry["KeyHash"])
+    return (_kept(entry, key) for key in _keys(entry) if in_block is None or key in in_block)
 
 
-def found_by(keys: Iterable[Key]) -> tuple[list[str], dict[str, set[Key]]]:
-    """The hashes under which entries may have any of these keys; and those keys that entries of several may have, by
-    block."""
+def hashes_of(keys: Iterable[Key]) -> tuple[list[str], dict[str, set[Key]]]:
+    """Returns the values of KeyHash that entries of these keys may have, and by block the keys that may be together."""
     hashes: set[str] = set()
     blocks: dict[str, set[Key]] = {}
     for key in keys:
@@ -231,7 +241,10 @@ def pages(
     *,
     records: bool = True,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Entries in the order of their ids, as many at once as they are small; without their `records` if so asked."""
+    """Yields entries in pages, in the order of their ids, with ids between `above` and `below` (exclusive).
+
+    A page has 1 to 500 entries: the larger they are, the fewer. Without `records` the field Record is left out.
+    """
     last, size = above, _FIRST_PAGE if records else PAGE
     fields = () if records else _WITHOUT_RECORD
     while page := entries.find(
@@ -244,10 +257,10 @@ def pages(
         transaction=transaction,
         max_bytes=_PAGE_CHARACTERS if records else None,
     ):
-        last, sizes = page[-1]["EntryId"], [len(one.get("Record") or "") + len(one["RecordKey"]) for one in page]
+        last, sizes = page[-1]["EntryId"], [len(entry.get("Record") or "") + len(entry["RecordKey"]) for entry in page]
         is_last = len(page) < size and sum(sizes) <= _PAGE_CHARACTERS
         yield page
-        del page  # or it would be held beside the next
+        del page  # else it stays in memory beside the next page
         if is_last:
             return
         size = max(1, min(PAGE, size * 4, _PAGE_CHARACTERS // max(sizes)))
@@ -256,14 +269,14 @@ def pages(
 def pages_of_hashes(
     entries: Sibling, hashes: Sequence[str], where: Mapping[str, Any], transaction: Any = None, *, records: bool = True
 ) -> Iterator[list[dict[str, Any]]]:
-    """Entries that have one of these hashes."""
+    """Yields the entries with one of these values of KeyHash, in pages."""
     for start in range(0, len(hashes), _HASHES_AT_ONCE):
-        some = {"KeyHash": list(hashes[start : start + _HASHES_AT_ONCE])}
-        yield from pages(entries, {**some, **where}, transaction=transaction, records=records)
+        part = {"KeyHash": list(hashes[start : start + _HASHES_AT_ONCE])}
+        yield from pages(entries, {**part, **where}, transaction=transaction, records=records)
 
 
 def _is_of_many(entry: Mapping[str, Any]) -> bool:
-    return bool(entry["RecordKey"].startswith("[["))  # no key has a list in it
+    return bool(entry["RecordKey"].startswith("[["))  # a key contains no list, so its text never begins so
 
 
 def _keys(entry: Mapping[str, Any]) -> Iterator[Key]:

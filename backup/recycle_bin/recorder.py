@@ -1,4 +1,4 @@
-"""What a run tells the recycle bin of every change it makes, as part of the same transaction where there is one."""
+"""Keeps an image of every change of a run in the recycle bin, in the transaction of the change if there is one."""
 
 from __future__ import annotations
 
@@ -13,95 +13,104 @@ from backup.stores.exact_json import key_hash
 
 
 class KeptBefore(NamedTuple):
-    """What a run has told the bin in the calls before this one: whether it has inserted keys together, deleted any."""
+    """What earlier calls of a run have kept: entries of keys inserted together, entries of deletes."""
 
     together: bool
     deleted: bool
 
 
 class Recorder:
-    """Keeps one entry for each record that a run changes, its first image, however often a change is tried.
+    """Keeps one entry for each record that a run changes: its first image. A second try of a change adds no entry.
 
-    Keys inserted together are one entry. An entry of its own for one of them must not come to it, when an insert is
-    tried again or its record changes again; so those are looked up, once there are keys together. And they are no more
-    put together once the run has deleted something, for a key may then be there already. A record whose key is spelled
-    anew may have its entry under an old spelling: that is looked up, too, and in a run that goes on with what other
-    calls have done, the server is asked about every spelling that they kept. Several threads may use it.
+    - Many inserted keys may be in one entry. A key in such an entry must not get its own entry when its insert is
+      tried again or its record changes again. So the recorder looks keys up as soon as the run has such entries.
+    - After the first delete of a run it makes no such entries: a deleted key may come back, and has an entry already.
+    - A respelled key may have its entry under an old spelling, so the recorder looks up the old spelling too. In a
+      resumed run it also asks the server about every spelling that earlier calls kept.
+
+    Several threads may use it at once.
     """
 
     def __init__(
         self,
         table: Sibling,
-        mine: Mapping[str, str],
+        fields: Mapping[str, str],
         now: Now,
-        respelled: Store | None,
+        folding_store: Store | None,
         before: KeptBefore | None = None,
     ) -> None:
-        """`mine` are ServiceName, SyncId, Side and Place of the entries; `respelled` is the store if it may take two
-        spellings for one key."""
-        self._table, self._mine, self._now, self._store = table, mine, now, respelled
-        self._asks = before is not None and respelled is not None
-        self._lock = Lock()  # for what follows, which one thread learns and all have to know
+        """`fields` are ServiceName, SyncId, Side and Place of all entries.
+
+        `folding_store` is the store if it may take two spellings for the same key, else None. `before` is None unless
+        the run is resumed.
+        """
+        self._table, self._fields, self._now, self._store = table, fields, now, folding_store
+        self._asks_server = before is not None and folding_store is not None
+        self._lock = Lock()  # guards the three below, which all threads share
         self._any_together, self._any_deleted = before or (False, False)
-        self._elsewhere: set[Key] = set()  # keys whose records have their entries under another spelling
+        self._respelled: set[Key] = set()  # keys whose entries have another spelling
 
     def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
-        """As `Keep` says."""
+        """Keeps the images and the inserted keys, as `Keep` says. Empties `images` if it is a list, to save memory."""
         with self._lock:
             self._any_deleted |= any(image.action is Action.DELETED for image in images)
             any_together, any_deleted = self._any_together, self._any_deleted
         together: list[dict[str, Any]] = []
         if not any_deleted:
-            together, inserted = entries.together(self._mine["SyncId"], self._mine["Side"], inserted)
-        whole = [*images, *(Image(key, Action.INSERTED) for key in inserted)]
+            together, inserted = entries.together(self._fields["SyncId"], self._fields["Side"], inserted)
+        all_images = [*images, *(Image(key, Action.INSERTED) for key in inserted)]
         if isinstance(images, list):
             images.clear()
-        alone = self._first(whole, transaction, any_together=any_together)
-        del whole
+        new = self._without_entry(all_images, transaction, any_together=any_together)
+        del all_images
         if together:
             with self._lock:
-                self._any_together = True  # even if this transaction fails: it may have been committed
-        same = {**self._mine, "RecycledAt": self._now()}
-        made = [same | entry for entry in together]
-        alone.reverse()
-        while alone:  # so that none is held beside its text
-            made.append(same | entries.of_one(self._mine["SyncId"], self._mine["Side"], alone.pop()))
-        self._table.add(made, transaction)
+                self._any_together = True  # also if this transaction fails: it may be committed all the same
+        common = {**self._fields, "RecycledAt": self._now()}
+        rows = [common | entry for entry in together]
+        new.reverse()
+        while new:  # lets go of each image as soon as its text is made
+            rows.append(common | entries.of_one(self._fields["SyncId"], self._fields["Side"], new.pop()))
+        self._table.add(rows, transaction)
 
-    def _first(self, images: Sequence[Image], transaction: Any, *, any_together: bool) -> list[Image]:
-        """Those of whose record the run has no entry that an entry of its own would not meet."""
-        spelled = {image.key: self._spelled(image) for image in images}
-        respelled = [old for key, old in spelled.items() if old != key]
-        hashes, asked = entries.found_by(respelled)
+    def _without_entry(self, images: Sequence[Image], transaction: Any, *, any_together: bool) -> list[Image]:
+        """The images whose record still needs its own entry in this run.
+
+        An entry with the id that the image would get may exist too. That is no harm: to add it again does nothing.
+        """
+        old_spelling = {image.key: self._old_spelling(image) for image in images}
+        respelled = [old for key, old in old_spelling.items() if old != key]
+        hashes, keys_by_block = entries.hashes_of(respelled)
         if any_together:
-            _, asked = entries.found_by([*respelled, *spelled])
-        if self._asks:
-            more, _ = entries.found_by(key for key in spelled if any(isinstance(part, str) for part in key))
-            hashes += more
-        sought = sorted({*hashes, *asked})
-        known = {
+            _, keys_by_block = entries.hashes_of([*respelled, *old_spelling])
+        if self._asks_server:
+            text_keys = (key for key in old_spelling if any(isinstance(part, str) for part in key))
+            hashes += entries.hashes_of(text_keys)[0]
+        all_hashes = sorted({*hashes, *keys_by_block})
+        with_entry = {
             kept.key
-            for page in entries.pages_of_hashes(self._table, sought, self._mine, transaction, records=False)
+            for page in entries.pages_of_hashes(self._table, all_hashes, self._fields, transaction, records=False)
             for entry in page
-            for kept in entries.kept_of(entry, asked)
+            for kept in entries.kept_of(entry, keys_by_block)
         }
-        met = {
+        under_other_spelling = {
             key
-            for key, old in spelled.items()
-            if key not in known and (old in known or self._is_one_of(key, old, known, transaction))
+            for key, old in old_spelling.items()
+            if key not in with_entry
+            and (old in with_entry or self._has_entry_for_server(key, old, with_entry, transaction))
         }
         with self._lock:
-            self._elsewhere |= met
-            known |= self._elsewhere
-        return [image for image in images if image.key not in known]
+            self._respelled |= under_other_spelling
+            with_entry |= self._respelled
+        return [image for image in images if image.key not in with_entry]
 
-    def _spelled(self, image: Image) -> Key:
+    def _old_spelling(self, image: Image) -> Key:
         return image.key if image.record is None or self._store is None else self._store.keys.of(image.record)
 
-    def _is_one_of(self, key: Key, old: Key, known: set[Key], transaction: Any) -> bool:
-        """Whether the record's entry is one of a known key that the server takes for this one."""
+    def _has_entry_for_server(self, key: Key, old: Key, with_entry: set[Key], transaction: Any) -> bool:
+        """Whether a key with an entry is another spelling of this key for the server."""
         relational = None if self._store is None else self._store.relational
-        if relational is None or not self._asks:
+        if relational is None or not self._asks_server:
             return False
-        alike = [other for other in known if key_hash(other) == key_hash(key)]
-        return any(relational.spelled(other, transaction) in (key, old) for other in alike)
+        candidates = [candidate for candidate in with_entry if key_hash(candidate) == key_hash(key)]
+        return any(relational.spelled(candidate, transaction) in (key, old) for candidate in candidates)
