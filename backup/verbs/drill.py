@@ -14,11 +14,11 @@ from backup.verbs.restoring import Wish
 
 
 def drill(session: Session) -> None:
-    """Restores everything into a database (or container) made for it beside the backup and compares whole records.
+    """Restores everything into a new database (or container) beside the backup, and compares whole records.
 
-    The scratch place is named after the run, so nothing else can be there, and is dropped whatever happens; if this
-    process dies, by the next run or purge, for the run's entry names it from its start. What differs is in
-    `session.report`, how long the restore took in the run's notes. Costs the space of the whole backup once more, and
+    The scratch place has the name of the run, so nothing else can be there. The drill drops it, whatever happens. If
+    this process dies, the next run or purge drops it, because the run's entry names it from the start. `session.report`
+    has the differences; the run's notes say how long the restore took. Costs the space of the backup once more, and
     the right to create and drop databases. Raises what the stores raise.
     """
     scratch = session.backup.catalog.beside(name_of(session.run.sync_id))

@@ -1,4 +1,4 @@
-"""What runs of the last seven days have deleted already, for the guard of the next one. Reads SyncHistory alone."""
+"""How many records the runs of the last seven days deleted; the guard of the next run asks. Reads only SyncHistory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from backup.runs.runner import Session
 
 _WEEK = timedelta(days=7)
 ELSEWHERE = "Restored into the "
-"""How the note begins of a restore whose place is not the source."""
+"""The beginning of the note of a restore into another place than the source."""
 
 
 def deleted_lately(session: Session) -> int:
-    """How many of the backup's records syncs of the last week have deleted that were not allowed to delete many, and
-    whose deletes were not taken back since."""
+    """How many records of the backup the syncs of the last week deleted. Syncs that were allowed a mass delete do not
+    count, nor do those that an undo took back."""
     taken_back: set[str] = set()
     deleted = 0
     for run in _of_the_week(session):
@@ -28,13 +28,14 @@ def deleted_lately(session: Session) -> int:
 
 
 def deleted_from_source_lately(session: Session) -> int:
-    """How many of the source's records restores of the last week have deleted that were not allowed to delete many."""
+    """How many records of the source the restores of the last week deleted. Restores that were allowed a mass delete do
+    not count."""
     runs = (run for run in _of_the_week(session, restores=True) if not run.allow_mass_delete)
     return sum(run.counts.deleted for run in runs if not any(note.startswith(ELSEWHERE) for note in run.notes))
 
 
 def _of_the_week(session: Session, *, restores: bool = False) -> list[Run]:
-    """The runs but this one, newest first."""
+    """The runs of the last week except this run, newest first."""
     service, now, history = session.run.service, session.steps.now(), session.history
     runs = history.since(service, now - _WEEK, history.timeline(service, now), restores=restores)
     return [run for run in runs if run.sync_id != session.run.sync_id]

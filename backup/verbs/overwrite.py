@@ -1,5 +1,5 @@
-"""Records put into a place that others write to, or taken out of it. What is newer there stays, what is replaced is
-kept, and what was written is looked up afterwards. Never changes the backup but for its bin."""
+"""Writes and deletes records in a place that others write to as well. Leaves alone what is newer, keeps what it
+replaces, and reads again what it wrote. Never changes the backup but for its bin."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from backup.runs.runner import Session
 from backup.stores import Keep, Store, Written
 
 LEFT_ALONE = "Newer"
-"""What a record is named that is newer than its copy and so was not overwritten."""
+"""How a run names a record that it did not overwrite, because the record is newer than its copy."""
 
 NOT_DONE = "NotWritten"
-"""What a record is named that was written or deleted without an error, and yet is as it was."""
+"""How a run names a record that is as it was, although the server took the write or the delete without an error."""
 
 _NAMED_AT_MOST = 10
 _LONG = 1_000
@@ -27,8 +27,8 @@ Content = Mapping[str, str]
 
 @dataclass
 class _Batch:
-    """What is found out about the records of one batch while it is written: what they were `before`; those that are
-    the `same` as wanted, and of these the `untouched` ones, which were so when they were met."""
+    """What the write of one batch learns of its records: their contents `before`; the keys of those that are the `same`
+    as wanted; and those of them that are `untouched`, because they were the same already when they were read."""
 
     before: dict[Key, Content] = field(default_factory=dict)
     same: set[Key] = field(default_factory=set)
@@ -36,23 +36,23 @@ class _Batch:
 
 
 class Overwriting:
-    """What one restore does to its place, a batch at a time; counts it, and collects what did not come to be."""
+    """What one restore does to its place, batch by batch. Counts it, and remembers what had no effect."""
 
     def __init__(
         self,
         session: Session,
-        place: Store,
+        into: Store,
         is_newer: Callable[[Version, Version | None], bool],
         *,
         overwrite_newer: bool,
     ) -> None:
-        """`is_newer` says of a record's version in the place, and that of its copy, whether it was written after the
-        backup copied it."""
-        self._session, self._place, self._backup = session, place, session.backup
+        """`into` is the store of the place. `is_newer` takes the version of a record of the place, and that of its
+        copy; it says whether the record was written after the backup copied it."""
+        self._session, self._into, self._backup = session, into, session.backup
         self._is_newer, self._overwrite_newer = is_newer, overwrite_newer
         self._keep = _from_outside(
             session.recycled.recorder(session.run, session.steps.now, "source"),
-            place.relational is not None and place.relational.shares_transactions(session.backup),
+            into.relational is not None and into.relational.shares_transactions(session.backup),
         )
         self._not_done: list[Key] = []
         self._changed: list[Key] = []
@@ -60,15 +60,17 @@ class Overwriting:
     def write(
         self,
         records: Sequence[Record],
-        seen: Mapping[Key, Version],
-        copies: Mapping[Key, Version],
+        place_stamps: Mapping[Key, Version],
+        backup_stamps: Mapping[Key, Version],
         *,
         replace: bool = False,
     ) -> None:
-        """Writes records of the backup, which have all the same columns; `seen` are the versions of those that were met
-        in the place, `copies` those in the backup. What is there otherwise by now is asked about again, under its lock.
+        """Writes records of the backup, which all have the same columns. `place_stamps` are the stamps that were read
+        in the place, `backup_stamps` those of the backup. A record that has changed in the place since is compared
+        again, under its lock.
 
-        Counts what came to be. Raises ConstraintRefused, and nothing is written, when a constraint forbids it.
+        Counts the records that are as wanted afterwards. Raises ConstraintRefused when a constraint forbids a record;
+        then nothing is written.
         """
         if not records:
             return
@@ -77,57 +79,59 @@ class Overwriting:
         batch = _Batch()
 
         def accept(image: Image) -> bool:
-            content = _brief(self._place.copies.content(image.record or {}))
-            if not self._unlike(wanted[image.key], content, but=self._place.copies.filled):
+            content = _brief(self._into.copies.content(image.record or {}))
+            if not self._unlike(wanted[image.key], content, but=self._into.copies.filled):
                 batch.same.add(image.key)
-                if image.stamp is not None and image.stamp == seen.get(image.key):
+                if image.stamp is not None and image.stamp == place_stamps.get(image.key):
                     batch.untouched.add(image.key)
                 return False
             batch.before[image.key] = content
-            return self._overwrite_newer or self._may_change(image, seen, copies)
+            return self._overwrite_newer or self._may_change(image, place_stamps, backup_stamps)
 
         originals = [self._backup.copies.original(record) for record in records]
         try:
-            relational = self._place.relational if replace else None
-            write = self._place.write if relational is None else relational.exchange
+            relational = self._into.relational if replace else None
+            write = self._into.write if relational is None else relational.exchange
             written = write(originals, self._keep, accept=accept)
-        except RecordRefused as error:  # the others are written by now, which this finds out
-            self.write([one for key, one in wanted.items() if key not in error.refused], seen, copies)
+        except RecordRefused as error:  # the store has written the others: this counts them
+            accepted = [record for key, record in wanted.items() if key not in error.refused]
+            self.write(accepted, place_stamps, backup_stamps)
             raise
-        # Equal already: it was so when it was met, or it is what an earlier try of this very batch has written.
+        # These are equal already: since they were read, or because an earlier try of this batch wrote them.
         same = written.left & batch.same
         skipped = same & batch.untouched
-        before, made = seen.keys() | batch.before.keys(), same - skipped
-        came = Written(written.inserted | (made - before), written.updated | (made & before))
-        lost = self._look_up(wanted, came, batch)
-        inserted, updated = came.inserted - lost, came.updated - lost
+        before, written_earlier = place_stamps.keys() | batch.before.keys(), same - skipped
+        tried = Written(written.inserted | (written_earlier - before), written.updated | (written_earlier & before))
+        lost = self._look_up(wanted, tried, batch)
+        inserted, updated = tried.inserted - lost, tried.updated - lost
         self._leave(written.left - same)
         self._session.tally.add(inserted=len(inserted), updated=len(updated), skipped=len(skipped))
 
-    def delete(self, seen: Mapping[Key, Version]) -> None:
-        """Deletes records that only the place has; one that is not as it was met is left alone.
+    def delete(self, stamps: Mapping[Key, Version]) -> None:
+        """Deletes records that only the place has. It leaves alone a record whose stamp is not the one of `stamps`.
 
-        Counts what is gone. Raises ConstraintRefused, and nothing is deleted, when other rows refer to one of them.
+        Counts the records that are gone. Raises ConstraintRefused when other rows refer to a record of these; then
+        nothing is deleted.
         """
         self._session.steps.check_lock()
 
         def accept(image: Image) -> bool:
-            return image.stamp is not None and (self._overwrite_newer or image.stamp == seen[image.key])
+            return image.stamp is not None and (self._overwrite_newer or image.stamp == stamps[image.key])
 
         try:
-            written = self._place.delete([*seen], self._keep, accept=accept)
+            written = self._into.delete([*stamps], self._keep, accept=accept)
         except RecordRefused as error:
-            others = [key for key in seen if key not in error.refused]
-            self._session.tally.add(deleted=len(others) - len(self._there(others)))
+            accepted = [key for key in stamps if key not in error.refused]
+            self._session.tally.add(deleted=len(accepted) - len(self._existing(accepted)))
             raise
-        there = self._there([*written.deleted])
+        existing_keys = self._existing([*written.deleted])
         self._leave(written.left)
-        self._report(there, self._not_done)
-        self._session.tally.add(deleted=len(written.deleted - there))
+        self._report(existing_keys, self._not_done)
+        self._session.tally.add(deleted=len(written.deleted - existing_keys))
 
     def finish(self) -> None:
-        """Notes what is not as it was written. Raises StoreError when something was not written or deleted at all."""
-        label = self._place.place.label
+        """Notes which records are not as they were written. Raises StoreError when writes or deletes had no effect."""
+        label = self._into.place.label
         if self._changed:
             self._session.note(
                 f"{len(self._changed)} records of the {label} are not as they were written: a trigger, a column that "
@@ -135,50 +139,53 @@ class Overwriting:
             )
         if self._not_done:
             raise StoreError(
-                f"The {label} took {len(self._not_done)} changes without an error and without effect: "
+                f"The {label} accepted {len(self._not_done)} changes without an error, but they had no effect: "
                 f"{self._named(self._not_done)}. Everything else was done.",
                 hint="Look for a trigger, a rule or a policy of the table, or for another program that writes to it.",
             )
 
-    def _there(self, keys: Sequence[Key]) -> set[Key]:
-        """Those of these keys that have a record, whatever it is."""
-        return {image.key for images in self._place.images(keys, Action.DELETED) for image in images}
+    def _existing(self, keys: Sequence[Key]) -> set[Key]:
+        """Those of these keys that have a record, whether or not it belongs to the service."""
+        return {image.key for images in self._into.images(keys, Action.DELETED) for image in images}
 
-    def _may_change(self, image: Image, seen: Mapping[Key, Version], copies: Mapping[Key, Version]) -> bool:
-        """Whether the record is still what it was when it was compared, or by its version no newer than its copy."""
-        if image.stamp is None or image.key not in seen:
+    def _may_change(
+        self, image: Image, place_stamps: Mapping[Key, Version], backup_stamps: Mapping[Key, Version]
+    ) -> bool:
+        """Whether the record is unchanged since it was compared, or its version is no newer than that of its copy."""
+        if image.stamp is None or image.key not in place_stamps:
             return False
-        return image.stamp == seen[image.key] or not self._is_newer(image.stamp, copies.get(image.key))
+        return image.stamp == place_stamps[image.key] or not self._is_newer(image.stamp, backup_stamps.get(image.key))
 
     def _leave(self, keys: Collection[Key]) -> None:
         self._session.tally.name(keys, LEFT_ALONE)
         self._session.tally.add(skipped=len(keys))
 
     def _look_up(self, wanted: Mapping[Key, Record], written: Written, batch: _Batch) -> frozenset[Key]:
-        """The keys of what was written and is not there; notes what is there otherwise."""
+        """Reads again what was written. Returns the keys of the records that are missing or still as they were before;
+        remembers those that have other values than the written ones."""
         keys = written.inserted | written.updated
         now = {
-            image.key: _brief(self._place.copies.content(image.record or {}))
-            for images in self._place.images([*keys], Action.UPDATED)
+            image.key: _brief(self._into.copies.content(image.record or {}))
+            for images in self._into.images([*keys], Action.UPDATED)
             for image in images
         }
         lost = {key for key in keys if key not in now or now[key] == batch.before.get(key)}
-        other = {key for key in keys - lost if self._unlike(wanted[key], now[key])}
+        changed = {key for key in keys - lost if self._unlike(wanted[key], now[key])}
         self._report(lost, self._not_done)
-        self._changed += sorted(other, key=str)
+        self._changed += sorted(changed, key=str)
         return frozenset(lost)
 
-    def _unlike(self, wanted: Record, found: Content, but: Collection[str] = ()) -> bool:
-        """Whether the place has another value of what is wanted than that; of columns that are not said it may be
-        anything. A document says all that it has."""
+    def _unlike(self, wanted: Record, content: Content, but: Collection[str] = ()) -> bool:
+        """Whether the place's content has another value than the wanted record has. In a table, columns that the record
+        lacks may have any value, and so may those in `but`. A document must have the same fields."""
         own = _brief(self._backup.copies.content(wanted))
-        if not self._place.traits.has_columns:
-            return own != found
-        return any(name in found and found[name] != value and name not in but for name, value in own.items())
+        if not self._into.traits.has_columns:
+            return own != content
+        return any(name in content and content[name] != value and name not in but for name, value in own.items())
 
-    def _report(self, keys: Collection[Key], where: list[Key]) -> None:
+    def _report(self, keys: Collection[Key], reported: list[Key]) -> None:
         self._session.tally.name(keys, NOT_DONE)
-        where += sorted(keys, key=str)
+        reported += sorted(keys, key=str)
 
     def _named(self, keys: Sequence[Key]) -> str:
         shown = ", ".join("/".join(map(str, self._backup.keys.to_json(key))) for key in keys[:_NAMED_AT_MOST])
@@ -186,7 +193,7 @@ class Overwriting:
 
 
 def _brief(content: Content) -> Content:
-    """The same, with a hash for each long value: what is compared later is held until then."""
+    """The content with a hash in place of each long value, for memory holds it until it is compared."""
     return {
         name: text if len(text) < _LONG else blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()
         for name, text in content.items()
@@ -194,10 +201,10 @@ def _brief(content: Content) -> Content:
 
 
 def _from_outside(keep: Keep, shared: bool) -> Keep:
-    """What keeps images in the bin of another database before the place's transaction is committed. Of what is
-    inserted there is no image."""
+    """Returns what keeps images in the bin before the place's transaction commits. The bin may be in another database:
+    it is in the same transaction only if that is `shared`. Keeps no image of an insert."""
 
-    def kept(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:  # noqa: ARG001
+    def keep_first(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:  # noqa: ARG001
         keep(images, transaction if shared else None)
 
-    return kept
+    return keep_first

@@ -1,4 +1,4 @@
-"""Writes the backup's state, now or as of a time, into the source or another place. Never changes the backup."""
+"""Writes the backup's newest state, or that of a time, into the source or another place. Never changes the backup."""
 
 from __future__ import annotations
 
@@ -20,64 +20,66 @@ from backup.verbs.undo import find_run, refuse_other_keys, refuse_purged
 _OLDER = "The platform's own backups may reach further back."
 
 
-def restore(session: Session, place: Store, wish: Wish, *, elsewhere: bool = False) -> None:
-    """Makes the place hold what the wish says, and makes the place where it is missing. A dry run only counts and
-    names. `elsewhere`: the place is not the source.
+def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = False) -> None:
+    """Makes the place of the store `into` hold what the wish says; creates the place if it is missing. A dry run only
+    counts and names. `elsewhere`: the place is not the source.
 
-    A record that is newer in the place than in the backup, or is none of the service's any more, is named and left
-    alone, unless `overwrite_newer`. One that only the place has is left alone, unless `delete_extra`; then deletes come
-    last, after the guard has seen their number. Both are decided when the record is locked to be changed, and what is
-    replaced is kept in the bin first. Records that are equal already are skipped, so a restore that failed half-way may
-    be repeated. Where the wish names a run, no other records are looked at than those that it changed. What a
-    constraint refuses is tried again after all else. What was written is looked up: the counts are of what is there.
-    Raises BadRequest for a key that is none, or a time that the bin does not reach; UnknownRun or Conflict for a run
-    that is none, or of which the bin does not have all; SchemaMismatch when the place cannot hold the records;
-    StoreError or RecordsSetAside when something was not written or deleted, after all else was; what the stores, the
-    guard or the lock raise.
+    A record that is newer in the place than in the backup, or that does not belong to the service any more, is named
+    and left alone, unless `overwrite_newer`. A record that only the place has is left alone, unless `delete_extra`.
+    Then deletes come last, after the guard has seen their number. The restore decides both once it has locked the
+    record, and first keeps in the bin what it replaces. It skips records that are equal already, so a restore that
+    failed half-way may be repeated. If the wish names a run, it looks only at the records that the run changed. It
+    tries again at the end what a constraint refused. It reads again what it wrote, so the counts are of what is there.
+
+    Raises BadRequest for text that is no key, and for a time that the bin does not reach; UnknownRun for an unknown
+    run; Conflict for a run whose images the bin does not all have; SchemaMismatch when the place cannot hold the
+    records; StoreError or RecordsSetAside when something was not written or deleted, after all else was; what the
+    stores, the guard and the lock raise.
     """
     _refuse_contradiction(wish)
     if elsewhere and session.run.verb is Verb.RESTORE:
-        session.note(f"{ELSEWHERE}{place.place.label}.")
+        session.note(f"{ELSEWHERE}{into.place.label}.")
     if wish.at is not None:
         _refuse_unknown(session, wish.at)
     past = None if wish.run is None else _past_run(session, wish.run, wish.only)
     keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, wish.keys)))
     runs_since = () if wish.at is None else _runs_since(session, wish.at)
-    there = _prepare(session, place)
-    restoring = Restoring(session, place, there, wish, keys, runs_since, past=past, elsewhere=elsewhere)
+    into_exists = _prepare(session, into)
+    restoring = Restoring(session, into, into_exists, wish, keys, runs_since, past=past, elsewhere=elsewhere)
     with PendingDeletes() as extra:
-        wanted = held = 0
+        wanted = existing = 0
         for piece in restoring.pieces():
-            done = restoring.restore(piece)
-            wanted, held = wanted + done.wanted, held + len(piece.theirs)
-            extra.add([*done.extra.items()])
+            restored = restoring.restore(piece)
+            wanted, existing = wanted + restored.wanted, existing + len(piece.place_stamps)
+            extra.add([*restored.extra.items()])
         if not keys and past is None:
             wanted += restoring.gone_since()
         if wish.delete_extra and len(extra):
-            if keys or past is not None:  # of the whole side, as ever
-                wanted, held = session.backup.count(), place.count()
+            if keys or past is not None:  # the guard always compares with the whole side
+                wanted, existing = session.backup.count(), into.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
             if not elsewhere:
                 guard = replace(guard, deleted_lately=lambda: deleted_from_source_lately(session))
-            guard.check_deletes(len(extra), wanted, held, session.backup.place.label, allowed=allowed)
-            _refuse_referred(place, extra)
-            triggers = () if place.relational is None else place.relational.triggers_on_delete()
-            session.note(*(f"The {place.place.label} has a trigger on deletes: {name}." for name in triggers))
-            for batch in extra.batches(place.traits.batch_size):
+            guard.check_deletes(len(extra), wanted, existing, session.backup.place.label, allowed=allowed)
+            _refuse_referred(into, extra)
+            triggers = () if into.relational is None else into.relational.triggers_on_delete()
+            session.note(*(f"The {into.place.label} has a trigger on deletes: {name}." for name in triggers))
+            for batch in extra.batches(into.traits.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
             which = "are only in" if past is None else "that the run inserted are in"
-            session.note(f"{len(extra)} records {which} the {place.place.label}; without delete-extra they stay.")
-    restoring.again()
+            session.note(f"{len(extra)} records {which} the {into.place.label}; without delete-extra they stay.")
+    restoring.try_again()
     if not session.run.dry_run:
-        session.note(*(() if place.relational is None else place.relational.advance_counters()))
+        session.note(*(() if into.relational is None else into.relational.advance_counters()))
     restoring.finish()
 
 
-def exists(place: Store) -> bool:
-    """Whether the place's database and table or container are there. Raises StoreUnavailable when nobody can tell."""
+def exists(store: Store) -> bool:
+    """Whether the store's database and its table or container exist. Raises StoreUnavailable when the server does not
+    answer."""
     try:
-        next(place.chunks())
+        next(store.chunks())
     except (SourceMissing, NotInitialized):
         return False
     return True
@@ -85,32 +87,33 @@ def exists(place: Store) -> bool:
 
 def _refuse_contradiction(wish: Wish) -> None:
     if wish.run is not None and wish.at is not None:
-        raise BadRequest("A time and a run are named, and each names a state.", hint="Name one of them.")
+        raise BadRequest("The request names both a time and a run, and each names a state.", hint="Name one of them.")
     if wish.only is not None and wish.run is None:
         raise BadRequest(
-            f"What was only {wish.only.lower()} is asked for, and no run is named that did it.",
+            f"The request asks for what a run {wish.only.lower()}, but names no run.",
             hint="Name the run: --run on the command line, `run` over HTTP.",
         )
 
 
 def _past_run(session: Session, sync_id: str, only: Action | None) -> PastRun:
-    """The run whose changes are to be restored. Raises what an undo of it would, but for later changes."""
+    """The run whose changes to restore. Raises what an undo of it raises, except for later changes."""
     run = find_run(session, sync_id)
     refuse_other_keys(session, run)
     refuse_purged(session, run)
-    done = "changed" if only is None else only.lower()
-    session.note(f"Restores what the run {run.sync_id} {done}, as it was before.")
+    action = "changed" if only is None else only.lower()
+    session.note(f"Restores what the run {run.sync_id} {action}, as it was before.")
     return PastRun(run, only, session.backup, session.recycled)
 
 
 def _refuse_unknown(session: Session, moment: datetime) -> None:
-    """Raises BadRequest for a time of which the bin does not know the backup's state."""
+    """Raises BadRequest for a time at which the bin does not know the backup's state."""
     written = f"{moment:%Y-%m-%d %H:%M:%S %Z}"
     if moment > session.run.started_at:
         raise BadRequest(f"{written} lies ahead.", hint="Leave the time out for the newest state.")
     if moment < session.policy.kept_since(session.run.started_at):
         raise BadRequest(
-            f"The state as of {written} is not known any more: RecycleDays is {session.policy.recycle_days:g}.",
+            f"The state as of {written} is not known any more: RecycleDays is {session.policy.recycle_days:g}. "
+            "Nothing was changed.",
             hint=_OLDER,
         )
     service = session.run.service
@@ -118,57 +121,60 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
     first = session.history.first_synced(service)
     if first is None or moment < session.history.timeline(service, session.steps.now()).ended(first):
         raise BadRequest(
-            f"The state as of {written} is not known: it lies before the end of the first sync that completed.",
+            f"The state as of {written} is not known: it lies before the end of the first sync that completed. "
+            "Nothing was changed.",
             hint=_OLDER,
         )
 
 
-def _refuse_referred(place: Store, extra: PendingDeletes) -> None:
-    """Raises GuardTripped when rows of other tables refer to what is to be deleted: what becomes of those is neither
-    counted nor kept."""
-    if place.relational is None:
+def _refuse_referred(into: Store, extra: PendingDeletes) -> None:
+    """Raises GuardTripped when rows of other tables refer to records that the restore would delete. It would neither
+    count nor keep what the server does to those rows."""
+    if into.relational is None:
         return
-    found: Counter[str] = Counter()
-    for batch in extra.batches(place.traits.batch_size):
-        found.update(place.relational.referring([key for key, _ in batch]))
-    if found:
-        named = ", ".join(f"{rows} rows of {reference}" for reference, rows in found.items())
+    rows_of: Counter[str] = Counter()
+    for batch in extra.batches(into.traits.batch_size):
+        rows_of.update(into.relational.referring([key for key, _ in batch]))
+    if rows_of:
+        named = ", ".join(f"{rows} rows of {reference}" for reference, rows in rows_of.items())
         raise GuardTripped(
-            f"{len(extra)} records would be deleted in the {place.place.label}, to which others refer: {named}. "
+            f"{len(extra)} records would be deleted in the {into.place.label}, to which others refer: {named}. "
             "Nothing was deleted; what was inserted and updated stands.",
             hint="Delete or change those rows first, or restore without delete-extra. Nothing else lets this pass.",
         )
 
 
-def _prepare(session: Session, place: Store) -> bool:
-    """Makes the place if it must, and checks that it can hold the records; returns whether it is there now."""
-    there = exists(place)
-    if not there and session.run.dry_run:
-        session.note(f"The {place.place.label} does not exist and would be made.")
+def _prepare(session: Session, into: Store) -> bool:
+    """Makes the place if it is missing, and checks that it can hold the records. Returns whether it exists now; in a
+    dry run it need not."""
+    existed = exists(into)
+    if not existed and session.run.dry_run:
+        session.note(f"The {into.place.label} does not exist and would be made.")
         return False
-    if not there:
-        place.catalog.make_source_of(session.backup)
-        session.note(f"The {place.place.label} did not exist and was made.")
-    dropped = session.backup.catalog.match(place).removed
-    session.note(*(f"Column {name} of the backup has no place in the {place.place.label}." for name in dropped))
+    if not existed:
+        into.catalog.make_source_of(session.backup)
+        session.note(f"The {into.place.label} did not exist and was made.")
+    missing_columns = session.backup.catalog.match(into).removed
+    session.note(*(f"The {into.place.label} does not have the backup's column {name}." for name in missing_columns))
     return True
 
 
 def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
-    """The runs that ended after the moment. Raises BadRequest when the bin does not know what one of them replaced."""
+    """The runs that ended after the moment. Raises BadRequest when the bin lacks the images of a run."""
     service, timeline = session.run.service, session.history.timeline(session.run.service, session.steps.now())
     runs = session.history.since(service, moment, timeline)
     for run in runs:
         if run.counts.processed and next(session.recycled.of_run(run.sync_id), None) is None:
             raise BadRequest(
-                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: the recycle bin has nothing of the run "
-                f"{run.sync_id}, which changed records since.",
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: the recycle bin has no image of the run "
+                f"{run.sync_id}, which has changed records since. Nothing was changed.",
                 hint=_OLDER,
             )
         if not session.recycled.knows_keys_of(run.sync_id):
             raise BadRequest(
-                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} cannot be told: the key of the "
-                f"{session.backup.place.label} has another type than when the run {run.sync_id} changed its records.",
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: the key of the "
+                f"{session.backup.place.label} has another type than when the run {run.sync_id} changed its records. "
+                "Nothing was changed.",
                 hint="Name a time after the type has changed, or give the key its old type again.",
             )
     return runs

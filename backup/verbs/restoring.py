@@ -6,35 +6,26 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import combinations
 from typing import NamedTuple
 
-from backup.core.errors import BackupError, StoreError
-from backup.core.model import WHOLE, Action, Chunk, Key, Record, Run, Stamps, Version, unread_in
+from backup.core.model import Action, Chunk, Key, Record, Run, Stamps, Version
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import Sides
-from backup.mirror.proof import without
-from backup.mirror.set_aside import Refusal, apart
-from backup.mirror.walk import chunks_of
 from backup.recycle_bin.entries import Kept
-from backup.runs.runner import Session
-from backup.stores import Store, stamps_in
+from backup.runs.session import Session
+from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, Overwriting
 from backup.verbs.past_run import PastRun
-
-_KEYS_AT_ONCE = 100
-_REFUSED_AT_MOST = 100_000  # keys, which are held in memory
-_PARTS_WAITING = 16
-_PAIRED_AT_MOST = 50
-_TOGETHER = 2_000  # keys, at least
+from backup.verbs.pieces import Piece, Pieces, only_of
+from backup.verbs.writing_back import WritingBack
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What to restore: the state `at` a time or (None) the newest, of these `keys` or (none given) of all.
+    """What to restore: the state `at` a time, or the newest (None); of these `keys`, or of all records (no keys).
 
-    With the id of a `run` the state before that, of just those records that it changed, or that it `only` inserted,
+    With the id of a `run`: the state before that run, of the records that it changed, or that it `only` inserted,
     updated or deleted.
     """
 
@@ -46,20 +37,20 @@ class Wish:
     only: Action | None = None
 
 
-class Piece(NamedTuple):
-    """Part of the key space: its stamps in the backup and in the place; `asked` are the keys the wish names there."""
-
-    chunk: Chunk
-    asked: Sequence[Key]
-    copies: Stamps
-    theirs: Stamps
-
-
 class Restored(NamedTuple):
-    """What a piece came to: how many records are to be there, and those that only the place has, as they were met."""
+    """The result of one piece: how many records the place should have, and the stamps that only the place has."""
 
     wanted: int
     extra: Stamps
+
+
+class _Plan(NamedTuple):
+    """What to do with the records of a piece that the place should have; `equal` counts those that are right."""
+
+    inserts: list[Key]
+    updates: list[Key]
+    newer: list[Key]
+    equal: int
 
 
 class Restoring:
@@ -68,8 +59,8 @@ class Restoring:
     def __init__(
         self,
         session: Session,
-        place: Store,
-        there: bool,
+        into: Store,
+        into_exists: bool,
         wish: Wish,
         keys: tuple[Key, ...],
         runs_since: Sequence[Run],
@@ -77,136 +68,77 @@ class Restoring:
         past: PastRun | None = None,
         elsewhere: bool,
     ) -> None:
+        """`into` is the store that the restore writes to; it need not exist in a dry run. `elsewhere`: it is not the
+        source."""
         self._session, self._past = session, past
-        self._backup, self._place, self._recycled = session.backup, place, session.recycled
+        self._backup, self._into, self._recycled = session.backup, into, session.recycled
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
-        self._told_lost: set[str] = set()
         runs = runs_since if past is None else [past.run]
         self._filling = {run.sync_id for run in runs if run.added_columns}
-        self._there = there  # it need not be, in a dry run
+        self._into_exists = into_exists
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
-        self._overwriting = Overwriting(session, place, self._is_newer, overwrite_newer=wish.overwrite_newer)
-        self._refused: dict[Key, BackupError] = {}  # what constraints kept from being written
-        self._staying: dict[Key, tuple[Version, BackupError]] = {}  # … and from being deleted, as it was met
-        self._replace, self._smallest = False, 0
-        self._etags = not elsewhere  # another place has etags of its own, not those that the copies remember
+        self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=wish.overwrite_newer)
+        self._writing = WritingBack(session, into, self._overwriting)
+        self._pieces = Pieces(session, into, into_exists=into_exists)
+        self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
     def pieces(self) -> Iterator[Piece]:
-        """The whole key space, the wish's keys, or those that the wish's run changed."""
+        """The pieces of the wish's keys, of the records that its run changed, or of the whole key space."""
         if self._keys:
-            for keys in _parts(self._keys):
-                theirs = _stamps_of(self._place, keys) if self._there else {}
-                yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
-            return
+            return self._pieces.of_many_keys(self._keys)
         if self._past is not None:
-            for keys in (part for some in self._past.changed_keys() for part in _parts(some)):
-                theirs = _stamps_of(self._place, keys) if self._there else {}
-                yield Piece(WHOLE, keys, _stamps_of(self._backup, keys), theirs)
-            return
-        for chunk in chunks_of(self._backup, self._place) if self._there else self._backup.chunks():
-            copies = self._readable(stamps_in(self._backup, chunk))
-            theirs = self._readable(stamps_in(self._place, chunk)) if self._there else {}
-            if self._wish.at is None:
-                yield Piece(chunk, (), copies, theirs)
-                continue
-            for keys in _parts(list(copies.keys() | theirs.keys())):  # few, for each may have many entries
-                yield Piece(
-                    chunk, (), {k: copies[k] for k in keys if k in copies}, {k: theirs[k] for k in keys if k in theirs}
-                )
-
-    def _readable(self, stamps: Stamps) -> Stamps:
-        """The stamps but those whose keys could not be read: these are set aside. One of whose record the key alone
-        could be read stays, and is in doubt newer."""
-        odd = {key: unread for key, unread in unread_in(stamps).items() if unread.of_key}
-        for key, unread in odd.items():
-            self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
-        return without(stamps, odd)
+            return self._pieces.of_run(self._past)
+        return self._pieces.of_all(self._wish.at)
 
     def restore(self, piece: Piece) -> Restored:
         """Restores the records of one piece."""
-        chunk, asked, copies, theirs = piece
-        changed = self._first_after({*copies, *theirs, *asked})
-        if self._past is not None:  # nothing else is asked for
-            for key in asked if self._keys else ():
-                if key not in changed:
-                    self._session.note(f"The run did no such thing to {json.dumps(self._backup.keys.to_json(key))}.")
-            asked = [key for key in asked if key in changed]
-            copies, theirs = _some(copies, changed), _some(theirs, changed)
-        filled = {key: kept for key, kept in changed.items() if self._was_only_filled(kept, copies.get(key))}
-        then = {key: kept for key, kept in changed.items() if key not in filled}
-        known = copies.keys() | (theirs.keys() & then.keys()) | {key for key in asked if key in then}
-        for key in asked:
-            if key not in known:
+        chunk, named_keys, backup_stamps, place_stamps = piece
+        first_images = self._first_images({*backup_stamps, *place_stamps, *named_keys})
+        if self._past is not None:  # it restores nothing but what the run changed
+            if self._keys:
+                self._note_untouched([key for key in named_keys if key not in first_images])
+            named_keys = [key for key in named_keys if key in first_images]
+            backup_stamps, place_stamps = only_of(backup_stamps, first_images), only_of(place_stamps, first_images)
+        filled = {key: image for key, image in first_images.items() if self._only_filled(image, backup_stamps.get(key))}
+        images = {key: image for key, image in first_images.items() if key not in filled}
+        keys = backup_stamps.keys() | (images.keys() & {*place_stamps, *named_keys})
+        for key in named_keys:
+            if key not in keys:
                 self._session.note(f"The backup has no record {json.dumps(self._backup.keys.to_json(key))}.")
-        absent = [key for key in known if key in then and then[key].action is Action.INSERTED]
-        present = [key for key in known if not (key in then and then[key].action is Action.INSERTED)]
-        equal = self._only_touched(chunk, {key: theirs[key] for key in known if key in theirs}, copies)
-        inserts, updates, newer, same = [], [], [], 0
-        spelled = self._place.matching([k for k in present if k not in theirs]) if self._there else set()
-        for key in present:
-            if key not in theirs and key not in spelled:
-                inserts.append(key)
-            elif key in theirs and key not in copies and not self._must_write(theirs[key], None, then.get(key)):
-                same += 1  # it is there again, as an earlier restore has left it
-            elif not self._wish.overwrite_newer and (
-                key in spelled  # spelled anew: in doubt it is newer
-                or (key not in equal and self._is_newer(theirs[key], copies.get(key)))
-            ):
-                newer.append(key)
-            elif key in spelled or self._must_write(theirs[key], copies.get(key), then.get(key)):
-                updates.append(key)
-            else:
-                same += 1
-        gone = {key: theirs[key] for key in absent if key in theirs}
-        if not self._wish.overwrite_newer:  # what the backup has not is no older than anything
-            newer += [k for k in gone if k in copies and k not in equal and self._is_newer(gone[k], copies[k])]
+        absent = [key for key in keys if key in images and images[key].action is Action.INSERTED]
+        present = [key for key in keys if not (key in images and images[key].action is Action.INSERTED)]
+        touched = self._only_touched(chunk, only_of(place_stamps, keys), backup_stamps)
+        plan = self._plan(present, images, touched, place_stamps, backup_stamps)
+        newer = plan.newer
+        gone = {key: place_stamps[key] for key in absent if key in place_stamps}
+        if not self._wish.overwrite_newer:  # a record that the backup lacks is not newer than a copy
+            newer += [
+                key
+                for key, version in gone.items()
+                if key in backup_stamps and key not in touched and self._is_newer(version, backup_stamps[key])
+            ]
             gone = {key: version for key, version in gone.items() if key not in newer}
         self._tally.name(newer, LEFT_ALONE)
-        self._tally.add(skipped=same + len(newer))
+        self._tally.add(skipped=plan.equal + len(newer))
         if self._run.dry_run:
-            self._preview(inserts, updates)
+            self._preview(plan.inserts, plan.updates)
         else:
-            wanted = frozenset(inserts) | frozenset(updates)
+            wanted_keys = frozenset(plan.inserts) | frozenset(plan.updates)
             together: list[Record] = []
-            for some in self._records_of(wanted, then, filled, chunk):
-                if self._replace:  # those that are in each other's way are written together
-                    together += some
+            for records in self._records_of(wanted_keys, images, filled, chunk):
+                if self._writing.exchanges:
+                    together += records
                 else:
-                    self._write(some, theirs, copies)
-                del some  # or they would be held beside the next
-            self._write(together, theirs, copies)
-        extra = [key for key in theirs if key not in copies and key not in then]
-        known_otherwise = self._backup.matching(extra)  # under another spelling
-        return Restored(len(present), {key: theirs[key] for key in extra if key not in known_otherwise} | gone)
-
-    def _records_of(
-        self, wanted: frozenset[Key], then: Mapping[Key, Kept], filled: Mapping[Key, Kept], chunk: Chunk
-    ) -> Iterator[list[Record]]:
-        """The records of these keys as they are to be, some at a time."""
-        for some in self._recycled.with_records(then[key] for key in wanted if key in then):
-            yield [kept.record for kept in some if kept.record is not None]
-            del some  # or they would be held beside the next
-        for records in self._backup.read(frozenset(key for key in wanted if key not in then), chunk):
-            own = {key: filled[key] for record in records if (key := self._backup.keys.of(record)) in filled}
-            images = {kept.entry_id: kept for some in self._recycled.with_records(own.values()) for kept in some}
-            image_of = {key: images.get(kept.entry_id) for key, kept in own.items()}
-            yield [_with_image(record, image_of.get(self._backup.keys.of(record))) for record in records]
-            del records, images, image_of
-
-    def _only_touched(self, chunk: Chunk, theirs: Stamps, copies: Stamps) -> set[Key]:
-        """The records of which the etag alone says that they are newer, as after another restore, and which are the
-        same as their copies, value for value."""
-        if self._wish.overwrite_newer or not self._etags:
-            return set()
-        touched = frozenset(
-            key for key, version in theirs.items() if key in copies and only_touched(version, copies[key])
-        )
-        with Workers(1) as workers:
-            return Sides(self._place, self._backup, workers).same_content(touched, chunk)
+                    self._writing.write(records, place_stamps, backup_stamps)
+                del records  # else memory holds them beside the next
+            self._writing.write(together, place_stamps, backup_stamps)
+        extra = [key for key in place_stamps if key not in backup_stamps and key not in images]
+        spelled_otherwise = self._backup.matching(extra)
+        return Restored(len(present), {key: place_stamps[key] for key in extra if key not in spelled_otherwise} | gone)
 
     def gone_since(self) -> int:
-        """Restores what neither the backup nor the place has any more, but the backup had at that time; returns how
-        many records that are."""
+        """Restores the records that the backup had at the wish's time, and that neither it nor the place has now.
+        Returns how many they are."""
         restored = 0
         for run in self._runs_since:
             for entries in self._recycled.of_run(run.sync_id):
@@ -214,179 +146,150 @@ class Restoring:
         return restored
 
     def delete(self, extra: Stamps) -> None:
-        """Deletes records that only the place has, unless they are no more as they were met."""
+        """Deletes records that only the place has. It leaves alone those that have changed since they were read."""
         if not self._run.dry_run:
-            self._delete([*extra.items()])
+            self._writing.delete([*extra.items()])
             return
         self._steps.check_lock()
         self._tally.name(extra, Action.DELETED)
         self._tally.add(deleted=len(extra))
 
-    def again(self) -> None:
-        """Writes and deletes once more what constraints refused, while it becomes less each time; then together what is
-        in each other's way."""
-        self._smallest = 1
-        before = len(self._refused) + len(self._staying) + 1
-        while 0 < (left := len(self._refused) + len(self._staying)) < before:
-            before = left
-            self._once_more()
-        other = {key: error for key, error in self._refused.items() if not Refusal([key], error).may_exchange}
-        self._refused = {key: error for key, error in self._refused.items() if key not in other}
-        if self._refused:
-            self._replace = True
-            self._once_more()
-            self._in_pairs()
-        self._refused |= other
+    def try_again(self) -> None:
+        """Writes and deletes again what constraints refused."""
+        self._writing.try_again(self._restore_keys)
 
     def finish(self) -> None:
-        """Says what did not come to be. Raises StoreError or RecordsSetAside when something did not."""
-        for key, error in [*self._refused.items(), *((key, error) for key, (_, error) in self._staying.items())]:
-            self._tally.set_aside(Refusal([key], error))
+        """Raises StoreError or RecordsSetAside when something was not written or not deleted."""
+        self._writing.set_aside_refused()
         self._overwriting.finish()
         if failure := self._tally.failure():
             raise failure
 
-    def _in_pairs(self) -> None:
-        """Writes two records at a time that have each other's values, where some other record refused them all."""
-        self._smallest = 2
-        for pair in combinations([*self._refused] if len(self._refused) <= _PAIRED_AT_MOST else (), 2):
-            if self._refused.keys() >= {*pair}:
-                for key in pair:
-                    del self._refused[key]
-                self._write_keys(pair)
-
-    def _once_more(self) -> None:
-        keys, staying = [*self._refused], [(key, met) for key, (met, _) in self._staying.items()]
-        self._refused, self._staying = {}, {}
-        self._delete(staying)
-        size = self._place.traits.batch_size
-        if self._replace:  # those that are in each other's way have to be in one part
-            size = max(size, _TOGETHER)
-        for part in (keys[start : start + size] for start in range(0, len(keys), size)):
-            self._write_keys(part)
-
-    def _write_keys(self, keys: Sequence[Key]) -> None:
-        self.restore(Piece(WHOLE, keys, _stamps_of(self._backup, keys), _stamps_of(self._place, keys)))
-
-    def _constrained(self, items: Sequence[object]) -> int:
-        """How few of a batch need not be looked at one by one, if a constraint refuses them."""
-        return self._smallest or max(1, len(items) // _PARTS_WAITING)
-
-    def _delete(self, extra: Sequence[tuple[Key, Version]]) -> None:
-        def work(some: Sequence[tuple[Key, Version]]) -> None:
-            self._overwriting.delete(dict(some))
-
-        met = dict(extra)
-        for refused in apart(extra, lambda one: one[0], work, _done, self._constrained(extra)):
-            if refused.may_pass:
-                self._staying |= {key: (met[key], refused.error) for key in refused.keys}
+    def _plan(
+        self,
+        present: Sequence[Key],
+        images: Mapping[Key, Kept],
+        touched: set[Key],
+        place_stamps: Stamps,
+        backup_stamps: Stamps,
+    ) -> _Plan:
+        plan, equal = _Plan([], [], [], 0), 0
+        missing_keys = [key for key in present if key not in place_stamps]
+        spelled_otherwise = self._into.matching(missing_keys) if self._into_exists else set()
+        for key in present:
+            copy, image = backup_stamps.get(key), images.get(key)
+            if key not in place_stamps and key not in spelled_otherwise:
+                plan.inserts.append(key)
+            elif key in place_stamps and copy is None and not self._must_write(place_stamps[key], None, image):
+                equal += 1  # an earlier restore has written it
+            elif not self._wish.overwrite_newer and (
+                key in spelled_otherwise  # in doubt it is newer
+                or (key not in touched and self._is_newer(place_stamps[key], copy))
+            ):
+                plan.newer.append(key)
+            elif key in spelled_otherwise or self._must_write(place_stamps[key], copy, image):
+                plan.updates.append(key)
             else:
-                self._tally.set_aside(refused)
+                equal += 1
+        return plan._replace(equal=equal)
 
-    def _preview(self, inserts: Sequence[Key], updates: Sequence[Key]) -> None:
-        """Names what would be written. Under the key of an insert there may be a record that is none of the service's:
-        it would be overwritten if newer ones are."""
-        others = (
-            {image.key for images in self._place.images(inserts, Action.UPDATED) for image in images}
-            if self._there
-            else set()
+    def _only_touched(self, chunk: Chunk, place_stamps: Stamps, backup_stamps: Stamps) -> set[Key]:
+        """The keys of records that have another etag than their copies, as after another restore, and the same
+        values."""
+        if self._wish.overwrite_newer or not self._has_etags:
+            return set()
+        keys = frozenset(
+            key
+            for key, version in place_stamps.items()
+            if key in backup_stamps and only_touched(version, backup_stamps[key])
         )
-        new = [key for key in inserts if key not in others]
-        self._tally.name(new, Action.INSERTED)
-        self._tally.name(updates, Action.UPDATED)
-        self._tally.name(others, Action.UPDATED if self._wish.overwrite_newer else LEFT_ALONE)
-        overwritten = len(updates) + (len(others) if self._wish.overwrite_newer else 0)
-        left = 0 if self._wish.overwrite_newer else len(others)
-        self._tally.add(inserted=len(new), updated=overwritten, skipped=left)
+        with Workers(1) as workers:
+            return Sides(self._into, self._backup, workers).same_content(keys, chunk)
 
-    def _restore_gone(self, entries: Sequence[Kept]) -> int:
-        first = self._first_after(kept.key for kept in entries)
-        own = {kept.entry_id: kept for kept in entries}
-        gone = {key: own[kept.entry_id] for key, kept in first.items() if kept.entry_id in own}
-        gone = {key: kept for key, kept in gone.items() if kept.record is not None}
-        there = self._backup.matching(list(gone)) | (self._place.matching(list(gone)) if self._there else set())
-        keys = [key for key in gone if key not in there]
-        if self._run.dry_run:
-            self._preview(keys, ())
-        else:
-            self._write([record for key in keys if (record := gone[key].record)], {}, {})
-        return len(keys)
+    def _only_filled(self, image: Kept, copy: Version | None) -> bool:
+        """Whether the change of which this is the image only filled new columns, and the copy has its version still.
 
-    def _was_only_filled(self, kept: Kept, copy: Version | None) -> bool:
-        """Whether the record has the version it had then, and since got but the columns that the change filled.
-
-        Without them it would be another record of the same version, which no sync sees.
+        Without these columns it would be another record of the same version. No sync would see the difference.
         """
-        return copy is not None and kept.sync_id in self._filling and kept.version == copy.value
+        return copy is not None and image.sync_id in self._filling and image.version == copy.value
 
-    def _first_after(self, keys: Iterable[Key]) -> Mapping[Key, Kept]:
-        """The first change after the wish's time, or by its run, of each of these records that was changed so."""
+    def _first_images(self, keys: Iterable[Key]) -> Mapping[Key, Kept]:
+        """The images of the first change of each of these records after the wish's time, or by its run."""
         if self._past is not None:
             return self._past.before([*keys])
         return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at, records=False)
 
-    def _write(self, records: Sequence[Record], theirs: Stamps, copies: Stamps) -> None:
-        alike: dict[frozenset[str], list[Record]] = {}  # an image lacks the columns that came after it
-        for record in records:
-            lost = _left_out(self._place, record) & _left_out(self._backup, record) - self._told_lost
-            self._told_lost |= lost  # what the backup alone has is told before
-            self._session.note(
-                *(f"Column {name} is gone on both sides; what it held stays in the bin." for name in lost)
-            )
-            alike.setdefault(frozenset(record), []).append(record)
+    def _must_write(self, version: Version, copy: Version | None, image: Kept | None) -> bool:
+        """Whether the place's record, of this version, is another than the wanted one."""
+        if image is None:
+            return copy is None or self._differs(version, copy)
+        return version.etag is not None or version.is_missing or version.value != image.version
 
-        def work(some: Sequence[Record]) -> None:
-            self._overwriting.write(some, theirs, copies, replace=self._replace)
+    def _is_newer(self, version: Version, copy: Version | None) -> bool:
+        """Whether the place's record, of this version, was written after the backup copied it. In doubt it was."""
+        return copy is None or (self._differs(version, copy) and not went_back(version, copy))
 
-        for group in alike.values():
-            for refused in apart(group, self._backup.keys.of, work, _done, self._constrained(group)):
-                if refused.may_pass:
-                    self._refused |= dict.fromkeys(refused.keys, refused.error)
-                else:
-                    self._tally.set_aside(refused)
-        if len(self._refused) > _REFUSED_AT_MOST:
-            raise next(iter(self._refused.values()))
+    def _differs(self, version: Version, copy: Version) -> bool:
+        if self._has_etags:
+            return has_changed(version, copy)
+        return version.value != copy.value or (version.is_missing and version.etag is not None)
 
-    def _must_write(self, theirs: Version, copy: Version | None, then: Kept | None) -> bool:
-        if then is None:
-            return copy is None or self._differs(theirs, copy)
-        return theirs.etag is not None or theirs.is_missing or theirs.value != then.version
+    def _records_of(
+        self, keys: frozenset[Key], images: Mapping[Key, Kept], filled: Mapping[Key, Kept], chunk: Chunk
+    ) -> Iterator[list[Record]]:
+        """The records of these keys as the place should have them, some at a time."""
+        for entries in self._recycled.with_records(images[key] for key in keys if key in images):
+            yield [kept.record for kept in entries if kept.record is not None]
+            del entries  # else memory holds them beside the next
+        for records in self._backup.read(frozenset(key for key in keys if key not in images), chunk):
+            own = {key: filled[key] for record in records if (key := self._backup.keys.of(record)) in filled}
+            by_entry = {kept.entry_id: kept for page in self._recycled.with_records(own.values()) for kept in page}
+            image_of = {key: by_entry.get(kept.entry_id) for key, kept in own.items()}
+            yield [_with_image(record, image_of.get(self._backup.keys.of(record))) for record in records]
+            del records, by_entry, image_of
 
-    def _is_newer(self, theirs: Version, copy: Version | None) -> bool:
-        """Whether the place's record was written after the backup copied it; in doubt it was."""
-        return copy is None or (self._differs(theirs, copy) and not went_back(theirs, copy))
+    def _restore_keys(self, keys: Sequence[Key]) -> None:
+        self.restore(self._pieces.of_keys(keys))
 
-    def _differs(self, theirs: Version, copy: Version) -> bool:
-        if self._etags:
-            return has_changed(theirs, copy)
-        return theirs.value != copy.value or (theirs.is_missing and theirs.etag is not None)
+    def _restore_gone(self, entries: Sequence[Kept]) -> int:
+        first_images = self._first_images(kept.key for kept in entries)
+        own = {kept.entry_id: kept for kept in entries}
+        gone = {key: own[image.entry_id] for key, image in first_images.items() if image.entry_id in own}
+        gone = {key: image for key, image in gone.items() if image.record is not None}
+        existing_keys = self._backup.matching(list(gone))
+        if self._into_exists:
+            existing_keys = existing_keys | self._into.matching(list(gone))
+        keys = [key for key in gone if key not in existing_keys]
+        if self._run.dry_run:
+            self._preview(keys, ())
+        else:
+            self._writing.write([record for key in keys if (record := gone[key].record)], {}, {})
+        return len(keys)
+
+    def _preview(self, inserts: Sequence[Key], updates: Sequence[Key]) -> None:
+        """Names and counts what a restore would write. The place may have a record under the key of an insert that does
+        not belong to the service. A restore overwrites it if it overwrites newer records."""
+        foreign_keys = (
+            {image.key for images in self._into.images(inserts, Action.UPDATED) for image in images}
+            if self._into_exists
+            else set()
+        )
+        new_keys = [key for key in inserts if key not in foreign_keys]
+        self._tally.name(new_keys, Action.INSERTED)
+        self._tally.name(updates, Action.UPDATED)
+        self._tally.name(foreign_keys, Action.UPDATED if self._wish.overwrite_newer else LEFT_ALONE)
+        overwritten = len(updates) + (len(foreign_keys) if self._wish.overwrite_newer else 0)
+        skipped = 0 if self._wish.overwrite_newer else len(foreign_keys)
+        self._tally.add(inserted=len(new_keys), updated=overwritten, skipped=skipped)
+
+    def _note_untouched(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            self._session.note(f"The run did no such thing to {json.dumps(self._backup.keys.to_json(key))}.")
 
 
-def _done(some: Sequence[object]) -> None:
-    """`Overwriting` has counted it."""
-
-
-def _with_image(record: Record, kept: Kept | None) -> Record:
-    """The record as its image has it, with what columns that came since were filled with. An undo may have emptied
-    others, so what the image has counts."""
-    if kept is None or kept.record is None:
+def _with_image(record: Record, image: Kept | None) -> Record:
+    """The record with the values of its image; columns that are newer than the image keep what filled them. An undo may
+    have emptied columns, so the image's values count."""
+    if image is None or image.record is None:
         return record
-    return {**record, **{name: value for name, value in kept.record.items() if value is not None}}
-
-
-def _some(stamps: Stamps, keys: Mapping[Key, Kept]) -> Stamps:
-    return {key: version for key, version in stamps.items() if key in keys}
-
-
-def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
-
-
-def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:
-    """The stamps of those of these keys that the service has, by their own spelling."""
-    return store.keys.stamps(store.stamp_rows_of(keys))
-
-
-def _left_out(store: Store, record: Record) -> set[str]:
-    """What of the record the store has no column for."""
-    return set() if store.relational is None else {*store.relational.left_out(record)}
+    return {**record, **{name: value for name, value in image.record.items() if value is not None}}

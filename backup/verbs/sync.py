@@ -1,4 +1,4 @@
-"""A sync that first lets the backup's schema follow its source's, and fails unless it is proven at its end."""
+"""A sync: first the backup's schema follows that of the source, then the records. It fails unless it is proven."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every we
 def sync_with_schema(session: Session) -> None:
     """Asks the guard, adapts the backup's columns, syncs, and looks at the proof.
 
-    New columns are filled by copying every record again, as with force, and widened ones as well, for whoever widened
-    them may have rewritten their values under the same versions. A run that dies meanwhile has told the next one in
-    SyncHistory what is left to fill. When time was up, the session is left unfinished, with a checkpoint. Raises
-    SchemaMismatch before anything is changed, NotVerified after the sync was done, and what `sync` raises.
+    To fill new columns it copies every record again, as with force. It does the same for widened columns, because
+    whoever widened them may have rewritten their values under the same versions. If the run dies, SyncHistory tells the
+    next run which columns to fill. When its time is up, it leaves the session unfinished, with a checkpoint. Raises
+    SchemaMismatch before anything is changed, NotVerified after the sync, and what `sync_stores` raises.
     """
     run, backup, relational = session.run, session.backup, session.backup.relational
     refuse_expiring(backup, session.policy)
@@ -39,7 +39,7 @@ def sync_with_schema(session: Session) -> None:
         else:
             drift = relational.drift(session.source, session.policy.on_new_column)
     except SchemaMismatch as error:
-        if not run.dry_run:  # once somebody has altered them, nothing shows that their values are old
+        if not run.dry_run:  # once somebody alters the columns, nothing else shows that their values are old
             session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
         raise
     unfilled = session.history.columns_to_fill(run.service, session.opening, drift.shared)
@@ -56,7 +56,7 @@ def sync_with_schema(session: Session) -> None:
     ]
     if notes:
         event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
-        # Recorded before the columns are there, for the run may die right after.
+        # Recorded before it adds the columns, for the run may die right after.
         forced = run.forced or bool(to_fill)
         session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
     refuse_early(session.source, backup, session.run, session.policy.guard)
@@ -64,8 +64,8 @@ def sync_with_schema(session: Session) -> None:
         relational.adapt(drift)
     start = session.start
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
-        start = Checkpoint()  # of keys of another type
-    if session.resumed and not {*to_fill} <= {*run.added_columns}:  # what was walked before has not their values
+        start = Checkpoint()  # the key has another type now
+    if session.resumed and not {*to_fill} <= {*run.added_columns}:  # the chunks before the checkpoint lack their values
         start = start.begun_anew()
     left = _sync(session, start)
     if left is not None:
@@ -74,34 +74,36 @@ def sync_with_schema(session: Session) -> None:
     proof, failed = session.tally.proof, session.tally.counts.failed
     if proof is not None and proof.source.records == 0 and session.policy.where:
         session.note(f"The source has no record for which {session.policy.where}: see whether Where is what was meant.")
-    if proof is not None and proof.differing > failed:  # those set aside differ, and have an error of their own
-        others = f", beside {failed} that were set aside" if failed else ""
+    if proof is not None and proof.differing > failed:  # records that were set aside differ, and have their own error
+        set_aside = f", beside {failed} that were set aside" if failed else ""
         raise NotVerified(
             f"The sync ended, but {proof.differing - failed} records of the {backup.place.label} differ from the source"
-            f"{others}."
+            f"{set_aside}."
         )
 
 
 def refuse_expiring(backup: Store, policy: Policy) -> None:
-    """Raises SchemaMismatch if copies would delete themselves, or images and runs while an undo may still need them."""
+    """Raises SchemaMismatch if copies have a time to live, or if images and entries of runs may expire while an undo
+    still needs them."""
     lives = {backup.place.name: inf}
     kept_seconds = timedelta(days=policy.recycle_days).total_seconds()
     for name, seconds in backup.catalog.seconds_to_live().items():
         if seconds < lives.get(name, kept_seconds):
             raise SchemaMismatch(
-                f"What the container {name} of the {backup.place.label} holds deletes itself after {seconds} seconds. "
+                f"The container {name} of the {backup.place.label} deletes its documents after {seconds} seconds. "
                 "Nothing was changed.",
-                hint="Turn its time to live off. The recycle bin's and SyncHistory's may be longer than RecycleDays.",
+                hint="Turn its time to live off. That of the recycle bin and of SyncHistory may be longer than "
+                "RecycleDays.",
             )
 
 
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
-    """The sync, with its checkpoints in SyncHistory; returns the last one if time was up."""
+    """Syncs, and saves checkpoints in SyncHistory. Returns the last checkpoint if time was up, else None."""
     tally = session.tally
     if session.resumed:
         changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
         tally.counts = replace(changed, skipped=start.counts.skipped)
-        if start.counts.seen:  # else everything is walked anew, and the records set aside are tried again
+        if start.counts.seen:  # else the run walks everything anew, and tries again what was set aside
             tally.failures = dict(session.run.failures)
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts
@@ -115,26 +117,27 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         steps.check_lock()
         session.recycled.take_back(run.sync_id, tally.aside)
         raise
-    steps.check_lock()  # who has lost the lock may no longer say how the run stands
+    steps.check_lock()  # a run that has lost its lock must not write its entry
     session.recycled.take_back(run.sync_id, tally.aside)
     if left is not None:
         saver.save(left, always=True)
         return left
     if session.resumed and not run.dry_run:
-        # What an earlier call had changed was met again, or changed again; the bin has each record once.
-        met = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
+        # This call has seen, or changed, records again that an earlier call had changed. The bin has each record once.
+        seen = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
         changed = session.recycled.counted(run.sync_id)
         failed = tally.counts.failed
-        skipped = max(0, met - changed.inserted - changed.updated - failed)
+        skipped = max(0, seen - changed.inserted - changed.updated - failed)
         tally.counts = replace(changed, skipped=skipped, failed=failed)
     return None
 
 
 def _from_watermark(session: Session, steps: Steps) -> Steps:
-    """The steps of a run that asks the source for recent changes, if it knows them; the run notes its own watermark.
+    """The steps of a run that asks its source for what has changed since the last watermark, if the source knows that.
 
-    That is taken before anything is read, and counts once the run is completed. It carries the time of the last full
-    comparison: without one, or once that is old, or with force, only stamps count.
+    Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
+    completed, and carries the time of the last full comparison. Without a watermark, when the last full comparison is
+    old, and with force, only stamps count.
     """
     now = steps.now()
     incremental = session.source.incremental
@@ -144,7 +147,7 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     last = session.last_synced()
     since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
-    # What an undo brought back may have the very seconds of what it took away.
+    # A record that an undo brought back may have the same seconds as the record that the undo took away.
     undone = last is not None and any(run.undone for run in session.history.later(last, session.opening))
     full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
@@ -155,7 +158,7 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
 
 
 class _Saver:
-    """Writes checkpoints into the run's entry: after every chunk that changed something, else at most once a second."""
+    """Writes checkpoints into the run's entry: after each chunk that changed something, else at most once a second."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -177,7 +180,8 @@ class _Saver:
             self._saved_at, self._processed = now, processed
 
     def _percent(self, at: Checkpoint) -> int:
-        """Of the source's records as the last sync counted them, or as they are counted now."""
+        """How many percent of the source's records the run has walked. The last sync has counted them; else it counts
+        them now, once."""
         if self._records is None:
             last = self._session.last_synced()
             counted = last.proof.source.records if last is not None and last.proof is not None else 0

@@ -1,4 +1,4 @@
-"""What a service needs beside its syncs, purges and verifies: when they are due, and a verify in parts."""
+"""When a service's purges and verifies are due, and a verify in parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backup.runs.policy import Policy
 from backup.runs.runner import Session
 
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
-_CLOCKS_APART = timedelta(minutes=5)  # that of the backup's server and that of the timer
+_CLOCKS_APART = timedelta(minutes=5)  # at most, between the clock of the backup's server and that of the timer
 _SECONDS_BETWEEN_SAVES = 1.0
 
 
@@ -40,15 +40,16 @@ def due(
     *,
     synced: bool = False,
 ) -> Due:
-    """What has been due since the schedule's last time, `night`, and has not been done.
+    """What has been due since `night`, the schedule's last time, and is not done yet.
 
-    Nothing while a sync goes on or before one has ended since then: it would stand in the sync's way, or find what that
-    is about to put right. A purge is due while the bin holds what was too old then. A verify is due when the last one
-    began so many days before, and one that was begun until it is done; one that failed since then is not tried again.
+    Nothing is due while a sync is open, or before a sync has ended since then: a purge would stand in its way, and a
+    verify would report what the sync is about to put right. A purge is due while the bin holds images that were too old
+    at that time. A verify is due when the last one began `verify_every_days` before, and while an open one waits for
+    its next part. A verify that has failed since then is not due again.
     """
     since = night - _CLOCKS_APART
-    goes_on = any(not run.only_compares for run in opening.open_runs)
-    if goes_on or not (synced or _has_synced(history, opening, service, since)):
+    is_open = any(not run.only_compares for run in opening.open_runs)
+    if is_open or not (synced or _has_synced(history, opening, service, since)):
         return Due()
     oldest = recycled.oldest()
     return Due(
@@ -58,12 +59,12 @@ def due(
 
 
 def _has_synced(history: History, opening: Opening, service: str, since: datetime) -> bool:
-    """Whether a sync has ended since then, well or not."""
+    """Whether a sync has ended since then, as Completed or Failed."""
 
-    def has(run: Run) -> bool:
+    def has_ended(run: Run) -> bool:
         return run.verb is Verb.SYNC and not run.dry_run and run.completed_at is not None and run.completed_at > since
 
-    return any(map(has, opening.newest)) or (not opening.is_whole and history.has_synced(service, since))
+    return any(map(has_ended, opening.newest)) or (not opening.is_whole and history.has_synced(service, since))
 
 
 def _verify_is_due(history: History, opening: Opening, service: str, every_days: float, night: datetime) -> bool:
@@ -79,7 +80,8 @@ def _verify_is_due(history: History, opening: Opening, service: str, every_days:
 
 
 def verify_on(session: Session, depth: Depth) -> None:
-    """Goes on with a verify from the session's checkpoint; leaves it unfinished, with another, when time is up."""
+    """Resumes a verify from the session's checkpoint. When its time is up, it leaves the session unfinished, with a new
+    checkpoint."""
     session.backup.catalog.match(session.source)
     tally, saved_at = session.tally, time.monotonic()
     tally.failures, tally.counts = dict(session.run.failures), session.run.counts  # of earlier calls

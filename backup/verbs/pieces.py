@@ -1,0 +1,84 @@
+"""What a restore compares: the key space in pieces, with the stamps of the backup and of the place. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from backup.core.errors import StoreError
+from backup.core.model import WHOLE, Chunk, Key, Stamps, unread_in
+from backup.mirror.proof import without
+from backup.mirror.set_aside import Refusal
+from backup.mirror.walk import chunks_of
+from backup.runs.session import Session
+from backup.stores import Store, stamps_in
+from backup.verbs.past_run import PastRun
+
+_KEYS_AT_ONCE = 100
+
+
+class Piece(NamedTuple):
+    """A part of the key space. `named_keys` are those of its keys that the wish names, or its run changed."""
+
+    chunk: Chunk
+    named_keys: Sequence[Key]
+    backup_stamps: Stamps
+    place_stamps: Stamps
+
+
+class Pieces:
+    """Reads the pieces of one restore. `into` is the store of the place; `into_exists` may be False in a dry run."""
+
+    def __init__(self, session: Session, into: Store, *, into_exists: bool) -> None:
+        self._backup, self._tally = session.backup, session.tally
+        self._into, self._into_exists = into, into_exists
+
+    def of_keys(self, keys: Sequence[Key]) -> Piece:
+        """The piece of these keys."""
+        place_stamps = _stamps_of(self._into, keys) if self._into_exists else {}
+        return Piece(WHOLE, keys, _stamps_of(self._backup, keys), place_stamps)
+
+    def of_many_keys(self, keys: Sequence[Key]) -> Iterator[Piece]:
+        """The pieces of these keys, a hundred keys each."""
+        yield from map(self.of_keys, _parts(keys))
+
+    def of_run(self, past: PastRun) -> Iterator[Piece]:
+        """The pieces of the records that the run changed."""
+        for keys in past.changed_keys():
+            yield from self.of_many_keys(keys)
+
+    def of_all(self, at: datetime | None) -> Iterator[Piece]:
+        """The pieces of the whole key space: the chunks, or with a time parts of them, for each of their keys may have
+        many entries in the bin. Sets aside keys that cannot be read."""
+        for chunk in chunks_of(self._backup, self._into) if self._into_exists else self._backup.chunks():
+            backup_stamps = self._readable(stamps_in(self._backup, chunk))
+            place_stamps = self._readable(stamps_in(self._into, chunk)) if self._into_exists else {}
+            if at is None:
+                yield Piece(chunk, (), backup_stamps, place_stamps)
+                continue
+            for keys in _parts(list(backup_stamps.keys() | place_stamps.keys())):
+                part = frozenset(keys)
+                yield Piece(chunk, (), only_of(backup_stamps, part), only_of(place_stamps, part))
+
+    def _readable(self, stamps: Stamps) -> Stamps:
+        """The stamps without those whose keys cannot be read; it sets these aside. A record whose key alone can be read
+        stays; in doubt it is newer."""
+        unread_keys = {key: unread for key, unread in unread_in(stamps).items() if unread.of_key}
+        for key, unread in unread_keys.items():
+            self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
+        return without(stamps, unread_keys)
+
+
+def only_of(stamps: Stamps, keys: Container[Key]) -> Stamps:
+    """The stamps of these keys."""
+    return {key: version for key, version in stamps.items() if key in keys}
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
+
+
+def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:
+    """The stamps of those of these keys that the service has, spelled as the store spells them."""
+    return store.keys.stamps(store.stamp_rows_of(keys))
