@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from backup.core.model import Key, Record
+from backup.stores.exact_records import RecordReader
 
 Text = TypeVar("Text", str, bytes)
 
@@ -79,13 +80,7 @@ def record_to_text(record: Record, *, zipped: bool = True) -> str:
 def record_from_text(text: str) -> dict[str, Any]:
     """The record that `record_to_text` was given."""
     if text.startswith(_ZIPPED):
-        opened = zlib.decompressobj()
-        whole = ""
-        for start in range(len(_ZIPPED), len(text), _PART):
-            # Grows in place, where a list of parts would be held beside what they are joined to.
-            whole += opened.decompress(base64.b64decode(text[start : start + _PART])).decode()
-        text = whole
-        del whole
+        return {name: _untagged(value) for name, value in RecordReader(_unzipped(text)).values()}
     return {name: _untagged(value) for name, value in json.loads(text).items()}
 
 
@@ -135,6 +130,17 @@ def _zipped(pieces: Iterable[str]) -> str:
         text += base64.b64encode(rest[:whole]).decode()  # grows in place: a list would be held beside the whole
         rest = rest[whole:]
     return text
+
+
+def _unzipped(text: str) -> Iterator[str]:
+    """The text that was zipped, in pieces of bounded length, however well it was compressed. It is plain ASCII."""
+    opened = zlib.decompressobj()
+    for start in range(len(_ZIPPED), len(text), _PART):
+        packed = base64.b64decode(text[start : start + _PART])
+        while packed:
+            yield opened.decompress(packed, _PART).decode()
+            packed = opened.unconsumed_tail
+    yield opened.flush().decode()
 
 
 def key_to_text(key: Key) -> str:

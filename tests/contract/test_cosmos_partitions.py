@@ -391,6 +391,6 @@ def test_every_verb_takes_ids_that_no_address_can_name(
         done(service.restore(Wish(overwrite_newer=True)))
         assert place.source.contents() == {one["id"]: one for one in first}
         again = done(service.restore(Wish()))  # the etags alone say that what was just restored is newer
-        assert (again.changes, again.run.counts.skipped) == ([], len(first))
+        assert (again.changes, again.run.counts.skipped) == ((), len(first))
         done(service.verify(Depth(full=True), drilled=True))
         assert done(service.sync(Trigger.CLI)).run.counts.skipped == len(first)
