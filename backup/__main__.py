@@ -8,7 +8,7 @@ import signal
 
 def main() -> None:
     """Runs the command line."""
-    # What is imported next takes a moment, in which nothing has been done yet.
+    # The next import takes a moment. A Ctrl-C in it may end the process at once: no run has begun.
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     from backup.entry.command_line.app import run
 

@@ -1,4 +1,4 @@
-"""Answers as HTTP gives them and `--json` prints them: runs, errors and their statuses shaped."""
+"""Shapes runs and errors as answers: what HTTP sends and `--json` prints, each with its HTTP status."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.Interrupted, 503),
     (errors.StoreUnavailable, 503),
 ]
-"""The one place that maps errors to HTTP; every other error is 500."""
+"""The HTTP status of each error, here only. Every other error is 500."""
 
 By = Literal["day", "run"]
-"""What changes are put together by."""
-
+"""What a result of changes stands for."""
 
 _UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-"""Half characters, and those that nobody sees: beyond ASCII's own, which JSON escapes by itself."""
+"""Invisible characters and half surrogate pairs. ASCII's own control characters are not here: JSON escapes them."""
 
 
 def time_text(value: datetime) -> str:
+    """The time in UTC with milliseconds: `2026-11-20T00:00:00.000Z`."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """One run, as callers see it."""
+    """One run as answers show it: the columns of SyncHistory that are answered."""
     return {column.name: _json(column.answer(run)) for column in COLUMNS if column.answered}
 
 
@@ -63,7 +63,7 @@ def _json(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, a body that `json` writes, and headers beside the usual ones."""
+    """An HTTP status, a body that `json` writes, and headers in addition to the usual ones."""
 
     status: int
     body: dict[str, Any]
@@ -71,12 +71,12 @@ class Answer:
 
     @property
     def json(self) -> str:
-        """The body as JSON text, without characters that a terminal obeys or no encoding knows."""
-        return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(self.body, ensure_ascii=False))
+        """The body as JSON text. Characters that control a terminal, or that no encoding has, are escaped."""
+        return _UNSEEN.sub(lambda match: json.dumps(match[0])[1:-1], json.dumps(self.body, ensure_ascii=False))
 
 
 def shape_one(outcome: Outcome) -> Answer:
-    """The answer to one run: its result with `Success` beside it; of a dry run also what would change."""
+    """The answer to one run: its result and `Success`; for a dry run also what would change. 202: in progress."""
     result = _result(outcome)
     if outcome.error is None:
         return Answer(202 if outcome.in_progress else 200, {"Success": True, **result})
@@ -84,20 +84,20 @@ def shape_one(outcome: Outcome) -> Answer:
 
 
 def shape_verify(outcome: Outcome) -> Answer:
-    """The answer to a verify: its result, counts by kind, and the first thousand differences."""
+    """The answer to one verify: its result, the counts by kind, and the first thousand differences."""
     answer = shape_one(outcome)
     return Answer(answer.status, answer.body | _compared(outcome))
 
 
 def shape_verifies(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
-    """The answer to verifies of all services: 200 when all were done, `Verified` when nothing differs anywhere."""
-    results = [_result(one) | _compared(one) for one in outcomes]
+    """The answer to verifies of all services: 200 when all completed; `Verified` when none found a difference."""
+    results = [_result(outcome) | _compared(outcome) for outcome in outcomes]
     answer = combined(results, [outcome.error for outcome in outcomes], "verifies completed", now)
     return Answer(answer.status, answer.body | {"Verified": all(outcome.run.verified for outcome in outcomes)})
 
 
 def report_of(outcome: Outcome) -> Report | None:
-    """What a verify found, if it looked at all that can be read; else what it saw says nothing of the whole."""
+    """What a verify saw; None if an error stopped it. Records set aside do not stop it: it read all others."""
     return outcome.report if isinstance(outcome.error, errors.RecordsSetAside | None) else None
 
 
@@ -112,24 +112,25 @@ def _compared(outcome: Outcome) -> dict[str, Any]:
         "InFlight": report.proof.in_flight,
         "RecordsCompared": report.compared,
         "Differences": [
-            {"Key": list(one.key), "Kind": one.kind, "Names": list(one.names)} for one in report.differences
+            {"Key": list(difference.key), "Kind": difference.kind, "Names": list(difference.names)}
+            for difference in report.differences
         ],
     }
 
 
 def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
-    """The answer of TriggerSync for these outcomes."""
+    """The answer to syncs: as `combined`, but 202 when none failed and some are in progress."""
     answer = combined(
         list(map(_result, outcomes)), [outcome.error for outcome in outcomes], "syncs completed successfully", now
     )
-    going_on = sum(outcome.in_progress for outcome in outcomes)
-    if answer.status != 200 or not going_on:
+    in_progress = sum(outcome.in_progress for outcome in outcomes)
+    if answer.status != 200 or not in_progress:
         return answer
-    return Answer(202, answer.body | {"Message": f"{going_on} of {len(outcomes)} syncs are in progress"})
+    return Answer(202, answer.body | {"Message": f"{in_progress} of {len(outcomes)} syncs are in progress"})
 
 
 def shape_past(shown: Shown) -> Answer:
-    """One record's past; records as the recycle bin writes them."""
+    """The answer to `show`: one record and its changes, in the recycle bin's JSON. 404 if backup and bin lack it."""
 
     def text(record: Record | None) -> Any:
         return None if record is None else json.loads(record_to_text(record, zipped=False))
@@ -153,7 +154,7 @@ def shape_past(shown: Shown) -> Answer:
 
 
 def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
-    """Runs of the past, as results."""
+    """The answer to `history`: past runs as results."""
     return Answer(
         200,
         {"Success": True, "Results": list(map(result_of, runs)), "Timestamp": time_text(now())},
@@ -161,30 +162,35 @@ def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
 
 
 def shape_ran(ran: Ran) -> Answer:
-    """One run of the past, with some of what it changed, and whether there is `More`."""
+    """The answer to `history RUN_ID`: one past run and one page of its changes; `More`: there are further pages."""
     changes = [{"Key": ran.key_to_json(kept.key), "Change": kept.action, "Side": kept.side} for kept in ran.changes]
     return Answer(200, {"Success": True, **result_of(ran.run), "Changes": changes, "More": ran.more})
 
 
 def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> Answer:
-    """What changed since a time: by day or by run, newest first, and together. `Counts` is false for a run of which
-    nothing is left, since it was undone or has undone such a run."""
+    """The answer to `changes`: what changed since a time, by day or by run, newest first, and `Together` the total.
+
+    `Counts` is false for a run that was undone or undid such a run: nothing is left of its changes, so no total has
+    them.
+    """
 
     def counted(counts: Counts) -> dict[str, int]:
         return {"InsertedCount": counts.inserted, "UpdatedCount": counts.updated, "DeletedCount": counts.deleted}
 
-    days = ((day, list(some)) for day, some in groupby(changes, key=lambda one: one.run.started_at.date()))
+    days = ((day, list(group)) for day, group in groupby(changes, key=lambda change: change.run.started_at.date()))
     results: list[dict[str, Any]] = [
-        {"Day": day.isoformat(), "Runs": len(some), **counted(counts_of(some))} for day, some in days
+        {"Day": day.isoformat(), "Runs": len(day_changes), **counted(counts_of(day_changes))}
+        for day, day_changes in days
     ]
     if by == "run":
         results = [
             {
-                **{"SyncId": one.run.sync_id, "Verb": one.run.verb, "StartedAt": time_text(one.run.started_at)},
-                **counted(one.counts),
-                **{"UndoneBy": one.undone_by, "Counts": one.stands},
+                **{"SyncId": change.run.sync_id, "Verb": change.run.verb},
+                "StartedAt": time_text(change.run.started_at),
+                **counted(change.counts),
+                **{"UndoneBy": change.undone_by, "Counts": change.stands},
             }
-            for one in changes
+            for change in changes
         ]
     body = {"Success": True, "ServiceName": service, "Since": time_text(since), "Results": results}
     return Answer(200, body | {"Together": counted(counts_of(changes))})
@@ -203,6 +209,10 @@ def status_of(error: errors.BackupError) -> int:
 def combined(
     results: Sequence[dict[str, Any]], failures: Sequence[errors.BackupError | None], done: str, now: Now
 ) -> Answer:
+    """The answer to one verb on several services: 200 when none failed, 207 when some failed, else a failure's status.
+
+    `done` says in the message what was done: "syncs completed successfully".
+    """
     failed = [error for error in failures if error is not None]
     body: dict[str, Any] = {"Success": not failed, "Message": f"All {done}"}
     status = 200

@@ -1,4 +1,4 @@
-"""How the app is: whether each side answers, how the last syncs ended, whether the settings can be used."""
+"""The app's health: whether each side answers, how the last syncs ended, and whether the settings can be used."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from backup.services.service import Health
 
 @dataclass(frozen=True)
 class HealthState:
-    """What was seen: an answer of each side, and why all is not well."""
+    """How each side answered, and everything that is not well."""
 
     checks: Sequence[Health]
     concerns: Sequence[Concern]
 
     @property
     def status(self) -> str:
-        """Unhealthy when a side cannot be reached or used; Degraded when anything else is not well."""
-        words = {word_of(check.error) for check in self.checks}
-        return "Unhealthy" if "Unhealthy" in words else "Degraded" if self.concerns else "Healthy"
+        """Unhealthy when a side does not answer; Degraded when anything else is not well."""
+        statuses = {side_status(check.error) for check in self.checks}
+        return "Unhealthy" if "Unhealthy" in statuses else "Degraded" if self.concerns else "Healthy"
 
 
 def look(open_registry: Callable[[], Registry]) -> HealthState:
-    """Asks every side, and the backups for how their last syncs ended. Writes nothing but lines in the log."""
+    """Asks every side for an answer, and every backup how its last syncs ended. Writes only log lines."""
     try:
         checks = open_registry().ping()
     except ConfigError as error:
@@ -41,12 +41,15 @@ def look(open_registry: Callable[[], Registry]) -> HealthState:
         hint = "docs/configuration.md lists the settings of each service."
         return HealthState((), [Concern("No service is configured.", detail_hint=hint)])
     concerns = [concern for check in checks for concern in (*_of_side(check), *check.concerns)]
-    return HealthState(checks, _once(concerns))
+    return HealthState(checks, _merged(concerns))
 
 
 def shape_health(state: HealthState | None, now: Now = utc_now) -> Answer:
-    """The answer, of which anybody may ask: kinds of errors, no message. 503 when a side is down, else 200: where a
-    sync failed or a setting is wrong, another instance of the app would do no better."""
+    """The answer to HealthCheck: kinds of errors, but no messages, because anybody may ask. `state` None: only that the
+    app is up.
+
+    503 when a side is down, else 200: a new instance of the app would not mend a failed sync or a wrong setting.
+    """
     status = "Healthy" if state is None else state.status
     body: dict[str, Any] = {"Status": status, "Service": "BackupServices", "Timestamp": time_text(now())}
     if state is not None:
@@ -62,14 +65,16 @@ def _of_side(check: Health) -> list[Concern]:
     return [_because(f"The {check.side} {word}.", check.error, check)]
 
 
-def _once(concerns: Sequence[Concern]) -> list[Concern]:
-    """The concerns, with one for both sides where the two say the same."""
-    found: dict[tuple[str | None, str], Concern] = {}
-    for one in concerns:
-        what = (one.service, one.detail or one.reason)
-        both = what in found and found[what].side != one.side
-        found[what] = replace(one, side=None, reason="The service cannot be used as it is set up.") if both else one
-    return list(found.values())
+def _merged(concerns: Sequence[Concern]) -> list[Concern]:
+    """The concerns; where both sides of a service have the same, one concern for both."""
+    by_text: dict[tuple[str | None, str], Concern] = {}
+    for concern in concerns:
+        what = (concern.service, concern.detail or concern.reason)
+        if what in by_text and by_text[what].side != concern.side:
+            by_text[what] = replace(concern, side=None, reason="The service cannot be used as it is set up.")
+        else:
+            by_text[what] = concern
+    return list(by_text.values())
 
 
 def _because(reason: str, error: BackupError, check: Health | None = None) -> Concern:
@@ -83,8 +88,8 @@ def _because(reason: str, error: BackupError, check: Health | None = None) -> Co
     )
 
 
-def word_of(error: BackupError | None) -> str:
-    """How a side is that answers with this error."""
+def side_status(error: BackupError | None) -> str:
+    """The status of a side whose check ended so: Degraded for a ConfigError, Unhealthy for any other error."""
     return "Healthy" if error is None else "Degraded" if isinstance(error, ConfigError) else "Unhealthy"
 
 
@@ -92,7 +97,7 @@ def _check(check: Health) -> dict[str, Any]:
     return {
         "Service": check.service,
         "Side": check.side,
-        "Status": word_of(check.error),
+        "Status": side_status(check.error),
         "DurationMs": check.duration_ms,
         "Error": type(check.error).__name__ if check.error else None,
     }

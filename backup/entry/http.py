@@ -1,4 +1,4 @@
-"""What goes over HTTP: verbs called with what a request says, their answers."""
+"""The HTTP functions: each checks a request, calls the verb and returns its answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from backup.services.service import Options
 from backup.services.turns import side_by_side
 from backup.verbs.restoring import Wish
 
-__all__ = [  # the answers, too: callers need but this module
+__all__ = [  # the answers too: callers need only this module
     "Answer",
     "HealthState",
     "combined",
@@ -67,8 +67,11 @@ __all__ = [  # the answers, too: callers need but this module
 
 
 def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
-    """Runs what the body asks for: 200 when all completed, 207 when some failed, else a failure's own status; 202 when
-    none failed and some have not ended after `SyncWaitSeconds`."""
+    """Syncs the services that the body names.
+
+    200 when all completed, 207 when some failed, a failure's own status when all failed. 202 when none failed and some
+    are still in progress after `SyncWaitSeconds`.
+    """
     check_query(query)
     request = parse_body(SyncRequest, body)
     options = Options(request.force_full_sync, request.dry_run, request.allow_mass_delete)
@@ -76,8 +79,10 @@ def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: No
 
 
 def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Runs one service; its result stands at the top level, with `Success` beside it. 202 when it has not ended after
-    `SyncWaitSeconds`. All services, where that is what it names, with the answer of `post_sync`."""
+    """Syncs one service. The answer is its result with `Success`; 202 when it has not ended after `SyncWaitSeconds`.
+
+    `service` "all" syncs all services, with the answer of `post_sync`.
+    """
     check_query(query, "force", "dryRun", "allowMassDelete")
     options = Options(*(parse_flag(query, name) for name in ("force", "dryRun", "allowMassDelete")))
     check_no_body(body)
@@ -86,7 +91,7 @@ def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], bod
 
 
 def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Takes a run back, or says what that would change."""
+    """Undoes a run. Without `confirm` changes no record, and answers what would change."""
     check_query(query)
     request = parse_body(UndoRequest, body)
     service, run_id = registry.run_named(sync_id)
@@ -94,24 +99,24 @@ def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: 
 
 
 def post_restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Restores the service's source, or says what that would change."""
+    """Restores the service's source. Without `confirm` changes no record, and answers what would change."""
     check_query(query)
     request = parse_body(RestoreRequest, body)
-    found = registry.get(service)
+    restored = registry.get(service)
     wish = Wish(
         request.at,
         tuple(request.keys),
         request.overwrite_newer,
         request.delete_extra,
-        None if request.run is None else registry.run_named(request.run, found.name)[1],
+        None if request.run is None else registry.run_named(request.run, restored.name)[1],
         None if request.only is None else Action(request.only.title()),
     )
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
-    return shape_one(found.restore(wish, options, trigger=Trigger.HTTP))
+    return shape_one(restored.restore(wish, options, trigger=Trigger.HTTP))
 
 
 def post_verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Compares source and backup, of one service or all: 200 whether they are equal or not, `Verified` says which."""
+    """Verifies one service or all. 200 whether the two sides are equal or not: `Verified` says which."""
     check_query(query)
     request = parse_body(VerifyRequest, body)
     depth = Depth(request.full, request.sample)
@@ -120,16 +125,16 @@ def post_verify(registry: Registry, service: str, query: Mapping[str, str], body
 
 
 def post_initialize(registry: Registry, query: Mapping[str, str], body: bytes) -> Answer:
-    """Initializes every configured service; takes neither parameters nor a body."""
+    """Initializes every configured service. Takes no parameters and no body."""
     check_query(query)
     check_no_body(body)
     return initialize(registry)
 
 
 def initialize(registry: Registry, now: Now = utc_now) -> Answer:
-    """Initializes every configured service, each whatever becomes of the others."""
+    """Initializes every configured service. A failure of one does not stop the others."""
 
-    def one(service: str) -> tuple[dict[str, Any], BackupError | None]:
+    def initialize_service(service: str) -> tuple[dict[str, Any], BackupError | None]:
         try:
             registry.get(service).initialize()
         except Exception as caught:
@@ -137,12 +142,12 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
             return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
         return {"Service": service, "Status": "Initialized"}, None
 
-    results, failures = zip(*side_by_side(one, registry.chosen(ALL)), strict=True)
+    results, failures = zip(*side_by_side(initialize_service, registry.chosen(ALL)), strict=True)
     return combined(results, failures, "backups initialized", now)
 
 
 def get_health(open_registry: Callable[[], Registry], query: Mapping[str, str], now: Now = utc_now) -> Answer:
-    """That the app is up, and no more: it reads no settings and opens nothing. With `?deep=true` how it is."""
+    """Answers that the app is up; reads no settings and opens no store. With `?deep=true` checks every side."""
     check_query(query, "deep")
     deep = parse_flag(query, "deep")
     return shape_health(look(open_registry) if deep else None, now)

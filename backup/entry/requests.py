@@ -1,4 +1,4 @@
-"""What callers may ask over HTTP: bodies and query parameters, parsed strictly. Does nothing with them."""
+"""Requests over HTTP: parses bodies and query parameters strictly. Never acts on them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from backup.core.suggestions import did_you_mean, quoted
 
 _AGO = re.compile(r"(\d+) ?(min|h|d|w)", re.I | re.A)
 _UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_SINCE = "Write 7d (or min, h, w) for so long ago, or a time: 2026-11-20T00:00:00Z, for UTC."
+_SINCE = "Write how long ago (90min, 12h, 7d, 2w), or a time: 2026-11-20T00:00:00Z, for UTC."
 
 
 def moment_of(text: str) -> datetime:
-    """The time, in UTC. Raises BadRequest for a text that is none, or has no offset."""
-    hint = "Write 2026-11-20T00:00:00Z, for UTC."
+    """The time that the text says, in UTC. Raises BadRequest for a text that is no time, or has no offset."""
+    hint = "Write a time with its offset: 2026-11-20T00:00:00Z, for UTC."
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
@@ -34,15 +34,15 @@ def moment_of(text: str) -> datetime:
 
 
 def since_of(text: str, now: datetime) -> datetime:
-    """The time that lies so long before now (`90min`, `12h`, `7d`, `2w`), or that the text says as `moment_of` has it.
+    """The time that lies so long before `now` (`90min`, `12h`, `7d`, `2w`); for other texts what `moment_of` returns.
 
-    Raises BadRequest for a text that is neither.
+    Raises BadRequest for a text that says neither.
     """
     if ago := _AGO.fullmatch(text.strip()):
         try:
             return now - int(ago[1]) * _UNITS[ago[2].lower()]
         except OverflowError:
-            raise BadRequest(f"{quoted(text)} is longer ago than any time.", hint=_SINCE) from None
+            raise BadRequest(f"{quoted(text)} is too long ago: there is no such time.", hint=_SINCE) from None
     try:
         return moment_of(text)
     except BadRequest as error:
@@ -65,14 +65,14 @@ def _key_text(value: Any) -> str:
 
 
 KeyText = Annotated[Any, AfterValidator(_key_text)]
-"""A key as the command line would take it."""
+"""A key; parsed to the text that the command line takes."""
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A time with an offset, kept in UTC."""
+"""A time with an offset; parsed to UTC."""
 
 
 class ApiRequest(BaseModel):
-    """A body: JSON of exactly these fields and types."""
+    """A body: JSON with these fields and types, and no other field."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, defer_build=True)
 
@@ -87,14 +87,14 @@ class SyncRequest(ApiRequest):
 
 
 class UndoRequest(ApiRequest):
-    """The body of UndoRun. Without `confirm` it only says what would change."""
+    """The body of UndoRun. Without `confirm` the answer only says what would change."""
 
     through: bool = False
     confirm: bool = False
 
 
 class RestoreRequest(ApiRequest):
-    """The body of RestoreSource. Without `confirm` it only says what would change."""
+    """The body of RestoreSource. Without `confirm` the answer only says what would change."""
 
     at: Moment | None = None
     run: str | None = None
@@ -118,66 +118,70 @@ AnyRequest = TypeVar("AnyRequest", bound=ApiRequest)
 
 
 def parse_body(kind: type[AnyRequest], body: bytes) -> AnyRequest:
-    """The request; no body means all its defaults. Raises BadRequest that names the field."""
-    known = [str(field.alias) for field in kind.model_fields.values()]
-    text = _said(body) or b"{}"
+    """The request; without a body every field has its default. Raises BadRequest, which names the wrong field."""
+    names = [str(field.alias) for field in kind.model_fields.values()]
+    text = _stripped(body) or b"{}"
     try:
         request = kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            problem = f"there is no field {quoted(name)}.{did_you_mean(name, known)}"
+            problem = f"there is no field {quoted(name)}.{did_you_mean(name, names)}"
         else:
             problem = f"{quoted(name)[1:-1] or 'body'}: {first['msg'].removeprefix('Value error, ')}."
-        hint = f"Send a JSON object with any of {', '.join(known)}."
+        hint = f"Send a JSON object with any of {', '.join(names)}."
         raise BadRequest(f"The request body is malformed: {problem}", hint=hint) from None
-    if twice := _named_twice(text):
-        raise BadRequest(f"The request body is malformed: it has {quoted(twice)} twice.", hint="Say it once.")
+    if repeated := _repeated_name(text):
+        raise BadRequest(
+            f"The request body is malformed: it has {quoted(repeated)} twice.", hint="Send each field once."
+        )
     return request
 
 
-def _said(body: bytes) -> bytes:
-    """The body without what stands around its text: white space, and the byte order mark that Windows' editors add."""
+def _stripped(body: bytes) -> bytes:
+    """The body without white space around it, and without the byte order mark that Windows' editors add."""
     return body.removeprefix(codecs.BOM_UTF8).strip()
 
 
-def _named_twice(text: bytes) -> str | None:
-    """A name that an object of the body has twice: readers differ in which of its values counts."""
-    found: list[str] = []
+def _repeated_name(text: bytes) -> str | None:
+    """A name that an object of the body has twice, if any. JSON does not say which of the two values counts."""
+    repeated: list[str] = []
 
-    def names(pairs: list[tuple[str, Any]]) -> None:
+    def note_repeated(pairs: list[tuple[str, Any]]) -> None:
         counts = Counter(name for name, _ in pairs)
-        found.extend(name for name, count in counts.items() if count > 1)
+        repeated.extend(name for name, count in counts.items() if count > 1)
 
-    json.loads(text.decode(), object_pairs_hook=names)
-    return found[0] if found else None
+    json.loads(text.decode(), object_pairs_hook=note_repeated)
+    return repeated[0] if repeated else None
 
 
 def parse_service(rest: str) -> str:
-    """The service's name in what an address ends with. A slash in it may still be written %2F: some servers before the
-    app decode all but that."""
+    """The name of the service at the end of an address. A slash in it may be written as %2F, because some servers in
+    front of the app do not decode it."""
     return re.sub("%2f", "/", rest, flags=re.I).rstrip("/")
 
 
 def parse_flag(query: Mapping[str, str], name: str) -> bool:
-    """The value of `?name=true|false`, false without it. Raises BadRequest for another value."""
+    """The value of `?name=true|false`; false without the parameter. Raises BadRequest for other values."""
     value = query.get(name, "false")
     if value.lower() not in ("true", "false"):
         raise BadRequest(f"{name} is {quoted(value)}.", hint=f"Use ?{name}=true or ?{name}=false.")
     return value.lower() == "true"
 
 
-def check_query(query: Mapping[str, str], *known: str) -> None:
-    """Raises BadRequest for a query parameter that is neither `known` nor one of the host's own."""
-    unknown = sorted(query.keys() - {*known, "code", "clientId"})
+def check_query(query: Mapping[str, str], *allowed: str) -> None:
+    """Raises BadRequest for a query parameter that is neither `allowed` nor the Functions host's own."""
+    unknown = sorted(query.keys() - {*allowed, "code", "clientId"})
     if unknown:
-        hint = f"This route knows {', '.join(known)}." if known else "This route takes no query parameters."
-        meant = did_you_mean(unknown[0], known)
+        hint = f"This route takes {', '.join(allowed)}." if allowed else "This route takes no query parameters."
+        meant = did_you_mean(unknown[0], allowed)
         raise BadRequest(f"There is no query parameter {quoted(unknown[0])}.{meant}", hint=hint)
 
 
 def check_no_body(body: bytes) -> None:
-    """Raises BadRequest for a body that says something; `{}` does not."""
-    if b"".join(_said(body).split()) not in (b"", b"{}"):
-        raise BadRequest("This route takes no body.", hint="Say it in the address; docs/http.md lists its parameters.")
+    """Raises BadRequest for a body. White space and `{}` count as none."""
+    if b"".join(_stripped(body).split()) not in (b"", b"{}"):
+        raise BadRequest(
+            "This route takes no body.", hint="Send no body. docs/http.md lists the parameters of the address."
+        )

@@ -1,4 +1,4 @@
-"""Standard output and error whose reader may leave: `| head` is no error."""
+"""Standard output and error that may lose their reader: `| head` is no error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class _Stream:
-    """A stream to which nothing more is said once nobody reads it; whoever writes to it goes on."""
+    """A stream that drops what is written once its reader has left. Nothing raises, so the program goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -18,16 +18,16 @@ class _Stream:
         try:
             return self._stream.write(text)
         except BrokenPipeError:
-            self._leave()
+            self._drop_the_rest()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._leave()
+            self._drop_the_rest()
 
-    def _leave(self) -> None:
+    def _drop_the_rest(self) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -36,16 +36,16 @@ class _Stream:
         return getattr(self._stream, name)
 
 
-def let_readers_leave() -> None:
-    """Has standard output and error of this process outlive their readers."""
+def outlive_readers() -> None:
+    """Lets this process go on when a reader of its standard output or error leaves."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Stream):
             setattr(sys, name, _Stream(stream))
 
 
-def flush() -> None:
-    """Writes out what was said so far, for a process that ends without ado."""
+def flush_streams() -> None:
+    """Writes out both streams, for a process that ends with os._exit."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()

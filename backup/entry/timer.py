@@ -1,6 +1,6 @@
-"""The scheduled run and its log: syncs, the purge, a verify when it is due; and in the minutes after it what is left.
+"""The timers' work: syncs, purges and verifies when the schedule is due, and every minute what was left.
 
-ScheduledSync does what fits into its time. ResumeSync finds the rest by what history and bin say, and goes on with it.
+ScheduledSync does what fits into its time. ResumeSync reads in history and recycle bin what is left, and does it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from backup.services.registry import Registry
 from backup.services.service import SyncService
 
 _PURGE_SECONDS = 30.0
-"""How long a purge holds the lock at a time: far less than a scheduled sync waits for it."""
+"""The longest time that a purge holds the lock: far less than a scheduled sync waits for it."""
 
 
 def run_scheduled(
@@ -33,13 +33,16 @@ def run_scheduled(
     last: datetime | None = None,
     now: Now = utc_now,
 ) -> list[Outcome]:
-    """Syncs every configured service and logs start, a line each, a summary and the next occurrence. Then purges the
-    recycle bins and, every so many days, compares a sample of whole records, while there is time for it.
+    """Syncs every configured service. Then, while there is time, purges the recycle bins and verifies what is due.
 
-    With the schedule disabled it only says so; likewise when the schedule has a time zone of its own and is not due by
-    it: since the timer's firing before this one, or since `last` for one that is late. Raises NotAllDone after all
-    services had their turn when one of them failed. A sync that another run kept from beginning is in SyncHistory, and
-    is no failure here.
+    Logs a line at the start, a line for each service, and a summary with the next occurrence. A verify compares a
+    sample of whole records every `BackupVerify__EveryDays` days.
+
+    Only logs a line when the schedule is disabled. So too when the schedule has its own time zone and was not due in
+    it since the timer fired before; for a late firing (`past_due`) that is `last`.
+
+    Raises BackupError after the last service if one failed. A sync that could not begin because another run had the
+    lock is in SyncHistory, and is no failure here.
     """
     started, seconds_left = now(), _countdown(settings.slice_seconds)
     upcoming = next_due(settings.schedule, started, settings.zone)
@@ -75,11 +78,12 @@ def run_scheduled(
 def resume_open(
     settings: Settings, registry: Registry, *, busy: Collection[str] = (), now: Now = utc_now
 ) -> list[Outcome]:
-    """Goes on with every sync that was left open, and logs a line for each; not of services that jobs are `busy` with.
+    """Resumes every unfinished sync, and logs a line for each. Leaves out services that jobs are `busy` with.
 
-    Then does what else has been due since the schedule's last time, a part of it at least if no sync needed the time.
+    Then does the purges and verifies that have been due since the schedule's last time: while there is time or, if no
+    sync was resumed, at least a part of them.
 
-    Raises BackupError after all services had their turn when a sync or a verify failed.
+    Raises BackupError after the last service if a sync or a verify failed.
     """
     seconds_left = _countdown(settings.slice_seconds)
     outcomes = registry.resume(Trigger.TIMER, but=busy)
@@ -90,20 +94,20 @@ def resume_open(
     resumed = {outcome.run.service: outcome for outcome in outcomes}
     night = last_due(settings.schedule, now(), settings.zone)
     for name in registry.names() if settings.schedule_enabled else ():
-        found = resumed.get(name)
-        if (found is None or not found.in_progress) and (not outcomes or seconds_left() > 0):
+        of_service = resumed.get(name)
+        if (of_service is None or not of_service.in_progress) and (not outcomes or seconds_left() > 0):
             failures += _upkeep(registry, name, settings, night, seconds_left, nightly=False)
     _raise_if_any(failures)
     return outcomes
 
 
 def last_firing(status: Mapping[str, str] | None) -> datetime | None:
-    """When a timer fired before, as its host tells it; None when that does not say."""
+    """When the timer fired before, in UTC, as its host says; None when the host does not say."""
     try:
-        found = datetime.fromisoformat((status or {}).get("Last") or "")
+        fired_at = datetime.fromisoformat((status or {}).get("Last") or "")
     except ValueError:
         return None
-    return found.astimezone(UTC) if found.year > 1 else None
+    return fired_at.astimezone(UTC) if fired_at.year > 1 else None
 
 
 def _upkeep(
@@ -115,10 +119,10 @@ def _upkeep(
     *,
     nightly: bool,
 ) -> list[str]:
-    """Purges the service's recycle bin, and compares a sample of it, when that is due; returns what failed.
+    """Purges and verifies the service, when due; returns what failed.
 
-    A purge that fails is an error once a night and a warning in the minutes after; one that finds a run at work is
-    neither, for a later minute comes to it.
+    A purge that fails is an error in the scheduled run (`nightly`) and a warning in the minutes after it. A purge that
+    meets another run is neither: a later minute tries again.
     """
     try:
         service = registry.get(name)
@@ -155,11 +159,11 @@ def _failures_of(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _raise_if_any(failures: Sequence[str]) -> None:
     if failures:
-        raise BackupError(f"Not all was done: {', '.join(failures)}.", hint="The log and SyncHistory say why.")
+        raise BackupError(f"Not everything was done: {', '.join(failures)}.", hint="The log and SyncHistory say why.")
 
 
 def _has_own_zone(settings: Settings) -> bool:
-    """Whether the timer fires more often than the schedule is due, since its host knows UTC alone."""
+    """Whether the timer fires more often than the schedule is due, because its host knows only UTC."""
     return settings.schedule_time_zone.upper() != "UTC"
 
 

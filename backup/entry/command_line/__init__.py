@@ -1,1 +1,1 @@
-"""The command line: what may be typed, grouped by job, and what is printed for it."""
+"""The command line: the commands, grouped by job, and what they print."""

@@ -1,4 +1,4 @@
-"""The command line's commands, in groups by job, and how the program starts and ends.
+"""All commands, grouped by job; and how the program starts and ends.
 
 Results go to standard output, logs and progress to standard error.
 """
@@ -19,14 +19,15 @@ from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
 from backup.entry.command_line import copying, developing, looking, taking_back, working
 from backup.entry.command_line.configuration import choose
-from backup.entry.command_line.log_lines import hold_logs, let_go
+from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import say, show_trouble
-from backup.entry.streams import flush, let_readers_leave
+from backup.entry.streams import flush_streams, outlive_readers
 
-_HELP = """Keeps queryable mirrors of live databases, with all that they replace.
+_HELP = """Keeps queryable mirrors of live databases, and every record that a run overwrites or deletes.
 
-Settings come from the environment, and from local.settings.json in the current folder or the file of --config."""
+Settings come from the environment. Settings that it does not have come from local.settings.json in the current folder,
+or from the file that --config names."""
 
 _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Back up": {
@@ -52,7 +53,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "serve": developing.serve_command,
     },
 }
-"""Every command, by its job and its name, in the order in which help lists them."""
+"""Every command by its job and its name, in the order of the help text."""
 
 cli = typer.Typer(
     help=_HELP,
@@ -74,32 +75,32 @@ def _show_version(wanted: bool) -> None:
 @cli.callback()
 def common_options(
     config: Config = None,
-    version: Annotated[  # noqa: ARG001 - its callback does it
+    version: Annotated[  # noqa: ARG001 - the callback uses it
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version")
     ] = False,
 ) -> None:
-    """Takes what stands before a command."""
+    """Takes the options that stand before a command."""
     choose(config)
 
 
 def run() -> None:
-    """Runs the command line; a signal ends what runs within seconds, and its number tells in the exit code."""
+    """Runs the command line. A signal stops the command within seconds; the exit code is then 128 + its number."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
-    let_readers_leave()
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must fail no command
+    outlive_readers()
     hold_logs()
     quiet_libraries()
-    with interrupts.handled(_tell_of_the_end):
+    with interrupts.handled(_show_interrupted):
         try:
             cli()
         finally:
-            let_go()
-            flush()
+            release_logs()
+            flush_streams()
             code = interrupts.exit_code()
             if code is not None:
-                os._exit(code)  # without waiting for threads whose servers do not answer
+                os._exit(code)  # does not wait for threads whose servers do not answer
 
 
-def _tell_of_the_end() -> None:
-    let_go()
+def _show_interrupted() -> None:
+    release_logs()
     show_trouble("", str(Interrupted()), "")

@@ -13,15 +13,15 @@ _chosen: ContextVar[Path | None] = ContextVar("the file named before the command
 
 
 def choose(path: Path | None) -> None:
-    """Has the commands from here on read this file, unless they name another; None: the current folder's, if any."""
+    """Sets the file of settings for commands that name none; None: the current folder's local.settings.json, if any."""
     _chosen.set(path)
 
 
 def settings_from(path: Path | None) -> Settings:
-    """The settings of the environment, and of the file where the environment has none of that name.
+    """The settings of the environment, and those of the file that the environment does not have.
 
-    None: of the chosen file, or the current folder's local.settings.json. Raises ConfigError for a named file that is
-    not there, one that cannot be read, and a setting that cannot be used.
+    `path` None: the file that `choose` set, else local.settings.json of the current folder. Raises ConfigError for a
+    named file that does not exist, a file that cannot be read, and a setting that cannot be used.
     """
     named = path or _chosen.get()
     if named is not None and named.is_dir():
@@ -32,6 +32,6 @@ def settings_from(path: Path | None) -> Settings:
 
 def open_registry(path: Path | None) -> Registry:
     """The services that the settings configure."""
-    # Whoever waits for it wants to hear of a wrong port at once; a second try rides out a server's restart.
+    # A person who waits wants to hear of a wrong port at once. The second try is for a server that restarts.
     settings = settings_from(path)
     return Registry(settings, unanswered_attempts=2, watcher=desk_of(settings).watcher())

@@ -1,4 +1,4 @@
-"""Commands that make and check copies, and throw away what is old: initialize, sync, verify, purge."""
+"""Commands that make and check backups and delete what is too old: initialize, sync, verify, purge."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from backup.services.service import Options
 from backup.services.turns import side_by_side
 
 _PURGE_SECONDS = 30.0
-"""How long a purge after a sync may take; what is left then is for the next one."""
+"""How long a purge after a sync may take. The next purge deletes what is left."""
 
 
 def initialize_command(config: Config = None, as_json: AsJson = False) -> None:
-    """Create the backup databases, schemas, tables and containers; safe to repeat."""
+    """Create the databases, schemas, tables and containers of the backups, where missing.
+
+    Safe to repeat.
+    """
     with errors_shown(as_json):
         answer = http.initialize(open_registry(config))
         print_answer(answer, as_json, lambda: show_results(answer))
@@ -36,13 +39,13 @@ def initialize_command(config: Config = None, as_json: AsJson = False) -> None:
 
 def sync_command(
     service: AnyService = "all",
-    force: Annotated[bool, typer.Option("--force", help="Copy every common record, changed or not")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count and name what would change")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Copy every record that both sides have")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change no record; show what would change")] = False,
     allow_mass_delete: AllowMassDelete = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sync one service or all of them and show the counts."""
+    """Sync one service or all services, and show the counts."""
     with errors_shown(as_json):
         registry = open_registry(config)
         with progress_bars(registry, service) as observer:
@@ -50,18 +53,24 @@ def sync_command(
         try:
             print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
         finally:
-            _purge_what_is_due(registry, outcomes)
+            _purge_if_due(registry, outcomes)
 
 
 def verify_command(
     service: AnyService = "all",
-    full: Annotated[bool, typer.Option("--full", help="Compare whole records, all of them")] = False,
-    sample: Annotated[int, typer.Option(min=0, max=1_000_000, help="Compare also this many random records whole")] = 0,
-    drill: Annotated[bool, typer.Option("--drill", help="Restore into a scratch place and compare that")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Compare all records whole, not only their versions")] = False,
+    sample: Annotated[int, typer.Option(min=0, max=1_000_000, help="Also compare this many random records whole")] = 0,
+    drill: Annotated[
+        bool,
+        typer.Option("--drill", help="Restore into a scratch place, and compare that with the source"),
+    ] = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare source and backup and name what differs; exit code 1 when anything does."""
+    """Compare source and backup, and show what differs.
+
+    Exit code 1 if anything differs.
+    """
     with errors_shown(as_json):
         outcomes = open_registry(config).verify(service, Depth(full, sample), drilled=drill)
         answer = http.shape_verifies(outcomes) if service.lower() == "all" else http.shape_verify(outcomes[0])
@@ -75,17 +84,20 @@ def purge_command(
     history_days: Annotated[
         float | None,
         typer.Option(
-            min=0, max=36_500, metavar="DAYS", help="Keep so many days of history, this time", show_default=False
+            min=0, max=36_500, metavar="DAYS", help="Days of SyncHistory to keep, for this purge", show_default=False
         ),
     ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what is too old from the recycle bin and from the history; sync and the timer do it by themselves."""
+    """Delete what is too old from the recycle bin and from SyncHistory.
+
+    sync and the timer also purge, when it is due.
+    """
     with errors_shown(as_json):
         registry = open_registry(config)
 
-        def one(name: str) -> tuple[dict[str, Any], BackupError | None]:
+        def purge(name: str) -> tuple[dict[str, Any], BackupError | None]:
             try:
                 purged = registry.get(name).past.purge(history_days=history_days)
             except Exception as caught:
@@ -93,13 +105,14 @@ def purge_command(
                 return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
             return {"Service": name, "Status": "Purged", "Images": purged.images, "Runs": purged.runs}, None
 
-        results, failures = zip(*side_by_side(one, registry.chosen(service)), strict=True)
+        results, failures = zip(*side_by_side(purge, registry.chosen(service)), strict=True)
         answer = http.combined(results, failures, "backups purged", utc_now)
         print_answer(answer, as_json, lambda: show_results(answer))
 
 
-def _purge_what_is_due(registry: Registry, outcomes: Sequence[Outcome]) -> None:
-    """For those whose syncs no timer starts. What fails here is told and no more: the next sync tries it again."""
+def _purge_if_due(registry: Registry, outcomes: Sequence[Outcome]) -> None:
+    """Purges the services that were synced, for users without the timer. A failure is only logged: the next sync tries
+    again."""
     for outcome in outcomes:
         name = outcome.run.service
         if not outcome.recorded or outcome.run.dry_run or outcome.in_progress or interrupts.requested():

@@ -17,25 +17,29 @@ from backup.core.model import utc_now
 from backup.dev import sample
 from backup.dev.demo import FILES, run_demo
 from backup.entry.command_line.configuration import open_registry, settings_from
-from backup.entry.command_line.log_lines import let_go
+from backup.entry.command_line.log_lines import release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.outcomes import show_outcomes
 from backup.entry.command_line.past import show_history
 from backup.entry.command_line.terminal import errors_shown, say, show_trouble
-from backup.entry.command_line.working import jobs_worked_on
-from backup.entry.streams import flush
+from backup.entry.command_line.working import working_on_jobs
+from backup.entry.streams import flush_streams
 
 
 def serve_command(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7071, config: Config = None
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one")] = 7071,
+    config: Config = None,
 ) -> None:
-    """Serve function_app.py on 127.0.0.1 without Core Tools; asks for no key unless SERVE_KEY is set."""
+    """Serve function_app.py on 127.0.0.1, without Core Tools.
+
+    Requests need no key, unless SERVE_KEY is set.
+    """
     with errors_shown(False):
         folder = Path.cwd()
         if not (folder / "function_app.py").exists():
             raise ConfigError(
                 f"There is no function_app.py in {folder}: serve runs the function app of the current folder.",
-                hint="Run it in the folder of the project. The other commands need only settings.",
+                hint="Run serve in the folder of the project. All other commands run in any folder.",
             )
         from backup.dev.host import serve as serve_app
 
@@ -46,26 +50,29 @@ def serve_command(
                 "local.settings.json.example.",
                 "",
             )
-        let_go()
+        release_logs()
         settings = settings_from(config)
         # With a storage account the local host reads its queue, as the Functions host does.
-        with nullcontext() if settings.has_storage_account else jobs_worked_on(settings):
+        with nullcontext() if settings.has_storage_account else working_on_jobs(settings):
             serve_app(folder, port, settings.serve_key)
-            interrupts.request(signal.SIGTERM)  # for runs that still go on
+            interrupts.request(signal.SIGTERM)  # for runs that have not ended
         interrupts.wait_until_idle()
-        flush()
+        flush_streams()
         os._exit(0)
 
 
 def sample_command(config: Config = None) -> None:
-    """Fill the configured, empty sources with sample customers and orders."""
+    """Fill the configured sources with sample customers and orders.
+
+    The sources must be empty.
+    """
     with errors_shown(False):
         for name, count in sample.fill(open_registry(config)).items():
             say(f"{name}: {count} records")
 
 
 def demo_command(
-    folder: Annotated[Path, typer.Option(help="Where its databases lie; made anew each time")] = Path("data/demo"),
+    folder: Annotated[Path, typer.Option(help="Folder for its databases, which it replaces")] = Path("data/demo"),
 ) -> None:
     """Sync two embedded databases four times and show what each run did."""
     logging.getLogger("backup").setLevel(logging.WARNING)

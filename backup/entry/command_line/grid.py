@@ -1,4 +1,4 @@
-"""Rows of cells under headings, as wide as the terminal: columns are left out before a word is broken. No I/O."""
+"""Rows of cells under headings, as wide as the terminal. Too many columns: some are left out. No I/O."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class GridColumn:
-    """A heading; `right` for numbers. Where there is not room for all, the column with the highest `rank` goes first,
-    and one of rank 0 never. The last one may break its cells between words."""
+    """A heading; `right` aligns numbers. If not all columns fit, the one with the highest `rank` is left out first, and
+    a column of rank 0 never. The last column may break its cells between words."""
 
     title: str
     right: bool = False
@@ -26,18 +26,18 @@ class GridColumn:
 
 @dataclass(frozen=True)
 class GridRow:
-    """Cells, and texts `below` them that have lines of their own."""
+    """Cells, and texts that are printed `below` them, each on its own lines."""
 
     cells: Sequence[str]
     below: Sequence[str] = field(default=())
 
 
-def as_people_count(parts: Sequence[Any]) -> tuple[Any, ...]:
-    """What to sort keys by: 2 before 10, a2 before a10, and numbers before texts."""
-    return tuple(_counted(part) for part in parts)
+def natural_order(parts: Sequence[Any]) -> tuple[Any, ...]:
+    """A value to sort a key by: 2 comes before 10, a2 before a10, numbers before texts."""
+    return tuple(_order_of(part) for part in parts)
 
 
-def _counted(part: Any) -> tuple[Any, ...]:
+def _order_of(part: Any) -> tuple[Any, ...]:
     if isinstance(part, int | float) and not isinstance(part, bool):
         return (0, part, ())
     pieces = _DIGITS.split(str(part))
@@ -45,7 +45,7 @@ def _counted(part: Any) -> tuple[Any, ...]:
 
 
 def lines_of(text: str, width: int | None, indent: str = "") -> Iterator[str]:
-    """The text in lines that break between words, each after the first with the indent; None: in one line."""
+    """The text in lines that break between words; lines after the first begin with `indent`. `width` None: one line."""
     if width is None:
         yield text
         return
@@ -61,39 +61,39 @@ def lines_of(text: str, width: int | None, indent: str = "") -> Iterator[str]:
 
 
 def laid_out(columns: Sequence[GridColumn], rows: Sequence[GridRow], width: int | None) -> Iterator[tuple[str, str]]:
-    """The lines, each with its style: the headings, a rule, the rows and what is below them."""
+    """The lines, each with its style: the headings, a rule, and the rows with the texts below them."""
     widths = [
         max(cell_len(text) for text in (column.title, *(row.cells[n] for row in rows)))
         for n, column in enumerate(columns)
     ]
     shown, gap = list(range(len(columns))), "  "
-    if width is not None and _all_of(widths, shown, gap) > width:
+    if width is not None and _total_width(widths, shown, gap) > width:
         gap = " "
-    while width is not None and _all_of(widths, shown, gap) > width:
-        going = max(shown, key=lambda n: (columns[n].rank, n))
-        if columns[going].rank == 0:
+    while width is not None and _total_width(widths, shown, gap) > width:
+        dropped = max(shown, key=lambda n: (columns[n].rank, n))
+        if columns[dropped].rank == 0:
             break
-        shown.remove(going)
-    if width is not None and (beyond := _all_of(widths, shown, gap) - width) > 0 and not columns[shown[-1]].right:
-        widths[shown[-1]] = max(_NARROWEST, cell_len(columns[shown[-1]].title), widths[shown[-1]] - beyond)
+        shown.remove(dropped)
+    if width is not None and (excess := _total_width(widths, shown, gap) - width) > 0 and not columns[shown[-1]].right:
+        widths[shown[-1]] = max(_NARROWEST, cell_len(columns[shown[-1]].title), widths[shown[-1]] - excess)
 
     def line(cells: Sequence[str]) -> str:
         padded = (_padded(cells[n], widths[n], right=columns[n].right) for n in shown)
         return (_MARGIN + gap.join(padded)).rstrip()
 
     yield line([column.title for column in columns]), "bold"
-    yield _MARGIN + "─" * (_all_of(widths, shown, gap) - len(_MARGIN)), "dim"
+    yield _MARGIN + "─" * (_total_width(widths, shown, gap) - len(_MARGIN)), "dim"
     for row in rows:
         last = shown[-1]
-        broken = list(lines_of(row.cells[last], widths[last])) or [""]
-        for number, text in enumerate(broken):
+        texts = list(lines_of(row.cells[last], widths[last])) or [""]
+        for number, text in enumerate(texts):
             yield line([text if n == last else "" if number else cell for n, cell in enumerate(row.cells)]), ""
         for text in row.below:
             for part in lines_of(text, None if width is None else width - 5):
                 yield f"{_MARGIN}    {part}", ""
 
 
-def _all_of(widths: Sequence[int], shown: Sequence[int], gap: str) -> int:
+def _total_width(widths: Sequence[int], shown: Sequence[int], gap: str) -> int:
     return len(_MARGIN) + sum(widths[n] for n in shown) + len(gap) * (len(shown) - 1)
 
 

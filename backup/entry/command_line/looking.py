@@ -22,7 +22,7 @@ _MAY_BE_A_RUN = re.compile("[0-9a-f][0-9a-f-]*", re.I)
 
 
 class Grouping(StrEnum):
-    """What changes are put together by."""
+    """What a row of changes stands for."""
 
     DAY = "day"
     RUN = "run"
@@ -30,12 +30,15 @@ class Grouping(StrEnum):
 
 def show_command(
     service: OneService,
-    key: Annotated[str, typer.Argument(help="Its key; a JSON list where the key has several parts")],
+    key: Annotated[str, typer.Argument(help="The record's key; a key of several parts is a JSON list")],
     at: At = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one record and its past: what it was, when it changed, by which run; exit code 1 when nobody knows it."""
+    """Show one record and its past: its values, when it changed, and by which run.
+
+    Exit code 1 if neither the backup nor the recycle bin has it.
+    """
     with errors_shown(as_json):
         moment = None if at is None else moment_of(at)
         shown = open_registry(config).get(service).past.show(key, moment)
@@ -51,28 +54,30 @@ def show_command(
 
 
 def history_command(
-    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN", help="A service, all, or a run's id")] = "all",
+    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN", help="A service, all, or the id of a run")] = "all",
     limit: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="How many runs of each service: 10; of one run how many changes: 100"),
+        typer.Option(min=1, max=100_000, help="Runs of each service (default 10), or changes of one run (100)"),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only runs since then: 7d (or min, h, w), or ISO 8601")
+        str | None,
+        typer.Option(metavar="TIME", help="Only runs since then: 7d ago (or min, h, w), or a time"),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Also dry runs, and what was refused")] = False,
-    skip: Annotated[int, typer.Option(min=0, help="Of one run: not the first so many changes")] = 0,
+    every: Annotated[bool, typer.Option("--all", help="Also dry runs, and runs that were refused")] = False,
+    skip: Annotated[int, typer.Option(min=0, help="Leave out so many changes of one run, for the next page")] = 0,
     only: Only = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the latest runs, newest first; or one run with its notes and the keys of what it changed."""
+    """Show the latest runs, newest first; or one run, with its notes and the keys that it changed."""
     with errors_shown(as_json):
         registry, now = open_registry(config), utc_now()
         if what.lower() not in (*(name.lower() for name in registry.names()), "all") and _MAY_BE_A_RUN.fullmatch(what):
             if since is not None or failed or every:
                 raise BadRequest(
-                    "A run is named, so --since, --failed and --all choose nothing.", hint="Leave them out."
+                    "--since, --failed and --all choose among runs, but the command names one run.",
+                    hint="Leave them out, or name a service instead of the run.",
                 )
             service, run_id = registry.run_named(what)
             ran = service.past.ran(run_id, limit or 100, skip, None if only is None else only.action)
@@ -80,11 +85,11 @@ def history_command(
             return
         if skip or only is not None:
             raise BadRequest("--skip and --only choose among the changes of one run.", hint="Name a run by its id.")
-        begun = None if since is None else since_of(since, now)
+        begun_since = None if since is None else since_of(since, now)
         runs = [
             run
             for name in registry.chosen(what)
-            for run in registry.get(name).past.history(limit or 10, since=begun, failed=failed, every=every)
+            for run in registry.get(name).past.history(limit or 10, since=begun_since, failed=failed, every=every)
         ]
         runs.sort(key=lambda run: run.started_at, reverse=True)
         print_answer(http.shape_history(runs), as_json, lambda: show_history(runs, now))
@@ -92,21 +97,26 @@ def history_command(
 
 def changes_command(
     service: OneService,
-    since: Annotated[str, typer.Option(metavar="TIME", help="Since then: 7d (or min, h, w), or ISO 8601")] = "7d",
-    by: Annotated[Grouping, typer.Option("--by", help="Put together by")] = Grouping.DAY,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Changes since then: 7d ago (or min, h, w), or a time")
+    ] = "7d",
+    by: Annotated[Grouping, typer.Option("--by", help="A row for each day, or each run")] = Grouping.DAY,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how many records were inserted, updated and deleted in the backup, by day or by run."""
     with errors_shown(as_json):
-        asked, begun = open_registry(config).get(service), since_of(since, utc_now())
-        changes = asked.past.changes(begun)
-        answer = http.shape_changes(asked.name, changes, begun, by.value)
-        print_answer(answer, as_json, lambda: show_changes(asked.name, changes, begun, by.value))
+        sync_service, begun = open_registry(config).get(service), since_of(since, utc_now())
+        changes = sync_service.past.changes(begun)
+        answer = http.shape_changes(sync_service.name, changes, begun, by.value)
+        print_answer(answer, as_json, lambda: show_changes(sync_service.name, changes, begun, by.value))
 
 
 def health_command(config: Config = None, as_json: AsJson = False) -> None:
-    """Ask every source and backup, and say how the last syncs ended; exit code 1 when all is not well."""
+    """Check that every source and backup answers, and how the last syncs ended.
+
+    Exit code 1 if anything is not well.
+    """
     with errors_shown(as_json):
         state = http.look(lambda: open_registry(config))
         print_answer(http.shape_health(state), as_json, lambda: show_health(state))

@@ -12,14 +12,17 @@ from backup.core.model import Action
 
 AnyService = Annotated[str, typer.Argument(help="A service, or all")]
 OneService = Annotated[str, typer.Argument(help="A service")]
-Yes = Annotated[bool, typer.Option("--yes", help="Write; without it the command only says what would change")]
-AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the delete guard")]
-At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601 with offset: 2026-11-20T00:00:00Z")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what HTTP would answer, and nothing else")]
+Yes = Annotated[bool, typer.Option("--yes", help="Write. Without --yes the command only shows what would change")]
+AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the guard's limits")]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help="The state at a time: 2026-11-20T00:00:00Z"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON: the answer that HTTP would give")]
 
 
 class OnlyChange(StrEnum):
-    """What a run did to a record, as it may be typed."""
+    """What a run did to a record, as a person types it."""
 
     INSERTED = "inserted"
     UPDATED = "updated"
@@ -27,12 +30,17 @@ class OnlyChange(StrEnum):
 
     @property
     def action(self) -> Action:
-        """The same as the bin writes it."""
+        """The word for it in the recycle bin."""
         return Action(self.value.title())
 
 
-Only = Annotated[OnlyChange | None, typer.Option("--only", help="Only what the run did so", show_default=False)]
+Only = Annotated[
+    OnlyChange | None,
+    typer.Option(
+        "--only", metavar="CHANGE", help="Only such changes: inserted, updated or deleted", show_default=False
+    ),
+]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings, as local.settings.json has them", show_default=False),
+    typer.Option("--config", metavar="FILE", help="A file with settings, like local.settings.json", show_default=False),
 ]

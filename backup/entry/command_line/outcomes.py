@@ -1,4 +1,4 @@
-"""What is printed of runs that have just ended: counts, what they want known, what failed; and of the app's health."""
+"""Prints runs that have just ended: their counts, notes and errors. Also prints the app's health."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from backup.core.model import Run
 from backup.entry import http
 from backup.entry.answers import report_of
-from backup.entry.command_line.grid import GridColumn, GridRow, as_people_count
+from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
-from backup.entry.health import word_of
+from backup.entry.health import side_status
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
 from backup.runs.condition import hint_of
 from backup.runs.runner import Outcome
 
 _SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
-_OF_RESULTS = ("Service", "Status", "ErrorMessage")
+_FIRST_COLUMNS = ("Service", "Status", "ErrorMessage")
 
 
 def duration_text(milliseconds: int | None) -> str:
-    """`405 ms`, `3.4 s`, `12 m 5 s`, `3 h 12 m`; nothing for a run that goes on."""
+    """`405 ms`, `3.4 s`, `12 m 5 s`, `3 h 12 m`; empty for a run in progress."""
     if milliseconds is None:
         return ""
     if milliseconds < _SECOND:
@@ -34,7 +34,7 @@ def duration_text(milliseconds: int | None) -> str:
 
 
 def proof_text(run: Run, *, whole: bool = False) -> str:
-    """What the run has proven of its two sides, if it is of a kind that does; `whole` if it compared all contents."""
+    """What the run has proven of its two sides; empty if it proves nothing. `whole`: it compared all contents."""
     if run.verified is None:
         return ""
     if run.verified:
@@ -43,8 +43,10 @@ def proof_text(run: Run, *, whole: bool = False) -> str:
 
 
 def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
-    """Counts, what the runs want known, and of dry runs the records that would change. The title is for runs that did
-    not fail; `whole` if they compared all contents."""
+    """Prints counts and notes of the runs, and the records that dry runs would change.
+
+    The title is left out if a run failed. `whole`: the runs compared all contents.
+    """
     failed = any(outcome.error for outcome in outcomes)
     columns = [GridColumn("Service"), GridColumn("Status"), GridColumn("Verified")]
     columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
@@ -59,15 +61,15 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool
         rows.append(GridRow([*cells, duration_text(run.duration_ms), str(counts.failed)]))
     show_grid(None if failed else title, columns, rows)
     for outcome in outcomes:
-        _show_more(outcome)
+        _show_details(outcome)
 
 
-def _show_more(outcome: Outcome) -> None:
+def _show_details(outcome: Outcome) -> None:
     run = outcome.run
     if outcome.changes:
-        named = [(list(key), what) for key, what in outcome.changes]
-        named.sort(key=lambda change: (change[1], as_people_count(change[0])))
-        rows = [GridRow([plain(what), key_text(key)]) for key, what in named]
+        changes = [(list(key), what) for key, what in outcome.changes]
+        changes.sort(key=lambda change: (change[1], natural_order(change[0])))
+        rows = [GridRow([plain(what), key_text(key)]) for key, what in changes]
         show_grid(f"{run.service}: the first {len(rows)} records", [GridColumn("Change"), GridColumn("Key")], rows)
     show_failures(run)
     for note in run.notes:
@@ -77,17 +79,17 @@ def _show_more(outcome: Outcome) -> None:
 
 
 def show_failures(run: Run) -> None:
-    """The records that a run set aside, and why."""
+    """Prints the records that a run set aside, and why."""
     if run.failures:
         failures = sorted(
-            ((json.loads(key), why) for key, why in run.failures), key=lambda one: as_people_count(one[0])
+            ((json.loads(key), why) for key, why in run.failures), key=lambda failure: natural_order(failure[0])
         )
         rows = [GridRow([key_text(key), plain(why)]) for key, why in failures]
         show_grid(f"{run.service}: records set aside", [GridColumn("Key"), GridColumn("Reason")], rows)
 
 
 def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
-    """What verifies have seen; `whole` if they compared all contents."""
+    """Prints what verifies have seen. `whole`: they compared all contents."""
     show_outcomes(None, outcomes, whole=whole)
     for outcome in outcomes:
         if (report := report_of(outcome)) is not None:
@@ -105,17 +107,20 @@ def _show_report(outcome: Outcome, report: Report, *, whole: bool) -> None:
         indent="  ",
     )
     if report.differences:
-        named = [(list(one.key), one) for one in report.differences]
-        named.sort(key=lambda one: (one[1].kind, as_people_count(one[0])))
-        rows = [GridRow([plain(one.kind), key_text(key), plain(", ".join(one.names))]) for key, one in named]
+        differences = [(list(difference.key), difference) for difference in report.differences]
+        differences.sort(key=lambda pair: (pair[1].kind, natural_order(pair[0])))
+        rows = [
+            GridRow([plain(difference.kind), key_text(key), plain(", ".join(difference.names))])
+            for key, difference in differences
+        ]
         columns = [GridColumn("Kind"), GridColumn("Key"), GridColumn("What differs")]
         show_grid(f"The first {len(rows)} differences", columns, rows)
 
 
 def show_results(answer: http.Answer) -> None:
-    """The answer's results, a row each, and what to do about the first that failed."""
+    """Prints a row for each result of the answer, and the hint for the first that failed."""
     results = answer.body["Results"]
-    names = list(dict.fromkeys(name for entry in results for name in entry if name not in _OF_RESULTS))
+    names = list(dict.fromkeys(name for entry in results for name in entry if name not in _FIRST_COLUMNS))
     columns = [GridColumn("Service"), GridColumn("Status"), *(GridColumn(name, right=True) for name in names)]
     rows = [
         GridRow(
@@ -130,17 +135,17 @@ def show_results(answer: http.Answer) -> None:
 
 
 def show_health(state: http.HealthState) -> None:
-    """How each side answered, and why all is not well, in full."""
+    """Prints how each side answered, and everything that is not well."""
     columns = [GridColumn("Service"), GridColumn("Side"), GridColumn("Status"), GridColumn("Milliseconds", right=True)]
     rows = [
-        GridRow([plain(check.service), check.side, word_of(check.error), str(check.duration_ms)])
+        GridRow([plain(check.service), check.side, side_status(check.error), str(check.duration_ms)])
         for check in state.checks
     ]
     if rows:
         show_grid(None, columns, rows)
     say(state.status)
     for concern in state.concerns:
-        whose = " ".join(filter(None, (concern.service, concern.side)))
+        subject = " ".join(filter(None, (concern.service, concern.side)))
         since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
         what = " ".join(filter(None, (concern.sync_id, concern.reason + since, concern.error, concern.detail)))
-        show_trouble(whose or "settings", what, concern.detail_hint or hint_of(concern.error))
+        show_trouble(subject or "settings", what, concern.detail_hint or hint_of(concern.error))

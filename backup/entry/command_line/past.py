@@ -1,4 +1,4 @@
-"""What is printed of the past: runs, one run with what it changed, one record, and what changed over some time."""
+"""Prints the past: runs, one run and what it changed, one record, and the changes since a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from backup.core.model import Action, Counts, Run, Verb
 from backup.entry.answers import By
-from backup.entry.command_line.grid import GridColumn, GridRow, as_people_count
+from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.outcomes import duration_text, proof_text, show_failures
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid
 from backup.runs.changes import RunChanges, counts_of
@@ -18,12 +18,12 @@ from backup.services.past import Ran, Shown
 
 _SHORTEST_ID = 8
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-_LEAST_NAME, _MOST_NAME = 8, 30
+_MIN_NAME_WIDTH, _MAX_NAME_WIDTH = 8, 30
 
 
 def show_history(runs: Sequence[Run], now: datetime) -> None:
-    """A row for each run, and below it why it failed, if it did."""
-    short = _short([run.sync_id for run in runs])
+    """Prints a row for each run; below it the error, if the run failed."""
+    short_ids = _short_ids([run.sync_id for run in runs])
     columns = [
         GridColumn("Status"),
         GridColumn("Run"),
@@ -41,7 +41,7 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
         counts = run.counts
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped, counts.failed)
         cells = [
-            *(_status(run), plain(short[run.sync_id]), plain(run.service), _verb(run)),
+            *(_status(run), plain(short_ids[run.sync_id]), plain(run.service), _verb(run)),
             *(_age(run.started_at, now), duration_text(run.duration_ms), *map(str, numbers)),
             *(proof_text(run, whole=run.verb is Verb.DRILL), f"{run.started_at:%Y-%m-%d %H:%M:%S}"),
             *(plain(run.trigger or ""), plain(run.sync_id)),
@@ -50,11 +50,11 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
     if rows:
         show_grid(None, columns, rows)
     else:
-        say("There are no such runs.")
+        say("There is no such run.")
 
 
 def show_run(ran: Ran, now: datetime, skipped: int) -> None:
-    """All that is known of a run, and some of what it changed."""
+    """Prints what SyncHistory says of a run, and one page of its changes. `skipped` is how many changes come before."""
     run, counts = ran.run, ran.run.counts
     proof = proof_text(run, whole=run.verb is Verb.DRILL)
     done = f"{counts.inserted} inserted, {counts.updated} updated, {counts.deleted} deleted, {counts.skipped} skipped"
@@ -77,33 +77,31 @@ def show_run(ran: Ran, now: datetime, skipped: int) -> None:
     if ran.changes:
         changes = [(kept, ran.key_to_json(kept.key)) for kept in ran.changes]
         order = list(Action)
-        changes.sort(key=lambda one: (order.index(one[0].action), as_people_count(one[1])))
+        changes.sort(key=lambda change: (order.index(change[0].action), natural_order(change[1])))
         rows = [
             GridRow([plain(kept.action), "" if kept.side == "backup" else "in the source", key_text(key)])
             for kept, key in changes
         ]
-        beyond = [GridColumn("Where")] if any(row.cells[1] for row in rows) else []
-        rows = rows if beyond else [GridRow([row.cells[0], row.cells[2]]) for row in rows]
-        first = f"after {skipped}, " if skipped else ""
-        show_grid(
-            f"What it changed, {first}{len(rows)} records:", [GridColumn("Change"), *beyond, GridColumn("Key")], rows
-        )
+        where = [GridColumn("Where")] if any(row.cells[1] for row in rows) else []
+        rows = rows if where else [GridRow([row.cells[0], row.cells[2]]) for row in rows]
+        page = f"{skipped + 1} to {skipped + len(rows)}" if skipped or ran.more else str(len(rows))
+        show_grid(f"Records that it changed: {page}", [GridColumn("Change"), *where, GridColumn("Key")], rows)
     if ran.more:
-        say(f"There are more: --skip {skipped + len(ran.changes)} shows the next, --limit how many at once.")
+        say(f"There are more. --skip {skipped + len(ran.changes)} shows the next; --limit sets how many at once.")
     if ran.may_be_purged and run.may_change_backup:
-        say("It is older than the recycle bin keeps images: what it changed may be purged.")
+        say("The run is older than the recycle bin keeps images. Some of its changes may be purged, and missing here.")
 
 
 def show_past(shown: Shown, at: datetime | None) -> None:
-    """A record's changes, oldest first, and the record; of one that is gone what it was last."""
+    """Prints a record's changes, oldest first, and its values; the last values of a record that was deleted."""
     columns = [GridColumn("Changed at (UTC)"), GridColumn("Change"), GridColumn("Run"), GridColumn("SyncId", rank=1)]
     columns += [GridColumn("Version before")]
-    short = _short([kept.sync_id for kept in shown.changes])
+    short_ids = _short_ids([kept.sync_id for kept in shown.changes])
     rows = [
         GridRow(
             [
                 *(f"{kept.at:%Y-%m-%d %H:%M:%S}", plain(kept.action)),
-                *(plain(short[kept.sync_id]), plain(kept.sync_id)),
+                *(plain(short_ids[kept.sync_id]), plain(kept.sync_id)),
                 "" if kept.version is None else plain(", ".join(map(str, kept.version))),
             ]
         )
@@ -115,7 +113,7 @@ def show_past(shown: Shown, at: datetime | None) -> None:
         say(f"In the backup {when}:")
         _show_facts({name: _value(value) for name, value in shown.record.items()})
         return
-    say(f"In the backup {when}: there is none.")
+    say(f"In the backup {when}: no such record.")
     last = next((kept for kept in reversed(shown.changes) if kept.record is not None), None)
     if last is not None and last.record is not None:
         say(f"Before the run {last.sync_id} {last.action.lower()} it on {last.at:%Y-%m-%d %H:%M:%S} UTC:")
@@ -123,38 +121,40 @@ def show_past(shown: Shown, at: datetime | None) -> None:
 
 
 def show_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> None:
-    """A row for each day, or each run, newest first, and all together."""
+    """Prints a row for each day or each run, newest first, and a total."""
     numbers = [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
-    short = _short([one.run.sync_id for one in changes])
+    short_ids = _short_ids([change.run.sync_id for change in changes])
     rows: list[GridRow] = []
     if by == "day":
         columns = [GridColumn("Day (UTC)"), GridColumn("Runs", right=True), *numbers]
-        for day, some in groupby(changes, key=lambda one: one.run.started_at.date()):
-            of_day = list(some)
-            rows.append(GridRow([day.isoformat(), str(len(of_day)), *_numbers(counts_of(of_day))]))
-        rows.append(GridRow(["Together", str(len(changes)), *_numbers(counts_of(changes))]))
+        for day, group in groupby(changes, key=lambda change: change.run.started_at.date()):
+            day_changes = list(group)
+            rows.append(GridRow([day.isoformat(), str(len(day_changes)), *_numbers(counts_of(day_changes))]))
+        rows.append(GridRow(["Total", str(len(changes)), *_numbers(counts_of(changes))]))
     else:
         columns = [GridColumn("Run"), GridColumn("Started (UTC)"), GridColumn("Verb"), *numbers, GridColumn("")]
-        for one in changes:
-            undone = f"undone by {short[one.undone_by]}" if one.undone_by else "undoes" if one.takes_back else ""
-            began = f"{one.run.started_at:%Y-%m-%d %H:%M:%S}"
-            cells = [plain(short[one.run.sync_id]), began, _verb(one.run), *_numbers(one.counts), undone]
+        for change in changes:
+            run = change.run
+            undone = f"undone by {short_ids[change.undone_by]}" if change.undone_by else ""
+            undone = undone or ("undoes" if change.takes_back else "")
+            began = f"{run.started_at:%Y-%m-%d %H:%M:%S}"
+            cells = [plain(short_ids[run.sync_id]), began, _verb(run), *_numbers(change.counts), undone]
             rows.append(GridRow(cells))
-        rows.append(GridRow(["Together", "", "", *_numbers(counts_of(changes)), ""]))
+        rows.append(GridRow(["Total", "", "", *_numbers(counts_of(changes)), ""]))
     if not changes:
         say(f"Nothing of {service} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC.")
         return
     show_grid(f"Records of {service} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC", columns, rows)
-    if undos := sum(not one.stands for one in changes):
-        say(f"{undos} of these runs are undone, or undid those: nothing is left of them, and they do not count.")
+    if undos := sum(not change.stands for change in changes):
+        say(f"{undos} of these runs were undone, or undid such a run. Nothing is left of them, so they do not count.")
 
 
 def _numbers(counts: Counts) -> list[str]:
     return [str(counts.inserted), str(counts.updated), str(counts.deleted)]
 
 
-def _short(ids: Sequence[str]) -> dict[str, str]:
-    """The beginnings of the ids, all of one length, by which they are told apart."""
+def _short_ids(ids: Sequence[str]) -> dict[str, str]:
+    """The shortest beginning of each id that no other id has; all of one length."""
     length = _SHORTEST_ID
     while len({sync_id[:length] for sync_id in ids}) < len({*ids}):
         length += 1
@@ -176,14 +176,14 @@ def _age(moment: datetime, now: datetime) -> str:
 
 
 def _show_facts(facts: Mapping[str, str]) -> None:
-    """A line for each, the texts under each other."""
-    width = max(_LEAST_NAME, min(_MOST_NAME, max(map(len, facts), default=0)))
+    """Prints a line for each fact, the texts aligned."""
+    width = max(_MIN_NAME_WIDTH, min(_MAX_NAME_WIDTH, max(map(len, facts), default=0)))
     for name, text in facts.items():
         say(f"{name:{width}}  {text}", indent=" " * (width + 2))
 
 
 def _value(value: Any) -> str:
-    """A value as a person reads it: texts as they are, unless they could be taken for something else."""
+    """A value as a person reads it. A text is in quotes only where it could be taken for something else."""
     if value is None:
         return "null"
     if isinstance(value, str):

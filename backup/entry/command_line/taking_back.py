@@ -17,13 +17,16 @@ from backup.verbs.restoring import Wish
 
 
 def undo_command(
-    sync_id: Annotated[str, typer.Argument(help="The run, or the beginning of its id, as history names it")],
-    through: Annotated[bool, typer.Option("--through", help="Undo all later runs as well, newest first")] = False,
+    sync_id: Annotated[str, typer.Argument(help="The run's id or its beginning, as history shows it")],
+    through: Annotated[bool, typer.Option("--through", help="Also undo all later runs, newest first")] = False,
     yes: Yes = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the backup what it was before a run."""
+    """Make the backup what it was before a run.
+
+    Without --yes it changes no record, and shows what would change.
+    """
     with errors_shown(as_json):
         registry = open_registry(config)
         service, run_id = registry.run_named(sync_id)
@@ -35,40 +38,49 @@ def undo_command(
 def restore_command(
     service: OneService,
     at: At = None,
-    run: Annotated[str | None, typer.Option(metavar="ID", help="Just what this run changed, as it was before")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only the records that this run changed, as before it")
+    ] = None,
     only: Only = None,
     key: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Only this record; may be given several times")
+        list[str] | None, typer.Option(metavar="KEY", help="Only the record with this key; may be repeated")
     ] = None,
-    to: Annotated[str | None, typer.Option(metavar="CONNECTION", help="Another database than the source")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="CONNECTION", help="Write into this database instead of the source")
+    ] = None,
     overwrite_newer: Annotated[
-        bool, typer.Option("--overwrite-newer", help="Also records that are newer than their copy")
+        bool, typer.Option("--overwrite-newer", help="Also records that are newer than in the backup")
     ] = False,
-    delete_extra: Annotated[bool, typer.Option("--delete-extra", help="Delete what the backup does not have")] = False,
+    delete_extra: Annotated[
+        bool, typer.Option("--delete-extra", help="Delete records that the backup does not have")
+    ] = False,
     allow_mass_delete: AllowMassDelete = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change, also with --yes")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change, even with --yes")] = False,
     yes: Yes = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the backup's state, now or as of a time, into the source or another database."""
+    """Write the backup's records, as they are or were at a time, into the source or another database.
+
+    Without --yes it changes no record, and shows what would change.
+    """
     with errors_shown(as_json):
         registry = open_registry(config)
-        found = registry.get(service)
+        restored = registry.get(service)
         wish = Wish(
             None if at is None else moment_of(at),
             tuple(key or ()),
             overwrite_newer,
             delete_extra,
-            None if run is None else registry.run_named(run, found.name)[1],
+            None if run is None else registry.run_named(run, restored.name)[1],
             None if only is None else only.action,
         )
         writes = yes and not dry_run
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as observer:
-            outcome = found.restore(wish, options, to, observer)
+            outcome = restored.restore(wish, options, to, observer)
         print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
 
 
 def _preview(writes: bool) -> str | None:
-    return None if writes else "Nothing was written. This would change; --yes writes it:"
+    return None if writes else "Nothing was written. With --yes this would change:"

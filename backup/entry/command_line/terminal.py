@@ -1,6 +1,6 @@
-"""The two streams of the command line: results on standard output, errors and progress on standard error.
+"""Prints results to standard output, errors and progress to standard error.
 
-No line is broken within a word. Where a stream is no terminal and COLUMNS is not set, no line is broken at all.
+Lines break between words only. If a stream is no terminal and COLUMNS is not set, lines do not break.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_
 from backup.runs.runner import NOBODY, Observer, foreseen
 from backup.services.registry import Registry
 
-# No markup: what comes from data, servers and settings is shown as it is, whatever rich would read in it.
-_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-_out = Console(**_AS_IT_IS)
-_err = Console(**_AS_IT_IS, stderr=True)
+# No markup: texts from data, servers and settings are shown as they are, whatever rich would take them for.
+_NO_MARKUP: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+_out = Console(**_NO_MARKUP)
+_err = Console(**_NO_MARKUP, stderr=True)
 
 
 @contextmanager
 def errors_shown(as_json: bool) -> Iterator[None]:
-    """Turns an error into a message and exit code 1."""
+    """Turns an error inside into a message, and exit code 1."""
     try:
         yield
     except typer.Exit:
@@ -50,7 +50,7 @@ def errors_shown(as_json: bool) -> Iterator[None]:
 
 
 def print_answer(answer: http.Answer, as_json: bool, show: Callable[[], None]) -> None:
-    """Prints the answer as JSON, or has it shown. Raises Exit with code 1 for one that is no success."""
+    """Prints the answer as JSON, or calls `show`. Raises Exit with code 1 unless the answer's status is 200."""
     if as_json:
         _print_json(answer)
     else:
@@ -63,30 +63,30 @@ def _print_json(answer: http.Answer) -> None:
     text = answer.json
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # an output that knows few characters; JSON can say all in ASCII
+    except UnicodeEncodeError:  # the output's encoding lacks a character; ASCII is enough for JSON
         text = json.dumps(answer.body)
     print(text)
 
 
 def plain(text: str) -> str:
-    """The text as a terminal may have it: without secrets, and without characters that it would obey."""
+    """The text as it is safe on a terminal: without secrets, and without characters that control a terminal."""
     return visible(redact(text))
 
 
 def key_text(parts: Sequence[Any]) -> str:
-    """A key as the command line takes it; in quotes where nobody would see what it is."""
+    """A key as the command line takes it; in quotes where it is empty or begins or ends with spaces."""
     text = str(parts[0]) if len(parts) == 1 else json.dumps(parts, ensure_ascii=False)
     return plain(text) if text.strip() == text != "" else plain(json.dumps(text, ensure_ascii=False))
 
 
 def say(text: str, style: str = "", indent: str = "") -> None:
-    """A text on standard output; lines after its first begin with the indent."""
+    """Prints a text to standard output. Lines after the first begin with `indent`."""
     for line in lines_of(plain(text), _width_of(_out), indent):
         _out.print(Text(line, style), soft_wrap=True)
 
 
 def show_grid(title: str | None, columns: Sequence[GridColumn], rows: Sequence[GridRow]) -> None:
-    """Rows under headings, on standard output. The texts are `plain`."""
+    """Prints rows under headings to standard output. The caller has made the texts `plain`."""
     if title is not None:
         say(title, "bold")
     for line, style in laid_out(columns, rows, _width_of(_out)):
@@ -94,10 +94,10 @@ def show_grid(title: str | None, columns: Sequence[GridColumn], rows: Sequence[G
 
 
 def show_trouble(what: str, message: str, hint: str) -> None:
-    """What went wrong and what to do about it, on standard error."""
+    """Prints to standard error what went wrong and, on a line of its own, what to do. `what` is in red."""
     width = _width_of(_err)
-    told = f"{what} {message}".strip()
-    for number, line in enumerate(lines_of(plain(told), width) if told else ()):
+    sentence = f"{what} {message}".strip()
+    for number, line in enumerate(lines_of(plain(sentence), width) if sentence else ()):
         text = Text(line)
         if number == 0 and what:
             text.stylize("bold red", 0, len(plain(what)))
@@ -107,18 +107,18 @@ def show_trouble(what: str, message: str, hint: str) -> None:
 
 
 def width_of_errors() -> int | None:
-    """How wide a line of standard error may be; None: as long as it is."""
+    """How wide a line of standard error may be; None: without limit."""
     return _width_of(_err)
 
 
 def _width_of(console: Console) -> int | None:
-    """How wide a line may be: what COLUMNS says, or the terminal; None where there is neither."""
+    """The value of COLUMNS, else the terminal's width; None where there is neither."""
     return terminal_columns() or (console.width if console.is_terminal else None)
 
 
 @contextmanager
 def progress_bars(registry: Registry, service: str) -> Iterator[Observer]:
-    """On a terminal a bar for each service; elsewhere the log's lines are enough."""
+    """Shows a bar for each service while the block runs, on a terminal; elsewhere log lines tell the progress."""
     if not _err.is_terminal:
         yield NOBODY
         return
@@ -143,4 +143,4 @@ def _source_count(registry: Registry, name: str) -> int | None:
     try:
         return registry.get(name).count()
     except BackupError:
-        return None  # the run itself will say why
+        return None  # the run itself reports it

@@ -1,4 +1,4 @@
-"""Commands that work on queued jobs."""
+"""The command that works on queued jobs, and how other commands do so too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backup.config.settings import Settings
 from backup.core import interrupts
 from backup.core.errors import Interrupted
 from backup.entry.command_line.configuration import settings_from
-from backup.entry.command_line.log_lines import let_go
+from backup.entry.command_line.log_lines import release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import errors_shown, show_trouble
 from backup.jobs.desk import desk_of
@@ -22,14 +22,19 @@ from backup.jobs.workers import work_until
 
 
 def work_command(
-    at_once: Annotated[int | None, typer.Option("--at-once", min=1, max=100, help="Jobs side by side")] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, max=100, help="How many jobs at the same time")
+    ] = None,
     config: Config = None,
 ) -> None:
-    """Work on queued jobs until Ctrl-C; several such processes may run side by side."""
+    """Work on queued jobs until Ctrl-C.
+
+    Several such processes may run at the same time.
+    """
     with errors_shown(False):
         settings = settings_from(config)
-        let_go()
-        with jobs_worked_on(settings, at_once):
+        release_logs()
+        with working_on_jobs(settings, at_once):
             show_trouble("", "Working on queued jobs (Ctrl-C ends it)", "")
             while not interrupts.requested():
                 try:
@@ -39,8 +44,8 @@ def work_command(
 
 
 @contextmanager
-def jobs_worked_on(settings: Settings, at_once: int | None = None) -> Iterator[None]:
-    """Inside, threads of this process work on jobs; at the end they finish, or leave, what they are at."""
+def working_on_jobs(settings: Settings, at_once: int | None = None) -> Iterator[None]:
+    """Threads of this process work on jobs while the block runs. At its end each finishes or leaves its job."""
     desk = desk_of(settings)
     ended = threading.Event()
     args = (ended, desk, worker_of(settings, desk), at_once or settings.jobs_at_once)
