@@ -33,13 +33,13 @@ __all__ = [
 
 
 SideRole = SideName | Literal["target place"]
-"""The target place is another one that a restore writes to; it stands where the source does."""
+"""The target place is another place that a restore writes to. It takes the role of the source."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a service as the settings describe it. `setting` is the prefix that errors name; the connection
-    string is empty where they say nothing of the side."""
+    """One side of a service as the settings describe it. Errors name the prefix `setting`. The connection string is
+    empty if the settings do not mention the side."""
 
     service: str
     role: SideRole
@@ -53,10 +53,10 @@ class Side:
 
 
 def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
-    """The store of one side; connects when first used.
+    """The store of one side. It connects when first used.
 
-    Without `side.table` it is `side.default_table`, less its schema on SQLite, which has none. Raises ConfigError for a
-    connection string that cannot be read, or settings that do not go with it.
+    Without `side.table`, the table is `side.default_table`; on SQLite without its schema. Raises ConfigError for a
+    connection string that cannot be read, or settings that do not fit it.
     """
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
     name = f"{side.role} of {side.service}"
@@ -70,14 +70,14 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
         side.connection_string,
         setting,
         default_database=side.database,
-        connections=limits.parallelism + 3,  # one for the run's own thread, one for its heartbeat, and one to spare
+        connections=limits.parallelism + 3,  # for the run's own thread, for its heartbeat, and one to spare
         call_seconds=limits.max_call_seconds,
         left_as_it_is=side.role == "source",
     )
     default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):
         raise ConfigError(f"Setting {side.setting}__Table is missing; a SQL side needs it.")
-    if side.role != "source":  # a backup gets such a column by its first run, a target place with its shape
+    if side.role != "source":  # a backup gets such a column from its first run, a target place from its shape
         rules = replace(rules, required={})
     return SqlStore(dialect, table, rules, limits, name, missing)
 
@@ -88,9 +88,9 @@ def _open_cosmos(
     from backup.stores.connection import Cosmos, parse_connection
     from backup.stores.secure import check_cosmos
 
-    for value, what in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
+    for value, name_of_setting in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
         if not value:
-            raise ConfigError(f"Setting {side.setting}__{what} is missing; a Cosmos DB side needs it.")
+            raise ConfigError(f"Setting {side.setting}__{name_of_setting} is missing; a Cosmos DB side needs it.")
     where = parse_connection(side.connection_string, setting)
     if not isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} is not a Cosmos DB connection string.")

@@ -13,21 +13,23 @@ from backup.stores.values import Drift, OnNewColumn, Place, Traits, Written
 
 
 class Fence(Protocol):
-    """What keeps a run that was taken over from writing."""
+    """What keeps a run from writing once another run has taken it over."""
 
     @property
     def beside(self) -> Store:
         """The store beside which the run's entry is."""
 
     def check_young(self) -> None:
-        """Raises LockLost unless the run has lately said that it goes on, so that nobody can have taken it over yet.
-        Before each request of a write, where there are no transactions."""
+        """Raises LockLost if the run's last heartbeat is so old that another run may have taken it over.
+
+        A store without transactions calls it before each request that writes.
+        """
 
     def check_last(self, transaction: Any, again: bool) -> None:
-        """Raises LockLost unless the run's entry is still its own. The last statement of a transaction that writes.
+        """Raises LockLost unless the run still owns its entry. It is the last statement of a transaction that writes.
 
-        `transaction` is that of the database in which the entry is, or None for one elsewhere. `again`: an earlier try
-        may still be under way on the server; it will not pass here any more.
+        `transaction` is the store's, if the entry is in the same database; else None. `again`: an earlier try may still
+        be running on the server. After this call, that try cannot commit any more.
         """
 
 
@@ -35,15 +37,15 @@ class Keep(Protocol):
     """What keeps images in the recycle bin."""
 
     def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
-        """Keeps the images, and of the inserted records the keys; each once, however often it is told. A list of images
-        is empty afterwards, so that memory does not hold them beside what is kept.
+        """Keeps the images, and the keys of the inserted records. Keeps each only once, however often it is called.
 
-        `transaction` is what makes the change, or None where the store has none.
+        Empties a list of images, so that memory does not hold them beside what is kept. `transaction` is the one that
+        makes the change, or None where the store has none.
         """
 
 
 Accept = Callable[[Image], bool]
-"""Asked about each record that is there, while nobody else can change it, whether it may be overwritten or deleted."""
+"""Decides about each existing record whether it may be overwritten or deleted. Nobody else can change it meanwhile."""
 
 
 class Catalog(Protocol):
@@ -53,57 +55,58 @@ class Catalog(Protocol):
     """
 
     def qualified_name(self) -> str:
-        """The table with its schema, or the container, spelled as the server has it: what an entry of history and bin
-        is about. The spelling of the settings where there is none yet."""
+        """The table with its schema, or the container, as the server spells it. Entries of history and bin have this
+        name. Returns the spelling of the settings if the table or container does not exist yet."""
 
     def is_same_place(self, other: Store) -> bool:
-        """Whether this and another store of its kind are one table or container, by what their servers say of
-        themselves, whatever the settings call them. Leaves no trace in either; one try, no retries."""
+        """Whether this store and another one of its kind are the same table or container. The servers decide, not the
+        names in the settings. Leaves no trace in either; one try, no retries."""
 
     def copies_beside(self) -> Sequence[str]:
-        """The places of other tables (of its schema) or containers (of its database) that look as if they held a
-        backup's copies; the app's own may be among them. Cost: the catalogue of the schema, or a query a container."""
+        """The places of other tables (in its schema) or containers (in its database) that look like backups.
+
+        The app's own tables may be among them. Cost: the catalogue of the schema, or a query for each container.
+        """
 
     def initialize(self, source: Store) -> None:
         """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat.
 
-        What is there is not altered: a column that is new gets its values by the run that adds it. Raises
-        SchemaMismatch like `match`.
+        Alters nothing that exists: the run that adds a column also fills it. Raises SchemaMismatch like `match`.
         """
 
     def make_like(self, other: Store) -> None:
-        """Makes database, schema and table (or container) in the shape of the other's where missing."""
+        """Makes database, schema and table (or container) in the shape of the other store where missing."""
 
     def make_source_of(self, backup: Store) -> None:
-        """The same in the shape that this backup's source has: without what a backup adds to it."""
+        """Makes the same in the shape of this backup's source: without what a backup adds."""
 
     def match(self, source: Store) -> Drift:
-        """How this backup's shape differs from its source's; columns that only the source has are ignored.
+        """How this backup's shape differs from its source's. Ignores columns that only the source has.
 
-        From here on both sides compare the content that they share. Reads only. Raises NotInitialized, or
-        SchemaMismatch with what to do, when the backup cannot hold exact copies of the source's records.
+        From then on, both sides compare the content that they share. Reads only. Raises NotInitialized; or
+        SchemaMismatch with what to do, if the backup cannot hold exact copies of the source's records.
         """
 
     def seconds_to_live(self) -> Mapping[str, int]:
-        """After how many seconds a record of the store, and an entry of its siblings, deletes itself, by the name of
-        the container; nothing where they stay."""
+        """After how many seconds a record of the store, or an entry of its siblings, deletes itself. By the name of the
+        container; a container whose documents stay is not in it."""
 
     def beside(self, name: str) -> Store:
-        """A store of the same shape and rules in another place on this server: a database, or a container, `name`."""
+        """A store of the same shape and rules in another place on this server: the database, or container, `name`."""
 
     def drop(self) -> None:
-        """Drops the place that `beside` named and `initialize` made: the database, or the container, with all in it."""
+        """Drops a place that `beside` named and `initialize` made: the database, or the container, with all in it."""
 
 
 class Buckets(Protocol):
-    """Parts of a chunk that records fall into by their keys, the same ones on both sides of a service.
+    """Parts of a chunk. A record's key decides its bucket, in the same way on both sides of a service.
 
-    About a thousand, and some fifty records to each in a full chunk. For any number of threads.
+    A full chunk has about a thousand buckets, with some fifty records in each. For any number of threads.
     """
 
     def fingerprints(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
-        """The fingerprints of the chunk's buckets that are not empty; None for keys that no bucket can be told of.
-        Cost: that of the chunk's fingerprint, and a few numbers for each bucket."""
+        """The fingerprints of the chunk's buckets that are not empty; None if the server cannot compute buckets of
+        such keys. Cost: that of the chunk's fingerprint, and a few numbers for each bucket."""
 
     def stamp_rows(self, chunk: Chunk, buckets: Collection[int]) -> set[StampRow]:
         """The stamps of the chunk's records in these buckets, which `fingerprints` has named. Cost: the keys of the
@@ -114,69 +117,74 @@ class Incremental(Protocol):
     """What was written lately, by the server's own clock. For the run's own thread."""
 
     def watermark(self) -> str | None:
-        """Up to where that clock has come by the newest of the service's records, for `recent` of a later run; None
-        where there are no records. To be asked before a run reads, and kept once all is written."""
+        """The time of the newest record of the service, for `recent` of a later run; None if there are no records.
+
+        A run reads it before all else, and keeps it once everything is written.
+        """
 
     def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
-        """The stamps of what was written since that watermark, or up to so long before; a few thousand at a time.
-        Never less than that."""
+        """The stamps of all records written since `overlap_seconds` before that watermark, a few thousand at a time.
+
+        May return earlier records as well.
+        """
 
 
 class Relational(Protocol):
-    """What only a table of a SQL server can: columns, other tables, triggers, counters, unique values, transactions.
+    """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
     `insert`, `exchange`, `left_out` and `spelled` are for any number of threads; the first two raise what `Store.write`
     raises. The others are for one thread.
     """
 
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
-        """As `Store.write` of records of which none is known to be there: without looking for them first, unless one
-        turns out to be there."""
+        """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
-        """As `Store.write`, so that records can exchange values that are unique: what is there may be emptied, or
-        deleted and inserted anew, first. Where deleting would change other rows, it is not done."""
+        """As `Store.write`, but records can exchange unique values: it may first empty existing rows, or delete them
+        and insert them anew. It deletes no row if that would change other rows."""
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         """How this backup's columns must follow its source's; else as `Catalog.match`. Raises SchemaMismatch with the
         statements to run."""
 
     def adapt(self, drift: Drift) -> None:
-        """Runs the drift's statements, which `drift` of this store gave. May be repeated."""
+        """Runs the statements of a drift that this store's `drift` returned. May be repeated."""
 
     def left_out(self, record: Record) -> Collection[str]:
-        """What of the record the table has no column for."""
+        """The names of the record's values for which the table has no column."""
 
     def spelled(self, key: Key, transaction: Any) -> Key | None:
-        """The key of the row that the server has under this one, as that row spells it; None if it has none. Asked in
-        a transaction that `Keep` was given."""
+        """The key of the row that the server finds under this key, as the row spells it; None if there is no such row.
+
+        Reads in `transaction`, which is the one that `Keep` was called with.
+        """
 
     def shares_transactions(self, other: Store) -> bool:
-        """Whether a transaction of this store's holds up whatever else writes to the other's database, so that its
-        siblings have to be written in that transaction too."""
+        """Whether a transaction of this store blocks all other writes to the other store's database. Then the other
+        store's siblings have to be written in that transaction, too."""
 
     def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
         """How many rows of other tables refer to rows of these keys, by the foreign key's name."""
 
     def triggers_on_delete(self) -> Sequence[str]:
-        """The names of what the server does besides when a row is deleted."""
+        """The names of the table's triggers that a delete fires."""
 
     def advance_counters(self) -> Sequence[str]:
-        """Makes the server number new rows past the largest key, where it numbers them; says what was set, and what
-        could not be."""
+        """Makes the server number new rows past the largest key, where it numbers them. Returns sentences: what it has
+        set, and what it could not set."""
 
 
 class Store(Protocol):
     """One side's table or container.
 
-    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries), StoreError
-    or, when the database, table or container is missing, NotInitialized (of a source: SourceMissing). A read that fails
-    is never an empty result.
+    Every method that talks to the database raises StoreUnavailable, TransientStoreError (after the retries) or
+    StoreError. If the database, table or container is missing, it raises NotInitialized (a source: SourceMissing). A
+    read that fails is never an empty result.
 
     Any number of threads may call `fingerprint`, `chunks`, `stamp_rows`, `stamp_rows_of`, `read`, `matching`, `images`,
-    `write` and `delete` at once, and use `keys`, `copies` and `buckets`; each iterator belongs to the thread that asked
-    for it. A sibling may be used by any of them, too. All else is for one thread: `close`, `fence_by`, the catalog and
-    what comes before and after the work on chunks.
+    `write` and `delete` at once, and use `keys`, `copies`, `buckets` and siblings. An iterator belongs to the thread
+    that asked for it. All else is for one thread: `close`, `fence_by`, the catalog, and what comes before and after the
+    work on chunks.
     """
 
     place: Place
@@ -184,11 +192,11 @@ class Store(Protocol):
 
     @property
     def keys(self) -> Keys:
-        """Its keys and stamps as values."""
+        """Reads and writes its keys and stamps as values."""
 
     @property
     def copies(self) -> Copies:
-        """What it makes of a source's records, as a backup."""
+        """Turns a source's records into this backup's copies, and back."""
 
     @property
     def catalog(self) -> Catalog:
@@ -196,7 +204,7 @@ class Store(Protocol):
 
     @property
     def buckets(self) -> Buckets | None:
-        """Fingerprints of less than a chunk; None where the server makes none."""
+        """Fingerprints of parts of a chunk; None where the server cannot compute them."""
 
     @property
     def incremental(self) -> Incremental | None:
@@ -204,11 +212,11 @@ class Store(Protocol):
 
     @property
     def relational(self) -> Relational | None:
-        """What only a table of a SQL server can; None for any other store."""
+        """What only a table of a SQL server has; None for any other store."""
 
     @property
     def request_charge(self) -> float | None:
-        """Request units that all requests have cost since the store was opened; None where there are none."""
+        """Request units that all requests have cost since the store was opened; None where requests cost none."""
 
     def ping(self) -> None:
         """Returns if the database answers; one try, no retries."""
@@ -217,32 +225,35 @@ class Store(Protocol):
         """The present time by the server's own clock; None where the database is a library in this process."""
 
     def count(self) -> int:
-        """Records in it; reads an index from end to end."""
+        """The number of the service's records. Cost: reads an index from end to end."""
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
-        """The part of the key space in order, cut so that no chunk holds more than about `Limits.chunk_size` records
-        here, fewer where the server is slow; the first begins and the last ends where `within` does. Costs one seek a
-        chunk."""
+        """The part `within` of the key space, cut into chunks, in order. Cost: one seek for each chunk.
+
+        A chunk has about `Limits.chunk_size` records of this store at most, fewer where the server is slow. The first
+        chunk begins where `within` begins, and the last ends where it ends.
+        """
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """The fingerprint of the chunk's stamps, computed by the server in one statement; None where it cannot.
 
-        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). `Catalog.match`
-        must have been asked. Cost: the chunk's part of an index or table from end to end; a few numbers cross the
+        Equal fingerprints mean equal stamps, but for a chance (docs/decisions/fingerprints.md). Call `Catalog.match`
+        first. Cost: the server reads the chunk's part of an index or table from end to end; a few numbers cross the
         network.
         """
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
-        """The stamp of every record in the chunk, laid flat; `keys.stamps` makes key and version of them."""
+        """The stamp of every record in the chunk, as flat rows. `keys.stamps` turns them into keys and versions."""
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
-        """The stamps of those of these keys that are there."""
+        """The stamps of the records of these keys, as flat rows. A key without a record has none."""
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
-        """The whole records of these keys of the chunk, or of all (None), in batches. One that is gone is left out."""
+        """The whole records of these keys, which lie in the chunk, or all of the chunk (None), in batches. Leaves out
+        records that are gone."""
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
-        """Those of `keys` that the store holds, with key equality as its server sees it (case, trailing spaces)."""
+        """The keys that have a record, as the server compares keys (case, trailing spaces)."""
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         """The records that the server finds under these keys, as images before `action`, a batch at a time."""
@@ -254,31 +265,32 @@ class Store(Protocol):
         *,
         accept: Accept | None = None,
     ) -> Written:
-        """Inserts or overwrites these records as they are; one transaction where there is one; may be repeated.
+        """Inserts or overwrites these records as they are. May be repeated.
 
-        `keep` gets an image of each record: before the change, or in its transaction. With `accept`, what is there is
-        asked about by its image of that very moment: its row is locked until the end of the transaction, and a document
-        is only replaced while it has the etag of the image. Raises ConstraintRefused, and nothing of the batch is
-        written, when a constraint forbids it.
+        Works in one transaction, if the store has transactions. `keep` gets an image of each overwritten record:
+        before the change, or in its transaction. `accept` decides about each existing record, by its image of that very
+        moment: a row is locked until the end of the transaction, and a document is replaced only while it has the
+        image's etag. Raises ConstraintRefused if a constraint forbids a record; then nothing of the batch is written.
         """
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
-        """Deletes these keys; one transaction where there is one; keys that are gone already are no error.
+        """Deletes the records of these keys. It is no error if a record is gone already.
 
-        `keep` gets an image of each record that is there; `accept` is asked as in `write`. Raises ConstraintRefused,
-        and nothing of the batch is deleted, when other rows refer to one of these, whatever would become of them.
+        Works in one transaction, if the store has transactions. `keep` gets an image of each deleted record; `accept`
+        decides as in `write`. Raises ConstraintRefused if other rows refer to one of these, whatever the delete would
+        do to them; then nothing of the batch is deleted.
         """
 
     def fence_by(self, fence: Fence) -> None:
-        """Has what is written from here on pass the fence."""
+        """Makes every later write pass the fence."""
 
     def sibling(self, shape: Shape) -> Sibling:
         """A table or container of the app's own in the same database (and schema)."""
 
     def close(self) -> None:
-        """Gives back connections; the store can be used again and reconnects."""
+        """Closes the connections. The store can be used again; it then opens new ones."""
 
 
 def stamps_in(store: Store, chunk: Chunk) -> Stamps:
-    """Key and version of every record of the store in the chunk."""
+    """The key and version of every record in the chunk of this store."""
     return store.keys.stamps(store.stamp_rows(chunk))

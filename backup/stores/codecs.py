@@ -1,4 +1,4 @@
-"""How a store's values are read and written as others: its keys and stamps, and the copies that a backup keeps."""
+"""How a store's keys and stamps are read and written as values, and how a backup copies its source's records."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from backup.core.model import Key, Record, StampRow, Stamps
 
 @dataclass(frozen=True)
 class CopyNote:
-    """What a backup may note of a copy: which run made it, and when."""
+    """What a backup may note on a copy: which run made it, and when."""
 
     sync_id: str
     at: datetime
 
 
 class Keys(Protocol):
-    """A store's keys and stamps. For any number of threads; asks the server for nothing but the table's shape."""
+    """A store's keys and stamps. For any number of threads. Only `from_text` asks the server for more than the table's
+    shape."""
 
     def of(self, record: Record) -> Key:
         """The key of a record that a store of the same kind has read."""
 
     def stamps(self, rows: Iterable[StampRow]) -> Stamps:
-        """The stamps that these rows of the store lay flat."""
+        """The stamps in these flat rows of the store."""
 
     def may_hold(self, key: Key) -> bool:
-        """Whether a key, or the bound of a chunk, is of the types that they have here now; one from the bin or a
-        checkpoint may be from before they changed."""
+        """Whether a key, or the bound of a chunk, has the types of this store's key. A key from the bin or a checkpoint
+        may be older than the last change of these types."""
 
     def from_text(self, text: str) -> Key:
-        """The key that a person wrote: the plain value, or a JSON list of the key's parts, as the server spells it.
+        """The key that a person wrote, as the server spells it. The text is the plain value, or a JSON list of the
+        key's parts.
 
-        Asks the server how. Raises BadRequest when it is none of this store's.
+        Asks the server for its spelling. Raises BadRequest for a text that cannot be a key of this store.
         """
 
     def to_json(self, key: Key) -> list[Any]:
@@ -42,24 +44,24 @@ class Keys(Protocol):
 
 
 class Copies(Protocol):
-    """What a backup makes of its source's records, and the way back. For any number of threads."""
+    """Turns a source's records into copies of a backup, and back. For any number of threads."""
 
     def of(self, records: Sequence[Record], note: CopyNote) -> Sequence[Record]:
-        """The source's records as this backup keeps them: with what its kind of store notes of a copy."""
+        """The source's records as this backup keeps them: with the notes that its kind of store makes on a copy."""
 
     def original(self, record: Record) -> Record:
         """A copy as its source would have it: without what `of` adds."""
 
     def as_it_was(self, record: Record) -> Record:
-        """The record of an image, completed so that writing it leaves nothing of a later state."""
+        """The record of an image, completed: writing it leaves no value of a later state."""
 
     def content(self, record: Record) -> Mapping[str, str]:
-        """The record's own values by their name in the source, without the server's and the app's marks.
+        """The record's own values by their names in the source, without the server's and the app's marks.
 
-        Texts that are the same for the two sides of a service exactly if the values are. `Catalog.match` must have
-        been asked.
+        The values are texts. Those of the two sides are equal exactly if the values are equal. Call `Catalog.match`
+        first.
         """
 
     @property
     def filled(self) -> frozenset[str]:
-        """Names, as `content` has them, of what the server fills in by itself, whatever is written."""
+        """The names of values that the server fills in by itself, whatever is written; spelled as in `content`."""

@@ -19,8 +19,8 @@ from backup.stores.secure import sql_server_keywords
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
 
-# ADO.NET keyword → ODBC keyword; both spellings are read. None: has no meaning for ODBC and changes nothing about what
-# is copied, so it is dropped.
+# ADO.NET keyword → ODBC keyword; both spellings are understood. None: the keyword means nothing to ODBC and does not
+# change what is copied, so it is dropped.
 _SQL_SERVER_KEYWORDS: dict[str, str | None] = {
     **dict.fromkeys(["server", "data source", "address", "addr", "network address"], "Server"),
     **dict.fromkeys(["database", "initial catalog"], "Database"),
@@ -72,25 +72,25 @@ ENGINES = {
     "postgresql": "backup.stores.sql.engines.postgresql",
     "sqlite": "backup.stores.sql.engines.sqlite",
 }
-"""The package of each SQL engine, by what its URLs begin with. Its module `urls` has `checked_url`, which says what a
-URL stands for, and its module `dialect` has `opened`."""
+"""The package of each SQL engine, by the scheme of its URLs. The package has two modules: `urls` with `checked_url`,
+which checks and completes a URL, and `dialect` with `opened`, which makes the dialect."""
 
 
 @dataclass(frozen=True)
 class SqlServer:
-    """Where a SQL Server is and how to log in, as ODBC keywords; `token` means the managed identity logs in."""
+    """Where a SQL Server is and how to log in, as ODBC keywords. `token`: the managed identity logs in."""
 
     keywords: dict[str, str] = field(repr=False)
     token: bool
 
     @property
     def database(self) -> str:
-        """The database the string names."""
+        """The database that the string names."""
         return self.keywords["Database"]
 
     @property
     def address(self) -> str:
-        """Server and port as given."""
+        """Server and port, as the string spells them."""
         return self.keywords["Server"]
 
     def with_database(self, name: str) -> SqlServer:
@@ -100,7 +100,7 @@ class SqlServer:
 
 @dataclass(frozen=True)
 class Cosmos:
-    """A Cosmos account; without a key the managed identity is used, which `client_id` names if it is user-assigned."""
+    """A Cosmos DB account. Without a key, the managed identity logs in; `client_id` names a user-assigned one."""
 
     endpoint: str
     key: str | None = field(repr=False)
@@ -108,17 +108,17 @@ class Cosmos:
 
 
 def parse_connection(text: str, setting: str) -> SqlServer | Cosmos | URL:
-    """What the connection string in `setting` stands for; a URL for SQLite and PostgreSQL.
+    """Where the connection string in `setting` leads: a URL for SQLite and PostgreSQL.
 
-    Raises ConfigError that names the setting, never the value nor a piece of it: what looks like a keyword or a host
-    may be the end of a password. Secrets in it are registered for redaction.
+    Registers its secrets for redaction. Raises ConfigError that names the setting, but never the value or a part of it:
+    what looks like a keyword or a host may be the end of a password.
     """
     text = text.strip()
     if not text:
         raise ConfigError(f"Setting {setting} is empty.")
     refuse_reference(text, setting)
-    if "\x00" in unquote(text):  # libpq reads up to it, and takes its defaults for all that follows
-        raise ConfigError(f"Setting {setting} holds a NUL, which no connection string may.")
+    if "\x00" in unquote(text):  # libpq would stop there, and use its defaults for all that follows
+        raise ConfigError(f"Setting {setting} contains a NUL character. No connection string may have one.")
     if re.match(r"[a-z][\w+]*:/", text, re.I) and "=" not in text.split(":", 1)[0]:
         return _url(text, setting)
     pairs = _pairs(text, setting)
@@ -137,7 +137,7 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
         match = _PAIR.match(text, position)
         if match is None:
             raise ConfigError(
-                f"Setting {setting} is not a connection string that can be read{_behind(pairs)}.",
+                f"Setting {setting} is not a connection string that the app can read{_behind(pairs)}.",
                 hint="Write ADO.NET (Server=…;Database=…), ODBC, a URL (sqlite:///…) or AccountEndpoint=…. "
                 + (_QUOTES if pairs else ""),
             )
@@ -152,33 +152,33 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
 
 
 def _behind(names: Iterable[str]) -> str:
-    """Where in a connection string a fault is: behind the last keyword that is known."""
-    known = [name for name in names if name in _SQL_SERVER_KEYWORDS or name in _COSMOS_KEYWORDS]
-    return f", behind the value of {known[-1]}" if known else ""
+    """Where the fault is in a connection string: behind its last valid keyword."""
+    valid_names = [name for name in names if name in _SQL_SERVER_KEYWORDS or name in _COSMOS_KEYWORDS]
+    return f", behind the value of {valid_names[-1]}" if valid_names else ""
 
 
-def _refuse_unknown(pairs: dict[str, str], known: Iterable[str], setting: str) -> None:
-    """Raises ConfigError for a keyword that is not known. It may be the end of a password, so it is not quoted."""
-    allowed = set(known)
-    before: list[str] = []
+def _refuse_unknown(pairs: dict[str, str], keywords: Iterable[str], setting: str) -> None:
+    """Raises ConfigError for a keyword that is not one of these. Does not quote it: it may be the end of a password."""
+    valid_names = set(keywords)
+    earlier_names: list[str] = []
     for name in pairs:
-        if name not in allowed:
-            near = get_close_matches(name, [key.lower() for key in _SPELLED], 1, 0.75)
-            meant = next((_SPELLED[key] for key in _SPELLED if key.lower() in near), None)
+        if name not in valid_names:
+            near = get_close_matches(name, [keyword.lower() for keyword in _SPELLED], 1, 0.75)
+            suggestion = next((_SPELLED[keyword] for keyword in _SPELLED if keyword.lower() in near), None)
             raise ConfigError(
-                f"Setting {setting} has a keyword that is not known{_behind(before)}"
-                + (f"; did you mean {meant}?" if meant else "."),
+                f"Setting {setting} has a keyword that is not known{_behind(earlier_names)}"
+                + (f"; did you mean {suggestion}?" if suggestion else "."),
                 hint=_QUOTES
-                if before
+                if earlier_names
                 else "PostgreSQL takes a URL: postgresql://…; docs/configuration.md has an example.",
             )
-        before.append(name)
+        earlier_names.append(name)
 
 
 def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
     register_secret(pairs.get("accountkey"))
     _refuse_unknown(pairs, _COSMOS_KEYWORDS, setting)
-    if not pairs.get("accountkey", "").isascii():  # the SDK says of other keys that they are not base64
+    if not pairs.get("accountkey", "").isascii():  # the SDK itself checks that an ASCII key is base64
         raise ConfigError(f"The AccountKey in setting {setting} is not a key: it is not base64.")
     endpoint = pairs["accountendpoint"]
     if not re.match(r"https?://[^/]", endpoint, re.I):
@@ -186,7 +186,7 @@ def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
     if pairs.get("accountkey") and pairs.get("clientid"):
         raise ConfigError(
             f"Setting {setting} has both an AccountKey and a ClientId.",
-            hint="ClientId names the user-assigned identity that logs in where there is no key: leave one of them out.",
+            hint="ClientId names the user-assigned identity that logs in without a key. Remove one of the two.",
         )
     return Cosmos(endpoint, pairs.get("accountkey") or None, pairs.get("clientid") or None)
 
@@ -229,7 +229,7 @@ def _url(text: str, setting: str) -> SqlServer | URL:
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text, flags=re.I)
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+    except (ArgumentError, ValueError):  # ValueError: the port is not a number
         raise ConfigError(f"Setting {setting} looks like a URL but cannot be read as one.", hint=_ENCODED) from None
     backend = url.drivername.lower().partition("+")[0]
     register_secret(url.password)
@@ -239,7 +239,7 @@ def _url(text: str, setting: str) -> SqlServer | URL:
             hint="It backs up SQL Server (mssql://…), PostgreSQL (postgresql://…), SQLite (sqlite:///…) and Cosmos DB "
             "(AccountEndpoint=…).",
         )
-    if backend != "sqlite":  # whose path may have an @
+    if backend != "sqlite":  # a path may have an @
         _refuse_split(text, setting)
     if backend == "mssql":
         return _sql_server(_mssql_pairs(url, setting), setting)
@@ -250,11 +250,11 @@ def _url(text: str, setting: str) -> SqlServer | URL:
 
 
 def _refuse_split(text: str, setting: str) -> None:
-    """Raises ConfigError for a URL that an @ within the password has split, so that its host or another part may be the
-    end of the password."""
+    """Raises ConfigError for a URL that an @ in the password has split. Its host, or another part, may be the end of
+    the password."""
     login, rest = re.findall(r"^[\w+]+://((?:[^:/]*(?::[^@]*)?@)?)(.*)$", text, re.S)[0]  # as SQLAlchemy reads it
     if "@" in (rest if login else rest.partition("?")[0]):
-        raise ConfigError(f"Setting {setting} is a URL with an @ too many: nobody can tell its host.", hint=_ENCODED)
+        raise ConfigError(f"Setting {setting} is a URL with too many @: its host is not clear.", hint=_ENCODED)
 
 
 def _mssql_pairs(url: URL, setting: str) -> dict[str, str]:
@@ -262,10 +262,10 @@ def _mssql_pairs(url: URL, setting: str) -> dict[str, str]:
     if "odbc_connect" in query:
         return _pairs(unquote_plus(query["odbc_connect"]), setting)
     server = f"{url.host or ''},{url.port}" if url.port else url.host or ""
-    given = {
+    pairs = {
         "server": server,
         "database": url.database or "",
         "uid": url.username or "",
         "pwd": url.password or "",
     }
-    return {**query, **{name: value for name, value in given.items() if value}}
+    return {**query, **{name: value for name, value in pairs.items() if value}}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=8)
 def credential(client_id: str | None = None) -> DefaultAzureCredential:
-    """The credential, which caches its tokens; `client_id` names a user-assigned identity."""
+    """The credential, which caches its tokens. `client_id` names a user-assigned identity."""
     from azure.identity import DefaultAzureCredential
 
     if client_id:

@@ -1,4 +1,4 @@
-"""What a table or container of the app's own is, beside a store's: its shape, and what is done with its entries."""
+"""A table or container of the app's own beside a store's: its shape, and how its entries are written and read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FieldType = Literal["name", "place", "text", "json", "integer", "decimal", "time
 class Shape:
     """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
 
-    Fields are named as SQL columns; documents use them in camelCase. `key` is the SQL primary key and, in Cosmos, also
-    the document's `id`; `partition` is the Cosmos partition key. `indexes` are the fields of each SQL index; Cosmos
-    indexes every property. Where `parts_with` names fields, an entry that is larger than a document may be is kept in
-    several there; each of its parts has these fields too, so that whoever looks for keys by them finds it.
+    Fields are named as SQL columns; documents spell them in camelCase. `key` is the SQL primary key and, in Cosmos DB,
+    also the document's `id`; `partition` is its partition key. `indexes` are the fields of each SQL index; Cosmos DB
+    indexes every property. `parts_with`: if it names fields, Cosmos DB keeps an entry that is too large for a document
+    in several parts. Each part has these fields, so that a search by them also meets the parts.
     """
 
     name: str
@@ -29,39 +29,38 @@ class Shape:
 
 
 Entry = Mapping[str, Any]
-"""One row or document of a sibling, by the field names of its shape; times are aware UTC."""
+"""A row or document of a sibling, by the field names of its shape. Times are aware UTC."""
 
 
 OneOf = Mapping[str, Sequence[Any]]
-"""What an entry must be like: for each of these fields one of the values, of which None may be one."""
+"""A condition for an entry: each of these fields must have one of its values. None may be one of the values."""
 
 
 class Sibling(Protocol):
-    """A table or container beside a store's, in the same database, for the app's own entries."""
+    """A table or container for the app's own entries, beside a store's, in the same database.
+
+    With a `transaction`, which is the store's, a method works as part of it.
+    """
 
     def create(self) -> None:
-        """Makes it, or the fields it lacks, where missing."""
+        """Makes the table or container, or the fields that it lacks."""
 
     def put(self, entries: Sequence[Entry]) -> None:
-        """Inserts the entries, or replaces those of the same key."""
+        """Inserts the entries, or replaces existing ones of the same key."""
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
-        """Inserts those entries whose key is not there yet; as part of the store's `transaction` if one is given.
-
-        Their texts are plain ASCII.
-        """
+        """Inserts the entries whose key does not exist yet. Their texts are plain ASCII."""
 
     def change(
         self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
     ) -> bool:
-        """Gives the entry of this key these fields, if it is as `only_if` says; returns whether it was.
+        """Sets these fields in the entry of this key if it fulfils `only_if`. Returns whether it did.
 
-        One statement, or as if it were. As part of the store's `transaction` if one is given; with `seconds`, it is
-        tried no longer than that.
+        Atomic: nobody changes the entry in between. With `seconds`, it is tried no longer than that.
         """
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
-        """Whether the entry of this key is as `only_if` says. In the store's `transaction` it stays so until its end,
+        """Whether the entry of this key fulfils `only_if`. In a `transaction`, nobody changes the entry until its end,
         where the server has locks for that."""
 
     def find(
@@ -77,16 +76,18 @@ class Sibling(Protocol):
         transaction: Any = None,
         max_bytes: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Up to `limit` entries with all of `where`, in the order of one field; only `fields` of them if any are named.
-        On SQL no more than up to the one with which they have more than `max_bytes`.
+        """At most `limit` entries that have all the values of `where`, in the order of the field `order_by`.
 
-        A list in `where` means any of its values. `above` and `below` bound the ordering field, themselves left out.
-        It is part of the store's `transaction` if one is given.
+        A list in `where` means any of its values. The field `order_by` lies between `above` and `below`, which are
+        excluded. The entries have only `fields`, or all if that is empty. With `max_bytes`, SQL stops after the entry
+        that makes them exceed it.
         """
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
-        """How many entries have all of `where`, and between the bounds (themselves left out) the field `by`."""
+        """How many entries have all the values of `where`, and a field `by` between the bounds, which are excluded."""
 
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
-        """Deletes the entries of these keys; those that are gone already are no error. `partition` is the value of the
-        shape's partition in all of them, where that is not their key."""
+        """Deletes the entries of these keys. It is no error if an entry is gone already.
+
+        `partition` is the value that the shape's partition has in all of them, where it is not their key.
+        """

@@ -1,4 +1,4 @@
-"""Values that stores are given and give: rules, limits, drift, what was written. No I/O."""
+"""Values that stores take and return: rules, limits, drift, what was written. No I/O."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR = 120.0, 60
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is, by what its settings say; no server was asked.
+    """Where a store is, as its settings say. No server was asked.
 
-    `kind` is `mssql`, `postgresql`, `sqlite` or `cosmos`; `name` the table's or container's own name. `label` says
-    where it is, for messages: side, kind, server, database, table; without secrets. `location` is the same without the
-    side: equal for two stores of one table whose settings spell it alike.
+    `kind` is `mssql`, `postgresql`, `sqlite` or `cosmos`. `name` is the table's or container's own name. `label` is for
+    messages: side, kind, server, database, table, without secrets. `location` is the same without the side: equal for
+    two stores of the same table if their settings spell it alike.
     """
 
     kind: str
@@ -31,13 +31,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a store is like, as far as that changes how it is used.
+    """The qualities of a store that decide how it is used.
 
-    `keys_are_exact`: no two spellings (a and A) are one key to its server. `in_process`: the database is a library in
-    this process, so that threads that read and write in it wait for each other and not for a server. `has_columns`: a
-    record may say less than the store holds of it. `fingerprint_is_enough`: equal fingerprints mean equal stamps by
-    themselves; else only once what is recent was compared. `batch_size` is how many records to give it at once: a run
-    asks for its lock only in between, so they must not take long.
+    `keys_are_exact`: to its server, two spellings (a and A) are always two keys. `in_process`: the database is a
+    library in this process; threads that use it wait for each other, not for a server. `has_columns`: a record may lack
+    values that the store has of it. `fingerprint_is_enough`: equal fingerprints alone mean equal stamps; else recent
+    changes have to be compared first. `batch_size`: how many records to write at once. A run checks its lock only
+    between batches, so a batch must not take long.
     """
 
     keys_are_exact: bool
@@ -49,12 +49,12 @@ class Traits:
 
 @dataclass(frozen=True)
 class Rules:
-    """How a service's records are told apart and told changed.
+    """Which records belong to a service, and what tells that a record has changed.
 
-    `version`: field names, the first of which every record should carry; without any, SQL compares by content and
-    Cosmos DB by etag. `where`: only records with these values belong to the service (on SQL as far as the table has
-    such a column). SQL matches names whatever their case. `required` are those names that a source on SQL must have as
-    columns, each with the setting that says so.
+    `version`: field names. Every record should have the first. Without any, SQL compares by content and Cosmos DB by
+    etag. `where`: only records with these values belong to the service; on SQL, a column that the table lacks does not
+    count. SQL ignores the case of names. `required`: names that a source on SQL must have as columns, each with the
+    setting that says so.
     """
 
     version: tuple[str, ...] = ()
@@ -64,12 +64,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at once: stamps of a chunk, rows and bytes of a batch, chunks that are worked on. And how much a
-    Cosmos DB account is asked for in a second, if there is a limit; for how long a SQL server is kept busy by one
-    statement that reads a chunk, and after how long any call is cut.
+    """How much memory holds at once: stamps of a chunk, rows and bytes of a batch, chunks at work in parallel.
 
-    A batch of 2,000 rows takes less than the 5,000 locks for which SQL Server would lock the whole table, even if each
-    row has a page of its own.
+    `max_statement_seconds`: how long a statement that reads a chunk should keep a SQL server busy. `max_call_seconds`:
+    after how long any call is cut. `max_request_units_per_second`: what a Cosmos DB account is asked for at most; None
+    for no limit.
+
+    A batch of 2,000 rows takes fewer than 5,000 locks, even if each row has a page of its own. With 5,000, SQL Server
+    would lock the whole table.
     """
 
     chunk_size: int = 50_000
@@ -83,15 +85,15 @@ class Limits:
 
     @property
     def chunk_call_seconds(self) -> float:
-        """After how long a call about a chunk is cut, if not before as any other: it may meet a cold cache, or wait for
-        somebody's lock."""
+        """After how many seconds a call about a chunk is cut, unless `max_call_seconds` cuts it earlier. Far more than
+        a statement should take: it may meet a cold cache, or wait for another session's lock."""
         return max(_CHUNK_CALL_SECONDS, _CHUNK_CALL_FACTOR * self.max_statement_seconds)
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the records of a batch, by the keys that the call named: `left` are those that are there and were
-    left alone, for `Accept` said so."""
+    """What happened to the records of a batch, by the keys of the call. `left`: records that exist and were left alone,
+    because `Accept` refused them."""
 
     inserted: frozenset[Key] = frozenset()
     updated: frozenset[Key] = frozenset()
@@ -99,7 +101,7 @@ class Written:
     left: frozenset[Key] = frozenset()
 
     def __add__(self, other: Written) -> Written:
-        """Both together."""
+        """The keys of both."""
         return Written(
             self.inserted | other.inserted,
             self.updated | other.updated,
@@ -112,10 +114,10 @@ class Written:
 class Drift:
     """How a backup's columns must follow its source's. Names are in the order of the catalogue.
 
-    `added` and `widened` are done by `statements`, the DDL to run on the backup, in order: one for each added column,
-    then the others. `removed`: only the backup still has them. `ignored`: only the source has them, and copies go
-    without. `shared`: those that both have once the statements have run. `unversioned`: the service has a version, and
-    the source no column for it.
+    `statements` is the DDL to run on the backup, in order: a statement for each of the `added` columns, then those that
+    alter columns, among them the `widened` ones. `removed`: columns that only the backup still has. `ignored`: columns
+    that only the source has; copies lack them. `shared`: columns that both have once the statements have run.
+    `unversioned`: the service has a version, but the source has no column for it.
     """
 
     added: tuple[str, ...] = ()

@@ -224,7 +224,7 @@ def test_a_reference_that_was_not_resolved_is_called_so(text: str, form: str) ->
     "text", ["postgresql://u:p%00q@h:1/d", "Server=x;Database=y;UID=u;PWD=p\x00q", "sqlite:///a%00b"]
 )
 def test_a_nul_that_would_end_a_connection_string_early_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"^Setting {SETTING} holds a NUL"):
+    with pytest.raises(ConfigError, match=f"^Setting {SETTING} contains a NUL"):
         parse_connection(text, SETTING)
 
 
