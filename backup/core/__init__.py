@@ -1,1 +1,1 @@
-"""What everything speaks in: values, errors, log lines, retries, threads. Knows no database and no setting."""
+"""What all packages share: values, errors, log lines, retries, threads. Knows no database and no setting."""

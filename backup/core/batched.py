@@ -1,4 +1,4 @@
-"""Lists cut into batches."""
+"""Cuts lists into batches."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Item = TypeVar("Item")
 
 
 def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in their order, `size` at a time; the last batch may have fewer, none is empty."""
+    """Yields the items in their order, in batches of `size`. The last batch may have fewer; no batch is empty."""
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -88,7 +88,7 @@ def wait_for(futures: Collection[Future[Any]], *, or_an_error: bool = False) -> 
     """
     until = FIRST_EXCEPTION if or_an_error else ALL_COMPLETED
     while (waited := wait(futures, GRACE_SECONDS, until)).not_done:
-        if or_an_error and any(not one.cancelled() and one.exception() for one in waited.done):
+        if or_an_error and any(not future.cancelled() and future.exception() for future in waited.done):
             return
         if is_over():
             raise Interrupted
@@ -137,8 +137,8 @@ def request(number: int) -> None:
     _mark.signal, _mark.since = number, time.monotonic()
     _mark.requested.set()
     event("interrupted", level=logging.WARNING, signal=signal.Signals(number).name)
-    for one in list(_mark.to_wake):
-        one()
+    for what in list(_mark.to_wake):
+        what()
 
 
 def wait_until_idle() -> None:

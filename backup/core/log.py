@@ -40,15 +40,12 @@ def visible(text: str) -> str:
 
     A terminal may obey such characters. Spaces of all kinds stay; line ends become escapes too.
     """
-    return text if text.isprintable() else "".join(one if _is_seen(one) else _escaped(one) for one in text)
+    return text if text.isprintable() else "".join(_shown_character(character) for character in text)
 
 
-def _is_seen(character: str) -> bool:
-    return character.isprintable() or unicodedata.category(character) == "Zs"
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def _shown_character(character: str) -> str:
+    is_visible = character.isprintable() or unicodedata.category(character) == "Zs"
+    return character if is_visible else character.encode("unicode_escape").decode()
 
 
 def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:

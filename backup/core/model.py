@@ -1,4 +1,4 @@
-"""The values every other module speaks in: stamps, changes, runs and their results. No I/O."""
+"""The values that all modules share: stamps, images, runs and their results. No I/O."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Now = Callable[[], datetime]
 """The clock, passed in; returns aware UTC."""
 
 StillHeld = Callable[[], None]
-"""Asked between batches; raises LockLost once the run's lock is not held any more."""
+"""Called between batches; raises LockLost once the run has lost its lock."""
 
 
 def utc_now() -> datetime:
-    """The present moment, aware, UTC."""
+    """Returns the present time, as aware UTC."""
     return datetime.now(UTC)
 
 
 class Version(NamedTuple):
     """What tells whether a record changed.
 
-    `value` are the version fields in the service's order; `None` in first place means the record carries no version of
-    its own. `etag` is the server's mark of the last write where the store has one: on the source its own, on the backup
-    the one recorded when the copy was made; `None` where nothing was recorded.
+    `value` are the version fields in the service's order. `None` in the first field means that the record has no
+    version of its own. `etag` is the server's mark of the last write, if the store has such marks. A stamp of the
+    backup has the etag that the source's record had when it was copied. `None` means that no etag was recorded.
     """
 
     value: tuple[Any, ...]
@@ -43,7 +43,7 @@ class Version(NamedTuple):
 
     @property
     def is_missing(self) -> bool:
-        """Whether the record carries no version of its own, or the service has no version fields."""
+        """Whether the record has no version of its own, or the service has no version fields."""
         return not self.value or self.value[0] is None
 
 
@@ -52,33 +52,36 @@ Stamps = dict[Key, Version]
 
 @dataclass(frozen=True)
 class Unread:
-    """What stands in place of a stamp's version where the stamp could not be read, and why. `of_key`: where not even
-    the key could, which then names the record and finds none."""
+    """Stands in place of a stamp's version that could not be read, and says why.
+
+    `of_key` says that the key could not be read either. Then the key in the stamp only names the record for people; no
+    look-up finds it.
+    """
 
     reason: str
     of_key: bool = False
 
 
 def unread_in(stamps: Stamps) -> dict[Key, Unread]:
-    """Those of the stamps that could not be read."""
-    marks = ((key, part) for key, version in stamps.items() for part in version.value)
-    return {key: part for key, part in marks if isinstance(part, Unread)}
+    """Returns the stamps that could not be read, each with the reason."""
+    values = ((key, value) for key, version in stamps.items() for value in version.value)
+    return {key: value for key, value in values if isinstance(value, Unread)}
 
 
 StampRow = tuple[Any, ...]
-"""A stamp laid flat: the key's parts, the version's fields, and what else the store's stamps have.
+"""A stamp as one flat row: the parts of the key, the fields of the version, and what else the store adds.
 
-The two sides of a service give equal rows for a record exactly if it has not changed, so most records are settled by
-comparing sets of rows.
+The two sides of a service have equal rows for a record exactly if it has not changed. So a sync settles most records
+with a comparison of two sets of rows.
 """
 
 
 class Fingerprint(NamedTuple):
-    """What a server says of all stamps of a chunk in a few numbers.
+    """A few numbers that a server computes from all stamps of a chunk.
 
-    `functions` names how the others were made; two that differ are not compared by them. `records` and `sums` of two
-    parts of a chunk add up to those of the whole. `digest` is a hash of all stamps in the order of their keys, where
-    the server is this process; it does not add up.
+    - `functions`: names the functions that made the numbers. Fingerprints of different functions never count as equal.
+    - `records`, `sums`: those of two parts of a chunk add up to those of the chunk.
+    - `digest`: a hash of all stamps in the order of their keys, only if the server is this process. It does not add up.
     """
 
     functions: str
@@ -88,9 +91,9 @@ class Fingerprint(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A contiguous part of the key space: every key k with `after` < k <= `upto`, as the server orders keys.
+    """A contiguous part of the key space: every key k with `after` < k <= `upto`, in the order of the server.
 
-    `None` leaves that end open, so that keys which only the backup has fall into the first and last chunk.
+    `None` leaves that end open. So a key before the source's first, or behind its last, is in a chunk too.
     """
 
     after: Key | None = None
@@ -111,11 +114,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Image:
-    """A record as it was before a change of it: `record` and its `version` fields are None where there was none.
+    """A record as it was before a change of it. `record` and `version` are None if there was no record.
 
-    `key` is the one the change names; the server may have held the record under another spelling of it. `stamp` is
-    there where a change asks first whether it may be made; None says then that the record, by the service's filter, is
-    none of its.
+    `key` is the key that the change names. The record may have another spelling of it. `stamp` is set if the change
+    asks first whether it may be made. Then a `stamp` of None says that the service's filter leaves the record out.
     """
 
     key: Key
@@ -135,7 +137,7 @@ class Status(StrEnum):
 
 
 class Verb(StrEnum):
-    """What a run does. A purge is no run: it changes no record, and what it deleted only the log tells."""
+    """What a run does. A purge is no run: it changes no record of the backup, and only the log says what it deleted."""
 
     SYNC = "sync"
     UNDO = "undo"
@@ -145,7 +147,7 @@ class Verb(StrEnum):
 
 
 class Trigger(StrEnum):
-    """Who asked for a run: a request, the schedule, the command line (or another program in Python), a job."""
+    """Who asked for a run: an HTTP request, the timer, the command line (or another program in Python), or a job."""
 
     HTTP = "http"
     TIMER = "timer"
@@ -155,7 +157,7 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True)
 class Counts:
-    """Records a run inserted, updated, deleted and skipped in the backup, and those that failed: it set them aside."""
+    """How many records a run inserted, updated, deleted and skipped in the backup. `failed` ones were set aside."""
 
     inserted: int = 0
     updated: int = 0
@@ -165,21 +167,21 @@ class Counts:
 
     @property
     def processed(self) -> int:
-        """Inserted + updated + deleted: what was written."""
+        """How many records were written: inserted + updated + deleted."""
         return self.inserted + self.updated + self.deleted
 
     @property
     def seen(self) -> int:
-        """Every record the run has settled so far, the skipped and the failed ones too."""
+        """How many records the run has settled so far, with the skipped and the failed ones."""
         return self.processed + self.skipped + self.failed
 
     def __add__(self, other: Counts) -> Counts:
-        """Both together."""
+        """Returns the sums of both counts."""
         return self.plus(**asdict(other))
 
-    def plus(self, **more: int) -> Counts:
-        """These counts with `more` added by name."""
-        return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
+    def plus(self, **counts: int) -> Counts:
+        """Returns these counts with the `counts` of the same names added."""
+        return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})
 
 
 _CHECKSUMS = 1 << 128
@@ -191,8 +193,8 @@ class Total(NamedTuple):
     records: int = 0
     checksum: int = 0
 
-    def and_(self, other: Total) -> Total:
-        """The total of two parts together."""
+    def plus(self, other: Total) -> Total:
+        """Returns the total of two parts together."""
         return Total(self.records + other.records, (self.checksum + other.checksum) % _CHECKSUMS)
 
 
@@ -201,9 +203,9 @@ NOTHING = Total()
 
 @dataclass(frozen=True)
 class Proof:
-    """What both sides held when they were compared.
+    """The totals of both sides when they were compared.
 
-    `differing` records differ for good; `in_flight` are those that were being written meanwhile, which is no fault.
+    `differing` records differ for good. `in_flight` records were being written in the source meanwhile: no error.
     """
 
     source: Total = NOTHING
@@ -212,17 +214,17 @@ class Proof:
     in_flight: int = 0
 
     def __add__(self, other: Proof) -> Proof:
-        """The proof of two parts together."""
+        """Returns the proof of two parts together."""
         return Proof(
-            self.source.and_(other.source),
-            self.backup.and_(other.backup),
+            self.source.plus(other.source),
+            self.backup.plus(other.backup),
             self.differing + other.differing,
             self.in_flight + other.in_flight,
         )
 
     @property
     def verified(self) -> bool:
-        """Whether every record of both sides was seen to be equal, but for those in flight."""
+        """Whether all records of both sides are proven equal, except those in flight."""
         return self.differing == 0
 
 
@@ -230,17 +232,19 @@ class Proof:
 class Run:
     """One execution of one verb on one service; one SyncHistory entry. Times are aware UTC.
 
-    `trigger` is None where an entry of an earlier release does not say who asked for an undo, a restore or a verify.
-    `added_columns` are those it had to fill, `removed_columns` those the source had no more, `undone` the runs that an
-    undo takes back. `notes` are what the run wants known beside its counts, a line each. While it is in progress,
-    `percent` says how much of the source it has walked, and `checkpoint` where another process may go on. `watermark`
-    is up to where the source's recent changes are in the backup, `request_charge` what the run cost in request units;
-    both are for Cosmos DB alone.
-
-    `place` is the backup's table or container that it is about. `number` counts the runs of one service and place from
-    1, in the order in which they began, whatever their clocks said. `owner` is the process that an open run belongs to,
-    `attempt` which of its calls, `heartbeat_at` when that last said so. `failures` are the first keys of records that
-    were set aside, as JSON, each with the reason. `scratch` names the place that a drill made and drops.
+    - `trigger`: None if an entry of an earlier release does not say who asked for an undo, a restore or a verify.
+    - `added_columns`: those the run had to fill. `removed_columns`: those that the source no longer had.
+    - `undone`: the runs that an undo takes back. `notes`: what else people should know about the run, a line each.
+    - `percent`: how much of the source the run has walked; `checkpoint`: where another process may resume. Both only
+      while it is in progress.
+    - `watermark`: up to where the source's changes are in the backup. `request_charge`: the cost of the run in request
+      units. Both for Cosmos DB alone.
+    - `place`: the table or container of the backup. `number`: counts the runs of one service and place from 1, in the
+      order in which they began, whatever their clocks said.
+    - `owner`: the process that an open run belongs to. `attempt`: which of its calls. `heartbeat_at`: when it last said
+      that it is alive.
+    - `failures`: the first records that were set aside: the key as JSON, and the reason.
+    - `scratch`: the place that a drill made and drops.
     """
 
     service: str
@@ -273,16 +277,16 @@ class Run:
     failures: tuple[tuple[str, str], ...] = ()
     scratch: str | None = None
 
-    def takes_over(self, other: Run) -> bool:
-        """Whether this run, not yet begun, may go on as the other, open one: as a sync that does no less."""
+    def takes_over(self, open_run: Run) -> bool:
+        """Returns whether this new run may resume the open one: both are syncs, and the open one does no less."""
         return (
             self.verb is Verb.SYNC
-            and other.verb is Verb.SYNC
-            and other.checkpoint is not None
+            and open_run.verb is Verb.SYNC
+            and open_run.checkpoint is not None
             and not self.dry_run
-            and not other.dry_run
-            and self.allow_mass_delete == other.allow_mass_delete
-            and (other.forced or not self.forced)
+            and not open_run.dry_run
+            and self.allow_mass_delete == open_run.allow_mass_delete
+            and (open_run.forced or not self.forced)
         )
 
     @property
@@ -292,26 +296,24 @@ class Run:
 
     @property
     def only_compares(self) -> bool:
-        """Whether its verb leaves source and backup as they are, so that it needs no lock."""
+        """Whether its verb changes neither source nor backup, so that it needs no lock."""
         return self.verb in (Verb.VERIFY, Verb.DRILL)
 
     @property
     def verified(self) -> bool | None:
-        """Whether the run proved its result; None while it runs and for dry runs, undos and restores, which prove
-        nothing.
-        """
+        """Whether the run proved its result. None while it runs, and for dry runs, undos and restores."""
         if self.dry_run or self.completed_at is None or self.verb in (Verb.UNDO, Verb.RESTORE):
             return None
         return self.status is Status.COMPLETED and self.proof is not None and self.proof.verified
 
     @property
     def duration_ms(self) -> int | None:
-        """Milliseconds from start to end; `None` while it runs."""
+        """Milliseconds from start to end; None while it runs."""
         if self.completed_at is None:
             return None
         return round((self.completed_at - self.started_at).total_seconds() * 1000)
 
     def ended(self, status: Status, now: datetime, counts: Counts, error: str | None = None) -> Run:
-        """This run as it stands at its end."""
+        """Returns this run as it is at its end."""
         end = replace(self, status=status, completed_at=now, counts=counts, error=error)
         return replace(end, percent=None, checkpoint=None)

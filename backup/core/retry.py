@@ -19,22 +19,25 @@ T = TypeVar("T")
 
 
 class Attempt(Generic[T]):
-    """One try, for `with`, which gives what the try was opened with. It swallows the error of its body if that is worth
-    another try; the loop it comes from then makes one, or raises the error when none is left."""
+    """One try, as a context for `with`. Its value is that of the context in which the try runs.
 
-    def __init__(self, opened: AbstractContextManager[T], given: T, is_mended: Callable[[Exception], bool]) -> None:
-        self._opened, self._given, self._is_mended = opened, given, is_mended
+    It swallows an error of its body that is worth another try. The loop that made it then makes the next try, or raises
+    the error if no try is left.
+    """
+
+    def __init__(self, context: AbstractContextManager[T], value: T, is_mended: Callable[[Exception], bool]) -> None:
+        self._context, self._value, self._is_mended = context, value, is_mended
         self.error: Exception | None = None
-        """What was swallowed."""
+        """The error that was swallowed."""
 
     def __enter__(self) -> T:
-        return self._given
+        return self._value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         try:
-            if not self._opened.__exit__(kind, error, trace) and error is not None:
+            if not self._context.__exit__(kind, error, trace) and error is not None:
                 raise error
         except Exception as failed:
             if _is_retryable(failed) or self._is_mended(failed):
@@ -71,8 +74,8 @@ class Retry:
                 with attempt:
                     lease = …
 
-        The body must be idempotent: a try that failed may have been carried out. The last error is raised as it is, at
-        once when it is not retryable.
+        The body must be idempotent, because a failed try may have done its work all the same. Raises the error of the
+        last try. An error that is not retryable is raised at once.
         """
         return self.attempts_in(operation, lambda _: nullcontext())
 
@@ -82,26 +85,27 @@ class Retry:
         opened: Callable[[bool], AbstractContextManager[T]],
         is_mended: Callable[[Exception], bool] = lambda _: False,
     ) -> Iterator[Attempt[T]]:
-        """The same, each try in a context of its own, which is entered here so that an error of that counts like one of
-        the body. `opened` makes it, and is told whether an earlier try may still be under way.
+        """Like `attempts`, but each try has its own context, which `opened` makes.
 
-        `is_mended` hears of an error that is not retryable; where it says so, there is one more try, at once.
+        An error on entering the context counts like an error of the body. `opened` gets True if an earlier try may
+        still be under way. `is_mended` is called with an error that is not retryable. If it returns True, there is one
+        more try, at once.
         """
         number, again = 1, False
         while True:
             error: Exception | None = None
             context = opened(again)
             try:
-                given = context.__enter__()
+                value = context.__enter__()
             except BackupError as failed:
                 if not failed.retryable:
                     raise
                 error = failed
             else:
-                attempt = Attempt(context, given, is_mended)
+                attempt = Attempt(context, value, is_mended)
                 yield attempt
                 error = attempt.error
-                del context, given, attempt  # nothing of a try outlives it
+                del context, value, attempt  # so that nothing of this try stays in memory
             if error is None:
                 return
             if not _is_retryable(error):
@@ -116,16 +120,16 @@ class Retry:
 
     def _most(self, error: Exception) -> int:
         unanswered = isinstance(error, TransientStoreError) and error.unanswered
-        most = self.unanswered_attempts if unanswered else None
-        return min(self.max_attempts, most or self.max_attempts)
+        limit = self.unanswered_attempts if unanswered else None
+        return min(self.max_attempts, limit or self.max_attempts)
 
     def _wait(self, number: int, error: Exception) -> float:
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
         state.attempt_number = number
         backoff = tenacity.wait_exponential(multiplier=self.base_seconds, max=self.max_seconds)(state)
         jittered = backoff + tenacity.wait_random(0, backoff / 4)(state)
-        asked = error.retry_after_seconds if isinstance(error, TransientStoreError) else None
-        return max(jittered, asked or 0.0)
+        retry_after = error.retry_after_seconds if isinstance(error, TransientStoreError) else None
+        return max(jittered, retry_after or 0.0)
 
     def _report(self, operation: str, number: int, seconds: float, error: Exception) -> None:
         event(

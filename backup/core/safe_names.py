@@ -1,4 +1,4 @@
-"""Names of services as they may stand in names of files and blobs."""
+"""Turns names of services into names that files and blobs may have."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def safe_name(name: str) -> str:
-    """The name itself if it is short and of letters, digits, - and _; else its hash, which no such name is like.
+    """Returns the name in lower case if it has at most 63 characters, all of them letters, digits, - or _.
 
-    Names that differ in nothing but case have one.
+    Else returns its hash, which is longer than any such name. Names that differ only in case give the same result.
     """
     lowered = name.lower()
     return lowered if _SAFE.fullmatch(lowered) else sha256(lowered.encode()).hexdigest()

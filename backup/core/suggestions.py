@@ -1,4 +1,4 @@
-"""Misspelt names: which known name was meant, and how a message repeats what somebody wrote."""
+"""Misspelt names: which name the user meant, and how a message quotes what the user wrote."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ _SHORTEST = 3
 _QUOTED_CHARACTERS = 100
 
 
-def meant_by(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, or begins with it, whatever the case; None where none is."""
-    names = {known_name.lower(): known_name for known_name in known}
-    asked = name.lower()
-    close = get_close_matches(asked, names, 1) or [
-        lowered for lowered in names if len(asked) >= _SHORTEST and lowered.startswith(asked)
+def meant_by(name: str, names: Iterable[str]) -> str | None:
+    """Returns the most similar of the `names`, else one that begins with `name`; None if there is none.
+
+    Ignores case.
+    """
+    by_lower_case = {candidate.lower(): candidate for candidate in names}
+    lowered = name.lower()
+    close = get_close_matches(lowered, by_lower_case, 1) or [
+        candidate for candidate in by_lower_case if len(lowered) >= _SHORTEST and candidate.startswith(lowered)
     ]
-    return names[close[0]] if close else None
+    return by_lower_case[close[0]] if close else None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The question " Did you mean …?", to put behind a message; empty where no name is near."""
-    meant = meant_by(name, known)
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns the question " Did you mean …?", for the end of a message. Empty if none of the `names` is similar."""
+    meant = meant_by(name, names)
     return f" Did you mean {meant}?" if meant else ""
 
 
 def quoted(text: str) -> str:
-    """What somebody wrote, for a message: in quotes, on one line, shortened."""
+    """Returns what the user wrote, for a message: in quotes, on one line, at most 100 characters."""
     return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")

@@ -14,8 +14,11 @@ AHEAD = timedelta(minutes=5)
 
 
 class _Span(NamedTuple):
-    """Where a run stands in the order. `earliest` is the earliest time it can have; `instead` replaces its times that
-    are wrong: all of one that `is_wrong`, else those that lie ahead."""
+    """The place of a run in the order.
+
+    `earliest` is the earliest time that the run can have. `instead` replaces its wrong times. If `is_wrong`, all its
+    times are wrong, else only those in the future.
+    """
 
     number: int
     earliest: datetime
@@ -26,10 +29,13 @@ class _Span(NamedTuple):
 class Timeline:
     """The runs of one service and place in the order of their numbers, with times that follow this order.
 
-    A time ahead of `now` cannot be true: the start of the next run replaces it, or now. Where starts contradict the
-    order, the fewest possible are taken for wrong, too late or too early. When a run with a wrong start was, nobody
-    knows; it became part of the backup's state at the next run's start at the latest, or by now, and counts from then
-    on: so a time before it never shows what it did. All other times stay as they were written.
+    A time in the future cannot be true: the start of the next run replaces it, or `now` if there is no next run.
+
+    If starts contradict the order, the timeline takes as few of them as possible for wrong: too late or too early.
+    Nobody knows when such a run really was, only that it was before the next run started, or before `now`. So it counts
+    from that time on. The backup as of an earlier time never shows its changes.
+
+    All other times stay as they were written.
     """
 
     def __init__(self, runs: Iterable[Run], now: datetime) -> None:
@@ -37,51 +43,54 @@ class Timeline:
         self._spans: dict[str, _Span] = {}
         ordered = sorted(runs, key=lambda run: (run.number or 0, run.started_at))
         true = _in_order([run.started_at for run in ordered], now)
-        next_one, instead = now, []
-        for place in reversed(range(len(ordered))):
-            instead.append(next_one)
-            next_one = ordered[place].started_at if place in true else next_one
+        next_start, instead = now, []
+        for position in reversed(range(len(ordered))):
+            instead.append(next_start)
+            next_start = ordered[position].started_at if position in true else next_start
         earliest = None
-        for place, (run, later) in enumerate(zip(ordered, reversed(instead), strict=True)):
+        for position, (run, later) in enumerate(zip(ordered, reversed(instead), strict=True)):
             is_behind = earliest is not None and run.started_at < earliest - AHEAD
-            is_wrong = place not in true and (is_behind or run.started_at > later + AHEAD)
+            is_wrong = position not in true and (is_behind or run.started_at > later + AHEAD)
             began = later if is_wrong else min(run.started_at, now)
             earliest = began if earliest is None else max(earliest, began)
             self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later), is_wrong)
 
     def knows(self, sync_id: str) -> bool:
-        """Whether the run is one of them."""
+        """Returns whether the run is in this timeline."""
         return sync_id in self._spans
 
     def number(self, sync_id: str) -> int:
-        """Which run of the service it was; 0 for one that is not known."""
+        """Returns the number of the run; 0 if it is not in this timeline."""
         return self._spans[sync_id].number if sync_id in self._spans else 0
 
     def moment(self, sync_id: str, stamped: datetime) -> datetime:
-        """The true time of something that the run stamped with this time."""
+        """Returns the true time of something that the run wrote with this time."""
         span = self._spans.get(sync_id)
         if span is None:
             return min(stamped, self.now)
         return span.instead if span.is_wrong or stamped > self.now else max(stamped, span.earliest)
 
     def ended(self, run: Run) -> datetime:
-        """When the run ended; now if it has not."""
+        """Returns when the run ended; `now` if it has not."""
         return self.moment(run.sync_id, run.completed_at or self.now)
 
 
 def _in_order(times: Sequence[datetime], now: datetime) -> set[int]:
-    """The positions of the longest ascending row of times, none of them ahead of `now`; the first of several such."""
-    ages: list[timedelta] = []  # by length of a row: the least age of its first time
-    rows: dict[int, int] = {}  # by position: how long a row from there on is
-    for place in reversed(range(len(times))):
-        if times[place] > now:
+    """Returns the positions of the longest ascending series of times, none of them in the future.
+
+    If several series are the longest, it takes the first.
+    """
+    ages: list[timedelta] = []  # by length of a series: the least age of its first time
+    lengths: dict[int, int] = {}  # by position: the length of the longest series that begins there
+    for position in reversed(range(len(times))):
+        if times[position] > now:
             continue
-        rows[place] = bisect_right(ages, now - times[place]) + 1
-        ages[rows[place] - 1 : rows[place]] = [now - times[place]]
+        lengths[position] = bisect_right(ages, now - times[position]) + 1
+        ages[lengths[position] - 1 : lengths[position]] = [now - times[position]]
     chosen: set[int] = set()
     after, left = None, len(ages)
-    for place in sorted(rows):
-        if rows[place] == left and (after is None or times[place] >= after):
-            chosen.add(place)
-            after, left = times[place], left - 1
+    for position in sorted(lengths):
+        if lengths[position] == left and (after is None or times[position] >= after):
+            chosen.add(position)
+            after, left = times[position], left - 1
     return chosen

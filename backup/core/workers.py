@@ -47,13 +47,13 @@ class Workers:
         if self._failed.is_set():
             raise Stopped
 
-    def both(self, one: Callable[[], Result], other: Callable[[], Other]) -> tuple[Result, Other]:
+    def both(self, first: Callable[[], Result], second: Callable[[], Other]) -> tuple[Result, Other]:
         """Calls both functions at the same time and returns both results."""
         if self._parallelism == 1:
-            return one(), other()
-        asked = self._asking.submit(one)
-        theirs = other()
-        return asked.result(), theirs
+            return first(), second()
+        first_result = self._asking.submit(first)
+        second_result = second()
+        return first_result.result(), second_result
 
     def ahead(self, items: Iterator[Item], alone: Callable[[Item], bool]) -> Iterator[Item]:
         """The items; the next one is fetched while the caller works on the current one.
@@ -64,19 +64,19 @@ class Workers:
         if self._parallelism == 1:
             yield from items
             return
-        asked: Future[Item | None] | None = None
+        next_item: Future[Item | None] | None = None
         try:
             while True:
-                item = (asked or self._asking.submit(next, items, None)).result()
+                item = (next_item or self._asking.submit(next, items, None)).result()
                 if item is None:
                     return
-                asked = None if alone(item) else self._asking.submit(next, items, None)
+                next_item = None if alone(item) else self._asking.submit(next, items, None)
                 yield item
                 del item
         finally:
-            if asked is not None:
-                asked.cancel()
-                wait([asked])
+            if next_item is not None:
+                next_item.cancel()
+                wait([next_item])
 
     def in_order(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The results in the order of the items. An item is fetched when a worker is free.

@@ -1,4 +1,4 @@
-"""The recycle bin beside every kind of store: which images a change leaves, and that they give the values back."""
+"""The recycle bin beside every kind of store: which images a change leaves, and that they restore the exact values."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def moment(minutes: int) -> datetime:
 
 
 def run_at(minutes: int) -> tuple[Run, Callable[[], datetime]]:
-    """A run and its clock, which stands still at that minute."""
+    """A run, and its clock, which always says that minute."""
     return replace(RUN, sync_id=f"{minutes:08}-0000-4000-8000-000000000000"), lambda: moment(minutes)
 
 
 class Recycled:
-    """The bin of a backup, and changes of that backup by runs that are named for the minute they took place in."""
+    """The bin of a backup, and runs that change the backup. The number of a run is the minute of its changes."""
 
     def __init__(self, source: Store, backup: Store, service: str = "contract") -> None:
         self.source, self.backup = source, backup
@@ -76,22 +76,22 @@ class Recycled:
         self.backup.delete(keys, self.keep(minutes))
 
     def of(self, minutes: int) -> dict[Key, Kept]:
-        """The entries of a run by key; there is one of each."""
-        found = [kept for page in self.bin.of_run(run_at(minutes)[0].sync_id) for kept in page]
-        by_key = {kept.key: kept for kept in found}
-        assert len(by_key) == len(found)
+        """The entries of a run by key. A key has one entry."""
+        all_kept = [kept for page in self.bin.of_run(run_at(minutes)[0].sync_id) for kept in page]
+        by_key = {kept.key: kept for kept in all_kept}
+        assert len(by_key) == len(all_kept)
         return by_key
 
     def actions(self, minutes: int) -> dict[Key, Action]:
         return {key: kept.action for key, kept in self.of(minutes).items()}
 
     def put_back(self, minutes: int) -> None:
-        """Writes the run's images back, without an image of that."""
+        """Writes the run's images back. That write itself leaves no image."""
         images = [kept.record for kept in self.of(minutes).values() if kept.record is not None]
         self.backup.write([self.backup.copies.as_it_was(record) for record in images])
 
     def add(self, keys: Iterable[Any], minutes: int) -> None:
-        """Entries without a change, as if a run had inserted these keys."""
+        """Adds entries without a change, as if a run had inserted these keys."""
         self.keep(minutes)([], None, [(key,) for key in keys])
 
 
@@ -101,10 +101,10 @@ def recycled(bench: Bench, **limits: Any) -> Recycled:
 
 
 def seen(bench: Bench) -> Any:
-    """All that is in the backup, as the driver gives it: the app's own marks too, the server's not."""
+    """Everything in the backup, as the driver reads it: with the app's own marks, without the server's."""
     if isinstance(bench, CosmosBench):
         documents = bench.documents("backup")
-        return sorted(json.dumps({k: v for k, v in one.items() if k not in SYSTEM}) for one in documents)
+        return sorted(json.dumps({k: v for k, v in document.items() if k not in SYSTEM}) for document in documents)
     if isinstance(bench, MemoryBench):
         return bench.rows("backup")
     assert isinstance(bench, SqlBench)
@@ -135,10 +135,10 @@ def test_an_image_is_the_record_before_the_change_and_an_inserts_is_none(bench: 
     it = recycled(bench)
     bench.put("backup", Item(2, 3, "old é🎉  "), Item(4, None, "gone"))
     was = {
-        it.backup.keys.of(one): one
+        it.backup.keys.of(record): record
         for page in it.backup.images(keys(bench, 2, 4), Action.UPDATED)
-        for one in [image.record for image in page]
-        if one is not None
+        for record in [image.record for image in page]
+        if record is not None
     }
     stamps = stamps_in(it.backup, Chunk())
     it.write(keys(bench, 1, 2), 1)
@@ -161,9 +161,11 @@ def test_entries_say_when_by_which_run_and_on_which_side(bench: Bench) -> None:
     it.write(keys(bench, 1), 3)
     run, _ = run_at(4)
     it.bin.recorder(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
-    [ours], [theirs] = it.of(3).values(), it.of(4).values()
-    assert (ours.sync_id, ours.at, ours.side, ours.key) == (run_at(3)[0].sync_id, moment(3), "backup", bench.key(1))
-    assert (theirs.sync_id, theirs.at, theirs.side, theirs.version) == (run.sync_id, moment(4), "source", (1,))
+    [of_backup], [of_source] = it.of(3).values(), it.of(4).values()
+    assert (of_backup.sync_id, of_backup.at) == (run_at(3)[0].sync_id, moment(3))
+    assert (of_backup.side, of_backup.key) == ("backup", bench.key(1))
+    assert (of_source.sync_id, of_source.at) == (run.sync_id, moment(4))
+    assert (of_source.side, of_source.version) == ("source", (1,))
 
 
 def test_a_run_that_tells_a_change_again_keeps_the_first_image(bench: Bench) -> None:
@@ -218,18 +220,18 @@ def test_a_sync_that_changes_nothing_puts_nothing_into_the_bin(bench: Bench) -> 
 def test_the_services_of_one_backup_have_bins_of_their_own(bench: Bench) -> None:
     bench.create([Item(1)])
     it = recycled(bench)
-    other = Recycled(it.source, it.backup, "other")
+    other_service = Recycled(it.source, it.backup, "other")
     it.write(keys(bench, 1), 1)
-    assert other.of(1) == {}
-    assert other.bin.of_keys([bench.key(1)]) == []
-    assert other.bin.purge(moment(9)) == 0
+    assert other_service.of(1) == {}
+    assert other_service.bin.of_keys([bench.key(1)]) == []
+    assert other_service.bin.purge(moment(9)) == 0
     assert len(it.of(1)) == 1
 
 
 # --- with the change or not at all ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_bytes", [1, 8_000_000])  # some images before the change, or all after it
+@pytest.mark.parametrize("batch_bytes", [1, 8_000_000])  # some images are kept before the change, or all after it
 def test_a_write_that_fails_leaves_no_image(sql_bench: SqlBench, batch_bytes: int) -> None:
     bench = sql_bench
     bench.create(Item(n, 2, "twice") for n in range(1, 9))
@@ -250,7 +252,7 @@ def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
     it.write(keys(bench, *range(1, 9)), 1)
     bench.sql("backup", f"CREATE TABLE {bench.quoted('Using')} (Id INTEGER REFERENCES {{table}} (Id))")
     bench.sql("backup", f"INSERT INTO {bench.quoted('Using')} VALUES (7)")
-    if isinstance(bench, SqliteBench):  # which looks at references only where it is told to
+    if isinstance(bench, SqliteBench):  # it checks references only if a pragma says so
         bench.sql(
             "backup",
             "CREATE TRIGGER Used BEFORE DELETE ON {table} WHEN OLD.Id = 7 BEGIN SELECT RAISE(ABORT, 'used'); END",
@@ -262,15 +264,15 @@ def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
     bench.sql("backup", f"DROP TABLE {bench.quoted('Using')}")
 
 
-def told(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
-    """The keeper, and how many images it was told at a time with which transaction."""
+def counting(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
+    """The keeper, and a list of its calls: how many images, and with which transaction."""
     calls: list[tuple[int, Any]] = []
 
-    def tell(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
+    def count(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
         calls.append((len(images) + len(inserted), transaction))
         keep(images, transaction, inserted)
 
-    return tell, calls
+    return count, calls
 
 
 @pytest.mark.parametrize("change", ["write", "delete"])
@@ -280,14 +282,14 @@ def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(benc
     it = recycled(bench, batch_bytes=2_000)
     bench.put("backup", *(Item(n, 1, f"{n} " * 500) for n in numbers if n != 3))
     before = seen(bench)
-    keep, calls = told(it.keep(1))
+    keep, calls = counting(it.keep(1))
     if change == "write":
         it.backup.write(it.copies(keys(bench, *numbers), 1), keep)
         assert it.actions(1) == {bench.key(n): Action.INSERTED if n == 3 else Action.UPDATED for n in numbers}
     else:
         it.backup.delete(keys(bench, *numbers), keep)
         assert it.actions(1) == {bench.key(n): Action.DELETED for n in numbers if n != 3}
-    assert len(calls) > 3  # the images were not all held at once
+    assert len(calls) > 3  # the images were not all in memory at once
     assert len({id(transaction) for _, transaction in calls}) == 1
     assert (calls[0][1] is None) == (bench.kind == "cosmos")
     it.put_back(1)
@@ -299,7 +301,7 @@ def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(benc
 
 
 def check_values_come_back(bench: Bench, it: Recycled, forget: Callable[[], None]) -> None:
-    """Copies the source; overwrites the copies by what `forget` leaves of it, deletes them; puts back each time."""
+    """Copies the source. Overwrites the copies by what `forget` leaves, then deletes them. Restores them each time."""
     everything = list(stamps_in(it.source, Chunk()))
     it.write(everything, 1)
     before = seen(bench)
@@ -392,8 +394,8 @@ def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
         {**order, "id": "tags", "a": {"$decimal": "1"}, "b": {"$json": {"$bytes": "x"}}, "$float": "nan"},
         {**order, "id": "large", "text": "ä" * 180_000},
         {**order, "id": "status", "status": {"name": "Paid", "id": 2}},
-        *({**order, "id": "same", "customer": {"id": one}} for one in ("a", "b")),
-        *({**order, "id": f"under {one!r}", "customer": {"id": one}} for one in (None, 1.5, False, "")),
+        *({**order, "id": "same", "customer": {"id": customer}} for customer in ("a", "b")),
+        *({**order, "id": f"under {customer!r}", "customer": {"id": customer}} for customer in (None, 1.5, False, "")),
         {"type": "Order", "id": "under nothing", "lastModified": None},
     ]
     bench.put_documents("source", *documents)
@@ -405,8 +407,13 @@ def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
         lambda: bench.put_documents(
             "source",
             *(
-                {"id": one["id"], **marks, "over": "written", **{k: one[k] for k in ("customer",) if k in one}}
-                for one in documents
+                {
+                    "id": document["id"],
+                    **marks,
+                    "over": "written",
+                    **{name: document[name] for name in ("customer",) if name in document},
+                }
+                for document in documents
             ),
         ),
     )
@@ -423,14 +430,15 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
             {"id": "many escapes", "text": '"' * 490_000, "status": {"text": '"' * 490_000}},
             {"id": "small", "text": "x"},
         ]
-        copies = [{**one, "type": "Order", "customer": {"id": "c"}} for one in documents]
+        copies = [{**document, "type": "Order", "customer": {"id": "c"}} for document in documents]
         it.backup.write(copies)
         before = seen(bench)
-        it.backup.write([{**one, "text": "over", "status": "written"} for one in copies], it.keep(1))
+        it.backup.write([{**copy, "text": "over", "status": "written"} for copy in copies], it.keep(1))
         entries = bench.container("backup", "recycle-bin")
         assert len(list(entries.read_all_items())) > 3
         assert {kept.record["id"]: kept.version for kept in it.of(1).values() if kept.record} == {
-            one["id"]: (None, json.dumps(one["status"]) if "status" in one else None) for one in documents
+            document["id"]: (None, json.dumps(document["status"]) if "status" in document else None)
+            for document in documents
         }
         it.put_back(1)
         assert seen(bench) == before
@@ -442,7 +450,7 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
 
 
 def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_MOST_BYTES": 900, "_LONG": 100, "_PIECE": 400}.items():
+    for name, value in {"_MAX_BYTES": 900, "_LONG": 100, "_PIECE": 400}.items():
         monkeypatch.setattr(f"backup.stores.cosmos.document_parts.{name}", value)
     bench = cosmos_bench
     bench.create()
@@ -455,7 +463,7 @@ def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, m
         create = ContainerProxy.create_item
 
         def dies(self: ContainerProxy, body: dict[str, Any], **options: Any) -> Any:
-            if "_part" not in body:  # its parts are there, the entry is not
+            if "_part" not in body:  # the parts were written, the entry was not
                 raise KeyboardInterrupt
             return create(self, body, **options)
 
@@ -476,7 +484,7 @@ def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, m
 
 
 def check_respelled(bench: SqlBench, text: str, old: str, new: str) -> None:
-    """A key that changed only in what its collation ignores: its image has the old spelling, and both lead to it."""
+    """A key changes only in what its collation ignores. Its image has the old spelling, and both spellings find it."""
     bench.sql("source", f"CREATE TABLE {{table}} (Id {text} NOT NULL PRIMARY KEY, Version INTEGER)")
     insert = f"INSERT INTO {{table}} (Id, Version) VALUES ({bench.mark}, {bench.mark})"
     bench.sql("source", insert, [(old, 1), ("b", 1)])
@@ -565,7 +573,7 @@ def test_composite_keys_leave_images_and_are_put_back(sql_bench: SqlBench) -> No
 
 @pytest.fixture
 def many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A number of entries that takes several pages: on Cosmos DB, where each is a request, of smaller ones."""
+    """A number of entries that needs several pages. Cosmos DB gets smaller pages, since each entry is a request."""
     if bench.kind != "cosmos":
         return 2_300
     monkeypatch.setattr(entries, "_FIRST_PAGE", 2)
@@ -603,9 +611,9 @@ def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Ben
     it.add(map(str, range(100, 100 + many)), 1)
     run, now = run_at(4)
     it.bin.recorder(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
-    found = it.bin.of_keys((n,) for n in (9, 7, 5))
-    assert [kept.at for kept in found] == [moment(n) for n in (1, 1, 2, 2, 3, 3)]
-    assert {kept.key for kept in found} == {(7,), (9,)}
+    of_keys = it.bin.of_keys((n,) for n in (9, 7, 5))
+    assert [kept.at for kept in of_keys] == [moment(n) for n in (1, 1, 2, 2, 3, 3)]
+    assert {kept.key for kept in of_keys} == {(7,), (9,)}
     later = it.bin.of_keys([(7,)], after=moment(1))
     assert [kept.at for kept in later] == [moment(2), moment(3)]
     assert len(it.bin.of_keys((str(n),) for n in range(100, 100 + many))) == many
