@@ -72,7 +72,7 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
         default_database=side.database,
         connections=limits.parallelism + 3,  # for the run's own thread, for its heartbeat, and one to spare
         call_seconds=limits.max_call_seconds,
-        left_as_it_is=side.role == "source",
+        read_only_by_default=side.role == "source",
     )
     default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):

@@ -33,7 +33,7 @@ from backup.stores.sql.engines.mssql.connection import connect, text_from
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query
 from backup.stores.sql.engines.mssql.json import (
-    Sent,
+    JsonRows,
     add_row_statement,
     insert_statement,
     is_long,
@@ -44,7 +44,7 @@ from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.table import TableShape, declare, filter_values
 
 
@@ -82,7 +82,7 @@ COLUMNS = [
 
 def shape(key: tuple[str, ...] = ("Id",), columns: list[Column] | None = None) -> TableShape:
     rules = Rules(version=("Version",), where={"Region": "EU"})
-    return TableShape(columns or COLUMNS, key, rules, Found("my shop", "Things"), "table")
+    return TableShape(columns or COLUMNS, key, rules, TableName("my shop", "Things"), "table")
 
 
 def dialect() -> Any:
@@ -99,7 +99,7 @@ def text(statement: Any) -> str:
 
 def test_the_backup_table_has_the_types_collations_and_key_of_the_source() -> None:
     table = declare(
-        Found("my shop", "Things"), COLUMNS, ("Region", "Id"), sa.Column("SyncedAt", SqlServerDialect.utc_time)
+        TableName("my shop", "Things"), COLUMNS, ("Region", "Id"), sa.Column("SyncedAt", SqlServerDialect.utc_time)
     )
     assert text(sa.schema.CreateTable(table)) == (
         "CREATE TABLE T ( [Id] int NOT NULL, [Region] varchar(10) COLLATE SQL_Latin1_General_CP1_CI_AS NOT NULL,"
@@ -116,7 +116,7 @@ def test_a_filter_is_sent_as_the_columns_have_their_values() -> None:
     columns = [*COLUMNS, column("Flag", "bit")]
     rules = Rules(where={"region": "EU", "Id": 7, "Amount": 1.5, "Flag": True, "Name": True, "None": 1})
     values = filter_values(columns, rules, "table", plain=False)
-    found = TableShape(columns, ("Id",), replace(rules, where=values), Found("my shop", "Things"), "table")
+    found = TableShape(columns, ("Id",), replace(rules, where=values), TableName("my shop", "Things"), "table")
     assert [text(condition).removeprefix("T.") for condition in found.filters] == [
         "[Region] = CAST(? COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(8000))",
         "[Id] = ?",
@@ -128,8 +128,8 @@ def test_a_filter_is_sent_as_the_columns_have_their_values() -> None:
 
 
 def test_without_version_fields_the_whole_content_is_hashed() -> None:
-    without = TableShape(COLUMNS, ("Id",), Rules(), Found("my shop", "Things"), "table")
-    unlike = TableShape(COLUMNS, ("Id",), Rules(version=("None",)), Found("my shop", "Things"), "table")
+    without = TableShape(COLUMNS, ("Id",), Rules(), TableName("my shop", "Things"), "table")
+    unlike = TableShape(COLUMNS, ("Id",), Rules(version=("None",)), TableName("my shop", "Things"), "table")
     statement = text(without.stamp_query(Hashing()))  # type: ignore[arg-type]
     assert "hashbytes" in statement.lower()
     assert statement == text(unlike.stamp_query(Hashing()))  # type: ignore[arg-type]
@@ -383,7 +383,7 @@ def prepared(things: TableShape, what: str, names: tuple[str, ...]) -> Prepared:
     return Prepared.of(statement, names, places, dialect())
 
 
-def sent(things: TableShape, names: tuple[str, ...], *rows: tuple[Any, ...]) -> Sent:
+def sent(things: TableShape, names: tuple[str, ...], *rows: tuple[Any, ...]) -> JsonRows:
     found = to_json([things.table.c[name].type for name in names], rows)
     assert found is not None
     return found
@@ -435,8 +435,8 @@ def test_what_json_escapes_travels_as_characters_that_the_rows_do_not_have() -> 
     names = ("Id", "Name", "Notes")
     found = sent(things, names, (1, 'say "x"', "\ue000 and a\ttab"), (2, "C:\\", "plain"))
     assert found.text == '[[1,"say \ue002x\ue002","\ue000 and a\ue001tab"],[2,"C:\ue003","plain"]]'
-    assert found.forms[1].instead == (("\ue002", '"'), ("\ue003", "\\"))
-    assert found.forms[2].instead == (("\ue001", "\t"),)
+    assert found.forms[1].replaced == (("\ue002", '"'), ("\ue003", "\\"))
+    assert found.forms[2].replaced == (("\ue001", "\t"),)
     assert (
         "replace(replace(j.c1 COLLATE Latin1_General_BIN2, nchar(57346), nchar(34)), nchar(57347), nchar(92)) AS c1,"
         " replace(j.c2 COLLATE Latin1_General_BIN2, nchar(57345), nchar(9)) AS c2"
@@ -472,7 +472,7 @@ def test_no_escape_is_ever_sent(rows: list[tuple[str, int, bytes]]) -> None:
         )
         return
     assert "\\" not in found.text
-    back = str.maketrans(dict(found.forms[0].instead))
+    back = str.maketrans(dict(found.forms[0].replaced))
     assert [(t.translate(back), n, bytes.fromhex(h)) for t, n, h in json.loads(found.text)] == rows
 
 
@@ -534,7 +534,7 @@ def mixed(*parts: str) -> str:
         chained = f"stamps.part0 % {cast(mix.first)}"
         for n in range(1, len(parts)):
             left = f"({chained})" if n == 1 else chained
-            chained = f"({left} * {cast(mix.multiplier)} + stamps.part{n} % {cast(mix.other)}) % {cast(mix.wrap)}"
+            chained = f"({left} * {cast(mix.multiplier)} + stamps.part{n} % {cast(mix.rest)}) % {cast(mix.wrap)}"
         return f"sum({cast(mix.dividend)} % ({chained} + {cast(mix.first + mix.wrap)}))"
 
     return ", ".join(f"{one(mix)} AS sum_{n}" for n, mix in enumerate(MIXES, start=2))

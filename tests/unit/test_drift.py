@@ -23,7 +23,7 @@ from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.postgresql.types import type_of as postgresql_type
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.engines.sqlite.types import SqliteType as sqlite_type  # noqa: N813 - beside the other two
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.table import SYNCED_AT, TableShape
 
 MSSQL = SqlServerDialect(SqlServer({"Server": "server", "Database": "db"}, token=False))
@@ -43,7 +43,7 @@ def shape(
     """A table with an integer key unless a column is in it, and a version."""
     own_key = () if any(one.key_position for one in columns) else (column("Id", "int", nullable=False, key=1),)
     every = (*own_key, column("Version", "int"), *columns)
-    return TableShape(every, tuple(key), Rules(version=("Version",)), Found(schema, table), "backup (test)")
+    return TableShape(every, tuple(key), Rules(version=("Version",)), TableName(schema, table), "backup (test)")
 
 
 def drift(

@@ -66,7 +66,7 @@ class SqlAccess:
         """
         once = partial(self.once, operation, writes=writes, fenced=fenced, seconds=seconds)
         return self._retry.attempts_in(
-            f"{operation}: {self.label}", lambda again: once(again=again), self._can_read_halves
+            f"{operation}: {self.label}", lambda again: once(again=again), self._can_read_any_text
         )
 
     @contextmanager
@@ -110,8 +110,8 @@ class SqlAccess:
             self.dialect.engine.dispose()  # the thread that was left behind keeps its connection
             raise
 
-    def _can_read_halves(self, error: Exception) -> bool:
-        return isinstance(error, UnicodeDecodeError | Undecoded) and self.dialect.read_halves()
+    def _can_read_any_text(self, error: Exception) -> bool:
+        return isinstance(error, UnicodeDecodeError | Undecoded) and self.dialect.read_any_text()
 
     @contextmanager
     def _in_words(self, operation: str, seconds: float | None = None, writes: bool = True) -> Iterator[float]:

@@ -141,7 +141,7 @@ class SqlSibling:
         """The query's first rows: at most `limit`, and none after the row that makes them exceed `max_bytes`."""
         if max_bytes is None:
             return [dict(row) for row in cx.execute(query, values).mappings()]
-        largest = self._access.dialect.largest(cx, self._table, query, values)
+        largest = self._access.dialect.largest_row_bytes(cx, self._table, query, values)
         bounded = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
         rows: list[dict[str, Any]] = []
         size = 0

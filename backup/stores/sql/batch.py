@@ -62,7 +62,7 @@ class SqlBatch:
         if locked and (name := next(plain_names, None)) is not None:
             self._dialect.lock(self._cx, shape.table.c[name], shape.is_one_of(keys))
         query = select.where(shape.is_one_of(keys))
-        largest = self._dialect.largest(self._cx, shape.table, query)
+        largest = self._dialect.largest_row_bytes(self._cx, shape.table, query)
         rows, size, complete, _ = first_rows(self._cx, query, self._limits.batch_bytes, largest)
         by_row_key = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
         images = {key: image for key, image in by_row_key.items() if key in asked_keys}

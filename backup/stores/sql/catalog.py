@@ -15,7 +15,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.missing import suggestion
 from backup.stores.sql.table import SYNCED_AT, TableShape, declare, is_mark, loosened
 from backup.stores.values import Drift, OnNewColumn, Rules
@@ -35,7 +35,7 @@ class SqlCatalog:
         with suppress(self.access.missing):
             if self._existing is not None:
                 return self._existing.spelled
-        return Found(self.schema or self.access.dialect.default_schema, self.name).spelled
+        return TableName(self.schema or self.access.dialect.default_schema, self.name).spelled
 
     def forget(self) -> None:
         """Makes the next use look up the table and read its columns anew."""
@@ -43,17 +43,17 @@ class SqlCatalog:
             self.__dict__.pop(name, None)
 
     @cached_property
-    def _existing(self) -> Found | None:
+    def _existing(self) -> TableName | None:
         """The table that its name stands for; looked up once, so that all statements mean the same table."""
         for attempt in self.access.attempts("find the table"):
             with attempt as cx:
                 table = self.access.dialect.find(cx, self.schema, self.name)
         return table
 
-    def _existing_or_new(self, original: SqlCatalog) -> Found:
+    def _existing_or_new(self, original: SqlCatalog) -> TableName:
         """Where the table is or, if it is missing, where to make it. Makes the database if that is missing."""
         self.access.create_database(original.access)
-        return self._existing or Found(self.schema_of(self.name), self.name)
+        return self._existing or TableName(self.schema_of(self.name), self.name)
 
     def schema_of(self, name: str) -> str | None:
         """The schema of a table beside this one: the schema in which the server finds a table of this name, else the
@@ -64,7 +64,7 @@ class SqlCatalog:
         for attempt in self.access.attempts("find the schema"):
             with attempt as cx:
                 table = dialect.find(cx, None, name) or dialect.find(cx, None, self.name)
-                schema = table.schema if table is not None else dialect.home(cx)
+                schema = table.schema if table is not None else dialect.login_schema(cx)
         return schema
 
     @cached_property

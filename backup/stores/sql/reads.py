@@ -62,7 +62,7 @@ class SqlReads:
         """The query's first rows, up to the byte limit, and whether the query has no more."""
         for attempt in self._access.attempts("read records"):
             with attempt as cx:
-                largest = self._access.dialect.largest(cx, shape.table, query)
+                largest = self._access.dialect.largest_row_bytes(cx, shape.table, query)
                 fetched = first_rows(cx, query, self._limits.batch_bytes, largest)
         return Rows(shape.names, fetched.rows, large=fetched.large), fetched.complete
 

@@ -17,7 +17,7 @@ from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
-from backup.stores.sql.engines.tables import Found, TableAlone
+from backup.stores.sql.engines.tables import TableAlone, TableName
 from backup.stores.values import Rules
 
 SYNCED_AT = "SyncedAt"
@@ -32,7 +32,7 @@ class TableShape:
         columns: Sequence[Column],
         key_names: tuple[str, ...],
         rules: Rules,
-        found: Found,
+        found: TableName,
         label: str,
     ) -> None:
         self.columns, self.key_names = columns, key_names
@@ -56,7 +56,7 @@ class TableShape:
         cx: sa.Connection,
         dialect: Dialect,
         rules: Rules,
-        found: Found,
+        found: TableName,
         label: str,
         missing: type[BackupError],
     ) -> TableShape:
@@ -249,7 +249,7 @@ def loosened(source: TableShape) -> list[Column]:
 
 
 def declare(
-    table: Found, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
+    table: TableName, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
 ) -> sa.Table:
     """The table as SQLAlchemy and CREATE TABLE need it. The key's order may differ from the order of the columns.
 
@@ -261,7 +261,7 @@ def declare(
 
 
 def _declared(
-    table: Found, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
+    table: TableName, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
 ) -> sa.Table:
     return (TableAlone if table.alone else sa.Table)(
         table.name,

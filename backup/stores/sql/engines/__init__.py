@@ -21,18 +21,18 @@ def open_dialect(
     default_database: str | None = None,
     connections: int = CONNECTIONS,
     call_seconds: float = CALL_SECONDS,
-    left_as_it_is: bool = False,
+    read_only_by_default: bool = False,
 ) -> Dialect:
-    """The dialect of a SQL connection string; its driver is imported here, not before.
+    """The dialect of a SQL connection string. Imports its driver only now.
 
-    `default_database` replaces `master` in a SQL Server string. At most so many `connections` are open at once; who
-    asks for more waits. A statement ends after `call_seconds` where the server sees to that. A file that is
-    `left_as_it_is` is opened for writing only by a transaction that writes. Raises ConfigError for anything that is not
-    SQL.
+    `default_database` replaces `master` in a SQL Server string. At most `connections` are open at once; a thread that
+    needs another one waits. A statement ends after `call_seconds` where the server supports that. Only a transaction
+    that writes opens a file that is `read_only_by_default` for writing. Raises ConfigError for a connection string that
+    is not SQL.
     """
     where = parse_connection(connection_string, setting)
     if isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} names a Cosmos DB account where a SQL database is needed.")
     engine = "mssql" if isinstance(where, SqlServer) else where.get_backend_name()
     opened: Callable[[SqlServer | URL, DialectOptions], Dialect] = import_module(f"{ENGINES[engine]}.dialect").opened
-    return opened(where, DialectOptions(setting, default_database, connections, call_seconds, left_as_it_is))
+    return opened(where, DialectOptions(setting, default_database, connections, call_seconds, read_only_by_default))

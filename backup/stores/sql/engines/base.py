@@ -1,4 +1,4 @@
-"""What a dialect answers."""
+"""The protocol `Dialect`: everything that differs between SQL servers."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from backup.core.model import Fingerprint
 from backup.stores.sql.engines.column import Column, Relation
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
 CONNECTIONS = 6
-"""How many a dialect opens at most, unless it is told otherwise."""
+"""How many connections a dialect opens at most, by default."""
 
 LOCK_SECONDS = 60
-"""For how long a statement waits for somebody else's lock, on servers that would else wait without an end."""
+"""How long a statement waits for a lock of another connection, on servers that would otherwise wait for ever."""
 
 CALL_SECONDS = 600.0
-"""After how long a call ends, unless a dialect is told otherwise."""
+"""After how many seconds a call ends, by default."""
 
 
 class DialectOptions(NamedTuple):
-    """How a dialect is opened: as `engines.open_dialect` was told. `setting` is what errors name."""
+    """How to open a dialect: the arguments of `engines.open_dialect`. Errors name the `setting`."""
 
     setting: str
     default_database: str | None = None
     connections: int = CONNECTIONS
     call_seconds: float = CALL_SECONDS
-    left_as_it_is: bool = False
+    read_only_by_default: bool = False
 
 
 class StampColumns(NamedTuple):
-    """What a table's stamps are made of. `content` is a hash of the whole row, which stands for the version of a row
-    whose first version field is NULL, and of every row where there is no such field; None if no row is like that."""
+    """The columns and the hash that make a table's stamps.
+
+    `content` is a hash of the whole row. It is the version of a row whose first version field is NULL, and of every row
+    of a table without version fields. None if no row needs it.
+    """
 
     key: Sequence[sa.Column[Any]]
     version: Sequence[sa.Column[Any]]
@@ -46,133 +49,136 @@ class StampColumns(NamedTuple):
 
 
 class Dialect(Protocol):
-    """One SQL server product and the database a connection string names on it."""
+    """One SQL server product, and the database on it that a connection string names."""
 
     kind: str
     product: str
     default_schema: str | None
     max_parameters: int
     max_columns: int
-    """How many a table may have."""
+    """How many columns a table may have."""
 
     in_process: bool
-    """Whether the server is a library in this process: a fingerprint then holds its chunk's stamps in its memory."""
+    """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
 
     references: sa.TextClause
-    """Selects, by :table and :schema, the foreign keys that point to a table: name, schema, table and ON DELETE of each
-    and, a row each in their order, its columns and those that they refer to (NULL: the primary key's)."""
+    """Selects, by :table and :schema, the foreign keys that refer to a table: a row for each column, in order.
+
+    A row has the key's name, schema, table and ON DELETE, the column, and what it refers to (NULL: the primary key's).
+    """
 
     delete_triggers: sa.TextClause
-    """Selects, by :table and :schema, the names of the triggers that a delete in a table fires."""
+    """Selects, by :table and :schema, the names of the triggers that a delete from a table fires."""
 
     row_count: sa.ColumnElement[int]
-    """Selects how many rows there are, whatever their number."""
+    """Counts rows; never overflows."""
 
     utc_time: UtcTime
     """The type of a time in the app's own tables."""
 
     connects_in_time: bool
-    """Whether a new connection comes in time or not at all. Else the thread that makes it can be left behind."""
+    """Whether opening a connection always ends in time. If not, the thread that opens it may have to be left behind."""
 
     @property
     def location(self) -> str:
-        """Server and database, for messages and to tell whether two sides are the same. Without secrets."""
+        """Server and database, for messages and to compare two sides. Without secrets."""
 
     @property
     def engine(self) -> sa.Engine:
-        """The pool; connects when first used. SQLite: the file must exist."""
+        """The pool of connections; connects at its first use. SQLite: the file must exist."""
 
-    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
-        """Whether two connections, each in a transaction, lead to one database, by what the servers say of
-        themselves. Leaves no trace."""
+    def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
+        """Whether two connections, each in a transaction, lead to the same database, by what their servers say.
+        Leaves no trace."""
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
-        """Selects the server's present time in UTC, with or without its zone; None where the server is a library in
+        """Selects the server's current time in UTC, with or without its zone; None where the server is a library in
         this process."""
 
     def ensure_database(self, like: Dialect | None = None) -> None:
-        """Creates the database when it is missing; someone else may be creating it just now. A file may be read by
-        nobody who may not read the one that `like` leads to."""
+        """Creates the database if it does not exist; safe if others create it at the same time. A new file gets the
+        permissions of the file of `like`: so nobody may read the copy who may not read the original."""
 
     def unseen_hint(self, schema: str | None, table: str) -> str:
-        """What else to do about a table that was not found, where the server hides some from a login; else nothing."""
+        """A further hint for a missing table, where the server hides tables from a login; else an empty text."""
 
-    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-        """The table that statements of this login mean by the name; without a schema, the first it is looked for in."""
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
+        """The table or view that this login's statements mean by the name; None if there is none. Without a schema, the
+        server's rules choose one."""
 
-    def home(self, cx: sa.Connection) -> str | None:
-        """The schema in which this login makes a table whose name has none; None where there are no schemas."""
+    def login_schema(self, cx: sa.Connection) -> str | None:
+        """The schema in which this login creates a table without a schema in its name; None where there are none."""
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        """The table's columns in order; empty when there is no such table."""
+        """The table's columns in order; empty if there is no such table."""
 
     def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
-        """The columns of another database, declared so that this one compares and sorts them as that one does."""
+        """Columns of another database, declared so that this database compares and sorts their values as that one."""
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
-        """Whether there is a schema that the server knows by this name."""
+        """Whether the database has a schema of this name."""
 
     def failure(self, error: Exception) -> Failure:
-        """What an error raised by the driver means."""
+        """What a driver's error means."""
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
-        """A connection in a transaction that only reads: where the server offers that, of one moment, and without a
-        lock that a writer waits for."""
+        """A connection in a transaction that only reads. Where the server can, it sees one moment and no
+        writer waits for its locks."""
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
-        """A connection in a transaction that is going to write, committed at the end."""
+        """A connection in a transaction that writes. The end of the block commits it."""
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
-        """What ends the call that waits on this connection, from this side and from any thread."""
+        """A function that ends the call that waits on this connection. For any thread. It asks the server nothing."""
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        """The query, with its rows locked until the transaction ends, so that nobody else changes them meanwhile."""
+        """The query, made to lock its rows until the transaction ends. Nobody else can change them until then."""
 
     @staticmethod
     def shared(query: sa.Select[Any]) -> sa.Select[Any]:
         """The query, with its rows locked until the transaction ends: others may read them, but not change them."""
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
-        """Locks these rows of the column's table, which anybody may write, on a server where `locked` does not."""
+        """Locks these rows of the column's table on a server that ignores `locked`; elsewhere does nothing."""
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
-        """Makes the server number new rows past the largest key, where it numbers them; says what it has set."""
+        """Makes the server number new rows after the largest key, where it numbers rows. Returns what it set."""
 
     def is_one_file(self, other: Dialect) -> bool:
-        """Whether both are one file, which has one writer at a time."""
+        """Whether both are the same file, which allows only one writer at a time."""
 
-    def read_halves(self) -> bool:
-        """Has texts that are none to a decoder read from now on, as those with half a surrogate pair, which is slower;
-        returns whether the dialect can. For work that a UnicodeDecodeError has ended, or a failure `undecoded`."""
+    def read_any_text(self) -> bool:
+        """From now on reads texts that a decoder refuses, such as half a surrogate pair. Slower. Returns whether the
+        dialect can. Call it after a UnicodeDecodeError or a failure of kind `undecoded`, then repeat the work."""
 
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool
     ) -> None:
-        """Inserts the rows in the fastest way that is exact, with the values they have for columns of `identity`."""
+        """Inserts the rows in the fastest exact way. `identity`: they have values for an identity column."""
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Gives the rows that have their keys these values."""
+        """Updates the table's rows with the same keys to these values."""
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Inserts those rows of one of the app's own tables whose primary key is not there yet. Fast for many."""
+        """Inserts rows into one of the app's own tables, except those whose primary key exists. Fast for many."""
 
     def beside(self, name: str) -> Dialect:
         """The database of this name on the same server, with the same login."""
 
     def drop_database(self) -> None:
-        """Drops the database, with all in it; one that is gone already is no error."""
+        """Drops the database with everything in it; no error if it does not exist."""
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        """A hash, made by the server, of the columns' exact values, NULL among them. Columns of the same types with the
-        same values give the same on every server of this product."""
+        """A hash of the columns' exact values, NULL included, computed by the server. The same values in columns of the
+        same types give the same hash on every server of this product."""
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
-        """A small number made by the server of a key's exact value; None where that would cost too much. Its type is a
-        ServerType."""
+        """The bucket of a key: a small number that the server computes from the exact value. None where that costs too
+        much. Its type is a ServerType."""
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
-        """The bytes of a text that may be none; None where texts are carried whatever they hold."""
+        """The bytes of a text column whose values may be no valid text; None where any text can be read."""
 
     def fingerprints(
         self,
@@ -181,30 +187,32 @@ class Dialect(Protocol):
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
-        """The fingerprints of the stamps of the rows that fulfil the conditions, by bucket; without `bucket` a single
-        one, of None. None where they cannot be made.
+        """The fingerprints of the rows that fulfil the conditions, by bucket. Without `bucket` one, under None.
 
-        Whether a column may be NULL does not matter to that of rows in which it is not.
+        None where the server cannot compute them.
+
+        Rows without NULL have the same fingerprint whether or not a column may be NULL.
         """
 
-    def largest(
+    def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> int | None:
-        """About how many bytes the largest row of a query of the table has, so that no more are fetched at once than
-        fit; None where a driver takes rows one by one at no cost."""
+        """About how many bytes the largest row of a query of the table has. It limits the rows fetched at once.
+        None where the driver fetches rows one by one at no cost."""
 
     def relation(self, source: Column, copy: Column) -> Relation:
-        """How the type of a source's column stands to that of its copy, collations aside.
+        """How the type of a source's column compares with the type of its copy. Ignores collations.
 
-        `wider`: whatever the copy may hold fits the source's type too and reads back the same. `same`: the copy needs
-        no statement to hold whatever the source may.
+        `same`: the copy can hold every value of the source without a change. `wider`: the source's type can hold every
+        value of the copy's and gives it back unchanged. `other`: neither.
         """
 
     def can_alter(self, table: sa.Table, column: Column) -> bool:
-        """Whether `alter` is one statement after another that the server runs with the table's rows in place."""
+        """Whether the server can run the statements of `alter` one by one on the table with its rows in place."""
 
     def add(self, table: sa.Table, column: Column) -> str:
-        """The statement that adds a plain, nullable column of this name and type."""
+        """The statement that adds a nullable column of this name and type."""
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
-        """What gives the old column, whose name stays, the type of the new one and lets NULL in if that has it."""
+        """The statements that give the `old` column, under its name, the type of the `new` one, and allow NULL if the
+        new one does."""

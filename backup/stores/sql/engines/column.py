@@ -1,4 +1,4 @@
-"""Columns as a catalogue describes them, the type that carries every value untouched, and how both are spelled."""
+"""Columns as a server's catalogue describes them, their types, and how a statement spells both."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Relation = Literal["same", "wider", "other"]
 
 
 class ServerType(UserDefinedType[Any]):
-    """A column type known by the server's own name for it. Values pass as the driver gives them, with no conversion.
+    """A column type under the server's own name. Values pass as the driver gives them, without conversion.
 
-    `declared` is the text for CREATE TABLE, taken from the server's catalogue (never from a request).
+    `declared` is the text for CREATE TABLE. It comes from the server's catalogue, never from a request.
     """
 
     cache_ok = True
@@ -29,14 +29,14 @@ class ServerType(UserDefinedType[Any]):
         return self.declared
 
     kinds: tuple[type, ...] = (object,)
-    """What the driver makes of the column's values."""
+    """The Python types of the column's values."""
 
     def may_hold(self, value: Any) -> bool:
-        """Whether the value is such as columns of this type have, though perhaps not this one."""
+        """Whether a column of this type may hold such a value. Looks at its kind, not at its size."""
         return isinstance(value, self.kinds)
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        """The condition for rows whose column of this type has one of the values."""
+        """The condition that a column of this type has one of the values."""
         return column.in_(values)
 
 
@@ -44,10 +44,10 @@ class ServerType(UserDefinedType[Any]):
 class Column:
     """A column as the server's catalogue describes it.
 
-    `type.declared` is how a backup declares it, which for a column that cannot be written (rowversion) is the plain
-    type of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force,
-    set for text. Identity and computed columns refuse ordinary writes in this table. A `defaulted` one fills itself.
-    Values of a column that is not `sortable` have an order of their own, so it cannot be in a key.
+    `type.declared` is how a backup declares it. For a column that nobody can write (rowversion) that is the plain type
+    of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force, for
+    text. Identity and computed columns refuse ordinary writes in this table. The server fills a `defaulted` column. A
+    column that is not `sortable` cannot be in a key: its values' order is not the order of their texts.
     """
 
     name: str
@@ -73,7 +73,7 @@ def type_parts(declared: str) -> tuple[str, tuple[float, ...], str]:
 
 
 def digits(sizes: tuple[float, ...]) -> tuple[float, float]:
-    """Digits before and behind the point of decimal(p, s); without sizes there is no limit."""
+    """The digits before and after the point of decimal(p, s); infinite without sizes."""
     if not sizes:
         return float("inf"), float("inf")
     precision, scale = (*sizes, 0.0)[:2]
@@ -88,8 +88,8 @@ def spelled_table(dialect: sa.Dialect, table: sa.Table) -> str:
 def spelled_column(
     dialect: sa.Dialect, table: sa.Table, name: str, type_: ServerType | None = None, *, nullable: bool | None = True
 ) -> str:
-    """The column's name for a statement, quoted; with a type, all that CREATE TABLE says of such a column. Where
-    `nullable` is None, that does not say whether it may be NULL."""
+    """The column's quoted name for a statement; with a type, the column's whole declaration in CREATE TABLE. If
+    `nullable` is None, the declaration says nothing about NULL."""
     if type_ is None:
         return dialect.identifier_preparer.quote_identifier(name)
     column = sa.Column(quoted_name(name, quote=True), type_, nullable=nullable, autoincrement=False)

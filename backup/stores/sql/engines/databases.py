@@ -1,4 +1,4 @@
-"""Databases made and dropped on a server, by an engine on the server itself."""
+"""Creates and drops a dialect's database, through a connection to another database of the server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from backup.stores.sql.engines.base import Dialect
 def create_database_if_missing(
     dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]
 ) -> None:
-    """Creates the dialect's database through an engine on the server itself, made only when the database is missing.
+    """Creates the dialect's database if it does not exist. Opens `server` only then.
 
-    `exists` answers NULL or nothing for a `:name` that is not there; whoever creates it at the same time may win.
+    `exists` selects NULL or nothing if there is no database `:name`. No error if another process creates it first.
     """
     try:
         with dialect.engine.connect():
@@ -37,7 +37,7 @@ def create_database_if_missing(
 
 
 def drop_database(dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]) -> None:
-    """Drops the dialect's database through an engine on the server itself; `exists` as above."""
+    """Drops the dialect's database through `server`; no error if it does not exist. `exists` as above."""
     dialect.engine.dispose()
     engine = server()
     try:

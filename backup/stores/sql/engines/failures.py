@@ -1,4 +1,4 @@
-"""What a driver's error means, and its message without the values that it may quote."""
+"""What a driver's error means, and its message without the values that it quotes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backup.core.errors import BackupError, ConfigError
 
 @dataclass(frozen=True)
 class Failure:
-    """What a driver's error means, in words that are safe to show."""
+    """What a driver's error means, in a text without values, safe to show."""
 
     kind: str = field(
         metadata={
@@ -21,16 +21,16 @@ class Failure:
     text: str
     hint: str | None = None
     name: str | None = None
-    """Of what is missing, if the server says so: with its schema or without."""
+    """The name of the missing table, with or without its schema, if the server says it."""
 
 
-_NAMED = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
+_NAME = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
 
 
 def name_in(text: str) -> str | None:
     """The first name in a server's message: of `relation "public.Things" does not exist`, `no such table: Things`."""
-    found = _NAMED.search(text)
-    return found and (found[1] or found[2])
+    match = _NAME.search(text)
+    return match and (match[1] or match[2])
 
 
 _QUOTED_DATA = re.compile(
@@ -40,7 +40,7 @@ _QUOTED_DATA = re.compile(
 
 
 def driver_text(error: BaseException) -> str:
-    """The driver's message without the values it may quote: first line only, cut before quoted data."""
+    """The first line of the driver's message, cut before the values that it may quote."""
     text = str(error.args[-1] if error.args else error).strip()
     text = text.splitlines()[0] if text else type(error).__name__
     return _QUOTED_DATA.split(text)[0].strip().rstrip(".,(:") + "."

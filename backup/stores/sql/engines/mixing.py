@@ -1,4 +1,4 @@
-"""Integer arithmetic that mixes the parts of a stamp into one number, for servers without a cheap hash function."""
+"""Arithmetic that mixes the integers of a stamp into one number, for servers without a cheap hash function."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Mix:
-    """One way of mixing. The moduli are primes below 2^31, the multiplier is below 2^29: no step leaves 64 bits."""
+    """One way to mix. The moduli are primes below 2^31, the multiplier is below 2^29: no step needs more than 64 bits.
+
+    `first` is the modulus of the first part, `rest` of each later part, `wrap` of the chain.
+    """
 
     first: int
     multiplier: int
-    other: int
+    rest: int
     wrap: int
     dividend: int
 
     def of(self, parts: Sequence[Any], number: Any = int) -> Any:
-        """A number from 0 to 2^32 made of integers of 64 bits: plain ones, or SQL expressions, in which `number` spells
-        a constant. `%` must take the sign of its left side, as SQL's does.
+        """A number from 0 to 2^32, made of 64-bit integers: plain numbers, or SQL expressions. Then `number` makes a
+        constant of SQL. `%` must take the sign of its left side, as in SQL.
 
-        The parts are chained modulo a prime; of that alone some exchanges of versions between rows would leave the sum
-        as it is. The remainder of a constant by it has no such structure.
+        The parts are chained modulo a prime. Sums of the chained numbers alone would not show some swaps of versions
+        between rows. So the result is the remainder of a constant divided by them.
         """
-        first, multiplier, other, wrap, dividend, offset = (
-            self._numbers if number is int else map(number, self._numbers)
-        )
+        first, multiplier, rest, wrap, dividend, offset = self._numbers if number is int else map(number, self._numbers)
         chained = parts[0] % first
         for part in parts[1:]:
-            chained = (chained * multiplier + part % other) % wrap
+            chained = (chained * multiplier + part % rest) % wrap
         return dividend % (chained + offset)
 
     @cached_property
     def _numbers(self) -> tuple[int, ...]:
-        return self.first, self.multiplier, self.other, self.wrap, self.dividend, self.first + self.wrap
+        return self.first, self.multiplier, self.rest, self.wrap, self.dividend, self.first + self.wrap
 
 
 MIXES = (
@@ -43,18 +44,17 @@ MIXES = (
     Mix(2_147_483_587, 388_291_357, 2_147_483_549, 2_147_483_497, 9_223_372_036_854_775_643),
 )
 NULL_AS = -6_148_914_691_236_517_205
-"""The integer that a NULL is taken for: as unlikely a value as any."""
+"""The integer that stands for NULL: as unlikely as any other value."""
 LOW_BITS = 4_294_967_295
 BUCKETS = 1_021
-"""Into so many buckets a chunk's keys fall. A prime, so that keys at even distances fall into all of them."""
-_NEIGHBOURS = 64
+"""The number of buckets of a chunk. A prime, so that keys at equal distances fall into all of them."""
+_NEIGHBOURS = 64  # keys in a row that share a bucket, since what changes together often lies together
 
 
 def bucket_of(parts: Sequence[Any], number: Any) -> Any:
-    """A small number made of a key's integers, as an SQL expression. So many keys next to each other have one, since
-    what changes at one time often lies together."""
+    """The bucket of a key's integers, as an SQL expression. `number` makes a constant of SQL."""
     *before, last = parts
-    found = last.op("/")(number(_NEIGHBOURS))
+    bucket = last.op("/")(number(_NEIGHBOURS))
     for part in before:
-        found = found % number(BUCKETS) * number(31) + part % number(BUCKETS)
-    return found % number(BUCKETS)
+        bucket = bucket % number(BUCKETS) * number(31) + part % number(BUCKETS)
+    return bucket % number(BUCKETS)

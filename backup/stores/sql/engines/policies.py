@@ -1,4 +1,4 @@
-"""Rows that a policy hides from this login: a copy of what is left would delete the rest."""
+"""Refuses tables with rows that a policy hides from this login: the sync would delete their copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ACTIVE = sa.text(
     "SELECT row_security_active(c.oid), current_user FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE n.nspname = :schema AND c.relname = :table"
 )
-# The views are there from SQL Server 2016 on, and not on Babelfish.
+# SQL Server has the views from 2016 on; Babelfish does not have them.
 _HAS_POLICIES = sa.text("SELECT OBJECT_ID('sys.security_predicates')")
 _POLICIES = sa.text(
     """
@@ -31,9 +31,9 @@ _ROWS = sa.text(
 
 
 def refuse_hidden_on_postgresql(cx: sa.Connection, schema: str, table: str) -> None:
-    """Raises ConfigError for a table with row-level security that this role is subject to, whatever it lets it see.
+    """Raises ConfigError if row-level security applies to this role on the table, whatever its policies show.
 
-    A policy that comes later is met by `row_security = off`, with which the server refuses each statement on the table.
+    Against a later policy every session sets `row_security = off`: the server then refuses statements on the table.
     """
     active, role = cx.execute(_ACTIVE, {"schema": schema, "table": table}).first() or (False, "")
     if active:
@@ -44,22 +44,22 @@ def refuse_hidden_on_postgresql(cx: sa.Connection, schema: str, table: str) -> N
 
 
 def refuse_hidden_on_sql_server(cx: sa.Connection, schema: str, table: str) -> None:
-    """Raises ConfigError for a table of which a security policy hides rows from this login.
+    """Raises ConfigError if a security policy hides rows of the table from this login.
 
-    Whom a policy exempts is in its function, which nobody can read; so the rows that are seen are counted, and compared
-    with the number that the server keeps of all. Costs that count, for a table with a policy alone. A policy is seen by
-    who has VIEW DEFINITION on it.
+    The policy's function decides who sees which rows, and the app cannot read it. So this counts the rows that the
+    login sees and compares them with the server's own number. Only a table with a policy costs that count. The login
+    sees a policy only with VIEW DEFINITION on it.
     """
-    given = {"schema": schema, "table": table}
-    if cx.scalar(_HAS_POLICIES) is None or (policy := cx.scalar(_POLICIES, given)) is None:
+    names = {"schema": schema, "table": table}
+    if cx.scalar(_HAS_POLICIES) is None or (policy := cx.scalar(_POLICIES, names)) is None:
         return
     counted = sa.select(sa.func.count_big(sa.literal_column("*"))).select_from(sa.table(table, schema=schema))
-    before = cx.scalar(_ROWS, given) or 0
+    before = cx.scalar(_ROWS, names) or 0
     seen = cx.scalar(counted) or 0
-    after = cx.scalar(_ROWS, given) or 0
-    if seen < (there := min(before, after)):  # others may write meanwhile
+    after = cx.scalar(_ROWS, names) or 0
+    if seen < (all_rows := min(before, after)):  # others may write meanwhile
         raise ConfigError(
-            f"The security policy {policy} shows this login {seen} of the {there} rows of {schema}.{table}.",
+            f"The security policy {policy} shows this login {seen} of the {all_rows} rows of {schema}.{table}.",
             hint="A copy of what a login may see would lose the rest. Exempt the app's user in the function of the "
             "policy's filter: … OR USER_NAME() = 'APP'. If rows were just being written, run it again.",
         )

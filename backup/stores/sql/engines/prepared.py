@@ -1,4 +1,4 @@
-"""Statements and rows as a driver takes them, many at once."""
+"""Statements and rows in the form that a driver takes, for many rows at once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import sqlalchemy as sa
 Row = tuple[Any, ...]
 
 OTHER_BYTES = 64
-"""About as much memory as a value that is neither text nor bytes takes."""
+"""About how many bytes of memory a value that is neither text nor bytes takes."""
 
 LARGE = "large"
-"""What a connection's info says of one through which more went than a batch shall have."""
+"""The mark in the info of a connection that has carried more bytes than a batch may have."""
 
 
 def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
-    """Executes a statement of the driver's own words once for each of the rows."""
+    """Executes a statement, in the driver's own spelling, once for each row."""
     cx.exec_driver_sql(text, rows, execution_options=options)
 
 
 class Prepared(NamedTuple):
-    """An insert or update as the driver takes it: its text, which values of a row are its parameters, and their types.
+    """An insert or update as the driver takes it: its text, the places in a row of its parameters, and their types.
 
-    A row has a value for each of `names`, the table's columns. The driver gets tuples, many at once: a dict for each
-    row, as SQLAlchemy wants it, costs more than the server does.
+    A row has a value for each of `names`, columns of the table. The driver gets many tuples at once. SQLAlchemy's dict
+    for each row would cost more time than the server takes.
     """
 
     table: sa.Table
@@ -39,45 +39,45 @@ class Prepared(NamedTuple):
     def of(
         cls, statement: sa.Insert | sa.Update, names: tuple[str, ...], places: Mapping[str, int], dialect: sa.Dialect
     ) -> Prepared:
-        """The statement for rows of these columns; `places` says where in a row each of its parameters is."""
+        """The statement for rows with the columns `names`. `places` has the place in a row of each parameter."""
         compiled: Any = statement.compile(dialect=dialect)
-        found = compiled.positiontup
-        types = tuple(compiled.binds[name].type for name in found)
-        return cls(compiled.statement.table, names, str(compiled), tuple(places[name] for name in found), types)
+        parameters = compiled.positiontup
+        types = tuple(compiled.binds[name].type for name in parameters)
+        return cls(compiled.statement.table, names, str(compiled), tuple(places[name] for name in parameters), types)
 
     def run(self, cx: sa.Connection, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
-        """Executes it once for each of the rows, of which there is at least one."""
+        """Executes it once for each row; there must be at least one."""
         whole = self.values == tuple(range(len(rows[0])))
         send(cx, self.text, rows if whole else values_at(self.values, rows), types=self.types, **options)
 
 
 def driver_rows(table: sa.Table, rows: Sequence[Mapping[str, Any]], dialect: sa.Dialect) -> list[tuple[Any, ...]]:
     """Rows of one of the app's own tables as the driver takes them."""
-    found = values_at([column.name for column in table.columns], rows)
+    in_order = values_at([column.name for column in table.columns], rows)
     processes = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in table.columns]
-    values = zip(*found, strict=True)
-    return list(zip(*(_each(process, column) for process, column in zip(processes, values, strict=True)), strict=True))
+    columns = zip(*in_order, strict=True)
+    return list(zip(*(_each(process, values) for process, values in zip(processes, columns, strict=True)), strict=True))
 
 
 def _each(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Iterable[Any]:
     if process is None:
         return values
-    done: list[Any] = []
-    last: Any = done
-    for value in values:  # many rows have the very same time
-        done.append(done[-1] if value is last else process(value))
+    processed: list[Any] = []
+    last: Any = processed
+    for value in values:  # many rows share one object, for example the time of their run
+        processed.append(processed[-1] if value is last else process(value))
         last = value
-    return done
+    return processed
 
 
 def values_at(places: Sequence[Any], rows: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """What stands at these places, or under these names, of each row."""
-    taken = map(itemgetter(*places), rows)
-    return list(taken if len(places) > 1 else zip(taken))
+    """The values of each row at these places, or under these names."""
+    values = map(itemgetter(*places), rows)
+    return list(values if len(places) > 1 else zip(values))
 
 
 def lengths(column: Sequence[Any]) -> list[int] | None:
-    """The lengths of a column's texts and bytes, with `OTHER_BYTES` for any other value; None where it has none."""
+    """The lengths of a column's texts and bytes, `OTHER_BYTES` for other values; None if it has no text or bytes."""
     kinds = set(map(type, column))
     if kinds.isdisjoint((str, bytes)):
         return None

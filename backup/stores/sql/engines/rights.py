@@ -1,4 +1,4 @@
-"""A right that a login lacks, as a server's refusal names it, and the statement that gives it. No I/O."""
+"""Finds the right that a login lacks in a server's refusal, and the statement that grants it. No I/O."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ _WRITES = " Where the app writes (a backup, a source to restore into): SELECT, I
 
 
 def mssql_hint(text: str, login: str | None) -> str | None:
-    """What to do about SQL Server's "The SELECT permission was denied …" and its like; None for any other text."""
+    """What to do about "The SELECT permission was denied …" and similar texts of SQL Server; None for other texts."""
     user = f"[{login}]" if login else "the app's user"
     if re.search(r"CREATE DATABASE permission (?:was )?denied in database 'master'|denied to create database", text):
         return f"Make the database beforehand, or in master: GRANT CREATE ANY DATABASE TO {user}. {_NOTHING_MADE}"
     text = re.sub(r"\s*\(\d+\) \(SQL\w+\)\.?$", "", text)
-    if found := re.search(
+    if match := re.search(
         r"The (\w[\w ]*) permission was denied on the (?:column '[^']*' of the )?object '([^']*)', database '[^']*', "
         r"schema '([^']*)'",
         text,
     ):
-        right, name, schema = found.groups()
+        right, name, schema = match.groups()
         return f"In the database: GRANT {right} ON [{schema}].[{name}] TO {user}." + _and_writes(right)
-    if found := re.search(r"([A-Z][A-Z ]+) permission (?:was )?denied in database '([^']*)'", text):
-        return f"In the database {found[2]}: GRANT {found[1]} TO {user}."
+    if match := re.search(r"([A-Z][A-Z ]+) permission (?:was )?denied in database '([^']*)'", text):
+        return f"In the database {match[2]}: GRANT {match[1]} TO {user}."
     if "is not able to access the database" in text:
         return f"In the database: CREATE USER {user} FOR LOGIN {user}, or FROM EXTERNAL PROVIDER for an identity."
     if "because it does not exist or you do not have permission" in text or "does not have permission" in text:
         return f"In the database: GRANT the right on the object, or ALTER and VIEW DEFINITION on its schema, TO {user}."
-    if found := re.search(r"permission denied for (?:table|view|relation) (\S+)$", text):  # as Babelfish has it
-        return f"In the database: GRANT SELECT ON [{found[1]}] TO {user}.{_WRITES}"
+    if match := re.search(r"permission denied for (?:table|view|relation) (\S+)$", text):  # Babelfish's words
+        return f"In the database: GRANT SELECT ON [{match[1]}] TO {user}.{_WRITES}"
     if "permission denied for" in text or "must be owner of" in text:
         return f"In the database: GRANT the right that the message names, or ALTER on the schema, TO {user}."
     return None
 
 
 def mssql_unseen_hint(schema: str, table: str, login: str | None) -> str:
-    """What to do where SQL Server's catalogue has no such table, for it shows a login only what it has a right on."""
+    """What to do if SQL Server's catalogue has no such table: it shows a login only tables on which it has a right."""
     user = f"[{login}]" if login else "the app's user"
     return (
         f"Or the table is there and this login, without a right on it, does not see it: GRANT SELECT ON [{schema}]."
@@ -44,20 +44,20 @@ def mssql_unseen_hint(schema: str, table: str, login: str | None) -> str:
 
 
 def postgresql_hint(text: str, login: str | None) -> str | None:
-    """The same for PostgreSQL's "permission denied for table …"."""
+    """What to do about "permission denied for table …" and similar texts of PostgreSQL; None for other texts."""
     role = f'"{login}"' if login else "the app's role"
     if "permission denied to create database" in text:
         return f"Make the database beforehand, or ALTER ROLE {role} CREATEDB. {_NOTHING_MADE}"
-    found = re.search(r"(permission denied for|must be owner of) ([a-z ]+?) (\S.*?)\.?$", text)
-    if found is None:
+    match = re.search(r"(permission denied for|must be owner of) ([a-z ]+?) (\S.*?)\.?$", text)
+    if match is None:
         return None
-    refusal, kind, name = found.groups()
+    refusal, kind, name = match.groups()
     if refusal == "must be owner of":
         return f'ALTER {kind.upper()} "{name}" OWNER TO {role}: only its owner alters it.'
     right = {
         "schema": "USAGE (and, for initialize, CREATE)",
         "database": "CREATE",
-        "sequence": "SELECT, UPDATE",  # a restore reads where it stands, and sets it
+        "sequence": "SELECT, UPDATE",  # a restore reads its last number and sets it
         "function": "EXECUTE",
         "type": "USAGE",
     }.get(kind, "SELECT")
@@ -70,7 +70,7 @@ def _and_writes(right: str) -> str:
 
 
 def row_security_hint(table: str, role: str | None) -> str:
-    """What to do about a table whose policies may hide rows from the role, on PostgreSQL."""
+    """What to do about a table of PostgreSQL whose policies may hide rows from the role."""
     who = f'"{role}"' if role else "the app's role"
     return (
         f"A copy of what a role may see would lose the rest. ALTER ROLE {who} BYPASSRLS, or make it the owner of "

@@ -1,4 +1,4 @@
-"""Which table a name stands for on a server, and how a statement names just that one."""
+"""The table that a name stands for on a server, and how a statement names exactly that table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 
-class Found(NamedTuple):
-    """A table as its server has it: its schema, None where there are none, and its name, both in the server's spelling.
+class TableName(NamedTuple):
+    """A table's schema, None where there are none, and its name, both in the server's spelling.
 
-    `alone`: a statement must say that it means this table itself. On PostgreSQL that is one that others may inherit
-    from, whose rows would else be seen with its own; on SQLite one with an index by a collation that its application
-    made, which no index helps to read.
+    `alone`: a statement must say that it means only this table. On PostgreSQL other tables may inherit from it, and a
+    plain statement would read their rows too. On SQLite it has an index sorted by a collation of its application, which
+    the app cannot use.
     """
 
     schema: str | None
@@ -27,18 +27,18 @@ class Found(NamedTuple):
 
 
 class TableAlone(sa.Table):
-    """A table that is `Found.alone`."""
+    """A table whose name is `TableName.alone`."""
 
     inherit_cache = True
 
 
 @compiles(TableAlone, "postgresql")
-def _only(table: Any, compiler: Any, asfrom: bool = False, **more: Any) -> str:
-    name: str = compiler.visit_table(table, asfrom=asfrom, **more)
+def _only(table: Any, compiler: Any, asfrom: bool = False, **options: Any) -> str:
+    name: str = compiler.visit_table(table, asfrom=asfrom, **options)
     return f"ONLY {name}" if asfrom else name
 
 
 @compiles(TableAlone, "sqlite")
-def _not_indexed(table: Any, compiler: Any, asfrom: bool = False, **more: Any) -> str:
-    name: str = compiler.visit_table(table, asfrom=asfrom, **more)
+def _not_indexed(table: Any, compiler: Any, asfrom: bool = False, **options: Any) -> str:
+    name: str = compiler.visit_table(table, asfrom=asfrom, **options)
     return f"{name} NOT INDEXED" if asfrom else name

@@ -1,4 +1,4 @@
-"""Connections to SQL Server: which ODBC driver, which login, and the session's settings."""
+"""Connections to SQL Server: the ODBC driver, the login, and the session's settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from backup.core.errors import ConfigError
 from backup.stores.connection import SqlServer
 from backup.stores.sql.engines import base
 
-_LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver spends it whole even when the connection is refused at once
+_LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver waits that long even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _LOOK_SECONDS = 5
 _TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 
 def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = False) -> Any:
-    """A new connection of the driver's, which has a statement end after `call_seconds`.
+    """A new connection of the driver. Its statements end after `call_seconds`.
 
-    Only with `halves`, which takes a third more of the processor, does it read texts with half a surrogate pair; else
-    these are a UnicodeDecodeError. Raises OSError where nothing listens.
+    With `halves` it reads texts with half a surrogate pair, which takes a third more processor time. Without, such a
+    text raises UnicodeDecodeError. Raises OSError if nothing listens at the server's address.
     """
     refuse_unanswered(where)
     keywords = dict(where.keywords)
@@ -42,11 +42,11 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
         autocommit=True,
     )
     _answered.add(where.address)
-    # A server's `user options` may have NOCOUNT on: no row would be counted.
+    # A server's `user options` may switch NOCOUNT on: then no row would be counted.
     connection.execute(f"SET NOCOUNT OFF; SET LOCK_TIMEOUT {base.LOCK_SECONDS * 1000}").close()
     connection.autocommit = False
     connection.timeout = call_seconds
-    # Characters arrive as UTF-16 whatever the client's locale and the column's code page are.
+    # Texts arrive as UTF-16, whatever the client's locale and the column's code page.
     connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
     connection.setdecoding(pyodbc.SQL_WCHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
     for wide in (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR) if halves else ():
@@ -59,16 +59,16 @@ _answered: set[str] = set()
 
 
 def refuse_unanswered(where: SqlServer) -> None:
-    """Raises OSError where there is no such host or nothing listens: the driver would only say so after the whole of
-    its login timeout. Asks only until the server has answered once."""
+    """Raises OSError if the host does not exist or nothing listens: the driver would say so only after its whole login
+    timeout. Looks only until the server has answered once."""
     plain = re.fullmatch(r"(?:tcp:)?([^:,\\()]+)(?:,\s*(\d+))?", where.address.strip(), re.I)
     if where.address in _answered or plain is None or "Failover_Partner" in where.keywords:
-        return  # a named instance, a pipe: only the driver knows where that is
+        return  # only the driver can find a named instance or a pipe
     host = "localhost" if plain[1] in (".", "local") else plain[1].strip()
     try:
         socket.create_connection((host, int(plain[2] or 1433)), _LOOK_SECONDS).close()
     except TimeoutError:
-        return  # slow is not silent
+        return  # a slow server may still answer
     except (ConnectionRefusedError, socket.gaierror) as error:
         raise OSError(error.errno, error.strerror) from None
     except OSError:
@@ -76,8 +76,8 @@ def refuse_unanswered(where: SqlServer) -> None:
 
 
 def text_from(utf_16: bytes) -> str:
-    """The text of nvarchar's bytes. It may begin or end within a surrogate pair, as LEFT and SUBSTRING leave it, which
-    Python's decoder refuses."""
+    """The text of nvarchar's bytes. It may have half a surrogate pair, as LEFT and SUBSTRING make it. Python's decoder
+    refuses that."""
     return utf_16.decode("utf-16-le", "surrogatepass")
 
 
@@ -106,7 +106,10 @@ def _driver(pyodbc: Any, wanted: str | None) -> str:
     system = {"linux": "linux/*/*/lib/libmsodbcsql*.so.*", "darwin": "macos/*/lib/libmsodbcsql*.dylib"}.get(
         sys.platform, "**/msodbcsql*.dll"
     )
-    found = sorted(libraries.glob(system), key=lambda path: ("debian" not in str(path), str(path)))
-    if not found:
-        raise ConfigError("The package mssql-python-odbc carries no driver for this system.")
-    return str(found[0])
+    drivers = sorted(libraries.glob(system), key=lambda path: ("debian" not in str(path), str(path)))
+    if not drivers:
+        raise ConfigError(
+            "The package mssql-python-odbc has no driver for this system.",
+            hint="Install Microsoft's msodbcsql18 package.",
+        )
+    return str(drivers[0])

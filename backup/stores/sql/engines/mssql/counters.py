@@ -1,4 +1,4 @@
-"""The identity of a SQL Server table, set past its largest key."""
+"""Sets the identity of a SQL Server table, which numbers its new rows, to its largest key."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from backup.stores.sql.engines.column import spelled_table
 
 
 def advance(cx: sa.Connection, table: sa.Table, identity: str, spelling: sa.Dialect) -> list[str]:
-    """Sets the identity if it lags behind the largest value of its column; returns what was set, in words.
+    """Sets the identity if it is behind the largest value of its column. Returns what it set, in words.
 
-    Rows inserted with values of their own have moved it, unless somebody has set it back since.
+    Usually nothing is to do: rows inserted with their own values move the identity. But somebody may have set it back.
     """
     name = spelled_table(spelling, table)
     current, step = cx.execute(
@@ -24,7 +24,7 @@ def advance(cx: sa.Connection, table: sa.Table, identity: str, spelling: sa.Dial
     if far <= current if (step or 1) > 0 else far >= current:
         return []
     quoted = name.replace("'", "''")
-    unicode = "" if quoted.isascii() else "N"  # which not every server that speaks T-SQL takes here
+    unicode = "" if quoted.isascii() else "N"  # not every server that speaks T-SQL takes an N here
     statement = f"DBCC CHECKIDENT ({unicode}'{quoted}', RESEED, {far})"
     cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return [f"identity of {name} to {far}"]

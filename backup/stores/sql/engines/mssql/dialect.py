@@ -1,7 +1,7 @@
 """SQL Server through pyodbc.
 
-Every statement here is understood by SQL Server 2016 and later and by Azure SQL. OPENJSON needs a database of
-compatibility level 130, SQL Server 2016's own; below that, values go as parameters of their own, which is slower.
+SQL Server 2016 and later and Azure SQL understand every statement here. OPENJSON needs a database of compatibility
+level 130, that of SQL Server 2016. Below, each value goes as a parameter, which is slower.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from backup.stores.sql.engines.mssql.json import (
     Spell,
     added_rows,
     insert_statement,
-    parted,
+    split_long,
     to_json,
     update_statement,
 )
@@ -44,17 +44,17 @@ from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many,
 from backup.stores.sql.engines.mssql.types import relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
-_READS_OVER_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
+_IGNORES_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
 _SNAPSHOTS = sa.text(
     "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
 )
-# A lock of this kind is of one database. Servers that speak T-SQL may share them among databases: so their number too.
+# Such a lock belongs to one database. But other servers that speak T-SQL may share locks: so compare DB_ID() as well.
 _LOCK = sa.text(
     "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
 )
@@ -78,11 +78,11 @@ class SqlServerDialect:
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
-        # Known with the database's first columns: its own collation, and whether statements may have OPENJSON.
+        # `columns` sets them: the database's collation, and whether it has OPENJSON.
         self._collation: str | None = None
         self._has_openjson = True
         self._halves = False
-        self._reads_over_hints: bool | None = None  # once it was asked for
+        self._ignores_hints: bool | None = None  # None: not asked yet
 
     @property
     def location(self) -> str:
@@ -106,8 +106,8 @@ class SqlServerDialect:
                 lambda: pyodbc.OperationalError("08S01", "the connection was given up"),
             ),
             hide_parameters=True,
-            use_setinputsizes=False,  # `send_one` and `send_many` do that
-            fast_executemany=True,  # so that inserts come to `send_many` and not as statements with thousands of values
+            use_setinputsizes=False,  # `send_one` and `send_many` set them
+            fast_executemany=True,  # so that inserts reach `send_many`, not as statements with thousands of values
             **options,
         )
         sa.event.listen(engine, "do_execute", send_one)
@@ -118,18 +118,19 @@ class SqlServerDialect:
     def _server(self) -> sa.Engine:
         return self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
 
-    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
-        """By a lock of a name that nobody else asks for: who cannot get it asks the database that has given it away."""
+    def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
+        """Takes a lock with a new name on one connection. If the other cannot take it, their database is the same."""
         name = {"name": f"backup-{uuid4()}"}
-        one.execute(_LOCK, name)
-        mine, theirs = one.execute(_LOCKED, name).one(), other.execute(_LOCKED, name).one()
-        return bool(mine[0] == 1 and theirs[0] == 0 and mine[1] == theirs[1])
+        here.execute(_LOCK, name)
+        free_here, database_here = here.execute(_LOCKED, name).one()
+        free_there, database_there = there.execute(_LOCKED, name).one()
+        return bool(free_here == 1 and free_there == 0 and database_here == database_there)
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
         return sa.func.sysutcdatetime(type_=sa.DateTime())
 
-    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own rights
+    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own permissions
         create_database_if_missing(self, self._where.database, _EXISTS, self._server)
 
     def drop_database(self) -> None:
@@ -143,15 +144,15 @@ class SqlServerDialect:
 
     @cached_property
     def _reading(self) -> sa.Engine:
-        """Connections under SNAPSHOT, if the database allows that; with READ_COMMITTED_SNAPSHOT on none needs it."""
+        """Connections under SNAPSHOT, if the database allows it and READ_COMMITTED_SNAPSHOT is off."""
         try:
             with self.engine.connect() as cx:
-                found = cx.execute(_SNAPSHOTS).first()
+                states = cx.execute(_SNAPSHOTS).first()
         except sa.exc.DBAPIError as error:
             if self.failure(error.orig if isinstance(error.orig, Exception) else error).kind != "refused":
                 raise
-            found = None  # a server that has no such view offers no snapshots either
-        return self.engine.execution_options(isolation_level="SNAPSHOT") if found == (1, False) else self.engine
+            states = None  # a server without this view has no snapshots either
+        return self.engine.execution_options(isolation_level="SNAPSHOT") if states == (1, False) else self.engine
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -162,7 +163,7 @@ class SqlServerDialect:
         return leave
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        # HOLDLOCK: what is asked for and not there stays so, too.
+        # HOLDLOCK: nobody can insert a key that the query did not find.
         [table] = query.get_final_froms()
         return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
 
@@ -172,22 +173,22 @@ class SqlServerDialect:
         return query.with_hint(table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
-        # Babelfish reads over table hints; there only a write locks.
-        if self._reads_over_hints is None:
-            self._reads_over_hints = bool(cx.scalar(_READS_OVER_HINTS))
-        if self._reads_over_hints:
+        # Babelfish ignores table hints: there only a write locks.
+        if self._ignores_hints is None:
+            self._ignores_hints = bool(cx.scalar(_IGNORES_HINTS))
+        if self._ignores_hints:
             cx.execute(column.table.update().where(rows).values({column: column}))
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
         return [text for name in identity for text in advance(cx, table, name, _SPELLING)]
 
-    def is_one_file(self, other: Dialect) -> bool:  # noqa: ARG002 - there are none
+    def is_one_file(self, other: Dialect) -> bool:  # noqa: ARG002 - a server has no file
         return False
 
-    def read_halves(self) -> bool:
+    def read_any_text(self) -> bool:
         if not self._halves:
             self._halves = True
-            self.engine.dispose()  # new connections read them
+            self.engine.dispose()  # only new connections read them
         return True
 
     def insert_rows(
@@ -201,12 +202,12 @@ class SqlServerDialect:
         self._write(cx, update_statement, update, rows)
 
     def _write(self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
-        short, long = parted(rows) if self._has_openjson else ((), rows)
-        sent = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
-        if sent is None:
+        short, long = split_long(rows) if self._has_openjson else ((), rows)
+        json_rows = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
+        if json_rows is None:
             prepared.run(cx, rows)
             return
-        send(cx, spell(prepared, sent.forms, cx.dialect), [(sent.text,)], types=(JSON,))
+        send(cx, spell(prepared, json_rows.forms, cx.dialect), [(json_rows.text,)], types=(JSON,))
         if long:
             prepared.run(cx, long)
 
@@ -217,17 +218,17 @@ class SqlServerDialect:
     def unseen_hint(self, schema: str | None, table: str) -> str:
         return mssql_unseen_hint(schema or self.default_schema or "", table, self._where.keywords.get("UID"))
 
-    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
 
-    def home(self, cx: sa.Connection) -> str | None:
+    def login_schema(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        found = system_tables.described(cx, schema or "dbo", table)
-        if found:
-            self._collation, self._has_openjson = found[0]["database_collation"], bool(found[0]["has_openjson"])
-        return system_tables.columns_of(found)
+        rows = system_tables.describe(cx, schema or "dbo", table)
+        if rows:
+            self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
+        return system_tables.columns_of(rows)
 
     def fitted(
         self,
@@ -243,7 +244,7 @@ class SqlServerDialect:
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns)
 
-    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - of any column
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
         return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
@@ -257,13 +258,13 @@ class SqlServerDialect:
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         return {
-            number: Fingerprint("T-SQL", records, tuple(int(one or 0) for one in sums))
+            number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))
             for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket))
         }
 
-    def largest(
+    def largest_row_bytes(
         self,
-        cx: sa.Connection,  # noqa: ARG002 - of any query
+        cx: sa.Connection,  # noqa: ARG002 - rows come one by one
         table: sa.Table,  # noqa: ARG002
         query: sa.Select[Any],  # noqa: ARG002
         values: Mapping[str, Any] | None = None,  # noqa: ARG002
@@ -281,8 +282,8 @@ class SqlServerDialect:
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         name, in_key = spelled_table(_SPELLING, table), not self.can_alter(table, old)
-        # What stays as it is goes without saying: not every server that speaks T-SQL lets it be said. Without a word a
-        # column may be NULL, for ODBC switches ANSI_NULL_DFLT_ON on, and has the database's collation.
+        # The statement says only what changes: some servers that speak T-SQL refuse the rest. By default a column may
+        # be NULL, since ODBC switches ANSI_NULL_DFLT_ON on, and has the database's collation.
         nullable = False if in_key else None if old.nullable else new.nullable
         spelled, _, collation = new.type.declared.partition(" COLLATE ")
         plain = ServerType(spelled) if collation.lower() == (self._collation or "").lower() else new.type
@@ -301,7 +302,7 @@ def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | Non
 
 
 def opened(where: SqlServer, options: DialectOptions) -> SqlServerDialect:
-    """The dialect of a SQL Server's database; not of `master`, unless another is given in its place."""
+    """The dialect of a SQL Server database. `master` stands for the default database; ConfigError if there is none."""
     if where.database.lower() == "master":
         if not options.default_database:
             raise ConfigError(f"Setting {options.setting} names the database master.", hint="Name the database itself.")

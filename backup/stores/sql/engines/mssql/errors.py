@@ -1,4 +1,4 @@
-"""What errors of SQL Server mean, by their states and codes."""
+"""What errors of SQL Server and its driver mean, by their states and codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053,
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
-_OF_USERS = 50_000  # from here on, messages are those of RAISERROR and THROW
+_OF_USERS = 50_000  # RAISERROR and THROW use codes from here on
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
 _NOT_VERIFIED_HINT = (
     "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
@@ -22,15 +22,15 @@ _NOT_VERIFIED_HINT = (
 
 
 def failure(error: Exception, login: str | None) -> Failure:
-    """What an error raised by the driver means to this login."""
+    """What a driver's error means; hints name this login."""
     state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)
     if codes & {4060, 911}:
         return Failure("database_missing", text)
-    if state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text):  # as Babelfish has it
+    if state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text):  # Babelfish's words
         return Failure("missing", text, name=name_in(text))
-    if state == "42S22" or 207 in codes or re.search(r'column "[^"]*" does not exist', text):  # as Babelfish has it
+    if state == "42S22" or 207 in codes or re.search(r'column "[^"]*" does not exist', text):  # Babelfish's words
         return Failure("column_missing", text)
-    if isinstance(error, OSError):  # of `connect`
+    if isinstance(error, OSError):  # from `connect`
         return Failure("unanswered", text)
     hint = mssql_hint(text, login)
     if state == "28000" or codes & _CODE_LOGIN:
@@ -39,18 +39,18 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("unavailable", text, _NOT_VERIFIED_HINT)
     if state in ("IM002", "01000") and "Can't open lib" in text:
         return Failure("unavailable", text)
-    if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # as Babelfish has it
+    if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # Babelfish's words
         return Failure("transient", text)
     if codes & _CODE_UNIQUE:
         return Failure("unique", text)
     if codes & _CODE_CONSTRAINT or state == "23000":
         return Failure("constraint", text)
-    if hint is None or any(code >= _OF_USERS for code in codes):  # a trigger may say anything about a row
+    if hint is None or any(code >= _OF_USERS for code in codes):  # a trigger's own error is about a row
         return Failure("refused", text)
     return Failure("denied", text, hint)
 
 
 def _codes(error: BaseException | None) -> set[int]:
-    # Behind each message stands `(its number) (the function)`; a message may itself say `nvarchar(64)`.
+    # After each message stands `(its number) (the function)`. A message itself may say `nvarchar(64)`.
     text = " ".join(str(part) for part in (error.args if error else ()))
     return {int(code) for code in re.findall(r"\((\d{2,6})\)(?= \(SQL|; \[|$)", text)}

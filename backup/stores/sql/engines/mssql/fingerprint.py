@@ -1,4 +1,4 @@
-"""Fingerprints and hashes of content in T-SQL: arithmetic for what is an integer, HASHBYTES for all else."""
+"""Fingerprints and content hashes in T-SQL: arithmetic for integers, HASHBYTES for other values."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from backup.stores.sql.engines.mssql.types import MssqlType, as_type, big, eight
 _COLON: Any = sa.literal_column("N':'")
 _NULL: Any = sa.literal_column("N'-'")
 _BIGINT = MssqlType("bigint", "bigint")
-_STRUNG = 32
+_CONCATENATED = 32
 _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
 
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-    """SHA-256 of the columns' exact texts, each behind its length; NULL has none."""
+    """The SHA-256 of the columns' exact texts, each after its length. NULL has a mark without a length."""
     pieces: list[Any] = []
     for text in map(_text, columns):
         length = as_type(sa.func.datalength(text), "nvarchar(20)")
         pieces.append(sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL))
     while len(pieces) > 1:
-        # Each + is within the one before, and neither a server nor SQLAlchemy goes down a thousand of them.
-        pieces = [_strung(pieces[start : start + _STRUNG]) for start in range(0, len(pieces), _STRUNG)]
+        # Each + nests in the one before. Neither a server nor SQLAlchemy takes a thousand nested ones.
+        pieces = [
+            _concatenated(pieces[start : start + _CONCATENATED]) for start in range(0, len(pieces), _CONCATENATED)
+        ]
     result: sa.ColumnElement[Any] = sha256(pieces[0])
     return result
 
 
-def _strung(texts: Sequence[Any]) -> Any:
+def _concatenated(texts: Sequence[Any]) -> Any:
     return reduce(lambda whole, text: whole.op("+")(text), texts)
 
 
@@ -44,25 +46,25 @@ def bucket_expression(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
 def fingerprint_query(
     stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], bucket: sa.ColumnElement[Any] | None = None
 ) -> sa.Select[Any]:
-    """Selects the bucket, else NULL, the number of rows, Σ version if that is an integer, and Σ of both mixes."""
+    """Selects the bucket or NULL, the number of rows, the sum of an integer version, and both mixed sums."""
     key, version, content = stamps
     parts = [part for column in key for part in _integers(column)]
     parts += _version_parts(version, content)
-    flat = {f"part{i}": part for i, part in enumerate(parts)}
+    columns = {f"part{i}": part for i, part in enumerate(parts)}
     has_number = bool(version) and _is_integer(version[0])
     if has_number:
-        flat["version"] = sa.cast(version[0], _BIGINT)
+        columns["version"] = sa.cast(version[0], _BIGINT)
     if bucket is not None:
-        flat["bucket"] = bucket
-    # Each is named once in a subquery, since it stands in several sums.
-    rows = sa.select(*(value.label(name) for name, value in flat.items())).where(*conditions).subquery("stamps")
-    named = [rows.c[f"part{i}"] for i in range(len(parts))]
-    sums = [sa.func.sum(mix.of(named, big)) for mix in MIXES]
+        columns["bucket"] = bucket
+    # A subquery names each expression once: several sums use it.
+    rows = sa.select(*(value.label(name) for name, value in columns.items())).where(*conditions).subquery("stamps")
+    named_parts = [rows.c[f"part{i}"] for i in range(len(parts))]
+    sums = [sa.func.sum(mix.of(named_parts, big)) for mix in MIXES]
     versions = [sa.func.sum(rows.c.version.op("&")(big(LOW_BITS)))] if has_number else []
-    found = [sa.func.count_big(sa.literal_column("*")), *versions, *sums]
+    selected = [sa.func.count_big(sa.literal_column("*")), *versions, *sums]
     if bucket is None:
-        return sa.select(sa.null(), *found).select_from(rows)
-    return sa.select(rows.c.bucket, *found).group_by(rows.c.bucket)
+        return sa.select(sa.null(), *selected).select_from(rows)
+    return sa.select(rows.c.bucket, *selected).group_by(rows.c.bucket)
 
 
 def _version_parts(
@@ -88,7 +90,7 @@ def _is_integer(column: sa.Column[Any]) -> bool:
 
 
 def _integers(column: sa.Column[Any]) -> list[sa.ColumnElement[Any]]:
-    """The column's value as integers of 64 bits: another value has others."""
+    """The column's value as 64-bit integers. Different values have different integers."""
     if _is_integer(column):
         return [sa.cast(column, _BIGINT)]
     if column.type.base == "uniqueidentifier":  # type: ignore[attr-defined] # an MssqlType

@@ -1,8 +1,8 @@
-"""Rows for SQL Server as one JSON parameter, which OPENJSON takes apart: twice as fast as an array of parameters.
+"""Sends rows to SQL Server as one JSON parameter, which OPENJSON reads: twice as fast as an array of parameters.
 
-Exact for every type but float and real. Their text is not known to give back the same bits on every server, so rows
-with them, and texts of which too much would have to be spelled otherwise, are told to go another way. So are rows of
-many columns, and long values: Babelfish cuts them, whatever OPENJSON is told of their length.
+Exact for every type but float and real: their texts may give other bits on some servers. Rows with them go as
+parameters. So do rows of many columns, rows with too many special characters, and rows with long values, which
+Babelfish cuts whatever length OPENJSON declares.
 """
 
 from __future__ import annotations
@@ -28,68 +28,70 @@ _INTEGERS = {"bigint", "int", "smallint", "tinyint", "bit"}
 _BYTES = {"binary", "varbinary", "image", "hierarchyid", "geography", "geometry"}
 _INEXACT = {"float", "real"}
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
-_MOST_INSTEAD = 6
-_MOST_COLUMNS = 90  # Babelfish takes each for an argument, of which a function has at most a hundred
-_HALF = 2_000  # bytes take two characters, and some characters two places of 4,000
+_MAX_REPLACED = 6
+_MAX_COLUMNS = 90  # on Babelfish each is an argument, and a function has at most a hundred
+_HALF = 2_000  # of 4,000: a byte takes two characters, and some characters count as two
 _BIGINT = range(-1 << 63, 1 << 63)
 _PRIVATE_USE = range(0xE000, 0xF900)
 _NONE = type(None)
 
 
 class Form(NamedTuple):
-    """How a column stands in the JSON: the type to read it with, and the characters there that stand for others."""
+    """How the JSON holds a column: the type that OPENJSON reads, and (replacement, original) of replaced characters."""
 
     declared: str
-    instead: tuple[tuple[str, str], ...]
+    replaced: tuple[tuple[str, str], ...]
 
 
 Spell = Callable[[Prepared, tuple[Form, ...], sa.Dialect], str]
-"""What makes a prepared insert or update one of rows in such JSON."""
+"""Makes the text of an insert or update of rows in JSON from a prepared one."""
 
 
-class Sent(NamedTuple):
-    """Rows as JSON, a list of values each."""
+class JsonRows(NamedTuple):
+    """Rows as JSON, each a list of values."""
 
     text: str
     forms: tuple[Form, ...]
 
 
-def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Sent | None:
-    """The rows, none of which `is_long`, for columns of these types, or None where they have to go another way.
+def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> JsonRows | None:
+    """The rows as JSON, or None if they must go as parameters. No row may be one that `is_long`.
 
-    Not every server that speaks T-SQL undoes JSON's escapes. So what needs one travels as characters that the rows do
-    not have, and the statement puts it back.
+    Not every server that speaks T-SQL undoes JSON's escapes. So a character that needs one is replaced by a character
+    that the rows do not have, and the statement puts the original back.
     """
-    if len(types) > _MOST_COLUMNS or any(getattr(type_, "base", "") in _INEXACT for type_ in types):
+    if len(types) > _MAX_COLUMNS or any(getattr(type_, "base", "") in _INEXACT for type_ in types):
         return None
-    given = list(zip(types, zip(*rows, strict=True), strict=True))
-    if not all(_is_plain(type_, values) for type_, values in given):
+    typed = list(zip(types, zip(*rows, strict=True), strict=True))
+    if not all(_is_plain(type_, values) for type_, values in typed):
         return None
-    columns = [_column(type_, values) for type_, values in given]
+    columns = [_column(type_, values) for type_, values in typed]
     text = _dumped(columns)
     if has_half_a_pair(text):
         return None
     if "\\" not in text:
-        return Sent(text, tuple(_form(type_, ()) for type_ in types))
-    found = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
-    wanted = sorted(set().union(*found))
-    free = list(islice((chr(code) for code in _PRIVATE_USE if chr(code) not in text), len(wanted)))
-    if "\0" in wanted or len(wanted) > _MOST_INSTEAD or len(free) < len(wanted):
+        return JsonRows(text, tuple(_form(type_, ()) for type_ in types))
+    specials = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
+    every_special = sorted(set().union(*specials))
+    free = list(islice((chr(code) for code in _PRIVATE_USE if chr(code) not in text), len(every_special)))
+    if "\0" in every_special or len(every_special) > _MAX_REPLACED or len(free) < len(every_special):
         return None
-    instead = dict(zip(wanted, free, strict=True))
-    for special in instead:  # to translate them all at once takes a hundred times as long
+    replacements = dict(zip(every_special, free, strict=True))
+    for special, free_character in replacements.items():  # str.translate takes a hundred times as long
         columns = [
-            [v if v is None else v.replace(special, instead[special]) for v in column] if special in some else column
-            for column, some in zip(columns, found, strict=True)
+            [v if v is None else v.replace(special, free_character) for v in column] if special in own else column
+            for column, own in zip(columns, specials, strict=True)
         ]
-    forms = (_form(type_, [(instead[c], c) for c in sorted(s)]) for type_, s in zip(types, found, strict=True))
-    return Sent(_dumped(columns), tuple(forms))
+    forms = (
+        _form(type_, [(replacements[c], c) for c in sorted(own)]) for type_, own in zip(types, specials, strict=True)
+    )
+    return JsonRows(_dumped(columns), tuple(forms))
 
 
-def parted(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
-    """The rows that `to_json` takes, and those with a value that is too long for it."""
-    longest = (max(found) for column in zip(*rows, strict=True) if (found := lengths(column)))
-    if max(longest, default=0) <= _HALF:  # most rows are short, and to look at each takes ten times as long
+def split_long(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
+    """The rows that `to_json` takes, and the rows with a value that is too long for it."""
+    longest = (max(sizes) for column in zip(*rows, strict=True) if (sizes := lengths(column)))
+    if max(longest, default=0) <= _HALF:  # most rows are short, and looking at each takes ten times as long
         return rows, ()
     return [row for row in rows if not is_long(row)], [row for row in rows if is_long(row)]
 
@@ -108,16 +110,16 @@ def _dumped(columns: Sequence[Sequence[Any]]) -> str:
 
 
 def _is_plain(type_: MssqlType, values: Sequence[Any]) -> bool:
-    """Whether the values are such as the type's columns have: OPENJSON reads NULL where it finds others."""
+    """Whether the type's columns can hold such values: OPENJSON reads others as NULL."""
     kinds = _kinds(values)
     if type_.base not in _INTEGERS:
         return type_.base not in _BYTES or kinds <= {bytes, _NONE}
-    given = values if _NONE not in kinds else [value for value in values if value is not None]
-    return kinds <= {int, bool, _NONE} and (not given or (min(given) in _BIGINT and max(given) in _BIGINT))
+    numbers = values if _NONE not in kinds else [value for value in values if value is not None]
+    return kinds <= {int, bool, _NONE} and (not numbers or (min(numbers) in _BIGINT and max(numbers) in _BIGINT))
 
 
 def _column(type_: MssqlType, values: Sequence[Any]) -> Sequence[Any]:
-    """The column's values as JSON has them: integers, or texts."""
+    """The column's values for JSON: integers or texts."""
     kinds = _kinds(values)
     if kinds <= {str, _NONE} or (kinds <= {int, _NONE} and type_.base in _INTEGERS):
         return values
@@ -130,19 +132,20 @@ def _kinds(values: Iterable[Any]) -> set[type]:
 
 
 def _text(value: Any) -> str:
-    """Dates, uuids and texts as they are spelled; a number without exponent."""
+    """The text of a date, a uuid or a number; a number without exponent."""
     text = str(value)
     return format(value, "f") if isinstance(value, Decimal) and "E" in text else text
 
 
-def _form(type_: MssqlType, instead: Iterable[tuple[str, str]]) -> Form:
-    # Wider than any value, not as the column: what is too long for that is refused when it is written, not cut.
-    return Form({"bit": "bit"}.get(type_.base, "bigint" if type_.base in _INTEGERS else "nvarchar(4000)"), (*instead,))
+def _form(type_: MssqlType, replaced: Iterable[tuple[str, str]]) -> Form:
+    # Wider than any value, not as wide as the column: the write then refuses a value that is too long. Else OPENJSON
+    # would cut it.
+    return Form({"bit": "bit"}.get(type_.base, "bigint" if type_.base in _INTEGERS else "nvarchar(4000)"), (*replaced,))
 
 
 @lru_cache(maxsize=64)
 def insert_statement(insert: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> str:
-    """The insert, of the rows of one JSON parameter."""
+    """The insert of the rows in one JSON parameter."""
     columns = [insert.table.c[name] for name in insert.names]
     sent = _sent(columns, forms)
     return str(insert.table.insert().from_select(columns, sa.select(*sent.columns)).compile(dialect=dialect))
@@ -150,7 +153,7 @@ def insert_statement(insert: Prepared, forms: tuple[Form, ...], dialect: sa.Dial
 
 @lru_cache(maxsize=64)
 def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> str:
-    """The update, by the rows of one JSON parameter: each row that has the key of one of them."""
+    """The update of the rows that have the same keys as rows in one JSON parameter."""
     key = update.table.primary_key.columns
     sent = _sent([update.table.c[name] for name in update.names], forms)
     values = dict(zip(update.names, sent.columns, strict=True))
@@ -164,7 +167,7 @@ def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dial
 
 
 def _sent(columns: Sequence[sa.Column[Any]], forms: Sequence[Form]) -> sa.Subquery:
-    """The rows as a query, with a column `c0`, `c1` … for each of the table's."""
+    """The rows in the parameter as a query, with columns `c0`, `c1` …, one for each of `columns`."""
     read = ", ".join(f"c{i} {form.declared} '$[{i}]'" for i, form in enumerate(forms))
     values = [_written(c.type, form, i).label(f"c{i}") for i, (c, form) in enumerate(zip(columns, forms, strict=True))]
     rows = sa.text(f"OPENJSON(:rows) WITH ({read}) AS j").bindparams(sa.bindparam("rows", type_=JSON))
@@ -172,14 +175,14 @@ def _sent(columns: Sequence[sa.Column[Any]], forms: Sequence[Form]) -> sa.Subque
 
 
 def _written(type_: Any, form: Form, i: int) -> sa.ColumnElement[Any]:
-    """What a parameter of the column would be made into."""
+    """The value `c<i>` of the JSON, converted as a parameter of the column would be."""
     value: Any = sa.literal_column(f"j.c{i}")
-    if form.instead:
+    if form.replaced:
         value = sa.collate(value, "Latin1_General_BIN2")
-    for stands, meant in form.instead:
-        value = sa.func.replace(value, _character(stands), _character(meant))
+    for replacement, original in form.replaced:
+        value = sa.func.replace(value, _character(replacement), _character(original))
     if type_.base in _BYTES:
-        digits = as_type(value, "varchar(4000)")  # the styles of hexadecimal are documented for char and varchar alone
+        digits = as_type(value, "varchar(4000)")  # the hexadecimal styles are documented only for char and varchar
         value = sa.func.convert(sa.literal_column("varbinary(max)"), digits, sa.literal_column("2"))
     if type_.base == "date":
         value = sa.func.convert(sa.literal_column("date"), value, sa.literal_column("23"))
@@ -192,7 +195,7 @@ def _character(character: str) -> sa.ColumnElement[str]:
 
 
 def _comparable(type_: Any, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The value of a key as the column compares it."""
+    """The value, typed and collated as the key column, so that the server compares it alike."""
     if type_.base in _INTEGERS:
         return sa.cast(value, type_)
     collation = type_.declared.partition(" COLLATE ")[2]
@@ -205,24 +208,25 @@ def _comparable(type_: Any, value: sa.ColumnElement[Any]) -> sa.ColumnElement[An
 def added_rows(
     dialect: sa.Dialect, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, has_openjson: bool
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Statements, with their parameters, that insert those of the rows whose primary key is not there yet.
+    """Statements and their parameters that insert the rows, except those whose primary key exists.
 
-    One parameter holds all that are not long: no array, for which pyodbc would ask the server (see mssql_parameters).
+    One parameter holds all rows without long values. It is no array: for an array pyodbc would ask the server
+    (`parameters`).
     """
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-    alone = [row for row in plain if is_long(row.values())] if has_openjson else plain
-    if len(alone) < len(plain):
+    long = [row for row in plain if is_long(row.values())] if has_openjson else plain
+    if len(long) < len(plain):
         short = [{name: _listed(value) for name, value in row.items()} for row in plain if not is_long(row.values())]
         yield add_rows_statement(dialect, table), {"rows": json.dumps(short, ensure_ascii=False)}
-    for row in alone:
+    for row in long:
         yield add_row_statement(table), row
 
 
 def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
-    """An insert of the rows in the JSON list `:rows` whose primary key is not there yet.
+    """The insert of the rows in the JSON list `:rows`, except those whose primary key exists.
 
-    OPENJSON's paths are given, and quotes and backslashes come as other characters (`_listed`): not every server that
-    speaks T-SQL finds columns or undoes escapes.
+    It names OPENJSON's paths, and `_listed` replaces quotes and backslashes: not every server that speaks T-SQL finds
+    the columns itself or undoes escapes.
     """
     quote = dialect.identifier_preparer
     into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
@@ -238,29 +242,29 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
 
 
 def add_row_statement(table: sa.Table) -> sa.Insert:
-    """An insert of one row, by a parameter for each column, if its primary key is not there yet."""
+    """The insert of one row, with a parameter for each column, unless its primary key exists."""
     [key] = table.primary_key.columns
     values: dict[str, Any] = {column.name: sa.bindparam(column.name, type_=JSON) for column in table.columns}
     selected = [
         sa.cast(values[c.name], c.type) if isinstance(c.type, sa.types.TypeDecorator) else values[c.name]
         for c in table.columns
     ]
-    there = sa.exists().where(key == values[key.name])
-    return table.insert().from_select([*table.columns], sa.select(*selected).where(~there))
+    exists = sa.exists().where(key == values[key.name])
+    return table.insert().from_select([*table.columns], sa.select(*selected).where(~exists))
 
 
 _UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
 
 
 def _plain(value: Any) -> Any:
-    """A value of a row of the app's own, a time as text."""
+    """The value of a row of the app's own tables; a time as text."""
     return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
 
 
 def _listed(value: Any) -> Any:
-    """The value as it goes into the JSON list; texts are ASCII without control characters."""
+    """The value for the JSON list. Raises ValueError for a text that is not printable ASCII."""
     if isinstance(value, str):
         if not (value.isascii() and value.isprintable()):
             raise ValueError("a text that is not plain ASCII")
-        return value.replace('"', "\ue000").replace("\\", "\ue001")  # a hundred times as fast as to translate
+        return value.replace('"', "\ue000").replace("\\", "\ue001")  # str.translate takes a hundred times as long
     return value

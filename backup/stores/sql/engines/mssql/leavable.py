@@ -1,4 +1,4 @@
-"""Connections of pyodbc whose calls can be left: the driver waits for an answer, and takes no word meanwhile."""
+"""Connections of pyodbc whose calls can be left behind: pyodbc cannot end a call that waits for an answer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ T = TypeVar("T")
 
 
 class LeavableConnection:
-    """As the driver's own; whatever may ask the server is done in a thread that can be left behind.
+    """A connection of the driver. Each call that may ask the server runs in a thread that can be left behind.
 
-    Once it was left, it is lost to whoever uses it. When the answer comes after all it is closed, and the server undoes
-    its transaction.
+    After `leave` every call raises the error of a lost connection. If the answer comes later, the connection is closed
+    and the server rolls its transaction back.
     """
 
     def __init__(self, driver: Any, lost: Callable[[], Exception]) -> None:
-        """`lost` makes the driver's own error of a lost connection."""
+        """`lost` makes the driver's error of a lost connection."""
         self._driver, self._lost = driver, lost
         self._calls = LeavableCalls(driver.close)
 
     def leave(self) -> None:
-        """Has nobody wait for its answers any more; for any thread."""
+        """Ends the waiting for its answers. Any thread may call it."""
         self._calls.leave()
 
-    def made(self, work: Callable[[], T]) -> T:
-        """What a call of the driver's returns. Raises the error of a lost connection when it was left."""
+    def call(self, work: Callable[[], T]) -> T:
+        """What `work`, a call of the driver, returns. Raises the error of a lost connection if it was left."""
         try:
             return self._calls.make(work)
         except CallEnded:
@@ -37,10 +37,10 @@ class LeavableConnection:
         return LeavableCursor(self._driver.cursor(), self)
 
     def commit(self) -> None:
-        self.made(self._driver.commit)
+        self.call(self._driver.commit)
 
     def rollback(self) -> None:
-        self.made(self._driver.rollback)
+        self.call(self._driver.rollback)
 
     def close(self) -> None:
         if not self._calls.were_left:
@@ -52,39 +52,39 @@ class LeavableConnection:
 
     @autocommit.setter
     def autocommit(self, value: bool) -> None:
-        self.made(lambda: setattr(self._driver, "autocommit", value))
+        self.call(lambda: setattr(self._driver, "autocommit", value))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
 
 
 class LeavableCursor:
-    """A cursor of such a connection."""
+    """A cursor of a `LeavableConnection`."""
 
     def __init__(self, driver: Any, connection: LeavableConnection) -> None:
         self._driver, self._connection = driver, connection
 
     def execute(self, *statement: Any) -> LeavableCursor:
-        self._connection.made(lambda: self._driver.execute(*statement))
+        self._connection.call(lambda: self._driver.execute(*statement))
         return self
 
     def executemany(self, *statement: Any) -> None:
-        self._connection.made(lambda: self._driver.executemany(*statement))
+        self._connection.call(lambda: self._driver.executemany(*statement))
 
     def fetchone(self) -> Any:
-        return self._connection.made(self._driver.fetchone)
+        return self._connection.call(self._driver.fetchone)
 
     def fetchmany(self, *size: int) -> Any:
-        return self._connection.made(lambda: self._driver.fetchmany(*size))
+        return self._connection.call(lambda: self._driver.fetchmany(*size))
 
     def fetchall(self) -> Any:
-        return self._connection.made(self._driver.fetchall)
+        return self._connection.call(self._driver.fetchall)
 
     def nextset(self) -> Any:
-        return self._connection.made(self._driver.nextset)
+        return self._connection.call(self._driver.nextset)
 
     def close(self) -> None:
-        self._connection.made(self._driver.close)
+        self._connection.call(self._driver.close)
 
     @property
     def fast_executemany(self) -> bool:

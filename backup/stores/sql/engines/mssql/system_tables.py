@@ -11,9 +11,9 @@ from backup.core.errors import ConfigError
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 
-# The schemas in which a name without one is looked for.
+# A name without a schema means a table in the login's schema, else in dbo.
 _FIND, _FIND_IN = (
     sa.text(
         f"""
@@ -22,7 +22,7 @@ _FIND, _FIND_IN = (
         JOIN sys.schemas s ON s.schema_id = o.schema_id
         WHERE o.name = :table AND o.type IN ('U', 'V') AND s.name IN ({schemas})
         ORDER BY CASE WHEN s.name = SCHEMA_NAME() THEN 0 ELSE 1 END
-        """  # noqa: S608 - of the two lists that stand below
+        """  # noqa: S608 - only the two lists below
     )
     for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
 )
@@ -39,7 +39,7 @@ _COLUMNS = sa.text(
                HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
            ) THEN 0 ELSE 1 END AS seen_masked,
            CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
-               THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it, whatever level it gives
+               THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it at any level
     FROM sys.columns c
     JOIN sys.objects o ON o.object_id = c.object_id
     JOIN sys.schemas s ON s.schema_id = o.schema_id
@@ -80,27 +80,27 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
-def find(cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-    """The table or view that statements of this login mean by the name."""
-    given = {"table": table} if schema is None else {"table": table, "schema": schema}
-    found = cx.execute(_FIND if schema is None else _FIND_IN, given).first()
-    return None if found is None else Found(*found)
+def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
+    """The table or view that this login's statements mean by the name; None if there is none."""
+    names = {"table": table} if schema is None else {"table": table, "schema": schema}
+    row = cx.execute(_FIND if schema is None else _FIND_IN, names).first()
+    return None if row is None else TableName(*row)
 
 
-def described(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str, Any]]:
-    """What the catalogue says of each column, in order, and of the database beside it; nothing without such a table.
+def describe(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str, Any]]:
+    """What the catalogue says of each column, in order, and of the database; empty if there is no such table.
 
-    Raises ConfigError where a policy hides rows from this login.
+    Raises ConfigError if a policy hides rows from this login.
     """
     refuse_hidden_on_sql_server(cx, schema, table)
-    found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).mappings().all()
-    return [dict(row) for row in found]
+    rows = cx.execute(_COLUMNS, {"table": table, "schema": schema}).mappings().all()
+    return [dict(row) for row in rows]
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """The columns that `described` gave. Raises ConfigError for one that this login does not see as it is."""
+    """The columns in the rows of `describe`. Raises ConfigError for a column whose values this login cannot read."""
     for row in rows:
-        _refuse_what_cannot_be_seen(row)
+        _refuse_unreadable(row)
     return [
         Column(
             name=row["name"],
@@ -117,8 +117,8 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     ]
 
 
-def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a column of which this login would read something else than what is in it."""
+def _refuse_unreadable(column: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a column whose true values this login cannot read."""
     name = column["name"]
     if column["seen_masked"]:
         raise ConfigError(
@@ -127,6 +127,6 @@ def _refuse_what_cannot_be_seen(column: Mapping[str, Any]) -> None:
         )
     if column["encryption_type"]:
         raise ConfigError(
-            f"Column {name} is encrypted by Always Encrypted, and can be read by who has its key alone.",
+            f"Column {name} is encrypted by Always Encrypted: only a program with its key can read it.",
             hint="Back up a table without this column.",
         )

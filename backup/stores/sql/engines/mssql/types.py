@@ -1,6 +1,6 @@
-"""SQL Server's column types: how the driver is told to send their values, and what stands behind a CONVERT.
+"""SQL Server's column types: how the driver sends their values, and which the server converts.
 
-Times and what Python has no exact value for travel as text or bytes.
+Times, and other values that are not exact in Python, travel as text or bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from backup.stores.sql.engines.column import Relation, ServerType, digits, type_
 
 
 class MssqlType(ServerType):
-    """A SQL Server type that says how its values are sent, for the driver guesses wrongly behind CAST, for NULL and in
-    arrays."""
+    """A SQL Server type that says how to send its values: within a CAST, for NULL and in arrays the driver would guess
+    wrongly."""
 
     cache_ok = True
 
@@ -29,7 +29,7 @@ class MssqlType(ServerType):
         self.base = base
 
     @property
-    def kinds(self) -> tuple[type, ...]:  # type: ignore[override] # which follow from the base
+    def kinds(self) -> tuple[type, ...]:  # type: ignore[override] # they follow from `base`
         match self.base:
             case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
                 return (bytes,)
@@ -41,12 +41,12 @@ class MssqlType(ServerType):
                 return (float,)
             case "date":
                 return (date,)
-            case _:  # text, and what travels as text
+            case _:  # text, and values that travel as text
                 return (str,)
 
     def sent_as(self, dbapi: Any, values: Iterable[Any]) -> tuple[Any, int, int]:
-        """Driver type, size and scale for parameters of these values. The size is theirs, not the column's: arrays take
-        no more memory than they need, and what is too long for the column is refused by the server, never cut."""
+        """The driver's type, size and scale for parameters with these values. The size is that of the values, not of
+        the column: arrays need less memory, and the server refuses a value that is too long. It is never cut."""
         match self.base:
             case "binary" | "varbinary" | "image" | "hierarchyid" | "geography" | "geometry":
                 return (dbapi.SQL_VARBINARY, room(values, 1, 8_000), 0)
@@ -60,11 +60,11 @@ class MssqlType(ServerType):
                 return (dbapi.SQL_DOUBLE, 0, 0)
             case "date":
                 return (dbapi.SQL_TYPE_DATE, 10, 0)
-            case _:  # text, and what travels as text
+            case _:  # text, and values that travel as text
                 return (dbapi.SQL_WVARCHAR, room(values, 2, 4_000), 0)
 
     def exact_text(self, column: Any) -> Any:
-        """The column's value as nvarchar(max): two values give the same text exactly if they are the same."""
+        """The column's value as nvarchar(max). Equal values have equal texts, different values different ones."""
         match self.base:
             case "binary" | "varbinary" | "image":
                 plain = _hash_as_text(as_type(column, "varbinary(max)"))
@@ -82,9 +82,10 @@ class MssqlType(ServerType):
 
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
-    """The next power of two that holds every value, so that statements differ little; 0, for max, beyond the limit.
+    """A parameter size for every value: a power of two, so that statements differ little; 0, for max, above `limit`.
 
-    `widest` are the code units of the widest character, which counts as soon as a text is not ASCII.
+    `widest` is the number of code units of the widest character. Each character of a text that is not ASCII counts as
+    so many.
     """
     longest = 1
     for value in values:
@@ -95,12 +96,12 @@ def room(values: Iterable[Any], widest: int, limit: int) -> int:
 
 
 def has_half_a_pair(text: str) -> bool:
-    """Whether the text has half a surrogate pair, which nvarchar may hold and no encoder of Python takes."""
+    """Whether the text has half a surrogate pair: nvarchar may hold one, Python's encoders refuse it."""
     return not text.isascii() and _HALF_A_PAIR.search(text) is not None
 
 
 class IntegerType(MssqlType):
-    """The integers. Many are looked up by one parameter: a list of a thousand takes the server several times as
+    """The integers. One parameter looks up many of them: a list of a thousand takes the server several times as
     long."""
 
     cache_ok = True
@@ -114,7 +115,7 @@ class IntegerType(MssqlType):
 
 
 class ConvertedType(MssqlType):
-    """Read as `CONVERT(read, column, style)` and written as `CONVERT(type, value, style)`."""
+    """Types that are read as `CONVERT(read type, column, style)` and written as `CONVERT(type, value, style)`."""
 
     cache_ok = True
 
@@ -133,8 +134,8 @@ class ConvertedType(MssqlType):
 
 
 class DecimalType(MssqlType):
-    """decimal, numeric and the money types: exact in Python, but written as text, for 38 digits do not survive as a
-    parameter everywhere."""
+    """decimal, numeric and the money types. Exact in Python, but written as text: not every driver keeps 38 digits of a
+    parameter."""
 
     cache_ok = True
 
@@ -143,7 +144,7 @@ class DecimalType(MssqlType):
 
 
 class ClrType(MssqlType):
-    """hierarchyid, geography, geometry: their serialised bytes."""
+    """hierarchyid, geography, geometry. Their values travel as serialised bytes."""
 
     cache_ok = True
 
@@ -158,8 +159,8 @@ class ClrType(MssqlType):
 
 
 class CodePageType(MssqlType):
-    """char and varchar. Parameters are Unicode; cast to the column's own collation they compare as the column does and
-    use its index."""
+    """char and varchar. Parameters are Unicode: cast to the column's collation they compare as the column does and use
+    its index."""
 
     cache_ok = True
 
@@ -168,7 +169,7 @@ class CodePageType(MssqlType):
         self.collation = collation
 
     def bind_expression(self, bindvalue: Any) -> Any:
-        # As wide as can be: a cast to the column's own length would cut a longer key to one that it is not.
+        # As wide as possible: a cast to the column's length would cut a longer key into another key.
         widest = "varchar(max)" if "(max)" in self.declared else "varchar(8000)"
         return sa.cast(sa.collate(bindvalue, self.collation), _Raw(widest))
 
@@ -184,7 +185,7 @@ class _Raw(UserDefinedType[Any]):
 
 
 def as_type(value: Any, declared: str) -> Any:
-    """The value, cast."""
+    """The value, cast to the declared type."""
     return sa.cast(value, _Raw(declared))
 
 
@@ -194,19 +195,19 @@ def sha256(value: Any) -> Any:
 
 
 def eight_bytes(value: Any, start: int) -> Any:
-    """Eight of the bytes as a bigint; the first is at 1."""
+    """Eight bytes of the value, from `start` on, as a bigint. The first byte is at 1."""
     return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
 
 
 def _comparable(value: Any) -> Any:
-    """As text, in one collation: texts of two cannot be strung together."""
+    """The value as text in one collation: the server does not concatenate texts of two."""
     return sa.collate(as_type(value, "nvarchar(max)"), "Latin1_General_BIN2")
 
 
 def _hash_as_text(value: Any) -> Any:
-    # Not by CONVERT to hexadecimal digits, which not every server that speaks T-SQL gets right.
-    one, other = (as_type(eight_bytes(sha256(value), start), "nvarchar(20)") for start in (1, 9))
-    return one.op("+")(sa.literal_column("N','")).op("+")(other)
+    # Not by CONVERT to hexadecimal digits: not every server that speaks T-SQL gets it right.
+    first, second = (as_type(eight_bytes(sha256(value), start), "nvarchar(20)") for start in (1, 9))
+    return first.op("+")(sa.literal_column("N','")).op("+")(second)
 
 
 def _converted(value: Any, style: str) -> Any:
@@ -214,12 +215,12 @@ def _converted(value: Any, style: str) -> Any:
 
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
-    """The type of a row of sys.columns and sys.types. Raises ConfigError for one that cannot be copied exactly."""
+    """The type in a row of sys.columns and sys.types. Raises ConfigError for a type that cannot be copied exactly."""
     name = row["type_name"]
-    known = (
+    is_known = (
         name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
     )
-    base = name if known else row["base_name"]  # an alias type is its base type, sysname nvarchar(128)
+    base = name if is_known else row["base_name"]  # an alias type counts as its base type, sysname as nvarchar(128)
     length, precision, scale = row["max_length"], row["precision"], row["scale"]
     collate = f" COLLATE {row['collation_name']}" if row["collation_name"] else ""
     if base in ("timestamp", "rowversion"):
@@ -234,7 +235,7 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
         return DecimalType(base, base)
     if base == "float":
         return MssqlType(f"float({precision})" if precision in range(1, 54) else "float", base)
-    if base in ("datetime2", "datetimeoffset", "time"):
+    if base in _SCALED_TIMES:
         return ConvertedType(f"{base}({scale})", base)
     if base in _CONVERTED:
         return ConvertedType(base, base)
@@ -251,23 +252,23 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
 
 
 def big(number: int) -> sa.ColumnElement[Any]:
-    """A constant as a bigint, for a number of more digits than an int is a decimal here, and mixes with nothing."""
+    """A constant as a bigint. Without the cast SQL Server takes a number beyond int as a decimal."""
     return sa.cast(sa.literal_column(str(number)), sa.BigInteger)
 
 
 def relation(source: str, copy: str) -> Relation:
-    """How the source's declared type stands to its copy's, collations aside."""
-    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
-    if (name, has) == (was, had):
+    """How the source's declared type compares with its copy's. Ignores collations."""
+    (name, sizes, _), (copy_name, copy_sizes, _) = type_parts(source), type_parts(copy)
+    if (name, sizes) == (copy_name, copy_sizes):
         return "same"
-    if name in _INTEGERS and was in _INTEGERS:
-        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
-    elif name in _LENGTHENED_TO.get(was, ()) or (name == was and name in ("time", "datetime2", "datetimeoffset")):
-        wider = has >= had
-    elif name in _DECIMALS and was in _DECIMALS:
-        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
+    if name in _INTEGERS and copy_name in _INTEGERS:
+        wider = _INTEGERS.index(name) > _INTEGERS.index(copy_name)
+    elif name in _LENGTHENED_TO.get(copy_name, ()) or (name == copy_name and name in _SCALED_TIMES):
+        wider = sizes >= copy_sizes
+    elif name in _DECIMALS and copy_name in _DECIMALS:
+        wider = all(size >= copy_size for size, copy_size in zip(digits(sizes), digits(copy_sizes), strict=True))
     else:
-        wider = (was, name) == ("real", "float")
+        wider = (copy_name, name) == ("real", "float")
     return "wider" if wider else "other"
 
 
@@ -277,7 +278,8 @@ _RANGES = {"tinyint": range(1 << 8)} | {
     name: range(-1 << bits, 1 << bits) for name, bits in (("smallint", 15), ("int", 31), ("bigint", 63))
 }
 _DECIMALS = ("decimal", "numeric")
-_LENGTHENED_TO = {  # with at least the same length; char to varchar is not among them, for the padding would stay
+_SCALED_TIMES = ("time", "datetime2", "datetimeoffset")
+_LENGTHENED_TO = {  # with at least the same length; not char to varchar, since the padding would stay
     "char": ("char", "nchar"),
     "nchar": ("nchar",),
     "varchar": ("varchar", "nvarchar"),
@@ -289,7 +291,7 @@ _SIMPLE = {"bigint", "int", "smallint", "tinyint", "bit", "real", "float", "date
 _SIMPLE |= {"image", "text", "ntext", "decimal", "numeric", "money", "smallmoney"}
 _CODE_PAGE = {"char", "varchar"}
 _SIZED = {"nchar", "nvarchar", "binary", "varbinary", *_CODE_PAGE}
-_CONVERTED = {  # what they are read as, and the style of both conversions
+_CONVERTED = {  # the type to read as, and the style of both conversions
     "time": ("varchar(20)", ()),
     "xml": ("nvarchar(max)", ("1",)),  # 1 keeps white space
     "json": ("nvarchar(max)", ()),

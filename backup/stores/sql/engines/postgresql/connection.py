@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how the server is verified, which login, and the session's settings."""
+"""Connections to PostgreSQL: the check of the server, the login, and the session's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
-from backup.stores.sql.engines.postgresql.values import settle_values
+from backup.stores.sql.engines.postgresql.values import set_up_values
 from backup.stores.sql.engines.prepared import LARGE
 
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
@@ -23,9 +23,8 @@ _ROOTS = (  # of Debian, Red Hat, Alpine and macOS
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-# Both sides must spell values alike, no lock is waited for without an end, and rows that a policy hides are an error,
-# whatever a role's defaults are.
-_CHECKS_CLIENTS = 140_000
+_CHECKS_CLIENTS = 140_000  # the first version that can notice a lost client
+# Whatever a role's defaults are: both sides spell values alike, and rows that a policy hides are an error.
 _SETTINGS = (
     "SET DateStyle TO 'ISO, YMD'",
     "SET IntervalStyle TO 'postgres'",
@@ -34,17 +33,17 @@ _SETTINGS = (
     "SET bytea_output TO 'hex'",
     "SET lc_monetary TO 'C'",
     "SET row_security TO off",
-    # A process that was stopped must not hold for long what its successor waits for.
+    # A process that was stopped must not hold locks for long: its successor waits for them.
     "SET idle_in_transaction_session_timeout TO '60s'",
 )
 
 
-def ways(url: URL, call_seconds: float) -> dict[str, Any]:
-    """How to connect, as far as the URL does not say so: what makes a dead network end a call."""
+def connect_options(url: URL, call_seconds: float) -> dict[str, Any]:
+    """The driver's options to connect, except those that the URL sets. They end calls when the network is dead."""
     options = {
-        "connect_timeout": max(2, min(30, ceil(call_seconds))),  # less than two seconds are none to the driver
+        "connect_timeout": max(2, min(30, ceil(call_seconds))),  # the driver takes less than two seconds as no limit
         "application_name": "backup",
-        "client_encoding": "UTF8",  # whatever the database is kept in: nothing is left to a role or a client
+        "client_encoding": "UTF8",  # whatever the encoding of the database and the defaults of a role or client
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
@@ -54,27 +53,27 @@ def ways(url: URL, call_seconds: float) -> dict[str, Any]:
 
 
 def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
-    """Has each of the engine's connections verified and logged in as the URL asks, and settled."""
-    sa.event.listen(engine, "connect", partial(_settle_session, call_seconds))
-    sa.event.listen(engine, "connect", settle_values)
-    sa.event.listen(engine, "checkin", _let_go_if_large)
+    """Makes each connection of the engine verify the server and log in as the URL says, and sets its session up."""
+    sa.event.listen(engine, "connect", partial(_set_up_session, call_seconds))
+    sa.event.listen(engine, "connect", set_up_values)
+    sa.event.listen(engine, "checkin", _close_if_large)
     if url.query.get("sslmode") == "verify-full":
         sa.event.listen(engine, "do_connect", _verify)
     if logs_in_with_token(url):
         sa.event.listen(engine, "do_connect", _log_in_with_token)
 
 
-def _let_go_if_large(_connection: Any, record: Any) -> None:
-    """Closes a connection through which a large record went: libpq keeps its buffers as large as they ever were. And
-    the driver's cursors hold what they read until the cycles that they are part of are found."""
+def _close_if_large(_connection: Any, record: Any) -> None:
+    """Closes a connection that has carried a large record: libpq never makes its buffers smaller. And the driver's
+    cursors keep what they read until the garbage collector breaks their cycles."""
     if record.info.pop(LARGE, False):
         record.invalidate()
         gc.collect()
 
 
-def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:
+def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
     if connection.info.server_version >= _CHECKS_CLIENTS:
-        # So that a statement ends on the server, too, once it was cut here. Not every system can.
+        # Ends a statement on the server too, after its connection was cut here. Not every system can.
         try:
             connection.execute("SET client_connection_check_interval TO '10s'")
         except Exception:
@@ -87,7 +86,7 @@ def _settle_session(call_seconds: float, connection: Any, _record: Any) -> None:
 
 
 def _verify(dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
-    # Kerberos would be taken before TLS, and nothing verified then.
+    # With Kerberos the driver would use no TLS and verify nothing.
     parameters.setdefault("gssencmode", "disable")
     defaults = {option.keyword: option.val for option in dialect.dbapi.pq.Conninfo.get_defaults()}
     if not defaults.get(b"sslrootcert") and not Path("~/.postgresql/root.crt").expanduser().exists():
@@ -95,8 +94,8 @@ def _verify(dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) 
 
 
 def _root_certificates() -> str:
-    """The file of the system's root certificates, else those that came with Python's packages. libpq's own word for
-    them, `system`, is not known to old ones, and means a folder that is not there to those that psycopg brings."""
+    """The file of the system's root certificates, else that of the package certifi. Not libpq's option `system`: old
+    versions do not know it, and psycopg's own libpq looks in a folder that does not exist."""
     for path in (ssl.get_default_verify_paths().cafile, *_ROOTS):
         if path and Path(path).is_file():
             return path

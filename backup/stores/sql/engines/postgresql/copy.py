@@ -1,6 +1,6 @@
-"""How many rows get to PostgreSQL: by COPY, with a tenth of the driver's work for as many parameters.
+"""Writes many rows to PostgreSQL by COPY, which costs the driver a tenth of the work of parameters.
 
-COPY reads a text as CAST does, but refuses what CAST would cut, and takes the values given for identity columns.
+COPY reads a text as CAST does, but refuses values that CAST would cut. It writes the values of identity columns.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.prepared import Prepared, Row, driver_rows, send
 
-SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # another style doubles each % in a name
+SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # other styles double each % in a name
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
 _STAGED = "backup_changes"
-_FEW = 20  # for which a temporary table does not pay
-_LARGE = 1 << 20
+_FEW = 20  # for so few rows a temporary table does not pay
+_LARGE = 1 << 20  # characters
 _MAY_STAGE = sa.text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
 
 
 class Copying:
-    """What this login may copy, in one database; asked once for each table."""
+    """Writes rows by COPY where this login may, in one database. Asks for the right once for each table."""
 
     def __init__(self) -> None:
-        self._known: dict[str, bool] = {}
+        self._rights: dict[str, bool] = {}
 
     def insert(self, cx: sa.Connection, insert: Prepared, rows: Sequence[Row]) -> None:
-        """Inserts the rows, with the values they have for identity columns."""
+        """Inserts the rows, with their own values for identity columns."""
         if self._may_copy(cx, insert.table):
             _copy(cx, insert.table, insert.names, rows)
             return
@@ -38,8 +38,8 @@ class Copying:
         insert._replace(text=f"{start}) OVERRIDING SYSTEM VALUE{values[1:]}{end}").run(cx, rows)
 
     def update(self, cx: sa.Connection, update: Prepared, rows: Sequence[Row]) -> None:
-        """Gives the rows that have their keys these values, by way of a temporary table."""
-        # What is large goes by COPY as well: libpq would hold a parameter twice.
+        """Updates the table's rows with the same keys to these values, through a temporary table."""
+        # Large values go by COPY too: libpq would keep a parameter in memory twice.
         few = len(rows) < _FEW and sum(len(value) for row in rows for value in row if type(value) is str) < _LARGE
         if few or not self._may_stage(cx):
             update.run(cx, rows)
@@ -52,7 +52,7 @@ class Copying:
             schema="pg_temp",
         )
         spelled = (f"{spelled_column(SPELLING, update.table, c.name)} AS c{i}" for i, c in enumerate(columns))
-        # Types and collations are the table's own; no constraint comes along.
+        # The temporary table has the same types and collations, and no constraints.
         create = (
             f"CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
             f" FROM {spelled_table(SPELLING, update.table)} WITH NO DATA"
@@ -69,12 +69,12 @@ class Copying:
         )
 
     def add(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Inserts those rows of one of the app's own tables whose primary key is not there yet."""
-        # COPY after a look costs half of an INSERT … ON CONFLICT, for the server and for Python.
+        """Inserts rows into one of the app's own tables, except those whose primary key exists."""
+        # A query and a COPY cost half of an INSERT … ON CONFLICT, for the server and for Python.
         [key] = table.primary_key.columns
-        asked = {"keys": json.dumps([row[key.name] for row in rows])}
-        there = set(cx.scalars(sa.select(key).where(key.op("=")(_ANY_OF)), asked))
-        missing = [row for row in rows if row[key.name] not in there]
+        parameters = {"keys": json.dumps([row[key.name] for row in rows])}
+        existing_keys = set(cx.scalars(sa.select(key).where(key.op("=")(_ANY_OF)), parameters))
+        missing = [row for row in rows if row[key.name] not in existing_keys]
         if not missing:
             return
         new = driver_rows(table, missing, cx.dialect)
@@ -84,20 +84,20 @@ class Copying:
             send(cx, str(table.insert().compile(dialect=cx.dialect)), new)
 
     def _may_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
-        """COPY refuses a table whose rows a policy picks for this login."""
+        """Whether the server takes COPY into the table: not where row-level security applies to this login."""
         name = spelled_table(SPELLING, table)
-        if name not in self._known:
-            self._known[name] = not cx.scalar(sa.select(sa.func.row_security_active(name)))
-        return self._known[name]
+        if name not in self._rights:
+            self._rights[name] = not cx.scalar(sa.select(sa.func.row_security_active(name)))
+        return self._rights[name]
 
     def _may_stage(self, cx: sa.Connection) -> bool:
-        if _STAGED not in self._known:
-            self._known[_STAGED] = bool(cx.scalar(_MAY_STAGE))
-        return self._known[_STAGED]
+        if _STAGED not in self._rights:
+            self._rights[_STAGED] = bool(cx.scalar(_MAY_STAGE))
+        return self._rights[_STAGED]
 
 
 def send_copied(cursor: Any, statement: str, _parameters: Any, context: Any) -> bool | None:
-    """Sends the rows of a COPY; as SQLAlchemy's events `do_execute` and `do_executemany` want it."""
+    """Sends the rows of a COPY. A listener of SQLAlchemy's events `do_execute` and `do_executemany`."""
     if not context.execution_options.get("copied"):
         return None
     with cursor.copy(statement) as copy:

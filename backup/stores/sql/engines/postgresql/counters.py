@@ -1,4 +1,4 @@
-"""Sequences of PostgreSQL that number a table's new rows, set past its largest key."""
+"""Sets PostgreSQL's sequences, which number a table's new rows, to its largest key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from backup.stores.sql.engines.column import spelled_table
 from backup.stores.sql.engines.postgresql.copy import SPELLING
 
-# Identity columns, serial ones, and any default that takes the next value of a sequence.
+# The sequences of identity columns, serial columns, and of defaults that take the next value of a sequence.
 _SEQUENCES = sa.text(
     """
     SELECT DISTINCT a.attname, n.nspname, s.relname, q.seqincrement > 0
@@ -31,8 +31,8 @@ _SET = sa.text("SELECT setval(CAST(CAST(:name AS text) AS regclass), :far)")
 
 
 def advance(cx: sa.Connection, table: sa.Table, schema: str) -> list[str]:
-    """Sets the sequences that lag behind the largest value of their column; returns what was set, in words."""
-    done = []
+    """Sets the sequences that are behind the largest value of their column. Returns what it set, in words."""
+    changes = []
     for name, sequence_schema, sequence_name, ascends in cx.execute(
         _SEQUENCES, {"table": table.name, "schema": table.schema or schema}
     ).all():
@@ -40,11 +40,11 @@ def advance(cx: sa.Connection, table: sa.Table, schema: str) -> list[str]:
         farthest = cx.scalar(sa.select(sa.func.max(column) if ascends else sa.func.min(column)))
         sequence = sa.table(sequence_name, sa.column("last_value"), sa.column("is_called"), schema=sequence_schema)
         last, is_called = cx.execute(sa.select(sequence.c.last_value, sequence.c.is_called)).one()
-        with suppress(ValueError):  # a number inside of a text
+        with suppress(ValueError):  # the column holds the number inside a text
             far = last if farthest is None else int(farthest)
             beyond = far > last if ascends else far < last
             if beyond or (far == last and not is_called and farthest is not None):
                 spelled = spelled_table(SPELLING, sa.Table(sequence_name, sa.MetaData(), schema=sequence_schema))
                 cx.execute(_SET, {"name": spelled, "far": far})
-                done.append(f"sequence {spelled} to {far}")
-    return done
+                changes.append(f"sequence {spelled} to {far}")
+    return changes

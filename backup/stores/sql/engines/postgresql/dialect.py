@@ -21,19 +21,19 @@ from backup.stores.sql.engines.databases import create_database_if_missing, drop
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.postgresql import counters, fingerprint, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
-from backup.stores.sql.engines.postgresql.connection import listen, ways
+from backup.stores.sql.engines.postgresql.connection import connect_options, listen
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
-# Locks of this kind are of one database; nobody else asks for the number, which is drawn for each question.
+# Such a lock belongs to one database. The number is random, so nobody else asks for it.
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
 _SMALL = 16 * 1024
-# What is too large for a row's page lies elsewhere; partitions have such places of their own.
+# Values too large for a row's page lie in a TOAST table; each partition has its own.
 _HAS_LARGE = sa.text(
     "SELECT relkind = 'p' OR pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE oid = CAST(:name AS regclass)"
 )
@@ -57,7 +57,7 @@ class PostgresqlDialect:
     def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._url, self._connections, self._call_seconds = url, connections, call_seconds
         self._copying = Copying()
-        self._has_large: dict[str, bool] = {}  # of each table asked for; that may change during a run, but seldom does
+        self._has_large: dict[str, bool] = {}  # by table; a table without large values seldom gets some during a run
 
     @property
     def location(self) -> str:
@@ -72,7 +72,7 @@ class PostgresqlDialect:
         try:
             engine = sa.create_engine(
                 url,
-                connect_args=ways(url, self._call_seconds),
+                connect_args=connect_options(url, self._call_seconds),
                 hide_parameters=True,
                 paramstyle="format",  # by position, so that rows are tuples
                 **options,
@@ -87,16 +87,16 @@ class PostgresqlDialect:
     def _server(self) -> sa.Engine:
         return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
-    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
-        """By a lock: who cannot get it asks the database that has given it away."""
+    def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
+        """Takes a lock on one connection. If the other one cannot take it, both are in the same database."""
         number = {"number": randbits(63)}
-        return bool(one.scalar(_LOCK, number)) and not other.scalar(_LOCK, number)
+        return bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number)
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
         return sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
 
-    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own rights
+    def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own permissions
         create_database_if_missing(self, str(self._url.database), _EXISTS, self._server)
 
     def drop_database(self) -> None:
@@ -115,9 +115,9 @@ class PostgresqlDialect:
         driver: Any = cx.connection.driver_connection
 
         def shut() -> None:
-            # Whoever waits on the connection finds it broken. A server that is stopped answers to nothing else.
-            with suppress(Exception), socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as way:
-                way.shutdown(socket.SHUT_RDWR)
+            # The thread that waits on the connection finds it broken. A server that hangs allows no other way.
+            with suppress(Exception), socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
 
         return shut
 
@@ -129,15 +129,15 @@ class PostgresqlDialect:
         return query.with_for_update(read=True)
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
-        """`locked` does."""
+        """Does nothing: `locked` locks the rows."""
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
         return counters.advance(cx, table, self.default_schema or "public")
 
-    def is_one_file(self, other: base.Dialect) -> bool:  # noqa: ARG002 - there are none
+    def is_one_file(self, other: base.Dialect) -> bool:  # noqa: ARG002 - a server has no file
         return False
 
-    def read_halves(self) -> bool:
+    def read_any_text(self) -> bool:
         return False
 
     def insert_rows(
@@ -146,7 +146,7 @@ class PostgresqlDialect:
         insert: Prepared,
         rows: Sequence[tuple[Any, ...]],
         *,
-        identity: bool,  # noqa: ARG002 - COPY writes what it is given
+        identity: bool,  # noqa: ARG002 - COPY writes identity columns
     ) -> None:
         self._copying.insert(cx, insert, rows)
 
@@ -159,11 +159,11 @@ class PostgresqlDialect:
     def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - the catalogue shows all tables
         return ""
 
-    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
 
-    def home(self, cx: sa.Connection) -> str | None:
-        return system_tables.home(cx, self.default_schema)
+    def login_schema(self, cx: sa.Connection) -> str | None:
+        return system_tables.login_schema(cx, self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         return system_tables.columns(cx, schema or "public", table)
@@ -192,7 +192,7 @@ class PostgresqlDialect:
     ) -> Mapping[Any, Fingerprint] | None:
         return fingerprint.fingerprints(cx, stamps, conditions, bucket)
 
-    def largest(
+    def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> int | None:
         if table.fullname not in self._has_large:
@@ -202,13 +202,13 @@ class PostgresqlDialect:
             return _SMALL
         sizes = [size for column in query.selected_columns if (size := size_expression(column)) is not None]
         total = sum(sizes, start=sa.literal_column("0", sa.BigInteger))
-        found = query.with_only_columns(total.label("size"), maintain_column_froms=True).subquery()
-        return cx.scalar(sa.select(sa.func.max(found.c.size)), values or {}) or 0
+        rows = query.with_only_columns(total.label("size"), maintain_column_froms=True).subquery()
+        return cx.scalar(sa.select(sa.func.max(rows.c.size)), values or {}) or 0
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)
 
-    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - a key's columns too
+    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - the same for every column
         return True
 
     def add(self, table: sa.Table, column: Column) -> str:
@@ -221,7 +221,7 @@ class PostgresqlDialect:
         statements = []
         if new.type.declared != old.type.declared:
             plain = new.type.declared.split(" COLLATE ")[0]
-            # Only where nothing else would do: this cast cuts what is too long, where an assignment would refuse it.
+            # Only between unlike types: this cast cuts a text that is too long, an assignment refuses it.
             unlike = {self.relation(new, old), self.relation(old, new)} == {"other"}
             using = f" USING CAST({name} AS {plain})" if unlike else ""
             statements.append(f"{start} TYPE {new.type.declared}{using}")

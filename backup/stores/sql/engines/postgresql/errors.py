@@ -1,4 +1,4 @@
-"""What errors of psycopg and of PostgreSQL mean, by their states and words."""
+"""What errors of psycopg and PostgreSQL mean, by their states and their words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_VERIFIED_HINT = (
 
 
 def failure(error: Exception, login: str | None) -> Failure:
-    """What an error raised by the driver means to this login."""
+    """What a driver's error means; hints name this login."""
     state = getattr(error, "sqlstate", None) or ""
     diagnosis = getattr(error, "diag", None)
     text = driver_text(Exception(getattr(diagnosis, "message_primary", None) or str(error)))
@@ -32,29 +32,29 @@ def failure(error: Exception, login: str | None) -> Failure:
     if state == "3D000" or (not state and "FATAL" in whole and "does not exist" in whole and "database" in whole):
         return Failure("database_missing", text)
     if state in ("42P01", "3F000") and getattr(diagnosis, "statement_position", None):
-        # Else it is not the statement that names it but a value or a function.
+        # Without a position a value or a function names the table, not the statement.
         return Failure("missing", text, name=name_in(text))
     if state == "42703" and getattr(diagnosis, "statement_position", None):
         return Failure("column_missing", text)
-    if state == "22021":  # a database of SQL_ASCII has bytes that are no UTF-8
+    if state == "22021":  # a database with SQL_ASCII may have bytes that are no valid UTF-8
         return Failure("undecoded", text)
     if state == "42501":
         policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
         hint = row_security_hint(policy[1], login) if policy else postgresql_hint(text, login)
-        # A new row that a policy refuses is one row.
+        # A policy that refuses a new row refuses only that row.
         return Failure("refused" if text.startswith("new row violates") else "denied", text, hint)
     if not state and any(words in whole for words in _NOT_VERIFIED):
         return Failure("unavailable", text, _NOT_VERIFIED_HINT)
     if not state and any(words in whole for words in _UNANSWERED):
         return Failure("unanswered", text)
-    if not state and type(error).__name__ == "ProgrammingError":  # an option of the URL that libpq does not know
+    if not state and type(error).__name__ == "ProgrammingError":  # libpq does not know an option of the URL
         return Failure("unavailable", text)
     refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
     if state[:2] == "28" or refused:
         return Failure("unavailable", text)
     if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03", "25P03", "25P04"):
         return Failure("transient", text)
-    if not state and type(error).__name__ == "OperationalError":  # no answer from a server at all
+    if not state and type(error).__name__ == "OperationalError":  # no server has answered
         return Failure("transient", text)
     if state == "23505":
         return Failure("unique", text)

@@ -1,4 +1,4 @@
-"""Fingerprints and hashes of content on PostgreSQL, by the server's own 64-bit hashes with seeds."""
+"""Fingerprints and content hashes on PostgreSQL, by the server's 64-bit hashes with seeds."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _BIGINT = ServerType("bigint")
 _FIRST_COLUMN: Any = sa.literal_column("1")
-# A database of SQL_ASCII takes any bytes for text, also those that are none in UTF-8.
+# A database with SQL_ASCII takes any bytes as text, also bytes that are no valid UTF-8.
 _ENCODING: Any = sa.literal_column(
     "CAST(CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END AS name)"
 )
 
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-    """SHA-256 of the row's text."""
-    whole = sa.cast(sa.func.row(*columns), sa.Text)  # the server's own text of a row tells all values apart
+    """The SHA-256 of the row's text."""
+    whole = sa.cast(sa.func.row(*columns), sa.Text)  # two different rows have different texts
     return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, _ENCODING)), "hex")
 
 
 def bytes_of(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """The bytes of the column's text as the database keeps them, whatever they are."""
+    """The bytes of the column's text as the database stores them."""
     return sa.func.convert_to(sa.cast(column, sa.Text), "SQL_ASCII")
 
 
@@ -46,7 +46,7 @@ def fingerprints(
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None = None,
 ) -> Mapping[Any, Fingerprint] | None:
-    """As `Dialect.fingerprints` says; None from servers without hashes that take a seed."""
+    """What `Dialect.fingerprints` returns; None from servers without hashes that take a seed."""
     server: Any = cx.dialect.server_version_info
     if server[0] < _FIRST_WITH_HASHES:
         return None
@@ -58,13 +58,13 @@ def fingerprints(
     if bucket is not None:
         query = query.group_by(_FIRST_COLUMN)
     return {
-        number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(one or 0) for one in found))
-        for number, records, *found in cx.execute(query)
+        number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
+        for number, records, *values in cx.execute(query)
     }
 
 
 def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
-    """A hash of a stamp, chained from part to part: each is the seed of the next."""
+    """A hash of a stamp, chained: the hash of each part is the seed of the next."""
     key, version, content = stamps
     mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
     for column in key:
@@ -73,10 +73,10 @@ def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[
         return sa.func.hashtextextended(content, mixed)
     start = mixed
     for column in version:
-        # Of an integer in first place there is an exact sum, too.
-        found = _hashed(column, mixed, is_first or column is version[0])
+        # An integer in first place has an exact sum as well, so a folded hash is enough.
+        hashed = _hashed(column, mixed, is_first or column is version[0])
         null = sa.func.hashint8extended(mixed, seed)
-        mixed = sa.func.coalesce(found, null) if column.nullable else found
+        mixed = sa.func.coalesce(hashed, null) if column.nullable else hashed
     if content is None:
         return mixed
     return sa.case((version[0].is_(None), sa.func.hashtextextended(content, start)), else_=mixed)
@@ -86,7 +86,7 @@ def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool
     if isinstance(column.type, IntegerType):
         value = _big(column)
         if column.type.declared == "bigint" and not is_folded:
-            # The server folds 64 bits into 32 before it hashes them. Two values that are one then are two this way.
+            # The server folds 64 bits into 32 before it hashes. Two values that fold alike do not do so this way.
             value = value.op("#")(value.op(">>")(sa.literal_column("32")))
         return sa.func.hashint8extended(value, seed)
     return sa.func.hashtextextended(_text(column), seed)
@@ -97,7 +97,7 @@ def _big(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
 
 
 def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    return sa.collate(sa.cast(column, sa.Text), "C")  # another collation may take two texts for one
+    return sa.collate(sa.cast(column, sa.Text), "C")  # another collation may treat two texts as equal
 
 
 def _number(value: int) -> sa.ColumnElement[Any]:

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.policies import refuse_hidden_on_postgresql
-from backup.stores.sql.engines.postgresql.collations import DEFAULT, OF_ITS_OWN
+from backup.stores.sql.engines.postgresql.collations import DEFAULT, NAMED
 from backup.stores.sql.engines.postgresql.types import type_of
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 
 _FIND = sa.text(
     """
@@ -19,8 +19,8 @@ _FIND = sa.text(
     ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1
     """
 )
-_HOME = sa.text("SELECT coalesce(current_schema(), :default)")
-# A domain is the type beneath it. The database's own collation is named, but not declared: it is the default.
+_LOGIN_SCHEMA = sa.text("SELECT coalesce(current_schema(), :default)")
+# A domain counts as its base type. The collation of the database is named, but not declared: it is the default.
 _COLUMNS = sa.text(
     f"""
     SELECT a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
@@ -30,7 +30,7 @@ _COLUMNS = sa.text(
                 THEN quote_ident(cn.nspname) || '.' || quote_ident(c.collname) END,
            CASE WHEN c.collname = 'default'
                 THEN (SELECT {DEFAULT} FROM pg_database d WHERE d.datname = current_database())
-                WHEN c.oid IS NOT NULL THEN {OF_ITS_OWN} END,
+                WHEN c.oid IS NOT NULL THEN {NAMED} END,
            array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
@@ -43,7 +43,7 @@ _COLUMNS = sa.text(
                         WHERE r.relname = :table AND s.nspname = :schema AND r.relkind IN ('r', 'p', 'v', 'm', 'f'))
       AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum
-    """  # noqa: S608 - of the expressions of another module
+    """  # noqa: S608 - only expressions of `collations`
 )
 
 REFERENCES = sa.text(
@@ -55,9 +55,9 @@ REFERENCES = sa.text(
     FROM pg_constraint c
     JOIN pg_class r ON r.oid = c.conrelid
     JOIN pg_namespace n ON n.oid = r.relnamespace
-    CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (mine, theirs, place)
-    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.mine
-    JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.theirs
+    CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (column_number, referred_number, place)
+    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.column_number
+    JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.referred_number
     WHERE c.contype = 'f' AND c.conparentid = 0
       AND c.confrelid = (SELECT t.oid FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace
                          WHERE t.relname = :table AND s.nspname = :schema)
@@ -73,22 +73,22 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
-def find(cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-    """The table or view that statements of this login mean by the name."""
-    found = cx.execute(_FIND, {"table": table, "schema": schema}).first()
-    return None if found is None else Found(*found)
+def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
+    """The table or view that this login's statements mean by the name; None if there is none."""
+    row = cx.execute(_FIND, {"table": table, "schema": schema}).first()
+    return None if row is None else TableName(*row)
 
 
-def home(cx: sa.Connection, default: str | None) -> str:
-    """The schema in which this login makes a table whose name has none."""
-    return str(cx.scalar(_HOME, {"default": default}))
+def login_schema(cx: sa.Connection, default: str | None) -> str:
+    """The schema in which this login creates a table without a schema in its name."""
+    return str(cx.scalar(_LOGIN_SCHEMA, {"default": default}))
 
 
 def columns(cx: sa.Connection, schema: str, table: str) -> list[Column]:
-    """The table's columns in order; empty when there is no such table. Raises ConfigError where a policy may hide rows
-    from this login."""
+    """The table's columns in order; empty if there is no such table. Raises ConfigError if a policy may hide rows from
+    this login."""
     refuse_hidden_on_postgresql(cx, schema, table)
-    found = cx.execute(_COLUMNS, {"table": table, "schema": schema}).all()
+    rows = cx.execute(_COLUMNS, {"table": table, "schema": schema}).all()
     return [
         Column(
             name=name,
@@ -101,5 +101,5 @@ def columns(cx: sa.Connection, schema: str, table: str) -> list[Column]:
             defaulted=defaulted,
             sortable=builtin,
         )
-        for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in found
+        for name, base, declared, builtin, nullable, identity, computed, defaulted, spelled, collation, key in rows
     ]

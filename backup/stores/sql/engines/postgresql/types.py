@@ -1,4 +1,4 @@
-"""PostgreSQL's types: what has no exact Python value travels as the server's own text, and so comes back the same."""
+"""PostgreSQL's types. Values without an exact Python value travel as the server's own text and come back the same."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _NATIVE = {
 }
 _INTEGERS = ("smallint", "integer", "bigint")
 _SIZED = {"text", "character varying", "character", "bytea"}
-_STORED_SMALL = 1_000
+_STORED_SMALL = 1_000  # bytes
 _TEXTS = ("character varying", "text")
 
 
 class TextType(ServerType):
-    """A column read as the server's text for it and cast back when written or compared: to its `own` type, which the
-    table may have and no copy, as one that somebody has made."""
+    """A column that is read as the server's text, and cast back to its `own` type when it is written or compared.
+
+    A copy need not have the table's `own` type, for example a type that somebody created there.
+    """
 
     cache_ok = True
     kinds = (str,)
@@ -40,12 +42,12 @@ class TextType(ServerType):
         return sa.cast(column, sa.Text)
 
     def bind_expression(self, bindvalue: Any) -> Any:
-        # The driver takes a single % of a name for a parameter.
+        # The driver takes a single % in a name as a parameter.
         return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.own.replace("%", "%%")))
 
 
 class NativeType(ServerType):
-    """A column whose values the driver has exactly; `base` is the catalogue's name for its type."""
+    """A column whose values are exact in Python. `base` is the catalogue's name of its type."""
 
     cache_ok = True
 
@@ -56,7 +58,7 @@ class NativeType(ServerType):
 
 
 class IntegerType(ServerType):
-    """Integers. Many are looked up by one parameter: a list of a thousand takes the driver longer than the server."""
+    """Integers. One parameter looks up many of them: a list of a thousand takes the driver longer than the server."""
 
     cache_ok = True
     kinds = (int,)
@@ -64,14 +66,14 @@ class IntegerType(ServerType):
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if any(type(value) is not int for value in values):
             return super().has_one_of(column, values)
-        # Through a query, or the planner takes a new table, of which it knows nothing, from end to end for each batch.
+        # As a subquery: otherwise the planner reads a table without statistics from end to end for each batch.
         any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
 
 
 def size_expression(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:
-    """How many bytes a value of this column takes when it is read; None where it is never large. Reads no large value,
-    unless it has to become text for that."""
+    """How many bytes a value of this column has when it is read; None where it is never large. The server reads a large
+    value only if it must become text for that."""
     if isinstance(column.type, TextType):
         text = sa.func.octet_length(sa.cast(column, sa.Text))
         stored = sa.func.pg_column_size(column)
@@ -83,22 +85,22 @@ def size_expression(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | No
 
 
 def relation(source: str, copy: str) -> Relation:
-    """How the source's declared type stands to its copy's, collations aside."""
-    (name, has, _), (was, had, _) = type_parts(source), type_parts(copy)
-    if (name, has) == (was, had):
+    """How the source's declared type compares with its copy's. Ignores collations."""
+    (name, sizes, _), (copy_name, copy_sizes, _) = type_parts(source), type_parts(copy)
+    if (name, sizes) == (copy_name, copy_sizes):
         return "same"
-    if name in _INTEGERS and was in _INTEGERS:
-        wider = _INTEGERS.index(name) > _INTEGERS.index(was)
-    elif name in _TEXTS and was in _TEXTS:
-        wider = _size(has) >= _size(had)
-    elif name == was == "numeric":
-        wider = all(now >= before for now, before in zip(digits(has), digits(had), strict=True))
-    elif name == was and name.startswith("time"):
-        wider = _size(has, 6) >= _size(had, 6)
-    elif name == was == "character":
-        wider = _size(has) >= _size(had)
+    if name in _INTEGERS and copy_name in _INTEGERS:
+        wider = _INTEGERS.index(name) > _INTEGERS.index(copy_name)
+    elif name in _TEXTS and copy_name in _TEXTS:
+        wider = _size(sizes) >= _size(copy_sizes)
+    elif name == copy_name == "numeric":
+        wider = all(size >= copy_size for size, copy_size in zip(digits(sizes), digits(copy_sizes), strict=True))
+    elif name == copy_name and name.startswith("time"):
+        wider = _size(sizes, 6) >= _size(copy_sizes, 6)
+    elif name == copy_name == "character":
+        wider = _size(sizes) >= _size(copy_sizes)
     else:
-        wider = (was, name) == ("real", "double precision")
+        wider = (copy_name, name) == ("real", "double precision")
     return "wider" if wider else "other"
 
 
@@ -106,10 +108,10 @@ def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
     return sizes[0] if sizes else default
 
 
-@cache  # so that the columns of a table read twice are equal
+@cache  # so that a table read twice has equal columns
 def type_of(base: str, own: str, builtin: bool, collation: str | None) -> ServerType:
-    """The type of a column: `base` is the catalogue's name for it, `own` how this session spells it. A copy keeps as
-    text what is not `builtin`, for its database need not have the type."""
+    """The type of a column. `base` is the catalogue's name of it, `own` this session's spelling. A copy declares a type
+    that is not `builtin` as text: its database may not have the type."""
     declared = own if builtin else "text"
     spelled = f"{declared} COLLATE {collation}" if collation else declared
     if not (builtin and base in _NATIVE):

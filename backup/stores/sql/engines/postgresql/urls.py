@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL databases → what they stand for. Connects nowhere."""
+"""Checks the URLs of PostgreSQL databases. Connects nowhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _DRIVERS = {"", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
 
 
 def checked_url(url: URL, setting: str) -> URL:
-    """The URL for the app's own driver, with the server verified as `postgresql_url` says."""
+    """The URL for the app's driver, which verifies the server as `postgresql_url` says. Raises ConfigError for another
+    driver."""
     if url.drivername.lower().partition("+")[2] not in _DRIVERS:
         raise ConfigError(
             f"Setting {setting} names a driver for PostgreSQL that this app does not use.", hint="Write postgresql://…."

@@ -1,4 +1,4 @@
-"""What psycopg is told of values: numeric's NaN is equal to itself, as on the server and not in Python."""
+"""How psycopg reads values: a numeric NaN equals itself, as on the server, unlike Python's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from backup.stores.exact_json import decimal_of
 
 
-def settle_values(connection: Any, _record: Any) -> None:
-    """Has a new connection read numerics so; as SQLAlchemy's event `connect` wants it."""
+def set_up_values(connection: Any, _record: Any) -> None:
+    """Makes a new connection read numerics so. A listener of SQLAlchemy's event `connect`."""
     connection.adapters.register_loader("numeric", _numeric_loader())
 
 

@@ -1,4 +1,4 @@
-"""Connections to a SQLite file: those that leave it as it is, those that write, and why one cannot be had."""
+"""Connections to a SQLite file, for reading and for writing, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ Mode = Literal["ro", "rw", "rwc"]
 
 
 class NotOpened(OSError):
-    """A file that is not opened, for what that would leave behind."""
+    """The file was not opened, because reading it would leave other files beside it."""
 
 
 class SqliteFile:
-    """A file and how its URL wants it opened: `mode` for whatever it is opened for, `immutable` as nobody writes it."""
+    """A file and how its URL says to open it: always in a `mode`, or as `immutable`, a file that nobody writes."""
 
     def __init__(self, url: URL) -> None:
         self.path = Path(url.database or "").resolve()
         self._mode = url.query.get("mode")
         self._immutable = url.query.get("immutable") == "1"
         self.reads_any_bytes = False
-        """Whether new connections read texts that are no UTF-8, which is slower."""
+        """Whether new connections read texts that are no valid UTF-8, which is slower."""
 
     def connect(self, mode: Mode) -> sqlite3.Connection:
-        """A new connection. Only with `rwc` is a missing file made: an unmounted disk must not look like an empty
-        source.
+        """A new connection. Only `rwc` creates a missing file: an unmounted disk must not look like an empty source.
 
-        With `ro` no byte of the file and of its -wal changes. Raises NotOpened where -wal and -shm, which reading in
-        WAL mode makes, would belong to another user than the file: its own program could not use them.
+        `ro` changes no byte of the file and of its -wal. Raises NotOpened where reading would create a -wal and a -shm
+        that belong to another user than the file: the owner's program could not use them.
         """
         mode = "rw" if self._mode == "rw" and mode == "ro" else "ro" if self._mode == "ro" else mode
         if mode == "ro" and not self._immutable:
@@ -47,10 +46,10 @@ class SqliteFile:
             uri=True,
             timeout=_BUSY_SECONDS,
             check_same_thread=False,
-            cached_statements=0,  # each would keep its last parameters, however large these were
+            cached_statements=0,  # each would keep its last parameters in memory, however large
         )
         try:
-            # Opening reads nothing: only now is a file known to be a database.
+            # Opening reads nothing. Only this shows that the file is a database.
             connection.execute("PRAGMA schema_version")
             connection.create_function(HASH, -1, exact_hash, deterministic=True)
             connection.create_function(HASH_OF_BYTES, -1, exact_hash_of_bytes, deterministic=True)
@@ -62,7 +61,7 @@ class SqliteFile:
         return connection
 
     def failure(self, error: Exception) -> Failure:
-        """What a driver's error means."""
+        """What a driver's error means for this file."""
         text, whole = driver_text(error), getattr(error, "sqlite_errorcode", 0)
         code = whole & 0xFF
         if isinstance(error, OSError):
@@ -78,7 +77,7 @@ class SqliteFile:
             return Failure("unavailable", f"{_CRASHED}.", _CRASHED_HINT)
         if code == sqlite3.SQLITE_READONLY:
             return Failure("unavailable", text, _READ_ONLY_HINT)
-        if "Could not decode to UTF-8" in text or "user-defined function raised" in text:  # which takes texts alone
+        if "Could not decode to UTF-8" in text or "user-defined function raised" in text:  # which needs valid text
             return Failure("undecoded", text)
         if "no such table" in text:
             return Failure("missing", text, name=name_in(text))
@@ -94,19 +93,19 @@ class SqliteFile:
         if not hasattr(os, "geteuid") or not self.path.is_file():
             return
         owner, reader = self.path.stat().st_uid, os.geteuid()
-        there = all(Path(f"{self.path}-{end}").exists() for end in ("wal", "shm"))
-        # SQLite gives what root makes to the file's owner.
-        if reader not in (0, owner) and not there and _is_wal(self.path):
+        exist = all(Path(f"{self.path}-{end}").exists() for end in ("wal", "shm"))
+        # Files that SQLite creates for root belong to the file's owner.
+        if reader not in (0, owner) and not exist and _is_wal(self.path):
             raise NotOpened(0, "it is in WAL mode and another user's, who could not use the -wal and -shm of this one")
 
 
 _FOREIGN_HINT = (
-    "Run the app as the file's owner, or while a program of the owner's has it open. For a file that nobody writes to, "
+    "Run the app as the file's owner, or while a program of the owner has it open. For a file that nobody writes to, "
     "say ?immutable=1 in the connection string."
 )
 _NO_WAL = "it is in WAL mode, and its -wal and -shm cannot be made or read in this folder"
 _FOLDER_HINT = (
-    "Let the app's user write to the folder, or have the file open in a program of its owner's. For a file that nobody "
+    "Let the app's user write to the folder, or keep the file open in a program of its owner. For a file that nobody "
     "writes to, say ?immutable=1 in the connection string."
 )
 _NO_WAL_CODES = (sqlite3.SQLITE_READONLY_CANTINIT, sqlite3.SQLITE_READONLY_DIRECTORY)
@@ -123,19 +122,19 @@ _READ_ONLY_HINT = (
     "Let the app's user write to the file and its folder, and leave mode=ro and immutable=1 out of the connection "
     "string."
 )
-_kept: dict[Path, tuple[tuple[int, int], int]] = {}
+_open_files: dict[Path, tuple[tuple[int, int], int]] = {}
 
 
 def _is_wal(path: Path) -> bool:
-    """Whether the file is in WAL mode, by its header; not if it cannot be read."""
+    """Whether the file's header says WAL mode; False if it cannot be read."""
     try:
         stat = path.stat()
-        known, file = _kept.get(path, (None, -1))
-        if known != (stat.st_dev, stat.st_ino):
-            # Kept open, for to close it would give up every lock that SQLite holds on the file in this process.
-            _kept[path] = (stat.st_dev, stat.st_ino), os.open(path, os.O_RDONLY)
-            if known is not None:
-                os.close(file)  # of a file that another has replaced
-        return os.pread(_kept[path][1], 2, 18) == b"\2\2"
+        opened, file = _open_files.get(path, (None, -1))
+        if opened != (stat.st_dev, stat.st_ino):
+            # Stays open: to close it would release every lock of SQLite on the file in this process.
+            _open_files[path] = (stat.st_dev, stat.st_ino), os.open(path, os.O_RDONLY)
+            if opened is not None:
+                os.close(file)  # another file has replaced this one
+        return os.pread(_open_files[path][1], 2, 18) == b"\2\2"
     except OSError:
         return False

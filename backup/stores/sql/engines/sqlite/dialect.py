@@ -1,4 +1,4 @@
-"""SQLite, the embedded default: raw values, declared types kept verbatim."""
+"""SQLite, the embedded default: values as they are stored, types as they are declared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from backup.stores.sql.engines.sqlite import system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
 _SPELLING = SQLiteDialect()
@@ -40,7 +40,7 @@ _INTEGER = ServerType("INTEGER")
 
 @cache
 def _shared() -> tuple[sa.Dialect, Any]:
-    """SQLAlchemy's dialect, which has learnt what the library can, and the statements that it has compiled."""
+    """SQLAlchemy's dialect after its first connection, and the cache of its compiled statements."""
     engine = sa.create_engine(_NOWHERE)
     sa.event.listen(engine, "do_execute", text.execute)
     sa.event.listen(engine, "do_executemany", text.execute_many)
@@ -51,20 +51,20 @@ def _shared() -> tuple[sa.Dialect, Any]:
 
 
 def _engine(pool: sa.Pool) -> sa.Engine:
-    # As create_engine makes it, but for the dialect: each run opens its stores anew, and statements that one engine
-    # has compiled serve another only if they are of the same dialect.
+    # Like create_engine, but with the shared dialect. Each run opens its stores again, and only engines of one dialect
+    # can share compiled statements.
     dialect, compiled = _shared()
     return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
 
 
 @lru_cache(maxsize=64)
 def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
-    """The statement that inserts a row whose primary key is not there yet."""
+    """The statement that inserts a row unless its primary key exists."""
     return str(sqlite_insert(table).on_conflict_do_nothing().compile(dialect=dialect))
 
 
 @cache
-def _writer(path: Path) -> RLock:  # noqa: ARG001 - one for each file
+def _writer(path: Path) -> RLock:  # noqa: ARG001 - the cache has one lock for each path
     return RLock()
 
 
@@ -86,11 +86,11 @@ class SqliteDialect:
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
-    def __init__(self, url: URL, connections: int = CONNECTIONS, *, left_as_it_is: bool = False) -> None:
-        """A file that is `left_as_it_is` is opened for writing only in `writing`."""
+    def __init__(self, url: URL, connections: int = CONNECTIONS, *, read_only_by_default: bool = False) -> None:
+        """Only `writing` opens a file that is `read_only_by_default` for writing."""
         self._file = SqliteFile(url)
         self.path, self._connections = self._file.path, connections
-        self._left_as_it_is = left_as_it_is
+        self._read_only = read_only_by_default
 
     @property
     def location(self) -> str:
@@ -98,21 +98,21 @@ class SqliteDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        mode: Mode = "ro" if self._left_as_it_is else "rw"
+        mode: Mode = "ro" if self._read_only else "rw"
         return _engine(sa.QueuePool(self._opener(mode), self._connections, max_overflow=0, dialect=_shared()[0]))
 
     @cached_property
     def _for_writing(self) -> sa.Engine:
-        if not self._left_as_it_is:
+        if not self._read_only:
             return self.engine
         return _engine(sa.NullPool(self._opener("rw"), dialect=_shared()[0]))
 
-    def _opener(self, mode: Mode) -> Any:  # the driver's connection has more than SQLAlchemy's type of it
+    def _opener(self, mode: Mode) -> Any:  # SQLAlchemy's type of a connection lacks some of the driver's
         return partial(self._file.connect, mode)
 
-    def is_same_database(self, one: sa.Connection, other: sa.Connection) -> bool:
-        """By device and inode: a file has as many names as it likes."""
-        return Path(one.scalar(_FILE)).samefile(other.scalar(_FILE))
+    def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
+        """Compares device and inode: one file may have several names."""
+        return Path(here.scalar(_FILE)).samefile(there.scalar(_FILE))
 
     server_clock: sa.ColumnElement[datetime] | None = None
 
@@ -137,8 +137,8 @@ class SqliteDialect:
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        # The file has one writer at a time. Threads of this process queue here, where waiting is fair and has no end;
-        # the driver would poll. Only last words do not wait for long.
+        # The file allows one writer at a time. Threads of this process queue here: waiting is fair and has no end.
+        # The driver would poll. While the process ends, they wait only a short time.
         writer, seconds = _writer(self.path), interrupts.seconds_for(TIMEOUT_MAX)
         if not writer.acquire(timeout=seconds):
             raise CallEnded
@@ -146,7 +146,7 @@ class SqliteDialect:
             with self._for_writing.begin() as cx:
                 if seconds < TIMEOUT_MAX:
                     cx.exec_driver_sql(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
-                # IMMEDIATE: what a transaction reads before its first change belongs to it too.
+                # IMMEDIATE: the lock also covers what the transaction reads before its first change.
                 cx.exec_driver_sql("BEGIN IMMEDIATE")
                 yield cx
         finally:
@@ -156,7 +156,7 @@ class SqliteDialect:
         driver: Any = cx.connection.driver_connection
 
         def interrupt() -> None:
-            with suppress(sqlite3.ProgrammingError):  # closed by now
+            with suppress(sqlite3.ProgrammingError):  # it is closed already
                 driver.interrupt()
 
         return interrupt
@@ -169,20 +169,20 @@ class SqliteDialect:
         return query  # SQLite has one writer at a time, and this is one
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
-        """`locked` does."""
+        """Does nothing: `writing` has locked the file."""
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
-        return []  # SQLite itself goes on past any number that was written
+        return []  # SQLite itself counts on from the largest number
 
     def is_one_file(self, other: Dialect) -> bool:
         return isinstance(other, SqliteDialect) and (
             self.path == other.path or (self.path.exists() and other.path.exists() and self.path.samefile(other.path))
         )
 
-    def read_halves(self) -> bool:
+    def read_any_text(self) -> bool:
         if not self._file.reads_any_bytes:
             self._file.reads_any_bytes = True
-            self.engine.dispose()  # new connections read them
+            self.engine.dispose()  # only new connections read them
         return True
 
     def insert_rows(
@@ -204,10 +204,10 @@ class SqliteDialect:
     def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - a file shows all it has
         return ""
 
-    def find(self, cx: sa.Connection, schema: str | None, table: str) -> Found | None:
+    def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
 
-    def home(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas to choose from
+    def login_schema(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas
         return None
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
@@ -227,11 +227,11 @@ class SqliteDialect:
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns, any_bytes=self._file.reads_any_bytes)
 
-    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - of any column
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
         return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
-        # Of integers alone: a hash costs as much as reading the stamp.
+        # Only of integers: a hash costs as much as reading the stamp.
         parts = [column for column in key if affinity_of(column) in INTEGERS]
         return sa.type_coerce(bucket_of(parts, _number), _INTEGER) if parts else None
 
@@ -245,9 +245,9 @@ class SqliteDialect:
         affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
         return fingerprints(cx, stamps, conditions, affinities, bucket, any_bytes=self._file.reads_any_bytes)
 
-    def largest(
+    def largest_row_bytes(
         self,
-        cx: sa.Connection,  # noqa: ARG002 - of any query
+        cx: sa.Connection,  # noqa: ARG002 - rows come one by one
         table: sa.Table,  # noqa: ARG002
         query: sa.Select[Any],  # noqa: ARG002
         values: Mapping[str, Any] | None = None,  # noqa: ARG002
@@ -257,16 +257,16 @@ class SqliteDialect:
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)
 
-    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - no column of any table
+    def can_alter(self, table: sa.Table, column: Column) -> bool:  # noqa: ARG002 - the same for every column
         return False
 
     def add(self, table: sa.Table, column: Column) -> str:
         spelled = spelled_column(_SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
 
-    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:  # noqa: ARG002 - whatever the column
-        away = spelled_column(_SPELLING, table, f"{table.name}_old")
-        return [f"ALTER TABLE {spelled_table(_SPELLING, table)} RENAME TO {away}"]
+    def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:  # noqa: ARG002 - the same for every column
+        old_name = spelled_column(_SPELLING, table, f"{table.name}_old")
+        return [f"ALTER TABLE {spelled_table(_SPELLING, table)} RENAME TO {old_name}"]
 
     def failure(self, error: Exception) -> Failure:
         return self._file.failure(error)
@@ -278,4 +278,4 @@ def _number(value: int) -> sa.ColumnElement[Any]:
 
 def opened(url: URL, options: DialectOptions) -> SqliteDialect:
     """The dialect of a file."""
-    return SqliteDialect(url, options.connections, left_as_it_is=options.left_as_it_is)
+    return SqliteDialect(url, options.connections, read_only_by_default=options.read_only_by_default)

@@ -1,7 +1,7 @@
-"""Fingerprints on SQLite, which has no hash function, and whose arithmetic costs more than its reading.
+"""Fingerprints on SQLite, which has no hash function and where arithmetic costs more than reading.
 
-So it writes the stamps of a chunk into JSON lists, one for each column and in the order of the keys, and these are
-hashed here, in the same process. A function of Python's, called for every row, would cost several times as much.
+SQLite writes a chunk's stamps into JSON lists, one for each column, in the order of the keys. This process hashes the
+lists. To call a Python function for each row would cost several times as much.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ HASH_OF_BYTES = "exact_hash_of_bytes"
 _BLOB = ServerType("BLOB")
 _FIRST_COLUMN: Any = sa.literal_column("1")
 _LOW = (1 << 32) - 1
-_ARGUMENTS = 127  # which a function may have, as SQLite is built unless told otherwise
+_ARGUMENTS = 127  # a function's most arguments in SQLite as it is usually built
 INTEGERS = ("INTEGER", "NUMERIC")
-"""The affinities of columns whose values are integers, if they are numbers without a fraction."""
+"""The affinities of columns that store a number without a fraction as an integer."""
 _Lists = tuple[Any, ...]
 
 
 def exact_hash(*values: Any) -> str:
-    """A hash of the values and their types: 1, 1.0 and '1' have three."""
+    """A hash of the values and their types: 1, 1.0 and '1' have three different hashes."""
     return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def exact_hash_of_bytes(*values: Any) -> str:
-    """The same of values whose texts have come as their bytes in hexadecimal digits."""
+    """The `exact_hash` of values whose texts arrive as bytes in hexadecimal digits."""
     return exact_hash(*(text_of(bytes.fromhex(value)) if isinstance(value, str) else value for value in values))
 
 
 def content_hash(columns: Sequence[Any], *, any_bytes: bool) -> sa.ColumnElement[Any]:
-    """A hash of a row's exact values, the same whether its texts may have `any_bytes`. One of many columns is made of
-    the hashes of their parts."""
+    """A hash of a row's exact values. `any_bytes`: its texts may be no valid UTF-8; the hash is the same either way.
+
+    For more columns than a function takes, it is a hash of the hashes of groups of columns.
+    """
     if len(columns) > _ARGUMENTS:
         starts = range(0, len(columns), _ARGUMENTS)
         columns = [content_hash(columns[start : start + _ARGUMENTS], any_bytes=any_bytes) for start in starts]
@@ -54,7 +56,7 @@ def content_hash(columns: Sequence[Any], *, any_bytes: bool) -> sa.ColumnElement
 
 
 def _in_digits(column: Any) -> sa.ColumnElement[Any]:
-    """The value, a text as its bytes: a function of this process is given no text that is no UTF-8."""
+    """The value; a text as the hexadecimal digits of its bytes. SQLite passes no invalid UTF-8 to a Python function."""
     text = sa.func.typeof(column) == sa.literal_column("'text'")
     return sa.case((text, sa.func.hex(sa.cast(column, _BLOB))), else_=column)
 
@@ -68,45 +70,45 @@ def fingerprints(
     *,
     any_bytes: bool,
 ) -> Mapping[Any, Fingerprint] | None:
-    """As `Dialect.fingerprints` says; `affinities` are those of the key's and the version's columns."""
+    """What `Dialect.fingerprints` returns. `affinities` are those of the key's and the version's columns."""
     lists = partial(_lists, cx, conditions=conditions, bucket=bucket, any_bytes=any_bytes)
     try:
-        found = _exact_lists(lists, stamps, affinities)
+        rows = _exact_lists(lists, stamps, affinities)
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG:
             return None
         if "BLOB" not in str(error.orig):
             raise
-        found = None  # JSON holds no bytes
-    if found is None:
-        # Any column of SQLite may hold any value, and JSON does not have all digits of some: hash every one.
-        found = _exact_lists(lists, stamps, [""] * len(affinities))
-    assert found is not None  # noqa: S101 - for mypy; hashes are texts
-    return {number: _fingerprint(*rest) for number, *rest in found}
+        rows = None  # JSON holds no bytes
+    if rows is None:
+        # Any column of SQLite may hold any value, and JSON loses digits of some. So hash every value.
+        rows = _exact_lists(lists, stamps, [""] * len(affinities))
+    assert rows is not None  # noqa: S101 - for mypy; hashes are texts
+    return {number: _fingerprint(*rest) for number, *rest in rows}
 
 
 def _fingerprint(records: int, versions: int | None, *lists: bytes) -> Fingerprint:
     digest = blake2b(digest_size=16)
-    for one in lists:
-        digest.update(len(one).to_bytes(8))
-        digest.update(one)
-    sums = (_added_up(lists[-1]), versions or 0)
+    for text in lists:
+        digest.update(len(text).to_bytes(8))
+        digest.update(text)
+    sums = (_sum_of(lists[-1]), versions or 0)
     return Fingerprint("blake2b", records, sums, int.from_bytes(digest.digest()) if records else 0)
 
 
 def _exact_lists(
     lists: Callable[[StampColumns, Sequence[str]], Sequence[_Lists]], stamps: StampColumns, affinities: Sequence[str]
 ) -> Sequence[_Lists] | None:
-    """What `lists` gives; None where a list does not tell all values apart."""
+    """The rows of `lists`; None if two different values may look the same in a list."""
     if not stamps.version:
-        found = lists(stamps, affinities)
+        rows = lists(stamps, affinities)
     else:
-        # Few tables have rows without a version: their contents are asked for once the lists show a NULL.
-        found = lists(stamps._replace(content=None), affinities)
-        if stamps.content is not None and any(b"null" in text for row in found for text in row[3:]):
-            found = lists(stamps, affinities)
-    texts = ((text, kind) for row in found for text, kind in zip(row[3:], affinities, strict=False))
-    return None if any(kind in INTEGERS and not _is_integers(text) for text, kind in texts) else found
+        # Few tables have rows without a version. So ask for content hashes only if the lists show a NULL.
+        rows = lists(stamps._replace(content=None), affinities)
+        if stamps.content is not None and any(b"null" in text for row in rows for text in row[3:]):
+            rows = lists(stamps, affinities)
+    texts = ((text, kind) for row in rows for text, kind in zip(row[3:], affinities, strict=False))
+    return None if any(kind in INTEGERS and not _is_integers(text) for text, kind in texts) else rows
 
 
 def _lists(
@@ -117,10 +119,10 @@ def _lists(
     bucket: sa.ColumnElement[Any] | None,
     any_bytes: bool,
 ) -> Sequence[_Lists]:
-    """Of each bucket: its number, how many records, the sum of their versions, a list for each column, and one of the
-    hashes of content."""
+    """A row for each bucket: its number, the number of records, the sum of their versions, a list of values for each
+    column, and a list of content hashes."""
     key, version, content = stamps
-    # JSON tells integers and texts apart, each from its like. Of all else it says too little.
+    # JSON keeps different integers and different texts apart. For other values it is not exact.
     values: list[sa.ColumnElement[Any]] = [
         _plain(column)
         if kind in (*INTEGERS, "TEXT")
@@ -129,22 +131,22 @@ def _lists(
     ]
     number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)
     hashed: sa.ColumnElement[Any] = sa.literal("") if content is None else content
-    named: sa.ColumnElement[Any] = sa.null() if bucket is None else bucket
-    is_kept_in_order = len(key) == 1 and key[0].type.declared.upper() == "INTEGER"  # type: ignore[attr-defined] # a ServerType
-    if not (is_kept_in_order and any(_bounds(condition, key[0]) for condition in conditions)):
-        # Without a bound for the key the server may walk an index of other columns.
-        some = [value.label(f"c{i}") for i, value in enumerate([*values, number, hashed, named])]
-        *columns, number, hashed, named = list(sa.select(*some).where(*conditions).order_by(*key).subquery().c)
+    group: sa.ColumnElement[Any] = sa.null() if bucket is None else bucket
+    is_in_key_order = len(key) == 1 and key[0].type.declared.upper() == "INTEGER"  # type: ignore[attr-defined] # a ServerType
+    if not (is_in_key_order and any(_bounds(condition, key[0]) for condition in conditions)):
+        # Without a bound on the key SQLite may read an index of other columns, in another order.
+        labelled = [value.label(f"c{i}") for i, value in enumerate([*values, number, hashed, group])]
+        *columns, number, hashed, group = list(sa.select(*labelled).where(*conditions).order_by(*key).subquery().c)
         values, conditions = list(columns), []
     lists = [_list(value) for value in values]
     if len(values) == len(version) + 1 == 2 and set(affinities) <= set(INTEGERS):
         lists = [sa.cast(sa.func.json_group_object(*values), _BLOB)]  # one list is quicker than two
-    query = sa.select(named, sa.func.count(), sa.func.sum(number), *lists).where(*conditions)
+    query = sa.select(group, sa.func.count(), sa.func.sum(number), *lists).where(*conditions)
     if content is not None:
         query = query.add_columns(_list(hashed, values[len(key)].is_(None) if version else None))
     if bucket is not None:
         query = query.group_by(_FIRST_COLUMN)
-    cursor: Any = cx.execute(query).cursor  # the driver's own, without conversions
+    cursor: Any = cx.execute(query).cursor  # the driver's own cursor converts nothing
     rows: Sequence[_Lists] = cursor.fetchall()
     return rows if content is not None else [(*row, b"[]") for row in rows]
 
@@ -159,13 +161,13 @@ def _bounds(condition: sa.ColumnElement[bool], column: sa.Column[Any]) -> bool:
 
 
 def _list(value: sa.ColumnElement[Any], where: sa.ColumnElement[bool] | None = None) -> sa.ColumnElement[Any]:
-    found = sa.func.json_group_array(value)
-    return sa.cast(found if where is None else found.filter(where), _BLOB)
+    values = sa.func.json_group_array(value)
+    return sa.cast(values if where is None else values.filter(where), _BLOB)
 
 
 def _is_integers(text: bytes) -> bool:
     return not text.translate(None, b'0123456789-,[]{}:"').replace(b"null", b"")
 
 
-def _added_up(hashes: bytes) -> int:
-    return sum(int(one, 16) for one in hashes.decode().strip("[]").replace('"', "").split(",") if one)
+def _sum_of(hashes: bytes) -> int:
+    return sum(int(digits, 16) for digits in hashes.decode().strip("[]").replace('"', "").split(",") if digits)

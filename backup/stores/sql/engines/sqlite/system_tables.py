@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from backup.core.errors import SchemaMismatch
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.sqlite.types import type_of
-from backup.stores.sql.engines.tables import Found
+from backup.stores.sql.engines.tables import TableName
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
-_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # which every program has
+_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # every program has them
 _FIND = sa.text(
     "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
     " ORDER BY name <> :table LIMIT 1"
@@ -37,18 +37,18 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
-def find(cx: sa.Connection, schema: str | None, table: str) -> Found | None:
-    """The table or view that the name stands for; no schema but `main` has any."""
+def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
+    """The table or view of this name; None if there is none. Only the schema `main` has tables."""
     if schema is not None and schema.lower() != "main":
         return None
     name = cx.scalar(_FIND, {"table": table})
-    return None if name is None else Found(None, name, alone=bool(cx.scalar(_HAS_ODD_INDEX, {"table": name})))
+    return None if name is None else TableName(None, name, alone=bool(cx.scalar(_HAS_ODD_INDEX, {"table": name})))
 
 
 def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-    """The table's columns in order; empty when there is no such table. Raises SchemaMismatch for a key that is sorted
-    as no other program could."""
-    found = cx.execute(
+    """The table's columns in order; empty if there is no such table. Raises SchemaMismatch for a key sorted by a
+    collation of its application."""
+    rows = cx.execute(
         sa.text(
             'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL'
             " FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
@@ -56,14 +56,14 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         ),
         {"table": table, "schema": schema},
     ).all()
-    indexed = cx.execute(
+    key_index = cx.execute(
         sa.text(
             "SELECT x.name, x.coll FROM pragma_index_list(:table, coalesce(:schema, 'main')) AS i,"
             " pragma_index_xinfo(i.name, coalesce(:schema, 'main')) AS x WHERE i.origin = 'pk' AND x.key = 1"
         ),
         {"table": table, "schema": schema},
     )
-    collations: dict[str, str] = dict(indexed.all())
+    collations: dict[str, str] = dict(key_index.all())
     for name, collation in collations.items():
         if collation.upper() not in _COLLATIONS:
             raise SchemaMismatch(
@@ -80,23 +80,23 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
             computed=hidden in (2, 3),
             defaulted=bool(defaulted),
         )
-        for name, declared, notnull, hidden, position, defaulted in found
+        for name, declared, notnull, hidden, position, defaulted in rows
     ]
 
 
 def _declared(declared: str, collation: str | None) -> str:
     plain = re.sub(r"\s*GENERATED ALWAYS.*", "", declared, flags=re.I).strip()
-    # A column without a plain type, or of the STRICT type ANY, keeps each value's own type: as if declared with none.
+    # A column without a plain type, or of the STRICT type ANY, stores each value with its own type.
     if plain.upper() == "ANY" or not _PLAIN_TYPE.fullmatch(plain):
         plain = ""
     return f"{plain} COLLATE {collation}" if _named(collation) else plain
 
 
 def _plain_key(declared: str, name: str, indexed: Mapping[str, str]) -> str:
-    """How a copy declares the column: INTEGER alone makes a key the row's number, which cannot be a text. A key with an
-    index of its own is none."""
+    """The type that a copy declares. INTEGER alone would make the key the row's number, which cannot be a text. A key
+    with its own index is not the row's number: INT keeps it so."""
     return "INT" if [*indexed] == [name] and declared.upper() == "INTEGER" else declared
 
 
 def _named(collation: str | None) -> str | None:
-    return None if collation == "BINARY" else collation  # BINARY is what a key without an index of its own has too
+    return None if collation == "BINARY" else collation  # a key without its own index has BINARY too

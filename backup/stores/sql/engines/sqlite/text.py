@@ -1,6 +1,6 @@
-"""TEXT of SQLite that is no UTF-8, carried byte for byte.
+"""Reads and writes TEXT of SQLite that is no valid UTF-8, byte for byte.
 
-Here such a text is a str with a lone surrogate for each byte that is none (PEP 383), which the driver does not take.
+In Python such a text is a str with a lone surrogate for each invalid byte (PEP 383). The driver does not take that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-_PLACES = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\?""")
+_PARAMETERS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\?""")
 
 
 def text_of(raw: bytes) -> str:
@@ -19,7 +19,7 @@ def text_of(raw: bytes) -> str:
 
 
 def execute(cursor: Any, statement: str, values: Sequence[Any], _context: Any) -> bool:
-    """Executes one statement; as SQLAlchemy's event `do_execute` wants it."""
+    """Executes one statement. A listener of SQLAlchemy's event `do_execute`."""
     try:
         cursor.execute(statement, values)
     except UnicodeEncodeError:
@@ -28,29 +28,31 @@ def execute(cursor: Any, statement: str, values: Sequence[Any], _context: Any) -
 
 
 def execute_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], _context: Any) -> bool:
-    """Executes one statement once a row; as SQLAlchemy's event `do_executemany` wants it."""
-    taken: list[Sequence[Any]] = []
-    left = iter(rows)
+    """Executes one statement once for each row. A listener of SQLAlchemy's event `do_executemany`."""
+    last: list[Sequence[Any]] = []
+    remaining = iter(rows)
 
     def each() -> Iterator[Sequence[Any]]:
-        for row in left:
-            taken[:] = [row]
+        for row in remaining:
+            last[:] = [row]
             yield row
 
     while True:
         try:
             cursor.executemany(statement, each())
-        except UnicodeEncodeError:  # of the row taken last; those before it are done
-            _execute_exactly(cursor, statement, taken[0])
+        except UnicodeEncodeError:  # it is about the last row; those before it are done
+            _execute_exactly(cursor, statement, last[0])
         else:
             return True
 
 
 def _execute_exactly(cursor: Any, statement: str, values: Sequence[Any]) -> None:
-    """With each text that is no UTF-8 sent as bytes that the server makes a text of."""
+    """Sends each text that is no valid UTF-8 as bytes, which the statement casts to a text."""
     sent = [_sent(cursor, value) for value in values]
-    casts = iter(type(now) is not type(was) for now, was in zip(sent, values, strict=True))
-    spelled = _PLACES.sub(lambda one: "CAST(? AS TEXT)" if one[0] == "?" and next(casts) else one[0], statement)
+    casts = iter(type(bound) is not type(value) for bound, value in zip(sent, values, strict=True))
+    spelled = _PARAMETERS.sub(
+        lambda match: "CAST(? AS TEXT)" if match[0] == "?" and next(casts) else match[0], statement
+    )
     cursor.execute(spelled, sent)
 
 

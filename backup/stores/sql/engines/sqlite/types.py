@@ -1,4 +1,4 @@
-"""Types on SQLite: whatever is declared, a column's affinity tells what becomes of a value."""
+"""Types on SQLite. The affinity of a declared type decides how SQLite stores a value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 
-_AFFINITIES = (  # the first that stands in a declared type, as SQLite documents it
+_AFFINITIES = (  # the first with a part that the declared type contains, by SQLite's rules
     ("INTEGER", ("int",)),
     ("TEXT", ("char", "clob", "text")),
     ("BLOB", ("blob",)),
@@ -20,7 +20,7 @@ _AFFINITIES = (  # the first that stands in a declared type, as SQLite documents
 
 
 class SqliteType(ServerType):
-    """A column of SQLite may hold any value; only a number is made a text by some, and a text a number by others."""
+    """A column of SQLite may hold any value. But some turn a number into a text, others a text into a number."""
 
     cache_ok = True
 
@@ -56,12 +56,12 @@ def _is_number(text: str) -> bool:
 
 @cache
 def type_of(declared: str) -> ServerType:
-    """The type of a column, by how it is declared."""
+    """The type with this declaration."""
     return SqliteType(declared)
 
 
 def affinity_of(column: sa.Column[Any]) -> str:
-    """What SQLite makes of the column's values, where it can."""
+    """The column's affinity: the kind that SQLite turns its values into, where it can."""
     return _affinity(column.type.declared)  # type: ignore[attr-defined] # a ServerType
 
 
@@ -73,8 +73,9 @@ def _affinity(declared: str) -> str:
 
 
 def relation(source: str, copy: str) -> Relation:
-    """How a source's declared type stands to its copy's: `same` also for a source with more room, for SQLite enforces
-    no size, only the affinity tells."""
-    room = zip(digits(type_parts(source)[1]), digits(type_parts(copy)[1]), strict=True)
-    holds = _affinity(source) == _affinity(copy) and all(now >= before for now, before in room)
+    """How a source's declared type compares with its copy's. Also `same` for a source of a larger size: SQLite enforces
+    no size."""
+    sizes = zip(digits(type_parts(source)[1]), digits(type_parts(copy)[1]), strict=True)
+    is_as_large = all(size >= copy_size for size, copy_size in sizes)
+    holds = _affinity(source) == _affinity(copy) and is_as_large
     return "same" if holds else "other"
