@@ -44,19 +44,19 @@ def _sync_id(req: func.HttpRequest) -> str:
 
 
 def _respond(
-    req: func.HttpRequest, verb: Callable[..., http.Answer], *named: str | Callable[[func.HttpRequest], str]
+    req: func.HttpRequest, verb: Callable[..., http.Answer], *names: str | Callable[[func.HttpRequest], str]
 ) -> func.HttpResponse:
-    """What the verb answers to the registry, what the address names, the query and the body."""
+    """Calls `verb` with the registry, the names of the address, the query and the body; returns its answer."""
     try:
-        registry, names = _registry(), [name if isinstance(name, str) else name(req) for name in named]
-        answer = verb(registry, *names, req.params, req.get_body())
+        registry, values = _registry(), [name if isinstance(name, str) else name(req) for name in names]
+        answer = verb(registry, *values, req.params, req.get_body())
     except Exception as error:
         answer = http.error_answer(foreseen(error))
     return _response(answer)
 
 
 def _answered(work: Callable[[], http.Answer]) -> func.HttpResponse:
-    """The same of what is asked of no registry."""
+    """Calls `work` and returns its answer, or the answer for its error."""
     try:
         answer = work()
     except Exception as error:
@@ -87,8 +87,8 @@ def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
     return _respond(req, http.post_sync_of, "order")
 
 
-# A service's name may have slashes, so it is all the rest of an address. Azure tries longer routes first, and the rest
-# may be empty: without minlength(1) this route would take the requests of TriggerSync.
+# A service's name may have slashes, so it is the whole rest of an address. Azure tries longer routes first, and a rest
+# may be empty. Without minlength(1) this route would take the requests of TriggerSync.
 @app.route("backup/sync/{*service:minlength(1)}", methods=["POST"])
 def SyncService(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/sync/{*service}?force=true&dryRun=true&allowMassDelete=true"""
@@ -115,7 +115,7 @@ def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("backup/initialize", methods=["POST"])
 def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/initialize: makes what the backups need."""
+    """POST /api/backup/initialize: creates what is missing of the backups."""
     return _respond(req, http.post_initialize)
 
 
@@ -127,7 +127,7 @@ def StartSync(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("sync/job/{jobId}", methods=["GET"])
 def GetJob(req: func.HttpRequest) -> func.HttpResponse:
-    """GET /api/sync/job/{jobId}: how a job stands."""
+    """GET /api/sync/job/{jobId}: a job and its states."""
     return _answered(lambda: job_api.get_job(_desk(), req.route_params["jobId"], req.params))
 
 
@@ -151,13 +151,13 @@ def GetJobDetails(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("sync/dashboard/jobs/{id}/retry", methods=["POST"])
 def RetryJob(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/sync/dashboard/jobs/{id}/retry: queues an ended job once more."""
+    """POST /api/sync/dashboard/jobs/{id}/retry: queues an ended job again."""
     return _answered(lambda: job_api.post_retry(_desk(), req.route_params["id"], req.params, req.get_body()))
 
 
 @app.route("sync/dashboard/jobs/{id}", methods=["DELETE"])
 def DeleteJob(req: func.HttpRequest) -> func.HttpResponse:
-    """DELETE /api/sync/dashboard/jobs/{id}: deletes it, or asks it to stop."""
+    """DELETE /api/sync/dashboard/jobs/{id}: deletes a job, or asks a running job to stop."""
     return _answered(lambda: job_api.delete_job(_desk(), req.route_params["id"], req.params))
 
 
@@ -175,14 +175,14 @@ def GetStats(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")
 def WorkOnJob(message: func.QueueMessage) -> None:
-    """A job that waits. Fails after its record is closed when the job has finally failed."""
+    """Works on a waiting job. Fails when the job has failed for good; its record says so before."""
     settings = load_settings()
     work_on(settings, desk_of(settings), message.get_body().decode())
 
 
 @app.queue_trigger(arg_name="message", queue_name=f"{QUEUE}-poison", connection="AzureWebJobsStorage")
 def PoisonedJob(message: func.QueueMessage) -> None:
-    """A message that the host gave up; its job is in the records, and the sweeper rings again for it."""
+    """Logs a message that the host gave up. Its job is still in the records, and the sweeper rings again for it."""
     log_poisoned(_desk(), message.get_body().decode())
 
 
@@ -194,7 +194,7 @@ def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))
 def ScheduledSync(timer: func.TimerRequest) -> None:
-    """Every service, on the schedule: queued, or synced here; then it fails after all had their turn if one failed."""
+    """Queues or syncs every service on the schedule. Fails if an inline sync failed, after all had their turn."""
     settings = load_settings()
     last = last_firing(getattr(timer, "schedule_status", None))  # the library's abstract class does not declare it
     on_schedule(settings, _registry(), desk_of(settings), past_due=timer.past_due, last=last)
@@ -202,6 +202,6 @@ def ScheduledSync(timer: func.TimerRequest) -> None:
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("resume_schedule"))
 def ResumeSync(timer: func.TimerRequest) -> None:
-    """Jobs that nobody heard of, syncs that were left open, purges and verifies that are due."""
+    """Rings for waiting jobs, resumes open syncs, does due purges and verifies."""
     settings = load_settings()
     each_minute(settings, _registry(), desk_of(settings))

@@ -1,4 +1,4 @@
-"""The services that an environment's settings make: names in, settings of each service out. Reads no environment."""
+"""Makes the settings of each service from names and values. Does not read the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backup.core.errors import ConfigError
 from backup.core.model import SIDES, SideName
 
 ALL = "all"
-"""What stands for every service, and is the name of none."""
+"""The name that stands for every service; no service may have it."""
 
 _SIDE = re.compile(r"(source|backup)([a-z0-9]+)db__([a-z]+)", re.I)
 _PARTS = {(role, part.lower()): part for role in SIDES for part in PARTS[role]}
@@ -29,7 +29,7 @@ _ALIKE = 0.75
 
 
 class SettingName(NamedTuple):
-    """A setting's name taken apart: `SourceInvoiceDb__Table`."""
+    """The parts of a setting's name, such as `SourceInvoiceDb__Table`."""
 
     role: SideName
     title: str
@@ -37,7 +37,7 @@ class SettingName(NamedTuple):
 
 
 def side_name(name: str) -> SettingName | None:
-    """The parts of the name, whatever its case; None for one that no side has. The title is as it was written."""
+    """Returns the parts of the name; None if no side has such a setting. Case does not count; the title keeps it."""
     match = _SIDE.fullmatch(name)
     if match is None:
         return None
@@ -47,34 +47,34 @@ def side_name(name: str) -> SettingName | None:
 
 
 def titles_in(names: Sequence[str]) -> dict[str, str]:
-    """By its name in small letters, how each service is spelt in names of settings: those of the defaults first."""
+    """Returns how the names of settings spell each service, by its name in small letters; presets first."""
     defaults = {title.lower(): title for title in BY_DEFAULT}
-    found = dict(defaults)
+    titles = dict(defaults)
     for name in sorted(names):
         side = side_name(name)
         if side is None or (lowered := side.title.lower()) in defaults:
             continue
         if side.title not in (lowered, side.title.upper()):
-            found[lowered] = side.title
-        else:  # a shell or Azure may have written all of it in one case
-            found.setdefault(lowered, lowered.capitalize())
-    return found
+            titles[lowered] = side.title
+        else:  # a shell or Azure may write the whole name in one case
+            titles.setdefault(lowered, lowered.capitalize())
+    return titles
 
 
 def services_of(environment: Mapping[str, str]) -> dict[str, ServiceSettings]:
-    """The services that have any setting with a value: those of the defaults first, the others by their names.
+    """Returns the services that have a setting with a value: first the presets, then the others by name.
 
-    Raises ConfigError that names the setting for a value that cannot be used, and for a side without its other.
+    Raises ConfigError, which names the setting, for a value that cannot be used, and for a service with one side.
     """
     titles = titles_in(list(environment))
-    given: dict[str, dict[str, str]] = {name: {} for name in titles}
+    values: dict[str, dict[str, str]] = {name: {} for name in titles}
     for name, value in environment.items():
         if (side := side_name(name)) is not None and value.strip():
             lowered = side.title.lower()
-            given[lowered][setting_of(side.role, titles[lowered], side.part)] = value
-    known = [title.lower() for title in BY_DEFAULT]
-    order = [*known, *sorted(titles.keys() - known)]
-    services = {name: read_service(name, given[name], titles[name]) for name in order if given[name]}
+            values[lowered][setting_of(side.role, titles[lowered], side.part)] = value
+    presets = known_names()
+    order = [*presets, *sorted(titles.keys() - presets)]
+    services = {name: read_service(name, values[name], titles[name]) for name in order if values[name]}
     for service in services.values():
         if not service.is_known_by_itself:
             _refuse_reserved(service)
@@ -83,7 +83,7 @@ def services_of(environment: Mapping[str, str]) -> dict[str, ServiceSettings]:
 
 
 def read_service(name: str, given: Mapping[str, str], title: str | None = None) -> ServiceSettings:
-    """The service's settings: what was given, by the full names, and the defaults for the rest."""
+    """Returns the service's settings: the values in `given`, by their full names, and the defaults for the rest."""
     title = title or titles_in([])[name]
     values = {**BY_DEFAULT.get(title, {}), **given}
     sides: dict[SideName, Any] = {}
@@ -99,7 +99,7 @@ def read_service(name: str, given: Mapping[str, str], title: str | None = None) 
 
 
 def unusable(error: ValidationError, names: Mapping[str, str] | None = None) -> ConfigError:
-    """The error for the first value that cannot be used, by the setting's name. Does not quote the value."""
+    """Returns the error for the first value that cannot be used. Names the setting and does not quote the value."""
     first = error.errors(include_input=False, include_url=False)[0]
     setting = str(first["loc"][0])
     reason = first["msg"].removeprefix("Value error, ").rstrip(".")
@@ -109,7 +109,7 @@ def unusable(error: ValidationError, names: Mapping[str, str] | None = None) -> 
 
 
 def missing_side(service: str, role: str, setting: str) -> ConfigError:
-    """The error for a side of which the settings do not say where it is."""
+    """Returns the error for a side whose place no setting names."""
     return ConfigError(
         f"Setting {setting} is missing: service {service} has no {role}.",
         hint="Set it, or remove the service's other settings.",
@@ -117,40 +117,40 @@ def missing_side(service: str, role: str, setting: str) -> ConfigError:
 
 
 def known_names() -> list[str]:
-    """The names of the services that the app knows by itself."""
+    """Returns the names of the presets: the services that the app knows without any setting."""
     return [title.lower() for title in BY_DEFAULT]
 
 
 def names_of(titles: Mapping[str, str]) -> list[str]:
-    """The names of all settings of these services."""
+    """Returns the names of all settings of these services."""
     return [name for title in titles.values() for name in settings_of(title)]
 
 
 def _refuse_reserved(service: ServiceSettings) -> None:
     if service.name == ALL:
         raise ConfigError(
-            f"{min(service.given)} would be of a service called {ALL!r}, which stands for all of them.",
+            f"{min(service.given)} belongs to a service called {ALL!r}, a name that stands for all services.",
             hint="Give the service another name.",
         )
 
 
 def _refuse_half(service: ServiceSettings, services: Mapping[str, ServiceSettings]) -> None:
-    """Raises ConfigError for a service of one side: it may be a misspelt one, and would never be backed up."""
+    """Raises ConfigError for a service with one side: its name may be misspelt, and nobody would back it up."""
     missing = [role for role in SIDES if not getattr(service, role).connection]
     if not missing:
         return
-    others = {name: title for title in BY_DEFAULT if (name := title.lower()) != service.name}
-    others |= {one.name: one.title for one in services.values() if one is not service}
-    near = get_close_matches(service.name, others, 1, _ALIKE)
+    other_titles = {name: title for title in BY_DEFAULT if (name := title.lower()) != service.name}
+    other_titles |= {other.name: other.title for other in services.values() if other is not service}
+    near = get_close_matches(service.name, other_titles, 1, _ALIKE)
     setting = service.setting(missing[0], "ConnectionString")
     error = missing_side(service.name, missing[0], setting)
     if not near:
-        error.hint += f" The app knows {' and '.join(known_names())} by themselves."
+        error.hint += f" The names that the app knows are {' and '.join(known_names())}."
         raise error
-    given = min(service.given, key=lambda name: (not name.endswith("__ConnectionString"), name))
-    side = side_name(given)
-    meant = setting_of(side.role, others[near[0]], side.part) if side is not None else ""
+    setting_name = min(service.given, key=lambda name: (not name.endswith("__ConnectionString"), name))
+    side = side_name(setting_name)
+    meant = setting_of(side.role, other_titles[near[0]], side.part) if side is not None else ""
     raise ConfigError(
-        f"There is no setting {given}. Did you mean {meant}?",
+        f"There is no setting {setting_name}. Did you mean {meant}?",
         hint=f"A service {service.name!r} needs two sides, and {setting} is missing.",
     )

@@ -1,4 +1,4 @@
-"""The schedules that Azure timers know: NCRONTAB, in UTC or by the clock of a time zone."""
+"""When an NCRONTAB schedule of Azure's timers is due, in UTC or by the clock of a time zone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LATE = timedelta(seconds=60)  # or late
 
 
 def next_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """The first time after `now` (aware) that an NCRONTAB expression names, by the clock of the zone and in it.
+    """Returns the first time after `now` (aware) at which the schedule is due by the clock of the zone; in that zone.
 
-    NCRONTAB has six fields, seconds first, and wants day of month AND day of week to match. Where clocks are set
-    forward, a time that is left out is due right after the gap, once. Where they are set back, one that comes twice is
-    due the first time, unless the schedule is for every hour (`*`). Raises ConfigError for what it does not know,
-    though other crons do: five fields, L, W, #, ?, 7 for Sunday.
+    NCRONTAB has six fields, seconds first. Day of month AND day of week must match. When the clock is set forward, a
+    time that it skips is due once, right after the gap. When it is set back, a time that it shows twice is due only the
+    first time, unless the schedule is for every hour (`*`). Raises ConfigError for expressions that only other crons
+    know: five fields, L, W, #, ?, 7 for Sunday.
     """
     now = now.astimezone(zone)
     if _is_hourly(schedule):
@@ -36,7 +36,7 @@ def next_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
 
 
 def last_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """The last time, `now` included, that the expression named; of an hourly one that was due twice, the first."""
+    """Returns the last time, `now` included, at which the schedule was due; the first one if it was due twice."""
     now = now.astimezone(zone)
     local = _without_zone(now)
     local += max(timedelta(), _offset(local, zone, 0) - _offset(local, zone, 1)) + _SECOND
@@ -47,26 +47,28 @@ def last_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
 
 
 def in_utc(schedule: str, zone: tzinfo, now: datetime) -> str:
-    """An NCRONTAB expression that is due in UTC whenever this one is by the zone's clock, and each hour in between.
+    """Returns an expression that is due in UTC whenever this one is due by the zone's clock, and in other hours too.
 
-    Hosts know UTC alone, and no expression in UTC follows clocks that are set. So it names the seconds and minutes at
-    which the other may be due within the coming years, of every hour; whether it is, `was_due` tells.
+    Hosts know only UTC, and no expression in UTC follows a clock that is set. So the result names, for every hour, the
+    seconds and minutes at which this one may be due within the coming two years. `was_due` says whether it was.
     """
     next_due(schedule, now, zone)
     second, minute = schedule.split()[:2]
     if minute == "*":
         return f"{second} * * * * *"
-    minutes = [int(one) for one in _times(schedule, _without_zone(now)).expanded[0]]
+    minutes = [int(value) for value in _times(schedule, _without_zone(now)).expanded[0]]
     shifts = {0} if zone is UTC else {int(offset.total_seconds() // 60) for offset in _offsets(zone, now)}
-    found = {(one - shift) % 60 for one in minutes for shift in shifts}
+    utc_minutes = {(value - shift) % 60 for value in minutes for shift in shifts}
     if not _is_hourly(schedule):
-        found |= {change.minute for change in _changes(zone, now.astimezone(UTC).date())}
-    return f"{second} {','.join(map(str, sorted(found)))} * * * *"
+        utc_minutes |= {change.minute for change in _changes(zone, now.astimezone(UTC).date())}
+    return f"{second} {','.join(map(str, sorted(utc_minutes)))} * * * *"
 
 
 def was_due(schedule: str, zone: tzinfo, now: datetime, last: datetime | None = None) -> bool:
-    """Whether the expression was due since the firing before this one, of a timer with `in_utc`; since `last` if that
-    is given. A firing at another time than the timer's was asked for by hand, and is due."""
+    """Whether the schedule was due since `last`, or else since the last firing of a timer that follows `in_utc`.
+
+    When no firing of that timer was due now, somebody fired it by hand; then it is due.
+    """
     now += _EARLY
     if last is None:
         timer = in_utc(schedule, zone, now)
@@ -78,7 +80,7 @@ def was_due(schedule: str, zone: tzinfo, now: datetime, last: datetime | None = 
 
 
 def time_zone(name: str) -> tzinfo:
-    """The zone of an IANA name. Raises ConfigError for a name that is none, or not known here."""
+    """Returns the zone of an IANA name. Raises ConfigError for a name that this machine does not know."""
     from zoneinfo import ZoneInfo, available_timezones
 
     if name.upper() == "UTC":
@@ -92,7 +94,8 @@ def time_zone(name: str) -> tzinfo:
 
 
 def _times(schedule: str, start: datetime) -> Any:
-    """The times of the expression from there on, by a clock that is never set. Raises ConfigError."""
+    """Returns an iterator over the times of the expression, from `start`, by a clock that nobody sets. Raises
+    ConfigError."""
     from croniter import CroniterBadDateError, croniter  # a tenth of a cold start
 
     try:
@@ -112,22 +115,22 @@ def _is_hourly(schedule: str) -> bool:
 
 
 def _next_hourly(schedule: str, now: datetime) -> datetime:
-    """The next time of a schedule for every hour: what counts is the hour that passes, whatever the clock is set to."""
+    """Returns the next time of an hourly schedule: it is due in every hour that passes, also when the clock is set."""
     zone, start = now.tzinfo or UTC, now.astimezone(UTC)
     offset = start.astimezone(zone).utcoffset() or timedelta()
     while True:
         local: datetime = _times(schedule, start + offset).get_next(datetime)
         due = local - offset
-        then = due.astimezone(zone).utcoffset() or timedelta()
-        if then == offset:
+        offset_at_due = due.astimezone(zone).utcoffset() or timedelta()
+        if offset_at_due == offset:
             return due.astimezone(zone)
-        # Between here and there the clock is set: what it shows right then counts too.
+        # The clock is set before `due`: the time that it shows right then counts too.
         change = _change_between(start, due, zone)
         start, offset = change - _SECOND, change.astimezone(zone).utcoffset() or timedelta()
 
 
 def _without_zone(moment: datetime) -> datetime:
-    """What the clock shows, as if it were never set."""
+    """What the clock shows, as a time of a clock that nobody sets."""
     return moment.replace(tzinfo=UTC, fold=0)
 
 
@@ -136,16 +139,16 @@ def _offset(local: datetime, zone: tzinfo, fold: int) -> timedelta:
 
 
 def _moment(local: datetime, zone: tzinfo) -> datetime:
-    """When the clock shows this, in UTC: the first time of two, the end of the gap for what it never shows.
+    """When the clock of the zone shows `local`, in UTC: the first of two times, or the end of a gap that skips it.
 
-    In UTC, for Python compares two times of one zone by what the clock shows.
+    It is in UTC because Python compares two times of one zone by what the clock shows.
     """
     before, after = _offset(local, zone, 0), _offset(local, zone, 1)
     return _change_between(local - after - _SECOND, local - before, zone) if before < after else local - before
 
 
 def _change_between(start: datetime, end: datetime, zone: tzinfo) -> datetime:
-    """The first second, in UTC, of another offset than that at the start, which the end has not."""
+    """The first second, in UTC, with another offset than at `start`. The offset must differ at `end`."""
     offset = start.astimezone(zone).utcoffset()
     low, high = 0, int((end - start) / _SECOND) + 1
     while low < high:
@@ -159,7 +162,7 @@ def _change_between(start: datetime, end: datetime, zone: tzinfo) -> datetime:
 
 @lru_cache(maxsize=8)
 def _changes(zone: tzinfo, today: date) -> tuple[datetime, ...]:
-    """When the zone's clock will be set within the coming years, in UTC."""
+    """The times, in UTC, at which the zone's clock is set within the coming two years."""
     first, day = datetime(today.year, today.month, today.day, tzinfo=UTC), timedelta(days=1)
     days = [first + number * day for number in range(-1, _YEARS_AHEAD * 366)]
     return tuple(

@@ -1,4 +1,4 @@
-"""The fields of an NCRONTAB expression: which one is wrong, and what it takes."""
+"""Says which field of an NCRONTAB expression is wrong, and what the field takes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class _Field:
         return text.lower() in self.names
 
     def value_of(self, text: str) -> int:
-        """What a number or a name of the field stands for."""
+        """The value that a number or a name of the field stands for."""
         return int(text) if text.isdecimal() else self.low + self.names.index(text.lower())
 
     def upwards(self, first: str, last: str) -> str:
-        """Two ranges that together go from the first over the field's end to the last."""
+        """Two ranges, as one text: from `first` to the field's end, and from its start to `last`."""
         least, most = (self.names[0].upper(), self.names[-1].upper()) if first.isalpha() else (self.low, self.high)
         ranges = [(first.upper(), str(most)), (str(least), last.upper())]
         return ",".join(start if start == end else f"{start}-{end}" for start, end in ranges)
@@ -53,16 +53,18 @@ _ORDER = ", ".join(field.name for field in _FIELDS)
 
 
 def faults_of(schedule: str) -> list[str]:
-    """What is wrong with an expression, a sentence's part each; empty where every field is one that NCRONTAB takes.
+    """Returns what is wrong with an expression, as parts of a sentence; empty if NCRONTAB takes every field.
 
     Other crons take five fields, L, W, #, ? and 7 for Sunday; NCRONTAB takes none of these.
     """
-    given = schedule.split()
-    if len(given) == len(_FIELDS):
-        return [fault for field, text in zip(_FIELDS, given, strict=True) if (fault := _fault(field, text))]
-    counted = f"it has {len(given)} field{'' if len(given) == 1 else 's'} and takes six: {_ORDER}, as in 0 0 0 * * *"
-    last = _fault(_FIELDS[-1], given[-1]) if len(given) > 1 else None  # in every cron it is the day of week
-    return [counted, *([last] if last else [])]
+    texts = schedule.split()
+    if len(texts) == len(_FIELDS):
+        return [fault for field, text in zip(_FIELDS, texts, strict=True) if (fault := _fault(field, text))]
+    count_fault = (
+        f"it has {len(texts)} field{'' if len(texts) == 1 else 's'} and takes six: {_ORDER}, as in 0 0 0 * * *"
+    )
+    last_fault = _fault(_FIELDS[-1], texts[-1]) if len(texts) > 1 else None  # the day of week comes last in every cron
+    return [count_fault, *([last_fault] if last_fault else [])]
 
 
 def _fault(field: _Field, text: str) -> str | None:
@@ -75,7 +77,7 @@ def _fault(field: _Field, text: str) -> str | None:
             sunday = "; Sunday is 0" if field.names is _DAYS and "7" in ends else ""
             return f"the {field.name} is {quoted(text)} and takes {field.takes}{sunday}"
         if len(ends) > 1 and field.value_of(ends[0]) > field.value_of(ends[1]):
-            # NCRONTAB exchanges the ends, other crons go on over the field's end.
+            # NCRONTAB exchanges the ends; other crons wrap around the end of the field.
             meant = "" if match[3] else f"; write {field.upwards(*ends)}"
             return f"the {field.name} is {quoted(text)}, and a range goes from the smaller to the greater{meant}"
     return None

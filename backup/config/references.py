@@ -1,4 +1,4 @@
-"""References to a vault in the place of a value, which Azure replaces before the app starts, or fails to."""
+"""Refuses references to a vault that Azure should have replaced with a value before the app started."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ _REFERENCE = re.compile(r"@\s*Microsoft\.(?:KeyVault|AppConfiguration|\w+\s*\()"
 
 
 def refuse_reference(value: str, setting: str) -> None:
-    """Raises ConfigError for a value that is a Key Vault (or App Configuration) reference, or has one in it, where
-    Azure has put no secret. Quotes nothing of the value."""
-    if _REFERENCE.search(unquote(value)):  # a part of a URL may be encoded
+    """Raises ConfigError for a value that is, or contains, a reference to Key Vault or App Configuration.
+
+    The error does not quote the value.
+    """
+    if _REFERENCE.search(unquote(value)):  # a URL may encode it
         raise ConfigError(
             f"Setting {setting} is still a reference (@Microsoft.KeyVault…), or has one in it: Azure could not resolve "
             "it.",

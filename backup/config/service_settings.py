@@ -1,4 +1,4 @@
-"""What the settings say of one service: its two sides, its rules and its limits. Reads no environment."""
+"""The settings of one service: its two sides, its rules and its limits. Does not read the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from backup.core.model import SIDES, SideName
 
 Value = str | int | float | bool
-"""What a property or column has to be for a record to belong to a service."""
+"""The value that a property or column must have so that a record belongs to the service."""
 
 BY_DEFAULT: Mapping[str, Mapping[str, str]] = {
     "Customer": {
@@ -28,7 +28,7 @@ BY_DEFAULT: Mapping[str, Mapping[str, str]] = {
         "BackupOrderDb__Table": "Orders",
     },
 }
-"""The services that the app knows by itself, and what counts where their settings say nothing."""
+"""The presets: the services that the app knows without any setting, and the defaults of their settings."""
 
 _TEXT = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s=,;"'][^=,;]*?)"""
 _NAMES = re.compile(rf"\s*({_TEXT})\s*(,|$)")
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 
 def parse_version(text: Any) -> tuple[str, ...]:
-    """`lastModified, status` → the names. Raises ValueError for a text that is no such list."""
+    """Returns the names in a text like `lastModified, status`. Raises ValueError for a text that is no such list."""
     names = [_plain(name) for (name,) in _parsed(_NAMES, text, "name columns like Version, or lastModified, status")]
     if len(set(names)) < len(names):
         raise ValueError("it names a column twice")
@@ -45,9 +45,9 @@ def parse_version(text: Any) -> tuple[str, ...]:
 
 
 def parse_where(text: Any) -> Mapping[str, Value]:
-    """`Type=Order; Region="EU, west"` → what each name has to be: a text, a number, true or false.
+    """Returns the value of each name in a text like `Type=Order; Region="EU, west"`: a text, a number, true or false.
 
-    Raises ValueError for a text that is none of these pairs.
+    Raises ValueError for a text that has no such pairs.
     """
     pairs = _parsed(_PAIRS, text, 'write pairs like Type=Order, or Type=Order; Region="EU, west"')
     where = {_plain(name): _value(value) for name, value in pairs}
@@ -57,26 +57,26 @@ def parse_where(text: Any) -> Mapping[str, Value]:
 
 
 def _parsed(pattern: re.Pattern[str], text: Any, wanted: str) -> list[tuple[str, ...]]:
-    """The groups of the pattern, but for the separator, over the whole text."""
-    found, at = [], 0
+    """Matches the pattern over the whole text; returns the groups of each match, without the separator."""
+    matches, at = [], 0
     text = str(text).strip()
     while at < len(text):
         match = pattern.match(text, at)
         if match is None:
-            raise ValueError(f"{wanted}; quote what has a separator in it")
+            raise ValueError(f"{wanted}; quote a name or value that contains a separator")
         *groups, separator = match.groups()
-        found.append(tuple(groups))
+        matches.append(tuple(groups))
         at = match.end()
         if separator and not text[at:].strip():
             raise ValueError(f"it ends with a {separator!r}")
-    return found
+    return matches
 
 
 def _value(text: str) -> Value:
     if text[0] in "\"'":
         return _plain(text)
     if text.lower() == "null":
-        raise ValueError("records without a value cannot be picked; quote null if the text is meant")
+        raise ValueError("a filter cannot pick records without a value; quote null if you mean the text")
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     number: Value = json.loads(text) if _NUMBER.fullmatch(text) else text
@@ -89,7 +89,7 @@ def _plain(text: str) -> str:
 
 
 class SideSettings(BaseModel):
-    """One side. The aliases are the last parts of the settings' names."""
+    """One side of a service. The aliases are the last parts of the settings' names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
@@ -100,7 +100,7 @@ class SideSettings(BaseModel):
 
 
 class SourceSettings(SideSettings):
-    """The source, and the rules by which its records are told apart and told changed."""
+    """The source, with its version, its filter and its canary."""
 
     version: Annotated[tuple[str, ...], PlainValidator(parse_version)] = Field((), alias="Version")
     where: Annotated[Mapping[str, Value], PlainValidator(parse_where)] = Field({}, alias="Where")
@@ -122,12 +122,12 @@ SETTINGS_OF_SIDE: Mapping[SideName, type[SideSettings]] = {"source": SourceSetti
 PARTS: Mapping[SideName, tuple[str, ...]] = {
     role: tuple(str(field.alias) for field in kind.model_fields.values()) for role, kind in SETTINGS_OF_SIDE.items()
 }
-"""The last parts that the settings of a side may have."""
+"""The last parts that the names of a side's settings may have."""
 
 
 class ServiceSettings(BaseModel):
-    """A service as its settings have it. `name` is in small letters, `title` as it stands in their names; `given` are
-    the names of those that were set, in their own spelling."""
+    """The settings of a service. `name` is in small letters; `title` is the spelling in the names of the settings.
+    `given`: the names of the settings that have a value."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -139,23 +139,23 @@ class ServiceSettings(BaseModel):
 
     @property
     def is_known_by_itself(self) -> bool:
-        """Whether the app knows the service without any setting, and so what its backup is called."""
+        """Whether the service is a preset: the app knows it, and the name of its backup, without any setting."""
         return self.title in BY_DEFAULT
 
     def setting(self, role: SideName, part: str) -> str:
-        """The name of a setting."""
+        """Returns the name of a setting of this service."""
         return setting_of(role, self.title, part)
 
     def own(self, role: SideName, part: str) -> bool:
-        """Whether that setting was set, and is not the app's default."""
+        """Whether this setting has a value of its own, and not the app's default."""
         return self.setting(role, part) in self.given
 
 
 def setting_of(role: SideName, title: str, part: str) -> str:
-    """The name of a setting of a service's side: `SourceInvoiceDb__Table`."""
+    """Returns the name of a setting of a service's side, such as `SourceInvoiceDb__Table`."""
     return f"{role.title()}{title}Db__{part}"
 
 
 def settings_of(title: str) -> list[str]:
-    """The names of all settings of a service."""
+    """Returns the names of all settings of a service."""
     return [setting_of(role, title, part) for role in SIDES for part in PARTS[role]]

@@ -1,4 +1,4 @@
-"""Names of settings that this app does not have: which were meant to be its own, and which setting was meant."""
+"""Refuses names of settings that look like this app's but are misspelt, and says which setting was meant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BETWEEN = r"(__|[:._-])"
 _SIDE = re.compile(rf"(source|backup)([a-z0-9]+)db{_BETWEEN}(.*)", re.I)
 _NO_NAME = re.compile(r"(source|backup)(.*[a-z0-9].*)db(?:__|:)_*([a-z]+)", re.I)
 _CERTAIN = ("__", ":")
-"""What stands between the parts of a setting's name, and of few other names; others count where all else is right."""
+"""What separates the parts of a setting's name, and of few other names. Other separators need a name that is right."""
 _EVERY_PART = {part.lower() for parts in PARTS.values() for part in parts}
 _OF_THE_HOST = "AzureWebJobsStorage__"
 _ALIKE = 0.85
@@ -23,15 +23,15 @@ _HINT = "docs/configuration.md lists every setting; check the spelling."
 
 
 def refuse_if_ours(name: str, known: Sequence[str]) -> None:
-    """Raises ConfigError for a name that was meant to be one of this app, and says which setting was meant.
+    """Raises ConfigError for a name that looks like a setting of this app, and says which setting was meant.
 
-    That is one of the `known` ones written with other separators, one with a prefix of theirs, or nearly so, or one
-    like that of a service's side. Others' settings are none of its business.
+    Such a name is one of `known` with other separators, or has the prefix of one of them or nearly so, or is like a
+    setting of a service's side. All other names belong to other programs and pass.
     """
     prefixes = _prefixes(known)
-    # `:` between the parts is how .NET writes it; a shell takes neither that nor a dash.
-    meant = next((one for one in known if "__" in one and _letters(one) == _letters(name)), None)
-    prefix = next((one for one in prefixes if re.match(rf"{one.rstrip('_')}(?![a-z0-9])", name, re.I)), None)
+    # .NET writes `:` between the parts; a shell takes neither `:` nor a dash.
+    meant = next((setting for setting in known if "__" in setting and _letters(setting) == _letters(name)), None)
+    prefix = next((text for text in prefixes if re.match(rf"{text.rstrip('_')}(?![a-z0-9])", name, re.I)), None)
     if meant is None and prefix is not None:
         meant = _own_part(prefix, name[len(prefix.rstrip("_")) :].lstrip("_:.-"), known)
     if meant is None and prefix is None:
@@ -44,40 +44,41 @@ def refuse_if_ours(name: str, known: Sequence[str]) -> None:
 
 
 def _prefixes(known: Sequence[str]) -> list[str]:
-    """What the app's own settings begin with; the Functions host has others of its own."""
-    found = dict.fromkeys(f"{one.partition('__')[0]}__" for one in known if "__" in one)
-    return [prefix for prefix in found if prefix != _OF_THE_HOST]
+    """Returns the prefixes of the app's settings, without the prefix that the Functions host uses too."""
+    prefixes = dict.fromkeys(f"{setting.partition('__')[0]}__" for setting in known if "__" in setting)
+    return [prefix for prefix in prefixes if prefix != _OF_THE_HOST]
 
 
 def _own_part(prefix: str, own: str, known: Sequence[str]) -> str | None:
-    """The setting of the prefix that is called nearly so, else one of another prefix that is called just so."""
-    parts = {one[len(prefix) :]: one for one in known if one.startswith(prefix)}
-    if side := _SIDE.fullmatch(f"{prefix}x"):  # a part that both sides have would be taken for this one's
-        other: SideName = "backup" if side[1].lower() == "source" else "source"
-        alone = {part for part in PARTS[other] if part not in parts}
-        if part := meant_by(own, [*parts, *alone]):
-            return parts.get(part) or setting_of(other, side[2], part)
+    """Returns the setting with this prefix and nearly this part, else one of another prefix with exactly this part."""
+    parts = {setting[len(prefix) :]: setting for setting in known if setting.startswith(prefix)}
+    if side := _SIDE.fullmatch(f"{prefix}x"):  # both sides have some parts; those belong to this side
+        other_role: SideName = "backup" if side[1].lower() == "source" else "source"
+        only_other = {part for part in PARTS[other_role] if part not in parts}
+        if part := meant_by(own, [*parts, *only_other]):
+            return parts.get(part) or setting_of(other_role, side[2], part)
         return None
     if part := meant_by(own, parts):
         return parts[part]
-    return next((one for one in known if one.lower().endswith(f"__{own.lower()}") and not _SIDE.fullmatch(one)), None)
+    ending = f"__{own.lower()}"
+    return next((name for name in known if name.lower().endswith(ending) and not _SIDE.fullmatch(name)), None)
 
 
 def _nearly(name: str, known: Sequence[str]) -> str | None:
-    """The setting whose prefix and own part are both nearly the name's."""
-    separator = next((one for one in (*_CERTAIN, "_", ".", "-") if one in name), "")
+    """Returns the setting whose prefix and own part are both nearly those of the name."""
+    separator = next((text for text in (*_CERTAIN, "_", ".", "-") if text in name), "")
     head, _, own = name.partition(separator) if separator else (name, "", "")
     prefixes = {_letters(prefix): prefix for prefix in _prefixes(known)}
     for alike in get_close_matches(_letters(head), prefixes, 3, _ALIKE) if separator else ():
         prefix = prefixes[alike]
-        parts = {one[len(prefix) :]: one for one in known if one.startswith(prefix)}
+        parts = {setting[len(prefix) :]: setting for setting in known if setting.startswith(prefix)}
         if (part := meant_by(own.lstrip("_"), parts)) and (separator in _CERTAIN or part.lower() == own.lower()):
             return parts[part]
     return None
 
 
 def _refuse_side(name: str) -> None:
-    """Raises ConfigError for a name like that of a service's side, of a service that is not known."""
+    """Raises ConfigError for a name that looks like a setting of a side of an unknown service."""
     if side := _SIDE.fullmatch(name):
         role: SideName = "source" if side[1].lower() == "source" else "backup"
         title = side[2] if side[2] not in (side[2].lower(), side[2].upper()) else side[2].capitalize()
@@ -86,11 +87,9 @@ def _refuse_side(name: str) -> None:
             question = f" Did you mean {setting_of(role, title, part)}?" if part else ""
             hint = f"The settings of a {role} are {', '.join(PARTS[role])}; docs/configuration.md explains each."
             raise ConfigError(f"There is no setting {name}.{question}", hint=hint)
-    elif (odd := _NO_NAME.fullmatch(name)) and odd[3].lower() in {
-        part.lower() for some in PARTS.values() for part in some
-    }:
+    elif (match := _NO_NAME.fullmatch(name)) and match[3].lower() in _EVERY_PART:
         raise ConfigError(
-            f"There is no setting {name}: a service's name there has letters and digits alone.",
+            f"There is no setting {name}: a service's name has only letters and digits there.",
             hint="Write it as in SourceInvoiceLineDb__Table.",
         )
 

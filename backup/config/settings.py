@@ -1,4 +1,4 @@
-"""The app's settings, and the only place that reads the environment."""
+"""The app's settings. Only this module reads the environment."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from backup.core.log import register_secret
 from backup.core.model import utc_now
 
 _LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys())
-_DAY = 86_400  # no wait of seconds takes longer: what waits for it takes no infinity
+_DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
 
 
-@lru_cache(maxsize=64)  # what is no schedule now will be none later
+@lru_cache(maxsize=64)  # an expression that is wrong now stays wrong
 def _fault_of(schedule: str) -> str | None:
     try:
         next_due(schedule, utc_now())
@@ -37,20 +37,20 @@ def _fault_of(schedule: str) -> str | None:
 
 
 def _default_jobs_file() -> str:
-    """In this user's folder for the state of programs, one file for each folder that the app is run in."""
+    """A file in this user's folder for the state of programs; another one for each folder that the app runs in."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return str(Path(state) / "backup" / sha256(str(Path.cwd()).encode()).hexdigest()[:16] / "jobs.db")
 
 
 class Settings(BaseSettings):
-    """Every setting by the name it has in the environment. An empty value is the same as a missing one."""
+    """Every setting, by its name in the environment. An empty value counts as a missing one."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
     )
 
     services: Mapping[str, ServiceSettings] = {}
-    """What was set of each service, by its name."""
+    """The settings of each service, by its name."""
 
     schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
     resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
@@ -116,33 +116,33 @@ class Settings(BaseSettings):
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone by whose clock the schedule is due."""
+        """The time zone whose clock the schedule follows."""
         return time_zone(self.schedule_time_zone)
 
     def next_due(self, after: datetime) -> datetime:
-        """When the schedule wants the first sync after that time."""
+        """Returns the first time after that time at which the schedule is due."""
         return next_due(self.schedule, after, self.zone)
 
     def service(self, name: str) -> ServiceSettings:
-        """What counts for the service of this name, all defaults where nothing was set of one that the app knows by
-        itself. Raises KeyError for any other that is not configured."""
+        """Returns the settings of the service of this name; of a preset without settings, the defaults. Raises KeyError
+        for any other service that no setting names."""
         return self.services.get(name) or read_service(name, {})
 
     def guard(self, service: str) -> dict[str, Any]:
-        """The service's limits by the names of `Guard`: its own where it has some, else those of all."""
-        found = self.service(service)
-        own = {name: getattr(found.backup, name) for name in _LIMITS}
+        """Returns the service's limits, by the names of `Guard`: its own limits, else those of all services."""
+        settings = self.service(service)
+        own = {name: getattr(settings.backup, name) for name in _LIMITS}
         limits = {name: getattr(self, name) if value is None else value for name, value in own.items()}
-        return {**limits, "canary": found.source.canary}
+        return {**limits, "canary": settings.source.canary}
 
     @property
     def has_storage_account(self) -> bool:
-        """Whether the app has a storage account, for its locks and its jobs."""
+        """Whether the app has a storage account for its locks and its jobs."""
         return bool(self.storage_connection or self.storage_account or self.storage_blob_uri)
 
     @property
     def emulator_hosts(self) -> frozenset[str]:
-        """Hosts whose certificate is not verified."""
+        """The hosts whose certificate the app does not verify."""
         return frozenset(host.strip() for host in self.cosmos_emulator_hosts.split(",") if host.strip())
 
     @classmethod
@@ -153,26 +153,28 @@ class Settings(BaseSettings):
         *_: Any,
         **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load_settings` passes in; it reads the environment itself, to name what it does not know."""
+        """Takes only what `load_settings` passes in, which reads the environment and refuses unknown names."""
         return (init_settings,)
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process; names are matched whatever their case.
+    """Returns the settings of `environment` (default: this process). The case of names does not count.
 
-    Raises ConfigError that names the setting for a value of the wrong form, for a reference to a vault that Azure has
-    not resolved, and for a name that is misspelt.
+    Raises ConfigError, which names the setting, for a value of the wrong form, for a reference to a vault that Azure
+    could not resolve, and for a misspelt name.
     """
-    given = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
-    known = {**fixed, **{name.lower(): name for name in names_of(titles_in(list(given)))}}
-    for name, value in given.items():
+    known = {**fixed, **{name.lower(): name for name in names_of(titles_in(list(variables)))}}
+    for name, value in variables.items():
         if name.lower() in known:
             refuse_reference(value, known[name.lower()])
         else:
             refuse_if_ours(name, list(known.values()))
-    values = {fixed[name.lower()]: value for name, value in given.items() if name.lower() in fixed and value.strip()}
-    services = services_of(given)
+    values = {
+        fixed[name.lower()]: value for name, value in variables.items() if name.lower() in fixed and value.strip()
+    }
+    services = services_of(variables)
     try:
         settings = Settings(**values, **({"services": services} if services else {}))  # type: ignore[arg-type]
     except ValidationError as error:
@@ -188,36 +190,36 @@ def _keys_in(connection: str) -> list[str]:
 
 
 def every_setting() -> list[str]:
-    """The names of all settings: the app's own, and those of the services that it knows by itself. Any other service
-    has the same as these."""
+    """Returns the names of all settings: the app's own, and those of the presets. Any other service has the same
+    settings as these."""
     fixed = [field.alias for field in Settings.model_fields.values() if field.alias]
     return [*fixed, *names_of(titles_in([]))]
 
 
 def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
-    """A timer's schedule as its trigger declares it: the app setting, or the default where the setting is missing,
-    because the host refuses a timer whose setting does not resolve.
+    """Returns the schedule that a timer's trigger declares: the name of the app setting, or the default if the setting
+    is missing, because the host refuses a timer whose setting does not resolve.
 
-    The host knows UTC alone. So one by the clock of another time zone is declared as whenever it may be due, and what
-    the trigger calls asks whether it is. Settings that cannot be used are left to that, too.
+    The host knows only UTC. For another time zone the trigger declares every time at which the schedule may be due, and
+    the function checks whether it is due. The function also reports settings that cannot be used.
     """
     field, zone = Settings.model_fields[name], Settings.model_fields["schedule_time_zone"]
-    given = {known.lower(): value.strip() for known, value in os.environ.items() if value.strip()}
-    schedule = given.get(str(field.alias).lower())
-    named = given.get(str(zone.alias).lower(), "UTC") if name == "schedule" else "UTC"
+    variables = {variable.lower(): value.strip() for variable, value in os.environ.items() if value.strip()}
+    schedule = variables.get(str(field.alias).lower())
+    zone_name = variables.get(str(zone.alias).lower(), "UTC") if name == "schedule" else "UTC"
     try:
-        if (found := time_zone(named)) is not UTC:
-            return in_utc(schedule or str(field.default), found, utc_now())
+        if (clock := time_zone(zone_name)) is not UTC:
+            return in_utc(schedule or str(field.default), clock, utc_now())
     except ConfigError:
         pass
     return f"%{field.alias}%" if schedule else str(field.default)
 
 
 def use_local_settings(path: Path) -> None:
-    """Puts the `Values` of a file like local.settings.json into the environment where it has none of that name.
+    """Puts the `Values` of a file like local.settings.json into the environment, unless it has the name already.
 
-    Of a folder its local.settings.json, if there is one. For the command line only: in Azure and under `func start` the
-    host does it. Raises ConfigError for a file that is not there, or is none such.
+    Takes local.settings.json of a folder, if there is one. For the command line only: in Azure and under `func start`
+    the host does this. Raises ConfigError for a file that is missing or cannot be read.
     """
     file = path / "local.settings.json" if path.is_dir() else path
     if file != path and not file.exists():
@@ -234,6 +236,6 @@ def use_local_settings(path: Path) -> None:
 
 
 def terminal_columns() -> int | None:
-    """How wide the terminal is by the variable COLUMNS, which shells and people set; None if that does not say."""
-    given = os.environ.get("COLUMNS", "")
-    return int(given) if given.isdecimal() and int(given) > 0 else None
+    """Returns the width of the terminal from the variable COLUMNS; None if that has no width."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdecimal() and int(text) > 0 else None

@@ -1,4 +1,4 @@
-"""The demo: four syncs of two embedded databases, with what each did."""
+"""The demo: four syncs between embedded databases, and what each sync did."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FILES = {
 
 
 def demo_registry(folder: Path) -> Registry:
-    """Services on SQLite files in the folder."""
+    """Returns services on SQLite files in the folder."""
     return Registry(load_settings({name: f"sqlite:///{(folder / file).as_posix()}" for name, file in FILES.items()}))
 
 
 def run_demo(folder: Path, show: Callable[[str, list[Outcome]], None]) -> Registry:
-    """Makes the databases anew, runs the four syncs and shows each by its title; returns the services.
+    """Makes the databases anew, runs the four syncs and shows each with its title; returns the services.
 
-    Of what is in the folder it removes only files of the demo's own names.
+    Removes only files with the demo's own names from the folder.
     """
     for file in FILES.values():
         (folder / file).unlink(missing_ok=True)

@@ -1,17 +1,16 @@
 """The local host: serves function_app.py where Azure Functions Core Tools are not installed.
 
-It does as `func start` does for what this app uses: HTTP, timer and queue triggers, function keys, routePrefix and
-functionTimeout of host.json. It reads a queue where the setting of its connection has a value. Other bindings and the
-`context` parameter are refused at start. It never listens beyond 127.0.0.1, answers no web page but its own, and is no
-part of a deployment. A sync function runs in a thread, which nobody can stop: when it exceeds functionTimeout, its HTTP
-caller gets a 500 while it goes on, and a timer waits for it.
+It does what `func start` does, as far as this app needs it: HTTP, timer and queue triggers, function keys, routePrefix
+and functionTimeout of host.json. It reads a queue if the setting of its connection has a value. At start it refuses
+other bindings and the `context` parameter. It listens on 127.0.0.1 only, answers no web page but its own, and is not
+part of a deployment. A function that is not async runs in a thread, which nobody can stop. When it exceeds
+functionTimeout, its HTTP caller gets a 500 while it goes on; a timer waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import importlib
 import inspect
 import json
@@ -21,7 +20,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
@@ -42,40 +41,38 @@ from backup.core.errors import ConfigError
 from backup.core.log import event, logger, redact
 from backup.dev.loopback import OwnPagesOnly, listening_on
 from backup.dev.queues import QueueOptions, keep_reading
+from backup.dev.routes import Endpoint, in_azures_order, routes_of, with_key
 
 REQUEST_GRACE_SECONDS = 5
-_BEHIND_LONGER = 9
-_QUEUE_SECONDS = 10  # between two tries to read a queue that does not answer
-ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_QUEUE_SECONDS = 10  # how long to wait after a queue did not answer
 _CODECS: Any = func.get_binding_registry()  # type: ignore[no-untyped-call]
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def serve(root: Path, port: int = 7071, key: str | None = None) -> None:
-    """Serves the app in `root` on 127.0.0.1 until Ctrl-C or SIGTERM, then returns. Port 0 takes a free one.
+    """Serves the app in `root` on 127.0.0.1 until Ctrl-C or SIGTERM, then returns. Port 0 picks a free port.
 
-    Call it from the main thread, with logging configured: the log says where it listens. Requests get
-    REQUEST_GRACE_SECONDS to end in; what still runs then, or runs for a timer, ends with the process.
-    Raises ConfigError as `build_app` does, and for a port that is taken.
+    Call it from the main thread, with logging configured: the log says where it listens. At the end, requests have
+    REQUEST_GRACE_SECONDS to finish. What then still runs, and what runs for a timer, ends with the process.
+    Raises ConfigError as `build_app` does, and for a port that another program uses.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also while the app is imported
-    with listening_on(port) as listening:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # does what Ctrl-C does, also while the app loads
+    with listening_on(port) as listener:
         app = build_app(root, key)
         options: dict[str, Any] = {"log_config": None, "timeout_graceful_shutdown": REQUEST_GRACE_SECONDS}
-        # No access log: it would hold the key of a request that gives it as ?code=.
+        # No access log: it would show the key that a request sends as ?code=.
         server = uvicorn.Server(uvicorn.Config(app, access_log=False, **options))
-        logger.info("host.started running on http://127.0.0.1:%d (Ctrl-C ends it)", listening.getsockname()[1])
+        logger.info("host.started running on http://127.0.0.1:%d (Ctrl-C ends it)", listener.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):
-            server.run([listening])
+            server.run([listener])
 
 
 def build_app(root: Path, key: str | None = None) -> Starlette:
-    """The web app for function_app.py in `root`; its lifespan runs the timers.
+    """Returns the web app for function_app.py in `root`; its lifespan runs the timers and reads the queues.
 
-    Values of local.settings.json go into the environment where it does not have them yet, `root` onto the
-    import path. With a key, functions of auth level function or admin and all under /admin ask for it, as the
-    header x-functions-key or as ?code=; without one (None or empty) nothing does.
-    Raises ConfigError, naming the function or setting, for an app that cannot run, or not here.
+    Puts the values of local.settings.json into the environment, unless it has them already, and `root` onto the import
+    path. With a `key`, functions of auth level function or admin, and everything under /admin, require it as the header
+    x-functions-key or as ?code=. Without one (None or empty) nothing requires it.
+    Raises ConfigError, which names the function or setting, for an app that cannot run, or cannot run here.
     """
     root = root.resolve()
     for name, value in _read_json(root / "local.settings.json").get("Values", {}).items():
@@ -87,50 +84,55 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_keep_firing(one)) for one in functions if one.schedule]
+        options = QueueOptions.of(host)
+        tasks = [asyncio.create_task(_keep_firing(function)) for function in functions if function.schedule]
         tasks += [
-            asyncio.create_task(_keep_reading(one, QueueOptions.of(host))) for one in functions if one.reads_queue
+            asyncio.create_task(_keep_reading(function, options)) for function in functions if function.reads_queue
         ]
         yield
         for task in tasks:
             task.cancel()
 
-    routes = [route for function in functions for route in _routes(function, prefix, key)]
-    # As in Azure, a literal segment goes before a parameter, wherever the two stand in function_app.py, and a longer
-    # route before a shorter one.
-    routes.sort(key=lambda route: [*(part.count("{") for part in route.path.split("/")), _BEHIND_LONGER])
+    routes = [
+        route
+        for function in functions
+        if function.trigger["type"] == "httpTrigger"
+        for route in routes_of(function.name, function.trigger, _endpoint(function), prefix, key)
+    ]
     return Starlette(
-        routes=[*routes, *_admin_routes(functions, key)], lifespan=lifespan, middleware=[Middleware(OwnPagesOnly)]
+        routes=[*in_azures_order(routes), *_admin_routes(functions, key)],
+        lifespan=lifespan,
+        middleware=[Middleware(OwnPagesOnly)],
     )
 
 
 class _Function:
-    """One function: its handler, its trigger and, of a timer, its schedule."""
+    """One function: its handler, its trigger and, for a timer, its schedule."""
 
     def __init__(self, function: Any, timeout_seconds: float | None) -> None:
         self.name, self.handler = function.get_function_name(), function.get_user_function()
         self.timeout_seconds = timeout_seconds
         self.running = asyncio.Lock()
         bindings = [json.loads(binding) for binding in function.get_raw_bindings()]
-        self.trigger = next(one for one in bindings if one["type"].endswith("Trigger"))
-        for kind in {one["type"] for one in bindings} - {"httpTrigger", "http", "timerTrigger", "queueTrigger"}:
+        self.trigger = next(binding for binding in bindings if binding["type"].endswith("Trigger"))
+        for kind in {binding["type"] for binding in bindings} - {"httpTrigger", "http", "timerTrigger", "queueTrigger"}:
             raise ConfigError(f"{self.name}: the local host has no {kind}; `func start` of Core Tools has.")
-        taken = set(inspect.signature(self.handler).parameters)
-        bound = {one["name"] for one in bindings} - {"$return"}
-        if taken != bound:  # the real worker's rule; there one such function takes down the whole app
-            raise ConfigError(f"{self.name} takes {sorted(taken)}, but its bindings are {sorted(bound)}.")
+        parameters = set(inspect.signature(self.handler).parameters)
+        bound = {binding["name"] for binding in bindings} - {"$return"}
+        if parameters != bound:  # the real worker's rule; one such function takes down the whole app there
+            raise ConfigError(f"{self.name} takes {sorted(parameters)}, but its bindings are {sorted(bound)}.")
         self.schedule = ""
         if self.trigger["type"] == "timerTrigger":
             self.schedule = _resolve(self.trigger["schedule"])
-            next_due(self.schedule, datetime.now(UTC))  # so that a mistake shows at start
+            next_due(self.schedule, datetime.now(UTC))  # shows a mistake at start
 
     @property
     def reads_queue(self) -> bool:
-        """Whether it is called for the messages of a queue whose connection is set."""
+        """Whether its trigger is a queue whose connection has a value."""
         return self.trigger["type"] == "queueTrigger" and bool(_setting(self.trigger["connection"]))
 
     async def invoke(self, datum: Datum, metadata: Mapping[str, Datum] | None = None) -> Any:
-        """What the handler returns. Raises what the handler raises, and TimeoutError."""
+        """Calls the handler and returns its result. Raises the errors of the handler, and TimeoutError."""
         argument = _CODECS.get(self.trigger["type"]).decode(datum, trigger_metadata=metadata or {})
         call = partial(self.handler, **{self.trigger["name"]: argument})
         is_async = inspect.iscoroutinefunction(self.handler)
@@ -139,7 +141,7 @@ class _Function:
         if not done:
             if is_async:
                 run.cancel()
-            elif self.schedule:  # or the next run would overlap it
+            elif self.schedule:  # the next run must not overlap it
                 await asyncio.wait({run})
             raise TimeoutError(f"{self.name} exceeded the functionTimeout of {self.timeout_seconds} s.")
         return run.result()
@@ -177,14 +179,14 @@ def _resolve(text: str) -> str:
 
 
 def _setting(name: str) -> str:
-    settings = {known.lower(): value for known, value in os.environ.items()}  # case tells nothing in Azure
+    settings = {variable.lower(): value for variable, value in os.environ.items()}  # in Azure case does not count
     return settings.get(name.lower(), "")
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
-    """The result of `call`, made in a daemon thread, which unlike an executor's lets the process end."""
+    """Makes the call in a daemon thread, which lets the process end, and returns its result."""
     future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it from here on
+    future.set_running_or_notify_cancel()  # from here on nobody can cancel it
 
     def run() -> None:
         try:
@@ -196,40 +198,7 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
     return await asyncio.wrap_future(future)
 
 
-def _routes(function: _Function, prefix: str, key: str | None) -> Iterator[Route]:
-    if function.trigger["type"] != "httpTrigger":
-        return
-    anonymous = function.trigger.get("authLevel") == "ANONYMOUS"
-    endpoint = _guarded(_endpoint(function), None if anonymous else key)
-    methods = function.trigger.get("methods") or ALL_METHODS
-    path = f"{prefix}/{function.trigger.get('route') or function.name}".strip("/")
-    rest = re.search(r"/\{\*\w+(:minlength\(1\))?\}$", path)
-    path = "/" + re.sub(r"\{\*(\w+)(:minlength\(1\))?\}", r"{\1:path}", path)
-    # A last {x?} may be left out, so it makes two routes.
-    for one in {re.sub(r"/\{\w+\?\}$", "", path), path.replace("?}", "}")}:
-        route = Route(one, endpoint, methods=methods)
-        route.methods = set(methods)  # Starlette adds HEAD to GET, Azure does not
-        # Azure matches regardless of case and of a slash at the end.
-        pattern = route.path_regex.pattern.removesuffix("$")
-        if rest is not None:  # what a last {*x} takes may be empty
-            some = r"/\1.+)" if rest[1] else r"/?\1(?<=/).*|)"
-            pattern = re.sub(r"/(\(\?P<\w+>)\.\*\)$", some, pattern)
-        route.path_regex = re.compile(f"{pattern}/?$", re.I)
-        event("host.route", function=function.name, methods=",".join(methods), path=one)
-        yield route
-
-
-def _guarded(endpoint: _Endpoint, key: str | None) -> _Endpoint:
-    async def checked(request: Request) -> Response:
-        given = request.headers.get("x-functions-key") or request.query_params.get("code") or ""
-        if key and not hmac.compare_digest(given.encode(), key.encode()):
-            return Response(status_code=401)
-        return await endpoint(request)
-
-    return checked
-
-
-def _endpoint(function: _Function) -> _Endpoint:
+def _endpoint(function: _Function) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         query = {name: ",".join(request.query_params.getlist(name)) for name in request.query_params}
         parts = {
@@ -253,7 +222,7 @@ def _endpoint(function: _Function) -> _Endpoint:
 
 
 def _strings(values: Mapping[str, str]) -> dict[str, Datum]:
-    """The values as the Functions host gives them to a worker: an empty one (?force=) is left out."""
+    """Returns the values as the Functions host passes them to a worker: without empty ones (?force=)."""
     return {name: Datum(value, "string") for name, value in values.items() if value}
 
 
@@ -269,7 +238,7 @@ def _log_failure(function: _Function) -> None:
 
 
 def _admin_routes(functions: list[_Function], key: str | None) -> list[Route]:
-    runs: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
+    runs: set[asyncio.Task[None]] = set()  # or the garbage collector takes them, for the event loop keeps no reference
 
     async def listing(_: Request) -> Response:
         return JSONResponse([{"name": function.name, "trigger": function.trigger} for function in functions])
@@ -283,8 +252,8 @@ def _admin_routes(functions: list[_Function], key: str | None) -> list[Route]:
                 return Response(status_code=202)
         return PlainTextResponse("There is no timer of this name.", 404)
 
-    one = Route("/admin/functions/{name}", _guarded(fire, key), methods=["POST"])
-    return [Route("/admin/functions", _guarded(listing, key)), one]
+    fire_route = Route("/admin/functions/{name}", with_key(fire, key), methods=["POST"])
+    return [Route("/admin/functions", with_key(listing, key)), fire_route]
 
 
 async def _keep_firing(timer: _Function) -> None:
@@ -292,15 +261,15 @@ async def _keep_firing(timer: _Function) -> None:
         due = next_due(timer.schedule, datetime.now(UTC))
         event("host.scheduled", function=timer.name, due=due.isoformat())
         while (wait_seconds := (due - datetime.now(UTC)).total_seconds()) > 0:
-            await asyncio.sleep(min(wait_seconds, 60))  # the clock may be set, the machine may have slept
+            await asyncio.sleep(min(wait_seconds, 60))  # somebody may set the clock, and the machine may sleep
         await _fire(timer, past_due=wait_seconds < -1)
 
 
 async def _keep_reading(function: _Function, options: QueueOptions) -> None:
     async def call(message: str, metadata: Mapping[str, Any]) -> bool:
-        given = {name: Datum(value, "string" if isinstance(value, str) else "int") for name, value in metadata.items()}
+        data = {name: Datum(value, "string" if isinstance(value, str) else "int") for name, value in metadata.items()}
         try:
-            await function.invoke(Datum(message, "string"), given)
+            await function.invoke(Datum(message, "string"), data)
         except Exception:
             _log_failure(function)
             return False
@@ -310,17 +279,17 @@ async def _keep_reading(function: _Function, options: QueueOptions) -> None:
     while True:
         try:
             await keep_reading(queue, _setting(function.trigger["connection"]), options, call)
-        except Exception:  # the account does not answer; it may again
+        except Exception:  # the account may answer again later
             _log_failure(function)
             await asyncio.sleep(_QUEUE_SECONDS)
 
 
 async def _fire(timer: _Function, *, past_due: bool) -> None:
-    """Runs the timer, after the run that still goes on. A failure is logged and stops no later run."""
+    """Runs the timer once its last run has ended. Logs a failure, which stops no later run."""
     status = {"Schedule": {"AdjustForDST": True}, "ScheduleStatus": None, "IsPastDue": past_due}
     async with timer.running:
         try:
             if await timer.invoke(Datum(json.dumps(status), "json")) is not None:
-                raise TypeError("A timer has nowhere to return a value to.")  # the real worker fails it, too
+                raise TypeError("A timer has nowhere to return a value to.")  # the real worker raises this, too
         except Exception:
             _log_failure(timer)

@@ -1,4 +1,4 @@
-"""What the local host listens on and answers: programs of this machine, and pages that it served itself."""
+"""Where the local host listens, and whom it answers: programs of this machine, and pages that it served itself."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from backup.core.log import event
 
 
 def listening_on(port: int) -> socket.socket:
-    """A socket that listens on this port of 127.0.0.1, or on a free one (0). Raises ConfigError if it cannot be had."""
+    """Returns a socket that listens on this port of 127.0.0.1; 0 picks a free port. Raises ConfigError if it cannot."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "is in use by another program" if in_use else f"cannot be opened: {error.strerror}"
         raise ConfigError(
-            f"Port {port} of 127.0.0.1 {'is in use by another program' if taken else 'cannot be had'}"
-            f"{'' if taken else f': {error.strerror}'}.",
-            hint="Take another: `python -m backup serve --port 7072`, or --port 0 for a free one.",
+            f"Port {port} of 127.0.0.1 {reason}.",
+            hint="Take another port: `python -m backup serve --port 7072`, or --port 0 for a free one.",
         ) from None
 
 
 class OwnPagesOnly:
-    """Refuses what a web page of another origin asks for, whatever the method, with 403: any page that is open in a
-    browser here could sync or restore else. Without a browser (curl) neither header is there.
+    """Answers 403 to requests of web pages of other origins, whatever the method.
 
-    A name that leads to 127.0.0.1 makes a page look like one of this origin; so only loopback's own names are answered.
+    Otherwise every page that is open in a browser here could sync or restore. Programs without a browser (curl) send no
+    such headers. Answers only to loopback's own names: a foreign name that leads to 127.0.0.1 would make a foreign page
+    look like a page of this origin.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -50,7 +51,7 @@ class OwnPagesOnly:
 
 
 def _foreign(headers: Headers) -> str | None:
-    """Why a request is not answered, in words."""
+    """Returns why the host refuses a request; None if it does not."""
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
     if len(hosts) != 1 or not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", hosts[0], re.I):
         return "The Host is not localhost, 127.0.0.1 or [::1]"

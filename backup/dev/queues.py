@@ -1,4 +1,4 @@
-"""Queue triggers of the local host: reads queues as the Functions host does, and calls the functions."""
+"""Queue triggers of the local host: reads queues the way the Functions host does, and calls the functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IDLE_SECONDS = 1.0
 
 
 class QueueOptions(NamedTuple):
-    """What host.json says of queues, with the defaults of the Functions host."""
+    """What host.json says about queues, with the defaults of the Functions host."""
 
     at_once: int = 24
     retry_seconds: int = 0
@@ -24,14 +24,14 @@ class QueueOptions(NamedTuple):
 
     @classmethod
     def of(cls, host: Mapping[str, Any]) -> QueueOptions:
-        """The options of a host.json."""
-        given = host.get("extensions", {}).get("queues", {})
-        batch = given.get("batchSize", 16)
-        hours, minutes, seconds = map(int, given.get("visibilityTimeout", "00:00:00").split(":"))
+        """Returns the options of a host.json."""
+        options = host.get("extensions", {}).get("queues", {})
+        batch = options.get("batchSize", 16)
+        hours, minutes, seconds = map(int, options.get("visibilityTimeout", "00:00:00").split(":"))
         return cls(
-            batch + given.get("newBatchThreshold", batch // 2),
+            batch + options.get("newBatchThreshold", batch // 2),
             hours * 3600 + minutes * 60 + seconds,
-            given.get("maxDequeueCount", 5),
+            options.get("maxDequeueCount", 5),
         )
 
 
@@ -39,15 +39,15 @@ Call = Callable[[str, Mapping[str, Any]], Awaitable[bool]]
 
 
 async def keep_reading(queue: str, connection: str, options: QueueOptions, call: Call) -> None:
-    """Calls the function for each message of the queue, several side by side, until it is cancelled.
+    """Calls the function for each message of the queue, several side by side, until somebody cancels it.
 
-    `call` gets the message and its metadata, and returns whether the function succeeded. A message whose function fails
-    is tried again, and put into the queue NAME-poison after so many tries.
+    `call` gets the message and its metadata, and returns whether the function succeeded. After a failure the message is
+    tried again; after `options.tries` failures it goes to the queue NAME-poison.
     """
     client = _client(connection, queue)
     poison = _client(connection, f"{queue}-poison")
-    for one in (client, poison):
-        await asyncio.to_thread(_make, one)
+    for queue_client in (client, poison):
+        await asyncio.to_thread(_make, queue_client)
     at_work: set[asyncio.Task[None]] = set()
 
     async def handle(message: Any) -> None:
@@ -82,11 +82,11 @@ def _client(connection: str, queue: str) -> Any:
 
     if connection.strip().lower().startswith("usedevelopmentstorage=true"):
         connection = development_storage()
-    coded: dict[str, Any] = {
+    policies: dict[str, Any] = {
         "message_encode_policy": TextBase64EncodePolicy(),
         "message_decode_policy": TextBase64DecodePolicy(),
     }
-    return QueueClient.from_connection_string(connection, queue, **coded)
+    return QueueClient.from_connection_string(connection, queue, **policies)
 
 
 def _make(client: Any) -> None:
@@ -101,5 +101,5 @@ def _delete(client: Any, message: Any) -> None:
 
     try:
         client.delete_message(message)
-    except HttpResponseError as error:  # its receipt has changed: it will come again
+    except HttpResponseError as error:  # its receipt has changed, so the message comes again
         event("host.not_deleted", status=error.status_code, at=datetime.now(UTC).isoformat())

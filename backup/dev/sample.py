@@ -1,4 +1,4 @@
-"""Sample customers and orders for the configured, empty sources. Never touches a source that holds data."""
+"""Sample customers and orders for configured, empty sources. Never changes a source that has records."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ SampleRecord = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sample:
-    """One service's sample: its source's shape, how many entries, and the entry of number `n` (from 1)."""
+    """One service's sample: the shape of its source, how many records, and what makes record number `n` (from 1)."""
 
     shape: Callable[[Store], Shape]
     count: int
-    entry: Callable[[int], SampleRecord]
+    record: Callable[[int], SampleRecord]
 
 
 def customer(n: int, version: int = 1) -> SampleRecord:
-    """Customer number `n`; a higher version has a later ModifiedAt and another balance."""
+    """Returns customer number `n`. A higher version has a later ModifiedAt and another balance."""
     return {
         "Id": n,
         "Name": _NAMES[n % len(_NAMES)],
@@ -53,7 +53,7 @@ def customer(n: int, version: int = 1) -> SampleRecord:
 
 
 def order(n: int, revision: int = 1) -> SampleRecord:
-    """Order number `n`; a higher revision has a later LastModified and another status."""
+    """Returns order number `n`. A higher revision has a later LastModified and another status."""
     items = [
         {"sku": f"SKU-{n % 7}", "quantity": 1 + n % 3, "price": 9.5},
         {"sku": "GIFT", "quantity": 1, "price": 0},
@@ -111,10 +111,10 @@ SAMPLES = {"customer": Sample(_customers, 100, customer), "order": Sample(_order
 
 
 def fill(registry: Registry) -> dict[str, int]:
-    """Creates the configured sources that have a sample, where missing, and fills them; the number of records by
+    """Creates the configured sources that have a sample, if missing, and fills them. Returns the number of records by
     service.
 
-    Raises ConfigError, before anything is written, when one of them holds data, or none has a sample.
+    Raises ConfigError before it writes anything when one of them has records, or when no service has a sample.
     """
     names = [name for name in registry.chosen(ALL) if name in SAMPLES]
     if not names:
@@ -122,20 +122,20 @@ def fill(registry: Registry) -> dict[str, int]:
     for name in names:
         with registry.get(name).stores() as (source, _):
             try:
-                held = source.count()
+                count = source.count()
             except SourceMissing:
                 continue
-            if held:
+            if count:
                 raise ConfigError(
-                    f"The {source.place.label} holds {held} records. Nothing was written.",
+                    f"The {source.place.label} has {count} records. Nothing was written.",
                     hint="sample fills empty sources only.",
                 )
-    return {name: put(registry, name, map(SAMPLES[name].entry, range(1, SAMPLES[name].count + 1))) for name in names}
+    return {name: put(registry, name, map(SAMPLES[name].record, range(1, SAMPLES[name].count + 1))) for name in names}
 
 
-def put(registry: Registry, name: str, entries: Iterable[SampleRecord]) -> int:
-    """Inserts or replaces entries in the service's source, creating it where missing; how many these were."""
-    rows = list(entries)
+def put(registry: Registry, name: str, records: Iterable[SampleRecord]) -> int:
+    """Inserts or replaces records in the service's source, which it creates if missing. Returns their number."""
+    rows = list(records)
     with registry.get(name).stores() as (source, _):
         sibling = source.sibling(SAMPLES[name].shape(source))
         sibling.create()

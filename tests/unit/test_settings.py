@@ -220,7 +220,7 @@ def test_a_setting_that_no_side_of_a_service_has_is_refused(name: str, told: str
     "name", ["SourceInvoice_LineDb__Table", "BACKUP_INVOICE_DB__MAXDELETES", "SourceRechnungÜDb__Where"]
 )
 def test_a_service_in_names_of_settings_has_letters_and_digits_alone(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"There is no setting {name}: a service's name there has letters and digits"):
+    with pytest.raises(ConfigError, match=f"There is no setting {name}: a service's name has only letters and digits"):
         load_settings({name: "x"})
 
 
@@ -269,7 +269,7 @@ def test_a_service_is_called_as_its_settings_are_in_small_letters() -> None:
 
 @pytest.mark.parametrize("title", ["All", "ALL"])
 def test_no_service_is_called_as_all_of_them(title: str) -> None:
-    with pytest.raises(ConfigError, match="'all', which stands for all"):
+    with pytest.raises(ConfigError, match="'all', a name that stands for all"):
         load_settings(both_sides(title))
 
 
