@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from backup.config.settings import Settings
 from backup.core.errors import BadRequest, Conflict, UnknownJob
@@ -24,11 +24,16 @@ _DAYS_AT_MOST = 366
 Choice = TypeVar("Choice", State, Status, Verb)
 
 
+def _no_limit(value: object) -> None:
+    if value is not None:
+        raise ValueError("a sync has no limit of changes here; leave it out, or write null")
+
+
 class StartRequest(ApiRequest):
-    """The body of StartSync. `limit`: how many changes the sync may make at most."""
+    """The body of StartSync. `limit` is there for callers of the original system; null is the only value it takes."""
 
     sync_type: str = Field(min_length=1, max_length=300)
-    limit: int | None = Field(None, ge=1)
+    limit: Annotated[None, BeforeValidator(_no_limit)] = None
     dry_run: bool = False
     force_full_sync: bool = False
     allow_mass_delete: bool = False
@@ -47,7 +52,6 @@ def post_start(desk: Desk, registry: Registry, query: Mapping[str, str], body: b
                 force=request.force_full_sync,
                 dry_run=request.dry_run,
                 allow_mass_delete=request.allow_mass_delete,
-                limit=request.limit,
             ),
             "http",
             requested_by=who,

@@ -40,7 +40,7 @@ def shape_row(job: Job) -> dict[str, Any]:
             "forceFullSync": request.force,
             "dryRun": request.dry_run,
             "allowMassDelete": request.allow_mass_delete,
-            "limit": request.limit,
+            "limit": None,
         },
         "trigger": job.trigger,
         "requestedBy": job.requested_by,

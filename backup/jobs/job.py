@@ -34,14 +34,13 @@ OPEN = frozenset(State) - ENDED
 
 @dataclass(frozen=True)
 class Request:
-    """What a job shall do: a verb on a service, with its options. `limit`: how many changes a sync may make at most."""
+    """What a job shall do: a verb on a service, with its options."""
 
     service: str
     verb: str = "sync"
     force: bool = False
     dry_run: bool = False
     allow_mass_delete: bool = False
-    limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def failed(records: JobRecords, service: str) -> Job:
 
 
 def test_a_job_is_there_as_it_was_made(records: JobRecords) -> None:
-    request = Request("order", "sync", force=True, dry_run=True, limit=10)
+    request = Request("order", "sync", force=True, dry_run=True, allow_mass_delete=True)
     job = enqueued(records, request, requested_by="ada")
     assert records.get(job.job_id) == job
     assert (job.state, job.request, job.requested_by, job.attempt) == (State.ENQUEUED, request, "ada", 0)
