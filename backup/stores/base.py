@@ -78,7 +78,8 @@ class Catalog(Protocol):
         """Makes database, schema and table (or container) in the shape of the other store where missing."""
 
     def make_source_of(self, backup: Store) -> None:
-        """Makes the same in the shape of this backup's source: without what a backup adds."""
+        """Makes database, schema and table (or container) in the shape of this backup's source where missing: without
+        what a backup adds."""
 
     def match(self, source: Store) -> Drift:
         """How this backup's shape differs from its source's. Ignores columns that only the source has.

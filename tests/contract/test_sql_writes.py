@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError, StoreError, TransientStoreError
 from backup.core.model import WHOLE, Action, Counts, Image, Key, Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
-from backup.stores import Rules
+from backup.stores import Rules, Shape
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql import copy
 from backup.stores.sql.engines.sqlite import connection
@@ -296,3 +296,20 @@ def test_a_lock_of_somebody_else_is_not_waited_for_without_an_end(
         other.rollback()
     backup.write(backup.copies.of(records, NOTE))
     assert sql_bench.items("backup") == {1: Item(1, version=2)}
+
+
+def test_an_entry_that_a_transaction_looked_at_stays_as_it_is_until_its_end(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    bench.create([])
+    _, backup = bench.pair()
+    notes = backup.sibling(Shape("Notes", "notes", "Id", "Id", {"Id": "name", "State": "name"}))
+    notes.create()
+    notes.put([{"Id": "a", "State": "open"}])
+    engine, schema = bench.engines["backup"], backup.catalog.qualified_name().split(".")[0]
+    with engine.begin() as looking, engine.begin() as writing:
+        assert notes.holds("a", {"State": ["open"]}, looking)
+        writing.exec_driver_sql("SET LOCAL lock_timeout = '1ms'")
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            writing.exec_driver_sql(f"""UPDATE "{schema}"."Notes" SET "State" = 'closed'""")
+        writing.rollback()
+    assert notes.change("a", {"State": ["open"]}, {"State": "closed"})

@@ -18,7 +18,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
     impl = sa.DateTime
     cache_ok = True
 
-    def __init__(self, stored: sa.types.TypeEngine[Any] | None = None, *, with_zone: bool = False) -> None:
+    def __init__(self, stored: sa.types.TypeEngine[Any] | None = None, with_zone: bool = False) -> None:
         super().__init__()
         self.stored, self.with_zone = stored or sa.DateTime(timezone=with_zone), with_zone
 
