@@ -1,7 +1,7 @@
-"""Fixtures that every test may ask for: servers, started when the first test of a process wants them.
+"""Fixtures for every test: servers, started when the first test of a process needs them.
 
-Each pytest-xdist worker has servers of its own; only those named by TEST_* variables are shared by all
-workers. The tests of a worker share its servers, so name databases, containers and queues uniquely.
+Each pytest-xdist worker has its own servers; only those that TEST_* variables name are shared by all workers. The
+tests of a worker share its servers, so give databases, containers and queues unique names.
 """
 
 import os
@@ -21,8 +21,8 @@ from tests.emulators.partitioned import Partitioned
 
 CI = os.environ.get("CI") == "true"
 
-# Examples are derived from the test itself: what fails here fails everywhere, a busy machine fails none.
-# print_blob names the failing example, for @reproduce_failure.
+# Examples are derived from the test itself, so a test that fails here fails everywhere. A slow machine fails no test.
+# print_blob prints the failing example for @reproduce_failure.
 settings.register_profile(
     "default",
     derandomize=True,
@@ -35,8 +35,8 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session", autouse=True)
 def lock_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keeps the lock files of this process and of those it starts in a folder that pytest removes."""
-    tempfile.gettempdir()  # noticed before the variable changes: only this process's locks move
+    """Puts the lock files of this process, and of those that it starts, into a folder that pytest removes."""
+    tempfile.gettempdir()  # remembers the folder before TMPDIR changes: this process's other temporary files stay there
     folder = tmp_path_factory.mktemp("locks")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lock, "gettempdir", lambda: str(folder))
@@ -53,51 +53,51 @@ def azurite() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def cosmos_server() -> Iterator[str]:
-    """The connection string of a Cosmos DB account: Microsoft's emulator if TEST_COSMOS_SOURCE names it."""
+    """The connection string of a Cosmos DB account: that of TEST_COSMOS_SOURCE, else an npm server."""
     yield from _serve_unless_named("TEST_COSMOS_SOURCE")
 
 
 @pytest.fixture(scope="session")
 def cosmos_server_backup() -> Iterator[str]:
-    """The connection string of a second Cosmos DB account, likewise of TEST_COSMOS_BACKUP."""
+    """The connection string of a second Cosmos DB account: that of TEST_COSMOS_BACKUP, else an npm server."""
     yield from _serve_unless_named("TEST_COSMOS_BACKUP")
 
 
 @pytest.fixture(scope="session")
 def plain_cosmos_server() -> Iterator[str]:
-    """The connection string of an npm server without TLS, for a `Partitioned` to stand before."""
+    """The connection string of an npm server without TLS, which a `Partitioned` can stand in front of."""
     yield from _serve(servers.plain_cosmos())
 
 
 @pytest.fixture(scope="session")
 def plain_cosmos_server_backup() -> Iterator[str]:
-    """The connection string of a second one."""
+    """The connection string of a second npm server without TLS."""
     yield from _serve(servers.plain_cosmos())
 
 
 @pytest.fixture
 def sdk_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's own second tries after a lost connection come at once; what they do stays."""
+    """The Cosmos SDK retries after a lost connection without waiting; the retries themselves stay."""
     monkeypatch.setattr(ConnectionRetryPolicy, "sleep", lambda *_: None)
     monkeypatch.setenv("AZURE_COSMOS_HEALTH_CHECK_RETRY_AFTER_MS", "1")
 
 
 @pytest.fixture
 def partitioned(plain_cosmos_server: str) -> Iterator[Partitioned]:
-    """A Cosmos DB account of this test's own with three physical partitions, and with transactional batches."""
+    """A Cosmos DB account for this test alone, with three physical partitions and transactional batches."""
     with Partitioned(plain_cosmos_server).running() as account:
         yield account
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The SQLAlchemy URL of a PostgreSQL server's first database; `postgres_database` is the one to fill."""
+    """The SQLAlchemy URL of a PostgreSQL server. Tests fill `postgres_database`, not the database of this URL."""
     yield from _serve(servers.postgres())
 
 
 @pytest.fixture
 def postgres_database(postgres: str) -> Iterator[str]:
-    """The SQLAlchemy URL of an empty PostgreSQL database of this test's own."""
+    """The SQLAlchemy URL of an empty PostgreSQL database for this test alone."""
     with servers.postgres_database(postgres) as url:
         yield url
 
@@ -107,7 +107,7 @@ def sqlserver_urls() -> tuple[str, str]:
     """The connection strings of two SQL Server databases, source and backup, for tests to fill and empty."""
     source, backup = os.environ.get("TEST_SQLSERVER_SOURCE"), os.environ.get("TEST_SQLSERVER_BACKUP")
     if not (source and backup):
-        # Also with CI=true: there is no SQL Server without Docker. The workflow on GitHub has two.
+        # Skips also with CI=true: SQL Server needs Docker. The workflow on GitHub has two servers.
         pytest.skip(
             "SQL Server is not tested: start two (docker compose up sqlserver sqlserver-backup) and set"
             " TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP to connection strings that name a database"

@@ -1,6 +1,6 @@
-"""What the contract suite needs of a kind of store: sides it can fill, change and read past the store.
+"""A bench for each kind of store: two sides, which the contract suite fills, changes and reads past the store.
 
-A new kind of store passes the suite once it has a bench here and a place in the fixture `bench`.
+To put a new kind of store under the suite, add a bench here and name it in the fixture `bench`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Item:
 
 
 class Bench(ABC):
-    """Two sides of one kind. `items` and `put` and `remove` go past the store."""
+    """Two sides of one kind. `items`, `put` and `remove` go past the store."""
 
     kind: str
     rules: Rules
@@ -60,7 +60,7 @@ class Bench(ABC):
         self.opened: list[Store] = []
 
     def close(self) -> None:
-        """Gives back every connection."""
+        """Closes every store that the bench opened."""
         for store in self.opened:
             store.close()
 
@@ -73,30 +73,30 @@ class Bench(ABC):
         connection_string: str | None = None,
         **limits: Any,
     ) -> Store:
-        """The side's store; `limits` change the suite's own."""
+        """The side's store. `limits` replace limits of the suite."""
         side = self.side(role)
         side = replace(side, connection_string=connection_string or side.connection_string, table=table or side.table)
         return self.open_at(side, rules, **limits)
 
     def open_at(self, side: Side, rules: Rules | None = None, **limits: Any) -> Store:
-        """The store of any side, closed when the test ends."""
+        """The store of any side. It is closed when the test ends."""
         store = open_store(side, rules or self.rules, replace(LIMITS, **limits))
         self.opened.append(store)
         return store
 
     def pair(self, **limits: Any) -> tuple[Store, Store]:
-        """Both stores, the backup initialized."""
+        """Both stores; the backup is initialized."""
         source, backup = self.open("source", **limits), self.open("backup", **limits)
         backup.catalog.initialize(source)
         return source, backup
 
     @abstractmethod
     def side(self, role: Role) -> Side:
-        """How the settings would describe the side."""
+        """The side as settings describe it."""
 
     @abstractmethod
     def nowhere(self) -> str:
-        """A connection string of a server that is not there, with the password `hunter2` where there are any."""
+        """A connection string of a server that does not exist. Where the kind has passwords, it is `hunter2`."""
 
     @abstractmethod
     def absent_database(self, role: Role) -> Side:
@@ -104,7 +104,7 @@ class Bench(ABC):
 
     @abstractmethod
     def create(self, items: Iterable[Item] = ()) -> None:
-        """Makes the source with these records."""
+        """Makes the source's table or container, with these records."""
 
     @abstractmethod
     def put(self, role: Role, *items: Item) -> None:
@@ -128,7 +128,7 @@ class Bench(ABC):
 
 
 class SqlBench(Bench):
-    """Tables `Id, Version, Name`; `sql` and `rows` speak to the driver. Names are unique to the test."""
+    """Tables `Id, Version, Name`, with names unique to the test. `sql` and `rows` go past the store to the driver."""
 
     rules = Rules(version=("Version",))
     create_table = "CREATE TABLE {table} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, Name {text})"
@@ -142,11 +142,11 @@ class SqlBench(Bench):
 
     @property
     def table(self) -> str:
-        """The table's name as settings give it."""
+        """The table's name as settings write it."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
     def quoted(self, name: str | None = None) -> str:
-        """The table's name, or one beside it, as SQL needs it."""
+        """The table's name, or another name in its schema, quoted for SQL."""
         quote = self.engines["source"].dialect.identifier_preparer.quote_identifier
         return ".".join(quote(part) for part in (self.schema, name or self.name) if part)
 
@@ -154,7 +154,7 @@ class SqlBench(Bench):
         return Side("thing", role, f"{role.title()}ThingDb", self.connection_strings[role], table=self.table)
 
     def sql(self, role: Role, statement: str, rows: Sequence[Sequence[Any]] = ((),)) -> None:
-        """Runs the statement once a row, with `{table}` replaced."""
+        """Executes the statement once for each row of values, with the table's name for `{table}`, and commits."""
         connection = self.engines[role].raw_connection()
         try:
             cursor = connection.cursor()
@@ -165,7 +165,7 @@ class SqlBench(Bench):
             connection.close()
 
     def rows(self, role: Role, query: str = "SELECT * FROM {table} ORDER BY 1") -> list[tuple[Any, ...]]:
-        """All rows of the query as the driver gives them, with `{table}` replaced."""
+        """All rows of the query as the driver returns them, with the table's name for `{table}`."""
         connection = self.engines[role].raw_connection()
         try:
             cursor = connection.cursor()
@@ -208,7 +208,7 @@ class SqlBench(Bench):
 
 
 class SqliteBench(SqlBench):
-    """Two files."""
+    """Two SQLite files."""
 
     kind = "sqlite"
 
@@ -226,7 +226,7 @@ class SqliteBench(SqlBench):
 
 
 class ServerBench(SqlBench):
-    """Two databases made for the whole run of the suite, and a schema in both for each test."""
+    """Two databases made once for the whole suite; each test has its own schema in both."""
 
     def __init__(self, connection_strings: Mapping[Role, str]) -> None:
         super().__init__(connection_strings, f"Test_{uuid.uuid4().hex[:8]}")
@@ -234,7 +234,7 @@ class ServerBench(SqlBench):
         self.sql("source", f"CREATE SCHEMA {self.quote(self.schema or '')}")
 
     def quote(self, name: str) -> str:
-        """A name as SQL needs it."""
+        """The name quoted for SQL."""
         return self.engines["source"].dialect.identifier_preparer.quote_identifier(name)
 
     def absent_database(self, role: Role) -> Side:
@@ -255,16 +255,17 @@ class PostgresBench(ServerBench):
 
 @contextmanager
 def other_database(bench: PostgresBench, role: Role, options: str) -> Iterator[PostgresBench]:
-    """A bench whose one side is a database made with these options; the other is the given one's."""
+    """A bench whose side `role` is a new database with these options; its other side is that of `bench`. Drops the
+    database at the end."""
     name = f"other_{uuid.uuid4().hex[:8]}"
     server = bench.engines[role].execution_options(isolation_level="AUTOCOMMIT")
     with server.connect() as cx:
         cx.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
-    other = PostgresBench({**bench.connection_strings, role: named(bench.connection_strings[role], name)})
+    other_bench = PostgresBench({**bench.connection_strings, role: named(bench.connection_strings[role], name)})
     try:
-        yield other
+        yield other_bench
     finally:
-        other.close()
+        other_bench.close()
         with server.connect() as cx:
             cx.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -277,7 +278,7 @@ class SqlServerBench(ServerBench):
 
     @cached_property
     def stands_in(self) -> bool:
-        """Whether the server only speaks T-SQL, with error numbers of its own: Babelfish."""
+        """Whether the server is Babelfish, which speaks T-SQL but has its own error numbers."""
         return "Babelfish" in str(self.rows("source", "SELECT @@VERSION"))
 
     def nowhere(self) -> str:
@@ -285,7 +286,7 @@ class SqlServerBench(ServerBench):
 
 
 class CosmosBench(Bench):
-    """Two accounts; a database for each test, with a container `Things`."""
+    """Two accounts. Each test has its own database in both, with a container `Things`."""
 
     kind = "cosmos"
     rules = Rules(version=("lastModified", "status"), where={"type": "Order"})
@@ -306,7 +307,7 @@ class CosmosBench(Bench):
         return replace(self.side(role), database=f"absent-{uuid.uuid4().hex[:8]}")
 
     def container(self, role: Role, name: str = "Things") -> azure.cosmos.ContainerProxy:
-        """The container through an SDK client of the bench's own."""
+        """The container through the bench's own SDK client."""
         client = _client(self.connection_strings[role])
         return client.get_database_client(self.database).get_container_client(name)
 
@@ -341,7 +342,7 @@ class CosmosBench(Bench):
             container.delete_item(f"{n:06}", partition_key="c")
 
     def documents(self, role: Role) -> list[dict[str, Any]]:
-        """All documents as the server gives them, in the order of their ids."""
+        """All documents as the server returns them, sorted by id."""
         return sorted(self.container(role).read_all_items(), key=lambda document: str(document["id"]))
 
     def items(self, role: Role) -> dict[int, Item]:
@@ -379,7 +380,7 @@ def _client(connection_string: str) -> azure.cosmos.CosmosClient:
 
 
 def named(connection_string: str, database: str) -> str:
-    """The connection string of another database of the same server."""
+    """The connection string of the database `database` on the same server."""
     where = parse_connection(connection_string, "TEST")
     if isinstance(where, SqlServer):
         return ";".join(f"{name}={value}" for name, value in where.with_database(database).keywords.items())
@@ -388,7 +389,7 @@ def named(connection_string: str, database: str) -> str:
 
 
 def drop_database(connection_string: str) -> None:
-    """Drops the database that the connection string names, if it is there."""
+    """Drops the database that the connection string names, if it exists."""
     dialect = open_dialect(connection_string, "TEST")
     name = dialect.location.rpartition("/")[2]
     elsewhere = named(connection_string, "tempdb" if dialect.kind == "mssql" else "postgres")

@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that loses the answer to a COMMIT: the server has carried it out, nobody hears it."""
+"""A TCP proxy in front of PostgreSQL that loses the answer to a COMMIT, after the server has carried it out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
-"""The message as psycopg sends it: alone, and nothing follows before it is answered."""
+"""The message as psycopg sends it: alone, and psycopg sends nothing else before the answer."""
 
 
 @dataclass
 class DeafProxy:
-    """Passes bytes on; where `is_lost` says so of a COMMIT, it takes the answer and breaks the line.
+    """Passes bytes on. If `is_lost` returns True for a COMMIT, drops the answer and closes the connection.
 
-    `is_lost` is told its number, from 1, among all and among those of its line.
+    `is_lost` gets the COMMIT's number, from 1, among all of the proxy and among those of its connection.
     """
 
     server_port: int
@@ -61,15 +61,15 @@ class DeafProxy:
 
     def _answer(self, server: socket.socket, client: socket.socket, deaf: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            # The server answers a COMMIT when it is done, and has nothing else to say before.
+            # The server sends nothing before the answer to the COMMIT, and answers after it has committed.
             while (data := server.recv(16384)) and not deaf.is_set():
                 client.sendall(data)
         _end(client, server)
 
-    def _is_lost(self, of_line: int) -> bool:
+    def _is_lost(self, of_connection: int) -> bool:
         with self._lock:
             self.commits += 1
-            lost = self.is_lost(self.commits, of_line)
+            lost = self.is_lost(self.commits, of_connection)
             self.lost += lost
             return lost
 

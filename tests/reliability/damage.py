@@ -1,4 +1,4 @@
-"""How one value becomes another: one that is not the same, but as like it as can be."""
+"""Damages values: returns a value that differs from the original as little as possible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def another_blob(value: Any, chance: random.Random) -> Any:
 
 
 def another_type(value: Any, chance: random.Random) -> Any:
-    """The like of it in another type, which SQLite allows in a column that has none."""
+    """A similar value of another type, which SQLite allows in a column without a type."""
     match value:
         case int():
             return chance.choice([float(value), str(value)])
@@ -58,21 +58,21 @@ def another_flag(value: Any, chance: random.Random) -> Any:
 
 
 def another_document(document: dict[str, Any], chance: random.Random) -> tuple[dict[str, Any], str]:
-    """The document with one property changed, and which."""
-    other = json.loads(json.dumps(document))
+    """The document with one property changed, and the name of that property."""
+    damaged = json.loads(json.dumps(document))
     match chance.randrange(5):
         case 0:
-            items = other["items"]
+            items = damaged["items"]
             items[chance.randrange(len(items))]["damaged"] = None
-            return other, "items"
+            return damaged, "items"
         case 1:
-            other["total"] += chance.choice([1e-9, 1, -1])
-            return other, "total"
+            damaged["total"] += chance.choice([1e-9, 1, -1])
+            return damaged, "total"
         case 2:
-            other["items"].append({})
-            return other, "items"
+            damaged["items"].append({})
+            return damaged, "items"
         case 3:
-            del other["total"]
-            return other, "total"
-    other["more"] = chance.choice([None, "", 0, False, [], {}])
-    return other, "more"
+            del damaged["total"]
+            return damaged, "total"
+    damaged["more"] = chance.choice([None, "", 0, False, [], {}])
+    return damaged, "more"

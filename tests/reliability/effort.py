@@ -1,6 +1,6 @@
-"""How long the reliability tests try, and the seed of all they draw.
+"""How much the reliability tests do, and the seed of their random choices.
 
-TORTURE=1 asks for the long run. RELIABILITY_SEED repeats a run; a failure prints it.
+TORTURE=1 makes the long run. RELIABILITY_SEED sets the seed, to repeat a run; a failure prints it.
 """
 
 import os
@@ -13,5 +13,5 @@ T = TypeVar("T")
 
 
 def rounds(quick: T, long: T) -> T:
-    """The first in every `make test`, the second with TORTURE=1."""
+    """`quick` in every `make test`, `long` with TORTURE=1."""
     return long if LONG else quick

@@ -1,4 +1,4 @@
-"""The tables of the state machine: how their keys are made, and which spellings their server takes for one key."""
+"""The keys of the state machine's tables, and which spellings the server takes for the same key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Keys:
-    """Key columns with their types, the keys that may occur, and the one spelling that stands for all of a key's."""
+    """Key columns with their types, the keys that may occur, and `fold`: equal for all spellings of the same key."""
 
     columns: dict[str, str]
     pool: Sequence[Key]

@@ -1,7 +1,7 @@
-"""Random histories of writes, deletes, clock jumps, schema changes; syncs that go on later, kills, undos and restores.
+"""Random histories of writes, deletes, clock jumps, schema changes; of syncs, resumed syncs, kills, undos and restores.
 
-Every step is done twice: by the product on two SQLite files, and on the dicts of plain.py. Both must agree, on the
-rows of both sides and on what the recycle bin keeps.
+Each step happens twice: the product does it on two SQLite files, and plain.py does it on dicts. Both must agree on the
+rows of both sides, and on what the recycle bin keeps.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ HOUR, DAY = 3600, 86_400
 
 @dataclass(frozen=True)
 class Write:
-    """Rows inserted or overwritten, with a new version or none."""
+    """Rows to insert or overwrite, with a new version, or with none if `unversioned`."""
 
     places: Sequence[int]
     value: str | None
@@ -63,7 +63,7 @@ class Delete:
 
 
 class Schema(Enum):
-    """What becomes of the source's columns."""
+    """A change of the source's columns."""
 
     ADD = auto()
     ADD_WITH_DEFAULT = auto()
@@ -72,7 +72,7 @@ class Schema(Enum):
 
 
 Edit = Write | Delete | Schema | timedelta
-"""What others do to the source; a jump of the clock."""
+"""What users do to the source, or a jump of the clock."""
 
 places = st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True)
 seldom = st.sampled_from([False, False, False, True])
@@ -87,7 +87,7 @@ edits = st.lists(
 )
 recent = st.integers(0, 5)
 asks = st.one_of(st.none(), st.none(), st.integers(0, 8))
-"""After how many of them a run's time is up."""
+"""How often a run may ask for the time left before its time is up; None: its time is never up."""
 deaths = st.one_of(
     st.none(), st.none(), st.builds(Kill, st.integers(1, 50), st.sampled_from(["before", "uncommitted", "after"]))
 )
@@ -95,7 +95,7 @@ deaths = st.one_of(
 
 @dataclass
 class Ran:
-    """A run of the past, as far as undos and restores ask for it."""
+    """A past run: what undos and restores need to know of it."""
 
     sync_id: str
     started_at: datetime
@@ -103,19 +103,19 @@ class Ran:
     columns: set[str] = field(default_factory=set)
     changes_nothing: bool = False
     images: dict[Key, Row | None] = field(default_factory=dict)
-    """What the backup had before it, of all keys that it changed there."""
+    """The backup's rows before the run, of all keys that the run changed in the backup."""
     hashes: set[str] = field(default_factory=set)
     undone: set[str] = field(default_factory=set)
     purged: bool = False
 
 
 def cut(state: State, columns: set[str]) -> State:
-    """The rows in these columns."""
+    """The rows with only these columns."""
     return {key: {name: value for name, value in row.items() if name in columns} for key, row in state.items()}
 
 
 class Machine(RuleBasedStateMachine):
-    """One history. `source` and `backup` are what must be there."""
+    """One history. `source` and `backup` are the rows that the two sides must have."""
 
     keys: ClassVar[Keys] = NUMBERS
     knows_the_past: ClassVar[bool] = True
@@ -138,11 +138,11 @@ class Machine(RuleBasedStateMachine):
         self.bench.close()
         self._folder.cleanup()
 
-    # --- what others do to the source, and to the clock ---------------------------------------------------------------
+    # --- what users do to the source, and the clock -------------------------------------------------------------------
 
     def edit(self, edits: Sequence[Edit]) -> None:
-        for one in edits:
-            match one:
+        for edit in edits:
+            match edit:
                 case Write(places, value, unversioned):
                     self._write(places, value, unversioned)
                 case Delete(places):
@@ -151,9 +151,9 @@ class Machine(RuleBasedStateMachine):
                     gone = {*map(self.keys.fold, keys)}
                     self.source = {key: row for key, row in self.source.items() if key not in gone}
                 case timedelta():
-                    self.bench.clock.now += one
+                    self.bench.clock.now += edit
                 case Schema():
-                    self._alter(one)
+                    self._alter(edit)
 
     def _write(self, places: Sequence[int], value: str | None, unversioned: bool) -> None:
         rows = []
@@ -191,28 +191,28 @@ class Machine(RuleBasedStateMachine):
     @rule(edits=edits, kill=deaths, options=st.builds(Options, seldom, seldom, seldom), stop=asks)
     def sync(self, edits: Sequence[Edit], kill: Kill | None, options: Options, stop: int | None = None) -> None:
         self.edit(edits)
-        found = self._open_sync()
-        if found is not None and not (
-            not found["DryRun"]
+        open_entry = self._open_sync()
+        if open_entry is not None and not (
+            not open_entry["DryRun"]
             and not options.dry_run
-            and bool(found["AllowMassDelete"]) is options.allow_mass_delete
-            and (found["Forced"] or not options.force)
+            and bool(open_entry["AllowMassDelete"]) is options.allow_mass_delete
+            and (open_entry["Forced"] or not options.force)
         ):
-            found = None
+            open_entry = None
         columns, copied = self.bench.columns("source"), self.bench.columns("backup")
         to_fill = self._to_fill()
-        force = options.force or bool(found and found["Forced"])
-        unsure = bool(self.undone_columns) and not (force or to_fill)  # then more may be copied than must
+        force = options.force or bool(open_entry and open_entry["Forced"])
+        unsure = bool(self.undone_columns) and not (force or to_fill)  # then a sync may copy more than it must
         plan = plain.sync(
             *(self.source, self.backup, columns, copied, [*self.keys.columns]),
             force=force or bool(to_fill or self.undone_columns),
         )
-        before = Counts() if found is None else self._in_bin(found)
+        before = Counts() if open_entry is None else self._in_bin(open_entry)
         with stopping(stop):
-            outcome, ran = self._run(lambda: self.bench.service.sync(Trigger.CLI, options), kill, found)
+            outcome, ran = self._run(lambda: self.bench.service.sync(Trigger.CLI, options), kill, open_entry)
         self._check_sync(outcome, ran, plan, options.dry_run, options.allow_mass_delete, exact=not unsure)
         if outcome is not None and not outcome.in_progress:
-            again = None if found is None or outcome.error is not None else self._in_bin(found)
+            again = None if open_entry is None or outcome.error is not None else self._in_bin(open_entry)
             expected = _counts(plan, options.allow_mass_delete, before, Counts(), again)
             assert outcome.run.counts == expected or unsure
             assert options.dry_run or outcome.error or cut(self.backup, columns) == self.source
@@ -221,26 +221,26 @@ class Machine(RuleBasedStateMachine):
     @rule(edits=edits, kill=deaths, stop=asks)
     def resume(self, edits: Sequence[Edit], kill: Kill | None, stop: int | None) -> None:
         self.edit(edits)
-        found = self._open_sync()
+        open_entry = self._open_sync()
         with stopping(stop):
-            outcome = self._resumed(found, kill)
-        if found is None:
+            outcome = self._resumed(open_entry, kill)
+        if open_entry is None:
             assert outcome is None
             self._settle(None, self.source, self.backup, "backup", set(), exact=True)
 
-    def _resumed(self, found: Entry | None, kill: Kill | None) -> Outcome | None:
-        if found is None:
+    def _resumed(self, open_entry: Entry | None, kill: Kill | None) -> Outcome | None:
+        if open_entry is None:
             return self._run(lambda: self.bench.service.resume(Trigger.TIMER), kill)[0]
         columns, copied = self.bench.columns("source"), self.bench.columns("backup")
-        to_fill, dry_run, allowed = self._to_fill(), bool(found["DryRun"]), bool(found["AllowMassDelete"])
-        before = self._in_bin(found)
-        outcome, ran = self._run(lambda: self.bench.service.resume(Trigger.TIMER), kill, found)
+        to_fill, dry_run, allowed = self._to_fill(), bool(open_entry["DryRun"]), bool(open_entry["AllowMassDelete"])
+        before = self._in_bin(open_entry)
+        outcome, ran = self._run(lambda: self.bench.service.resume(Trigger.TIMER), kill, open_entry)
         assert ran is not None
-        at = Checkpoint.from_text(found["Checkpoint"])
-        # Of columns that an undo has emptied nobody but the product knows.
-        if not to_fill | (ran.columns & self.undone_columns) <= {*found["AddedColumns"]}:
+        at = Checkpoint.from_text(open_entry["Checkpoint"])
+        # Only the product knows which columns an undo has emptied.
+        if not to_fill | (ran.columns & self.undone_columns) <= {*open_entry["AddedColumns"]}:
             at = at.begun_anew()
-        force = bool(found["Forced"] or to_fill or ran.columns)
+        force = bool(open_entry["Forced"] or to_fill or ran.columns)
         plan = plain.resume(
             *(self.source, self.backup, self._keys_in(at.left), self._keys_in(at.deleting)),
             (at.source_records, at.backup_records),
@@ -249,7 +249,7 @@ class Machine(RuleBasedStateMachine):
         )
         self._check_sync(outcome, ran, plan, dry_run, allowed, exact=True)
         if outcome is not None and not outcome.in_progress:
-            again = None if dry_run or outcome.error is not None else self._in_bin(found)
+            again = None if dry_run or outcome.error is not None else self._in_bin(open_entry)
             before = at.counts if dry_run else before
             assert outcome.run.counts == _counts(plan, allowed, before, at.counts, again)
         self._forget_filled(ran, to_fill)
@@ -258,7 +258,7 @@ class Machine(RuleBasedStateMachine):
     def _check_sync(
         self, outcome: Outcome | None, ran: Ran | None, plan: plain.Sync, dry_run: bool, allowed: bool, *, exact: bool
     ) -> None:
-        """The backup is as planned, or a sync that died or whose time was up has done a part of it."""
+        """Checks that the backup is as planned; or in part as planned, if the sync died or its time was up."""
         tripped = plan.tripped and not allowed
         backup = self.backup if dry_run else plan.written if tripped else plan.done
         touched = set() if dry_run else plan.writes if tripped else plan.writes | plan.deletes
@@ -272,8 +272,8 @@ class Machine(RuleBasedStateMachine):
         self._settle(ran, self.source, backup, "backup", touched, exact)
 
     def _part_of(self, plan: plain.Sync, tripped: bool) -> State:
-        """What a sync that has not ended has left: some records whole, and none deleted before the others were
-        written."""
+        """The backup after a sync that has not ended. Checks that each record is whole, and that no record was deleted
+        before all others were written."""
         now = self.bench.rows("backup")
         for key in self.backup.keys() | now.keys() | plan.done.keys():
             assert now.get(key) in (self.backup.get(key), plan.written.get(key), plan.done.get(key)), key
@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
         return now
 
     def _to_fill(self) -> set[str]:
-        """The columns that the next sync must fill; what the source has no more cannot be filled."""
+        """The columns that the next sync must fill, without those that the source no longer has."""
         columns = self.bench.columns("source")
         return (columns - self.bench.columns("backup")) | (self.unfilled & columns)
 
@@ -298,18 +298,18 @@ class Machine(RuleBasedStateMachine):
             self.unfilled |= ran.columns
 
     def _open_sync(self) -> Entry | None:
-        """The sync that may be gone on with."""
-        found = [one for one in self.bench.history().values() if one["Status"] == Status.IN_PROGRESS]
-        assert len(found) <= 1
-        return next((one for one in found if one["Checkpoint"] is not None), None)
+        """The entry of the unfinished sync that a run may resume, if any."""
+        entries = [entry for entry in self.bench.history().values() if entry["Status"] == Status.IN_PROGRESS]
+        assert len(entries) <= 1
+        return next((entry for entry in entries if entry["Checkpoint"] is not None), None)
 
-    def _in_bin(self, found: Entry) -> Counts:
-        """How many records the run has changed so far."""
-        images = [one for one in self.kept.values() if one["SyncId"] == found["SyncId"]]
-        return Counts(*(sum(one["Action"] == action for one in images) for action in Action))
+    def _in_bin(self, run_entry: Entry) -> Counts:
+        """How many records the run has changed so far, by its images in the bin."""
+        images = [image for image in self.kept.values() if image["SyncId"] == run_entry["SyncId"]]
+        return Counts(*(sum(image["Action"] == action for image in images) for action in Action))
 
     def _keys_in(self, parts: Sequence[Chunk]) -> set[Key]:
-        """The keys in these parts of the key space, as the server orders them: Python does so alike once folded."""
+        """The keys in these parts of the key space. Python orders folded keys as the server orders keys."""
 
         def inside(key: Key, part: Chunk) -> bool:
             after, upto = (bound and self.keys.fold(bound) for bound in part)
@@ -335,12 +335,12 @@ class Machine(RuleBasedStateMachine):
         if outcome is None:
             backup = self.bench.rows("backup")
             for key in self.backup.keys() | backup.keys():
-                values = [self.backup.get(key), *(one[key] for one in images if key in one and not dry_run)]
+                values = [self.backup.get(key), *(image[key] for image in images if key in image and not dry_run)]
                 assert backup.get(key) in values, key
         elif first.changes_nothing:
             assert isinstance(outcome.error, BadRequest)
         elif refused:
-            # Keys that some server might take for one count as one. Older runs than the bin reaches may be refused.
+            # Keys that some server might take for the same count as one. An undo may refuse runs older than the bin.
             old = any(run.purged or run.started_at < self._reach(outcome) for run in undone)
             assert old or any(run.hashes & first.hashes for run in others)
         else:
@@ -414,11 +414,11 @@ class Machine(RuleBasedStateMachine):
         self._settle(ran, source, self.backup, "source", touched, outcome is not None)
 
     def _expect_restored(self, key: Key, row: Row, then: Row, columns: set[str], known: set[str]) -> None:
-        """The row is as it was then in the columns known then; in others it has any value that could be meant."""
+        """Checks that the row is as it was then, in the columns of then. Other columns may have several values."""
         assert cut({key: row}, columns & known) == cut({key: then}, columns & known)
-        others = [self.source.get(key, {}), self.backup.get(key, {}), dict.fromkeys(columns, "d"), {}]
+        candidates = [self.source.get(key, {}), self.backup.get(key, {}), dict.fromkeys(columns, "d"), {}]
         for name in columns - known:
-            assert row.get(name) in [other.get(name) for other in others], (key, name)
+            assert row.get(name) in [candidate.get(name) for candidate in candidates], (key, name)
 
     @rule(full=st.booleans())
     def verify(self, full: bool) -> None:
@@ -429,11 +429,13 @@ class Machine(RuleBasedStateMachine):
         assert outcome.error is None
         assert outcome.report is not None
         differences = outcome.report.differences
-        found = {self.keys.fold(one.key) for one in differences if one.kind != DifferenceKind.CONTENT}
-        assert found == plan.writes | plan.deletes
+        keys = {
+            self.keys.fold(difference.key) for difference in differences if difference.kind != DifferenceKind.CONTENT
+        }
+        assert keys == plan.writes | plan.deletes
         if not (self.unfilled or self.undone_columns):
-            assert outcome.run.verified is not bool(found)
-            assert len(differences) >= len(found)
+            assert outcome.run.verified is not bool(keys)
+            assert len(differences) >= len(keys)
         self._settle(ran, self.source, self.backup, "backup", set(), exact=True)
 
     @rule(place=st.integers(0, 9), which=st.none() | recent)
@@ -449,10 +451,11 @@ class Machine(RuleBasedStateMachine):
             return
         assert at is None or at >= self._kept_since()
         assert (shown.record and self.bench.row(shown.record)) == then.get(folded)
-        mine = {one: entry for one, entry in self.kept.items() if (entry["Key"], entry["Side"]) == (folded, "backup")}
-        # `kept` is in the order of the runs.
-        found = [f"{change.entry_id} {change.key}" for change in shown.changes]
-        assert [one for one in found if one in mine] == [*mine]
+        expected = [
+            name for name, entry in self.kept.items() if (entry["Key"], entry["Side"]) == (folded, "backup")
+        ]  # `kept` is in the order of the runs
+        names = [f"{change.entry_id} {change.key}" for change in shown.changes]
+        assert [name for name in names if name in expected] == expected
 
     @rule()
     def purge(self) -> None:
@@ -461,9 +464,9 @@ class Machine(RuleBasedStateMachine):
         self.purged_before = max(self.purged_before, before)
         runs = {run.sync_id: run for run in self.runs}
         times = Timeline(map(_begun, self.bench.history().values()), self.bench.clock.now)
-        for one, entry in list(self.kept.items()):
+        for name, entry in list(self.kept.items()):
             if times.moment(entry["SyncId"], entry["RecycledAt"]) < before:
-                del self.kept[one]
+                del self.kept[name]
                 run = runs[entry["SyncId"]]
                 run.purged = True
                 run.images = {key: row for key, row in run.images.items() if key != entry["Key"]}
@@ -472,50 +475,51 @@ class Machine(RuleBasedStateMachine):
     # --- how a run is watched -----------------------------------------------------------------------------------------
 
     def _run(
-        self, call: Callable[[], Outcome | None], kill: Kill | None, goes_on: Entry | None = None
+        self, call: Callable[[], Outcome | None], kill: Kill | None, resumed: Entry | None = None
     ) -> tuple[Outcome | None, Ran | None]:
-        """The outcome, None of a run that died; and the run, None of one that died before its entry.
+        """Calls the product. Returns the outcome, None if the run died, and the run, None if it died before its entry.
 
-        The run is a new one, or `goes_on`.
+        The call resumes the run of `resumed`, or begins a new run.
         """
-        self._was: dict[Side, State] = {"source": self.source, "backup": self.backup}
+        self._rows_before: dict[Side, State] = {"source": self.source, "backup": self.backup}
         known = {run.sync_id: run for run in self.runs}
         outcome = None
         with suppress(Killed), dying(kill):
             outcome = call()
         history = self.bench.history()
-        new = [entry for one, entry in history.items() if one not in known]
-        if goes_on is None:
+        new = [entry for sync_id, entry in history.items() if sync_id not in known]
+        if resumed is None:
             assert len(new) == 1 or (new == [] and outcome is None)
             if not new:
                 return None, None
         else:
             assert new == []
-        entry = (goes_on and history[goes_on["SyncId"]]) or new[0]
+        entry = (resumed and history[resumed["SyncId"]]) or new[0]
         started, ended = (entry[name] and as_utc(entry[name]) for name in ("StartedAt", "CompletedAt"))
         ran = known.get(entry["SyncId"]) or Ran(entry["SyncId"], started)
         assert ran.started_at == started
         ran.ended_at, ran.columns = ended, {*entry["AddedColumns"]}
         ran.changes_nothing = bool(entry["DryRun"]) or entry["Verb"] in (Verb.VERIFY, Verb.RESTORE)
         ran.undone = {*entry["UndoneRuns"]}
-        open_ones = {one for one, entry in history.items() if entry["Status"] == Status.IN_PROGRESS}
+        open_ids = {sync_id for sync_id, entry in history.items() if entry["Status"] == Status.IN_PROGRESS}
         if outcome is not None:
             assert (outcome.run.sync_id, outcome.run.status) == (ran.sync_id, entry["Status"])
             assert outcome.in_progress is (ended is None)
-        assert entry["Verb"] == Verb.VERIFY or open_ones == ({ran.sync_id} if ended is None else set())
+        assert entry["Verb"] == Verb.VERIFY or open_ids == ({ran.sync_id} if ended is None else set())
         return outcome, ran
 
     def _settle(
         self, ran: Ran | None, source: State, backup: State, side: Side, touched: set[Key], exact: bool
     ) -> None:
-        """The rows are these; each record that the run changed is in the bin as it was; nothing has gone from there."""
+        """Checks the rows of both sides, and the bin: it has each record that the run changed, as it was, and lost
+        nothing."""
         now: dict[Side, State] = {"source": source, "backup": backup}
         assert self.bench.rows("source") == source
         assert self.bench.rows("backup") == backup
         entries = self.bench.entries()
-        assert {one: entries.get(one) for one in self.kept} == self.kept
-        new = {one: entry for one, entry in entries.items() if one not in self.kept}
-        before, after = self._was[side], now[side]
+        assert {name: entries.get(name) for name in self.kept} == self.kept
+        new = {name: entry for name, entry in entries.items() if name not in self.kept}
+        before, after = self._rows_before[side], now[side]
         for entry in new.values():
             assert ran is not None
             assert (entry["SyncId"], entry["Side"]) == (ran.sync_id, side)
@@ -523,17 +527,17 @@ class Machine(RuleBasedStateMachine):
         images = {entry["Key"]: entry["Row"] for entry in new.values()}
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
         if side == "source":
-            changed &= before.keys()  # of what was not there nothing is kept
-        # What a run changed in an earlier call has its image from there.
+            changed &= before.keys()  # the bin keeps nothing of records that a restore inserts
+        # Records that an earlier call of the run changed have their images since that call.
         earlier = ran.images.keys() if ran is not None else set()
         assert changed - earlier <= images.keys() <= touched - earlier
         assert not exact or images.keys() == touched - earlier
         self.source, self.backup = source, backup
         self.kept |= new
         if ran is not None:
-            # The first run may come after the clock was set back behind the beginning. What was between two calls of
-            # one run cannot be asked for: a record that both changed has one image.
-            self.moments = [one for one in self.moments if one[0] < ran.started_at]
+            # The clock may be set back before the first run. No restore can ask for a time between two calls of the
+            # same run: a record that both changed has only one image.
+            self.moments = [moment for moment in self.moments if moment[0] < ran.started_at]
             if side == "backup":
                 ran.images = images | ran.images
                 ran.hashes |= {entry["KeyHash"] for entry in new.values()}
@@ -544,28 +548,28 @@ class Machine(RuleBasedStateMachine):
             self.moments.append((at, backup, self.bench.columns("backup")))
 
     def _moment(self, which: int | None) -> tuple[datetime | None, State, set[str]]:
-        """A time that the bin reaches, or None for now; the state of the backup then, and its columns."""
+        """A time that the bin reaches, or None for now; and the backup's rows and columns at that time."""
         if which is None or not self.knows_the_past:
             return None, self.backup, self.bench.columns("backup")
-        found = self.moments[max(0, len(self.moments) - 1 - which)]
-        # A purge under a clock that was ahead tells nobody how far it went: times before it are not asked for.
-        return found if found[0] >= self.purged_before else self._moment(None)
+        moment = self.moments[max(0, len(self.moments) - 1 - which)]
+        # Nobody knows how far a purge went while the clock was ahead, so no rule asks for times before it.
+        return moment if moment[0] >= self.purged_before else self._moment(None)
 
     def _first_synced(self, now: datetime) -> datetime:
-        """When the first sync completed, before which nothing is known of the backup; `unit/test_timeline.py` says what
-        a clock that was wrong does to that."""
-        runs = sorted(self.bench.history().values(), key=lambda one: int(one["RunNumber"]))
-        for one in runs:
-            if one["Status"] == Status.COMPLETED and one["Verb"] == Verb.SYNC and not one["DryRun"]:
-                return Timeline(map(_begun, runs), now).moment(one["SyncId"], as_utc(one["CompletedAt"]))
+        """When the first sync completed; nothing is known of the backup before. For clocks that were wrong see
+        `unit/test_timeline.py`."""
+        entries = sorted(self.bench.history().values(), key=lambda entry: int(entry["RunNumber"]))
+        for entry in entries:
+            if entry["Status"] == Status.COMPLETED and entry["Verb"] == Verb.SYNC and not entry["DryRun"]:
+                return Timeline(map(_begun, entries), now).moment(entry["SyncId"], as_utc(entry["CompletedAt"]))
         return datetime.max.replace(tzinfo=UTC)
 
     def _kept_since(self) -> datetime:
-        """The time before which whoever asked for the clock last takes the bin for purged."""
+        """The time before which the bin counts as purged, by the clock now."""
         return self.bench.clock.now - timedelta(days=RECYCLE_DAYS)
 
     def _reach(self, outcome: Outcome) -> datetime:
-        """The time before which the run takes the bin for purged."""
+        """The time before which the bin counts as purged, by the clock at the run's start."""
         return outcome.run.started_at - timedelta(days=RECYCLE_DAYS)
 
 
@@ -575,9 +579,9 @@ def _begun(entry: Entry) -> Run:
 
 
 def _counts(plan: plain.Sync, allowed: bool, before: Counts, walked: Counts, images: Counts | None) -> Counts:
-    """What a sync counts at its end: what it had changed `before` this call, and what it does in it.
+    """The counts of a sync at its end: what it changed `before` this call, and what this call does.
 
-    One that was gone on with and has succeeded counts its `images`: each record once, however often it was changed.
+    A resumed sync that succeeded counts its `images`: each record once, however often the sync changed it.
     """
     inserted, updated = len(plan.inserts), len(plan.updates)
     deleted = 0 if plan.tripped and not allowed else len(plan.deletes)
@@ -590,7 +594,7 @@ def _counts(plan: plain.Sync, allowed: bool, before: Counts, walked: Counts, ima
 
 
 class PairsMachine(Machine):
-    """Keys of two columns, some of which look alike."""
+    """Keys of two columns; some keys look alike."""
 
     keys = PAIRS
 
@@ -598,8 +602,8 @@ class PairsMachine(Machine):
 class LettersMachine(Machine):
     """Keys that the server compares without regard to case.
 
-    The past is not asked for: a key that was deleted under one spelling and inserted under another is two keys to the
-    bin, for nobody can ask the server whether keys are equal that it has not.
+    No rule asks for the past. If a key is deleted in one spelling and inserted in another, the bin has two keys: nobody
+    can ask a server whether two keys are equal if it no longer has the first.
     """
 
     keys = LETTERS

@@ -1,8 +1,8 @@
-"""A process that does runs in forks of its own, each of which kills itself with SIGKILL at a chosen step.
+"""A process that does each run in a fork, which kills itself with SIGKILL at a chosen step.
 
-`python -m tests.reliability.mortal` takes orders on standard input and answers on standard output, as JSON, one object
-a line; `Mortal` is the other end. Its forks have everything imported, so that a death costs little. Steps are counted
-as they are reached, and are the same in every run of the same order.
+`python -m tests.reliability.mortal` reads orders from standard input and writes answers to standard output, as JSON, an
+object a line. `Mortal` is the other end. The forks have imported everything, so that a death costs little. A run counts
+its steps as it reaches them; they are the same in every run of the same order.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ __all__ = ["Mortal", "Point", "one_of_each", "points_of", "written_by"]
 
 
 def written_by(statement: str) -> str | None:
-    """The name of the table that a statement writes to."""
-    found = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:ONLY )?(?:[\w"]+\.)?"?(\w+)', statement)
-    return found and found[1]
+    """The name of the table that a statement writes to; None for a statement that writes nothing."""
+    match = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:ONLY )?(?:[\w"]+\.)?"?(\w+)', statement)
+    return match and match[1]
 
 
 class Point(NamedTuple):
-    """The n-th time, from 1, that a step is reached."""
+    """A step, and which time, from 1, a run reaches it."""
 
     step: str
     occurrence: int
@@ -68,7 +68,7 @@ class Point(NamedTuple):
 
 
 def points_of(trace: Sequence[str]) -> list[Point]:
-    """Every point of a run that reached these steps."""
+    """All points of a run that reached the steps of `trace`."""
     reached: Counter[str] = Counter()
     points = []
     for step in trace:
@@ -78,17 +78,17 @@ def points_of(trace: Sequence[str]) -> list[Point]:
 
 
 def one_of_each(points: Sequence[Point], most: int) -> list[Point]:
-    """One point of each step, drawn by the seed; if these are more than `most`, so many of them in even distances."""
+    """One point of each step, drawn by the seed; at most `most` of them, at even distances."""
     by_step: dict[str, list[Point]] = {}
     for point in points:
         by_step.setdefault(point.step, []).append(point)
-    drawn = [random.Random(f"{SEED} {step}").choice(found) for step, found in by_step.items()]
-    taken = min(most, len(drawn))
-    return [drawn[i * len(drawn) // taken] for i in range(taken)]
+    drawn = [random.Random(f"{SEED} {step}").choice(occurrences) for step, occurrences in by_step.items()]
+    number = min(most, len(drawn))
+    return [drawn[i * len(drawn) // number] for i in range(number)]
 
 
 class Mortal:
-    """A process that does what it is told in a fork. `with` ends it."""
+    """The process that carries out orders, each in a fork. `with` ends it."""
 
     def __init__(self, folder: Path) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": None}
@@ -102,13 +102,13 @@ class Mortal:
         self._process.communicate()
 
     def run(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Does a run to its end: its `sync_id`, `status`, `counts`, `verified`, `error`, and the `trace` of steps."""
+        """Runs an order to its end; its `sync_id`, `status`, `counts`, `verified`, `error` and `trace` of steps."""
         ended = self._ask({**order, "kill": None})
         assert ended["signal"] == 0, ended
         return ended
 
     def kill(self, order: dict[str, Any], point: Point) -> None:
-        """Does a run up to that point, and makes sure that it died there."""
+        """Runs an order up to the point, and asserts that the run died there."""
         ended = self._ask({**order, "kill": point})
         assert ended["signal"] == signal.SIGKILL, f"the point was not reached: {ended}"
 
@@ -160,14 +160,14 @@ class _Steps:
         original = getattr(owner, method)
 
         def stepped(target: Any, *arguments: Any) -> Iterator[Any]:
-            for one in original(target, *arguments):
+            for item in original(target, *arguments):
                 self.reach(f"after {step(target)}")
-                yield one
+                yield item
 
         setattr(owner, method, stepped)
 
     def watch(self) -> None:
-        """Makes everything that a run does a step of it."""
+        """Makes a step of each call of a store, of history and bin, of the lock, and of each statement and commit."""
         for part, methods in _METHODS.items():
             for method in methods:
                 self.around(part, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
@@ -176,13 +176,13 @@ class _Steps:
                 self.after_each(store, method, lambda target, called=method: f"{_side(target)}.{called}")  # type: ignore[misc]
         for method in ("save", "change"):
             self.around(History, method, lambda _: "history.save")
-        sync._SECONDS_BETWEEN_SAVES = float("inf")  # when a second is over is no step
+        sync._SECONDS_BETWEEN_SAVES = float("inf")  # a step must not depend on the clock
         self._watch_bin()
         self._watch_lock()
         self._watch_sql()
         for method in ("create_item", "upsert_item", "delete_item"):
             self.around(ContainerProxy, method, lambda target, called=method: f"{called} {target.id}")  # type: ignore[misc]
-        # One request after the other: nothing is under way at the death, to be carried out after it.
+        # One request at a time: no request is on its way when the process dies, and arrives later.
         throttle.AT_MOST = 1
 
     def _watch_bin(self) -> None:
@@ -198,16 +198,16 @@ class _Steps:
 
             return stepped
 
-        setattr(RecycleBin, "recorder", recorder)  # noqa: B010 - no assignment that mypy would have to be silenced for
+        setattr(RecycleBin, "recorder", recorder)  # noqa: B010 - mypy would refuse the assignment
 
     def _watch_lock(self) -> None:
         original = lock._file
 
         @contextmanager
         def stepped(service: str, backup: str) -> Iterator[StillHeld]:
-            with original(service, backup) as held:
+            with original(service, backup) as still_held:
                 self.reach("lock taken")
-                yield held
+                yield still_held
                 self.reach("before lock release")
             self.reach("after lock release")
 
@@ -277,9 +277,9 @@ def _in_fork(order: dict[str, Any]) -> dict[str, Any]:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
+        answer = pipe.read()
     _, status = os.waitpid(child, 0)
-    return {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, **json.loads(told or b"{}")}
+    return {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, **json.loads(answer or b"{}")}
 
 
 if __name__ == "__main__":

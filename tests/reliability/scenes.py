@@ -1,6 +1,6 @@
-"""A mirrored service, a change of its source that the next run has to carry out, and what the runs then left.
+"""A mirrored service, a change of its source that the next run must carry out, and what the runs left.
 
-What is there is read with the plain drivers. A scene can be put back to its beginning, so that many runs start alike.
+Reads with the plain drivers, never through a store. A scene can be rewound, so that many runs start alike.
 """
 
 from __future__ import annotations
@@ -28,61 +28,64 @@ from tests.scenarios.product import Counts
 
 BATCHES = {"BackupRetry__BaseSeconds": "0", "BackupSync__BatchSize": "5", "BackupSync__ChunkSize": "30"}
 ONE_THREAD = {"BackupSync__Parallelism": "1"}
-"""So that the steps of a run come in one order."""
+"""Makes the order of a run's steps always the same."""
 
 SMALL_DOCUMENT_BATCHES = {"BackupSync__BatchBytes": "2000"}
 
 
 @dataclass
 class Scene:
-    """One service before its change: `missing` numbers are inserted, `gone` deleted, `updated` ones written anew."""
+    """One service, and the numbers of the records that a change of its source inserts, deletes and updates.
+
+    The records have the numbers 1 to `last`.
+    """
 
     service: Service
     last: int
-    missing: range
-    gone: range
+    inserted: range
+    deleted: range
     updated: range
-    more: dict[str, str] = field(default_factory=dict)
+    extra_settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, str]:
-        return {**self.service.settings, **BATCHES, **ONE_THREAD, **self.more}
+        return {**self.service.settings, **BATCHES, **ONE_THREAD, **self.extra_settings}
 
     @property
     def registry(self) -> Registry:
         return Registry(load_settings(self.settings))
 
     def begin(self) -> None:
-        """Fills the source with what it holds before the change, and mirrors it."""
-        numbers = set(range(1, self.last + 1)) - set(self.missing)
+        """Fills the source as it is before the change, and syncs it."""
+        numbers = set(range(1, self.last + 1)) - set(self.inserted)
         self._put(dict.fromkeys(numbers, 1))
         self.registry.get(self.service.name).initialize()
         self._sync()
         self.save()
 
     def save(self) -> None:
-        """Keeps both sides as they are now, for `rewind`."""
+        """Saves both sides as they are now, for `rewind`."""
         raise NotImplementedError
 
     def rewind(self) -> None:
-        """Makes both sides mirrored, and such that the next change is as large as the one before."""
+        """Makes both sides equal again, so that the next change is as large as the last."""
         raise NotImplementedError
 
     def change(self) -> None:
         """Changes the source."""
-        self._put(dict.fromkeys(self.missing, 1) | dict.fromkeys(self.updated, 2))
-        self._delete(self.gone)
+        self._put(dict.fromkeys(self.inserted, 1) | dict.fromkeys(self.updated, 2))
+        self._delete(self.deleted)
 
     def settle(self) -> None:
-        """Is told that the last change was carried out, and need not be by `rewind`."""
+        """Notes that a run has carried out the last change, so that `rewind` need not."""
 
-    def order(self, do: str, **more: Any) -> dict[str, Any]:
-        """What `Mortal` is told."""
-        return {"do": do, "service": self.service.name, "settings": self.settings, **more}
+    def order(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """An order for `Mortal`: the verb to run on this service, with its arguments."""
+        return {"do": do, "service": self.service.name, "settings": self.settings, **arguments}
 
     def _put(self, versions: Mapping[int, int]) -> None:
-        entry = {"customer": sample.customer, "order": sample.order}[self.service.name]
-        sample.put(self.registry, self.service.name, [entry(n, version) for n, version in versions.items()])
+        record = {"customer": sample.customer, "order": sample.order}[self.service.name]
+        sample.put(self.registry, self.service.name, [record(n, version) for n, version in versions.items()])
 
     def _sync(self) -> None:
         [outcome] = self.registry.sync(self.service.name, Trigger.CLI)
@@ -95,24 +98,24 @@ class Scene:
             return
         with _database(side) as database:
             container = database.get_container_client(side.container)
-            wanted = {f"order-{n:04}" for n in numbers}
-            for one in container.read_all_items():
-                if one["id"] in wanted:
-                    container.delete_item(one["id"], partition_key=one["customerId"])
+            ids = {f"order-{n:04}" for n in numbers}
+            for document in container.read_all_items():
+                if document["id"] in ids:
+                    container.delete_item(document["id"], partition_key=document["customerId"])
 
 
 class SqliteScene(Scene):
-    """In files, which are copied back."""
+    """In SQLite files. `rewind` copies saved files back."""
 
     def save(self) -> None:
-        self._kept.mkdir(exist_ok=True)
+        self._saved.mkdir(exist_ok=True)
         for path in self._folder.glob("*.db"):
-            shutil.copy(path, self._kept)
+            shutil.copy(path, self._saved)
 
     def rewind(self) -> None:
-        for path in self._folder.glob("*.db*"):  # and the journal of a transaction that died
+        for path in self._folder.glob("*.db*"):  # also the journals of transactions that died
             path.unlink()
-        for path in self._kept.iterdir():
+        for path in self._saved.iterdir():
             shutil.copy(path, self._folder)
 
     @property
@@ -121,20 +124,20 @@ class SqliteScene(Scene):
         return Path(str(sa.make_url(self.service.source.url).database)).parent
 
     @property
-    def _kept(self) -> Path:
-        return self._folder / "kept"
+    def _saved(self) -> Path:
+        return self._folder / "saved"
 
 
 class PostgresScene(Scene):
-    """In tables, which are filled again from copies."""
+    """In PostgreSQL tables. `rewind` fills them again from saved tables."""
 
     def save(self) -> None:
         for side, names in self._tables():
-            side.run("; ".join(f'CREATE TABLE "kept {name}" AS TABLE customer."{name}"' for name in names))
+            side.run("; ".join(f'CREATE TABLE "saved {name}" AS TABLE customer."{name}"' for name in names))
 
     def rewind(self) -> None:
         for side, names in self._tables():
-            refilled = 'TRUNCATE customer."{0}"; INSERT INTO customer."{0}" TABLE "kept {0}"'
+            refilled = 'TRUNCATE customer."{0}"; INSERT INTO customer."{0}" TABLE "saved {0}"'
             side.run("; ".join(refilled.format(name) for name in names))
 
     def _tables(self) -> Iterator[tuple[Sql, list[str]]]:
@@ -145,14 +148,15 @@ class PostgresScene(Scene):
 
 
 class CosmosScene(Scene):
-    """In containers, where going back is slow: each change deletes what the one before has inserted, and so on."""
+    """In containers, where copying back is slow. Instead each change deletes what the last one inserted, and inserts
+    what it deleted."""
 
     version = 1
     is_settled = True
-    """Whether the last change is known to be carried out."""
+    """Whether a run has carried out the last change."""
 
     def save(self) -> None:
-        """Has nothing to keep."""
+        """Saves nothing."""
 
     def rewind(self) -> None:
         if not self.is_settled:
@@ -161,41 +165,48 @@ class CosmosScene(Scene):
     def change(self) -> None:
         self.version += 1
         self.is_settled = False
-        self._put(dict.fromkeys(self.missing, 1) | dict.fromkeys(self.updated, self.version))
-        self._delete(self.gone)
-        self.missing, self.gone = self.gone, self.missing
+        self._put(dict.fromkeys(self.inserted, 1) | dict.fromkeys(self.updated, self.version))
+        self._delete(self.deleted)
+        self.inserted, self.deleted = self.deleted, self.inserted
 
     def settle(self) -> None:
         self.is_settled = True
 
 
 def on_sqlite(folder: Path) -> Scene:
-    """93 customers in files; 7 are inserted, 12 updated, 7 deleted."""
+    """93 customers in SQLite files. A change inserts 7, updates 12 and deletes 7."""
     return _customers(SqliteScene, places.on_sqlite(folder).customer)
 
 
 def on_postgres(source: str, backup: str) -> Scene:
-    """The same customers in tables of two empty databases."""
+    """93 customers in tables of two empty databases. A change inserts 7, updates 12 and deletes 7."""
     return _customers(PostgresScene, places.on_postgres(source, backup).customer)
 
 
 def _customers(kind: type[Scene], service: Service) -> Scene:
-    return kind(service, 100, missing=range(5, 101, 14), gone=range(3, 101, 14), updated=range(8, 101, 8))
+    return kind(service, 100, inserted=range(5, 101, 14), deleted=range(3, 101, 14), updated=range(8, 101, 8))
 
 
 def on_cosmos(folder: Path, source: str, backup: str) -> Scene:
-    """18 orders in containers of two accounts; 2 are inserted, 4 updated, 2 deleted."""
+    """18 orders in containers of two accounts. A change inserts 2, updates 4 and deletes 2."""
     service = places.with_orders_on_cosmos(folder, source, backup).order
-    more = {**SMALL_DOCUMENT_BATCHES, "BackupSync__ChunkSize": "10", "BackupSync__BatchSize": "1"}
-    return CosmosScene(service, 20, missing=range(5, 21, 14), gone=range(3, 21, 14), updated=range(6, 21, 4), more=more)
+    extra_settings = {**SMALL_DOCUMENT_BATCHES, "BackupSync__ChunkSize": "10", "BackupSync__BatchSize": "1"}
+    return CosmosScene(
+        service,
+        20,
+        inserted=range(5, 21, 14),
+        deleted=range(3, 21, 14),
+        updated=range(6, 21, 4),
+        extra_settings=extra_settings,
+    )
 
 
-# --- what is there ----------------------------------------------------------------------------------------------------
+# --- what a backup has ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An entry of the recycle bin: whose it is, and the whole record without what the backup adds."""
+    """An entry of the recycle bin: its run, and the whole record without what the backup adds to records."""
 
     sync_id: str
     action: str
@@ -205,35 +216,38 @@ class Kept:
 
 @dataclass(frozen=True)
 class Seen:
-    """A backup: its records by key without what the backup adds, the bin's entries, the runs in order."""
+    """A backup: its records by key without what the backup adds, the bin's entries, and the runs, oldest first."""
 
     contents: Contents
     bin: list[Kept]
     runs: list[dict[str, Any]]
 
     def since(self, earlier: Seen) -> Seen:
-        """The same with only the runs that were not there earlier, and their entries."""
+        """This backup with only the runs that `earlier` does not have, and with their entries."""
         past = {run["SyncId"] for run in earlier.runs}
         return Seen(
             self.contents,
-            [one for one in self.bin if one.sync_id not in past],
+            [entry for entry in self.bin if entry.sync_id not in past],
             [run for run in self.runs if run["SyncId"] not in past],
         )
 
 
 def look(backup: Sql | Cosmos) -> Seen:
-    """What is in the backup now."""
+    """Reads what is in the backup now."""
     if isinstance(backup, Sql):
         table = replace(backup, table=f"{backup.table.rpartition('.')[0]}.RecycleBin".lstrip("."))
         entries = table._run(sa.select(sa.text("*")).select_from(table._named()))
         return Seen(backup.contents(), list(map(_kept, entries)), backup.history())
-    with _database(backup) as database:  # one client for all: each costs more than what it is asked
+    with _database(backup) as database:  # one client for all three: to open a client costs more than to read
 
         def all_of(container: str) -> list[dict[str, Any]]:
             return list(database.get_container_client(container).read_all_items())
 
         return Seen(
-            {one["id"]: {n: v for n, v in one.items() if not n.startswith("_")} for one in all_of(backup.container)},
+            {
+                document["id"]: {name: value for name, value in document.items() if not name.startswith("_")}
+                for document in all_of(backup.container)
+            },
             [_kept(_titled(entry)) for entry in all_of("recycle-bin")],
             sorted(map(_titled, all_of("sync-history")), key=lambda run: str(run["StartedAt"])),
         )
@@ -251,7 +265,7 @@ def _kept(entry: Mapping[str, Any]) -> Kept:
 
 
 def difference(source: Contents, backup: Contents) -> Counts:
-    """What a run would insert, update, delete and skip."""
+    """How many records a run would insert, update, delete and skip."""
     both = source.keys() & backup.keys()
     same = sum(source[key] == backup[key] for key in both)
     return len(source.keys() - both), len(both) - same, len(backup.keys() - both), same
@@ -263,7 +277,7 @@ def counts_of(run: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def is_whole(kept: Mapping[str, Any] | None, plain: Mapping[str, Any]) -> bool:
-    """Whether a kept record has all values of a record that a plain driver has read."""
+    """Whether the recycle bin's record has all values of the record that a plain driver read."""
     return kept is not None and kept.keys() == plain.keys() and all(_is_same(kept[n], v) for n, v in plain.items())
 
 
@@ -274,15 +288,15 @@ def _is_same(kept: Any, plain: Any) -> bool:
 
 
 def check_bin(kept: list[Kept], before: Contents, after: Contents) -> None:
-    """No key has two entries of one run, and each entry is what was before the change: `before`, never `after`."""
-    owners = [(one.sync_id, one.key) for one in kept]
+    """Asserts that no key has two entries of the same run, and that each entry has the record of `before`."""
+    owners = [(entry.sync_id, entry.key) for entry in kept]
     twice = {owner for owner in owners if owners.count(owner) > 1}
     assert not twice, f"in the bin twice: {twice}"
-    for one in kept:
-        expected = "Inserted" if one.key not in before else "Updated" if one.key in after else "Deleted"
-        assert one.action == expected, one
-        right = one.record is None if one.key not in before else is_whole(one.record, before[one.key])
-        assert right, f"not the value before the change: {one}"
+    for entry in kept:
+        expected = "Inserted" if entry.key not in before else "Updated" if entry.key in after else "Deleted"
+        assert entry.action == expected, entry
+        right = entry.record is None if entry.key not in before else is_whole(entry.record, before[entry.key])
+        assert right, f"not the value before the change: {entry}"
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Written:
     def missing(self) -> set[Any]:
         """Records that were never deleted, or were there again before the last run began to delete, and that the
         backup has not."""
-        expected = map(self.key_of, (*self.writers.lasting, *self.writers.coming_back))
+        expected = map(self.key_of, (*self.writers.lasting, *self.writers.returning))
         return set(expected) - self.service.backup.contents().keys()
 
 

@@ -1,6 +1,6 @@
-"""Live writers: threads that insert, update and delete in a source while it is synced.
+"""Live writers: threads that insert, update and delete in a source while a run syncs it.
 
-Seeded: each thread draws from a generator of its own. They own disjoint keys, so none waits for another's record.
+Each thread has its own seeded generator and its own keys, so no thread waits for another's record.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from azure.cosmos import CosmosClient, exceptions
 DEADLINE_SECONDS = 60
 PAUSE_SECONDS = 0.004
 _STEP = 10
-_WAITING_RESIDUE = _STEP - 1
+_RETURNING_RESIDUE = _STEP - 1
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Hand(Protocol):
-    """One writer's own connection to the source. Records are known by a number."""
+    """The connection of one writer to the source. A number names each record."""
 
     def insert(self, number: int, value: int) -> None: ...
 
     def update(self, number: int, value: int) -> None:
-        """Changes the content and raises the version, in one step."""
+        """Changes the content and raises the version, in one statement."""
 
     def delete(self, number: int) -> None: ...
 
@@ -41,11 +41,11 @@ class Hand(Protocol):
 
 
 class Writers:
-    """Writers on a source; `with` starts them, and ends them if `stop` has not.
+    """Writers on a source. `with` starts them, and ends them unless `stop` did.
 
-    Three kinds of records, by number: the `lasting` ones are there from the beginning and updated, never deleted;
-    each thread inserts others beside them, updates and deletes them, and has few of them at a time; the `coming_back`
-    are deleted by `take_away` and inserted again by `bring_back`, and otherwise left alone.
+    There are three kinds of records. `fill` inserts the `lasting` records; the threads update them and never delete
+    them. Passing records are few: each thread inserts, updates and deletes its own. `returning` records are deleted by
+    `take_away` and inserted again by `bring_back`; no thread writes them.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Writers:
         passing: int = 6,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        """`passing` is how many records beside the lasting ones each thread has at most. After each write it pauses."""
-        if not threads < _WAITING_RESIDUE:
-            raise ValueError(f"at most {_WAITING_RESIDUE - 1} threads")
+        """`lasting` is how many lasting records there are, `passing` how many passing records a thread has at most."""
+        if not threads < _RETURNING_RESIDUE:
+            raise ValueError(f"at most {_RETURNING_RESIDUE - 1} threads")
         self.lasting = range(_STEP, (lasting + 1) * _STEP, _STEP)
-        # At the beginning of the key space, and so in the chunk that a sync reads first.
-        self.coming_back = range(_STEP + _WAITING_RESIDUE, _STEP * 6 + _WAITING_RESIDUE, _STEP)
+        # At the beginning of the key space, so in the chunk that a sync reads first.
+        self.returning = range(_STEP + _RETURNING_RESIDUE, _STEP * 6 + _RETURNING_RESIDUE, _STEP)
         self.done: Counter[str] = Counter()
-        self._values = count(1)  # each write has its own, so that no version comes twice, whoever writes it
+        self._values = count(1)  # each write takes the next, so no two writes have the same version
         self._open_hand, self._seed, self._passing, self._pause_seconds = open_hand, seed, passing, pause_seconds
         self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(1, threads + 1)]
         self._changed = threading.Condition()
@@ -73,9 +73,9 @@ class Writers:
         self._failure: BaseException | None = None
 
     def fill(self) -> None:
-        """Inserts the lasting records and those that will come back."""
+        """Inserts the lasting and the returning records."""
         hand = self._open_hand()
-        for number in (*self.lasting, *self.coming_back):
+        for number in (*self.lasting, *self.returning):
             hand.insert(number, 0)
         hand.close()
 
@@ -90,7 +90,7 @@ class Writers:
         self._end()
 
     def stop(self) -> None:
-        """Returns when the last write is done; raises what ended a writer before its time."""
+        """Ends the writers, and returns after the last write. Raises RuntimeError if a writer failed."""
         self._end()
         self._raise_failure()
 
@@ -99,26 +99,26 @@ class Writers:
         for thread in self._threads:
             thread.join(DEADLINE_SECONDS)
 
-    def wait_for(self, more: int) -> None:
-        """Returns when they have made so many more writes; raises what ended a writer."""
+    def wait_for(self, writes: int) -> None:
+        """Waits until the writers have made so many further writes. Raises RuntimeError if a writer failed."""
         with self._changed:
-            aim = self.done.total() + more
+            aim = self.done.total() + writes
             reached = self._changed.wait_for(lambda: self._failure or self.done.total() >= aim, DEADLINE_SECONDS)
         self._raise_failure()
         if not reached:
-            raise TimeoutError(f"the writers made {self.done} and no {more} writes more")
+            raise TimeoutError(f"the writers made {self.done}, and not {writes} writes since")
 
     def take_away(self) -> None:
-        """Deletes the records that will come back."""
+        """Deletes the returning records."""
         self._at_once(lambda hand, number: hand.delete(number))
 
     def bring_back(self) -> None:
-        """Inserts them again."""
+        """Inserts the returning records again."""
         self._at_once(lambda hand, number: hand.insert(number, 0))
 
     def _at_once(self, work: Callable[[Hand, int], None]) -> None:
         hand = self._open_hand()
-        for number in self.coming_back:
+        for number in self.returning:
             work(hand, number)
         hand.close()
 
@@ -139,7 +139,7 @@ class Writers:
                 self._changed.notify_all()
 
     def _write_with(self, hand: Hand, thread: int, chance: random.Random) -> None:
-        mine = self.lasting[thread - 1 :: len(self._threads)]
+        own_lasting = self.lasting[thread - 1 :: len(self._threads)]
         passing: list[int] = []
         while not self._stopping.wait(self._pause_seconds):
             value = next(self._values)
@@ -156,7 +156,7 @@ class Writers:
                 hand.update(chance.choice(passing), value)
             else:
                 verb = "update"
-                hand.update(chance.choice(mine), value)
+                hand.update(chance.choice(own_lasting), value)
             with self._changed:
                 self.done[verb.partition(" ")[0]] += 1
                 self._changed.notify_all()
@@ -164,7 +164,7 @@ class Writers:
 
 @dataclass
 class SqlHand:
-    """Rows of a table with Id, Name, Balance and Version, by statements of one driver."""
+    """Writes rows of a table with Id, Name, Balance and Version through a driver. `mark` is its parameter marker."""
 
     run: Callable[[str, Sequence[Any]], Any]
     close_connection: Callable[[], None]
@@ -196,14 +196,14 @@ COLUMNS = '"Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Balance" NUMERIC(18, 2
 
 
 def sqlite_hand(path: Path, table: str) -> Hand:
-    """Every statement is a transaction of its own; it waits its turn for the file."""
+    """A hand on a SQLite file. Every statement is its own transaction, and waits for the file's lock."""
     connection = sqlite3.connect(path, timeout=DEADLINE_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = OFF")  # a test that loses power is run again
     return SqlHand(connection.execute, connection.close, table, "?")
 
 
 def postgres_hand(address: str, table: str) -> Hand:
-    """Every statement is a transaction of its own; `table` is quoted."""
+    """A hand on PostgreSQL. Every statement is its own transaction. The caller has quoted `table`."""
     connection = psycopg.connect(address, autocommit=True)
 
     def run(statement: str, values: Sequence[Any]) -> None:
@@ -213,7 +213,7 @@ def postgres_hand(address: str, table: str) -> Hand:
 
 
 class CosmosHand:
-    """Documents of type Order in a container partitioned by /customerId; every change has a later lastModified."""
+    """Writes documents of type Order, partitioned by /customerId; each change has a later lastModified."""
 
     def __init__(self, account: str, database: str, container: str) -> None:
         self._client = CosmosClient.from_connection_string(account, enable_endpoint_discovery=False)
@@ -252,7 +252,7 @@ class CosmosHand:
 
 
 def order_id(number: int) -> str:
-    """Sorts as the numbers do."""
+    """The id of an order; ids sort as their numbers do."""
     return f"order-{number:06}"
 
 

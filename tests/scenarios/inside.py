@@ -1,4 +1,4 @@
-"""The command line without a process of its own: what a test of many commands can afford."""
+"""Runs the command line inside the test's process: cheap enough for tests of many commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.scenarios.product import Counts, Ended, counts, environment
 
 
 def command(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
-    """Runs `python -m backup …` to its end, in this process but with the environment and folder of its own."""
+    """Runs a command of `python -m backup` to its end, in this process, with its own environment and folder."""
     with contextlib.chdir(folder):
         result = CliRunner().invoke(cli, arguments, env={"COLUMNS": None, **environment(settings)})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -29,13 +29,13 @@ def command(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended
 
 
 def done(ended: Ended) -> dict[str, Any]:
-    """The answer of a command that ran well."""
+    """The JSON answer of a command; asserts that the command succeeded."""
     assert ended.code == 0, ended.out + ended.err
     return ended.json
 
 
 def refused(ended: Ended) -> tuple[str, str]:
-    """The error of a command that did not, and its message with its hint."""
+    """The kind of the error of a command, and its message with its hint; asserts that the command failed."""
     assert ended.code == 1, ended.out
     answer = ended.json
     assert not answer["Success"]
@@ -43,13 +43,13 @@ def refused(ended: Ended) -> tuple[str, str]:
 
 
 def counted(answer: Mapping[str, Any]) -> Counts:
-    """What the one run of an answer did."""
-    [found] = counts([answer]).values()
-    return found
+    """The counts of an answer that is about one run."""
+    [run_counts] = counts([answer]).values()
+    return run_counts
 
 
 def named(answer: Mapping[str, Any]) -> dict[Any, str]:
-    """What an answer says would become of each key; a key of one part without its list, others as JSON."""
+    """The change of each key in an answer. A key of one part is that part; other keys are JSON."""
     return {
         change["Key"][0] if len(change["Key"]) == 1 else json.dumps(change["Key"]): change["Change"]
         for change in answer["Changes"]
@@ -57,14 +57,14 @@ def named(answer: Mapping[str, Any]) -> dict[Any, str]:
 
 
 def alone(service: Service) -> Place:
-    """A place whose only service this is, filled with its sample, its backup made."""
+    """A place with only this service, filled with the sample; its backup is initialized."""
     place = Place(service, service)
     place.fill()
     return place
 
 
 def few_orders(service: Service) -> Place:
-    """The same with a dozen orders: what a test on a server can afford."""
+    """A place with only this service and a dozen orders, for tests on a slow server; its backup is initialized."""
     place = Place(service, service)
     revised(place, *range(1, 13), revision=1)
     place.initialize()
@@ -72,23 +72,23 @@ def few_orders(service: Service) -> Place:
 
 
 def raised(place: Place, *numbers: int, version: int = 2) -> None:
-    """Gives customers of the source a higher version, which has other values; those that are new are added."""
+    """Writes customers of a higher version, which have other values, to the source; inserts those that it lacks."""
     sample.put(place.registry, "customer", (sample.customer(n, version) for n in numbers))
 
 
 def revised(place: Place, *numbers: int, revision: int = 2) -> None:
-    """The same of orders."""
+    """Writes orders of a higher revision, which have other values, to the source; inserts those that it lacks."""
     sample.put(place.registry, "order", (sample.order(n, revision) for n in numbers))
 
 
 def remove(place: Place, service: str, *keys: str) -> None:
-    """Deletes records of the source."""
+    """Deletes records from the source."""
     with place.registry.get(service).stores() as (source, _):
         source.delete([source.keys.from_text(key) for key in keys])
 
 
 def synced(place: Place, service: str, **settings: str) -> Run:
-    """A sync that ran well."""
+    """Syncs the service, and returns the run; asserts that it did not fail."""
     registry = Registry(load_settings({**place.settings, **settings}))
     [outcome] = registry.sync(service, Trigger.CLI)
     assert outcome.error is None, outcome.error

@@ -1,4 +1,4 @@
-"""Where the two services of a test lie, and what is in there, read with the plain drivers."""
+"""Where the two services of a test lie. Reads their records with the plain drivers, never through a store."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from backup.services.registry import Registry
 
 Contents = dict[Any, dict[str, Any]]
 _ADDED_BY_THE_BACKUP = {"SyncedAt", "_backup"}
-_OF_THE_SERVER = {"_rid", "_self", "_etag", "_ts", "_attachments"}
+_ADDED_BY_THE_SERVER = {"_rid", "_self", "_etag", "_ts", "_attachments"}
 
 
 @dataclass(frozen=True)
 class Sql:
-    """A table."""
+    """A table on an SQL server, or in a SQLite file."""
 
     url: str
     table: str
@@ -33,17 +33,17 @@ class Sql:
         return {f"{prefix}__ConnectionString": self.url, f"{prefix}__Table": self.table}
 
     def contents(self) -> Contents:
-        """Its rows by key, without what the backup adds."""
+        """All rows by key, without the columns that the backup adds."""
         query = sa.select(sa.text("*")).select_from(self._named())
         return {row["Id"]: _without(row, _ADDED_BY_THE_BACKUP) for row in self._run(query)}
 
     def history(self) -> list[dict[str, Any]]:
-        """SyncHistory beside it, in the order of the runs' starts."""
+        """The rows of SyncHistory beside the table, oldest run first."""
         query = sa.select(sa.text("*")).select_from(self._named("SyncHistory")).order_by(sa.text('"StartedAt"'))
         return self._run(query)
 
     def run(self, statement: str) -> None:
-        """Executes a statement, in which {table} stands for the table's name."""
+        """Executes a statement, with the table's name for {table}."""
         with _engine(self.url).begin() as cx:
             cx.exec_driver_sql(statement.format(table=cx.dialect.identifier_preparer.format_table(self._named())))
 
@@ -58,7 +58,7 @@ class Sql:
 
 @dataclass(frozen=True)
 class Cosmos:
-    """A container."""
+    """A container of a Cosmos DB account."""
 
     account: str
     database: str
@@ -72,17 +72,18 @@ class Cosmos:
         }
 
     def contents(self) -> Contents:
-        """Its documents by id, without what the server and the backup add."""
+        """All documents by id, without the properties that the server and the backup add."""
         documents = self._all(self.container)
-        return {one["id"]: _without(one, _ADDED_BY_THE_BACKUP | _OF_THE_SERVER) for one in documents}
+        added = _ADDED_BY_THE_BACKUP | _ADDED_BY_THE_SERVER
+        return {document["id"]: _without(document, added) for document in documents}
 
     def history(self) -> list[dict[str, Any]]:
-        """The container sync-history beside it, in the order of the runs' starts, fields named as on SQL."""
+        """The entries of the container sync-history, oldest run first, with the field names of SyncHistory on SQL."""
         entries = sorted(self._all("sync-history"), key=lambda entry: entry["startedAt"])
         return [{name[:1].upper() + name[1:]: value for name, value in entry.items()} for entry in entries]
 
     def run(self, statement: str) -> NoReturn:
-        """Not for containers: whoever has statements for a service has it on SQL."""
+        """Always raises: a container takes no SQL statement."""
         raise TypeError(f"{self.container} is no table: {statement}")
 
     def _all(self, container: str) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ class Cosmos:
 
 @dataclass(frozen=True)
 class Service:
-    """One service's two sides."""
+    """The two sides of one service."""
 
     name: str
     source: Sql | Cosmos
@@ -104,22 +105,22 @@ class Service:
         return {**self.source.settings(f"Source{title}Db"), **self.backup.settings(f"Backup{title}Db")}
 
     def on(self, side: str, place: Sql | Cosmos) -> Service:
-        """The same with another place on this side."""
+        """This service with another place on the side."""
         return replace(self, source=place) if side == "source" else replace(self, backup=place)
 
     def is_mirrored(self) -> bool:
-        """Whether the backup holds the source's records, all of them, and nothing else."""
+        """Whether the backup has exactly the records of the source."""
         return self.source.contents() == self.backup.contents()
 
     def let_minutes_pass(self) -> None:
-        """As if the run in progress had not said for long that it goes on."""
-        self._say_of_what_is_in_progress("HeartbeatAt", "2020-01-01 00:00:00")
+        """Makes the heartbeat of the run in progress years old."""
+        self._set_in_open_entry("HeartbeatAt", "2020-01-01 00:00:00")
 
     def say_that_another_machine_runs(self) -> None:
-        """As if the run in progress were another machine's."""
-        self._say_of_what_is_in_progress("Owner", "another boot=1 pidns=1 pid=1 started=1")
+        """Makes another machine the owner of the run in progress."""
+        self._set_in_open_entry("Owner", "another boot=1 pidns=1 pid=1 started=1")
 
-    def _say_of_what_is_in_progress(self, column: str, value: str) -> None:
+    def _set_in_open_entry(self, column: str, value: str) -> None:
         assert isinstance(self.backup, Sql)
         schema, dot, _ = self.backup.table.rpartition(".")
         history = replace(self.backup, table=f"{schema}{dot}SyncHistory")
@@ -127,13 +128,13 @@ class Service:
 
     @property
     def statuses(self) -> list[str]:
-        """How each recorded run ended, in the order of their starts."""
+        """The status of each run in SyncHistory, oldest first."""
         return [entry["Status"] for entry in self.backup.history()]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Both services."""
+    """The two services of a test."""
 
     customer: Service
     order: Service
@@ -151,7 +152,7 @@ class Place:
         return Registry(load_settings(self.settings))
 
     def fill(self) -> None:
-        """100 customers and 55 orders in the sources, and places for their backups."""
+        """Fills the sources with 100 customers and 55 orders, and initializes the backups."""
         sample.fill(self.registry)
         self.initialize()
 
@@ -161,7 +162,7 @@ class Place:
 
 
 def on_sqlite(folder: Path) -> Place:
-    """Four files in the folder; none of them exists yet."""
+    """Both services in four SQLite files of the folder; creates no file."""
 
     def table(file: str, name: str) -> Sql:
         return Sql(f"sqlite:///{folder / file}", name)
@@ -173,7 +174,7 @@ def on_sqlite(folder: Path) -> Place:
 
 
 def filled_on_sqlite(folder: Path) -> Place:
-    """The same, filled."""
+    """Both services in four SQLite files of the folder, filled."""
     for name, content in _filled_files().items():
         (folder / name).write_bytes(content)
     return on_sqlite(folder)
@@ -187,14 +188,14 @@ def _filled_files() -> dict[str, bytes]:
 
 
 def with_orders_on_cosmos(folder: Path, source: str, backup: str) -> Place:
-    """Customers in files, orders in containers of the two accounts."""
+    """Customers in SQLite files, orders in containers of the two accounts; creates none of them."""
     name = f"orders-{uuid.uuid4().hex}"
     orders = Service("order", Cosmos(source, f"{name}-source", "orders"), Cosmos(backup, f"{name}-backup", "orders"))
     return Place(on_sqlite(folder).customer, orders)
 
 
 def filled_with_orders_on_cosmos(folder: Path, source: str, backup: str) -> Place:
-    """The same, filled."""
+    """Customers in SQLite files, orders in containers of the two accounts; all filled."""
     filled_on_sqlite(folder)
     place = with_orders_on_cosmos(folder, source, backup)
     Place(place.order, place.order).fill()
@@ -202,7 +203,7 @@ def filled_with_orders_on_cosmos(folder: Path, source: str, backup: str) -> Plac
 
 
 def on_postgres(source: str, backup: str) -> Place:
-    """Tables in the two databases."""
+    """Both services in tables of the two PostgreSQL databases; creates no table."""
     return Place(
         Service("customer", Sql(source, "customer.Customers"), Sql(backup, "customer.Customers")),
         Service("order", Sql(source, "Orders"), Sql(backup, "Orders")),

@@ -37,21 +37,21 @@ class Ended:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with `settings` for the app's; retries do not wait, and lines are not broken, unless
-    they say so."""
+    """This process's environment, with `settings` instead of its own settings of the app. Unless `settings` say
+    otherwise, retries do not wait and lines do not break."""
     left_out = ("AzureWebJobs", "SERVE_", "COLUMNS")
     inherited = {k: v for k, v in os.environ.items() if "__" not in k and not k.startswith(left_out)}
     return {**inherited, "PYTHONPATH": str(ROOT), "BackupRetry__BaseSeconds": "0", **settings}
 
 
 def start(folder: Path, settings: Mapping[str, str], *arguments: str, **streams: Any) -> Program:
-    """Python with these arguments, in `folder`, where no local.settings.json of a developer lies."""
+    """Starts Python with these arguments in `folder`, so that no local.settings.json of a developer is read."""
     piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return Program(arguments, folder, environment(settings), **piped | streams)
 
 
 def start_anew(folder: Path, settings: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """The same, for what only a Python that has imported nothing yet can show."""
+    """Starts a Python that has imported nothing yet. Slower than `start`; for tests of the imports and of the start."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=folder,
@@ -79,7 +79,7 @@ def cli(folder: Path, settings: Mapping[str, str], *arguments: str, anew: bool =
 
 
 def post(running: Worker, name: str, body: Any = None, query: str = "", **route: str) -> tuple[int, dict[str, Any]]:
-    """Status and body of the answer of an HTTP function in the worker; `route` are the parameters in its address."""
+    """Calls an HTTP function in the worker; returns status and body. `route` has the parameters of the address."""
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     method = "GET" if name == "HealthCheck" else "POST"
     answer = running.http(name, method, f"http://localhost/api/x{query}", content, route=route)
@@ -88,8 +88,8 @@ def post(running: Worker, name: str, body: Any = None, query: str = "", **route:
 
 
 def counts(results: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
-    """What each service of an answer's Results did."""
+    """The counts of each service in an answer's Results."""
     return {
-        one["ServiceName"]: (one["InsertedCount"], one["UpdatedCount"], one["DeletedCount"], one["SkippedCount"])
-        for one in results
+        run["ServiceName"]: (run["InsertedCount"], run["UpdatedCount"], run["DeletedCount"], run["SkippedCount"])
+        for run in results
     }

@@ -1,5 +1,4 @@
-"""A store in memory, which passes the contract suite: its records are a dict, its server knows keys as `fold` makes
-them."""
+"""A store in memory, which passes the contract suite. Its records are a dict; its server compares keys after `fold`."""
 
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ TABLE = "records"
 
 
 class MemoryStore:
-    """One side. `calls` are the writes and deletes made; `on` runs before the call of that name and may raise.
+    """One side. `calls` lists the writes and deletes; `on` has functions to run before calls, by name. They may raise.
 
-    Without a `server` it has one of its own, and its table is there.
+    `server` None: the store makes its own server, with its table on it.
     """
 
     buckets = incremental = relational = request_charge = None
@@ -73,7 +72,7 @@ class MemoryStore:
 
     @property
     def records(self) -> dict[Any, Stored]:
-        """The records by what the server makes of their ids."""
+        """The records by their folded ids."""
         tables = self.database.tables
         if TABLE not in tables:
             raise self.missing(f"The {self.place.label} does not exist.")
@@ -83,7 +82,7 @@ class MemoryStore:
         self.records[self.fold(record["id"])] = record
 
     def contents(self) -> dict[Any, Stored]:
-        """Its records by id."""
+        """The records by id."""
         return {record["id"]: record for record in self.records.values()}
 
     def called(self, name: str, keys: list[Key] | None = None) -> None:
@@ -106,16 +105,19 @@ class MemoryStore:
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         self.called("chunks")
-        known = sorted(self.fold(one["id"]) for one in self._within(within))
-        bounds = [(key,) for key in known[self.chunk_size - 1 :: self.chunk_size] if (key,) != within.upto]
+        keys = sorted(self.fold(record["id"]) for record in self._within(within))
+        bounds = [(key,) for key in keys[self.chunk_size - 1 :: self.chunk_size] if (key,) != within.upto]
         for after, upto in zip([within.after, *bounds], [*bounds, within.upto], strict=True):
             yield Chunk(after, upto)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         self.called("fingerprint")
-        rows = [self._row(one) for one in self._within(chunk)]
+        rows = [self._row(record) for record in self._within(chunk)]
         digests = [blake2b(repr(row).encode(), digest_size=16).digest() for row in rows]
-        sums = (sum(int.from_bytes(digest[:8]) for digest in digests), sum(int.from_bytes(d[8:]) for d in digests))
+        sums = (
+            sum(int.from_bytes(digest[:8]) for digest in digests),
+            sum(int.from_bytes(digest[8:]) for digest in digests),
+        )
         return Fingerprint("memory", len(rows), sums)
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
@@ -126,10 +128,10 @@ class MemoryStore:
         return {row for row in map(self._row, self._within(WHOLE)) if row[:1] in keys}
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
-        wanted = [one["id"] for one in self._within(chunk) if keys is None or (one["id"],) in keys]
-        for batch in self._batches(wanted, lambda key: self.records.get(self.fold(key))):
+        ids = [record["id"] for record in self._within(chunk) if keys is None or (record["id"],) in keys]
+        for batch in self._batches(ids, lambda key: self.records.get(self.fold(key))):
             self.called("read")
-            yield [dict(one) for _, one in batch]
+            yield [dict(record) for _, record in batch]
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         self.called("matching")
@@ -137,25 +139,25 @@ class MemoryStore:
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         for batch in self._batches(keys, lambda key: self.records.get(self.fold(key[0]))):
-            yield [self._image(key, action, one) for key, one in batch]
+            yield [self._image(key, action, record) for key, record in batch]
 
     def write(self, records: Sequence[Record], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         keys = [self.keys.of(record) for record in records]
         self.called("write", keys)
         with self._transaction() as transaction:
-            left, there = self._kept(keys, Action.UPDATED, keep, accept, transaction)
-            new = [key for key in keys if key not in left and key not in there]
+            left, existing = self._keep_images(keys, Action.UPDATED, keep, accept, transaction)
+            new = [key for key in keys if key not in left and key not in existing]
             for key, record in zip(keys, records, strict=True):
                 if key not in left:
                     self.put(dict(record))
             if keep is not None:
                 keep([], transaction, new)
-        return Written(frozenset(new), frozenset(there), left=frozenset(left))
+        return Written(frozenset(new), frozenset(existing), left=frozenset(left))
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         self.called("delete", list(keys))
         with self._transaction() as transaction:
-            left, _ = self._kept(keys, Action.DELETED, keep, accept, transaction)
+            left, _ = self._keep_images(keys, Action.DELETED, keep, accept, transaction)
             gone = [key for key in keys if key not in left]
             for key in gone:
                 self.records.pop(self.fold(key[0]), None)
@@ -174,7 +176,7 @@ class MemoryStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[Database]:
-        """One that the fence ends, where there is one."""
+        """A transaction. If the store has a fence, the fence is its last step."""
         assert self.records is not None
         with self.database.transaction() as transaction:
             yield transaction
@@ -183,43 +185,43 @@ class MemoryStore:
                 is_here = isinstance(beside, MemoryStore) and beside.database is transaction
                 self._fence.check_last(transaction if is_here else None, False)
 
-    def _kept(
+    def _keep_images(
         self, keys: Sequence[Key], action: Action, keep: Keep | None, accept: Accept | None, transaction: Database
     ) -> tuple[set[Key], set[Key]]:
-        """The keys of records that are left alone, and of the others that are there; keeps the images of these."""
-        left, there = set[Key](), set[Key]()
+        """Keeps the images of accepted records. Returns the keys of refused records, and the keys of accepted ones."""
+        left, existing = set[Key](), set[Key]()
         for images in self.images(keys, action):
             accepted = [image for image in images if accept is None or accept(image)]
             left.update(image.key for image in images if image not in accepted)
-            there.update(image.key for image in accepted)
+            existing.update(image.key for image in accepted)
             if keep is not None:
                 keep(accepted, transaction)
-        return left, there
+        return left, existing
 
     def _batches(
         self, keys: Iterable[Any], record_of: Callable[[Any], Stored | None]
     ) -> Iterator[list[tuple[Any, Stored]]]:
         batch, size = list[tuple[Any, Stored]](), 0
         for key in keys:
-            one = record_of(key)
-            if one is None:
+            record = record_of(key)
+            if record is None:
                 continue
-            batch.append((key, one))
-            size += len(repr(one))
+            batch.append((key, record))
+            size += len(repr(record))
             if len(batch) == self.batch_size or size > self.batch_bytes:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
 
-    def _row(self, one: Stored) -> StampRow:
-        """Of a record that says nothing of its version, what it holds does."""
-        etag, version = one["etag"], one["version"]
-        return one["id"], version, repr(one["content"]) if etag is None and version is None else etag
+    def _row(self, record: Stored) -> StampRow:
+        """The stamp of the record. A record without version and etag has its content as version."""
+        etag, version = record["etag"], record["version"]
+        return record["id"], version, repr(record["content"]) if etag is None and version is None else etag
 
-    def _image(self, key: Key, action: Action, one: Stored) -> Image:
-        [stamp] = self.keys.stamps([self._row(one)]).values()
-        return Image(key, action, dict(one), (one["version"],), stamp)
+    def _image(self, key: Key, action: Action, record: Stored) -> Image:
+        [stamp] = self.keys.stamps([self._row(record)]).values()
+        return Image(key, action, dict(record), (record["version"],), stamp)
 
     def _within(self, chunk: Chunk) -> list[Stored]:
         def inside(key: Any) -> bool:
@@ -231,7 +233,7 @@ class MemoryStore:
 
 
 class MemoryKeys:
-    """The keys of a store in memory: the record's id. People write whole numbers."""
+    """The keys of a store in memory: the ids of its records. As text, a key is a whole number."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -258,7 +260,7 @@ class MemoryKeys:
 
 
 class MemoryCopies:
-    """Copies that are as their source's records."""
+    """Copies, which are equal to the source's records."""
 
     filled: frozenset[str] = frozenset()
 
@@ -276,7 +278,7 @@ class MemoryCopies:
 
 
 class MemoryCatalog:
-    """What the server of a store in memory knows of it."""
+    """The catalog of a store in memory."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
@@ -330,18 +332,18 @@ class MemoryCatalog:
 
 
 def record(key: Any, version: Any = 1, etag: str | None = None, content: Any = "content") -> Stored:
-    """A record of this version."""
+    """A record of this version, as a store in memory has it."""
     return {"id": key, "version": version, "etag": etag, "content": content}
 
 
 def fail_at_call(number: int) -> Callable[[], None]:
-    """Raises StoreUnavailable when called for the `number`th time, from 1."""
+    """A function that raises StoreUnavailable at its call number `number`, from 1."""
     calls = 0
 
-    def maybe() -> None:
+    def count_and_fail() -> None:
         nonlocal calls
         calls += 1
         if calls == number:
             raise StoreUnavailable("the server went away")
 
-    return maybe
+    return count_and_fail
