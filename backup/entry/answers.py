@@ -36,7 +36,7 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.Interrupted, 503),
     (errors.StoreUnavailable, 503),
 ]
-"""The HTTP status of each error, here only. Every other error is 500."""
+"""The HTTP status of each kind of error; every other error is 500. No other module maps errors to HTTP."""
 
 By = Literal["day", "run"]
 """What a result of changes stands for."""

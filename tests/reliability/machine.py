@@ -327,7 +327,7 @@ class Machine(RuleBasedStateMachine):
         first = self.runs[at]
         undone = [run for run in reversed(self.runs[at:]) if not run.changes_nothing] if through else [first]
         own = {run.sync_id for run in undone}
-        others = [run for run in self.runs[at + 1 :] if run not in undone and not own & run.undone]
+        later_runs = [run for run in self.runs[at + 1 :] if run not in undone and not own & run.undone]
         images = [run.images for run in undone]
         outcome, ran = self._run(lambda: self.bench.service.undo(first.sync_id, through=through, dry_run=dry_run), kill)
         refused = outcome is not None and isinstance(outcome.error, Conflict | BadRequest)
@@ -342,11 +342,11 @@ class Machine(RuleBasedStateMachine):
         elif refused:
             # Keys that some server might take for the same count as one. An undo may refuse runs older than the bin.
             old = any(run.purged or run.started_at < self._reach(outcome) for run in undone)
-            assert old or any(run.hashes & first.hashes for run in others)
+            assert old or any(run.hashes & first.hashes for run in later_runs)
         else:
             assert outcome.error is None, outcome.run.error
             assert not any(run.purged for run in undone)
-            assert not any(run.images.keys() & first.images.keys() for run in others)
+            assert not any(run.images.keys() & first.images.keys() for run in later_runs)
         self._settle(ran, self.source, backup, "backup", touched, outcome is not None)
         if ran is not None and not dry_run:
             self.undone_columns |= ran.columns
@@ -373,7 +373,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         self.edit(edits)
         columns, copied = self.bench.columns("source"), self.bench.columns("backup")
-        at, then, known = self._moment(which)
+        at, then, columns_then = self._moment(which)
         images = [entry for entry in self.kept.values() if entry["Side"] == "backup"]
         since = {entry["Key"] for entry in images if at is not None and entry["RecycledAt"] > at}
         asked = [self.keys.pool[place] for place in places]
@@ -407,17 +407,17 @@ class Machine(RuleBasedStateMachine):
             if outcome is None and source.get(key) == self.source.get(key):
                 continue
             if key in writes:
-                self._expect_restored(key, source[key], writes[key], columns, known)
+                self._expect_restored(key, source[key], writes[key], columns, columns_then)
             else:
                 assert source.get(key) == (None if key in gone else self.source.get(key)), key
         touched = (writes.keys() | gone) & self.source.keys()
         self._settle(ran, source, self.backup, "source", touched, outcome is not None)
 
-    def _expect_restored(self, key: Key, row: Row, then: Row, columns: set[str], known: set[str]) -> None:
+    def _expect_restored(self, key: Key, row: Row, then: Row, columns: set[str], columns_then: set[str]) -> None:
         """Checks that the row is as it was then, in the columns of then. Other columns may have several values."""
-        assert cut({key: row}, columns & known) == cut({key: then}, columns & known)
+        assert cut({key: row}, columns & columns_then) == cut({key: then}, columns & columns_then)
         candidates = [self.source.get(key, {}), self.backup.get(key, {}), dict.fromkeys(columns, "d"), {}]
-        for name in columns - known:
+        for name in columns - columns_then:
             assert row.get(name) in [candidate.get(name) for candidate in candidates], (key, name)
 
     @rule(full=st.booleans())
@@ -482,12 +482,12 @@ class Machine(RuleBasedStateMachine):
         The call resumes the run of `resumed`, or begins a new run.
         """
         self._rows_before: dict[Side, State] = {"source": self.source, "backup": self.backup}
-        known = {run.sync_id: run for run in self.runs}
+        past_runs = {run.sync_id: run for run in self.runs}
         outcome = None
         with suppress(Killed), dying(kill):
             outcome = call()
         history = self.bench.history()
-        new = [entry for sync_id, entry in history.items() if sync_id not in known]
+        new = [entry for sync_id, entry in history.items() if sync_id not in past_runs]
         if resumed is None:
             assert len(new) == 1 or (new == [] and outcome is None)
             if not new:
@@ -496,7 +496,7 @@ class Machine(RuleBasedStateMachine):
             assert new == []
         entry = (resumed and history[resumed["SyncId"]]) or new[0]
         started, ended = (entry[name] and as_utc(entry[name]) for name in ("StartedAt", "CompletedAt"))
-        ran = known.get(entry["SyncId"]) or Ran(entry["SyncId"], started)
+        ran = past_runs.get(entry["SyncId"]) or Ran(entry["SyncId"], started)
         assert ran.started_at == started
         ran.ended_at, ran.columns = ended, {*entry["AddedColumns"]}
         ran.changes_nothing = bool(entry["DryRun"]) or entry["Verb"] in (Verb.VERIFY, Verb.RESTORE)

@@ -1,4 +1,4 @@
-"""Rows of cells under headings, as wide as the terminal. Too many columns: some are left out. No I/O."""
+"""Rows of cells under headings, no wider than the terminal: columns that do not fit are left out. No I/O."""
 
 from __future__ import annotations
 

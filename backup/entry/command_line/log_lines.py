@@ -11,7 +11,7 @@ from backup.entry.command_line.terminal import width_of_errors
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _MAX_LINES = 10_000
-"""How many lines are held; one more, and all are written."""
+"""How many lines wait at most. One more, and all are written."""
 _NEVER = logging.CRITICAL + 1
 
 

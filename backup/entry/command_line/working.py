@@ -1,4 +1,4 @@
-"""The command that works on queued jobs, and how other commands do so too."""
+"""The command `work`, which works on queued jobs; and how `serve` works on them beside its own task."""
 
 from __future__ import annotations
 
