@@ -1,4 +1,4 @@
-"""The lock of a service as a lease on a blob: held across instances, renewed while a run goes on."""
+"""The lock of a service as a lease on a blob. It holds across instances; a thread renews it while the run lasts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ RENEW_SECONDS = 15
 
 @contextmanager
 def hold(settings: Settings, service: str, retry: Retry) -> Iterator[StillHeld]:
-    """Holds the lease of a service. Raises Locked, StoreUnavailable; ConfigError for a setting that is no account."""
-    # An id of our own choosing, so that a repeated try gets the lease which an unheard answer granted.
+    """Holds the lease of a service inside the `with`; yields its check. Raises Locked, StoreUnavailable; ConfigError
+    for a setting that names no account."""
+    # The id is chosen here. So a second try gets the lease that the first try got if only its answer was lost.
     lease_id = str(uuid4())
     for attempt in retry.attempts(f"take the lock of {service}"):
         with attempt:
@@ -52,7 +53,8 @@ def _acquire(settings: Settings, service: str, lease_id: str) -> BlobLeaseClient
         if not container.exists():
             _ignore(ResourceExistsError, container.create_container)
         if not blob.exists():
-            _ignore(HttpResponseError, lambda: blob.upload_blob(b""))  # made or leased by another meanwhile
+            # Another process may have created or leased the blob meanwhile.
+            _ignore(HttpResponseError, lambda: blob.upload_blob(b""))
         return blob.acquire_lease(lease_duration=LEASE_SECONDS, lease_id=lease_id)
     except HttpResponseError as error:
         if error.status_code == 409:
@@ -63,7 +65,7 @@ def _acquire(settings: Settings, service: str, lease_id: str) -> BlobLeaseClient
 
 
 class _Renewal(threading.Thread):
-    """Renews a lease in the background until `stop`, and knows whether it is still held."""
+    """Renews a lease in the background until `stop`, and knows whether the run still has it."""
 
     def __init__(self, lease: BlobLeaseClient, service: str) -> None:
         super().__init__(name=f"lock-{service}", daemon=True)
@@ -74,10 +76,10 @@ class _Renewal(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
-            asked = time.monotonic()
+            started = time.monotonic()
             try:
                 self._lease.renew()
-                self._renewed = asked
+                self._renewed = started
             except HttpResponseError as error:
                 if error.status_code in (404, 409, 412):  # deleted, taken over, broken
                     self._lost = True
@@ -86,11 +88,12 @@ class _Renewal(threading.Thread):
                 event("lock.renewal_failed", level=logging.WARNING, service=self._service)
 
     def check(self) -> None:
-        """Raises LockLost when the lease was taken away, or not renewed for so long that another may hold it."""
+        """Raises LockLost when the lease is gone, or when it is so old that another process may have it."""
         if self._lost or time.monotonic() - self._renewed > LEASE_SECONDS - RENEW_SECONDS:
-            raise LockLost(f"The run of {self._service} lost its lock and stopped. What it had written stays.")
+            raise LockLost(f"The run of {self._service} lost its lock and stopped. What it has written stays.")
 
     def stop(self) -> None:
+        """Ends the renewal; waits for its thread."""
         self._ended.set()
         self.join()
 

@@ -1,4 +1,4 @@
-"""What runs did to the backup's records over some time, counted by the recycle bin. Reads only."""
+"""What the runs of some time did to the backup's records, as the recycle bin counts it. Reads only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from backup.runs.policy import Policy
 
 @dataclass(frozen=True)
 class RunChanges:
-    """How many records a run inserted, updated and deleted; with the id of the undo that took it back, if one did, and
-    for such an undo `takes_back`: what the two did together is nothing."""
+    """How many records a run inserted, updated and deleted.
+
+    `undone_by` is the id of the undo that took the run back, if one did; for such an undo `takes_back` is True. A run
+    and its undo together changed nothing.
+    """
 
     run: Run
     counts: Counts
@@ -25,42 +28,41 @@ class RunChanges:
 
     @property
     def stands(self) -> bool:
-        """Whether what it did is still so, as far as undos tell."""
+        """Whether no undo has taken the run's changes back; False also for an undo that only takes back."""
         return self.undone_by is None and not self.takes_back
 
 
 def changes_since(
     history: History, recycled: RecycleBin, service: str, policy: Policy, since: datetime, now: datetime
 ) -> list[RunChanges]:
-    """What each run did that began since then and changed the backup, newest first.
+    """The changes of each run that began since then and changed the backup, newest first.
 
-    Counted are the records of which the bin has an image, each once in a run; for runs that are older than it keeps
-    images, what their entries say. An undo counts as a change, unless everything that it took back has begun since
-    then, too: then neither counts, for nothing is left of them. Costs a few lookups in the bin for each run.
+    Counts the records that have an image in the bin, each once a run. For runs that are older than the bin's images it
+    takes the counts of their entries. An undo counts as a change, unless all runs that it took back began since then,
+    too. Then neither the undo nor these runs stand. Costs a few lookups in the bin for each run.
     """
     runs = [run for run in listed(history, service, EVERY_RUN, since=since) if run.may_change_backup]
-    own = {run.sync_id for run in runs}
+    ids = {run.sync_id for run in runs}
     undone: dict[str, str] = {}
     taking_back: set[str] = set()
-    for run in runs:  # newest first: an undo that was itself undone takes nothing back
-        if run.undone and run.status is Status.COMPLETED and run.sync_id not in undone and own >= {*run.undone}:
+    for run in runs:  # newest first: an undo that was undone itself takes nothing back
+        if run.undone and run.status is Status.COMPLETED and run.sync_id not in undone and ids >= {*run.undone}:
             undone |= dict.fromkeys(run.undone, run.sync_id)
             taking_back.add(run.sync_id)
     kept_since = policy.kept_since(now)
-    made = [
+    all_changes = [
         RunChanges(run, _counts(run, recycled, kept_since), undone.get(run.sync_id), run.sync_id in taking_back)
         for run in runs
     ]
-    return [changes for changes in made if changes.counts.processed]
+    return [changes for changes in all_changes if changes.counts.processed]
 
 
 def counts_of(changes: Sequence[RunChanges]) -> Counts:
-    """What these runs did, without those of which nothing is left."""
-    counts = Counts()
-    for one in changes:
-        if one.stands:
-            counts = counts.plus(inserted=one.counts.inserted, updated=one.counts.updated, deleted=one.counts.deleted)
-    return counts
+    """What these runs did in all, without those that no longer stand."""
+    total = Counts()
+    for counts in (of_run.counts for of_run in changes if of_run.stands):
+        total = total.plus(inserted=counts.inserted, updated=counts.updated, deleted=counts.deleted)
+    return total
 
 
 def _counts(run: Run, recycled: RecycleBin, kept_since: datetime) -> Counts:

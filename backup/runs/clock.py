@@ -1,4 +1,4 @@
-"""The time of a run: that of the backup's server, where there is one, so that no client's clock bends the history."""
+"""The time of a run: the time of the backup's server, if it has one, so that wrong clocks of clients do no harm."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from backup.stores import Store
 
 
 def elapsed() -> float:
-    """Seconds of a clock that goes on while the process is stopped and, where the system can, the machine asleep."""
+    """Seconds of a clock that also runs while the process is stopped and, if the system can, the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def clock_of(backup: Store, now: Now) -> Now:
-    """A clock that goes on from the time that the backup's server gives, asked once; `now` where there is no server.
+    """A clock that starts at the time of the backup's server, which it asks once; `now` if there is no server.
 
     Raises what the store raises.
     """

@@ -1,4 +1,4 @@
-"""What is known of a service's mirror without looking at a record: how its last sync ended, whether one is overdue."""
+"""What SyncHistory says about the state of a service's mirror: how its last sync ended, whether a sync is overdue."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from backup.runs.upgrade import read
 from backup.stores import SideName, Store
 
 _LATE = timedelta(hours=1)
-"""Timers fire late, and a sync may wait for another one's end."""
+"""Timers fire late, and a sync may wait for the end of another run."""
 
 _LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
 class Concern:
-    """Why all is not well. Anybody may read it, but for `detail`: that is for who runs the app, and names servers."""
+    """A reason why all is not well. Anybody may read it, except `detail`: it names servers and is for operators."""
 
     reason: str
     service: str | None = None
@@ -33,23 +33,23 @@ class Concern:
 
     @property
     def hint(self) -> str:
-        """What to do about errors of this kind, whatever the server."""
+        """What to do about errors of this kind on any server."""
         return hint_of(self.error) or "`python -m backup health` says more, and so does the log."
 
 
 def hint_of(kind: str | None) -> str:
-    """What errors of this kind say to do, when they are not told otherwise."""
-    known = getattr(errors, kind or "", None)
-    return known.hint if isinstance(known, type) and issubclass(known, errors.BackupError) else ""
+    """The default hint of errors of this kind; empty for an unknown kind."""
+    named = getattr(errors, kind or "", None)
+    return named.hint if isinstance(named, type) and issubclass(named, errors.BackupError) else ""
 
 
 def concerns_of(
     backup: Store, service: str, now: datetime, next_due: Callable[[datetime], datetime] | None
 ) -> list[Concern]:
-    """What SyncHistory says against the service: its last sync has failed; none began when the schedule wanted one.
+    """The concerns about the service: its last sync has failed; no sync began when the schedule wanted one.
 
-    `next_due` is the schedule, None where none is kept. Without any sync there is nothing to say. Writes nothing; costs
-    three lookups, and two more where the newest runs are no syncs. Raises NotInitialized where there is no SyncHistory,
+    `next_due` is the schedule, or None without one. A service that has never synced raises no concern. Writes nothing.
+    Costs three lookups, and two more when the newest runs are no syncs. Raises NotInitialized without a SyncHistory,
     and the stores' errors.
     """
     opening, history = read(backup, service), History(backup)
@@ -59,9 +59,9 @@ def concerns_of(
     ended = opening.first(
         _has_ended, lambda: next(filter(_has_ended, history.newest_syncs(service, _LOOKED_AT, ended=True)), None)
     )
-    found: list[Concern] = []
+    concerns: list[Concern] = []
     if ended is not None and ended.status is Status.FAILED:
-        found.append(
+        concerns.append(
             Concern(
                 *("The last sync that ended has failed.", service, None, ended.sync_id, ended.error_kind),
                 since=ended.completed_at,
@@ -74,8 +74,8 @@ def concerns_of(
         if due + _LATE < now:
             reason = "A sync is overdue: the schedule wanted one, and none has begun."
             hint = "Does the function app run? Where nothing keeps the schedule, BackupSchedule__Enabled is false."
-            found.append(Concern(reason, service, sync_id=begun.sync_id, since=due, detail_hint=hint))
-    return found
+            concerns.append(Concern(reason, service, sync_id=begun.sync_id, since=due, detail_hint=hint))
+    return concerns
 
 
 def _is_sync(run: Run) -> bool:
@@ -83,6 +83,7 @@ def _is_sync(run: Run) -> bool:
 
 
 def _has_ended(run: Run) -> bool:
-    """Whether it is a sync that began and ended; one that another run kept from it says nothing of the mirror."""
-    tried = run.error_kind != errors.Locked.__name__
-    return _is_sync(run) and run.status in (Status.COMPLETED, Status.FAILED) and tried
+    """Whether the run is a sync that began and ended. If another run kept it from beginning, it says nothing about the
+    mirror."""
+    has_begun = run.error_kind != errors.Locked.__name__
+    return _is_sync(run) and run.status in (Status.COMPLETED, Status.FAILED) and has_begun

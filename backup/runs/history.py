@@ -22,16 +22,16 @@ _INTERRUPTED = "The run was interrupted before its end: its process was stopped 
 _OPEN_AT_ONCE = 100
 _LOOKED_BACK = 1_000
 EVERY_RUN = 1_000_000
-"""More runs than a history has."""
+"""A limit that no history reaches."""
 _PAGE = 100
 
 T = TypeVar("T")
 
 
 class History:
-    """The runs of one backup's table or container. Those of another in the same schema are never given.
+    """The runs of one backup's table or container. It never returns the runs of another one in the same schema.
 
-    An entry of an earlier release does not say its place; those are `unplaced` until `place_runs` says it for them.
+    An entry of an earlier release does not say its place. It is `unplaced` until `place_runs` writes its place.
     """
 
     def __init__(self, backup: Store) -> None:
@@ -40,16 +40,16 @@ class History:
 
     @property
     def place(self) -> str:
-        """What its runs are about."""
+        """The table or container that its runs are about."""
         return self.backup.catalog.qualified_name()
 
     def create(self) -> None:
-        """Makes the table or container, or what it lacks, when it is missing."""
+        """Creates the table or container of SyncHistory, or the columns that it lacks."""
         self.entries.create()
 
     def opening(self, service: str) -> Opening:
-        """What the service's runs are as one begins. Three queries. Raises ColumnMissing for an earlier release's
-        table, and what else the store raises."""
+        """The state of the service's runs, as a run reads it when it begins. Costs three queries. Raises ColumnMissing
+        for a table of an earlier release, and what the store raises."""
         entries = self.entries.find(self.about(service), order_by="RunNumber", descending=True, limit=NEWEST)
         newest = list(filter(None, map(run_of, entries)))
         unplaced = self.entries.find(
@@ -75,53 +75,56 @@ class History:
         self.entries.put([entry_of(run)])
 
     def add(self, run: Run) -> None:
-        """Writes the entry of a run that ended before it began. It may be one while another goes on."""
+        """Writes the entry of a run that failed before it could begin. Another run may be in progress."""
         self.save(replace(run, place=self.place, number=self.next_number(run.service)))
 
     def next_number(self, service: str) -> int:
-        """The number of the next run; the caller holds the lock, or shares it with another run."""
-        found = self.entries.find(
+        """The number of the next run. A caller without the lock may get the number of another run."""
+        entries = self.entries.find(
             self.about(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
         )
-        numbers = (entry["RunNumber"] for entry in found)
+        numbers = (entry["RunNumber"] for entry in entries)
         return next((number for number in numbers if isinstance(number, int)), 0) + 1
 
     def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
-        """Writes the run's entry as it stands, if it belongs to one of these attempts and is in progress, or as it is
-        to be already; returns whether it did. May be repeated."""
+        """Writes the run's entry as it stands, if the entry belongs to one of these owners and attempts, and its status
+        is InProgress or already the new one. Returns whether it wrote. May be repeated."""
         fields = {name: value for name, value in entry_of(run).items() if name != HISTORY.key}
         statuses = list({Status.IN_PROGRESS.value, run.status.value})
         only_if = {"Owner": owners, "Attempt": attempts, "Status": statuses}
         return self.entries.change(run.sync_id, only_if, fields)
 
     def beat(self, sync_id: str, owner: str, attempts: Sequence[str], now: datetime, seconds: float) -> bool:
-        """Notes that the run goes on; whether it is still one of these attempts' own. One try of so many seconds."""
+        """Writes a heartbeat, if the run still belongs to one of these attempts; returns whether it does. Tries once,
+        for at most `seconds`."""
         only_if = _of(owner, attempts)
         return self.entries.change(sync_id, only_if, {"HeartbeatAt": now}, seconds=seconds)
 
     def is_held(self, sync_id: str, owner: str, attempts: Sequence[str], transaction: Any = None) -> bool:
-        """Whether the run is one of these attempts' own; in a transaction it stays so until its end."""
+        """Whether the run belongs to one of these attempts. In a transaction this stays true until its end."""
         return self.entries.holds(sync_id, _of(owner, attempts), transaction)
 
     def renew(self, sync_id: str, owner: str, attempts: Sequence[str], attempt: str, transaction: Any) -> bool:
-        """Makes the run another attempt of the same owner's; whether it was one of these."""
+        """Gives the run to another attempt of the same owner; returns whether it belonged to one of `attempts`."""
         return self.entries.change(sync_id, _of(owner, attempts), {"Attempt": attempt}, transaction)
 
     def leave(self, sync_id: str, owner: str, attempts: Sequence[str]) -> bool:
-        """Leaves the open run to whoever goes on with it; whether it was one of these attempts' own."""
+        """Leaves the open run without an owner, so that another call may resume it; returns whether it belonged to one
+        of these attempts."""
         return self.entries.change(sync_id, _of(owner, attempts), {"Owner": None})
 
     def open_runs(self, service: str) -> Sequence[Run]:
-        """The runs InProgress, newest first."""
+        """The runs that are InProgress, newest first; at most a hundred."""
         return self.runs(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
     def with_scratch(self, service: str) -> list[Run]:
-        """The runs whose scratch place may be there."""
-        found = self.entries.find(self.about(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
-        return list(filter(None, map(run_of, found)))
+        """The runs whose scratch place may still exist; at most a hundred."""
+        entries = self.entries.find(self.about(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
+        return list(filter(None, map(run_of, entries)))
 
     def close_interrupted(self, run: Run, now: datetime) -> bool:
-        """Ends as Failed what a dead run left InProgress; whether nobody has taken it over meanwhile."""
+        """Writes Failed into the entry that a dead run left InProgress. Returns False when another process has taken
+        the run over meanwhile."""
         event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
         closed = run.ended(Status.FAILED, now, run.counts, _INTERRUPTED)
         closed = replace(closed, error_kind=Interrupted.__name__, attempt=str(uuid4()))
@@ -129,29 +132,29 @@ class History:
 
     def last_synced(self, service: str) -> Run | None:
         """The newest sync that completed."""
-        found = self.runs(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=asked_for(Verb.SYNC))
-        return next(iter(found), None)
+        runs = self.runs(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=asked_for(Verb.SYNC))
+        return next(iter(runs), None)
 
     def first_synced(self, service: str) -> Run | None:
         """The oldest sync that completed."""
         where = self.about(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
         where |= {"Trigger": asked_for(Verb.SYNC)}
-        found = map(run_of, self.entries.find(where, order_by="RunNumber", limit=_PAGE))
-        return next(filter(None, found), None)
+        runs = map(run_of, self.entries.find(where, order_by="RunNumber", limit=_PAGE))
+        return next(filter(None, runs), None)
 
     def has_synced(self, service: str, since: datetime) -> bool:
-        """Whether a sync has ended since then, well or not."""
+        """Whether a sync has ended since then, as Completed or Failed."""
         where = self.about(service) | {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
         return bool(self.entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
 
     def last_verified(self, service: str) -> Run | None:
-        """The newest verify or drill that came to its end, whatever it found."""
+        """The newest verify or drill that completed, with or without differences."""
         triggers = asked_for(Verb.VERIFY, Verb.DRILL)
-        found = self.runs(service, 1, Status=Status.COMPLETED.value, Trigger=triggers)
-        return next(iter(found), None)
+        runs = self.runs(service, 1, Status=Status.COMPLETED.value, Trigger=triggers)
+        return next(iter(runs), None)
 
     def newest_syncs(self, service: str, limit: int, *, ended: bool = False) -> Sequence[Run]:
-        """Up to `limit` syncs, newest first, dry runs left out; only those that have `ended`, if so asked."""
+        """Up to `limit` syncs, newest first, without dry runs; with `ended` only those that are Completed or Failed."""
         where: dict[str, Any] = {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
         if ended:
             where["Status"] = sorted((Status.COMPLETED.value, Status.FAILED.value))
@@ -166,41 +169,42 @@ class History:
         return next(iter(self.runs(service, 1, Trigger=asked_for(Verb.VERIFY, Verb.DRILL))), None)
 
     def get(self, service: str, sync_id: str) -> Run | None:
-        """The service's run with this SyncId."""
+        """The service's run with this SyncId; None if there is no such run."""
         return next(iter(self.runs(service, 1, SyncId=sync_id)), None)
 
     def unplaced(self, service: str, **where: Any) -> list[Run]:
-        """The service's runs whose entries do not say what they are about, in the order in which they began."""
-        found = self.entries.find(
+        """The service's runs whose entries do not say their place, in the order in which they began."""
+        entries = self.entries.find(
             {**where, "ServiceName": service, "Place": None}, order_by="StartedAt", limit=EVERY_RUN
         )
-        return list(filter(None, map(run_of, found)))
+        return list(filter(None, map(run_of, entries)))
 
     def refuse_unplaced(self, service: str, moment: datetime) -> None:
-        """Raises BadRequest for a moment after which runs ended that may be about this place or not."""
+        """Raises BadRequest when a run that ended after the moment does not say whether it is about this place."""
         if any(run.completed_at is None or run.completed_at > moment for run in self.unplaced(service)):
             raise BadRequest(
-                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: an earlier release has made runs since "
-                "that do not say which table or container they are about, and there are copies of several.",
+                f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: runs of an earlier release ended after "
+                "that time. Their entries do not say which table or container they are about, and the backup's "
+                "database has copies of several. Nothing was changed.",
                 hint="Choose a later time.",
             )
 
     def place_runs(self, runs: Sequence[Run]) -> None:
-        """Says of these runs, which had no place, that they are about this one; numbers them in their order."""
+        """Writes this place into the entries of these runs, which had none, and numbers them in their order."""
         first = self.next_number(runs[0].service) if runs else 1
         self.entries.put(
             [entry_of(replace(run, place=self.place, number=number)) for number, run in enumerate(runs, first)]
         )
 
     def timeline(self, service: str, now: datetime) -> Timeline:
-        """When the service's runs took place. Reads a few fields of every entry."""
-        found = self.entries.find(
+        """The order and the times of the service's runs. Reads a few fields of every entry."""
+        entries = self.entries.find(
             self.about(service), order_by="SyncId", limit=EVERY_RUN, fields=("SyncId", "RunNumber", "StartedAt")
         )
         return Timeline(
             (
                 Run(service, Trigger.CLI, False, entry["StartedAt"], entry["SyncId"], number=entry["RunNumber"])
-                for entry in found
+                for entry in entries
                 if isinstance(entry["StartedAt"], datetime) and isinstance(entry["RunNumber"], int)
             ),
             now,
@@ -209,29 +213,30 @@ class History:
     def since(self, service: str, moment: datetime, timeline: Timeline, *, restores: bool = False) -> list[Run]:
         """The runs that ended after this moment and may have changed the backup, newest first; with `restores`, those
         that may have changed the source."""
-        counts = _is_restore if restores else _has_changed
-        found: list[Run] = []
+        is_wanted = _is_restore if restores else _has_changed
+        ended: list[Run] = []
         below = None
         while page := self.runs(service, _PAGE, below=below):
-            for run in filter(counts, page):
+            for run in filter(is_wanted, page):
                 if timeline.ended(run) > moment:
-                    found.append(run)
+                    ended.append(run)
                 elif run.counts.processed or run.status is not Status.FAILED:  # else it may never have begun
-                    return found  # so did all before it, for one begins when another has ended
+                    return ended  # a run begins when the run before it has ended, so all older runs ended before, too
             below = page[-1].number
-        return found
+        return ended
 
     def later(self, run: Run, opening: Opening = NOTHING_KNOWN) -> list[Run]:
-        """The runs of its service that began after it, have ended and may have changed the backup, newest first; asked
-        for only where the opening does not know them all."""
-        known = opening.after(run)
-        runs = self.runs(run.service, EVERY_RUN, above=run.number) if known is None else known
-        return list(filter(_has_changed, runs))
+        """The runs of its service that began after it, have ended and may have changed the backup, newest first. Reads
+        them only if the opening does not have them all."""
+        later_runs = opening.after(run)
+        if later_runs is None:
+            later_runs = self.runs(run.service, EVERY_RUN, above=run.number)
+        return list(filter(_has_changed, later_runs))
 
     def columns_to_fill(self, service: str, opening: Opening, shared: Collection[str]) -> set[str]:
-        """Those of the columns that both sides have whose old rows have not their source's values.
+        """The columns of both sides (`shared`) that do not have the source's values in old rows.
 
-        Runs added them and did not live to fill them, or the source had lost them at the last sync and has them again.
+        A run added them and died before it filled them; or the source lacked them at the last sync and has them again.
         """
         columns: set[str] = set()
         for run in chain(opening.newest, () if opening.is_whole else self._older(service, opening.newest)):
@@ -241,38 +246,40 @@ class History:
             if is_synced(run):
                 break
             columns.update(run.added_columns)
-        known = {name.lower() for name in columns}
-        return {name for name in shared if name.lower() in known}
+        lower_names = {name.lower() for name in columns}
+        return {name for name in shared if name.lower() in lower_names}
 
     def about(self, service: str) -> dict[str, Any]:
+        """The condition of the entries of the service's runs about this place."""
         return {"ServiceName": service, "Place": self.place}
 
     def _older(self, service: str, runs: Sequence[Run]) -> Iterator[Run]:
-        """The runs before these, newest first; they are looked for when the first is asked for."""
+        """The runs before these, newest first; reads them when the caller asks for the first."""
         yield from self.runs(service, _LOOKED_BACK, below=runs[-1].number if runs else None)
 
     def runs(
         self, service: str, limit: int, above: int | None = None, below: int | None = None, **where: Any
     ) -> list[Run]:
+        """Up to `limit` runs with these values in their entries, newest first. `above` and `below` limit RunNumber."""
         where |= self.about(service)
-        asked = limit
+        size = limit
         while True:
-            found = self.entries.find(
-                where, order_by="RunNumber", descending=True, above=above, below=below, limit=asked
+            entries = self.entries.find(
+                where, order_by="RunNumber", descending=True, above=above, below=below, limit=size
             )
-            runs = list(filter(None, map(run_of, found)))
-            if len(runs) >= limit or len(found) < asked:
+            runs = list(filter(None, map(run_of, entries)))
+            if len(runs) >= limit or len(entries) < size:
                 return runs[:limit]
-            asked *= 2  # some could not be read
+            size *= 2  # some entries could not be read
 
 
 def is_synced(run: Run) -> bool:
-    """Whether it is a sync that completed, and no dry run."""
+    """Whether the run is a sync that completed, and not a dry run."""
     return run.verb is Verb.SYNC and run.status is Status.COMPLETED and not run.dry_run
 
 
 def _all(kind: type[T], name: str, entries: Sequence[Mapping[str, Any]]) -> list[T]:
-    """The values of one column, but for those of another type: not every database holds a column to its own."""
+    """The values of one column, without those of another type: SQLite and Cosmos DB keep values of any type."""
     return [entry[name] for entry in entries if isinstance(entry[name], kind)]
 
 

@@ -1,4 +1,4 @@
-"""The columns of a run, declared once: SyncHistory's table, its entries and the answers are made of them. No I/O."""
+"""The columns of a run, declared once. SyncHistory's table, its entries and the answers follow from them. No I/O."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from backup.stores import Shape
 from backup.stores.sibling import FieldType
 
 VERSION = 3
-"""Of the entries: 3 have a verb beside who asked; 2 a place, a number, an owner, a heartbeat; 1 had no version."""
+"""The version of the entries. 3 added the verb; 2 a place, a number, an owner and a heartbeat; 1 had no version."""
 
 
 # --- the columns ------------------------------------------------------------------------------------------------------
 
 
 class _Form(NamedTuple):
-    """How a value of a run is written into an entry and read from it; neither is asked about None."""
+    """How to write a value of a run into an entry, and how to read it again. Nobody calls either with None."""
 
     write: Callable[[Any], Any] = lambda value: value
     read: Callable[[Any], Any] = lambda value: value
@@ -41,11 +41,11 @@ _PAIRS = _Form(_LIST.write, lambda text: tuple((key, reason) for key, reason in 
 
 @dataclass(frozen=True)
 class HistoryColumn:
-    """One thing that is said of a run.
+    """One value of a run, in its entry and in answers.
 
-    `of` is the part of the run that it holds and that is read from it again, or a function that says it of the run.
-    Without a `type` it is no column of SyncHistory. `answered`: HTTP and `--json` give it, in the form of `shown` if
-    that is there. An entry without a `required` one cannot be read.
+    `of` is the name of the run's attribute, which is read from the entry again; or a function that makes the value from
+    the run. Without a `type` the value is not in SyncHistory. `answered`: HTTP and `--json` return the value, in the
+    form that `shown` gives it. An entry that lacks a `required` value cannot be read.
     """
 
     name: str
@@ -58,24 +58,24 @@ class HistoryColumn:
 
     @cached_property
     def value(self) -> Callable[[Run], Any]:
-        """Gives what the run has there; None where it has nothing."""
+        """Takes a run and returns its value; None where the run has none."""
         if not isinstance(self.of, str):
             return self.of
         get = attrgetter(self.of)
         return (lambda run: run.proof and get(run)) if self.of.startswith("proof.") else get
 
     def written(self, run: Run) -> Any:
-        """That, as an entry has it."""
+        """The run's value in the form of an entry."""
         value = self.value(run)
         return None if value is None else self.form.write(value)
 
     def answer(self, run: Run) -> Any:
-        """That, as an answer has it."""
+        """The run's value in the form of an answer."""
         return self.shown(self.value(run)) if self.shown else self.value(run)
 
 
 def trigger_column(run: Run) -> str:
-    """What `Trigger` says in every release: who asked for a sync, of another run its verb (of a drill: verify)."""
+    """What `Trigger` says in every release: for a sync who asked for it, else the verb (for a drill: verify)."""
     if run.verb is Verb.SYNC and run.trigger is not None:
         return run.trigger.value
     return (Verb.VERIFY if run.verb is Verb.DRILL else run.verb).value
@@ -132,7 +132,7 @@ COLUMNS = (
     HistoryColumn("Verb", "name", "verb", _VERB, answered=True),
     HistoryColumn("TriggeredBy", "name", "trigger", _TRIGGER, answered=True),
 )
-"""In the order in which a new table has them; later releases add theirs at the end."""
+"""In the order of a new table's columns. Later releases add columns at the end."""
 
 HISTORY = Shape(
     name="SyncHistory",
@@ -146,7 +146,7 @@ HISTORY = Shape(
 # --- entries ----------------------------------------------------------------------------------------------------------
 
 _STORED = [column for column in COLUMNS if column.type is not None]
-# Not every database holds a column to its type.
+# SQLite and Cosmos DB keep values of any type in any column.
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("name", "place", "text", "json"), str),
     "integer": int,
@@ -158,15 +158,16 @@ _READ = [
     (column, _TYPES[column.type or ""], *(column.of.rpartition(".")[::2] if isinstance(column.of, str) else (None, "")))
     for column in _STORED
 ]
-"""Each column, the types that it may have, and where its value goes: to which part of the run, by which name."""
+"""For each column: the types that its value may have, the part of the run that the value goes to, and its name there.
+"""
 
 _SYNC_TRIGGERS = frozenset(trigger.value for trigger in Trigger)
 
 
 def asked_for(*verbs: Verb) -> list[str]:
-    """What `Trigger` has in the entries of these verbs' runs. In those of earlier releases nothing else tells them."""
-    others = {(Verb.VERIFY if verb is Verb.DRILL else verb).value for verb in verbs if verb is not Verb.SYNC}
-    return sorted(others | (_SYNC_TRIGGERS if Verb.SYNC in verbs else set()))
+    """The values of `Trigger` in the entries of these verbs' runs. Entries of earlier releases have no `Verb`."""
+    names = {(Verb.VERIFY if verb is Verb.DRILL else verb).value for verb in verbs if verb is not Verb.SYNC}
+    return sorted(names | (_SYNC_TRIGGERS if Verb.SYNC in verbs else set()))
 
 
 def entry_of(run: Run) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def entry_of(run: Run) -> dict[str, Any]:
 
 
 def run_of(entry: Mapping[str, Any]) -> Run | None:
-    """The entry's run; None, with a line in the log, of one that cannot be read, which counts as not there."""
+    """The entry's run. None, and a line in the log, for an entry that cannot be read: it counts as missing."""
     try:
         return _read(entry)
     except (ValueError, TypeError, KeyError) as error:
@@ -205,7 +206,7 @@ def _read(entry: Mapping[str, Any]) -> Run:
             "backup": Total(backup["records"], backup["checksum"]),
         }
         run["proof"] = Proof(**totals, differing=proof["differing"], in_flight=proof["in_flight"])
-    found = Run(**run, counts=Counts(**counts))
-    if entry["Trigger"] != trigger_column(found):
+    read = Run(**run, counts=Counts(**counts))
+    if entry["Trigger"] != trigger_column(read):
         raise ValueError(entry["Trigger"])
-    return found
+    return read

@@ -1,4 +1,4 @@
-"""Runs as people ask for them: the latest, and those whose ids begin so."""
+"""Runs as people ask for them: the latest, and those whose ids begin with some text."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ def listed(
     failed: bool = False,
     every: bool = False,
 ) -> list[Run]:
-    """Up to `limit` runs, newest first: those that began `since` then, or only those that `failed`.
+    """Up to `limit` runs, newest first; only those that began `since` then, only those that `failed`.
 
-    Unless `every` is asked for, without dry runs and without what was refused before anything was done. Costs a
-    read of `limit` entries, and of those that it leaves out.
+    Leaves out dry runs, and runs that were refused before they did anything, unless `every`. Costs a read of `limit`
+    entries, and of those that it leaves out.
     """
     where: dict[str, Any] = {"Status": Status.FAILED.value} if failed else {}
     where |= {} if every else {"DryRun": [False, None]}
     runs: list[Run] = []
     below = None
     while page := history.runs(service, min(_PAGE, limit + _FEW), below=below, **where):
-        young = [run for run in page if since is None or run.started_at >= since]
-        runs += [run for run in young if every or not _is_refused(run)]
+        recent_runs = [run for run in page if since is None or run.started_at >= since]
+        runs += [run for run in recent_runs if every or not _is_refused(run)]
         below = page[-1].number
-        if len(runs) >= limit or not young:
+        if len(runs) >= limit or not recent_runs:
             break
     return runs[:limit]
 
 
 def named(history: History, service: str, text: str, limit: int) -> list[str]:
-    """The ids of up to `limit` runs of the service that begin with the text, or the one that is the text; also of
-    those whose entries do not say what they are about."""
+    """The ids of the service's runs that begin with the text, up to `limit`; only the text itself if it is an id.
+    Runs whose entries do not say their place count, too."""
     text = text.lower()
     where = {"ServiceName": service, "Place": [history.place, None]}
     if history.entries.find({**where, "SyncId": text}, order_by="SyncId", limit=1, fields=("SyncId",)):
         return [text]
     if not _BEGINNING.fullmatch(text):
         return []
-    # A dash may count for nothing in the order of texts; the first part of an id has none.
+    # A server may ignore dashes when it sorts texts. The first part of an id has no dash.
     above, below, ids = text[:_FIRST_PART], f"{text[:_FIRST_PART]}g", list[str]()
     while len(ids) < limit:
         page = history.entries.find(where, order_by="SyncId", above=above, below=below, limit=_PAGE, fields=("SyncId",))
@@ -65,5 +65,5 @@ def named(history: History, service: str, text: str, limit: int) -> list[str]:
 
 
 def _is_refused(run: Run) -> bool:
-    """Whether it was asked for what could not be done, and did nothing."""
+    """Whether the run failed because its request could not be done, before it did anything."""
     return run.status is Status.FAILED and run.error_kind in _REFUSED and run.counts.processed == 0

@@ -1,4 +1,4 @@
-"""One sync of a service at a time, across instances: a blob lease, or a file lock where there is no storage account."""
+"""One run of a service at a time, across instances: a blob lease, or a file lock without a storage account."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
 
 Lock = Callable[[str, str], AbstractContextManager[StillHeld]]
-"""Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when another holds it."""
+"""Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when it is taken."""
 
 
 def open_lock(settings: Settings, retry: Retry) -> Lock:
-    """The lock that goes with the settings: a lease in `AzureWebJobsStorage` if there is one, else a file."""
+    """The lock that the settings ask for: a lease in `AzureWebJobsStorage` if that is set, else a file."""
     if not settings.has_storage_account:
         return _file
 
-    def held(service: str, _backup: str) -> AbstractContextManager[StillHeld]:
+    def lease(service: str, _backup: str) -> AbstractContextManager[StillHeld]:
         from backup.runs import blob_lease  # not at a cold start, which has to be short
 
         return blob_lease.hold(settings, service, retry)
 
-    return held
+    return lease
 
 
 def take(stack: ExitStack, lock: Lock, service: str, backup: str, wait_seconds: float = 0) -> StillHeld:
-    """Takes the lock until the stack is closed, once whoever holds it for a moment has given it back.
+    """Takes the lock until the stack is closed. Waits up to `wait_seconds` while another run has it.
 
-    Raises Locked when that takes longer than `wait_seconds`.
+    Returns a check that raises LockLost once the lock is lost. Raises Locked when the wait was too short.
     """
     ends_at = time.monotonic() + wait_seconds
     while True:
@@ -57,8 +57,8 @@ _SECONDS_BETWEEN_TRIES = 1.0
 def _file(service: str, backup: str) -> Iterator[StillHeld]:
     from filelock import FileLock, Timeout
 
-    # One file for each backup, whichever folder or checkout this user's processes run in. The system frees it when its
-    # process dies.
+    # One file for each backup, in whatever folder this user's processes run. The system frees the lock when its process
+    # dies.
     name = f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
     try:
         lock = FileLock(_folder() / name)
@@ -66,7 +66,9 @@ def _file(service: str, backup: str) -> Iterator[StillHeld]:
     except Timeout:
         raise Locked(f"A sync of {service} is already running on this machine.") from None
     except OSError as error:
-        raise ConfigError(f"The lock file of {service} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from None
+        raise ConfigError(
+            f"The lock file of {service} cannot be created: {error.strerror}. Nothing was changed.", hint=_ELSEWHERE
+        ) from None
     try:
         yield lambda: None
     finally:
@@ -77,18 +79,21 @@ _ELSEWHERE = "Set TMPDIR to a folder that is yours, the same for all processes o
 
 
 def _folder() -> Path:
-    """Where this user's lock files lie; made if missing. Nobody else can make, hold or take away a file in it.
+    """The folder of this user's lock files; creates it if it is missing. No other user can create, lock or delete files
+    in it.
 
-    Each user has one, so what root leaves behind locks nobody out. Raises ConfigError for one that is somebody else's.
+    Each user has a folder, so a file of root keeps no other user out. Raises ConfigError if the folder belongs to
+    another user.
     """
     user = os.getuid() if hasattr(os, "getuid") else None  # on Windows the temporary folder is the user's own
     folder = Path(gettempdir()) / ("backup-locks" if user is None else f"backup-locks-{user}")
     folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or user not in (None, found.st_uid):
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or user not in (None, status.st_uid):
         raise ConfigError(
-            f"{folder}, the folder for lock files, belongs to another user or is a link.", hint=_ELSEWHERE
+            f"{folder}, the folder for lock files, belongs to another user or is a link. Nothing was changed.",
+            hint=_ELSEWHERE,
         )
-    if user is not None and stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+    if user is not None and stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
         folder.chmod(stat.S_IRWXU)
     return folder

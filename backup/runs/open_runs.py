@@ -1,4 +1,4 @@
-"""Runs that other calls left open: which of them another may go on with, and what becomes of the rest."""
+"""Runs that other calls left open: which of them a run may resume, and what becomes of the others."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from backup.stores import Store
 
 
 def is_left_sync(run: Run) -> bool:
-    """Whether the open run is a sync that another call may go on with; whether it is alive the lock says."""
+    """Whether the open run is a sync that another call may resume. The lock says whether it is alive."""
     return run.checkpoint is not None and run.verb is Verb.SYNC
 
 
 def is_left_verify(run: Run) -> bool:
-    """Whether the open run is a verify that another call may go on with; no lock says whether it is alive."""
+    """Whether the open run is a verify that another call may resume. No lock says whether it is alive."""
     return run.checkpoint is not None and run.verb is Verb.VERIFY
 
 
 def has_left_sync(backup: Store, history: History, service: str, now: Now) -> bool:
-    """Whether a sync was left open; what cannot be read is no reason to fail, for no run has begun."""
+    """Whether a sync was left open and is not alive. If SyncHistory cannot be read it is False: no run has begun that
+    could fail."""
     try:
-        found = list(filter(is_left_sync, history.open_runs(service)))
-        moment = clock_of(backup, now)() if found else None
-        return moment is not None and not any(is_alive(run, moment) for run in found)
-    except ColumnMissing:  # a table of an earlier release; under the lock it gets what it lacks
+        left_runs = list(filter(is_left_sync, history.open_runs(service)))
+        moment = clock_of(backup, now)() if left_runs else None
+        return moment is not None and not any(is_alive(run, moment) for run in left_runs)
+    except ColumnMissing:  # a table of an earlier release: the run adds the columns under the lock
         return True
     except (StoreError, NotInitialized) as error:
         event("sync.not_looked_for", level=logging.WARNING, service=service, error=error)
@@ -42,25 +43,27 @@ def has_left_sync(backup: Store, history: History, service: str, now: Now) -> bo
 
 
 def take_over(
-    history: History, open_runs: Sequence[Run], now: datetime, moment: datetime, goes_on: Callable[[Run], bool]
+    history: History, open_runs: Sequence[Run], now: datetime, moment: datetime, may_resume: Callable[[Run], bool]
 ) -> Run | None:
-    """The newest open run that `goes_on`; the others are closed. Raises Locked while one of them is alive.
+    """Returns the newest open run that the caller `may_resume`, or None; closes the others. Raises Locked while an open
+    run is alive.
 
-    A verify that is alive, or that another call may go on with, is let alone: it needs no lock. `now` is the time of
-    the run that begins, `moment` that of the clock that writes heartbeats.
+    It leaves a verify alone that is alive, or that another call may resume: a verify needs no lock. `now` is the time
+    of the run that begins, `moment` that of the clock that writes heartbeats.
     """
     runs = [run for run in open_runs if not is_left_verify(run) and not (run.only_compares and is_alive(run, moment))]
     for run in runs:
         refuse_alive(run, moment)
-    found = next(filter(goes_on, runs), None)
+    resumed_run = next(filter(may_resume, runs), None)
     for run in runs:
-        if run is not found and not history.close_interrupted(run, now):
+        if run is not resumed_run and not history.close_interrupted(run, now):
             raise Locked(f"Another process has just taken over a run of {run.service}.")
-    return found
+    return resumed_run
 
 
 def drop_scratches(backup: Store, history: History, service: str, opening: Opening, moment: datetime) -> Opening:
-    """Drops what dead drills among the runs have left; their entries then say so. What the opening is after that."""
+    """Drops the scratch places that dead drills of the opening left, and writes that into their entries. Returns the
+    opening as it is after that."""
     runs = {run.sync_id: run for run in (*opening.newest, *opening.open_runs)}
     if not _drop(backup, history, runs.values(), moment):
         return opening
@@ -68,12 +71,12 @@ def drop_scratches(backup: Store, history: History, service: str, opening: Openi
 
 
 def drop_all_scratches(backup: Store, history: History, service: str, moment: datetime) -> None:
-    """The same of all runs that the history has."""
+    """Drops the scratch places of all dead drills of the history, and writes that into their entries."""
     _drop(backup, history, history.with_scratch(service), moment)
 
 
 def _drop(backup: Store, history: History, runs: Iterable[Run], moment: datetime) -> int:
-    """How many entries it has changed."""
+    """Drops these runs' scratch places. Returns how many entries it changed."""
     dropped = 0
     for run in runs:
         if run.scratch is None or is_alive(run, moment) or not drop_left(backup, run):

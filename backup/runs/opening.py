@@ -1,4 +1,4 @@
-"""What SyncHistory says when a run begins, read at once; what the run asks of it follows without the database."""
+"""What SyncHistory says when a run begins. It is read once; later questions of the run need no query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backup.core.timeline import AHEAD
 from backup.runs.history_entries import VERSION
 
 NEWEST = 30
-"""How many of the newest runs an opening holds. What is older is asked for where it matters."""
+"""How many of the newest runs an opening holds. Older runs are read when a question needs them."""
 
 _TICK = timedelta(milliseconds=1)
 
@@ -22,10 +22,10 @@ _TICK = timedelta(milliseconds=1)
 class Opening:
     """The state of a service's runs about one place.
 
-    `newest` are its newest runs, newest first; `is_whole` if there are no others. `open_runs` are those in progress,
-    newest first, however old. `next_number` is the next run's. `has_unplaced` says that runs of an earlier release
-    began after all of these, and that nobody has looked yet what they are about. `version` is the highest of the
-    entries, `times` are when those of the newest runs were last of use.
+    `newest` are the newest runs, newest first; `is_whole` says that there are no older runs. `open_runs` are those in
+    progress, newest first, however old. `next_number` is the number of the next run. `has_unplaced` says that runs of
+    an earlier release began after all of these, and do not have a place yet. `version` is the highest version of the
+    entries. `times` are the ends of the newest runs, or their starts where they have not ended.
     """
 
     newest: Sequence[Run] = ()
@@ -37,35 +37,36 @@ class Opening:
     times: Sequence[datetime] = ()
 
     def first(self, fits: Callable[[Run], bool], ask: Callable[[], Run | None]) -> Run | None:
-        """The newest run that fits; `ask` finds it in the database where it may be older than what is known."""
-        known = next(filter(fits, self.newest), None)
-        return known or (None if self.is_whole else ask())
+        """The newest run that fits, or None. If it may be older than the runs in here, `ask` reads it from the
+        database."""
+        newest = next(filter(fits, self.newest), None)
+        return newest or (None if self.is_whole else ask())
 
     def after(self, run: Run) -> list[Run] | None:
-        """The runs that began after this one, newest first; None where there may be others."""
-        if not self.is_whole and run.number not in [known.number for known in self.newest]:
+        """The runs that began after this run, newest first; None if the opening may not have them all."""
+        if not self.is_whole and run.number not in [newer.number for newer in self.newest]:
             return None
-        return [known for known in self.newest if (known.number or 0) > (run.number or 0)]
+        return [newer for newer in self.newest if (newer.number or 0) > (run.number or 0)]
 
     @property
     def bin_may_be_newer(self) -> bool:
-        """Whether the recycle bin may hold what no run's end in here is later than: of a run that has not ended, or
-        whose entry is missing."""
+        """Whether the recycle bin may hold an image that is newer than the end of every run in here. Its run has not
+        ended, or its entry is missing."""
         return bool(self.open_runs or self.has_unplaced or not self.newest)
 
     def ahead(self, now: datetime) -> Run | None:
-        """The run with the latest time, if that lies ahead: its clock was wrong, or this one is."""
+        """The run with the latest time, if that time lies ahead: its clock was wrong, or this clock is. Else None."""
         latest = max(self.newest, key=_synced_at, default=None)
         return latest if latest is not None and _synced_at(latest) > now + AHEAD else None
 
     def clock(self, now: Now, kept_at: datetime | None) -> Now:
-        """A clock that never goes back behind the service's runs: what they did is in the order of its times.
+        """Returns a clock that is always later than the service's runs, so that its times sort what all runs did.
 
-        `kept_at` is the time of the bin's newest entry, for a run that died has no end in here. A time that lies ahead
-        of `now` is no time of a run; see `ahead`.
+        `kept_at` is the time of the bin's newest entry, because a run that died has no end in here. Times that lie
+        ahead of `now` do not count; see `ahead`.
         """
         limit = now() + AHEAD
-        # A resumed run may end after one that began after it.
+        # A resumed run may end after a run that began later.
         times = [time for time in self.times if time < limit]
         times += [] if kept_at is None else [kept_at]
         earliest = max(times) + _TICK if times else now()
@@ -82,15 +83,15 @@ NOTHING_KNOWN = Opening(is_whole=False)
 
 
 def note_ahead(opening: Opening, service: str, now: datetime) -> tuple[str, ...]:
-    """What a run that begins notes of one whose time lies ahead; it is logged as well."""
+    """The note of a run that begins about a run whose time lies ahead; none without such a run. Logs it as well."""
     ahead = opening.ahead(now)
     if ahead is None:
         return ()
     at = _synced_at(ahead)
     event("history.ahead", level=logging.WARNING, service=service, sync_id=ahead.sync_id, at=at, now=now)
     return (
-        f"The run {ahead.sync_id} is stamped {at:%Y-%m-%d %H:%M:%S %Z}, which lies ahead: its clock was wrong, "
-        "or this one is. It is taken for as old as its place among the runs says.",
+        f"The run {ahead.sync_id} has the time {at:%Y-%m-%d %H:%M:%S %Z}, which lies ahead: its clock was wrong, "
+        "or this clock is. Its number among the runs says how old it is.",
     )
 
 

@@ -1,4 +1,4 @@
-"""How a run ended, who is told of it as it goes, and how long a call of it may take. Plain values, no store."""
+"""How a run ended, its observers, and how long one call of it may take. Plain values, no store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from backup.mirror.writing import no_end
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and the error if it failed: for the answer's status and hint.
+    """How a run ended, with its error if it failed: the answer takes its status and hint from that.
 
-    `changes` are the first thousand keys that a dry run would change, or a restore left alone, and how; `report` is
-    what a verify found. The keys in both are values that JSON has. `recorded` is whether the run has an entry in
-    SyncHistory.
+    `changes` are the first thousand keys that a dry run would change or a restore left alone, and how. `report` is the
+    result of a verify. Keys in both are values of JSON. `recorded` says whether the run has an entry in SyncHistory.
     """
 
     run: Run
@@ -29,28 +28,29 @@ class Outcome:
 
     @property
     def in_progress(self) -> bool:
-        """Whether the run has not ended: it goes on in the background, or another call goes on with it."""
+        """Whether the run has not ended: it runs in the background, or another call will resume it."""
         return self.run.completed_at is None
 
 
 class Observer:
-    """Is told of a run as it goes, in the thread that runs it; `progress` also from others. This one does nothing."""
+    """A run tells it how it goes, in the thread that runs it; `progress` from other threads as well. This class does
+    nothing."""
 
     def started(self, run: Run) -> None:
-        """The run has its lock, and its entry in SyncHistory."""
+        """Called when the run has its lock, and its entry in SyncHistory."""
 
     def progress(self, service: str, counts: Counts) -> None:
-        """What the run has done so far; after every batch."""
+        """Called after every batch, with what the run has done so far."""
 
     def ended(self, outcome: Outcome) -> None:
-        """How this call of the run ended, also if it did not start."""
+        """Called when this call of the run has ended, also when it could not start."""
 
 
 NOBODY = Observer()
 
 
 class Observers(Observer):
-    """Tells several, one after the other."""
+    """Several observers as one, called one after the other."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
@@ -73,14 +73,14 @@ class Observers(Observer):
 
 @dataclass(frozen=True)
 class Turn:
-    """How long a call of a run may take, in seconds (None: as long as it takes), and how long of them it waits for a
-    lock that is held."""
+    """How long one call of a run may take, in seconds (None: no limit), and how many of these seconds it waits for a
+    lock that another run has."""
 
     seconds: float | None = None
     wait_seconds: float = 0
 
     def countdown(self) -> Callable[[], float]:
-        """The seconds left, from now on."""
+        """Returns a function that says how many seconds are left; they count from this call."""
         if self.seconds is None:
             return no_end
         ends_at = time.monotonic() + self.seconds

@@ -1,7 +1,7 @@
-"""Whose an open run is: its owner and attempt in SyncHistory, its heartbeat, and the fence that its batches pass.
+"""The owner of an open run: its owner and attempt in SyncHistory, its heartbeat, and the fence of its batches.
 
-The lock keeps others from trying. That a run which lost it, or was stopped for a while, writes nothing over what its
-successor has written is decided here, in the backup's own database.
+The lock keeps other processes from trying. A run may lose the lock, or its process may stop for a while. Then the fence
+keeps it from writing over what its successor wrote. The backup's own database decides that.
 """
 
 from __future__ import annotations
@@ -25,60 +25,60 @@ from backup.runs.process import Process, this_process
 from backup.stores import Store
 
 HEARTBEAT_SECONDS = 15.0
-"""How often a run says that it goes on."""
+"""The seconds between two heartbeats of a run."""
 
 OLD_SECONDS = 120.0
-"""Without a heartbeat for so long, by the clock that wrote it, an open run belongs to nobody."""
+"""An open run whose heartbeat is older, by the clock that wrote it, belongs to nobody."""
 
-_BEAT_SECONDS = 20.0  # for how long one heartbeat is tried
+_BEAT_SECONDS = 20.0  # at most, for one heartbeat
 _SETTLE_SECONDS, _LOOKS = 0.5, 6
 
 
 _attempts_here: set[str] = set()
-"""The attempts of this process that are under way."""
+"""The attempts of this process that have not ended."""
 
 
 def is_alive(run: Run, now: datetime) -> bool:
-    """Whether an open run is somebody's. `now` is of the clock that writes heartbeats.
+    """Whether an open run belongs to a process that still works on it. `now` is of the clock that writes heartbeats.
 
-    It is not once its heartbeat is old, or its owner a process of this machine that is gone, or an attempt of this
-    process that has ended; nor if nobody has it, for it was left for another call to go on with.
+    It does not if its heartbeat is old; if its owner is a process of this machine that is gone, or an attempt of this
+    process that has ended; or if it has no owner, because a call left it for another call to resume.
     """
     if run.status is not Status.IN_PROGRESS or run.owner is None:
         return False
     owner = Process.read(run.owner)
     if owner is not None and (owner.is_gone or (owner == this_process() and run.attempt not in _attempts_here)):
         return False
-    # One that lies far ahead was written by a clock that was set back since.
-    return abs(now - _heard_of(run)) <= timedelta(seconds=OLD_SECONDS)
+    # If a heartbeat lies far ahead, the clock that wrote it was set back since.
+    return abs(now - _last_heartbeat(run)) <= timedelta(seconds=OLD_SECONDS)
 
 
 def refuse_alive(run: Run, now: datetime) -> None:
-    """Raises Locked for an open run that is somebody's, with its owner and when that was last heard of."""
+    """Raises Locked for an open run that is alive, with its owner and the age of its heartbeat."""
     if not is_alive(run, now):
         return
     owner = Process.read(run.owner or "")
     who = f"process {owner.number} on {owner.host}" if owner else str(run.owner)
-    age = max(0, round((now - _heard_of(run)).total_seconds()))
+    age = max(0, round((now - _last_heartbeat(run)).total_seconds()))
     raise Locked(
-        f"A run of {run.service} goes on in {who}, which said so {age} s ago.",
-        hint="Wait until it has ended; `python -m backup history` shows it as InProgress. One that has not said so for"
-        f" {OLD_SECONDS:g} s is taken over.",
+        f"A run of {run.service} is in progress in {who}; its last heartbeat is {age} s old.",
+        hint="Wait until it has ended; `python -m backup history` shows it as InProgress. When its heartbeat is "
+        f"{OLD_SECONDS:g} s old, the next run takes it over.",
     )
 
 
-def _heard_of(run: Run) -> datetime:
+def _last_heartbeat(run: Run) -> datetime:
     return run.heartbeat_at or run.started_at
 
 
 class Ownership:
-    """One call's hold on the entry of its run, from `taken` to its end. Threads may share it."""
+    """One call's ownership of the entry of its run, from `taken` to its end. Threads may share it."""
 
     def __init__(self, history: History, clock: Now) -> None:
-        """`clock` is what heartbeats are written by: that of the backup's server, where there is one."""
+        """`clock` writes the heartbeats: it is the clock of the backup's server, if it has one."""
         self._history, self._clock = history, clock
         self._owner = str(this_process())
-        self._attempts = [str(uuid.uuid4())]  # of this call; which one the entry has last heard of nobody knows
+        self._attempts = [str(uuid.uuid4())]  # of this call; after a lost answer the entry may have any of them
         self._run: Run | None = None
         self._lost = False
         self._confirmed = elapsed()
@@ -86,14 +86,15 @@ class Ownership:
 
     @property
     def beside(self) -> Store:
-        """The store beside which the run's entry is."""
+        """The store whose sibling has the run's entry."""
         return self._history.backup
 
     @contextmanager
     def taken(self, run: Run, entry: Run | None) -> Iterator[Run]:
-        """Takes the run and, inside, says time and again that it goes on: `run` as it now stands.
+        """Takes the run, and writes heartbeats until the `with` ends. Yields the run as its entry now has it.
 
-        `entry` is the open run that it resumes, as it was read. Raises Locked when somebody else was faster.
+        `entry` is the open run that it resumes, as it was read; None for a new run. Raises Locked when another process
+        was faster.
         """
         attempt = self._attempts[0]
         _attempts_here.add(attempt)
@@ -116,25 +117,25 @@ class Ownership:
     def _signed(self, run: Run) -> Run:
         return replace(run, owner=self._owner, attempt=self._attempts[-1], heartbeat_at=self._clock())
 
-    def _yield_to_others(self, mine: Run) -> None:
-        """Raises Locked if another began at the same moment, which only one with another kind of lock can.
+    def _yield_to_others(self, run: Run) -> None:
+        """Raises Locked if another run began at the same moment. Only a run with another kind of lock can do that.
 
-        Each sees the other, or only the later one does; so the one of the greater SyncId gives way at once, and the
-        other does unless that happens.
+        Both runs see each other, or only the later one sees the other. So the run with the greater SyncId gives way at
+        once. The run with the smaller SyncId waits for that, and else gives way as well.
         """
         for look in range(_LOOKS):
-            others = [
-                run
-                for run in self._history.open_runs(mine.service)
-                if run.sync_id != mine.sync_id and not run.only_compares and is_alive(run, self._clock())
+            rivals = [
+                rival
+                for rival in self._history.open_runs(run.service)
+                if rival.sync_id != run.sync_id and not rival.only_compares and is_alive(rival, self._clock())
             ]
-            if not others:
+            if not rivals:
                 return
-            if look + 1 < _LOOKS and all(mine.sync_id < run.sync_id for run in others):
+            if look + 1 < _LOOKS and all(run.sync_id < rival.sync_id for rival in rivals):
                 interrupts.sleep(_SETTLE_SECONDS)
                 continue
-            error = Locked(f"Another run of {mine.service} began at the same moment.")
-            self.save(mine.ended(Status.FAILED, self._clock(), mine.counts, str(error)))
+            error = Locked(f"Another run of {run.service} began at the same moment. This run changed no record.")
+            self.save(run.ended(Status.FAILED, self._clock(), run.counts, str(error)))
             raise error
 
     def _beat_until(self, ended: threading.Event) -> None:
@@ -142,14 +143,16 @@ class Ownership:
             self._beat()
 
     def _beat(self) -> None:
-        """Says that the run goes on. An answer that is lost ends nothing."""
+        """Writes a heartbeat. A lost answer does not end the run."""
         run = self._run
         assert run is not None  # noqa: S101 - for mypy; it was taken
         with self._beating:
-            asked = elapsed()
+            started = elapsed()
             try:
-                held = self._known(
-                    lambda known: self._history.beat(run.sync_id, self._owner, known, self._clock(), _BEAT_SECONDS)
+                is_owner = self._any_attempt(
+                    lambda attempts: self._history.beat(
+                        run.sync_id, self._owner, attempts, self._clock(), _BEAT_SECONDS
+                    )
                 )
             except Exception as error:
                 event(
@@ -160,19 +163,19 @@ class Ownership:
                     error=error if isinstance(error, BackupError) else type(error).__name__,
                 )
                 return
-            if held:
-                self._confirmed = asked
+            if is_owner:
+                self._confirmed = started
             else:
                 self._lost = True
 
     def check_young(self) -> None:
-        """Raises LockLost unless the run has lately said that it goes on, so that nobody can have taken it over.
+        """Raises LockLost unless the last heartbeat is so young that no other process can have taken the run over.
 
-        When it has not for too long, as after a stop of the process, it tries to say so now.
+        If it is too old, as after a stop of the process, it first tries a new heartbeat.
         """
         if not self._lost and self._is_old():
             with self._beating:
-                pass  # another thread may be at it
+                pass  # waits for the heartbeat of another thread
             if self._is_old():
                 self._beat()
         if self._lost or self._is_old():
@@ -185,33 +188,34 @@ class Ownership:
         """As `Fence` says."""
         run = self._run
         assert run is not None  # noqa: S101 - for mypy; it was taken
+        history, owner = self._history, self._owner
         if transaction is None:
             self.check_young()
-            held = self._known(lambda known: self._history.is_held(run.sync_id, self._owner, known))
+            is_owner = self._any_attempt(lambda attempts: history.is_held(run.sync_id, owner, attempts))
         elif again:
-            mine = str(uuid.uuid4())
-            _attempts_here.add(mine)
-            self._attempts.append(mine)
-            held = self._known(lambda known: self._history.renew(run.sync_id, self._owner, known, mine, transaction))
+            new = str(uuid.uuid4())
+            _attempts_here.add(new)
+            self._attempts.append(new)
+            is_owner = self._any_attempt(lambda attempts: history.renew(run.sync_id, owner, attempts, new, transaction))
         else:
-            held = self._known(lambda known: self._history.is_held(run.sync_id, self._owner, known, transaction))
-        if not held:
+            is_owner = self._any_attempt(lambda attempts: history.is_held(run.sync_id, owner, attempts, transaction))
+        if not is_owner:
             self._lost = True
             raise self._error()
 
     def save(self, run: Run) -> Run:
-        """Writes the run's entry, if it is still its own, and returns it as it stands now; may be repeated. Raises
-        LockLost."""
-        asked = elapsed()
+        """Writes the run's entry if this call still owns it, and returns the run as the entry now has it. May be
+        repeated. Raises LockLost."""
+        started = elapsed()
         run = self._signed(run)
-        if not self._known(lambda known: self._history.change(run, [self._owner], known)):
+        if not self._any_attempt(lambda attempts: self._history.change(run, [self._owner], attempts)):
             self._lost = True
             raise self._error()
-        self._confirmed = asked
+        self._confirmed = started
         return run
 
     def leave(self) -> None:
-        """Leaves the entry open for whoever wants to go on with it, at once; what fails here does no harm."""
+        """Leaves the entry open, so that another call may resume the run at once. A failure does no harm."""
         if self._run is None:
             return
         try:
@@ -219,21 +223,21 @@ class Ownership:
         except BackupError as error:
             event("run.not_left", level=logging.WARNING, service=self._run.service, error=error)
 
-    def _known(self, is_one_of: Callable[[Sequence[str]], bool]) -> bool:
-        """Whether the entry's attempt is one of this call's; asked again when another thread has named a new one while
-        the server was asked about those before."""
+    def _any_attempt(self, has: Callable[[Sequence[str]], bool]) -> bool:
+        """Whether the entry `has` an attempt of this call. It asks again if another thread added an attempt while the
+        server answered."""
         while True:
-            known = list(self._attempts)
-            if is_one_of(known):
+            attempts = list(self._attempts)
+            if has(attempts):
                 return True
-            if len(self._attempts) == len(known):
+            if len(self._attempts) == len(attempts):
                 return False
 
     def _error(self) -> LockLost:
         service = self._run.service if self._run is not None else ""
         if self._lost:
-            return LockLost(f"The run of {service} was taken over by another. What it had written before stays.")
+            return LockLost(f"Another process has taken over the run of {service}. What this run has written stays.")
         return LockLost(
-            f"The run of {service} could not say for {OLD_SECONDS - 2 * HEARTBEAT_SECONDS:g} s that it goes on, and"
-            " stopped. What it had written stays."
+            f"The run of {service} could not write a heartbeat for {OLD_SECONDS - 2 * HEARTBEAT_SECONDS:g} s, so it "
+            "stopped. What it has written stays."
         )

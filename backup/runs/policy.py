@@ -1,4 +1,4 @@
-"""What a service may do to its backup, and for how long it keeps what it replaced, and its history."""
+"""What a service may do to its backup, and how long it keeps images and history."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from backup.stores import OnNewColumn
 
 @dataclass(frozen=True)
 class Policy:
-    """A service's limits, what a new column of the source means, and how many days recycle bin and history keep.
+    """A service's limits, what it does about new columns of the source, and how many days it keeps images and history.
 
-    Of a source that tells what was written since a watermark, the last `overlap_seconds` before it are asked again, and
-    every `full_every_days` everything is compared. A run sets aside no more than `max_failed_records`. `where` is
-    what the settings say, in words, of which records belong to the service; empty where they say nothing.
+    A source with a watermark is asked for what changed since `overlap_seconds` before the watermark. Every
+    `full_every_days` a sync compares everything. A run sets aside no more than `max_failed_records`. `where` says in
+    words which records belong to the service; empty for all.
     """
 
     guard: Guard = field(default_factory=Guard)
@@ -28,9 +28,9 @@ class Policy:
     where: str = ""
 
     def kept_since(self, now: datetime) -> datetime:
-        """The time before which images may have been purged."""
+        """The time before which images may be purged already."""
         return now - timedelta(days=self.recycle_days)
 
     def history_since(self, now: datetime) -> datetime:
-        """The time before which the entries of runs may be gone."""
+        """The time before which entries of runs may be purged already."""
         return now - timedelta(days=self.history_days)

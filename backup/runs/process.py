@@ -1,4 +1,4 @@
-"""Processes as entries of SyncHistory name them, and whether one of this machine is gone."""
+"""Processes as the entries of SyncHistory name them, and whether a process of this machine is gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process: its machine since when that was started, and on it its number and when it was started."""
+    """A process: its machine, with the id of that machine's start; its number there, and when it was started."""
 
     host: str
     boot: str
@@ -26,7 +26,7 @@ class Process:
 
     @classmethod
     def read(cls, text: str) -> Process | None:
-        """The process that `str` was asked of; None for any other text."""
+        """The process that `str` has written as this text; None for any other text."""
         host, *named = text.split(" ")
         values = [part.partition("=")[2] for part in named]
         if len(values) != 4 or not values[2].isdigit():
@@ -35,7 +35,8 @@ class Process:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to be no more: only of a process of this very machine, if that was not started anew."""
+        """Whether the process surely does not run any more. False for processes of other machines, and of this machine
+        before its last start: nobody can tell."""
         here = this_process()
         if (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace) or sys.platform == "win32":
             return False
@@ -44,7 +45,7 @@ class Process:
         except ProcessLookupError:
             return True
         except OSError:
-            pass  # somebody else's
+            pass  # it runs for another user
         now = _started(self.number)
         return bool(self.started and now) and now != self.started
 
@@ -66,9 +67,9 @@ def _process(number: int) -> Process:
 
 
 def _started(number: int) -> str:
-    """When the process was started, in the ticks of its machine; `dead` of one that only waits to be forgotten."""
+    """When the process was started, in ticks of its machine; `dead` for a zombie; empty if the system does not say."""
     try:
-        # Behind the name, which may hold anything: the state, and as the twentieth the time of its start.
+        # After the name, which may have any characters, come the state and, as the twentieth value, the time of start.
         parts = Path(f"/proc/{number}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return "dead" if parts[0] in "ZX" else parts[19]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""How long SyncHistory keeps its entries: those that may go, and their going. Never touches a record or an image."""
+"""How long SyncHistory keeps its entries; deletes those that it need not keep. Never touches a record or an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backup.runs.policy import Policy
 
 _PAGE = 100
 _GUARDED_DAYS = 8
-"""The guard looks back a week at what syncs have deleted; and a day more, for clocks and time zones."""
+"""The guard counts what syncs deleted in the last week. One day more, for clocks and time zones."""
 
 
 def purge_history(
@@ -27,11 +27,11 @@ def purge_history(
 ) -> int:
     """Deletes the entries of the service's runs that began more than `history_days` ago; returns how many.
 
-    What a later run, a restore or a person may still ask for stays: open runs; the newest completed run of each verb,
-    and whatever came after the newest completed sync; runs of which the bin holds an image; the run that says how far
-    back a restore may reach. What changed records stays as long as the bin may be asked about that time, and the guard
-    about that week. Newest first, a page at a time, while there is time. The caller holds the service's lock. Costs one
-    lookup where nothing is that old, else one in the bin for each entry.
+    It keeps what a later run, a restore or a person may still need: open runs; the newest completed run of each verb,
+    and every run after the newest completed sync; runs whose images are in the bin; the run that says how far back a
+    restore may reach. It keeps runs that changed records as long as the bin keeps images of that time, and as long as
+    the guard looks back. Newest first, a page at a time, until `seconds_left` says that time is up. The caller holds
+    the service's lock. Costs one lookup if no entry is so old, else a lookup in the bin for each entry.
     """
     last = history.last_synced(service)
     if last is None:
@@ -43,7 +43,7 @@ def purge_history(
     reaches = _ended_before(last, kept_since) or _synced_between(history, service, before, kept_since)
     purged = 0
     for page in _begun_before(history, service, before):
-        going = []
+        ids = []
         for run in page:
             if not reaches and _ended_before(run, kept_since):
                 reaches = True
@@ -55,22 +55,23 @@ def purge_history(
                 or (run.counts.processed > 0 and run.started_at > young)
                 or recycled.has_any_of(run.sync_id)
             ):
-                going.append(run.sync_id)
-        history.entries.delete(going, service)
-        purged += len(going)
+                ids.append(run.sync_id)
+        history.entries.delete(ids, service)
+        purged += len(ids)
         if seconds_left() <= 0:
             break
     return purged
 
 
 def oldest_run(history: History, service: str) -> datetime | None:
-    """When the oldest run began that is still there."""
-    found = history.entries.find(history.about(service), order_by="StartedAt", limit=1, fields=("StartedAt",))
-    return next((entry["StartedAt"] for entry in found if isinstance(entry["StartedAt"], datetime)), None)
+    """When the oldest run of the history began; None for an empty history."""
+    entries = history.entries.find(history.about(service), order_by="StartedAt", limit=1, fields=("StartedAt",))
+    return next((entry["StartedAt"] for entry in entries if isinstance(entry["StartedAt"], datetime)), None)
 
 
 def _begun_before(history: History, service: str, moment: datetime) -> Iterator[list[Run]]:
-    """The runs that began before then, latest first, some at a time; those that end a page may be left out."""
+    """The runs that began before the moment, latest first, a page at a time. It leaves out runs that began at the very
+    time of a page's last run."""
     below: Any = moment
     while isinstance(below, datetime):
         page = history.entries.find(
@@ -84,10 +85,11 @@ def _synced_between(history: History, service: str, after: datetime, before: dat
     """Whether a sync that completed has ended between these times."""
     where = history.about(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
     where |= {"Trigger": asked_for(Verb.SYNC)}
-    found = history.entries.find(where, order_by="CompletedAt", above=after, below=before, limit=1, fields=("SyncId",))
-    return bool(found)
+    return bool(
+        history.entries.find(where, order_by="CompletedAt", above=after, below=before, limit=1, fields=("SyncId",))
+    )
 
 
 def _ended_before(run: Run, moment: datetime) -> bool:
-    """Whether it is a sync that completed before then."""
+    """Whether the run is a sync that completed before the moment."""
     return is_synced(run) and run.completed_at is not None and run.completed_at < moment

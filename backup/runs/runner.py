@@ -1,11 +1,11 @@
-"""One run of a service, in three steps: it is claimed, worked on, and ended, whatever happens on the way."""
+"""One run of a service in three steps: claim, work, end. It ends the run whatever happens on the way."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from backup.core import interrupts
 from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreError, StoreUnavailable
@@ -26,10 +26,10 @@ from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
-from backup.runs.session import Session, Stores, Work
+from backup.runs.session import RunRequest, Session, Stores, Work
 from backup.stores import Limits, Store
 
-__all__ = [  # what callers of a runner need beside it
+__all__ = [  # with the names that callers of a runner need
     "NOBODY",
     "WHOLE_TURN",
     "Observer",
@@ -44,36 +44,8 @@ __all__ = [  # what callers of a runner need beside it
 ]
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """A run as it is asked for: what it does between its claim and its end, with which stores.
-
-    `tell_apart` raises ConfigError for sides that are one place, by what their servers say; None for a run that writes
-    to neither. `only_resumes`: the unfinished sync of an earlier call is resumed from its checkpoint, or nothing is
-    done; a look for it disturbs nobody. `in_parts`: a verify that stays open when its time is up, and is resumed by the
-    next; it takes no lock, so that syncs need not wait for it.
-    """
-
-    run: Run
-    stores: Stores
-    work: Work
-    turn: Turn = WHOLE_TURN
-    observer: Observer = NOBODY
-    tell_apart: Callable[[Store, Store], None] | None = None
-    only_resumes: bool = False
-    in_parts: bool = False
-
-    @property
-    def needs_lock(self) -> bool:
-        return not self.run.only_compares
-
-    @property
-    def has_entry_while_it_lasts(self) -> bool:
-        return self.needs_lock or self.in_parts or self.run.verb is Verb.DRILL
-
-
 class Runner:
-    """Runs one service's verbs. Each run has an entry in SyncHistory; none raises an error, its outcome has it."""
+    """Runs one service's verbs. Each run has an entry in SyncHistory. `run` raises no error; its outcome has it."""
 
     def __init__(
         self,
@@ -85,21 +57,22 @@ class Runner:
         others: Collection[str] = (),
         watcher: Observer = NOBODY,
     ) -> None:
-        """`others` are the tables or containers that the settings name for other services' backups. The `watcher` is
-        told of every run."""
+        """`others` are the tables or containers that the settings name for other services' backups. Every run tells
+        the `watcher` how it goes."""
         self._service, self._policy, self._lock = service, policy, lock
         self._limits, self._now, self._others, self._watcher = limits, now, others, watcher
 
     def run(self, request: RunRequest) -> Outcome | None:
-        """Does the work and says how it ended. None where a run only resumes or goes on in parts, and there is nothing
-        to do or another call is at it.
+        """Does the work and returns how it ended. None when a run that only resumes, or goes in parts, has nothing to
+        do, or when another call does it already.
 
-        A verb that may change records takes the lock and has its entry from its start. It leaves none if the lock is
-        taken, or an open run is alive: then it has not started. A sync resumes an unfinished one if it may
-        (`Run.takes_over`), and walks the whole key space from there; all other open runs are closed. An interrupted
-        sync is left open. A verify takes no lock and has its entry at its end, a drill from its start.
+        A verb that may change records takes the lock, and has its entry from its start. If another run has the lock or
+        an open run is alive, it does not start and leaves no entry. A sync resumes an unfinished sync if it may
+        (`Run.takes_over`), and walks the whole key space from there; it closes all other open runs. An interrupted sync
+        stays open. A verify takes no lock and has its entry at its end; a drill takes none either, but has its entry
+        from its start.
         """
-        observer, session, told = Observers(self._watcher, request.observer), None, False
+        observer, session, are_apart = Observers(self._watcher, request.observer), None, False
         request = replace(request, observer=observer)
         tally = Tally(lambda counts: observer.progress(self._service, counts), self._policy.max_failed_records)
         seconds_left = request.turn.countdown()
@@ -107,15 +80,15 @@ class Runner:
             with interrupts.running(), ExitStack() as stack:
                 source, backup = stack.enter_context(request.stores())
                 if request.tell_apart is not None and not request.only_resumes:
-                    # Before there is an entry, which would be a trace in a source. Where a server does not answer it is
-                    # done once more in the work, so that there is an entry of that.
+                    # Before the run writes its entry, which must not come into a source. If a server does not answer,
+                    # the work asks again; so the entry records that error.
                     with suppress(StoreError):
                         request.tell_apart(source, backup)
-                        told = True
+                        are_apart = True
                 claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
-                    error = self._work(session, request, told=told)
+                    error = self._work(session, request, are_apart=are_apart)
                     with interrupts.last_words():
                         outcome: Outcome | None = self._end(session, error)
                 else:
@@ -123,7 +96,7 @@ class Runner:
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
-            observer.ended(outcome)  # what only looked for something to go on with, and could not, is no run
+            observer.ended(outcome)  # a call that only looked for a run to resume, and failed at that, is no run
         return outcome
 
     # --- the three steps ----------------------------------------------------------------------------------------------
@@ -137,17 +110,17 @@ class Runner:
         seconds_left: Callable[[], float],
         stack: ExitStack,
     ) -> Session | Outcome | None:
-        """Takes the lock, and makes the entry of the run, or adopts that of an open one.
+        """Takes the lock, and writes the run's entry or resumes that of an open run.
 
-        What the run holds it gives back when the stack is closed. None if there is nothing to do; the outcome of a run
-        that has an entry although it could not begin.
+        The stack gives back what the run holds. Returns None if there is nothing to do; an outcome if the run could not
+        begin and its entry says so.
         """
         tally.key_to_json = backup.keys.to_json
         history = History(backup)
         if request.only_resumes and not has_left_sync(backup, history, self._service, self._now):
             return None
         try:
-            held = self._take_lock(request, backup.place.location, stack)
+            check_lock = self._take_lock(request, backup.place.location, stack)
         except StoreUnavailable as error:
             return self._recorded(history.add, self._ended(request.run, tally, error))
         lock = nullcontext if request.needs_lock else lambda: self._lock(self._service, backup.place.location)
@@ -160,18 +133,18 @@ class Runner:
         begun = self._begin(request, history, opening, now, clock)
         if begun is None:
             return None
-        run, start, adopted = begun
+        run, start, resumed_run = begun
         ownership = Ownership(history, clock) if request.has_entry_while_it_lasts else None
         if ownership is not None:
-            run = stack.enter_context(ownership.taken(run, adopted))
+            run = stack.enter_context(ownership.taken(run, resumed_run))
         if request.needs_lock:
             request.observer.started(run)
-        checks = [interrupts.check, held, *([ownership.check_young] if ownership else [])]
-        keep = recycled.recorder(run, now, resumed=adopted is not None)
+        checks = [interrupts.check, check_lock, *([ownership.check_young] if ownership else [])]
+        keep = recycled.recorder(run, now, resumed=resumed_run is not None)
         steps = Steps(_all_of(checks), now, keep, self._limits.parallelism, seconds_left=seconds_left)
         session = Session(
             *(source, backup, history, opening, recycled, run, tally, steps, self._policy, start),
-            resumed=adopted is not None,
+            resumed=resumed_run is not None,
             ownership=ownership,
             charged_before=run.request_charge or 0.0,
         )
@@ -179,8 +152,8 @@ class Runner:
         session.fence(backup)
         return session
 
-    def _work(self, session: Session, request: RunRequest, *, told: bool) -> BackupError | None:
-        """Does the work; returns why it failed. What was done so far is in the session."""
+    def _work(self, session: Session, request: RunRequest, *, are_apart: bool) -> BackupError | None:
+        """Does the work. Returns the error if it failed; the session has what was done so far."""
         run = session.run
         event(
             f"{run.verb}.started",
@@ -192,7 +165,7 @@ class Runner:
             allow_mass_delete=run.allow_mass_delete,
         )
         try:
-            if request.tell_apart is not None and not told:
+            if request.tell_apart is not None and not are_apart:
                 labels = f"{session.source.place.label}, {session.backup.place.label}"
                 for attempt in self._limits.retry.attempts(f"tell two places apart: {labels}"):
                     with attempt:
@@ -206,8 +179,8 @@ class Runner:
         return None if session.unfinished else session.tally.failure()
 
     def _end(self, session: Session, error: BackupError | None) -> Outcome:
-        """Writes the run's entry as it ended; or leaves it open for the call that resumes the run: because its time was
-        up, it was interrupted, or it is another's already."""
+        """Writes how the run ended into its entry. It leaves the entry open for the call that resumes the run when its
+        time was up, when it was interrupted, and when another process has taken it over."""
         run = session.run
         if isinstance(error, Interrupted):
             session.unfinished = session.ownership is not None and run.checkpoint is not None
@@ -238,8 +211,8 @@ class Runner:
     def _begin(
         self, request: RunRequest, history: History, opening: Opening, now: Now, clock: Now
     ) -> tuple[Run, Checkpoint, Run | None] | None:
-        """The run to do, where it begins, and the open run that it resumes, if it does. None if there is nothing to
-        do. Closes what else was left open."""
+        """The run, where it begins, and the open run that it resumes or None. Returns None if there is nothing to do.
+        Closes the other open runs."""
         run = replace(
             request.run,
             started_at=now(),
@@ -248,25 +221,26 @@ class Runner:
             number=opening.next_number,
             notes=note_ahead(opening, self._service, now()),
         )
-        adopted = None
+        resumed_run = None
         if request.in_parts:
-            adopted = next(filter(is_left_verify, opening.open_runs), None)
-            if adopted is not None and is_alive(adopted, clock()):
+            resumed_run = next(filter(is_left_verify, opening.open_runs), None)
+            if resumed_run is not None and is_alive(resumed_run, clock()):
                 return None
         elif request.needs_lock:
             may_resume = is_left_sync if request.only_resumes else run.takes_over
-            adopted = take_over(history, opening.open_runs, run.started_at, clock(), may_resume)
-        if adopted is None and request.only_resumes:
+            resumed_run = take_over(history, opening.open_runs, run.started_at, clock(), may_resume)
+        if resumed_run is None and request.only_resumes:
             return None
-        start = Checkpoint() if adopted is None else Checkpoint.from_text(adopted.checkpoint)
-        if adopted is not None and not (request.only_resumes or request.in_parts):
-            start = start.begun_anew()  # so that all is seen that changed since the run was asked for
-        run = adopted or run
+        start = Checkpoint() if resumed_run is None else Checkpoint.from_text(resumed_run.checkpoint)
+        if resumed_run is not None and not (request.only_resumes or request.in_parts):
+            start = start.begun_anew()  # so that the run sees all that changed until it was asked for
+        run = resumed_run or run
         has_checkpoint = request.in_parts or (run.verb is Verb.SYNC and not run.dry_run)
-        return replace(run, checkpoint=start.to_text()) if has_checkpoint else run, start, adopted
+        return replace(run, checkpoint=start.to_text()) if has_checkpoint else run, start, resumed_run
 
     def _recorded(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
-        """The outcome, now in SyncHistory. A run that cannot be recorded fails; an earlier error is kept."""
+        """Writes the run's entry, and returns the outcome with that. A run whose entry cannot be written fails; an
+        error that it had before stays its error."""
         try:
             run = save(outcome.run) or outcome.run
         except BackupError as error:
@@ -278,13 +252,13 @@ class Runner:
         return replace(outcome, run=run, recorded=True)
 
     def _ended(self, run: Run, tally: Tally, error: BackupError | None, now: Now | None = None) -> Outcome:
-        """The outcome of a run that ends now, and its line in the log."""
+        """Ends the run now: returns its outcome, and writes its line into the log."""
         status = Status.FAILED if error else Status.COMPLETED
         if not run.dry_run and tally.proof is not None:
             run = replace(run, proof=tally.proof)
         run = replace(run, failures=(*tally.failures.items(),), error_kind=type(error).__name__ if error else None)
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
-        locked = isinstance(error, Locked)  # another run is at work, which is no failure of this one
+        locked = isinstance(error, Locked)  # another run is in progress; that is no failure of this run
         event(
             f"{run.verb}.{'locked' if locked else 'failed' if error else 'completed'}",
             level=logging.ERROR if error and not locked else logging.INFO,
@@ -300,7 +274,7 @@ class Runner:
 
 def _all_of(checks: Collection[StillHeld]) -> StillHeld:
     def check() -> None:
-        for each in checks:
-            each()
+        for check_one in checks:
+            check_one()
 
     return check

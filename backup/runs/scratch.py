@@ -1,4 +1,4 @@
-"""The scratch place of a drill: its name, and what becomes of it when the drill's process died."""
+"""The scratch place of a drill: its name, and its end when the drill's process died."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from backup.stores import Store
 
 
 def name_of(sync_id: str) -> str:
-    """What a run's scratch database or container is called: by the run, so that nothing else can be there."""
+    """The name of a run's scratch database or container. It has the run's id, so nothing else can be there."""
     return f"drill_{sync_id.replace('-', '_')}"
 
 
 def drop_left(backup: Store, run: Run) -> bool:
-    """Drops what the run left of its scratch place; whether nothing is left of it.
+    """Drops what the run left of its scratch place. Returns whether nothing is left of it.
 
-    Only what has the run's own name is dropped, whatever its entry says. A failure is logged, and is nobody else's.
+    It drops only what has the run's own name, whatever the entry says. It logs a failure, which fails no other run.
     """
     if run.scratch is None:
         return True

@@ -1,4 +1,4 @@
-"""What a run works with."""
+"""What a run is asked to do, and what it works with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backup.core.model import Run
+from backup.core.model import Run, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Report
 from backup.mirror.tally import Tally
@@ -15,6 +15,7 @@ from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History, is_synced
 from backup.runs.opening import Opening
+from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Turn
 from backup.runs.ownership import Ownership
 from backup.runs.policy import Policy
 from backup.stores import Store
@@ -25,10 +26,10 @@ Stores = Callable[[], AbstractContextManager[tuple[Store, Store]]]
 
 @dataclass
 class Session:
-    """What a run works with. Work that learns more of its run replaces `run` through `become`.
+    """What a run works with. Work that learns something about its run changes `run` through `become`.
 
-    `opening` is what SyncHistory said before it began. `start` is where it begins, `resumed` whether it goes on as a
-    run that another call left open. `unfinished` is set by work whose time was up; then the run stays open.
+    `opening` is what SyncHistory said before the run began. `start` is where the run begins; `resumed` says whether it
+    resumes a run that another call left open. Work whose time was up sets `unfinished`; then the run stays open.
     """
 
     source: Store
@@ -47,36 +48,66 @@ class Session:
     unfinished: bool = False
     report: Report = field(default_factory=Report)
 
-    def become(self, **more: Any) -> None:
-        """Records what the run has become, before it acts on it."""
-        self.run = self.save(replace(self.run, **more, request_charge=self.charge()))
+    def become(self, **fields: Any) -> None:
+        """Changes these fields of the run, and writes its entry. The work calls it before it acts on them."""
+        self.run = self.save(replace(self.run, **fields, request_charge=self.charge()))
 
     def save(self, run: Run) -> Run:
-        """Writes the run's entry as it stands, and returns it. Raises LockLost when the run is another's by now."""
+        """Writes the run's entry as it stands, and returns the run. Raises LockLost when another process has taken the
+        run over."""
         if self.ownership is not None:
             return self.ownership.save(run)
         self.history.save(run)
         return run
 
-    def fence(self, place: Store) -> None:
-        """Has what the run writes into the place from here on written only while the run is its own."""
+    def fence(self, store: Store) -> None:
+        """From now on the store commits what the run writes only while its owner still owns the run."""
         if self.ownership is not None:
-            place.fence_by(self.ownership)
+            store.fence_by(self.ownership)
 
     def last_synced(self) -> Run | None:
         """The newest sync that completed before this run began."""
         return self.opening.first(is_synced, lambda: self.history.last_synced(self.run.service))
 
     def charge(self) -> float | None:
-        """What the run has cost in request units, with what other calls of it did; None where nothing costs any."""
-        costs = [store.request_charge for store in (self.source, self.backup)]
-        known = [self.charged_before, *(cost for cost in costs if cost is not None)]
-        return sum(known) if len(known) > 1 else None
+        """What the run has cost in request units, with its earlier calls; None where nothing costs request units."""
+        charges = [store.request_charge for store in (self.source, self.backup) if store.request_charge is not None]
+        return self.charged_before + sum(charges) if charges else None
 
     def note(self, *notes: str) -> None:
-        """Adds lines to what the run wants known; they are recorded at its end."""
+        """Adds notes to the run, a line each. The next write of its entry records them."""
         self.run = replace(self.run, notes=(*self.run.notes, *notes))
 
 
 Work = Callable[[Session], None]
-"""What a run does; it counts in `tally`, and fails by raising."""
+"""What a run does. It counts in `tally`, and raises when it fails."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run that is asked for: its work, and the stores that it works with.
+
+    `tell_apart` raises ConfigError when both sides are one place, by what their servers say; None for a run that writes
+    to neither side. `only_resumes`: it resumes the unfinished sync of an earlier call from its checkpoint; without one
+    it does nothing, and disturbs nobody. `in_parts`: a verify that stays open when its time is up, and that the next
+    call resumes. It takes no lock, so syncs need not wait for it.
+    """
+
+    run: Run
+    stores: Stores
+    work: Work
+    turn: Turn = WHOLE_TURN
+    observer: Observer = NOBODY
+    tell_apart: Callable[[Store, Store], None] | None = None
+    only_resumes: bool = False
+    in_parts: bool = False
+
+    @property
+    def needs_lock(self) -> bool:
+        """Whether the run takes the service's lock: every run that may change records does."""
+        return not self.run.only_compares
+
+    @property
+    def has_entry_while_it_lasts(self) -> bool:
+        """Whether SyncHistory has the run's entry from its start. A verify in one part has it only at its end."""
+        return self.needs_lock or self.in_parts or self.run.verb is Verb.DRILL

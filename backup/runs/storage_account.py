@@ -1,4 +1,4 @@
-"""The app's storage account, as the setting AzureWebJobsStorage and its like name it: clients of its services."""
+"""The app's storage account, which AzureWebJobsStorage or AzureWebJobsStorage__… names: clients of its services."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Client = TypeVar("Client")
 Kind = Literal["blob", "queue", "table"]
 
 _SETTING = "AzureWebJobsStorage"
-# The SDK's own retries and waits would outlast a lease; the app's own retries are enough.
+# The retries and waits of the SDK would outlast a lease. The app's own retries are enough.
 _OPTIONS: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 10}
 _PORTS: dict[Kind, int] = {"blob": 10000, "queue": 10001, "table": 10002}
 _ROLES: dict[Kind, str] = {
@@ -27,16 +27,16 @@ _ROLES: dict[Kind, str] = {
     "table": "Storage Table Data Contributor",
 }
 _AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The well-known key of every Azurite, which is no secret."""
+"""The key of every Azurite. Azurite's documentation names it; it is no secret."""
 
 
 def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Client:
-    """A client of the account's blob, queue or table service. Connects nowhere.
+    """A client of the account's blob, queue or table service. Does not connect.
 
-    `client` is the SDK's class for the service. Raises ConfigError for settings that name no account, or that would
-    send a token or signature unprotected.
+    `client` is the SDK's class for the service. Raises ConfigError for settings that name no account, and for settings
+    that would send a token or a signature without encryption.
     """
-    made: Callable[..., Client] = client
+    from_address: Callable[..., Client] = client
     from_string: Callable[..., Client] = client.from_connection_string  # type: ignore[attr-defined]
     connection = settings.storage_connection or ""
 
@@ -47,34 +47,34 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
             signed = from_string(connection, **_OPTIONS)
         except ValueError:
             raise _not_a_connection_string() from None
-        # With a key requests are signed, and the key stays here; a signature is sent as it is.
-        where = str(getattr(signed, "url", ""))
-        if not re.search(r"AccountKey\s*=", connection, re.I) and not is_loopback(urlsplit(where).hostname or ""):
-            check_storage(where, _SETTING)
+        # A key signs the requests and stays here. A shared access signature is sent as it is.
+        url = str(getattr(signed, "url", ""))
+        if not re.search(r"AccountKey\s*=", connection, re.I) and not is_loopback(urlsplit(url).hostname or ""):
+            check_storage(url, _SETTING)
         return signed
-    named = dict(part.partition("=")[::2] for part in connection.split(";") if "=" in part)
-    account = settings.storage_account or named.get("AccountName")
-    given = {
+    parts = dict(part.partition("=")[::2] for part in connection.split(";") if "=" in part)
+    account = settings.storage_account or parts.get("AccountName")
+    addresses = {
         "blob": settings.storage_blob_uri,
         "queue": settings.storage_queue_uri,
         "table": settings.storage_table_uri,
     }
-    address = given[kind] or named.get(f"{kind.title()}Endpoint")
+    address = addresses[kind] or parts.get(f"{kind.title()}Endpoint")
     if not address and not account:
         raise _not_a_connection_string()
     from backup.stores.identity import credential
 
-    address = address or f"https://{account}.{kind}.{named.get('EndpointSuffix', 'core.windows.net')}"
-    check_storage(address, f"{_SETTING}__{kind}ServiceUri" if given else _SETTING)
-    return made(address, credential=credential(settings.storage_client_id), **_OPTIONS)
+    address = address or f"https://{account}.{kind}.{parts.get('EndpointSuffix', 'core.windows.net')}"
+    check_storage(address, f"{_SETTING}__{kind}ServiceUri" if addresses else _SETTING)
+    return from_address(address, credential=credential(settings.storage_client_id), **_OPTIONS)
 
 
 def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnavailable:
-    """The error of the app for one of the SDK; `what` of the app's is kept in the account."""
+    """The app's error for an error of the SDK. `what` says what the app keeps in the account."""
     status = getattr(error, "status_code", None)
     reason = redact(str(getattr(error, "message", None) or error).strip().split("\n")[0].strip(" ."))
-    if reason.startswith("<"):  # a page of something that stands between
-        reason = str(getattr(error, "reason", None) or "an answer of something else")
+    if reason.startswith("<"):  # the page of a proxy
+        reason = str(getattr(error, "reason", None) or "an answer that is not the account's")
     unanswered = status is None and "Failed to establish a new connection" in reason
     message = (
         f"The storage account of {_SETTING}, which holds {what}, cannot be used "
@@ -84,7 +84,7 @@ def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnav
     if status in (401, 403):
         hint = f"Check the account's key, or the identity's role {_ROLES[kind]}, and the account's firewall."
     elif status:
-        hint = "The account answers; its reason stands in the message."
+        hint = "The account answers; the message has its reason."
     else:
         hint = "Check the setting; on a laptop start Azurite, or remove the setting to use a local file."
     if isinstance(error, ServiceRequestError | ServiceResponseError) or (status or 0) >= 500 or status == 429:
@@ -93,7 +93,7 @@ def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnav
 
 
 def development_storage() -> str:
-    """What `UseDevelopmentStorage=true` stands for: Azurite at its usual ports."""
+    """The connection string that `UseDevelopmentStorage=true` stands for: Azurite at its usual ports."""
     account = "devstoreaccount1"
     endpoints = (f"{kind.title()}Endpoint=http://127.0.0.1:{port}/{account};" for kind, port in _PORTS.items())
     return f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={_AZURITE_KEY};{''.join(endpoints)}"

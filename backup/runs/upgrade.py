@@ -1,4 +1,4 @@
-"""The app's own tables beside a backup: made, and brought up to date when an earlier release made them."""
+"""Creates the app's own tables beside a backup, and brings those of an earlier release up to date."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from backup.runs.opening import Opening
 from backup.stores import Store
 
 OWN_NAMES = frozenset(name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container))
-"""The names, in small letters, that no backup of a service may have."""
+"""The names, in lower case, that no backup of a service may have."""
 
 
 def create(backup: Store, service: str) -> None:
-    """Makes them, or what they lack; SyncHistory last, whose columns tell that all was done. May be repeated, by
-    several at once."""
+    """Creates the app's tables, or the columns that they lack. SyncHistory comes last: its columns tell that all was
+    done. May be repeated, also by several processes at once."""
     RecycleBin(backup, service).create()
     History(backup).create()
 
@@ -30,11 +30,11 @@ def create(backup: Store, service: str) -> None:
 def opening_of(
     backup: Store, service: str, others: Collection[str], lock: Callable[[], AbstractContextManager[Any]]
 ) -> Opening:
-    """What SyncHistory says as a run begins, with the app's tables as this release has them.
+    """What SyncHistory says as a run begins. First brings tables of an earlier release up to date, inside `lock`.
 
-    What an earlier release made is brought up to date inside `lock`. `others` are the tables or containers that the
-    settings name for other services' backups. Raises NotInitialized where there is no SyncHistory, ConfigError for that
-    of a later release, and what the store and the lock raise: a query that is refused tells of no earlier release.
+    `others` are the tables or containers that the settings name for other services' backups. Raises NotInitialized
+    without a SyncHistory, ConfigError for a SyncHistory of a later release, and what the store and the lock raise: a
+    query that the server refuses is no sign of an earlier release.
     """
     history = History(backup)
     opening = read(backup, service)
@@ -48,7 +48,10 @@ def opening_of(
 
 
 def read(backup: Store, service: str) -> Opening | None:
-    """The same without a change of anything; None for tables of an earlier release that lack columns."""
+    """What SyncHistory says as a run begins; None for tables of an earlier release that lack columns. Changes nothing.
+
+    Raises what `opening_of` raises.
+    """
     try:
         opening = History(backup).opening(service)
     except ColumnMissing:
@@ -63,14 +66,14 @@ def read(backup: Store, service: str) -> Opening | None:
 
 
 def _place(backup: Store, history: History, service: str, others: Collection[str]) -> None:
-    """Says of the service's runs of an earlier release what they are about.
+    """Writes the place into the entries of the service's runs that an earlier release made.
 
-    They are taken for this place, unless the schema (or database) has copies of other tables too, but for `others`.
-    Then nobody knows, and they stay unplaced. May be repeated.
+    It takes them to be about this place. If the schema (or database) has copies of tables that are not in `others`,
+    nobody knows their place, and they stay unplaced. May be repeated.
     """
     unplaced, newest = history.unplaced(service), history.latest(service, 1)
     if not unplaced or (newest and unplaced[-1].started_at < newest[0].started_at):
-        return  # there is none, or it has been decided
+        return  # there are none, or an earlier run has decided
     copies = backup.catalog.copies_beside()
     beside = [place for place in copies if _table(place) not in {*map(_table, others), *OWN_NAMES}]
     if beside:
