@@ -104,7 +104,7 @@ class Ownership:
             if entry is None:
                 self._history.save(run)
                 if not run.only_compares:
-                    self._yield_to_others(run)
+                    self._yield_to_rivals(run)
             elif not self._history.change(run, [entry.owner, self._owner], [entry.attempt, attempt]):
                 raise Locked(f"Another process has just taken over the run of {run.service}.")
             self._confirmed = elapsed()
@@ -117,7 +117,7 @@ class Ownership:
     def _signed(self, run: Run) -> Run:
         return replace(run, owner=self._owner, attempt=self._attempts[-1], heartbeat_at=self._clock())
 
-    def _yield_to_others(self, run: Run) -> None:
+    def _yield_to_rivals(self, run: Run) -> None:
         """Raises Locked if another run began at the same moment. Only a run with another kind of lock can do that.
 
         Both runs see each other, or only the later one sees the other. So the run with the greater SyncId gives way at

@@ -54,17 +54,18 @@ class Runner:
         lock: Lock,
         limits: Limits,
         now: Now,
-        others: Collection[str] = (),
+        other_tables: Collection[str] = (),
         watcher: Observer = NOBODY,
     ) -> None:
-        """`others` are the tables or containers that the settings name for other services' backups. Every run tells
-        the `watcher` how it goes."""
+        """`other_tables` are the tables or containers that the settings name for other services' backups. Every run
+        tells the `watcher` how it goes."""
         self._service, self._policy, self._lock = service, policy, lock
-        self._limits, self._now, self._others, self._watcher = limits, now, others, watcher
+        self._limits, self._now = limits, now
+        self._other_tables, self._watcher = other_tables, watcher
 
     def run(self, request: RunRequest) -> Outcome | None:
-        """Does the work and returns how it ended. None when a run that only resumes, or goes in parts, has nothing to
-        do, or when another call does it already.
+        """Does the work and returns how it ended. Returns None for a run that only resumes or goes in parts,
+        if it has nothing to do or another call does it already.
 
         A verb that may change records takes the lock, and has its entry from its start. If another run has the lock or
         an open run is alive, it does not start and leaves no entry. A sync resumes an unfinished sync if it may
@@ -124,7 +125,7 @@ class Runner:
         except StoreUnavailable as error:
             return self._recorded(history.add, self._ended(request.run, tally, error))
         lock = nullcontext if request.needs_lock else lambda: self._lock(self._service, backup.place.location)
-        opening = upgrade.opening_of(backup, self._service, self._others, lock)
+        opening = upgrade.opening_of(backup, self._service, self._other_tables, lock)
         clock = clock_of(backup, self._now)
         recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
         now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
@@ -233,7 +234,7 @@ class Runner:
             return None
         start = Checkpoint() if resumed_run is None else Checkpoint.from_text(resumed_run.checkpoint)
         if resumed_run is not None and not (request.only_resumes or request.in_parts):
-            start = start.begun_anew()  # so that the run sees all that changed until it was asked for
+            start = start.begun_anew()  # so that the run sees all changes until it was asked for
         run = resumed_run or run
         has_checkpoint = request.in_parts or (run.verb is Verb.SYNC and not run.dry_run)
         return replace(run, checkpoint=start.to_text()) if has_checkpoint else run, start, resumed_run

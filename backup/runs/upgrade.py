@@ -28,13 +28,13 @@ def create(backup: Store, service: str) -> None:
 
 
 def opening_of(
-    backup: Store, service: str, others: Collection[str], lock: Callable[[], AbstractContextManager[Any]]
+    backup: Store, service: str, other_tables: Collection[str], lock: Callable[[], AbstractContextManager[Any]]
 ) -> Opening:
     """What SyncHistory says as a run begins. First brings tables of an earlier release up to date, inside `lock`.
 
-    `others` are the tables or containers that the settings name for other services' backups. Raises NotInitialized
-    without a SyncHistory, ConfigError for a SyncHistory of a later release, and what the store and the lock raise: a
-    query that the server refuses is no sign of an earlier release.
+    `other_tables` are the tables or containers that the settings name for other services' backups. Raises
+    NotInitialized without a SyncHistory, ConfigError for a SyncHistory of a later release, and what the store and the
+    lock raise: a query that the server refuses is no sign of an earlier release.
     """
     history = History(backup)
     opening = read(backup, service)
@@ -43,7 +43,7 @@ def opening_of(
     with lock():
         if opening is None:
             create(backup, service)
-        _place(backup, history, service, others)
+        _place(backup, history, service, other_tables)
         return history.opening(service)
 
 
@@ -65,17 +65,17 @@ def read(backup: Store, service: str) -> Opening | None:
     return opening
 
 
-def _place(backup: Store, history: History, service: str, others: Collection[str]) -> None:
+def _place(backup: Store, history: History, service: str, other_tables: Collection[str]) -> None:
     """Writes the place into the entries of the service's runs that an earlier release made.
 
-    It takes them to be about this place. If the schema (or database) has copies of tables that are not in `others`,
+    It takes them to be about this place. If the schema (or database) has copies of tables other than `other_tables`,
     nobody knows their place, and they stay unplaced. May be repeated.
     """
     unplaced, newest = history.unplaced(service), history.latest(service, 1)
     if not unplaced or (newest and unplaced[-1].started_at < newest[0].started_at):
         return  # there are none, or an earlier run has decided
     copies = backup.catalog.copies_beside()
-    beside = [place for place in copies if _table(place) not in {*map(_table, others), *OWN_NAMES}]
+    beside = [place for place in copies if _table(place) not in {*map(_table, other_tables), *OWN_NAMES}]
     if beside:
         tables = ", ".join(beside)
         event("history.unplaced", level=logging.WARNING, service=service, runs=len(unplaced), tables=tables)

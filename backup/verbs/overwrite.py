@@ -102,8 +102,8 @@ class Overwriting:
         skipped = same & batch.untouched
         before, written_earlier = place_stamps.keys() | batch.before.keys(), same - skipped
         tried = Written(written.inserted | (written_earlier - before), written.updated | (written_earlier & before))
-        lost = self._look_up(wanted, tried, batch)
-        inserted, updated = tried.inserted - lost, tried.updated - lost
+        without_effect = self._look_up(wanted, tried, batch)
+        inserted, updated = tried.inserted - without_effect, tried.updated - without_effect
         self._leave(written.left - same)
         self._session.tally.add(inserted=len(inserted), updated=len(updated), skipped=len(skipped))
 
@@ -169,19 +169,21 @@ class Overwriting:
             for images in self._into.images([*keys], Action.UPDATED)
             for image in images
         }
-        lost = {key for key in keys if key not in now or now[key] == batch.before.get(key)}
-        changed = {key for key in keys - lost if self._unlike(wanted[key], now[key])}
-        self._report(lost, self._not_done)
+        without_effect = {key for key in keys if key not in now or now[key] == batch.before.get(key)}
+        changed = {key for key in keys - without_effect if self._unlike(wanted[key], now[key])}
+        self._report(without_effect, self._not_done)
         self._changed += sorted(changed, key=str)
-        return frozenset(lost)
+        return frozenset(without_effect)
 
     def _unlike(self, wanted: Record, content: Content, but: Collection[str] = ()) -> bool:
         """Whether the place's content has another value than the wanted record has. In a table, columns that the record
         lacks may have any value, and so may those in `but`. A document must have the same fields."""
-        own = _brief(self._backup.copies.content(wanted))
+        wanted_content = _brief(self._backup.copies.content(wanted))
         if not self._into.traits.has_columns:
-            return own != content
-        return any(name in content and content[name] != value and name not in but for name, value in own.items())
+            return wanted_content != content
+        return any(
+            name in content and content[name] != value and name not in but for name, value in wanted_content.items()
+        )
 
     def _report(self, keys: Collection[Key], reported: list[Key]) -> None:
         self._session.tally.name(keys, NOT_DONE)
@@ -193,7 +195,7 @@ class Overwriting:
 
 
 def _brief(content: Content) -> Content:
-    """The content with a hash in place of each long value, for memory holds it until it is compared."""
+    """The content with a hash instead of each long value: memory holds it until it is compared."""
     return {
         name: text if len(text) < _LONG else blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()
         for name, text in content.items()
@@ -201,8 +203,8 @@ def _brief(content: Content) -> Content:
 
 
 def _from_outside(keep: Keep, shared: bool) -> Keep:
-    """Returns what keeps images in the bin before the place's transaction commits. The bin may be in another database:
-    it is in the same transaction only if that is `shared`. Keeps no image of an insert."""
+    """Returns a `Keep` that writes images into the bin before the place's transaction commits: in the same transaction
+    if bin and place have it `shared`, else in one of its own. It keeps no images of inserts."""
 
     def keep_first(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:  # noqa: ARG001
         keep(images, transaction if shared else None)

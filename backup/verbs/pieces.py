@@ -58,12 +58,11 @@ class Pieces:
                 yield Piece(chunk, (), backup_stamps, place_stamps)
                 continue
             for keys in _parts(list(backup_stamps.keys() | place_stamps.keys())):
-                part = frozenset(keys)
-                yield Piece(chunk, (), only_of(backup_stamps, part), only_of(place_stamps, part))
+                yield Piece(chunk, (), _stamps_at(backup_stamps, keys), _stamps_at(place_stamps, keys))
 
     def _readable(self, stamps: Stamps) -> Stamps:
         """The stamps without those whose keys cannot be read; it sets these aside. A record whose key alone can be read
-        stays; in doubt it is newer."""
+        stays; in doubt it is newer than its copy."""
         unread_keys = {key: unread for key, unread in unread_in(stamps).items() if unread.of_key}
         for key, unread in unread_keys.items():
             self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
@@ -73,6 +72,11 @@ class Pieces:
 def only_of(stamps: Stamps, keys: Container[Key]) -> Stamps:
     """The stamps of these keys."""
     return {key: version for key, version in stamps.items() if key in keys}
+
+
+def _stamps_at(stamps: Stamps, keys: Sequence[Key]) -> Stamps:
+    """The stamps of these keys, which are few among many stamps."""
+    return {key: stamps[key] for key in keys if key in stamps}
 
 
 def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:

@@ -207,9 +207,10 @@ class Restoring:
             return Sides(self._into, self._backup, workers).same_content(keys, chunk)
 
     def _only_filled(self, image: Kept, copy: Version | None) -> bool:
-        """Whether the change of which this is the image only filled new columns, and the copy has its version still.
+        """Whether the run that kept this image filled new columns, and the copy still has the image's version.
 
-        Without these columns it would be another record of the same version. No sync would see the difference.
+        Then the record keeps its new columns. Without them it would differ from the copy under the same version, and no
+        sync would see that.
         """
         return copy is not None and image.sync_id in self._filling and image.version == copy.value
 
