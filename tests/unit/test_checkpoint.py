@@ -113,6 +113,24 @@ def test_a_checkpoint_is_the_same_after_its_text(at: Checkpoint) -> None:
     assert repr(read) == repr(at)  # 1 is not Decimal(1), and 0.0 not -0.0
 
 
+def test_a_checkpoint_that_an_earlier_release_wrote_is_read() -> None:
+    text = (
+        '{"begin":null,"after":"[5]","wrapped":false,"complete":false,'
+        '"counts":{"inserted":1,"updated":2,"deleted":3,"skipped":4,"failed":5},"wanted":7,"held":8,'
+        '"proof":{"source":[3,9],"backup":[4,5],"differing":1,"in_flight":2},'
+        '"deleting":[[null,"[2]"]],"deleting_first":1}'
+    )
+    assert Checkpoint.from_text(text) == Checkpoint(
+        after=(5,),
+        counts=Counts(1, 2, 3, 4, 5),
+        source_records=7,
+        backup_records=8,
+        proof=Proof(Total(3, 9), Total(4, 5), differing=1, in_flight=2),
+        deleting=(Chunk(None, (2,)),),
+        deleting_first=1,
+    )
+
+
 @pytest.mark.parametrize(
     "key",
     [
