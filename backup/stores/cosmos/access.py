@@ -119,7 +119,7 @@ class CosmosAccess:
         started = self._started + now - before if self._started is not None else now
         self._started = started
         if now - started > self._max_call_seconds:
-            self._started = None  # the next request starts afresh, also in a thread of the SDK
+            self._started = None  # the next request has its whole time again, also in a thread of the SDK
             raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
         if self.check_young is not None and getattr(self._call, "is_fenced", False):
             self._call.is_fenced = False  # the check may send a request itself
@@ -216,8 +216,8 @@ class CosmosAccess:
     ) -> list[T]:
         """The results of `work` in the order of the items, as many at once as the account takes. Each is retried alone.
 
-        `fenced` work sends each request only while the run still owns the service. Never call this within such work.
-        Raises the first error after all work that had started has ended. The rest never starts.
+        `fenced` work sends each request only while the run's heartbeat is young (`Fence.check_young`). Never call this
+        within such work. Raises the first error, after all work that had started has ended. The rest never starts.
         """
         if len(items) < 2:
             return [self._in_a_slot(operation, item, work, fenced) for item in items]

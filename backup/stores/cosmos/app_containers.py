@@ -211,7 +211,10 @@ class CosmosSibling:
                 text: str = self._container.read_item(names[1], partition_key=self._partition(*names))[PART_FIELD]
             except CosmosResourceNotFoundError as error:
                 if is_missing(error):
-                    raise StoreError(f"The entry {names[0]} of {self._shape.container} lacks a part.") from None
+                    raise StoreError(
+                        f"The entry {names[0]} of {self._shape.container} lacks a part.",
+                        hint="A purge or another program deleted it: this entry cannot be used, all others can.",
+                    ) from None
                 raise
             return text
 

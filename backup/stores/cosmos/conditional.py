@@ -89,7 +89,10 @@ class ConditionalWrites:
     def _accepted(
         self, accept: Accept, keep: Keep | None, keys: Sequence[Key], make_image: MakeImage
     ) -> tuple[dict[Key, str], set[Key]]:
-        """The etags of the documents that `accept` allows to change, and the keys of the others. Keeps images."""
+        """The etags of the documents that `accept` allows to change, and the keys of the others.
+
+        Keeps the images of the documents that may change.
+        """
         etags: dict[Key, str] = {}
         not_accepted: set[Key] = set()
         for records in self._container.documents(keys, of_service=False):

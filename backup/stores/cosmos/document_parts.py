@@ -54,7 +54,10 @@ def join_entry(document: Mapping[str, Any], pieces: Sequence[str]) -> Mapping[st
         return document
     text = "".join(pieces)
     if sha256(text.encode()).hexdigest()[:32] != document[PARTS_FIELD]["digest"]:
-        raise StoreError(f"The parts of the entry {document['id']} are not what was written.")
+        raise StoreError(
+            f"The parts of the entry {document['id']} are not what was written.",
+            hint="Another program changed them: this entry cannot be used, all others can. Nothing was changed.",
+        )
     return {**document, **json.loads(text)}
 
 

@@ -178,7 +178,7 @@ class Dialect(Protocol):
         much. Its type is a ServerType."""
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
-        """The bytes of a text column whose values may be no valid text; None where any text can be read."""
+        """The bytes of a text column whose values may be not valid text; None where any text can be read."""
 
     def fingerprints(
         self,

@@ -22,8 +22,8 @@ class Mix:
     dividend: int
 
     def of(self, parts: Sequence[Any], number: Any = int) -> Any:
-        """A number from 0 to 2^32, made of 64-bit integers: plain numbers, or SQL expressions. Then `number` makes a
-        constant of SQL. `%` must take the sign of its left side, as in SQL.
+        """A number from 0 to 2^32, made of 64-bit integers: plain numbers, or SQL expressions. For these `number`
+        makes a constant of SQL. `%` must take the sign of its left side, as in SQL.
 
         The parts are chained modulo a prime. Sums of the chained numbers alone would not show some swaps of versions
         between rows. So the result is the remainder of a constant divided by them.

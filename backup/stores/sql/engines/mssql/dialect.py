@@ -1,7 +1,7 @@
 """SQL Server through pyodbc.
 
 SQL Server 2016 and later and Azure SQL understand every statement here. OPENJSON needs a database of compatibility
-level 130, that of SQL Server 2016. Below, each value goes as a parameter, which is slower.
+level 130, that of SQL Server 2016. Without it each value goes as a parameter, which is slower.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _is_integer(column: sa.Column[Any]) -> bool:
 
 
 def _integers(column: sa.Column[Any]) -> list[sa.ColumnElement[Any]]:
-    """The column's value as 64-bit integers. Different values have different integers."""
+    """The column's value as 64-bit integers. Different values have different ones, where hashed with near certainty."""
     if _is_integer(column):
         return [sa.cast(column, _BIGINT)]
     if column.type.base == "uniqueidentifier":  # type: ignore[attr-defined] # an MssqlType

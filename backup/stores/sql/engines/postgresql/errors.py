@@ -36,7 +36,7 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("missing", text, name=name_in(text))
     if state == "42703" and getattr(diagnosis, "statement_position", None):
         return Failure("column_missing", text)
-    if state == "22021":  # a database with SQL_ASCII may have bytes that are no valid UTF-8
+    if state == "22021":  # a database with SQL_ASCII may have bytes that are not valid UTF-8
         return Failure("undecoded", text)
     if state == "42501":
         policy = re.search(r"row-level security policy for table (.+?)\.?$", text)

@@ -17,7 +17,7 @@ _FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _BIGINT = ServerType("bigint")
 _FIRST_COLUMN: Any = sa.literal_column("1")
-# A database with SQL_ASCII takes any bytes as text, also bytes that are no valid UTF-8.
+# A database with SQL_ASCII takes any bytes as text, also bytes that are not valid UTF-8.
 _ENCODING: Any = sa.literal_column(
     "CAST(CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END AS name)"
 )
@@ -86,7 +86,7 @@ def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool
     if isinstance(column.type, IntegerType):
         value = _big(column)
         if column.type.declared == "bigint" and not is_folded:
-            # The server folds 64 bits into 32 before it hashes. Two values that fold alike do not do so this way.
+            # The server folds 64 bits into 32 before it hashes. The XOR keeps apart values that would fold alike.
             value = value.op("#")(value.op(">>")(sa.literal_column("32")))
         return sa.func.hashint8extended(value, seed)
     return sa.func.hashtextextended(_text(column), seed)

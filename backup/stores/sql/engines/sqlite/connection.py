@@ -29,7 +29,7 @@ class SqliteFile:
         self._mode = url.query.get("mode")
         self._immutable = url.query.get("immutable") == "1"
         self.reads_any_bytes = False
-        """Whether new connections read texts that are no valid UTF-8, which is slower."""
+        """Whether new connections read texts that are not valid UTF-8, which is slower."""
 
     def connect(self, mode: Mode) -> sqlite3.Connection:
         """A new connection. Only `rwc` creates a missing file: an unmounted disk must not look like an empty source.

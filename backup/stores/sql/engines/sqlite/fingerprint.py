@@ -42,7 +42,7 @@ def exact_hash_of_bytes(*values: Any) -> str:
 
 
 def content_hash(columns: Sequence[Any], *, any_bytes: bool) -> sa.ColumnElement[Any]:
-    """A hash of a row's exact values. `any_bytes`: its texts may be no valid UTF-8; the hash is the same either way.
+    """A hash of a row's exact values. `any_bytes`: its texts may be not valid UTF-8; the hash is the same either way.
 
     For more columns than a function takes, it is a hash of the hashes of groups of columns.
     """

@@ -93,8 +93,8 @@ def _declared(declared: str, collation: str | None) -> str:
 
 
 def _plain_key(declared: str, name: str, indexed: Mapping[str, str]) -> str:
-    """The type that a copy declares. INTEGER alone would make the key the row's number, which cannot be a text. A key
-    with its own index is not the row's number: INT keeps it so."""
+    """The type that a copy declares. INTEGER would make a single key column the row's number, which cannot be a text.
+    A key with its own index is not the row's number: INT keeps it so in the copy."""
     return "INT" if [*indexed] == [name] and declared.upper() == "INTEGER" else declared
 
 

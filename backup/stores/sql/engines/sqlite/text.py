@@ -1,4 +1,4 @@
-"""Reads and writes TEXT of SQLite that is no valid UTF-8, byte for byte.
+"""Reads and writes TEXT of SQLite that is not valid UTF-8, byte for byte.
 
 In Python such a text is a str with a lone surrogate for each invalid byte (PEP 383). The driver does not take that.
 """
@@ -47,7 +47,7 @@ def execute_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], _co
 
 
 def _execute_exactly(cursor: Any, statement: str, values: Sequence[Any]) -> None:
-    """Sends each text that is no valid UTF-8 as bytes, which the statement casts to a text."""
+    """Sends each text that is not valid UTF-8 as bytes, which the statement casts to a text."""
     sent = [_sent(cursor, value) for value in values]
     casts = iter(type(bound) is not type(value) for bound, value in zip(sent, values, strict=True))
     spelled = _PARAMETERS.sub(

@@ -32,7 +32,7 @@ class SqliteType(ServerType):
 
 
 class TimeOrText(sqlite.DATETIME):
-    """A time in the app's own tables. SQLite's columns take anything: what is no time comes as it is."""
+    """A time in the app's own tables. SQLite's columns take any value: one that is no time comes back unchanged."""
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
         process: Any = super().result_processor(dialect, coltype)
