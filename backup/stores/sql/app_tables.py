@@ -77,7 +77,7 @@ class SqlSibling:
         return changed
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
-        lock = self._access.dialect.shared if transaction is not None else None
+        lock = self._access.dialect.locked_for_share if transaction is not None else None
         query = _select(self._table, _shape_of(only_if), lock)
         values = _values_of(key, only_if)
         if transaction is not None:

@@ -32,11 +32,11 @@ class TableShape:
         columns: Sequence[Column],
         key_names: tuple[str, ...],
         rules: Rules,
-        found: TableName,
+        table_name: TableName,
         label: str,
     ) -> None:
         self.columns, self.key_names = columns, key_names
-        self.table = declare(found, columns, key_names)
+        self.table = declare(table_name, columns, key_names)
         self.names = tuple(column.name for column in columns)
         self._exact = {column.name: column for column in columns}
         self._any_case = {column.name.lower(): column for column in columns}
@@ -56,13 +56,13 @@ class TableShape:
         cx: sa.Connection,
         dialect: Dialect,
         rules: Rules,
-        found: TableName,
+        table_name: TableName,
         label: str,
         missing: type[BackupError],
     ) -> TableShape:
         """The shape of a table, read from the catalogue. Raises `missing` if there is no such table, SchemaMismatch if
         it has no usable key, and ConfigError as `filter_values`."""
-        columns = dialect.columns(cx, found.schema, found.name)
+        columns = dialect.columns(cx, table_name.schema, table_name.name)
         if not columns:
             raise missing(f"The {label} does not exist.")
         key = sorted((column.key_position, column.name) for column in columns if column.key_position)
@@ -78,7 +78,7 @@ class TableShape:
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
         rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
-        return cls(columns, key_names, rules, found, label)
+        return cls(columns, key_names, rules, table_name, label)
 
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.key_names)

@@ -136,8 +136,8 @@ class Dialect(Protocol):
         """The query, made to lock its rows until the transaction ends. Nobody else can change them until then."""
 
     @staticmethod
-    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
-        """The query, with its rows locked until the transaction ends: others may read them, but not change them."""
+    def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:
+        """The query, made to lock its rows until the transaction ends. Others may read them, but not change them."""
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
         """Locks these rows of the column's table on a server that ignores `locked`; elsewhere does nothing."""

@@ -168,7 +168,7 @@ class SqlServerDialect:
         return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
 
     @staticmethod
-    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+    def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:
         [table] = query.get_final_froms()
         return query.with_hint(table, "WITH (REPEATABLEREAD, ROWLOCK)", "mssql")
 

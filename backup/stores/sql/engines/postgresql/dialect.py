@@ -125,7 +125,7 @@ class PostgresqlDialect:
         return query.with_for_update()
 
     @staticmethod
-    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+    def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:
         return query.with_for_update(read=True)
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:

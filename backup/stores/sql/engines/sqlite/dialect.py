@@ -165,7 +165,7 @@ class SqliteDialect:
         return query  # `writing` has locked the file
 
     @staticmethod
-    def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+    def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:
         return query  # SQLite has one writer at a time, and this is one
 
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
