@@ -41,46 +41,46 @@ def main(
     logging.getLogger("azure").setLevel(logging.ERROR)
     progress = Console(stderr=True, highlight=False)
     console = Console() if Console().is_terminal else Console(width=170)
-    names = [str(one) for one in workload or (*WORKLOADS, "cold")]
-    chosen = [str(one) for one in contender or USUAL]
+    names = [str(name) for name in workload or (*WORKLOADS, "cold")]
+    chosen = [str(name) for name in contender or USUAL]
     count = orders if engine == "cosmos" else rows
     lines: list[Line] = []
     growth: list[Line] = []
 
-    def tell(what: str) -> None:
-        progress.print(what, style="dim")
+    def tell(message: str) -> None:
+        progress.print(message, style="dim")
 
-    def told(measured: list[Line]) -> list[Line]:
+    def shown(measured_lines: list[Line]) -> list[Line]:
         if not as_json_:
-            show(console, engine, measured)
-        return measured
+            show(console, engine, measured_lines)
+        return measured_lines
 
     if not as_json_:
         show_machine(console)
     try:
-        if plain := [name for name in names if name in WORKLOADS]:
+        if workload_names := [name for name in names if name in WORKLOADS]:
             with open_engine(engine, count, folder) as opened:
                 turns = Turns(opened, [CONTENDERS[name] for name in chosen], repeat, tell)
-                for name in plain:
-                    lines += told(turns.run(WORKLOADS[name]))
+                for name in workload_names:
+                    lines += shown(turns.run(WORKLOADS[name]))
         if "growth" in names:
             for number in sorted(size or _SIZES):
                 tell(f"{engine}: makes {number:,} rows")
                 with open_engine(engine, number, folder) as opened:
                     turns = Turns(opened, [CONTENDERS["ours"]], repeat, tell)
-                    for one in GROWTH:
-                        growth += told(turns.run(one))
+                    for growth_workload in GROWTH:
+                        growth += shown(turns.run(growth_workload))
     except EngineMissing as missing:
         progress.print(f"{engine} cannot be measured: {missing}", style="red")
         raise typer.Exit(2) from None
     cold = cold_start() if "cold" in names else None
-    found = figures(engine, lines, growth, cold)
+    measured_figures = figures(engine, lines, growth, cold)
     if as_json_:
         options = {"rows": count, "repeat": repeat}
-        print(json.dumps(as_json(engine, options, lines, growth, found, cold), indent=1))
+        print(json.dumps(as_json(engine, options, lines, growth, measured_figures, cold), indent=1))
         return
-    if found:
-        show_figures(console, found, cold)
+    if measured_figures:
+        show_figures(console, measured_figures, cold)
 
 
 cli = typer.Typer(pretty_exceptions_enable=False)

@@ -1,6 +1,6 @@
-"""One turn in a process of its own: `python -m benchmarks.child` takes a Job on standard input and prints a Measured.
+"""One turn in its own process: `python -m benchmarks.child` reads a Job from standard input and prints a Measured.
 
-Imports are made and connections are tried before the clock starts; nothing but the work is timed.
+It imports modules and tries connections before the clock starts, so the clock measures only the work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import counting
 from benchmarks.contenders import CONTENDERS
-from benchmarks.jobs import Job, Measured, Reads, Told
+from benchmarks.jobs import Job, Measured, OwnMeasures, Reads
 
 _STATUS = Path("/proc/self/status")
 _KIB = 1024
@@ -29,30 +29,30 @@ def main() -> None:
     if counts is not None:
         counts.begin()
     started, worked = time.perf_counter(), time.process_time()
-    told = work() or Told()
+    own = work() or OwnMeasures()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     measured = Measured(
-        seconds=seconds if told.seconds is None else told.seconds,
-        cpu_seconds=cpu_seconds if told.cpu_seconds is None else told.cpu_seconds,
-        idle_bytes=idle if told.idle_bytes is None else told.idle_bytes,
-        peak_bytes=_peak() if told.peak_bytes is None else told.peak_bytes,
-        records=told.records,
+        seconds=seconds if own.seconds is None else own.seconds,
+        cpu_seconds=cpu_seconds if own.cpu_seconds is None else own.cpu_seconds,
+        idle_bytes=idle if own.idle_bytes is None else own.idle_bytes,
+        peak_bytes=_peak() if own.peak_bytes is None else own.peak_bytes,
+        records=own.records,
         reads=counts.reads() if counts is not None else Reads(),
     )
     print(measured.to_json(), flush=True)
 
 
 def _memory_from_here() -> int:
-    """Bytes held now, and from now on the peak is counted anew."""
+    """Returns the bytes in memory now, and resets the peak."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _status("VmRSS")
-    except OSError:  # not Linux: the peak is that of the whole life
+    except OSError:  # not Linux: the peak covers the whole life of the process
         return _of_whole_life()
 
 
 def _peak() -> int:
-    # Of this program alone: what getrusage gives includes the process that started it.
+    # getrusage would include the process that started this one.
     return _status("VmHWM") if _STATUS.exists() else _of_whole_life()
 
 

@@ -1,4 +1,4 @@
-"""Cold start: what `import function_app` takes, and which database drivers it loads."""
+"""Cold start: how long `import function_app` takes, and which database drivers it loads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMES = 5
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Medians; `bare_seconds` is an interpreter that does nothing, and is not in `import_seconds`."""
+    """Medians. `bare_seconds`: an interpreter that does nothing; `import_seconds` does not include it."""
 
     import_seconds: float
     bare_seconds: float
@@ -26,7 +26,7 @@ class ColdStart:
 
 
 def cold_start() -> ColdStart:
-    """Measured in processes of their own, alternately."""
+    """Measures both in new processes, in turn."""
     bare, whole = [], []
     with TemporaryDirectory() as compiled:
         _seconds("import function_app", compiled)  # compiles everything
@@ -40,7 +40,7 @@ def cold_start() -> ColdStart:
 
 
 def _seconds(script: str, compiled: str) -> float:
-    # An environment that keeps nothing compiled would have it compiled every time.
+    # With this variable Python would compile everything each time.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment = {**kept, "PYTHONPYCACHEPREFIX": compiled}
     started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Counts what a process asks of its source, at the driver: SQLite's cursors, Cosmos DB's requests.
+"""Counts, at the driver, what a process asks its source: SQLite's statements, Cosmos DB's requests.
 
-Only for turns that are not timed. What asks a server over a network is counted outside, by `proxy`.
+Only for turns that are not timed. `proxy` counts, outside the process, what goes to a server over a network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.jobs import Job, Reads
 
 
 class Counts(Protocol):
-    """What was counted since `begin`."""
+    """The counts since `begin`."""
 
     def begin(self) -> None: ...
 
@@ -26,7 +26,7 @@ class Counts(Protocol):
 
 
 def install(job: Job) -> Counts | None:
-    """Starts counting at the driver, before anything has imported it; None where that is done outside."""
+    """Starts to count at the driver. Call it before anything imports the driver. Returns None where `proxy` counts."""
     if job.place.engine == "sqlite":
         return _Sqlite(job.place.source)
     if job.place.engine == "cosmos":
@@ -35,12 +35,12 @@ def install(job: Job) -> Counts | None:
 
 
 class _Sqlite:
-    """Statements on the source's file: their number, how long each was open, and the sizes of the values they gave."""
+    """Counts statements on the source's file, how long each was open, and the sizes of the values they returned."""
 
     def __init__(self, source: str) -> None:
         self._lock = threading.Lock()
         self.begin()
-        # By the end of the path: the same file is spelled as a path and as a URI.
+        # The end of the path finds the file, which callers spell as a path and as a URI.
         tail = "/".join(sqlite_file(source).parts[-2:])
         plain = sqlite3.connect
 
@@ -70,7 +70,7 @@ class _Sqlite:
 
 def _connection_class(counts: _Sqlite) -> type[sqlite3.Connection]:
     class Cursor(sqlite3.Cursor):
-        """A cursor that tells when its statement ended, less the time that counting took."""
+        """A cursor that reports when its statement ended, without the time that counting took."""
 
         _since: float | None = None
         _size = 0
@@ -145,7 +145,7 @@ def _connection_class(counts: _Sqlite) -> type[sqlite3.Connection]:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a value: a number takes 8, a text its UTF-8."""
+    """Returns the bytes of a value: 8 for a number, the length in UTF-8 for a text."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode())
     if isinstance(value, bytes):
@@ -154,7 +154,7 @@ def _size(value: Any) -> int:
 
 
 class _Cosmos:
-    """Requests to the source's account, with the documents, bytes and charge of their answers."""
+    """Counts requests to the source's account, and the documents, bytes and charge of their answers."""
 
     def __init__(self, source: str) -> None:
         from azure.core.pipeline.transport import RequestsTransport
@@ -162,13 +162,13 @@ class _Cosmos:
         self._lock = threading.Lock()
         self.begin()
         [endpoint] = [pair for pair in source.split(";") if pair.lower().startswith("accountendpoint=")]
-        place = urlsplit(endpoint.partition("=")[2]).netloc
+        host = urlsplit(endpoint.partition("=")[2]).netloc
         plain = RequestsTransport.send
 
         def send(transport: Any, request: Any, **options: Any) -> Any:
             started = time.perf_counter()
             response = plain(transport, request, **options)
-            if urlsplit(request.url).netloc == place:
+            if urlsplit(request.url).netloc == host:
                 self._add(response.headers, response.body(), time.perf_counter() - started)
             return response
 
@@ -190,7 +190,7 @@ class _Cosmos:
 
 
 def _documents(body: bytes) -> int:
-    """How many documents, whole or in part, the answer holds; sums and numbers are none."""
+    """Returns how many documents, or parts of documents, the answer has. Sums and numbers do not count."""
     try:
         answer = json.loads(body or b"null")
     except ValueError:
@@ -198,5 +198,5 @@ def _documents(body: bytes) -> int:
     if not isinstance(answer, dict):
         return 0
     if isinstance(answer.get("Documents"), list):
-        return sum(isinstance(one, dict | list) for one in answer["Documents"])
+        return sum(isinstance(document, dict | list) for document in answer["Documents"])
     return int("_etag" in answer and "_self" in answer and "/docs/" in str(answer["_self"]))

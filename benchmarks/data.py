@@ -1,4 +1,4 @@
-"""The data: customers and orders made by a rule, so that every run has the same, and the changes made to them."""
+"""The data: customers and orders made by a rule, so that every run has the same ones, and changes of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["key", "text", "decimal", "flag", "time", "version"]
 
 _START = datetime(2020, 1, 1)  # noqa: DTZ001 - the columns have no time zone
 LATER = "2030-01-01T00:00:00"
-"""ModifiedAt of changed rows, and lastModified of changed orders: later than all others."""
+"""ModifiedAt of changed rows, and lastModified of changed orders: later than in all other records."""
 
 _NAMES = ["Ada Lovelace", "Grace Hopper", "Édouard Lucas", "Zoë Ångström", "Nguyễn Văn An", "山田 花子", "O'Brien, Pat"]
 _CITIES = ["Berlin", "São Paulo", "Kraków", "東京", "Reykjavík"]
@@ -23,7 +23,7 @@ _NOTE = "Called about the invoice; will call again after the holidays, and wants
 
 @dataclass(frozen=True)
 class Column:
-    """A column, and how each server declares it."""
+    """A column, and its type on each server."""
 
     name: str
     kind: Kind
@@ -33,7 +33,7 @@ class Column:
     nullable: bool = True
 
     def declared(self, engine: EngineName) -> str:
-        """Its type on that server."""
+        """Returns its type on that server."""
         return str(getattr(self, engine))
 
 
@@ -57,7 +57,7 @@ NAMES = tuple(column.name for column in COLUMNS)
 
 
 def customers(engine: EngineName, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-    """Rows number `first` to `last`, in the values that the engine's driver takes."""
+    """Yields rows number `first` to `last`, with the values that the engine's driver takes."""
     embedded = engine == "sqlite"
     for n in range(first, last + 1):
         created: Any = _START + timedelta(seconds=n)
@@ -82,7 +82,7 @@ def customers(engine: EngineName, first: int, last: int) -> Iterator[tuple[Any, 
 
 
 def order(n: int, revision: int = 1) -> dict[str, Any]:
-    """Order number `n`; a higher revision is later and has another status and total."""
+    """Returns order number `n`. A higher revision is later and has another status and total."""
     modified = LATER if revision > 1 else (_START + timedelta(seconds=n)).isoformat()
     return {
         "id": f"order-{n:08}",
@@ -101,7 +101,7 @@ def order(n: int, revision: int = 1) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Change:
-    """Records that were updated or deleted in the source: every so many, or the last so many."""
+    """An update or delete of `count` records of the source: spread evenly, or the last ones (`at_the_end`)."""
 
     kind: Literal["update", "delete"]
     rows: int
@@ -110,12 +110,12 @@ class Change:
 
     @property
     def condition(self) -> str:
-        """Which rows, as SQL without the column's name."""
+        """The rows to change, as a condition in SQL without the column's name."""
         return f"> {self.rows - self.count}" if self.at_the_end else f"% {self._every} = 0"
 
     @property
     def numbers(self) -> range:
-        """Which records, by number."""
+        """The numbers of the records to change."""
         if self.at_the_end:
             return range(self.rows - self.count + 1, self.rows + 1)
         return range(self._every, self.rows + 1, self._every)

@@ -1,6 +1,6 @@
-"""The plain drivers, as everybody would use them: connect, read in batches, insert many rows. For SQL engines.
+"""The plain drivers of SQL engines, used the usual way: connect, read in batches, insert many rows.
 
-The plain algorithm, the floor and the engines that build and check the data use it; the product does not.
+The plain algorithm, the floor, and the engines that build and check the data use this module; the product does not.
 """
 
 from __future__ import annotations
@@ -32,42 +32,42 @@ def preload(engine: EngineName) -> None:
 
 
 def connect(engine: EngineName, text: str) -> Any:
-    """A connection; what it does is committed by the caller."""
+    """Opens a connection. The caller commits."""
     if engine == "sqlite":
         return sqlite3.connect(sqlite_file(text), check_same_thread=False)
     if engine == "postgresql":
         import psycopg
 
         return psycopg.connect(text.replace("+psycopg", ""))
-    # Only the product knows every kind of connection string, and where the ODBC driver lies.
+    # Only the product knows every kind of connection string, and where to find the ODBC driver.
     from backup.stores.sql.engines import open_dialect
 
     return open_dialect(text, "BENCH").engine.raw_connection()
 
 
 def sqlite_file(text: str) -> Path:
-    """The file of a URL."""
+    """Returns the file of a URL."""
     return Path(text.removeprefix("sqlite:///"))
 
 
 def mark(engine: EngineName) -> str:
-    """What stands for a value in a statement."""
+    """Returns the placeholder of a value in a statement."""
     return "%s" if engine == "postgresql" else "?"
 
 
 def quoted(engine: EngineName, name: str) -> str:
-    """A name of one or several parts as SQL needs it."""
+    """Returns a name, of one or several parts, with the quotes that SQL needs."""
     before, after = ("[", "]") if engine == "sqlserver" else ('"', '"')
     return ".".join(f"{before}{part}{after}" for part in name.split("."))
 
 
 def columns(engine: EngineName) -> str:
-    """All columns, for SELECT and INSERT."""
+    """Returns all columns, for SELECT and INSERT."""
     return ", ".join(quoted(engine, name) for name in NAMES)
 
 
 def create_table(engine: EngineName, table: str) -> str:
-    """The statement that makes a customers' table."""
+    """Returns the statement that makes a table of customers."""
     parts = [
         f"{quoted(engine, column.name)} {column.declared(engine)}{'' if column.nullable else ' NOT NULL'}"
         for column in COLUMNS
@@ -76,13 +76,13 @@ def create_table(engine: EngineName, table: str) -> str:
 
 
 def schemas(engine: EngineName, connection: Any) -> set[str]:
-    """The schemas of a server's database."""
-    asked = "name FROM sys.schemas" if engine == "sqlserver" else "nspname FROM pg_namespace"
-    return {str(name) for (name,) in query(connection, f"SELECT {asked}")}
+    """Returns the names of the schemas of a server's database."""
+    names = "name FROM sys.schemas" if engine == "sqlserver" else "nspname FROM pg_namespace"
+    return {str(name) for (name,) in query(connection, f"SELECT {names}")}
 
 
 def create_schema(engine: EngineName, connection: Any, schema: str) -> None:
-    """Makes the schema where it is missing."""
+    """Makes the schema if it is missing."""
     if engine != "sqlite" and schema not in schemas(engine, connection):
         run(connection, f"CREATE SCHEMA {quoted(engine, schema)}")
 
@@ -95,17 +95,17 @@ def run(connection: Any, statement: str) -> None:
 
 
 def query(connection: Any, statement: str) -> list[Row]:
-    """All rows of a small answer."""
+    """Returns all rows of a small answer."""
     with closing(connection.cursor()) as cursor:
         cursor.execute(statement)
-        found = [tuple(row) for row in cursor.fetchall()]
+        rows = [tuple(row) for row in cursor.fetchall()]
     connection.rollback()
-    return found
+    return rows
 
 
 def read(engine: EngineName, connection: Any, statement: str) -> Iterator[list[Any]]:
-    """The rows as they come, some thousand at a time, as the driver gives them."""
-    named = {"name": "bench"} if engine == "postgresql" else {}  # or the client gets all rows at once
+    """Yields the rows as the driver returns them, 10,000 at a time."""
+    named = {"name": "bench"} if engine == "postgresql" else {}  # without a name the client gets all rows at once
     with closing(connection.cursor(**named)) as cursor:
         cursor.execute(statement)
         while rows := cursor.fetchmany(_READ_AT_ONCE):
@@ -114,14 +114,14 @@ def read(engine: EngineName, connection: Any, statement: str) -> Iterator[list[A
 
 
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """The rows, some thousand at a time."""
+    """Yields the rows, 10,000 at a time."""
     remaining = iter(rows)
     while batch := list(islice(remaining, _INSERT_AT_ONCE)):
         yield batch
 
 
 def insert(engine: EngineName, connection: Any, table: str, rows: Sequence[Row]) -> None:
-    """Inserts rows in the fastest way that the driver has; does not commit."""
+    """Inserts rows in the fastest way that the driver has. Does not commit."""
     into = f"{quoted(engine, table)} ({columns(engine)})"
     with closing(connection.cursor()) as cursor:
         if engine == "sqlite":
@@ -131,7 +131,9 @@ def insert(engine: EngineName, connection: Any, table: str, rows: Sequence[Row])
                 for row in rows:
                     copy.write_row(row)
         else:
-            shape = ", ".join(f"{quoted(engine, one.name)} {one.sqlserver} '$.{one.name}'" for one in COLUMNS)
+            shape = ", ".join(
+                f"{quoted(engine, column.name)} {column.sqlserver} '$.{column.name}'" for column in COLUMNS
+            )
             cursor.execute(
                 f"INSERT INTO {into} SELECT {columns(engine)} FROM OPENJSON(?) WITH ({shape})",
                 (json.dumps([dict(zip(NAMES, row, strict=True)) for row in rows], default=str),),
@@ -139,21 +141,24 @@ def insert(engine: EngineName, connection: Any, table: str, rows: Sequence[Row])
 
 
 def at_port(text: str, port: int) -> str:
-    """The connection string of the same server behind a port of this machine, unencrypted so that it can be read."""
+    """Returns the connection string of the same server behind a port of this machine.
+
+    It turns encryption off, so that `proxy` can read the traffic.
+    """
     if text.startswith("postgresql"):
         return re.sub(r"@[^/]*/", f"@127.0.0.1:{port}/", text)
-    kept = [
+    pairs = [
         pair
         for pair in text.split(";")
         if pair.partition("=")[0].strip().lower() not in ("server", "data source", "address", "addr", "encrypt", "")
     ]
-    return ";".join([f"Server=127.0.0.1,{port}", *kept, "Encrypt=no"])
+    return ";".join([f"Server=127.0.0.1,{port}", *pairs, "Encrypt=no"])
 
 
 def address(text: str) -> tuple[str, int]:
-    """Host and port of a server's connection string."""
+    """Returns host and port of a server's connection string."""
     if text.startswith("postgresql"):
-        found = re.search(r"@([^:/]+)(?::(\d+))?/", text)
-        return (found[1], int(found[2] or 5432)) if found else ("127.0.0.1", 5432)
-    found = re.search(r"(?:Server|Data Source|Address|Addr)\s*=\s*(?:tcp:)?([^,;]+)(?:,(\d+))?", text, re.I)
-    return (found[1], int(found[2] or 1433)) if found else ("127.0.0.1", 1433)
+        match = re.search(r"@([^:/]+)(?::(\d+))?/", text)
+        return (match[1], int(match[2] or 5432)) if match else ("127.0.0.1", 5432)
+    match = re.search(r"(?:Server|Data Source|Address|Addr)\s*=\s*(?:tcp:)?([^,;]+)(?:,(\d+))?", text, re.I)
+    return (match[1], int(match[2] or 1433)) if match else ("127.0.0.1", 1433)

@@ -1,5 +1,4 @@
-"""The figures that this product wants to reach, computed from what was measured. A figure without its measure is left
-out."""
+"""The figures that this product wants to reach, computed from the measures. Leaves out figures without a measure."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ MAX_STATEMENT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Figure:
-    """A measure and its target; `at_least`, or else at most."""
+    """A measure and its target: the least value if `at_least`, else the greatest."""
 
     name: str
     measured: float
@@ -35,24 +34,24 @@ class _Lines:
         self._lines = lines
 
     def seconds(self, workload: str, name: str) -> float | None:
-        return next((one.seconds for one in self._lines if (one.workload, one.name) == (workload, name)), None)
+        return next((line.seconds for line in self._lines if (line.workload, line.name) == (workload, name)), None)
 
     def ratio(self, workload: str, name: str, of: str = "ours") -> float | None:
-        above, below = self.seconds(workload, name), self.seconds(workload, of)
-        return above / below if above is not None and below else None
+        seconds, base_seconds = self.seconds(workload, name), self.seconds(workload, of)
+        return seconds / base_seconds if seconds is not None and base_seconds else None
 
     def line(self, workload: str, name: str) -> Line | None:
-        return next((one for one in self._lines if (one.workload, one.name) == (workload, name)), None)
+        return next((line for line in self._lines if (line.workload, line.name) == (workload, name)), None)
 
 
 def figures(engine: EngineName, lines: Sequence[Line], growth: Sequence[Line], cold: ColdStart | None) -> list[Figure]:
-    """Those that the engine and the workloads measured allow."""
-    found = list(_of_cosmos(_Lines(lines)) if engine == "cosmos" else _of_sql(engine, _Lines(lines)))
-    found += _of_growth(growth)
+    """Returns the figures for which the engine and the measured workloads have measures."""
+    result = list(_of_cosmos(_Lines(lines)) if engine == "cosmos" else _of_sql(engine, _Lines(lines)))
+    result += _of_growth(growth)
     if cold is not None:
-        found.append(Figure("cold start: seconds of import function_app", cold.import_seconds, 0.4))
-        found.append(Figure("cold start: database drivers loaded", len(cold.drivers_loaded), 0))
-    return found
+        result.append(Figure("cold start: seconds of import function_app", cold.import_seconds, 0.4))
+        result.append(Figure("cold start: database drivers loaded", len(cold.drivers_loaded), 0))
+    return result
 
 
 def _of_sql(engine: EngineName, lines: _Lines) -> Iterator[Figure]:
@@ -72,8 +71,8 @@ def _of_sql(engine: EngineName, lines: _Lines) -> Iterator[Figure]:
         ),
         ("0.1 % changed, spread: times faster than plain", lines.ratio("spread", "plain"), 10, True),
     ]
-    others = {name: lines.ratio("spread", name) for name in ("dlt", "sling")}
-    best = min((value for value in others.values() if value is not None), default=None)
+    ratios = [lines.ratio("spread", name) for name in ("dlt", "sling")]
+    best = min((ratio for ratio in ratios if ratio is not None), default=None)
     wanted.append(("0.1 % changed, spread: times faster than the best other", best, 10, True))
     wanted.append(("first copy: rate / rate of bulk insert alone", lines.ratio("first", "floor: insert"), 0.8, True))
     factor = {"sqlserver": 5.0, "postgresql": 1.0}.get(engine)
@@ -98,22 +97,25 @@ def _of_cosmos(lines: _Lines) -> Iterator[Figure]:
 def _of_growth(lines: Sequence[Line]) -> Iterator[Figure]:
     sizes = sorted({line.rows for line in lines})
     by_name: dict[str, list[Line]] = {}
-    for line in sorted(lines, key=lambda one: one.rows):
+    for line in sorted(lines, key=lambda line: line.rows):
         if line.seconds is not None:
             by_name.setdefault(line.workload, []).append(line)
-    for name, found in by_name.items():
-        peaks = [line.peak_bytes / _MIB for line in found]
-        yield Figure(f"memory, {name}: most MiB above idle at {_told(sizes)} rows", max(peaks), 64)
+    for name, of_workload in by_name.items():
+        peaks = [line.peak_bytes / _MIB for line in of_workload]
+        yield Figure(f"memory, {name}: most MiB above idle at {_spelled(sizes)} rows", max(peaks), 64)
         yield Figure(f"memory, {name}: most / least of these", max(peaks) / max(min(peaks), 0.001), 1.1)
-    for name, found in by_name.items():
-        if len(found) > 1 and found[-1].rows == 10 * found[-2].rows and found[-2].seconds and found[-1].seconds:
-            told = f"growth, {name}: time at {found[-1].rows:.0e} / at {found[-2].rows:.0e} rows"
-            yield Figure(told.replace("e+0", "e"), found[-1].seconds / found[-2].seconds, 11)
+    for name, of_workload in by_name.items():
+        if len(of_workload) < 2:
+            continue
+        smaller, larger = of_workload[-2:]
+        if larger.rows == 10 * smaller.rows and smaller.seconds and larger.seconds:
+            title = f"growth, {name}: time at {larger.rows:.0e} / at {smaller.rows:.0e} rows"
+            yield Figure(title.replace("e+0", "e"), larger.seconds / smaller.seconds, 11)
     longest = [line.reads.longest_seconds for line in lines if line.rows == sizes[-1] and line.reads.longest_seconds]
     if longest:
-        told = f"longest statement on the source in seconds, at {_told(sizes[-1:])} rows"
-        yield Figure(told, max(longest), MAX_STATEMENT_SECONDS * 1.5)
+        title = f"longest statement on the source in seconds, at {_spelled(sizes[-1:])} rows"
+        yield Figure(title, max(longest), MAX_STATEMENT_SECONDS * 1.5)
 
 
-def _told(sizes: Sequence[int]) -> str:
+def _spelled(sizes: Sequence[int]) -> str:
     return ", ".join(f"{size:.0e}".replace("e+0", "e") for size in sizes)

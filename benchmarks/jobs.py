@@ -1,4 +1,4 @@
-"""What a turn is asked and what it answers, as JSON between two processes. Imports the standard library alone."""
+"""The request and the answer of a turn, as JSON between two processes. Imports the standard library alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent
 
 EngineName = Literal["sqlite", "postgresql", "sqlserver", "cosmos"]
 Task = Literal["copy", "sync", "force"]
-"""Make the first copy into nothing; make an older copy equal again; copy everything again over an older copy."""
+"""copy: make the first copy. sync: make an older copy equal again. force: copy everything again over an older copy."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one contender finds the source and has its backup. Tables are `schema.table`, containers `database/name`.
+    """Where the source and the backup of one contender are. Tables are `schema.table`, containers `database/name`.
 
-    `folder` is the contender's own, for what it keeps beside its backup.
+    `folder` belongs to the contender, for its other files.
     """
 
     engine: EngineName
@@ -34,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """One turn of one contender. `part` names what the floor does; `counting` turns are not timed."""
+    """One turn of one contender. `part`: what the floor does. `counting`: the turn counts and is not timed."""
 
     contender: str
     task: Task
@@ -48,16 +48,16 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        given = json.loads(text)
-        return cls(**{**given, "place": Place(**given["place"])})
+        fields = json.loads(text)
+        return cls(**{**fields, "place": Place(**fields["place"])})
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What a turn asked of the source. None: it could not be counted.
+    """What a turn asked the source. None: nothing could count it.
 
     `bytes`: see README, the unit differs by engine. `longest_seconds`: from a statement's start to its last row.
-    `documents` and `charge` (request units, where the server tells them) are Cosmos DB's.
+    `documents` and `charge` (request units, if the server says them) are only for Cosmos DB.
     """
 
     statements: int | None = None
@@ -71,9 +71,9 @@ class Reads:
 class Measured:
     """What a turn cost.
 
-    `cpu_seconds` is the client's alone, not its server's. `idle_bytes` is the process before the work, `peak_bytes` its
-    most memory during it. `records`: how many of the source's records it saw, where only that can be checked. `error`:
-    why it failed.
+    `cpu_seconds` is the time of the client, without the server. `idle_bytes`: memory of the process before the work.
+    `peak_bytes`: its most memory during the work. `records`: how many records of the source it read, where nothing else
+    can be checked. `error`: why it failed.
     """
 
     seconds: float = 0.0
@@ -89,13 +89,13 @@ class Measured:
 
     @classmethod
     def from_json(cls, text: str) -> Measured:
-        given = json.loads(text)
-        return cls(**{**given, "reads": Reads(**given["reads"])})
+        fields = json.loads(text)
+        return cls(**{**fields, "reads": Reads(**fields["reads"])})
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a work measured itself, because it knows better than the process around it."""
+class OwnMeasures:
+    """The measures that a contender takes itself, because it knows better than the process around it."""
 
     seconds: float | None = None
     cpu_seconds: float | None = None
@@ -104,7 +104,7 @@ class Told:
     records: int | None = None
 
 
-Work = Callable[[], Told | None]
+Work = Callable[[], OwnMeasures | None]
 """The part of a turn that is timed."""
 
 Details = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Orders in Cosmos DB through the SDK, as everybody would use it. For the cosmos engine and its contenders."""
+"""Orders in Cosmos DB through the SDK, used the usual way. For the cosmos engine and its contenders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def preload() -> None:
 
 
 def client(account: str) -> Any:
-    """A client of the account."""
+    """Opens a client of the account."""
     from azure.cosmos import CosmosClient
 
     warnings.filterwarnings("ignore", "Unverified HTTPS request")  # emulators sign their own certificates
@@ -22,18 +22,18 @@ def client(account: str) -> Any:
 
 
 def container(account: str, name: str, *, create: bool = False) -> Any:
-    """The container of `database/container`; made where missing if `create`."""
+    """Returns the container `database/container`. If `create`, makes it if it is missing."""
     from azure.cosmos import PartitionKey
 
     database, _, container_name = name.partition("/")
     if create:
-        made = client(account).create_database_if_not_exists(database)
-        made.create_container_if_not_exists(container_name, PartitionKey("/customerId"))
+        created = client(account).create_database_if_not_exists(database)
+        created.create_container_if_not_exists(container_name, PartitionKey("/customerId"))
     return client(account).get_database_client(database).get_container_client(container_name)
 
 
 def drop_container(account: str, name: str) -> None:
-    """Drops the container of `database/container`, if it is there."""
+    """Drops the container `database/container`, if it exists."""
     from azure.cosmos.exceptions import CosmosHttpResponseError
 
     database, _, container_name = name.partition("/")
@@ -45,5 +45,5 @@ def drop_container(account: str, name: str) -> None:
 
 
 def own(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without what the server, or this product's backup, adds to it."""
+    """Returns the document without the properties that the server, or this product's backup, adds."""
     return {name: value for name, value in document.items() if name not in _OF_THE_SERVER and name != "_backup"}

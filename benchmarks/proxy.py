@@ -1,7 +1,7 @@
-"""Stands between a client and its server and counts: bytes from the server, statements, how long each took.
+"""A proxy between a client and its server. Counts bytes from the server, and statements and how long each took.
 
-Reads the framing of PostgreSQL's protocol and of SQL Server's (TDS), and changes nothing. So it counts any client, in
-any language. Connections must not be encrypted, or only bytes can be told.
+It reads the framing of PostgreSQL's protocol and of SQL Server's (TDS), and changes nothing. So it counts any client,
+in any language. On encrypted connections it can count only bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _READY = b"Z\x00\x00\x00\x05"
 
 
 class Meter:
-    """What all connections through the proxy have asked."""
+    """The counts of all connections through the proxy."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +33,7 @@ class Meter:
             self._longest = max(self._longest, seconds)
 
     def cannot_be_read(self) -> None:
-        """An encrypted connection was seen."""
+        """Notes that a connection is encrypted."""
         self._readable = False
 
     def reads(self) -> Reads:
@@ -59,7 +59,8 @@ class Postgres:
             if len(self._sent) < length:
                 return
             kind = chr(self._sent[0]) if typed else ""
-            if not typed and int.from_bytes(self._sent[4:8]) == 196608:  # the startup; others ask for encryption
+            # The startup message has this code; the messages before it ask for encryption.
+            if not typed and int.from_bytes(self._sent[4:8]) == 196608:
                 self._started = True
             if kind in "QE" and kind:
                 self._meter.add(statements=1)
@@ -72,7 +73,7 @@ class Postgres:
             if data[:1] == b"S":
                 self._meter.cannot_be_read()
             return
-        # The server says last that it is ready. To look for that in every message would slow the answer down.
+        # The last message says that the server is ready. To look for it in every message would slow the answer down.
         if self._since is not None and data[-6:-1] == _READY:
             self._meter.add(seconds=time.perf_counter() - self._since)
             self._since = None
@@ -105,9 +106,9 @@ class Tds:
 
 
 def _packets(buffer: bytearray) -> Iterator[tuple[int, bool]]:
-    """Kind of each whole packet at the buffer's start, and whether it ends its message; they are taken out."""
+    """Takes whole packets from the start of the buffer. Yields each one's kind, and whether it ends its message."""
     while len(buffer) >= 8:
-        encrypted = buffer[0] in range(0x14, 0x18) and buffer[1] == 3  # the login is, even where nothing else is
+        encrypted = buffer[0] in range(0x14, 0x18) and buffer[1] == 3  # the login is always encrypted
         length = int.from_bytes(buffer[3:5]) + 5 if encrypted else int.from_bytes(buffer[2:4])
         if len(buffer) < length or length < 5:
             return
@@ -118,7 +119,7 @@ def _packets(buffer: bytearray) -> Iterator[tuple[int, bool]]:
 
 @contextmanager
 def counted(engine: EngineName, host: str, port: int) -> Iterator[tuple[int, Meter]]:
-    """A port of this machine that leads to the server, and what is counted on the way; closed when left."""
+    """Opens a port of this machine that leads to the server; closes it at the end. Yields the port and the counts."""
     meter = Meter()
     kind = Postgres if engine == "postgresql" else Tds
     opened: list[socket.socket] = []
@@ -133,20 +134,20 @@ def counted(engine: EngineName, host: str, port: int) -> Iterator[tuple[int, Met
                     return
                 opened.extend([client, server])
                 watch = kind(meter)
-                for one, other, see in ((client, server, watch.sent), (server, client, watch.received)):
-                    threading.Thread(target=_pass_on, args=(one, other, see), daemon=True).start()
+                for reader, writer, count in ((client, server, watch.sent), (server, client, watch.received)):
+                    threading.Thread(target=_pass_on, args=(reader, writer, count), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1], meter
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
-    for one in opened:
-        one.close()
+    for connection in opened:
+        connection.close()
 
 
-def _pass_on(one: socket.socket, other: socket.socket, see: Callable[[bytes], None]) -> None:
+def _pass_on(reader: socket.socket, writer: socket.socket, count: Callable[[bytes], None]) -> None:
     with suppress(OSError):
-        while data := one.recv(_AT_ONCE):
-            see(data)
-            other.sendall(data)
-        other.shutdown(socket.SHUT_WR)
+        while data := reader.recv(_AT_ONCE):
+            count(data)
+            writer.sendall(data)
+        writer.shutdown(socket.SHUT_WR)

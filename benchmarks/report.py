@@ -1,4 +1,4 @@
-"""What was measured, as tables for people and as JSON for machines."""
+"""Shows the measures, as tables for people and as JSON for machines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.turns import LONG_SECONDS, Line
 from benchmarks.workloads import GROWTH, WORKLOADS
 
 _MIB = 1024 * 1024
-_TITLES = {one.name: one.title for one in (*WORKLOADS.values(), *GROWTH)}
+_TITLES = {workload.name: workload.title for workload in (*WORKLOADS.values(), *GROWTH)}
 
 
 def machine() -> dict[str, Any]:
-    """Where the run was made."""
+    """Returns what the machine is, and its load now."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -33,24 +33,24 @@ def machine() -> dict[str, Any]:
 
 
 def show_machine(console: Console) -> None:
-    """What the machine is, and whether its times can be trusted just now."""
-    here = machine()
+    """Prints what the machine is, and warns if its load makes the times wrong."""
+    facts = machine()
     console.print(
-        f"{here['system']}, {here['cores']} cores, Python {here['python']}, load {here['load']}", highlight=False
+        f"{facts['system']}, {facts['cores']} cores, Python {facts['python']}, load {facts['load']}", highlight=False
     )
-    if here["load"] > 1.5 * (here["cores"] or 1):
-        console.print("The machine has more to do than this: do not trust the times.", style="bold red")
+    if facts["load"] > 1.5 * (facts["cores"] or 1):
+        console.print("The machine is busy with other work: do not trust the times.", style="bold red")
     console.print()
 
 
 def show(console: Console, engine: str, lines: Sequence[Line]) -> None:
-    """The table of one workload."""
+    """Prints the table of one workload."""
     console.print(_table(engine, lines))
     _explain(console, lines)
 
 
-def show_figures(console: Console, found: Sequence[Figure], cold: ColdStart | None) -> None:
-    """Each target that was measured, and whether it was reached."""
+def show_figures(console: Console, figures: Sequence[Figure], cold: ColdStart | None) -> None:
+    """Prints each figure with its target, and whether the product reaches it."""
     if cold is not None:
         loaded = ", ".join(cold.drivers_loaded) or "none"
         console.print(
@@ -60,9 +60,9 @@ def show_figures(console: Console, found: Sequence[Figure], cold: ColdStart | No
     table = Table("Figure", title="Figures", title_justify="left")
     for name in ("Measured", "Target", "Reached"):
         table.add_column(name, justify="right")
-    for one in found:
-        target = f"{'≥' if one.at_least else '≤'} {one.target:g}"
-        table.add_row(one.name, _figure(one.measured), target, "yes" if one.reached else "[bold red]no[/]")
+    for figure in figures:
+        target = f"{'≥' if figure.at_least else '≤'} {figure.target:g}"
+        table.add_row(figure.name, _digits(figure.measured), target, "yes" if figure.reached else "[bold red]no[/]")
     console.print(table)
 
 
@@ -71,18 +71,18 @@ def as_json(
     options: dict[str, Any],
     lines: Sequence[Line],
     growth: Sequence[Line],
-    found: Sequence[Figure],
+    figures: Sequence[Figure],
     cold: ColdStart | None,
 ) -> dict[str, Any]:
-    """Everything of the run."""
+    """Returns all measures of the run as JSON values."""
     return {
         "engine": engine,
         **options,
         "machine": machine(),
-        "lines": [_line(one) for one in lines],
-        "growth": [_line(one) for one in growth],
+        "lines": [_line(line) for line in lines],
+        "growth": [_line(line) for line in growth],
         "cold_start": None if cold is None else asdict(cold),
-        "figures": [{**asdict(one), "reached": one.reached} for one in found],
+        "figures": [{**asdict(figure), "reached": figure.reached} for figure in figures],
     }
 
 
@@ -114,7 +114,7 @@ def _table(engine: str, lines: Sequence[Line]) -> Table:
         title=f"{_TITLES[first.workload]} – {engine}, {first.rows:,} {'orders' if cosmos else 'customers'}",
         title_justify="left",
     )
-    asked = ("Requests", "Documents", "Charge") if cosmos else ("Statements",)
+    count_names = ("Requests", "Documents", "Charge") if cosmos else ("Statements",)
     for name in (
         "Turns",
         "Median s",
@@ -122,7 +122,7 @@ def _table(engine: str, lines: Sequence[Line]) -> Table:
         "× ours",
         "Rows/s",
         "Read MiB",
-        *asked,
+        *count_names,
         "Longest s",
         "Peak MiB",
         "Idle MiB",
@@ -132,19 +132,19 @@ def _table(engine: str, lines: Sequence[Line]) -> Table:
     for line in lines:
         seconds, reads = line.seconds, line.reads
         result = "right" if _bad(line) is None else "cannot" if line.cannot else f"[bold red]{_bad(line)}[/]"
-        counted = (reads.statements, reads.documents, reads.charge) if cosmos else (reads.statements,)
+        counts = (reads.statements, reads.documents, reads.charge) if cosmos else (reads.statements,)
         table.add_row(
             line.name,
             str(len(line.turns)) if line.turns else "–",
-            _figure(seconds),
-            _figure(line.cpu_seconds),
-            _figure(seconds / ours if seconds is not None and ours else None),
+            _digits(seconds),
+            _digits(line.cpu_seconds),
+            _digits(seconds / ours if seconds is not None and ours else None),
             f"{line.rows / seconds:,.0f}" if seconds else "–",
-            _figure(None if reads.bytes is None else reads.bytes / _MIB),
-            *("–" if one is None else f"{one:,}" for one in counted),
-            _figure(reads.longest_seconds),
-            _figure(line.peak_bytes / _MIB if line.turns else None),
-            _figure(line.idle_bytes / _MIB if line.turns else None),
+            _digits(None if reads.bytes is None else reads.bytes / _MIB),
+            *("–" if count is None else f"{count:,}" for count in counts),
+            _digits(reads.longest_seconds),
+            _digits(line.peak_bytes / _MIB if line.turns else None),
+            _digits(line.idle_bytes / _MIB if line.turns else None),
             result,
         )
     return table
@@ -167,8 +167,8 @@ def _bad(line: Line) -> str | None:
     return "failed" if line.failed else "WRONG"
 
 
-def _figure(value: float | None) -> str:
-    """Three digits that count."""
+def _digits(value: float | None) -> str:
+    """Returns the value with at least three significant digits."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"

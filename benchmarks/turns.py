@@ -1,6 +1,6 @@
-"""One workload: rounds in which every contender has its turn, from the same state, in a process of its own.
+"""One workload: rounds in which every contender has a turn, from the same state, each turn in a new process.
 
-The state before a turn is put right and its result is checked outside of what is timed.
+The clock does not measure how the state before a turn is restored, nor how its result is checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.jobs import ROOT, Job, Measured, Reads, Task
 from benchmarks.workloads import Workload
 
 LONG_SECONDS = 30.0
-"""A turn that took longer is not repeated."""
+"""A contender whose turn took longer has no further turn."""
 
 Tell = Callable[[str], None]
 
@@ -38,7 +38,7 @@ class Line:
     wrong: str | None = None
     failed: bool = False
     cut_short: bool = False
-    """Whether it was not repeated, because it takes long."""
+    """Whether it has fewer turns, because they take long."""
 
     @property
     def name(self) -> str:
@@ -47,27 +47,27 @@ class Line:
 
     @property
     def seconds(self) -> float | None:
-        """The median; None where there was no turn that counts."""
+        """The median; None without a turn that is right."""
         return median(turn.seconds for turn in self.turns) if self.turns and not self.wrong else None
 
     @property
     def cpu_seconds(self) -> float | None:
-        """The median of the processor's time that the client took."""
+        """The median of the client's processor time; None without a turn that is right."""
         return median(turn.cpu_seconds for turn in self.turns) if self.turns and not self.wrong else None
 
     @property
     def idle_bytes(self) -> int:
-        """The median of the process before its work."""
+        """The median of the memory of the process before its work."""
         return round(median(turn.idle_bytes for turn in self.turns)) if self.turns else 0
 
     @property
     def peak_bytes(self) -> int:
-        """The median of the most memory above that."""
+        """The median of the most memory during the work, above `idle_bytes`."""
         return round(median(max(0, turn.peak_bytes - turn.idle_bytes) for turn in self.turns)) if self.turns else 0
 
 
 class Turns:
-    """The contenders of one engine, and which of their backups are as a first copy left them."""
+    """The contenders of one engine. Remembers whose backup is still as the first copy left it."""
 
     def __init__(self, engine: Engine, contenders: Sequence[Contender], repeat: int, tell: Tell) -> None:
         self._engine, self._contenders, self._repeat, self._tell = engine, contenders, repeat, tell
@@ -75,7 +75,10 @@ class Turns:
         self._changed: set[str] = set()
 
     def run(self, workload: Workload) -> list[Line]:
-        """All turns of the workload; a last round counts what is asked of the source, and is not timed."""
+        """Makes all turns of the workload and returns a line for each contender and part.
+
+        The last round is not timed: it counts what contenders ask the source.
+        """
         engine = self._engine
         change = workload.change(engine.rows)
         pairs = [
@@ -87,7 +90,7 @@ class Turns:
             line.cannot = contender.cannot(engine.name, workload.name)
         for number in range(self._repeat + 1):
             counting = number == self._repeat
-            playing = [(one, line) for one, line in pairs if not line.cannot and not line.wrong]
+            playing = [(contender, line) for contender, line in pairs if not line.cannot and not line.wrong]
             for contender, line in playing:
                 if workload.task != "copy" or not contender.mirrors:
                     line.cannot = line.cannot or self._make_ready(contender)
@@ -98,8 +101,8 @@ class Turns:
                     line.cut_short = True
                 if line.cannot or (line.cut_short and not counting):
                     continue
-                what = "counting" if counting else f"round {number + 1}"
-                self._tell(f"{engine.name}, {engine.rows:,} rows, {workload.title}, {what}: {line.name}")
+                round_name = "counting" if counting else f"round {number + 1}"
+                self._tell(f"{engine.name}, {engine.rows:,} rows, {workload.title}, {round_name}: {line.name}")
                 self._turn(contender, line, workload, counting)
             if change is not None:
                 engine.undo(change)
@@ -130,7 +133,7 @@ class Turns:
             self._changed.add(name)
 
     def _wrong(self, contender: Contender, line: Line, measured: Measured) -> str | None:
-        """What is wrong with what the turn left, or with what it saw."""
+        """Returns what is wrong with the backup after the turn, or with what it read; None if nothing is."""
         engine = self._engine
         place = engine.place(contender.name)
         if measured.error:
@@ -139,19 +142,19 @@ class Turns:
             return engine.difference(place, exact=contender.exact)
         if line.part == "insert":
             return engine.difference(inserted(place), exact=True)
-        there = engine.rows - engine.deleted
-        return None if measured.records == there else f"saw {measured.records} of {there} records"
+        expected = engine.rows - engine.deleted
+        return None if measured.records == expected else f"saw {measured.records} of {expected} records"
 
     def _make_ready(self, contender: Contender) -> str | None:
-        """Gives the contender a backup as after a first copy of the source as it is now; why not, if it has none."""
+        """Makes the contender's backup a first copy of the source as it is now. Returns why it cannot, or None."""
         engine, name = self._engine, contender.name
         if name in self._copied and name not in self._changed:
             return None
         if name in self._copied and engine.keeps:
             engine.restore(name)
         else:
-            doing = "puts its copy right" if name in self._copied else "makes its copy"
-            self._tell(f"{engine.name}, {engine.rows:,} rows: {name} {doing}")
+            action = "makes its copy equal again" if name in self._copied else "makes its copy"
+            self._tell(f"{engine.name}, {engine.rows:,} rows: {name} {action}")
             if name not in self._copied:
                 engine.clear(name)
             task: Task = "sync" if name in self._copied else "copy"
@@ -171,7 +174,7 @@ class Turns:
 
 
 def measure(job: Job, interpreter: Path) -> Measured:
-    """The job done in a new process, which sees none of this one's settings of the app."""
+    """Does the job in a new process, which does not see the app's settings of this process."""
     environment = {
         name: value for name, value in os.environ.items() if "__" not in name and not name.startswith("AzureWebJobs")
     }
@@ -190,7 +193,7 @@ def measure(job: Job, interpreter: Path) -> Measured:
 
 
 def _last_error(text: str) -> str:
-    """The last exception's name and the start of its message, without its places in the code."""
+    """Returns the name of the last exception and the start of its message, without lines of code."""
     lines = text.rpartition("Traceback (most recent call last):")[2].splitlines()
-    told = " ".join(" ".join(line for line in lines if not line.startswith("  ")).split())
-    return told[:600] or "it ended without a word"
+    message = " ".join(" ".join(line for line in lines if not line.startswith("  ")).split())
+    return message[:600] or "it ended without a message"

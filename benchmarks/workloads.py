@@ -1,4 +1,4 @@
-"""What is measured: a task, and what happened to the source since the last copy."""
+"""The workloads: a task, and the change of the source since the last copy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from benchmarks.jobs import Task
 
 @dataclass(frozen=True)
 class Workload:
-    """`change` gives what is changed in a source of so many records before each round, and undone after it.
+    """`change` returns, for a source of so many records, the change before each round; the round's end undoes it.
 
-    `writes`: whether it leaves a backup other than it was.
+    `writes`: whether the task changes the backup.
     """
 
     name: str
     title: str
     task: Task
-    change: Callable[[int], Change | None] = lambda rows: None  # noqa: ARG005 - one for all sizes
+    change: Callable[[int], Change | None] = lambda rows: None  # noqa: ARG005 - no change, whatever the size
     writes: bool = True
 
 
@@ -28,8 +28,8 @@ def _part(rows: int, share: int) -> int:
 
 
 WORKLOADS = {
-    one.name: one
-    for one in (
+    workload.name: workload
+    for workload in (
         Workload("first", "first copy", "copy"),
         Workload("unchanged", "nothing changed", "sync", writes=False),
         Workload("spread", "0.1 % changed, spread", "sync", lambda n: Change("update", n, _part(n, 1000))),
@@ -44,4 +44,4 @@ GROWTH = (
     WORKLOADS["unchanged"],
     Workload("thousand", "1,000 changed, spread", "sync", lambda n: Change("update", n, min(n, 1000))),
 )
-"""What is measured at every size."""
+"""The workloads that are measured at every size."""

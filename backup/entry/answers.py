@@ -164,7 +164,7 @@ def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
 def shape_ran(ran: Ran) -> Answer:
     """The answer to `history RUN_ID`: one past run and one page of its changes; `More`: there are further pages."""
     changes = [{"Key": ran.key_to_json(kept.key), "Change": kept.action, "Side": kept.side} for kept in ran.changes]
-    return Answer(200, {"Success": True, **result_of(ran.run), "Changes": changes, "More": ran.more})
+    return Answer(200, {"Success": True, **result_of(ran.run), "Changes": changes, "More": ran.has_more})
 
 
 def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> Answer:

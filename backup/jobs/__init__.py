@@ -1,1 +1,1 @@
-"""Requests to run: their records, who works on them, and what is told of them."""
+"""Requests to run: their records, their workers, and summaries of runs."""

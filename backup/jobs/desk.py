@@ -43,7 +43,8 @@ class Desk:
     def ask(self, request: Request, trigger: str, *, requested_by: str | None = None) -> Job:
         """Writes a new job, rings for it, and returns it. If the ring fails, the sweeper rings later.
 
-        Raises StoreUnavailable when the record cannot be written; then there is no job.
+        Raises StoreUnavailable when the record cannot be written. Then there is no job, unless the server's answer was
+        lost.
         """
         job = self.records.enqueue(request, trigger, requested_by=requested_by)
         assert job is not None  # noqa: S101 - for mypy; only an occurrence may have a job already
@@ -72,9 +73,8 @@ class Desk:
                 jobs += [job] if job else []
             queued[service] = due.isoformat()
         if item is None or queued != item.value:
-            self.keys.commit(
-                [Change("schedule", queued, item.etag if item else NEW)]
-            )  # if another call was faster, the next one heals it
+            # If another call has written it meanwhile, this changes nothing; the next call heals that.
+            self.keys.commit([Change("schedule", queued, item.etag if item else NEW)])
         for job in jobs:
             event("schedule.queued", service=job.request.service, job_id=job.job_id, occurrence=job.occurrence)
             self.doorbell.ring(job.job_id)

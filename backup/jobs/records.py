@@ -27,8 +27,8 @@ _ID = frozenset("0123456789abcdef-")
 class JobRecords:
     """The records. Several threads and processes may use them at once.
 
-    Every method raises StoreUnavailable or StoreError when the records cannot be read or written. A change that cannot
-    be written leaves the record as it was.
+    Every method raises StoreUnavailable or StoreError when the records cannot be read or written. If only the server's
+    answer was lost, a change was made all the same.
     """
 
     def __init__(self, keys: KeyValues, now: Now) -> None:

@@ -78,7 +78,7 @@ class SqliteKeyValues:
                 yield self._connection
             except sqlite3.Error as error:
                 raise StoreUnavailable(
-                    f"The file of jobs {self._path} cannot be used: {error}. Nothing was changed in it.",
+                    f"The file of jobs {self._path} cannot be used: {error}.",
                     hint="Check that the app may write the file and its folder, and that the disk is not full.",
                 ) from None
 

@@ -45,11 +45,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Ran:
-    """A past run and some of its changes; whether it has `more`, and whether images of it `may_be_purged`."""
+    """A past run and some of its changes; whether it `has_more`, and whether images of it `may_be_purged`."""
 
     run: Run
     changes: Sequence[Kept]
-    more: bool
+    has_more: bool
     may_be_purged: bool
     key_to_json: Callable[[Key], list[Any]]
 

@@ -57,7 +57,7 @@ class Places:
                 hint="Give both sides the same product.",
             )
         _refuse_own_name(backup, self._backup.setting)
-        # Two tables whose names differ only in case are taken for one: nobody needs both.
+        # Two tables whose names differ only in case count as one: nobody needs both.
         if source.place.location.lower() == backup.place.location.lower():
             raise _same(source, source_side.setting, self._backup.setting)
         try:

@@ -11,8 +11,8 @@ from benchmarks.contenders.sling import Sling
 from benchmarks.contenders.without import KeysApart, WithoutBuckets
 
 USUAL = ("ours", "plain", "floor", "dlt", "sling")
-"""Those that take part unless some are named."""
+"""The contenders that take part unless the command line names others."""
 
 CONTENDERS: dict[str, Contender] = {
-    one.name: one for one in (Ours(), Plain(), Floor(), Dlt(), Sling(), WithoutBuckets(), KeysApart())
+    contender.name: contender for contender in (Ours(), Plain(), Floor(), Dlt(), Sling(), WithoutBuckets(), KeysApart())
 }

@@ -1,4 +1,4 @@
-"""What a contender is. The parent process asks what it can do, a child process has it prepare and do its work."""
+"""The base of contenders. The parent process asks what they can do; a child process lets one prepare and work."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ OTHERS = ROOT / ".venv-bench"
 
 
 class Contender(ABC):
-    """Modules of its own are imported in `prepare`, so that asking about it needs none of them."""
+    """One way to copy. It imports its own modules in `prepare`, so that the other methods need none of them."""
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
-    """Whether its copies must have the source's values as they are; else only the same meaning."""
+    """Whether its copies must have exactly the source's values. If not, the same meaning is enough."""
     mirrors: ClassVar[bool] = True
     """Whether a turn leaves its backup equal to the source."""
 
     drives_python: ClassVar[bool] = True
-    """Whether it asks through Python's drivers, where SQLite's statements are counted."""
+    """Whether it uses Python's drivers, where `counting` counts SQLite's statements."""
 
     def parts(self, workload: str) -> tuple[str, ...]:  # noqa: ARG002 - most do the same in all
-        """The turns that it takes in each round of the workload."""
+        """Returns the parts of its work in a round of the workload, a turn each."""
         return ("",)
 
     def cannot(self, engine: EngineName, workload: str) -> str | None:  # noqa: ARG002 - most can
-        """Why it has no turn; None if it has."""
+        """Returns why it cannot take part; None if it can."""
         return None
 
     def interpreter(self) -> Path:
-        """The Python that runs it."""
+        """Returns the Python that runs it."""
         return Path(sys.executable)
 
     @abstractmethod
     def prepare(self, job: Job) -> Work:
-        """Imports all that the work needs, and gives the work, which is then timed."""
+        """Imports everything that the work needs. Returns the work, which is timed."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.contenders.base import OTHERS, Contender
 from benchmarks.data import COLUMNS
-from benchmarks.jobs import EngineName, Job, Place, Told, Work
+from benchmarks.jobs import EngineName, Job, OwnMeasures, Place, Work
 
 _SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -26,7 +26,7 @@ _DRIVER = "ODBC Driver 18 for SQL Server"
 
 
 class Dlt(Contender):
-    """Its own interpreter, since it brings much. Every option that made it faster here is set."""
+    """It has its own interpreter, because it installs much. Has every option that made it faster here."""
 
     name = "dlt"
     exact = False
@@ -37,7 +37,7 @@ class Dlt(Contender):
         if not self.interpreter().exists():
             return "not installed: `make bench` does"
         if workload == "deleted":
-            return "does not see deletes, but by copying all again"
+            return "does not see deletes unless it copies everything again"
         return None
 
     def interpreter(self) -> Path:
@@ -53,7 +53,7 @@ class Dlt(Contender):
         if place.engine == "sqlserver":
             _name_driver(Path(place.folder))
         schema, _, table = place.source_table.rpartition(".")
-        # A pipeline that stays keeps its cursor in the folder; a copy over an older one begins anew.
+        # A pipeline keeps its cursor in the folder; a copy over an older copy begins anew.
         pipeline = dlt.pipeline(
             "bench",
             pipelines_dir=str(Path(place.folder) / "dlt"),
@@ -61,9 +61,11 @@ class Dlt(Contender):
             dataset_name=place.backup_table.rpartition(".")[0] or "main",
         )
         incremental = dlt.sources.incremental("ModifiedAt")
-        how: Any = "replace" if job.task != "sync" else {"disposition": "merge", "strategy": _MERGES[place.engine]}
+        disposition: Any = (
+            "replace" if job.task != "sync" else {"disposition": "merge", "strategy": _MERGES[place.engine]}
+        )
 
-        def work() -> Told | None:
+        def work() -> OwnMeasures | None:
             source = sources.sql_table(
                 _url(place.source, place.engine),
                 table=table,
@@ -72,9 +74,9 @@ class Dlt(Contender):
                 chunk_size=_READ_AT_ONCE,
                 incremental=incremental,
                 primary_key="Id",
-                write_disposition=how,
+                write_disposition=disposition,
             )
-            source.apply_hints(columns={one.name: {"nullable": one.nullable} for one in COLUMNS})
+            source.apply_hints(columns={column.name: {"nullable": column.nullable} for column in COLUMNS})
             refresh = {"refresh": "drop_resources"} if job.task == "force" else {}
             pipeline.run(source, **_FILES[place.engine], **refresh).raise_on_failed_jobs()
             return None
@@ -82,7 +84,7 @@ class Dlt(Contender):
         return work
 
 
-# Parquet goes in through ADBC. Of the others PostgreSQL's csv is no slower, but makes empty texts NULL.
+# Parquet goes in through ADBC. PostgreSQL's csv is as fast, but makes empty texts NULL.
 _FILES: dict[EngineName, dict[str, str]] = {
     "sqlite": {"loader_file_format": "parquet"},
     "postgresql": {"loader_file_format": "parquet"},
@@ -90,7 +92,7 @@ _FILES: dict[EngineName, dict[str, str]] = {
 }
 
 _MERGES: dict[EngineName, str] = {"sqlite": "delete-insert", "postgresql": "upsert", "sqlserver": "upsert"}
-"""`upsert` where the destination has it."""
+"""`upsert` if the destination has it."""
 
 
 def _destination(place: Place) -> Any:
@@ -117,7 +119,7 @@ def _url(text: str, engine: EngineName) -> str:
 
 
 def _name_driver(folder: Path) -> None:
-    """Gives the ODBC driver of the package mssql-python-odbc the name under which dlt looks for one."""
+    """Gives the ODBC driver of the package mssql-python-odbc the name that dlt looks for."""
     package: Any = importlib.import_module("mssql_python_odbc")
     [driver, *_] = sorted(Path(package.get_libs_dir()).glob("linux/debian_ubuntu/*/lib/libmsodbcsql*.so.*"))
     (folder / "odbcinst.ini").write_text(f"[{_DRIVER}]\nDriver={driver}\n")

@@ -1,4 +1,4 @@
-"""The floor: what the driver needs at least for a part of the work. It makes no backup; each part is a turn."""
+"""The floor: the least that the driver needs for a part of the work. Makes no backup; each part is a turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from benchmarks import drivers
 from benchmarks.contenders.base import Contender
 from benchmarks.data import customers, order
-from benchmarks.jobs import Job, Place, Told, Work
+from benchmarks.jobs import Job, OwnMeasures, Place, Work
 from benchmarks.orders import container, drop_container, preload
 
 _READS = {
@@ -29,8 +29,8 @@ _QUERIES = {
 
 
 class Floor(Contender):
-    """`count`, `sums` and `stamps` (key and version) are asked of both sides, `rows` of the source; `sums at once` asks
-    both at the same time. `insert` inserts the rows that the source was built of."""
+    """Its parts: `count`, `sums` and `stamps` (key and version) ask both sides; `sums at once` asks both at the same
+    time; `rows` reads the source; `insert` inserts the rows of the source."""
 
     name = "floor"
     mirrors = False
@@ -54,58 +54,58 @@ class Floor(Contender):
         if job.part in ("insert", ""):
             return lambda: _insert_documents(job) if cosmos else _insert(job)
         read = _read_documents if cosmos else _read
-        what = job.part.removesuffix(" at once")
-        sides: list[Callable[[], int]] = [lambda: read(place, "source", what)]
-        if what != "rows":
-            sides.append(lambda: read(place, "backup", what))
+        part = job.part.removesuffix(" at once")
+        sides: list[Callable[[], int]] = [lambda: read(place, "source", part)]
+        if part != "rows":
+            sides.append(lambda: read(place, "backup", part))
         if job.part.endswith("at once"):
-            return lambda: Told(records=_together(sides))
-        return lambda: Told(records=_in_turn(sides))
+            return lambda: OwnMeasures(records=_together(sides))
+        return lambda: OwnMeasures(records=_in_turn(sides))
 
 
 def _in_turn(sides: list[Callable[[], int]]) -> int:
-    return [side() for side in sides][0]  # noqa: RUF015 - every side is asked, the source's answer is told
+    return [side() for side in sides][0]  # noqa: RUF015 - asks every side, returns the source's answer
 
 
 def _together(sides: list[Callable[[], int]]) -> int:
-    found: list[int] = [0] * len(sides)
+    counts: list[int] = [0] * len(sides)
 
-    def one(number: int) -> None:
-        found[number] = sides[number]()
+    def ask(number: int) -> None:
+        counts[number] = sides[number]()
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(len(sides))]
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(sides))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return found[0]
+    return counts[0]
 
 
-def _read(place: Place, side: str, what: str) -> int:
+def _read(place: Place, side: str, part: str) -> int:
     engine = place.engine
     text, table = (place.source, place.source_table) if side == "source" else (place.backup, place.backup_table)
-    statement = _READS[what].format(
+    statement = _READS[part].format(
         table=drivers.quoted(engine, table),
         key=drivers.quoted(engine, "Id"),
         version=drivers.quoted(engine, "Version"),
         columns=drivers.columns(engine),
     )
     with closing(drivers.connect(engine, text)) as connection:
-        if what in ("count", "sums"):
+        if part in ("count", "sums"):
             return int(drivers.query(connection, statement)[0][0])
         return sum(len(rows) for rows in drivers.read(engine, connection, statement))
 
 
 def inserted(place: Place) -> Place:
-    """Where the part `insert` puts its rows: beside the floor's copy, in a file of its own where there are files."""
+    """Returns the place for the rows of the part `insert`: beside the floor's copy, for SQLite in its own file."""
     if place.engine == "sqlite":
         return replace(place, backup=place.backup.replace("backup.db", "inserted.db"))
-    apart = "/" if place.engine == "cosmos" else "."
-    return replace(place, backup_table=f"{place.backup_table.rpartition(apart)[0]}{apart}Inserted")
+    separator = "/" if place.engine == "cosmos" else "."
+    return replace(place, backup_table=f"{place.backup_table.rpartition(separator)[0]}{separator}Inserted")
 
 
-def _insert(job: Job) -> Told:
-    """Inserts all rows into a new table, timed without the making of them."""
+def _insert(job: Job) -> OwnMeasures:
+    """Inserts all rows into a new table. The clock does not measure how the rows are made."""
     engine = job.place.engine
     place = inserted(job.place) if job.part else job.place
     if engine == "sqlite":
@@ -121,11 +121,11 @@ def _insert(job: Job) -> Told:
                 drivers.insert(engine, connection, place.backup_table, rows)
         with clock:
             connection.commit()
-    return Told(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)
+    return OwnMeasures(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)
 
 
 class _Clock:
-    """Adds up what the blocks under it take."""
+    """Adds up the time of the blocks under it."""
 
     def __init__(self) -> None:
         self.seconds = self.cpu_seconds = 0.0
@@ -138,26 +138,26 @@ class _Clock:
         self.cpu_seconds += time.process_time() - self._worked
 
 
-def _read_documents(place: Place, side: str, what: str) -> int:
+def _read_documents(place: Place, side: str, part: str) -> int:
     source = side == "source"
-    where = container(place.source if source else place.backup, place.source_table if source else place.backup_table)
-    found = 0
-    for number, query in enumerate(_QUERIES[what]):
-        answer = where.query_items(query, enable_cross_partition_query=True)
-        if what in ("count", "sums"):
+    orders = container(place.source if source else place.backup, place.source_table if source else place.backup_table)
+    count = 0
+    for number, query in enumerate(_QUERIES[part]):
+        answer = orders.query_items(query, enable_cross_partition_query=True)
+        if part in ("count", "sums"):
             [value] = answer
-            found = found if number else int(value)
+            count = count if number else int(value)
         else:
-            found = sum(1 for _ in answer)
-    return found
+            count = sum(1 for _ in answer)
+    return count
 
 
-def _insert_documents(job: Job) -> Told:
+def _insert_documents(job: Job) -> OwnMeasures:
     place = inserted(job.place) if job.part else job.place
     drop_container(place.backup, place.backup_table)
-    where = container(place.backup, place.backup_table, create=True)
+    orders = container(place.backup, place.backup_table, create=True)
     clock = _Clock()
     for document in map(order, range(1, job.rows + 1)):
         with clock:
-            where.upsert_item(document)
-    return Told(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)
+            orders.upsert_item(document)
+    return OwnMeasures(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)

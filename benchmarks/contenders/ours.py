@@ -7,7 +7,7 @@ from benchmarks.jobs import Job, Place, Work
 
 
 class Ours(Contender):
-    """Default settings, but for where the two sides are."""
+    """With the default settings, except where the two sides are."""
 
     name = "ours"
 
@@ -21,7 +21,7 @@ class Ours(Contender):
         quiet_libraries()
         registry = Registry(load_settings(settings(job.place)))
         name = job.place.service
-        for side in ("source", "backup"):  # imports the drivers; a first copy's backup does not answer yet
+        for side in ("source", "backup"):  # imports the drivers; before the first copy the backup does not answer
             registry.get(name).ping("source" if side == "source" else "backup")
         options = Options(force=job.task == "force")
 
@@ -36,17 +36,17 @@ class Ours(Contender):
 
 
 def settings(place: Place) -> dict[str, str]:
-    """The settings for the place, and no others. On Cosmos DB a night passes in seconds, so the overlap is one."""
-    given = {"BackupSync__OverlapSeconds": "1"} if place.engine == "cosmos" else {}
+    """Returns the settings for the place alone. On Cosmos DB a night lasts seconds, so the overlap is 1 second."""
+    values = {"BackupSync__OverlapSeconds": "1"} if place.engine == "cosmos" else {}
     for side, connection, table in (
         ("Source", place.source, place.source_table),
         ("Backup", place.backup, place.backup_table),
     ):
         prefix = f"{side}{place.service.title()}Db"
-        given[f"{prefix}__ConnectionString"] = connection
+        values[f"{prefix}__ConnectionString"] = connection
         if place.engine == "cosmos":
             database, _, container = table.partition("/")
-            given |= {f"{prefix}__DatabaseName": database, f"{prefix}__ContainerName": container}
+            values |= {f"{prefix}__DatabaseName": database, f"{prefix}__ContainerName": container}
         else:
-            given[f"{prefix}__Table"] = table
-    return given
+            values[f"{prefix}__Table"] = table
+    return values

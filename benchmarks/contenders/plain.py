@@ -16,7 +16,7 @@ Rows = dict[Any, tuple[Any, ...]]
 
 
 class Plain(Contender):
-    """Whole records of both sides in memory; no history, no bin, no proof."""
+    """Holds whole records of both sides in memory. Has no history, no bin, no proof."""
 
     name = "plain"
 
@@ -37,18 +37,18 @@ def _rows(job: Job) -> None:
         if job.task == "copy":
             drivers.create_schema(engine, backup, place.backup_table.rpartition(".")[0])
             drivers.run(backup, drivers.create_table(engine, place.backup_table))
-        wanted, held = _all(engine, source, place.source_table), _all(engine, backup, place.backup_table)
+        source_rows, backup_rows = _all(engine, source, place.source_table), _all(engine, backup, place.backup_table)
         table, mark = drivers.quoted(engine, place.backup_table), drivers.mark(engine)
         insert = f"INSERT INTO {table} ({drivers.columns(engine)}) VALUES ({', '.join([mark] * len(NAMES))})"
-        named = ", ".join(f"{drivers.quoted(engine, name)} = {mark}" for name in NAMES[1:])
+        assignments = ", ".join(f"{drivers.quoted(engine, name)} = {mark}" for name in NAMES[1:])
         key = f"WHERE {drivers.quoted(engine, NAMES[0])} = {mark}"
         with closing(backup.cursor()) as cursor:
-            for number, row in wanted.items():
-                if number not in held:
+            for number, row in source_rows.items():
+                if number not in backup_rows:
                     cursor.execute(insert, row)
-                elif row != held[number] or job.task == "force":
-                    cursor.execute(f"UPDATE {table} SET {named} {key}", (*row[1:], number))
-            for number in held.keys() - wanted.keys():
+                elif row != backup_rows[number] or job.task == "force":
+                    cursor.execute(f"UPDATE {table} SET {assignments} {key}", (*row[1:], number))
+            for number in backup_rows.keys() - source_rows.keys():
                 cursor.execute(f"DELETE FROM {table} {key}", (number,))
         backup.commit()
 
@@ -62,14 +62,16 @@ def _documents(job: Job) -> None:
     place = job.place
     source = container(place.source, place.source_table)
     backup = container(place.backup, place.backup_table, create=job.task == "copy")
-    wanted, held = _all_documents(source), _all_documents(backup)
-    for identity, document in wanted.items():
-        if document != held.get(identity) or job.task == "force":
+    source_documents, backup_documents = _all_documents(source), _all_documents(backup)
+    for identity, document in source_documents.items():
+        if document != backup_documents.get(identity) or job.task == "force":
             backup.upsert_item(json.loads(document))
-    for customer, name in held.keys() - wanted.keys():
+    for customer, name in backup_documents.keys() - source_documents.keys():
         backup.delete_item(name, partition_key=customer)
 
 
-def _all_documents(where: Any) -> dict[tuple[str, str], str]:
-    documents = map(own, where.query_items("SELECT * FROM c WHERE c.type = 'Order'", enable_cross_partition_query=True))
-    return {(one["customerId"], one["id"]): json.dumps(one, sort_keys=True) for one in documents}
+def _all_documents(orders: Any) -> dict[tuple[str, str], str]:
+    documents = map(
+        own, orders.query_items("SELECT * FROM c WHERE c.type = 'Order'", enable_cross_partition_query=True)
+    )
+    return {(order["customerId"], order["id"]): json.dumps(order, sort_keys=True) for order in documents}

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders.base import OTHERS, Contender
-from benchmarks.jobs import EngineName, Job, Told, Work
+from benchmarks.jobs import EngineName, Job, OwnMeasures, Work
 
 _KIB = 1024
 
 
 class Sling(Contender):
-    """Measured less the time that `sling --version` takes, so that the start of its process does not count."""
+    """Its measures leave out the time of `sling --version`, so that the start of its process does not count."""
 
     name = "sling"
     exact = False
@@ -48,12 +48,12 @@ class Sling(Contender):
         }
         program = str(_program())
         command = [program, "run", *_arguments(job)]
-        # The quickest start is subtracted: on a busy machine another may have taken longer than the work itself.
+        # Subtracts the quickest start: on a busy machine a slow start may take longer than the work itself.
         start = min((_run([program, "--version"], environment) for _ in range(4)), key=lambda ran: ran.seconds)
 
-        def work() -> Told:
+        def work() -> OwnMeasures:
             ran = _run(command, environment)
-            return Told(
+            return OwnMeasures(
                 seconds=max(0.0, ran.seconds - start.seconds),
                 cpu_seconds=max(0.0, ran.cpu_seconds - start.cpu_seconds),
                 idle_bytes=start.peak_bytes,
@@ -88,7 +88,9 @@ def _url(text: str, engine: EngineName) -> str:
         return text.replace("postgresql+psycopg:", "postgres:") + "?sslmode=disable"
     if engine == "sqlite":
         return text.replace("sqlite:////", "sqlite:///")
-    pairs = {name.strip().lower(): value.strip() for name, _, value in (one.partition("=") for one in text.split(";"))}
+    pairs = {
+        name.strip().lower(): value.strip() for name, _, value in (pair.partition("=") for pair in text.split(";"))
+    }
     user, password = pairs.get("user id") or pairs.get("uid"), pairs.get("password") or pairs.get("pwd")
     server = pairs["server"].removeprefix("tcp:").replace(",", ":")
     return f"sqlserver://{user}:{password}@{server}?database={pairs['database']}&TrustServerCertificate=true"
@@ -96,7 +98,7 @@ def _url(text: str, engine: EngineName) -> str:
 
 @dataclass(frozen=True)
 class _Ran:
-    """What a program took."""
+    """What a program cost."""
 
     seconds: float
     cpu_seconds: float
@@ -104,7 +106,7 @@ class _Ran:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> _Ran:
-    """Runs the program. Raises RuntimeError with its last words when it fails."""
+    """Runs the program. Raises RuntimeError with the end of its output when it fails."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     ended = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -117,7 +119,7 @@ def _run(command: list[str], environment: dict[str, str]) -> _Ran:
 
 
 def _program() -> Path | None:
-    found = sorted(OTHERS.glob("lib/python*/site-packages/sling_*/bin/sling-*"))
-    if found and not os.access(found[0], os.X_OK):
-        found[0].chmod(0o755)  # the package does not say that it is a program
-    return found[0] if found else None
+    programs = sorted(OTHERS.glob("lib/python*/site-packages/sling_*/bin/sling-*"))
+    if programs and not os.access(programs[0], os.X_OK):
+        programs[0].chmod(0o755)  # the package does not mark it as a program
+    return programs[0] if programs else None

@@ -1,4 +1,4 @@
-"""This product without one of its ways to do less: what that way saves. Takes part only when it is named."""
+"""This product without one of its ways to save work, to show what it saves. Takes part only by name."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from benchmarks.jobs import Job, Work
 
 
 class WithoutBuckets(Ours):
-    """A chunk that differs is read whole."""
+    """Reads all stamps of a chunk that differs."""
 
     name = "no-buckets"
 
     def prepare(self, job: Job) -> Work:
         from backup.stores.sql.buckets import SqlBuckets
 
-        SqlBuckets.fingerprints = lambda *_: None  # type: ignore[method-assign] # of this process alone
+        SqlBuckets.fingerprints = lambda *_: None  # type: ignore[method-assign] # only in this process
         return super().prepare(job)
 
 
 class KeysApart(Ours):
-    """The bin has an entry for each record that is inserted."""
+    """Writes an entry to the bin for each inserted record."""
 
     name = "keys-apart"
 

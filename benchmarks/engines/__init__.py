@@ -1,4 +1,4 @@
-"""Opens an engine: a server or files that hold the source, and a backup for each contender."""
+"""Opens an engine: a server or files with the source, and with a backup for each contender."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DATA = ROOT / "data" / "bench"
 
 @contextmanager
 def open_engine(name: EngineName, rows: int, folder: Path) -> Iterator[Engine]:
-    """The engine, its source built of so many records; its server is started, and ended when left.
+    """Starts the engine and builds its source with so many records; ends the engine at the end.
 
-    Raises EngineMissing where something has to be installed or named first.
+    Raises EngineMissing when you must install something or set a variable first.
     """
     opened: AbstractContextManager[Engine]
     if name == "sqlite":

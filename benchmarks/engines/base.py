@@ -1,4 +1,4 @@
-"""What a workload needs of an engine: a source to change and put right, and a backup for each contender to keep."""
+"""The base of engines: a source that a workload changes and restores, and a backup for each contender."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.proxy import Meter
 
 
 class EngineMissing(Exception):
-    """What the engine needs is not there; the message says how to get it."""
+    """Something that the engine needs is missing; the message says how to get it."""
 
 
 class Engine(ABC):
     """A source of `rows` records, and a place for each contender.
 
-    `keeps`: whether `save` and `restore` work here. Where they do not, a contender's backup is put right by its own
-    sync, untimed.
+    `keeps`: whether `save` and `restore` work here. If not, each contender makes its backup equal again by its own
+    sync, which is not timed.
     """
 
     name: ClassVar[EngineName]
@@ -34,11 +34,11 @@ class Engine(ABC):
 
     @abstractmethod
     def build(self) -> None:
-        """Makes the source anew."""
+        """Builds the source anew."""
 
     @abstractmethod
     def place(self, contender: str) -> Place:
-        """Where the contender finds the source, and has its backup."""
+        """Returns where the contender finds the source and puts its backup."""
 
     @abstractmethod
     def change(self, change: Change) -> None:
@@ -50,39 +50,39 @@ class Engine(ABC):
 
     @abstractmethod
     def clear(self, contender: str) -> None:
-        """Leaves nothing of the contender's backup, nor in its folder."""
+        """Removes the contender's backup and everything in its folder."""
 
     def save(self, contender: str) -> None:
-        """Keeps the contender's backup and folder as they are."""
+        """Saves a copy of the contender's backup and folder."""
         _replace(self.saved_folder(contender), self.own_folder(contender))
 
     def restore(self, contender: str) -> None:
-        """Makes the contender's backup and folder what they were when saved."""
+        """Restores the contender's backup and folder from the saved copy."""
         _replace(self.own_folder(contender), self.saved_folder(contender))
 
     @abstractmethod
     def difference(self, place: Place, *, exact: bool) -> str | None:
-        """How the place's backup differs from the source; None if it does not.
+        """Returns how the place's backup differs from the source; None if it does not.
 
-        Not `exact`, values may be of another type that means the same: a time as text, a flag as 'true'.
+        Without `exact`, values may have another type with the same meaning: a time as text, a flag as 'true'.
         """
 
     def counted(self, place: Place) -> AbstractContextManager[tuple[Place, Meter | None]]:
-        """The place with a source that counts what is asked of it, where that is done outside of the client."""
+        """Yields the place and, where something outside the client counts, a source that counts, and its meter."""
         return nullcontext((place, None))
 
     def own_folder(self, contender: str) -> Path:
-        """The contender's folder."""
+        """Returns the contender's folder."""
         return self.folder / contender
 
     def saved_folder(self, contender: str) -> Path:
-        """Where `save` keeps it."""
+        """Returns the folder of the saved copy."""
         return self.folder / "saved" / contender
 
 
-def _replace(folder: Path, other: Path) -> None:
+def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    if other.exists():
-        shutil.copytree(other, folder)
+    if new.exists():
+        shutil.copytree(new, folder)
     else:
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Cosmos DB: an account for each side, a database for each contender. Nothing is saved: contenders catch up instead."""
+"""Cosmos DB: an account for each side, a database for each contender. It saves no copies: contenders sync again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _QUIET_SECONDS = 3
 
 @contextmanager
 def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
-    """The engine: the accounts that TEST_COSMOS_SOURCE and TEST_COSMOS_BACKUP name, or two servers from npm.
+    """Opens the accounts that TEST_COSMOS_SOURCE and TEST_COSMOS_BACKUP name, or starts two servers from npm.
 
-    Raises EngineMissing where neither is there.
+    Raises EngineMissing without both.
     """
     from tests.emulators import servers
 
@@ -52,7 +52,7 @@ def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
 class CosmosEngine(Engine):
     """Containers `orders` in databases `bench_…`.
 
-    A document put right has a new etag, so the contenders put their copies right by a sync of their own.
+    A restored document has a new etag, so the contenders make their copies equal again by their own sync.
     """
 
     name: ClassVar[EngineName] = "cosmos"
@@ -64,11 +64,11 @@ class CosmosEngine(Engine):
 
     def build(self) -> None:
         _drop(self.source, "bench_source")
-        where = container(self.source, "bench_source/orders", create=True)
-        self._put(where, range(1, self.rows + 1), 1)
-        # As after a quiet night: one document is the newest, and all others are older than an overlap of a second.
+        orders = container(self.source, "bench_source/orders", create=True)
+        self._put(orders, range(1, self.rows + 1), 1)
+        # As after a quiet night: one document is new, and all others are older than an overlap of a second.
         time.sleep(_QUIET_SECONDS)
-        self._put(where, range(1, 2), 1)
+        self._put(orders, range(1, 2), 1)
 
     def place(self, contender: str) -> Place:
         return Place(
@@ -82,12 +82,12 @@ class CosmosEngine(Engine):
         )
 
     def change(self, change: Change) -> None:
-        where = container(self.source, "bench_source/orders")
+        orders = container(self.source, "bench_source/orders")
         if change.kind == "update":
-            self._put(where, change.numbers, 2)
+            self._put(orders, change.numbers, 2)
             return
         for n in change.numbers:
-            where.delete_item(order(n)["id"], partition_key=order(n)["customerId"])
+            orders.delete_item(order(n)["id"], partition_key=order(n)["customerId"])
         self.deleted = len(change.numbers)
 
     def undo(self, change: Change) -> None:
@@ -99,47 +99,47 @@ class CosmosEngine(Engine):
         self.own_folder(contender).mkdir(parents=True, exist_ok=True)
 
     def save(self, contender: str) -> None:
-        """Nothing: see `keeps`."""
+        """Does nothing: see `keeps`."""
 
     def restore(self, contender: str) -> None:
-        """Nothing: see `keeps`."""
+        """Does nothing: see `keeps`."""
 
     def difference(self, place: Place, *, exact: bool) -> str | None:  # noqa: ARG002 - JSON has no other types
-        wanted, held = (
+        source, backup = (
             _all(container(self.source, place.source_table)),
             _all(container(self.backup, place.backup_table)),
         )
-        different = sum(held.get(key) != document for key, document in wanted.items())
-        extra = len(held.keys() - wanted.keys())
+        different = sum(backup.get(key) != document for key, document in source.items())
+        extra = len(backup.keys() - source.keys())
         return None if not different and not extra else f"{different} documents differ, {extra} are too many"
 
     def leave(self) -> None:
-        """Drops the databases that were made."""
+        """Drops the databases of this benchmark."""
         for account in (self.source, self.backup):
             for database in list(client(account).list_databases()):
                 if str(database["id"]).startswith("bench_"):
                     _drop(account, database["id"])
 
-    def _put(self, where: Any, numbers: range, revision: int) -> None:
+    def _put(self, orders: Any, numbers: range, revision: int) -> None:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(lambda n: where.upsert_item(order(n, revision)), numbers):
+            for _ in pool.map(lambda n: orders.upsert_item(order(n, revision)), numbers):
                 pass
 
 
-def _all(where: Any) -> dict[tuple[str, str], int]:
-    documents: Iterator[dict[str, Any]] = map(own, where.read_all_items())
-    return {(one["customerId"], one["id"]): hash(json.dumps(one, sort_keys=True)) for one in documents}
+def _all(orders: Any) -> dict[tuple[str, str], int]:
+    documents: Iterator[dict[str, Any]] = map(own, orders.read_all_items())
+    return {(order["customerId"], order["id"]): hash(json.dumps(order, sort_keys=True)) for order in documents}
 
 
 def _trust_nothing(folder: Path) -> None:
-    """Spares each connection the reading of the system's certificates: those of emulators are not verified anyway.
+    """Saves each connection from reading the system's certificates: nobody verifies those of emulators anyway.
 
-    The server from npm closes every connection after one answer, so that reading them was most of what a request took.
+    The server from npm closes every connection after one answer, so to read them took most of each request's time.
     """
-    nothing = folder / "no-certificates"
-    nothing.write_bytes(b"")
+    no_certificates = folder / "no-certificates"
+    no_certificates.write_bytes(b"")
     if not os.environ.get("TEST_COSMOS_SOURCE"):
-        os.environ |= {"SSL_CERT_FILE": str(nothing), "SSL_CERT_DIR": str(folder / "none")}
+        os.environ |= {"SSL_CERT_FILE": str(no_certificates), "SSL_CERT_DIR": str(folder / "none")}
 
 
 def _drop(account: str, database: str) -> None:

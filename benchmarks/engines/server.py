@@ -1,4 +1,4 @@
-"""PostgreSQL and servers that speak T-SQL: a schema for the source, one for each contender, one for saved copies."""
+"""PostgreSQL and servers with T-SQL: a schema for the source, one for each contender, one for saved copies."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _HASH = 2**64 - 1
 
 @contextmanager
 def server(name: Literal["postgresql", "sqlserver"], rows: int, folder: Path) -> Iterator[ServerEngine]:
-    """The engine: a PostgreSQL started for it, or the two databases that the environment names, left as found.
+    """Starts a PostgreSQL, or opens the two databases that the environment names and leaves them as they were.
 
-    Raises EngineMissing where PostgreSQL is not installed or a name is missing.
+    Raises EngineMissing when PostgreSQL is not installed or a variable is missing.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -73,7 +73,7 @@ def _create_database(url: str, name: str) -> None:
 
 
 class ServerEngine(SqlEngine):
-    """Equality is asked of each side by itself, as a number of rows and a sum of their hashes."""
+    """Compares the two sides by the number of their rows and the sum of the rows' hashes."""
 
     source_table = "bench.Customers"
 
@@ -114,17 +114,19 @@ class ServerEngine(SqlEngine):
     def restore(self, contender: str) -> None:
         super().restore(contender)
         with closing(self.connect(self.backup)) as connection:
-            saved = {name.lower() for name in self._saved(connection, contender)}  # as Babelfish spells what INTO made
+            saved = {
+                name.lower() for name in self._saved(connection, contender)
+            }  # Babelfish changes the case of a name after INTO
             tables = self._tables(connection, contender)
             self._drop(connection, [table for table in tables if _saved_name(table).lower() not in saved])
             self._drop_empty(connection, contender)
-            kept = [table for table in tables if _saved_name(table).lower() in saved]
-            for table in kept:
+            saved_tables = [table for table in tables if _saved_name(table).lower() in saved]
+            for table in saved_tables:
                 drivers.run(connection, f"TRUNCATE TABLE {self._quoted(table)}")
                 drivers.run(
                     connection, f"INSERT INTO {self._quoted(table)} SELECT * FROM {self._quoted(_saved_name(table))}"
                 )
-        for table in kept:
+        for table in saved_tables:
             self.settle(self.backup, table)
 
     def settle(self, side: str, table: str) -> None:
@@ -133,7 +135,7 @@ class ServerEngine(SqlEngine):
                 connection.autocommit = True
                 connection.execute(f"VACUUM ANALYZE {self._quoted(table)}")
 
-    def difference(self, place: Place, *, exact: bool) -> str | None:  # noqa: ARG002 - types never count here
+    def difference(self, place: Place, *, exact: bool) -> str | None:  # noqa: ARG002 - types do not count here
         source = self._digest(self.source, self.source_table)
         backup = self._digest(self.backup, place.backup_table)
         if source == backup:
@@ -148,7 +150,7 @@ class ServerEngine(SqlEngine):
             yield replace(place, source=drivers.at_port(place.source, port)), meter
 
     def leave(self) -> None:
-        """Drops every table and schema that was made."""
+        """Drops every table and schema of this benchmark."""
         for side in (self.backup, self.source):
             with closing(self.connect(side)) as connection:
                 self._drop(connection, [name for name in self._every_table(connection) if name.startswith("bench")])
@@ -163,26 +165,26 @@ class ServerEngine(SqlEngine):
         return drivers.quoted(self.name, name)
 
     def _every_table(self, connection: Any) -> list[str]:
-        found = drivers.query(
+        rows = drivers.query(
             connection,
             "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'",
         )
-        return [f"{schema}.{table}" for schema, table in found]
+        return [f"{schema}.{table}" for schema, table in rows]
 
     def _tables(self, connection: Any, contender: str) -> list[str]:
-        own = (f"{_schema(contender)}.", f"{_schema(contender)}_staging.")  # the second is dlt's
-        return sorted(name for name in self._every_table(connection) if name.startswith(own))
+        prefixes = (f"{_schema(contender)}.", f"{_schema(contender)}_staging.")  # dlt makes the second
+        return sorted(name for name in self._every_table(connection) if name.startswith(prefixes))
 
     def _saved(self, connection: Any, contender: str) -> list[str]:
-        own = tuple(_saved_name(start) for start in (f"{_schema(contender)}.", f"{_schema(contender)}_staging."))
-        return [name for name in self._every_table(connection) if name.startswith(own)]
+        prefixes = tuple(_saved_name(start) for start in (f"{_schema(contender)}.", f"{_schema(contender)}_staging."))
+        return [name for name in self._every_table(connection) if name.startswith(prefixes)]
 
     def _drop(self, connection: Any, tables: list[str]) -> None:
         for table in tables:
             drivers.run(connection, f"DROP TABLE {self._quoted(table)}")
 
     def _drop_empty(self, connection: Any, contender: str) -> None:
-        """Drops the contender's schemas without tables: dlt takes a schema that is there for one that is complete."""
+        """Drops the contender's schemas without tables: dlt believes that a schema that exists is complete."""
         filled = {table.partition(".")[0] for table in self._tables(connection, contender)}
         for schema in (_schema(contender), f"{_schema(contender)}_staging"):
             if schema in drivers.schemas(self.name, connection) and schema not in filled:
@@ -202,7 +204,7 @@ class ServerEngine(SqlEngine):
             return rows, total
 
     def _comparable(self, column: Column) -> str:
-        """The value in one type on both sides, whichever type a contender gave it."""
+        """Returns the column as SQL that has the same type on both sides, whichever type a contender chose."""
         text = "text" if self.name == "postgresql" else "nvarchar(400)"
         kind = {"text": text, "key": "bigint", "version": "bigint"}.get(column.kind, column.declared(self.name))
         return f"CAST({self._quoted(column.name)} AS {kind})"

@@ -1,4 +1,4 @@
-"""What the SQL engines share: a source that is changed by one statement and put right from the rows as they were."""
+"""What the SQL engines share: a source that one statement changes, and that is restored from the old rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SqlEngine(Engine):
     def build(self) -> None:
         with closing(self.connect(self.source)) as connection:
             self._make_schema(connection)
-            drivers.run(connection, f"DROP TABLE IF EXISTS {self._kept}")
+            drivers.run(connection, f"DROP TABLE IF EXISTS {self._old_rows}")
             drivers.run(connection, f"DROP TABLE IF EXISTS {self._table}")
             drivers.run(connection, drivers.create_table(self.name, self.source_table))
             for rows in drivers.batches(customers(self.name, 1, self.rows)):
@@ -32,7 +32,7 @@ class SqlEngine(Engine):
     def change(self, change: Change) -> None:
         where = f"WHERE {drivers.quoted(self.name, 'Id')} {change.condition}"
         with closing(self.connect(self.source)) as connection:
-            drivers.run(connection, self.copy_table(self._kept, f"{self._table} {where}"))
+            drivers.run(connection, self.copy_table(self._old_rows, f"{self._table} {where}"))
             if change.kind == "delete":
                 drivers.run(connection, f"DELETE FROM {self._table} {where}")
                 self.deleted = len(change.numbers)
@@ -44,25 +44,25 @@ class SqlEngine(Engine):
         key = drivers.quoted(self.name, "Id")
         with closing(self.connect(self.source)) as connection:
             drivers.run(connection, f"DELETE FROM {self._table} WHERE {key} {change.condition}")
-            drivers.run(connection, f"INSERT INTO {self._table} SELECT * FROM {self._kept}")
-            drivers.run(connection, f"DROP TABLE {self._kept}")
+            drivers.run(connection, f"INSERT INTO {self._table} SELECT * FROM {self._old_rows}")
+            drivers.run(connection, f"DROP TABLE {self._old_rows}")
         self.deleted = 0
         self.settle(self.source, self.source_table)
 
     def connect(self, text: str) -> Any:
-        """A connection to a side."""
+        """Opens a connection to a side."""
         return drivers.connect(self.name, text)
 
     def copy_table(self, table: str, of: str) -> str:
-        """The statement that makes a table out of rows."""
+        """Returns the statement that makes a table from rows."""
         return f"SELECT * INTO {table} FROM {of}"
 
     def settle(self, side: str, table: str) -> None:
-        """Leaves the table as a server at rest would, and in its cache."""
+        """Brings the table into the state that a quiet server would leave, and into the server's cache."""
 
     @abstractmethod
     def _make_schema(self, connection: Any) -> None:
-        """Makes what the source's table needs."""
+        """Makes the schema of the source's table."""
 
     def _updates(self) -> str:
         later = LATER.replace("T", " ") + ".000000" if self.name == "sqlite" else LATER
@@ -75,6 +75,6 @@ class SqlEngine(Engine):
         return drivers.quoted(self.name, self.source_table)
 
     @property
-    def _kept(self) -> str:
+    def _old_rows(self) -> str:
         schema = self.source_table.rpartition(".")[0]
         return drivers.quoted(self.name, ".".join(filter(None, (schema, "Kept"))))

@@ -1,4 +1,4 @@
-"""SQLite: a file for the source, and a folder with a file for each contender, saved by copying it."""
+"""SQLite: a file for the source, and a folder with a file for each contender. To save is to copy the folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.jobs import EngineName, Place
 
 @contextmanager
 def sqlite(rows: int, folder: Path) -> Iterator[SqliteEngine]:
-    """The engine in a new folder; it is removed when left."""
+    """Opens the engine in a new folder, and removes the folder at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -29,7 +29,7 @@ def sqlite(rows: int, folder: Path) -> Iterator[SqliteEngine]:
 
 
 class SqliteEngine(SqlEngine):
-    """Files that were just written or copied, so they are in the system's cache."""
+    """All files were just written or copied, so they are in the system's cache."""
 
     name: ClassVar[EngineName] = "sqlite"
     source_table = "Customers"
@@ -55,14 +55,14 @@ class SqliteEngine(SqlEngine):
         copies = f"copy.{place.backup_table}"
         with closing(sqlite3.connect(drivers.sqlite_file(self.source))) as connection:
             connection.execute("ATTACH ? AS copy", (str(drivers.sqlite_file(place.backup)),))
-            source = _one(connection, "SELECT COUNT(*) FROM main.Customers")
-            copied = _one(connection, f"SELECT COUNT(DISTINCT Id) FROM {copies}")
-            rows = _one(connection, f"SELECT COUNT(*) FROM {copies}")
+            source = _value_of(connection, "SELECT COUNT(*) FROM main.Customers")
+            copied = _value_of(connection, f"SELECT COUNT(DISTINCT Id) FROM {copies}")
+            rows = _value_of(connection, f"SELECT COUNT(*) FROM {copies}")
             if source != rows or source != copied:
                 return f"{rows} rows, {copied} keys, of {source}"
-            # The copy may have no index on its key: the source's is the one to look up in.
+            # The copy may have no index on its key, so this looks up the source's keys.
             equal = " AND ".join(_equal(column, exact) for column in COLUMNS)
-            same = _one(
+            same = _value_of(
                 connection,
                 f"SELECT COUNT(*) FROM {copies} AS b CROSS JOIN main.Customers AS a ON a.Id = b.Id WHERE {equal}",
             )
@@ -72,7 +72,7 @@ class SqliteEngine(SqlEngine):
         """SQLite has no schemas."""
 
 
-def _one(connection: sqlite3.Connection, statement: str) -> int:
+def _value_of(connection: sqlite3.Connection, statement: str) -> int:
     [[value]] = connection.execute(statement)
     return int(value)
 
@@ -85,5 +85,5 @@ def _equal(column: Column, exact: bool) -> str:
         return f"{a} IS CASE {b} WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE {b} END"
     if column.kind == "decimal":
         return f"{a} IS CAST({b} AS REAL)"
-    # To the millisecond, which is what SQLite's own functions read of a time.
+    # To the millisecond, because SQLite's own functions read no more of a time.
     return f"strftime('%Y-%m-%d %H:%M:%f', {a}) IS strftime('%Y-%m-%d %H:%M:%f', {b})"

@@ -84,9 +84,9 @@ def show_run(ran: Ran, now: datetime, skipped: int) -> None:
         ]
         where = [GridColumn("Where")] if any(row.cells[1] for row in rows) else []
         rows = rows if where else [GridRow([row.cells[0], row.cells[2]]) for row in rows]
-        page = f"{skipped + 1} to {skipped + len(rows)}" if skipped or ran.more else str(len(rows))
+        page = f"{skipped + 1} to {skipped + len(rows)}" if skipped or ran.has_more else str(len(rows))
         show_grid(f"Records that it changed: {page}", [GridColumn("Change"), *where, GridColumn("Key")], rows)
-    if ran.more:
+    if ran.has_more:
         say(f"There are more. --skip {skipped + len(ran.changes)} shows the next; --limit sets how many at once.")
     if ran.may_be_purged and run.may_change_backup:
         say("The run is older than the recycle bin keeps images. Some of its changes may be purged, and missing here.")
