@@ -109,7 +109,9 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
     """Raises BadRequest for a time at which the bin does not know the backup's state."""
     written = f"{moment:%Y-%m-%d %H:%M:%S %Z}"
     if moment > session.run.started_at:
-        raise BadRequest(f"{written} lies ahead.", hint="Leave the time out for the newest state.")
+        raise BadRequest(
+            f"The time {written} lies ahead. Nothing was changed.", hint="Leave the time out for the newest state."
+        )
     if moment < session.policy.kept_since(session.run.started_at):
         raise BadRequest(
             f"The state as of {written} is not known any more: RecycleDays is {session.policy.recycle_days:g}. "

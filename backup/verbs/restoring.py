@@ -243,19 +243,20 @@ class Restoring:
             yield [kept.record for kept in entries if kept.record is not None]
             del entries  # else memory holds them beside the next
         for records in self._backup.read(frozenset(key for key in keys if key not in images), chunk):
-            own = {key: filled[key] for record in records if (key := self._backup.keys.of(record)) in filled}
-            by_entry = {kept.entry_id: kept for page in self._recycled.with_records(own.values()) for kept in page}
-            image_of = {key: by_entry.get(kept.entry_id) for key, kept in own.items()}
+            filled_here = {key: filled[key] for record in records if (key := self._backup.keys.of(record)) in filled}
+            whole = {kept.entry_id: kept for page in self._recycled.with_records(filled_here.values()) for kept in page}
+            image_of = {key: whole.get(kept.entry_id) for key, kept in filled_here.items()}
             yield [_with_image(record, image_of.get(self._backup.keys.of(record))) for record in records]
-            del records, by_entry, image_of
+            del records, whole, image_of
 
     def _restore_keys(self, keys: Sequence[Key]) -> None:
         self.restore(self._pieces.of_keys(keys))
 
     def _restore_gone(self, entries: Sequence[Kept]) -> int:
+        """Restores those of these entries whose records are on neither side. Returns how many they are."""
         first_images = self._first_images(kept.key for kept in entries)
-        own = {kept.entry_id: kept for kept in entries}
-        gone = {key: own[image.entry_id] for key, image in first_images.items() if image.entry_id in own}
+        by_entry = {kept.entry_id: kept for kept in entries}
+        gone = {key: by_entry[image.entry_id] for key, image in first_images.items() if image.entry_id in by_entry}
         gone = {key: image for key, image in gone.items() if image.record is not None}
         existing_keys = self._backup.matching(list(gone))
         if self._into_exists:
