@@ -1,4 +1,4 @@
-"""What the API of jobs answers, as JSON: a job, a service's numbers, a day's numbers. Reads the records alone."""
+"""Makes the JSON answers of the API of jobs: a job, a service's numbers, a day's numbers. Reads the records alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DUE_AT_MOST = 10_000
 
 
 def shape_job(job: Job) -> dict[str, Any]:
-    """A job with the states that it was in."""
+    """Returns a job with its states, as JSON values."""
     history = [
         {"stateName": change.state.value, "createdAt": time_text(change.at), "reason": change.reason}
         for change in job.history
@@ -27,7 +27,7 @@ def shape_job(job: Job) -> dict[str, Any]:
 
 
 def shape_row(job: Job) -> dict[str, Any]:
-    """A job as a row of a list."""
+    """Returns a job without its states, as a row of a list."""
     request = job.request
     return {
         "jobId": job.job_id,
@@ -58,7 +58,7 @@ def shape_row(job: Job) -> dict[str, Any]:
 
 
 def shape_day(desk: Desk, day: date) -> dict[str, Any]:
-    """One day (UTC): numbers of runs and records, in all and by service, and how many jobs are in each state now."""
+    """Returns the numbers of one day (UTC), in all and by service, and how many jobs are in each state now."""
     services = desk.runs.day(day)
     by_type = [
         {
@@ -94,7 +94,7 @@ def shape_day(desk: Desk, day: date) -> dict[str, Any]:
 
 
 def shape_stats(desk: Desk, settings: Settings, service: str, days: int) -> dict[str, Any]:
-    """A service's numbers of the last `days` days (UTC), today included."""
+    """Returns a service's numbers of the last `days` days (UTC), today included."""
     now = desk.now().astimezone(UTC)
     first = now.date() - timedelta(days=days - 1)
     by_day = desk.runs.days(service, first, now.date())
