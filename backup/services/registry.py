@@ -191,7 +191,7 @@ class Registry:
             for service in self.chosen(name)
         ]
         pool = ThreadPoolExecutor(min(len(syncs), AT_ONCE), thread_name_prefix="sync")
-        wait([pool.submit(sync.run) for sync in syncs], wait_seconds)
+        wait(list(map(pool.submit, [sync.run for sync in syncs])), wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
         return [sync.outcome() for sync in syncs]
 

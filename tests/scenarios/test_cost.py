@@ -36,7 +36,16 @@ def place(tmp_path: Path) -> Place:
 
 
 def registry(place: Place, **more: str) -> Registry:
-    return Registry(load_settings({**place.customer.settings, "BackupSync__ChunkSize": str(CHUNK), **more}))
+    return Registry(
+        load_settings(
+            {
+                **place.customer.settings,
+                "BackupSync__ChunkSize": str(CHUNK),
+                "BackupSync__MaxStatementSeconds": "3600",
+                **more,
+            }
+        )
+    )
 
 
 @contextmanager
