@@ -75,6 +75,11 @@ class Cancelled(BackupError):
 class GuardTripped(BackupError):
     """The run was stopped before its first delete."""
 
+    hint = (
+        "Check that the source is the right database. If its records were meant to go, run it once with "
+        "--allow-mass-delete or allowMassDelete."
+    )
+
 
 class Conflict(BackupError):
     """Later runs changed the same records."""

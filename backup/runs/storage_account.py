@@ -65,7 +65,7 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
     from backup.stores.identity import credential
 
     address = address or f"https://{account}.{kind}.{parts.get('EndpointSuffix', 'core.windows.net')}"
-    check_storage(address, f"{_SETTING}__{kind}ServiceUri" if addresses else _SETTING)
+    check_storage(address, f"{_SETTING}__{kind}ServiceUri" if addresses[kind] else _SETTING)
     return from_address(address, credential=credential(settings.storage_client_id), **_OPTIONS)
 
 

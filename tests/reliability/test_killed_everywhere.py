@@ -94,7 +94,7 @@ def chosen(trace: Sequence[str], kind: str, then: str) -> list[Point]:
     ("kind", "then"),
     [("sqlite", "sync"), ("sqlite", "resume"), ("postgresql", "sync"), ("cosmos", "sync"), ("cosmos", "resume")],
 )
-def test_a_killed_run_is_gone_on_with_and_does_exactly_what_was_left(
+def test_a_killed_run_is_resumed_and_does_exactly_what_was_left(
     kind: str, then: str, request: pytest.FixtureRequest, mortal: Mortal, subtests: pytest.Subtests
 ) -> None:
     scene = request.getfixturevalue(kind)

@@ -111,7 +111,7 @@ def restored_to_between_two_fills_that_an_undo_took_back(machine: Machine) -> No
     machine.restore([Write([2], "", False)], 2, [2], True, False, NO_OPTIONS, None)
 
 
-def a_dry_run_was_gone_on_with(machine: Machine) -> None:
+def a_dry_run_was_resumed(machine: Machine) -> None:
     machine.sync([Write([0], "a", False), Delete([1])], None, Options(dry_run=True), 0)
     machine.resume([], None, None)
 
@@ -121,7 +121,7 @@ def a_dry_run_was_gone_on_with(machine: Machine) -> None:
     [
         *(died_and_the_clock_was_set_back, undone_to_its_beginning_while_the_clock_is_behind),
         *(restored_to_before_a_column_was_filled, undone_what_filled_a_column, died_while_it_filled_a_column),
-        *(undone_twice, restored_after_a_restore_that_inserted, a_dry_run_was_gone_on_with),
+        *(undone_twice, restored_after_a_restore_that_inserted, a_dry_run_was_resumed),
         *(restored_to_before_an_undo_emptied_a_column, restored_to_between_two_fills_that_an_undo_took_back),
     ],
 )

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, and readers that leave: what runs ends within seconds, and can be gone on with."""
+"""Ctrl-C, SIGTERM, and readers that leave: what runs ends within seconds, and can be resumed."""
 
 import signal
 from collections.abc import Callable

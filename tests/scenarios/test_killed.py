@@ -75,7 +75,7 @@ def test_the_run_after_a_killed_one_makes_the_backup_equal_to_its_source(
     assert service.is_mirrored()
 
 
-def test_a_killed_run_that_is_gone_on_with_counts_each_change_once(sqlite_place: Place, tmp_path: Path) -> None:
+def test_a_killed_run_that_is_resumed_counts_each_change_once(sqlite_place: Place, tmp_path: Path) -> None:
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 3, "before")  # two batches of a chunk of 30, 20 and 10, are written
     written = len(service.backup.contents())
@@ -143,9 +143,7 @@ def check_closed(service: Service, left: list[dict[str, Any]]) -> None:
     assert "interrupted" in entries[0]["ErrorMessage"]
 
 
-def test_a_killed_run_on_cosmos_is_gone_on_with_and_covers_what_changed_since(
-    cosmos_place: Place, tmp_path: Path
-) -> None:
+def test_a_killed_run_on_cosmos_is_resumed_and_covers_what_changed_since(cosmos_place: Place, tmp_path: Path) -> None:
     service = cosmos_place.order
     kill(tmp_path, service, COSMOS, "write", 1, "after")
     change_sources(cosmos_place.registry)

@@ -197,7 +197,7 @@ while True:
 
 
 @pytest.mark.parametrize("then", ["resume", "sync"])
-def test_a_sync_whose_process_is_killed_in_a_later_call_is_gone_on_with(
+def test_a_sync_whose_process_is_killed_in_a_later_call_is_resumed(
     customers: Service, tmp_path: Path, then: str
 ) -> None:
     settings = {**customers.settings, **SLICES, "BackupSync__Parallelism": "1"}

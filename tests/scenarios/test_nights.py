@@ -117,7 +117,7 @@ def test_a_verify_in_parts_is_one_entry_that_no_sync_closes_or_goes_on_with(cust
     assert (entry["Percent"], entry["Checkpoint"]) == (None, None)
 
 
-def test_a_verify_whose_process_died_is_gone_on_with_once_its_last_sign_is_old(
+def test_a_verify_whose_process_died_is_resumed_once_its_last_sign_is_old(
     customers: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nights = Nights(customers, BackupVerify__EveryDays="7")

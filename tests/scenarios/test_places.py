@@ -132,7 +132,7 @@ def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service
     assert two[1].backup.contents() == copies
 
 
-def test_an_open_run_about_one_table_is_not_gone_on_with_by_another(two: tuple[Service, Service]) -> None:
+def test_an_open_run_about_one_table_is_not_resumed_by_another(two: tuple[Service, Service]) -> None:
     track, invoice = (service(one.settings) for one in two)
     left = synced(track)
     opened = 'UPDATE {table} SET "Status" = \'InProgress\', "CompletedAt" = NULL, "Checkpoint" = \'{{}}\''

@@ -408,16 +408,16 @@ def test_storage_that_is_down_is_named_by_its_setting_after_the_retries(service:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("setting", "value"),
     [
-        {"AzureWebJobsStorage__blobServiceUri": "http://shop.blob.core.windows.net"},
-        {"AzureWebJobsStorage": "BlobEndpoint=http://127.0.0.1:10000/a"},
-        {"AzureWebJobsStorage": "BlobEndpoint=http://shop.example/;SharedAccessSignature=sig=x"},
+        ("AzureWebJobsStorage__blobServiceUri", "http://shop.blob.core.windows.net"),
+        ("AzureWebJobsStorage", "BlobEndpoint=http://127.0.0.1:10000/a"),
+        ("AzureWebJobsStorage", "BlobEndpoint=http://shop.example/;SharedAccessSignature=sig=x"),
     ],
 )
-def test_no_token_and_no_signature_goes_to_storage_in_clear(settings: dict[str, str], service: str) -> None:
-    lock = open_lock(load_settings(settings), AT_ONCE)
-    with pytest.raises(ConfigError, match="AzureWebJobsStorage"), lock(service, "backup"):
+def test_no_token_and_no_signature_goes_to_storage_in_clear(setting: str, value: str, service: str) -> None:
+    lock = open_lock(load_settings({setting: value}), AT_ONCE)
+    with pytest.raises(ConfigError, match=f"Setting {setting} "), lock(service, "backup"):
         pass
 
 
