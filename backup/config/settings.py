@@ -37,9 +37,13 @@ def _fault_of(schedule: str) -> str | None:
 
 
 def _default_jobs_file() -> str:
-    """A file in this user's folder for the state of programs; another one for each folder that the app runs in."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return str(Path(state) / "backup" / sha256(str(Path.cwd()).encode()).hexdigest()[:16] / "jobs.db")
+    """A file in this user's state folder, one for each folder that the app runs in; empty where there is no such
+    folder."""
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        return str(state / "backup" / sha256(os.fsencode(Path.cwd())).hexdigest()[:16] / "jobs.db")
+    except (RuntimeError, OSError):  # a user without a home, a folder that was removed
+        return ""
 
 
 class Settings(BaseSettings):

@@ -19,12 +19,9 @@ from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
 from backup.jobs.job import Job, Request
 from backup.jobs.key_values import NEW, Change, KeyValues
 from backup.jobs.records import SILENCE, JobRecords
-from backup.jobs.run_records import RunKeeper, RunRecords
+from backup.jobs.run_records import KEEP_DAYS, RunKeeper, RunRecords
 from backup.runs.outcome import Observer
 from backup.runs.process import this_process
-
-KEEP_DAYS = 400
-"""How many days the app keeps ended jobs."""
 
 _FORGOTTEN_AT_ONCE = 50
 _FIRST_NIGHT = timedelta(minutes=10)  # a new service has missed no occurrence from before

@@ -24,6 +24,9 @@ from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST
 from backup.jobs.record_keys import hashed, order_of
 from backup.runs.outcome import Observer, Outcome
 
+KEEP_DAYS = 400
+"""How long the records of ended jobs and runs stay."""
+
 _TRIES = 20
 _NOTES_AT_MOST = 20
 _FAILURES_AT_MOST = 20
@@ -77,6 +80,15 @@ class RunRecords:
             f"The summary of run {run.sync_id} could not be written: other calls changed it meanwhile. The backup and"
             " SyncHistory are as the run left them."
         )
+
+    def forget(self, before: datetime, limit: int = 5) -> int:
+        """Removes summaries of runs that began before that time, at most `limit`; returns how many it removed."""
+        forgotten = 0
+        for item in self._keys.scan("run:", after=f"run:{order_of(before, '')}", limit=limit):
+            order = item.key.removeprefix("run:")
+            keys = (f"runid:{item.value['syncId']}", *_pointer_keys(item.value, order))
+            forgotten += self._keys.commit([Change(item.key, None, item.etag), *(Change(key, None) for key in keys)])
+        return forgotten
 
     def get(self, sync_id: str) -> Mapping[str, Any] | None:
         """Returns the summary of the run of this id, or of the only id that begins with it; None without one. Raises
@@ -193,8 +205,11 @@ class RunKeeper(Observer):
     def _save(self, run: Run, hint: str | None = None) -> None:
         try:
             self._runs.save(run, job_id=self._job_id, hint=hint, scheduled=self._scheduled)
-        except BackupError as error:
-            event("runs.not_saved", level=logging.WARNING, service=run.service, sync_id=run.sync_id, error=error)
+            if run.completed_at is not None:
+                self._runs.forget(run.completed_at - timedelta(days=KEEP_DAYS))
+        except Exception as error:  # whatever it is: the run itself is well
+            reason = str(error) if isinstance(error, BackupError) else type(error).__name__
+            event("runs.not_saved", level=logging.WARNING, service=run.service, sync_id=run.sync_id, error=reason)
 
 
 def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | None:

@@ -76,13 +76,15 @@ class SqliteKeyValues:
                 ):  # a connection of SQLite does not survive a fork
                     self._connection, self._process = self._open(), os.getpid()
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 raise StoreUnavailable(
                     f"The file of jobs {self._path} cannot be used: {error}.",
                     hint="Check that the app may write the file and its folder, and that the disk is not full.",
                 ) from None
 
     def _open(self) -> sqlite3.Connection:
+        if not self._path.name:
+            raise OSError("there is no home folder; BackupJobs__File names a file")
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)

@@ -12,8 +12,9 @@ import pytest
 
 from backup.core.errors import BadRequest
 from backup.core.model import Counts, Run, Status, Trigger, Verb
-from backup.jobs.run_records import RunRecords, percentile
+from backup.jobs.run_records import RunKeeper, RunRecords, percentile
 from backup.jobs.sqlite_key_values import SqliteKeyValues
+from backup.runs.outcome import Outcome
 
 START = datetime(2026, 11, 28, 23, 0, tzinfo=UTC)
 
@@ -101,6 +102,28 @@ def test_runs_are_listed_newest_first_whatever_the_page(records: RunRecords) -> 
         assert everything(records, limit=limit, verb=Verb.SYNC, service="customer") == [ids[2], ids[4]]
         assert everything(records, limit=limit, verb=Verb.UNDO) == []
         assert everything(records, limit=limit, since=runs[1].started_at, until=runs[3].started_at) == [ids[2], ids[3]]
+
+
+def test_old_summaries_are_forgotten_with_all_that_leads_to_them(records: RunRecords) -> None:
+    old, young = begun(), begun(60)
+    for run in (ended(old, inserted=1), young):
+        records.save(run)
+    assert records.forget(START + timedelta(minutes=30)) == 1
+    assert everything(records) == [young.sync_id]
+    assert everything(records, service="customer", status=Status.COMPLETED) == []
+    assert records.get(old.sync_id) is None
+    assert records.day(START.date())["customer"]["inserted"] == 1
+    records.save(ended(replace(old, started_at=START + timedelta(days=400))))
+    RunKeeper(records).ended(Outcome(ended(replace(begun(), started_at=START + timedelta(days=500)))))
+    assert len(everything(records)) == 2
+
+
+def test_a_summary_that_cannot_be_written_fails_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    keeper = RunKeeper(RunRecords(SqliteKeyValues(tmp_path / "file" / "jobs.db")))
+    keeper.started(begun())
+    keeper.ended(Outcome(ended(begun())))
+    assert caplog.text.count("runs.not_saved") == 2
 
 
 def test_a_cursor_of_another_list_is_refused(records: RunRecords) -> None:
