@@ -29,6 +29,7 @@ pytestmark = pytest.mark.timeout(rounds(120, 1800))
 SETTINGS = {
     **{"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "100", "BackupSync__BatchSize": "50"},
     "BackupSync__MaxDeletePercentPerWeek": "100",  # many syncs of a few seconds are no week
+    "BackupSync__MaxDeletePercent": "50",  # of few records the writers may delete more than a tenth between two syncs
 }
 WRITES_BEFORE_A_SYNC = 10
 
