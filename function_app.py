@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import azure.functions as func
 
-from backup.config.settings import load_settings, schedule_binding
+from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
 from backup.entry import http, job_api
@@ -27,7 +27,10 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
 def _registry() -> Registry:
-    settings = load_settings()
+    return _registry_of(load_settings())
+
+
+def _registry_of(settings: Settings) -> Registry:
     return Registry(settings, watcher=desk_of(settings).watcher())
 
 
@@ -197,11 +200,11 @@ def ScheduledSync(timer: func.TimerRequest) -> None:
     """Queues or syncs every service on the schedule. Fails if an inline sync failed, after all had their turn."""
     settings = load_settings()
     last = last_firing(getattr(timer, "schedule_status", None))  # the library's abstract class does not declare it
-    on_schedule(settings, _registry(), desk_of(settings), past_due=timer.past_due, last=last)
+    on_schedule(settings, _registry_of(settings), desk_of(settings), past_due=timer.past_due, last=last)
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("resume_schedule"))
 def ResumeSync(timer: func.TimerRequest) -> None:
     """Rings for waiting jobs, resumes open syncs, does due purges and verifies."""
     settings = load_settings()
-    each_minute(settings, _registry(), desk_of(settings))
+    each_minute(settings, _registry_of(settings), desk_of(settings))

@@ -9,6 +9,14 @@ from backup.core.errors import BackupError, Unexpected
 from backup.core.log import event
 
 
+def safe_text(error: Exception) -> str:
+    """Returns the message of one of the app's own errors, and only the type of any other error.
+
+    The message of a foreign error may quote a record.
+    """
+    return str(error) if isinstance(error, BackupError) else type(error).__name__
+
+
 def foreseen(error: Exception) -> BackupError:
     """Returns the error itself if it is one of the app's own. Else logs it and returns Unexpected.
 

@@ -6,18 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 
 from backup.config.ncrontab import last_due
 from backup.config.settings import Settings
-from backup.core.errors import BackupError
+from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
 from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
 from backup.jobs.job import Job, Request
 from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.run_records import KEEP_DAYS, RunKeeper, RunRecords
 from backup.runs.outcome import Observer
@@ -92,8 +92,7 @@ class Desk:
     def worker_is_alive(self) -> None:
         """Records that this process works on jobs."""
         name = str(this_process())
-        key = f"server:{sha256(name.encode()).hexdigest()[:24]}"
-        self.keys.commit([Change(key, {"name": name, "at": self.now().isoformat()})])
+        self.keys.commit([Change(f"server:{hashed(name)}", {"name": name, "at": self.now().isoformat()})])
 
     def workers(self) -> list[str]:
         """Returns the processes that worked on jobs within the last two minutes."""
@@ -149,7 +148,7 @@ def is_queued(settings: Settings, desk: Desk) -> bool:
         desk.doorbell.check()
         return desk.keys.commit([Change("probe", {"at": desk.now().isoformat()})])
     except Exception as error:
-        reason = str(error) if isinstance(error, BackupError) else type(error).__name__
+        reason = safe_text(error)
         if reason not in _logged_reasons:
             _logged_reasons.add(reason)
             event("schedule.inline", level=logging.WARNING, error=reason)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from backup.config.settings import Settings
-from backup.core.errors import BackupError
+from backup.core.foreseen import safe_text
 from backup.core.log import event
 
 QUEUE = "backup-jobs"
@@ -35,7 +35,7 @@ class QueueDoorbell:
             # Without a time to live a message is lost after a week. The host's queue trigger expects Base64.
             self._client().send_message(job_id, visibility_timeout=max(0, round(after_seconds)), time_to_live=-1)
         except Exception as error:
-            event("jobs.not_rung", level=logging.WARNING, job_id=job_id, error=_text_of(error))
+            event("jobs.not_rung", level=logging.WARNING, job_id=job_id, error=safe_text(error))
             return False
         return True
 
@@ -72,7 +72,3 @@ class LocalDoorbell:
         """Returns as soon as the bell has rung since the last wait, or after so many seconds."""
         self._rung.wait(seconds)
         self._rung.clear()
-
-
-def _text_of(error: Exception) -> str:
-    return str(error) if isinstance(error, BackupError) else type(error).__name__

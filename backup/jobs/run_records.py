@@ -15,7 +15,8 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from backup.core.errors import BackupError, BadRequest, Locked, StoreUnavailable
+from backup.core.errors import BadRequest, Locked, StoreUnavailable
+from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.core.model import Run, Status, Verb
 from backup.jobs.job import Job
@@ -208,8 +209,13 @@ class RunKeeper(Observer):
             if run.completed_at is not None:
                 self._runs.forget(run.completed_at - timedelta(days=KEEP_DAYS))
         except Exception as error:  # whatever it is: the run itself is well
-            reason = str(error) if isinstance(error, BackupError) else type(error).__name__
-            event("runs.not_saved", level=logging.WARNING, service=run.service, sync_id=run.sync_id, error=reason)
+            event(
+                "runs.not_saved",
+                level=logging.WARNING,
+                service=run.service,
+                sync_id=run.sync_id,
+                error=safe_text(error),
+            )
 
 
 def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | None:
