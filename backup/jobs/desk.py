@@ -24,6 +24,8 @@ from backup.runs.outcome import Observer
 from backup.runs.process import this_process
 
 _FORGOTTEN_AT_ONCE = 50
+_WORKERS_AT_MOST = 1_000
+_WORKERS_STAY = timedelta(hours=1)
 _FIRST_NIGHT = timedelta(minutes=10)  # a new service has missed no occurrence from before
 
 
@@ -82,12 +84,19 @@ class Desk:
         return RunKeeper(self.runs)
 
     def sweep(self) -> int:
-        """Rings for every waiting job and removes old jobs. Returns for how many jobs it rang."""
+        """Rings for every waiting job; removes old jobs and silent workers. Returns for how many jobs it rang."""
         waiting = self.records.waiting()
         for job in waiting:
             self.doorbell.ring(job.job_id)
         self.records.forget(self.now() - timedelta(days=KEEP_DAYS), _FORGOTTEN_AT_ONCE)
+        self._forget_workers(self.now() - _WORKERS_STAY)
         return len(waiting)
+
+    def _forget_workers(self, before: datetime) -> None:
+        # Processes come and go. Without this their entries would hide the living ones from `workers` one day.
+        for item in self.keys.scan("server:", limit=_WORKERS_AT_MOST):
+            if datetime.fromisoformat(item.value["at"]) < before:
+                self.keys.commit([Change(item.key, None, item.etag)])
 
     def worker_is_alive(self) -> None:
         """Records that this process works on jobs."""
@@ -97,7 +106,7 @@ class Desk:
     def workers(self) -> list[str]:
         """Returns the processes that worked on jobs within the last two minutes."""
         since = self.now() - SILENCE
-        items = self.keys.scan("server:", limit=1_000)
+        items = self.keys.scan("server:", limit=_WORKERS_AT_MOST)
         return [item.value["name"] for item in items if datetime.fromisoformat(item.value["at"]) > since]
 
 

@@ -231,6 +231,17 @@ def test_an_occurrence_of_the_schedule_is_queued_once_and_a_missed_night_is_caug
     assert office.desk.queue_due(disabled, names) == []
 
 
+def test_a_worker_that_has_long_been_silent_is_forgotten(office: Office) -> None:
+    office.desk.worker_is_alive()
+    assert len(office.desk.workers()) == 1
+    office.clock.ahead += SILENCE + timedelta(seconds=1)
+    office.desk.sweep()
+    assert (office.desk.workers(), len(office.desk.keys.scan("server:", limit=10))) == ([], 1)
+    office.clock.ahead += timedelta(hours=1)
+    office.desk.sweep()
+    assert office.desk.keys.scan("server:", limit=10) == []
+
+
 def test_two_timers_that_fire_at_once_queue_an_occurrence_once(office: Office) -> None:
     office.clock.ahead = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC) - datetime.now(UTC)
     queued: list[Job] = []
