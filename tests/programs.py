@@ -125,6 +125,8 @@ class Program:
             if stream:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+        if error is not None:  # whoever leaves the block so, the test's alarm above all, waits for nothing
+            self.kill()
         self.wait()
 
 
