@@ -10,7 +10,7 @@ import azure.functions as func
 from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
-from backup.entry import http, job_api
+from backup.entry import dashboard_api, http, job_api
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.requests import parse_service
 from backup.entry.timer import last_firing
@@ -174,6 +174,62 @@ def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
 def GetStats(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
     return _answered(lambda: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
+
+
+@app.route("sync/dashboard/overview", methods=["GET"])
+def GetOverview(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/overview?q=&limit=&cursor=: a row for each service, the worst first."""
+    return _answered(lambda: dashboard_api.get_overview(_desk(), load_settings(), _registry(), req.params))
+
+
+@app.route("sync/dashboard/calendar", methods=["GET"])
+def GetCalendar(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/calendar?service=&days=: runs due and made, changes and durations by day."""
+    return _answered(lambda: dashboard_api.get_calendar(_desk(), load_settings(), _registry(), req.params))
+
+
+@app.route("sync/dashboard/runs/{id}", methods=["GET"])
+def GetRun(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/runs/{id}: the summary of a run."""
+    return _answered(lambda: dashboard_api.get_run(_desk(), req.route_params["id"], req.params))
+
+
+@app.route("sync/dashboard/runs/{id}/changes", methods=["GET"])
+def GetRunChanges(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/runs/{id}/changes?only=&limit=&cursor=: what a run did to records."""
+    return _answered(lambda: dashboard_api.get_run_changes(_desk(), _registry(), req.route_params["id"], req.params))
+
+
+@app.route("sync/dashboard/runs/{id}/changes/record", methods=["GET"])
+def GetChangedRecord(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/runs/{id}/changes/record?key=: one record before and after a run."""
+    return _answered(lambda: dashboard_api.get_changed_record(_desk(), _registry(), req.route_params["id"], req.params))
+
+
+@app.route("sync/dashboard/runs/{id}/restore", methods=["POST"])
+def RestoreOfRun(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/dashboard/runs/{id}/restore: writes records that a run changed back into the source."""
+    run_id = req.route_params["id"]
+    return _answered(lambda: dashboard_api.post_run_restore(_desk(), _registry(), run_id, req.params, req.get_body()))
+
+
+@app.route("sync/dashboard/runs/{id}/undo", methods=["POST"])
+def UndoOfRun(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/dashboard/runs/{id}/undo: makes the backup what it was before a run."""
+    run_id = req.route_params["id"]
+    return _answered(lambda: dashboard_api.post_run_undo(_desk(), _registry(), run_id, req.params, req.get_body()))
+
+
+@app.route("sync/dashboard/verify", methods=["POST"])
+def StartVerify(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/dashboard/verify: queues a verify or a restore drill."""
+    return _answered(lambda: dashboard_api.post_verify_job(_desk(), _registry(), req.params, req.get_body()))
+
+
+@app.route("sync/dashboard/jobs/bulk", methods=["POST"])
+def ChangeJobs(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/dashboard/jobs/bulk: retries or deletes many jobs."""
+    return _answered(lambda: dashboard_api.post_bulk(_desk(), req.params, req.get_body()))
 
 
 @app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")

@@ -115,6 +115,7 @@ class BackupSettings(SideSettings):
     delete_guard_floor: int | None = Field(None, alias="DeleteGuardFloor", ge=0)
     max_deletes: int | None = Field(None, alias="MaxDeletes", ge=0)
     max_update_percent: float | None = Field(None, alias="MaxUpdatePercent", ge=0, le=100)
+    max_age_hours: float | None = Field(None, alias="MaxAgeHours", ge=0, le=87_600)
 
 
 SETTINGS_OF_SIDE: Mapping[SideName, type[SideSettings]] = {"source": SourceSettings, "backup": BackupSettings}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from backup.core.errors import ConfigError
 from backup.core.log import register_secret
 from backup.core.model import utc_now
 
-_LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys())
+_LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - {"max_age_hours"})
 _DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
 
 
@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     max_deletes: int | None = Field(None, alias="BackupSync__MaxDeletes", ge=0)
     max_update_percent: float | None = Field(None, alias="BackupSync__MaxUpdatePercent", ge=0, le=100)
     max_failed_records: int = Field(100, alias="BackupSync__MaxFailedRecords", ge=0, le=100_000)
+    max_age_hours: float = Field(26, alias="BackupSync__MaxAgeHours", ge=0, le=87_600)
     on_new_column: Literal["add", "fail", "ignore"] = Field("add", alias="BackupSync__OnNewColumn")
     recycle_days: float = Field(30, alias="BackupSync__RecycleDays", gt=0, le=36_500)
     history_days: float = Field(400, alias="BackupHistory__RetentionDays", gt=0, le=36_500)
@@ -138,6 +139,12 @@ class Settings(BaseSettings):
         own = {name: getattr(settings.backup, name) for name in _LIMITS}
         limits = {name: getattr(self, name) if value is None else value for name, value in own.items()}
         return {**limits, "canary": settings.source.canary}
+
+    def max_age(self, service: str) -> timedelta | None:
+        """Returns how old the service's last successful sync may be; None: as old as it likes."""
+        own = self.service(service).backup.max_age_hours
+        hours = self.max_age_hours if own is None else own
+        return timedelta(hours=hours) if hours else None
 
     @property
     def has_storage_account(self) -> bool:

@@ -97,7 +97,7 @@ def get_jobs(desk: Desk, query: Mapping[str, str]) -> Answer:
         state=_choice(query, "state", State),
         service=query.get("type"),
         text=query.get("q"),
-        limit=_number(query, "limit", 50, 200),
+        limit=number_in(query, "limit", 50, 200),
         cursor=query.get("cursor"),
     )
     return Answer(200, {"jobs": [shape_row(job) for job in page.jobs], "cursor": page.cursor})
@@ -131,15 +131,17 @@ def delete_job(desk: Desk, job_id: str, query: Mapping[str, str], who: str | Non
 
 
 def get_history(desk: Desk, query: Mapping[str, str]) -> Answer:
-    """Answers with a page of runs of all services, newest first."""
-    check_query(query, "service", "status", "verb", "from", "to", "limit", "cursor")
+    """Answers with a page of runs of all services, newest first. The query may name a service, a status, a verb, a time
+    and a text."""
+    check_query(query, "service", "status", "verb", "from", "to", "q", "limit", "cursor")
     page = desk.runs.page(
         service=query.get("service"),
         status=_choice(query, "status", Status),
         verb=_choice(query, "verb", Verb),
         since=moment_of(query["from"]) if "from" in query else None,
         until=moment_of(query["to"]) if "to" in query else None,
-        limit=_number(query, "limit", 50, 200),
+        text=query.get("q"),
+        limit=number_in(query, "limit", 50, 200),
         cursor=query.get("cursor"),
     )
     return Answer(200, {"runs": list(page.runs), "cursor": page.cursor})
@@ -155,7 +157,7 @@ def get_summary(desk: Desk, query: Mapping[str, str]) -> Answer:
 def get_stats(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with each service's numbers of the last days (default: 30), a page of services at a time."""
     check_query(query, "days", "limit", "cursor")
-    days, limit = _number(query, "days", 30, _DAYS_AT_MOST), _number(query, "limit", 10, 50)
+    days, limit = number_in(query, "days", 30, _DAYS_AT_MOST), number_in(query, "limit", 10, 50)
     after = query.get("cursor", "")
     names = sorted(name for name in registry.names() if name > after)
     rows = [shape_stats(desk, settings, name, days) for name in names[:limit]]
@@ -181,7 +183,8 @@ def _choice(query: Mapping[str, str], name: Literal["state", "status", "verb"], 
     return by_name[text.lower()]
 
 
-def _number(query: Mapping[str, str], name: str, default: int, maximum: int) -> int:
+def number_in(query: Mapping[str, str], name: str, default: int, maximum: int) -> int:
+    """The value of a query parameter that is a whole number from 1 on. Raises BadRequest for any other value."""
     text = query.get(name, str(default))
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= maximum:
         raise BadRequest(f"{name} is {quoted(text)}.", hint=f"Use a number from 1 to {maximum}.")

@@ -11,7 +11,7 @@ from backup.config.settings import Settings
 from backup.entry.answers import time_text
 from backup.jobs.desk import Desk
 from backup.jobs.job import Job, State
-from backup.jobs.run_records import percentile
+from backup.jobs.run_numbers import percentile
 
 _RECORDS = ("inserted", "updated", "deleted", "skipped", "failedRecords")
 _DUE_AT_MOST = 10_000
@@ -40,6 +40,8 @@ def shape_row(job: Job) -> dict[str, Any]:
             "forceFullSync": request.force,
             "dryRun": request.dry_run,
             "allowMassDelete": request.allow_mass_delete,
+            "full": request.full,
+            "sample": request.sample,
             "limit": None,
         },
         "trigger": job.trigger,

@@ -79,9 +79,9 @@ class Desk:
             self.doorbell.ring(job.job_id)
         return jobs
 
-    def watcher(self) -> Observer:
-        """Returns what saves the summaries of runs that belong to no job."""
-        return RunKeeper(self.runs)
+    def watcher(self, requested_by: str | None = None) -> Observer:
+        """Returns what saves the summaries of runs that belong to no job; `requested_by` asked for them."""
+        return RunKeeper(self.runs, requested_by=requested_by)
 
     def sweep(self) -> int:
         """Rings for every waiting job; removes old jobs and silent workers. Returns for how many jobs it rang."""

@@ -41,6 +41,8 @@ class Request:
     force: bool = False
     dry_run: bool = False
     allow_mass_delete: bool = False
+    full: bool = False
+    sample: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,26 @@
 
 SyncHistory says what a run did to data, and lies beside that data. The summary of a run lies here, under keys that
 change together. `run:` has the summary, newest first. `runid:`, `runof:`, `runstatus:` and `runverb:` lead to it by its
-id, service, status and verb. The end of a run changes the numbers in `day:` (all services of a day) and in `stat:` (one
-service of a day), and the entry in `last:` (a service's last success, failure, verify and drill).
+id, service, status and verb. The end of a run changes the numbers too (`run_numbers`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from backup.core.errors import BadRequest, Locked, StoreUnavailable
 from backup.core.foreseen import safe_text
 from backup.core.log import event
-from backup.core.model import Run, Status, Verb
+from backup.core.model import Run, Status, Trigger, Verb
 from backup.jobs.job import Job
-from backup.jobs.key_values import NEW, Change, Item, KeyValues
+from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST
 from backup.jobs.record_keys import hashed, order_of
+from backup.jobs.run_numbers import RunNumbers, number_changes
 from backup.runs.outcome import Observer, Outcome
 
 KEEP_DAYS = 400
@@ -32,8 +31,6 @@ _TRIES = 20
 _NOTES_AT_MOST = 20
 _FAILURES_AT_MOST = 20
 _AFTER_MARKS = "g"  # sorts after hexadecimal digits
-_STEP = 1.1  # the histogram keeps a duration to within a tenth
-_LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}
 
 
 class RunPage(NamedTuple):
@@ -43,19 +40,25 @@ class RunPage(NamedTuple):
     cursor: str | None
 
 
-class RunRecords:
-    """The summaries. Several threads and processes may use them at once.
+class RunRecords(RunNumbers):
+    """The summaries, and the numbers. Several threads and processes may use them at once.
 
     Every method raises StoreUnavailable or StoreError when they cannot be read or written.
     """
 
-    def __init__(self, keys: KeyValues) -> None:
-        self._keys = keys
-
-    def save(self, run: Run, *, job_id: str | None = None, hint: str | None = None, scheduled: bool = False) -> None:
+    def save(
+        self,
+        run: Run,
+        *,
+        job_id: str | None = None,
+        hint: str | None = None,
+        requested_by: str | None = None,
+        due_at: datetime | None = None,
+    ) -> None:
         """Writes the run's summary. Once the run has ended, also adds it to the numbers of its day.
 
-        `scheduled`: the run is an occurrence of the schedule. A summary of an ended run does not change any more.
+        `requested_by`: the name of the person who asked for the run. `due_at`: the occurrence of the schedule that the
+        run is for. A summary of an ended run does not change any more.
         """
         order = order_of(run.started_at, run.sync_id.replace("-", "")[:8])
         for _ in range(_TRIES):
@@ -65,7 +68,8 @@ class RunRecords:
             before = item.value if item else None
             if before is not None and before.get("completedAt"):
                 return
-            after = _summary(run, job_id or (before or {}).get("jobId"), hint)
+            known = before or {}
+            after = _summary(run, job_id or known.get("jobId"), hint, requested_by or known.get("requestedBy"))
             changes = [Change(f"run:{order}", after, item.etag if item else NEW)]
             if pointer is None:
                 changes.append(Change(f"runid:{run.sync_id}", {"order": order}, NEW))
@@ -74,7 +78,7 @@ class RunRecords:
             changes += [Change(key, None) for key in old_keys if key not in new_keys]
             changes += [Change(key, {}) for key in new_keys if key not in old_keys]
             if run.completed_at is not None and not run.dry_run:
-                changes += self._number_changes(run, scheduled)
+                changes += number_changes(self._keys, run, due_at)
             if self._keys.commit(changes):
                 return
         raise StoreUnavailable(
@@ -108,12 +112,14 @@ class RunRecords:
         verb: Verb | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        text: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
         """Returns the runs that began at `since` or later, and before `until`; newest first.
 
-        Cost: reads the summaries of the page; with more than one of service, status and verb, at most 1,000 summaries.
+        `text` is somewhere in their id, service, verb, error, hint, notes, or name of who asked; case does not count.
+        Cost: reads the summaries of the page; with a text, or more than one of service, status and verb, at most 1,000.
         Raises BadRequest for a cursor that is not from a page of these runs.
         """
         wanted = min(max(1, limit), PAGE_AT_MOST)
@@ -134,28 +140,10 @@ class RunRecords:
                     continue
                 if since and datetime.fromisoformat(run["startedAt"]) < since:
                     return RunPage(runs, None)
-                if _matches(run, service, status, verb):
+                if _matches(run, service, status, verb, text):
                     runs.append(run)
             if len(items) <= wanted:
                 return RunPage(runs, None)
-
-    def day(self, of: date) -> Mapping[str, Mapping[str, Any]]:
-        """Returns the numbers of the day (UTC) by service: runs, completed, failed, and records by what runs did to
-        them."""
-        item = self._keys.get(f"day:{of.isoformat()}")
-        return item.value if item else {}
-
-    def days(self, service: str, first: date, last: date) -> Mapping[date, Mapping[str, Any]]:
-        """Returns the service's numbers by day (UTC), from `first` to `last`; only of days with numbers."""
-        prefix = f"stat:{hashed(service)}:"
-        items = self._keys.scan(prefix, after=f"{prefix}{(first - timedelta(days=1)).isoformat()}", limit=1_000)
-        by_day = {date.fromisoformat(item.key.rpartition(":")[2]): item.value for item in items}
-        return {day: numbers for day, numbers in by_day.items() if day <= last}
-
-    def last(self, service: str) -> Mapping[str, Any]:
-        """Returns the service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error."""
-        item = self._keys.get(f"last:{hashed(service)}")
-        return item.value if item else {}
 
     def _run(self, item: Item) -> Mapping[str, Any] | None:
         if item.key.startswith("run:"):
@@ -163,36 +151,15 @@ class RunRecords:
         summary = self._keys.get(f"run:{item.key.rpartition(':')[2]}")
         return None if summary is None else summary.value
 
-    def _number_changes(self, run: Run, scheduled: bool) -> list[Change]:
-        """The changes that the end of a run makes to the numbers of its day and to its service's last runs."""
-        ended = (run.completed_at or run.started_at).astimezone(UTC)
-        changes = []
-        last = self._keys.get(f"last:{hashed(run.service)}")
-        entry = {"at": ended.isoformat(), "syncId": run.sync_id, "error": run.error, "errorKind": run.error_kind}
-        kind = "failure" if run.status is Status.FAILED else _LAST.get(run.verb)
-        if kind is not None:
-            value = {**(last.value if last else {}), "service": run.service, kind: entry}
-            changes.append(Change(f"last:{hashed(run.service)}", value, last.etag if last else NEW))
-        if run.verb is not Verb.SYNC:
-            return changes
-        for key, by_service in ((f"day:{ended.date()}", True), (f"stat:{hashed(run.service)}:{ended.date()}", False)):
-            item = self._keys.get(key)
-            value = dict(item.value) if item else {}
-            if by_service:
-                value[run.service] = _with_run(value.get(run.service, {}), run, scheduled)
-            else:
-                value = _with_run(value, run, scheduled, with_durations=True)
-            changes.append(Change(key, value, item.etag if item else NEW))
-        return changes
-
 
 class RunKeeper(Observer):
     """Saves the summaries of runs. Logs a summary that cannot be written, and does not fail the run."""
 
-    def __init__(self, runs: RunRecords, job: Job | None = None) -> None:
-        """`job`: the job that the runs belong to."""
+    def __init__(self, runs: RunRecords, job: Job | None = None, requested_by: str | None = None) -> None:
+        """`job`: the job that the runs belong to. `requested_by`: who asked for runs that belong to none."""
         self._runs, self._job_id = runs, job.job_id if job else None
-        self._scheduled = job is not None and job.occurrence is not None
+        self._requested_by = job.requested_by if job else requested_by
+        self._due_at = datetime.fromisoformat(job.occurrence) if job and job.occurrence else None
 
     def started(self, run: Run) -> None:
         """As `Observer` says."""
@@ -205,7 +172,8 @@ class RunKeeper(Observer):
 
     def _save(self, run: Run, hint: str | None = None) -> None:
         try:
-            self._runs.save(run, job_id=self._job_id, hint=hint, scheduled=self._scheduled)
+            due_at = self._due_at or (run.started_at if run.trigger is Trigger.TIMER else None)
+            self._runs.save(run, job_id=self._job_id, hint=hint, requested_by=self._requested_by, due_at=due_at)
             if run.completed_at is not None:
                 self._runs.forget(run.completed_at - timedelta(days=KEEP_DAYS))
         except Exception as error:  # whatever it is: the run itself is well
@@ -218,43 +186,7 @@ class RunKeeper(Observer):
             )
 
 
-def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | None:
-    """Returns how many milliseconds this share of the runs took at most, to within a tenth; None without runs."""
-    merged: dict[int, int] = {}
-    for histogram in durations:
-        for step, number in histogram.items():
-            merged[int(step)] = merged.get(int(step), 0) + number
-    remaining = math.ceil(share * sum(merged.values()))
-    for power in sorted(merged):
-        remaining -= merged[power]
-        if remaining <= 0:
-            return round(math.pow(_STEP, power))
-    return None
-
-
-def _with_run(numbers: Mapping[str, Any], run: Run, scheduled: bool, *, with_durations: bool = False) -> Any:
-    """The numbers with this run added."""
-    added = dict(numbers)
-
-    def add(name: str, amount: float) -> None:
-        added[name] = added.get(name, 0) + amount
-
-    add("runs", 1)
-    add("completed" if run.status is Status.COMPLETED else "failed", 1)
-    if run.status is Status.COMPLETED and scheduled:
-        add("scheduled", 1)
-    for name, count in asdict(run.counts).items():
-        add(f"{name}Records" if name == "failed" else name, count)
-    if with_durations and run.duration_ms is not None:
-        add("seconds", run.duration_ms / 1000)
-        step = str(round(math.log(max(1, run.duration_ms), _STEP)))
-        histogram = dict(added.get("durations", {}))
-        histogram[step] = histogram.get(step, 0) + 1
-        added["durations"] = histogram
-    return added
-
-
-def _summary(run: Run, job_id: str | None, hint: str | None) -> dict[str, Any]:
+def _summary(run: Run, job_id: str | None, hint: str | None, requested_by: str | None) -> dict[str, Any]:
     """The summary of a run, with the names of the JSON API."""
     summary: dict[str, Any] = {
         "syncId": run.sync_id,
@@ -276,6 +208,7 @@ def _summary(run: Run, job_id: str | None, hint: str | None) -> dict[str, Any]:
         "notes": list(run.notes[:_NOTES_AT_MOST]),
         "failures": [list(failure) for failure in run.failures[:_FAILURES_AT_MOST]],
         "jobId": job_id,
+        "requestedBy": requested_by,
     }
     return {name: value for name, value in summary.items() if value not in (None, [])}
 
@@ -285,12 +218,20 @@ def _pointer_keys(run: Mapping[str, Any], order: str) -> tuple[str, ...]:
     return tuple(f"{key}:{order}" for key in keys)
 
 
-def _matches(run: Mapping[str, Any], service: str | None, status: Status | None, verb: Verb | None) -> bool:
+def _matches(
+    run: Mapping[str, Any], service: str | None, status: Status | None, verb: Verb | None, text: str | None
+) -> bool:
     return (
-        (service is None or run["service"].lower() == service.lower())
+        (not text or any(text.lower() in part.lower() for part in _searched(run)))
+        and (service is None or run["service"].lower() == service.lower())
         and (status is None or run["status"] == status)
         and (verb is None or run["verb"] == verb)
     )
+
+
+def _searched(run: Mapping[str, Any]) -> list[str]:
+    names = ("syncId", "service", "verb", "trigger", "error", "errorKind", "hint", "requestedBy")
+    return [*(run.get(name) or "" for name in names), *run.get("notes", ())]
 
 
 def _is_id(text: str) -> bool:

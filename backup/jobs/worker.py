@@ -23,13 +23,14 @@ from backup.core.errors import (
     Unexpected,
 )
 from backup.core.log import event, redact
-from backup.core.model import Counts, Now, Run, Trigger
+from backup.core.model import Counts, Now, Run, Trigger, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.job import Job, State
 from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
+from backup.mirror.comparison import Depth
 from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
@@ -83,6 +84,9 @@ class JobWorker:
         turn = Turn(self._slice_seconds)
         try:
             service = self._make_registry(RunKeeper(self._runs, job)).get(request.service)
+            if request.verb in (Verb.VERIFY, Verb.DRILL):
+                depth = Depth(request.full, request.sample)
+                return service.verify(depth, drilled=request.verb == Verb.DRILL, trigger=Trigger.JOB)
             outcome = service.resume(Trigger.JOB, turn, progress) if job.sync_id is not None else None
             return outcome or service.sync(Trigger.JOB, options, progress, turn)
         except Exception as error:

@@ -24,6 +24,9 @@ from backup.mirror.walk import chunks_of, in_time
 from backup.mirror.writing import forget, no_end
 from backup.stores import Store, stamps_in
 
+COMPARED_WHOLE = "Every record was compared whole."
+"""The note of a verify that compared all contents."""
+
 _RECORDS_AT_ONCE = 500
 
 

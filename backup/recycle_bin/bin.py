@@ -172,6 +172,15 @@ class RecycleBin:
         )
         return sorted(timed, key=lambda kept: (kept.number, kept.at))
 
+    def of_key_in_source(self, sync_id: str, key: Key) -> Kept | None:
+        """Returns the first image that a restore kept of this record of the place that it wrote to, without the record;
+        None without one."""
+        hashes, _ = entries.hashes_of([key])
+        where = {**self._of_run(sync_id), "Side": "source"}
+        pages = entries.pages_of_hashes(self._entries, hashes, where, records=False)
+        images = [kept for page in pages for entry in page for kept in entries.kept(entry) if kept.key == key]
+        return min(images, key=lambda kept: kept.at, default=None)
+
     def _moment(self, entry: Mapping[str, Any]) -> datetime:
         # The id names the run. The SyncId may be missing: a part of an entry lacks some fields.
         return self._timeline.moment(str(UUID(entry["EntryId"][:32])), entry["RecycledAt"])

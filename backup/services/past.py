@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from backup.core.errors import BadRequest, UnknownRun
-from backup.core.model import Action, Key, Now, Record, Run
+from backup.core.errors import BadRequest, UnknownRecord, UnknownRun
+from backup.core.model import Action, Key, Now, Record, Run, SideName
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs import listing, upgrade
@@ -25,6 +26,7 @@ from backup.runs.policy import Policy
 from backup.runs.retention import oldest_run, purge_history
 from backup.services.places import Places
 from backup.stores import Store
+from backup.verbs.past_run import PastRun
 from backup.verbs.upkeep import Due, due
 
 
@@ -52,6 +54,39 @@ class Ran:
     has_more: bool
     may_be_purged: bool
     key_to_json: Callable[[Key], list[Any]]
+
+
+@dataclass(frozen=True)
+class ChangedRecord:
+    """One record that a run changed: what the run did to it, and the record before and after.
+
+    - `side`: where the record is: in the backup, or in the place that a restore wrote to.
+    - `old`: None for a record that the run inserted.
+    - `new`: the record as the next later run found it, or else as the backup has it now. None if it was deleted.
+    - `later_run`: the run that found it so; None for the backup's record of now.
+    """
+
+    run: Run
+    key: list[Any]
+    action: Action
+    side: SideName
+    at: datetime
+    old: Record | None
+    new: Record | None
+    later_run: str | None
+
+
+@dataclass(frozen=True)
+class ChangedPage:
+    """A page of what a run did: key, action and side of each record; the cursor of the next page, None at the end.
+
+    `may_be_purged`: the run is older than the recycle bin keeps images, so the pages may lack some of its changes.
+    """
+
+    run: Run
+    changes: Sequence[tuple[list[Any], Action, SideName]]
+    cursor: str | None
+    may_be_purged: bool
 
 
 @dataclass(frozen=True)
@@ -120,13 +155,52 @@ class Past:
         Cost: reads the bin's entries of the run up to those changes. Holds only the changes that it returns.
         """
         with self._opened() as (backup, history, recycle_bin, _, now):
-            run = history.get(self._service, sync_id)
-            if run is None:
-                raise UnknownRun(f"The service {self._service} has no run {sync_id} about {backup.place.label}.")
+            run = self._run_of(history, backup, sync_id)
             all_changes = (kept for batch in recycle_bin.of_run(sync_id, only, records=False) for kept in batch)
             changes = list(islice(all_changes, skip, skip + limit + 1))
             may_be_purged = run.started_at < self._policy.kept_since(now())
             return Ran(run, changes[:limit], len(changes) > limit, may_be_purged, backup.keys.to_json)
+
+    def _run_of(self, history: History, backup: Store, sync_id: str) -> Run:
+        run = history.get(self._service, sync_id)
+        if run is None:
+            raise UnknownRun(f"The service {self._service} has no run {sync_id} about {backup.place.label}.")
+        return run
+
+    def changed(self, sync_id: str, limit: int, cursor: str | None = None, only: Action | None = None) -> ChangedPage:
+        """Returns a page of what the run did to records, or of what it did by this action alone.
+
+        A page may have fewer than `limit` changes and still have a cursor. Raises UnknownRun, and BadRequest for a
+        cursor that is not from such a page. Cost: reads what the page shows, however large the run was.
+        """
+        with self._opened() as (backup, history, recycle_bin, _, now):
+            run = self._run_of(history, backup, sync_id)
+            changes, next_cursor = PastRun(run, only, backup, recycle_bin).page(limit, cursor)
+            rows = [(backup.keys.to_json(change.kept.key), change.action, change.kept.side) for change in changes]
+            return ChangedPage(run, rows, next_cursor, run.started_at < self._policy.kept_since(now()))
+
+    def changed_record(self, sync_id: str, key: str) -> ChangedRecord:
+        """Returns one record that the run changed, before and after. Raises UnknownRun; UnknownRecord when the run did
+        not change it or its image was purged; BadRequest for a text that is no key."""
+        with self._opened() as (backup, history, recycle_bin, _, _):
+            run, parsed_key = self._run_of(history, backup, sync_id), backup.keys.from_text(key)
+            change = PastRun(run, None, backup, recycle_bin).change_of(parsed_key)
+            if change is None:
+                raise UnknownRecord(
+                    f"The recycle bin has no image of {json.dumps(backup.keys.to_json(parsed_key))} by run {sync_id}.",
+                    hint="The run did not change the record, or its image was purged after RecycleDays.",
+                )
+            kept, later = change.kept, change.later
+            images = [image for image in (kept, later) if image is not None]
+            whole = {image.entry_id: image.record for batch in recycle_bin.with_records(images) for image in batch}
+            if later is None:
+                now_there = (image for batch in backup.images([kept.key], Action.UPDATED) for image in batch)
+                new = next((image.record for image in now_there), None)
+            else:
+                new = whole.get(later.entry_id)
+            shown_key, later_run = backup.keys.to_json(kept.key), later.sync_id if later else None
+            old = whole.get(kept.entry_id)
+            return ChangedRecord(run, shown_key, change.action, kept.side, kept.at, old, new, later_run)
 
     def changes(self, since: datetime) -> list[RunChanges]:
         """Returns what each run that began since then did to the backup, newest first; see `changes_since`."""

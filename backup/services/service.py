@@ -15,7 +15,7 @@ from backup.core.errors import BackupError
 from backup.core.log import event
 from backup.core.model import Now, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
-from backup.mirror.comparison import Depth, verify
+from backup.mirror.comparison import COMPARED_WHOLE, Depth, verify
 from backup.runs import upgrade
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
@@ -159,7 +159,7 @@ class SyncService:
                     session.backup.catalog.match(session.source)
                     verify(session.source, session.backup, depth, session.report, refuse=session.tally.set_aside)
                     if depth.full:
-                        session.note("Every record was compared whole.")
+                        session.note(COMPARED_WHOLE)
             finally:
                 session.tally.proof = session.report.proof
 

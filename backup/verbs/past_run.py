@@ -3,12 +3,25 @@ nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from backup.core.model import Action, Key, Run
+from backup.core.errors import BadRequest
+from backup.core.model import Action, Key, Run, Verb
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.run_pages import Position, page_of_run
 from backup.stores import Store
+
+_LOOKED_AT_MOST = 1_000
+
+
+class NetChange(NamedTuple):
+    """What a run as a whole did to a record: its image before the run, and the next later image; None without one."""
+
+    action: Action
+    kept: Kept
+    later: Kept | None
 
 
 class PastRun:
@@ -30,25 +43,118 @@ class PastRun:
 
     def before(self, keys: Sequence[Key]) -> Mapping[Key, Kept]:
         """The images before the run, without their records, of those of these keys that the run changed so."""
-        images: dict[Key, list[Kept]] = {key: [] for key in keys}
-        for kept in self._recycled.of_keys(keys, records=False):  # oldest first
-            if kept.key in images:
-                images[kept.key].append(kept)
+        images = self._images(keys)
         existing_keys = self._backup.matching(keys) if self._only in (Action.UPDATED, Action.DELETED) else set[Key]()
-        before: dict[Key, Kept] = {}
-        for key, history in images.items():
-            index = next((n for n, kept in enumerate(history) if kept.sync_id == self.run.sync_id), None)
-            if index is None:
-                continue
-            later = history[index + 1] if index + 1 < len(history) else None
-            stayed = key in existing_keys if later is None else later.action is not Action.INSERTED
-            if self._only in (None, _action_of(history[index], stayed=stayed)):
-                before[key] = history[index]
-        return before
+        return {
+            key: kept
+            for key, (kept, later) in images.items()
+            if self._only in (None, _action_of(kept, stayed=_stayed(key, later, existing_keys)))
+        }
+
+    def changes(self, keys: Sequence[Key]) -> Mapping[Key, NetChange]:
+        """What the run as a whole did to those of these keys that it changed so, in the order of `keys`.
+
+        Cost: reads the entries of these keys, and looks up those that no later run changed.
+        """
+        images = self._images(keys)
+        last_changed = [
+            key for key, (kept, later) in images.items() if later is None and kept.action is not Action.INSERTED
+        ]
+        existing_keys = self._backup.matching(last_changed) if last_changed else set[Key]()
+        changes = {
+            key: NetChange(_action_of(kept, stayed=_stayed(key, later, existing_keys)), kept, later)
+            for key, (kept, later) in images.items()
+        }
+        return {key: change for key, change in changes.items() if self._only in (None, change.action)}
+
+    def change_of(self, key: Key) -> NetChange | None:
+        """What the run did to the record of this key, in the backup or else in the place that a restore wrote to; None
+        if the bin has no image of it."""
+        change = self.changes([key]).get(key)
+        if change is not None:
+            return change
+        in_place = self._recycled.of_key_in_source(self.run.sync_id, key)
+        return None if in_place is None else NetChange(in_place.action, in_place, None)
+
+    def page(self, limit: int, cursor: str | None = None) -> tuple[list[NetChange], str | None]:
+        """Returns up to `limit` of the run's changes, and the cursor of the next page; None at the end.
+
+        A page may have fewer changes and still have a cursor: one call looks at 1,000 keys at most. Raises BadRequest
+        for a cursor that is not from a page of this run.
+        """
+        section, position = self._place_of(cursor)
+        changes: list[NetChange] = []
+        looked_at = 0
+        while True:
+            kept, position = page_of_run(
+                self._backup,
+                self.run.service,
+                self.run.sync_id,
+                self._sections[section],
+                position,
+                limit - len(changes),
+            )
+            looked_at += len(kept)
+            changes += self._changed_so(kept)
+            if position is None:
+                section += 1
+                if section == len(self._sections) or self._has_no_more(self._sections[section - 1]):
+                    return changes, None
+            if len(changes) >= limit or looked_at >= _LOOKED_AT_MOST:
+                return changes, f"{section}.{position or ''}"
+
+    @property
+    def _sections(self) -> Sequence[Action | None]:
+        """The actions of entries that may stand for such a change. A record that a run updates first and deletes later
+        has one image, that of the update."""
+        if self._only is Action.DELETED:
+            return Action.DELETED, Action.UPDATED
+        return (Action.UPDATED, Action.DELETED) if self._only is Action.UPDATED else (self._only,)
+
+    def _place_of(self, cursor: str | None) -> tuple[int, Position | None]:
+        if cursor is None:
+            return 0, None
+        number, _, text = cursor.partition(".")
+        if number not in map(str, range(len(self._sections))):
+            raise BadRequest("The cursor is not from a page of these changes.", hint="Begin without a cursor.")
+        return int(number), Position.from_text(text, self.run.sync_id) if text else None
+
+    def _has_no_more(self, action: Action | None) -> bool:
+        """Whether the entries of this action are all changes of it that the run counted."""
+        name = "deleted" if action is Action.DELETED else "updated"
+        counted = getattr(self._recycled.counted(self.run.sync_id), name)
+        return self.run.verb is Verb.RESTORE or bool(counted >= getattr(self.run.counts, name))
+
+    def _changed_so(self, kept: Sequence[Kept]) -> list[NetChange]:
+        """The changes that these entries stand for. Of a restore's place the app does not know what came later."""
+        in_backup = self.changes([entry.key for entry in kept if entry.side == "backup"])
+        changes = [
+            in_backup.get(entry.key) if entry.side == "backup" else NetChange(entry.action, entry, None)
+            for entry in kept
+        ]
+        return [change for change in changes if change is not None and self._only in (None, change.action)]
+
+    def _images(self, keys: Sequence[Key]) -> dict[Key, tuple[Kept, Kept | None]]:
+        """Of each of these keys that the run changed: its image before the run, and the next later image, if any."""
+        history: dict[Key, list[Kept]] = {key: [] for key in keys}
+        for kept in self._recycled.of_keys(keys, records=False):  # oldest first
+            if kept.key in history:
+                history[kept.key].append(kept)
+        images: dict[Key, tuple[Kept, Kept | None]] = {}
+        for key, of_key in history.items():
+            index = next((n for n, kept in enumerate(of_key) if kept.sync_id == self.run.sync_id), None)
+            if index is not None:
+                images[key] = of_key[index], of_key[index + 1] if index + 1 < len(of_key) else None
+        return images
 
     def _of(self, action: Action | None) -> Iterator[Sequence[Key]]:
         for entries in self._recycled.of_run(self.run.sync_id, action, records=False):
             yield [kept.key for kept in entries if kept.side == "backup"]
+
+
+def _stayed(key: Key, later: Kept | None, existing_keys: Collection[Key]) -> bool:
+    """Whether the record existed after the run: the next later image says so, or else whether it exists now."""
+    return key in existing_keys if later is None else later.action is not Action.INSERTED
 
 
 def _action_of(kept: Kept, *, stayed: bool) -> Action:

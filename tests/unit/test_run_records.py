@@ -12,7 +12,8 @@ import pytest
 
 from backup.core.errors import BadRequest
 from backup.core.model import Counts, Run, Status, Trigger, Verb
-from backup.jobs.run_records import RunKeeper, RunRecords, percentile
+from backup.jobs.run_numbers import percentile
+from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.runs.outcome import Outcome
 
@@ -59,7 +60,7 @@ def test_an_ended_run_is_counted_once(records: RunRecords) -> None:
     run = begun()
     records.save(run)
     for _ in range(3):
-        records.save(ended(run, inserted=3, skipped=4), scheduled=True)
+        records.save(ended(run, inserted=3, skipped=4), due_at=START)
     records.save(ended(begun(1), error="It broke.", updated=1))
     records.save(ended(replace(begun(2), dry_run=True), inserted=99))
     [(service, numbers)] = records.day(START.date()).items()
@@ -75,7 +76,7 @@ def test_the_last_of_each_kind_is_known(records: RunRecords) -> None:
     last = records.last("CUSTOMER")
     assert last["success"]["syncId"] == good.sync_id
     assert (last["failure"]["syncId"], last["failure"]["error"]) == (bad.sync_id, "It broke.")
-    assert last.keys() == {"service", "success", "failure", "drill"}
+    assert last.keys() == {"service", "first", "success", "failure", "drill"}
 
 
 def everything(records: RunRecords, **wanted: Any) -> list[str]:

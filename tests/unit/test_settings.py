@@ -22,6 +22,7 @@ LIMITS = {
     "DeleteGuardFloor": ("7", 7),
     "MaxDeletes": ("7", 7),
     "MaxUpdatePercent": ("7.5", 7.5),
+    "MaxAgeHours": ("7.5", 7.5),
 }
 NUMBERS = {
     **{
@@ -109,6 +110,7 @@ def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) ->
         ("BackupSync__DeleteGuardFloor", 20),
         ("BackupSync__MaxDeletes", None),
         ("BackupSync__MaxUpdatePercent", None),
+        ("BackupSync__MaxAgeHours", 26),
         ("BackupSync__OnNewColumn", "add"),
         ("BackupSync__RecycleDays", 30),
         ("BackupHistory__RetentionDays", 400),

@@ -1,0 +1,237 @@
+"""The HTTP API of the page: what it shows of services and runs, and what it asks for.
+
+Overview, calendar and run read the records alone, so they wake no database. What looks into a run's records reads the
+backup.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from backup.config.settings import Settings
+from backup.core.errors import BackupError, BadRequest, UnknownRun
+from backup.core.model import Action, Record, Trigger
+from backup.core.suggestions import quoted
+from backup.entry.answers import Answer, shape_one, status_of
+from backup.entry.dashboard_shapes import shape_calendar, shape_overview
+from backup.entry.job_api import delete_job, number_in, post_retry
+from backup.entry.requests import ApiRequest, KeyText, check_query, parse_body
+from backup.jobs.desk import Desk
+from backup.jobs.job import Request
+from backup.services.past import ChangedRecord
+from backup.services.registry import Registry
+from backup.services.service import Options, SyncService
+from backup.stores.exact_json import record_to_text
+from backup.verbs.restoring import Wish
+
+_PAGE_AT_MOST = 500
+_JOBS_AT_ONCE = 200
+_NAME = Annotated[str, Field(max_length=300)]
+
+
+class RestoreOfRunRequest(ApiRequest):
+    """The body of RestoreOfRun: which records of the run to restore into the source; none named means all.
+
+    Without `confirm`, the service's name, the answer only says what would change.
+    """
+
+    keys: list[KeyText] = Field([], max_length=1_000)
+    only: Literal["inserted", "updated", "deleted"] | None = None
+    overwrite_newer: bool = False
+    delete_extra: bool = False
+    allow_mass_delete: bool = False
+    confirm: _NAME | None = None
+
+
+class UndoOfRunRequest(ApiRequest):
+    """The body of UndoOfRun. Without `confirm`, the service's name, the answer only says what would change."""
+
+    through: bool = False
+    confirm: _NAME | None = None
+
+
+class VerifyJobRequest(ApiRequest):
+    """The body of StartVerify."""
+
+    service: str = Field(min_length=1, max_length=300)
+    full: bool = False
+    sample: int = Field(0, ge=0, le=1_000_000)
+    drill: bool = False
+
+
+class BulkRequest(ApiRequest):
+    """The body of ChangeJobs."""
+
+    action: Literal["retry", "delete"]
+    job_ids: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=_JOBS_AT_ONCE)]
+
+
+def get_overview(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
+    """Answers with a row for each service, the worst first, a page at a time."""
+    check_query(query, "q", "limit", "cursor")
+    limit = number_in(query, "limit", 50, 200)
+    return Answer(200, shape_overview(desk, settings, registry.names(), query.get("q"), limit, query.get("cursor")))
+
+
+def get_calendar(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
+    """Answers with each of the last days (default: 30), of one service or of all together."""
+    check_query(query, "service", "days")
+    days = number_in(query, "days", 30, 366)
+    service = registry.get(query["service"]).name if "service" in query else None
+    return Answer(200, shape_calendar(desk, settings, [service] if service else registry.names(), service, days))
+
+
+def get_run(desk: Desk, sync_id: str, query: Mapping[str, str]) -> Answer:
+    """Answers with the summary of a run. 404 without one."""
+    check_query(query)
+    summary = desk.runs.get(sync_id)
+    if summary is None:
+        raise UnknownRun(f"There is no run {quoted(sync_id)}.", hint="Summaries of runs are kept for 400 days.")
+    return Answer(200, dict(summary))
+
+
+def get_run_changes(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
+    """Answers with a page of what a run did to records: keys and actions. A page may be empty and have a cursor."""
+    check_query(query, "only", "limit", "cursor")
+    limit = number_in(query, "limit", 50, _PAGE_AT_MOST)
+    only = query.get("only")
+    if only is not None and only.title() not in list(Action):
+        raise BadRequest(f"only is {quoted(only)}.", hint="Use inserted, updated or deleted.")
+    service, run_id = _run_named(desk, registry, sync_id)
+    page = service.past.changed(run_id, limit, query.get("cursor"), Action(only.title()) if only else None)
+    return Answer(
+        200,
+        {
+            "syncId": run_id,
+            "service": service.name,
+            "changes": [{"key": key, "change": action.value, "side": side} for key, action, side in page.changes],
+            "cursor": page.cursor,
+            "mayBePurged": page.may_be_purged,
+        },
+    )
+
+
+def get_changed_record(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
+    """Answers with one record that a run changed, before and after, column by column. 404 if the bin has no image."""
+    check_query(query, "key")
+    if "key" not in query:
+        raise BadRequest(
+            "The key of the record is missing.", hint="Write it as ?key=, like the list of changes has it."
+        )
+    service, run_id = _run_named(desk, registry, sync_id)
+    return Answer(200, {"service": service.name, **shape_changed(service.past.changed_record(run_id, query["key"]))})
+
+
+def shape_changed(changed: ChangedRecord) -> dict[str, Any]:
+    """Returns a record that a run changed, as JSON values. Values are in the recycle bin's JSON."""
+    old, new = _values(changed.old), _values(changed.new)
+    names = dict.fromkeys([*(old or {}), *(new or {})])
+    return {
+        "syncId": changed.run.sync_id,
+        "key": changed.key,
+        "change": changed.action.value,
+        "side": changed.side,
+        "changedAt": changed.at.isoformat(),
+        "old": old,
+        "new": new,
+        "laterRun": changed.later_run,
+        "columns": [
+            {"name": name, "differs": (old or {}).get(name, _NOTHING) != (new or {}).get(name, _NOTHING)}
+            for name in names
+        ],
+    }
+
+
+def post_run_restore(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Restores records that a run changed into the source. Without `confirm` only answers what would change."""
+    check_query(query)
+    request = parse_body(RestoreOfRunRequest, body)
+    service, run_id = _run_named(desk, registry, sync_id)
+    writes = _is_confirmed(request.confirm, service)
+    wish = Wish(
+        keys=tuple(request.keys),
+        overwrite_newer=request.overwrite_newer,
+        delete_extra=request.delete_extra,
+        run=run_id,
+        only=Action(request.only.title()) if request.only else None,
+    )
+    options = Options(dry_run=not writes, allow_mass_delete=request.allow_mass_delete)
+    return shape_one(service.restore(wish, options, trigger=Trigger.HTTP))
+
+
+def post_run_undo(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
+    """Undoes a run in the backup. Without `confirm` only answers what would change."""
+    check_query(query)
+    request = parse_body(UndoOfRunRequest, body)
+    service, run_id = _run_named(desk, registry, sync_id)
+    writes = _is_confirmed(request.confirm, service)
+    return shape_one(service.undo(run_id, through=request.through, dry_run=not writes, trigger=Trigger.HTTP))
+
+
+def post_verify_job(
+    desk: Desk, registry: Registry, query: Mapping[str, str], body: bytes, who: str | None = None
+) -> Answer:
+    """Queues a verify or a restore drill of one service, or of each service for "all". Answers 202."""
+    check_query(query)
+    request = parse_body(VerifyJobRequest, body)
+    verb = "drill" if request.drill else "verify"
+    jobs = [
+        desk.ask(Request(service, verb, full=request.full, sample=request.sample), "http", requested_by=who)
+        for service in registry.chosen(request.service)
+    ]
+    where = f"/api/sync/job/{jobs[0].job_id}"
+    job_ids = [job.job_id for job in jobs]
+    answer = {"message": f"Job queued successfully: {verb}", "jobId": job_ids[0], "jobIds": job_ids, "verb": verb}
+    return Answer(202, answer, {"Location": where})
+
+
+def post_bulk(desk: Desk, query: Mapping[str, str], body: bytes, who: str | None = None) -> Answer:
+    """Retries or deletes many jobs. Answers what became of each; one that is refused stops no other."""
+    check_query(query)
+    request = parse_body(BulkRequest, body)
+    results = []
+    for job_id in dict.fromkeys(request.job_ids):
+        try:
+            done = (
+                post_retry(desk, job_id, {}, b"", who)
+                if request.action == "retry"
+                else delete_job(desk, job_id, {}, who)
+            )
+            results.append({"jobId": done.body["jobId"], "status": done.status, "message": done.body["message"]})
+        except BackupError as error:
+            results.append({"jobId": job_id, "status": status_of(error), "message": str(error)})
+    done_count = sum(result["status"] < 300 for result in results)
+    return Answer(
+        200, {"action": request.action, "done": done_count, "refused": len(results) - done_count, "jobs": results}
+    )
+
+
+_NOTHING = object()
+
+
+def _values(record: Record | None) -> dict[str, Any] | None:
+    return None if record is None else json.loads(record_to_text(record, zipped=False))
+
+
+def _run_named(desk: Desk, registry: Registry, sync_id: str) -> tuple[SyncService, str]:
+    """The run of this id, or whose id begins so, and its service. Reads SyncHistory only of a run without a summary."""
+    summary = desk.runs.get(sync_id)
+    if summary is None:
+        return registry.run_named(sync_id)
+    return registry.get(summary["service"]), summary["syncId"]
+
+
+def _is_confirmed(confirm: str | None, service: SyncService) -> bool:
+    """Whether the caller has typed the service's name. Raises BadRequest for another name."""
+    if confirm is None:
+        return False
+    if confirm.lower() != service.name.lower():
+        raise BadRequest(
+            f"confirm is {quoted(confirm)}, but the run is of the service {service.name}. Nothing was changed.",
+            hint="Write the service's name, or leave confirm out to see what would change.",
+        )
+    return True

@@ -1,0 +1,147 @@
+"""Numbers of runs: of a day, of a service, and of what was last. Changed together with the summary of a run that ends.
+
+`day:` has the numbers of all services of a day, by service. `stat:` has those of one service and day, `total:` those of
+all services and a day together, both with the durations. `last:` has a service's last success, failure, verify and
+drill, what was last proven, and when its first run began. Days are UTC's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from backup.core.model import Run, Status, Verb
+from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.record_keys import hashed
+from backup.mirror.comparison import COMPARED_WHOLE
+
+_STEP = 1.1  # the histogram keeps a duration to within a tenth
+_LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}
+_DAYS_AT_MOST = 1_000
+_SERVICES_AT_ONCE = 1_000
+
+
+class RunNumbers:
+    """The numbers, to read. `RunRecords` writes them, in the commits of the summaries."""
+
+    def __init__(self, keys: KeyValues) -> None:
+        self._keys = keys
+
+    def day(self, of: date) -> Mapping[str, Mapping[str, Any]]:
+        """Returns the numbers of the day by service: runs, completed, failed, and records by what runs did to them."""
+        item = self._keys.get(f"day:{of.isoformat()}")
+        return item.value if item else {}
+
+    def days(self, service: str | None, first: date, last: date) -> Mapping[date, Mapping[str, Any]]:
+        """Returns the numbers by day, from `first` to `last`, of one service or (None) of all together; only of days
+        with numbers. `scheduled` counts the occurrences of that day's schedule whose runs completed."""
+        prefix = "total:" if service is None else f"stat:{hashed(service)}:"
+        after = f"{prefix}{(first - timedelta(days=1)).isoformat()}"
+        items = self._keys.scan(prefix, after=after, limit=min(_DAYS_AT_MOST, (last - first).days + 1))
+        by_day = {date.fromisoformat(item.key.rpartition(":")[2]): item.value for item in items}
+        return {day: numbers for day, numbers in by_day.items() if day <= last}
+
+    def last(self, service: str) -> Mapping[str, Any]:
+        """Returns the service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error;
+        `versions` and `contents`, the last runs that proved these; and `first`, when its first run began."""
+        item = self._keys.get(f"last:{hashed(service)}")
+        return item.value if item else {}
+
+    def last_of_all(self) -> Mapping[str, Mapping[str, Any]]:
+        """Returns what `last` does, of every service with a run, by its name in small letters. Cost: a read for each
+        thousand services."""
+        by_service: dict[str, Mapping[str, Any]] = {}
+        after = ""
+        while items := self._keys.scan("last:", after=after, limit=_SERVICES_AT_ONCE):
+            by_service |= {item.value["service"].lower(): item.value for item in items}
+            after = items[-1].key
+            if len(items) < _SERVICES_AT_ONCE:
+                break
+        return by_service
+
+
+def number_changes(keys: KeyValues, run: Run, due_at: datetime | None) -> list[Change]:
+    """The changes that the end of this run makes to the numbers. `due_at`: the occurrence of the schedule that the run
+    is for."""
+    ended_on = (run.completed_at or run.started_at).astimezone(UTC).date()
+    changes = _last_changes(keys, run)
+    if run.verb is not Verb.SYNC:
+        return changes
+    made_on = due_at.astimezone(UTC).date() if due_at is not None and run.status is Status.COMPLETED else None
+    day = keys.get(f"day:{ended_on}")
+    by_service = dict(day.value) if day else {}
+    by_service[run.service] = _with_run(by_service.get(run.service, {}), run, made=made_on is not None)
+    changes.append(Change(f"day:{ended_on}", by_service, day.etag if day else NEW))
+    for name in (f"stat:{hashed(run.service)}", "total"):
+        for on in {ended_on, made_on or ended_on}:
+            item = keys.get(f"{name}:{on}")
+            numbers: Mapping[str, Any] = item.value if item else {}
+            if on == ended_on:
+                numbers = _with_run(numbers, run, made=False, with_durations=True)
+            if on == made_on:
+                numbers = {**numbers, "scheduled": numbers.get("scheduled", 0) + 1}
+            changes.append(Change(f"{name}:{on}", dict(numbers), item.etag if item else NEW))
+    return changes
+
+
+def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | None:
+    """Returns how many milliseconds this share of the runs took at most, to within a tenth; None without runs."""
+    merged: dict[int, int] = {}
+    for histogram in durations:
+        for step, number in histogram.items():
+            merged[int(step)] = merged.get(int(step), 0) + number
+    remaining = math.ceil(share * sum(merged.values()))
+    for power in sorted(merged):
+        remaining -= merged[power]
+        if remaining <= 0:
+            return round(math.pow(_STEP, power))
+    return None
+
+
+def _last_changes(keys: KeyValues, run: Run) -> list[Change]:
+    item = keys.get(f"last:{hashed(run.service)}")
+    before: Mapping[str, Any] = item.value if item else {}
+    entry = {
+        "at": (run.completed_at or run.started_at).astimezone(UTC).isoformat(),
+        "syncId": run.sync_id,
+        "verb": run.verb.value,
+        "error": run.error,
+        "errorKind": run.error_kind,
+        "verified": run.verified,
+        "records": run.proof.backup.records if run.proof is not None else None,
+    }
+    kinds = {"failure"} if run.status is Status.FAILED else {_LAST[run.verb]} if run.verb in _LAST else set()
+    if run.verified:
+        kinds.add("versions")
+        if run.verb is Verb.DRILL or COMPARED_WHOLE in run.notes:
+            kinds.add("contents")
+    if not kinds:
+        return []
+    began = {"first": before.get("first", run.started_at.astimezone(UTC).isoformat()), "service": run.service}
+    value = {**before, **began, **dict.fromkeys(kinds, entry)}
+    return [Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW)]
+
+
+def _with_run(numbers: Mapping[str, Any], run: Run, *, made: bool, with_durations: bool = False) -> dict[str, Any]:
+    """The numbers with this run added."""
+    added = dict(numbers)
+
+    def add(name: str, amount: float) -> None:
+        added[name] = added.get(name, 0) + amount
+
+    add("runs", 1)
+    add("completed" if run.status is Status.COMPLETED else "failed", 1)
+    if made:
+        add("scheduled", 1)
+    for name, count in asdict(run.counts).items():
+        add(f"{name}Records" if name == "failed" else name, count)
+    if with_durations and run.duration_ms is not None:
+        add("seconds", run.duration_ms / 1000)
+        step = str(round(math.log(max(1, run.duration_ms), _STEP)))
+        histogram = dict(added.get("durations", {}))
+        histogram[step] = histogram.get(step, 0) + 1
+        added["durations"] = histogram
+    return added

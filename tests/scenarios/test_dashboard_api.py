@@ -1,0 +1,282 @@
+"""The API of the page: services at a glance, one run and its records, and what takes them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup.config.settings import load_settings
+from backup.core.errors import BackupError, BadRequest, UnknownRecord, UnknownRun
+from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.entry import dashboard_api, job_api
+from backup.jobs.desk import Desk, open_desk
+from backup.jobs.worker import worker_of
+from backup.services.registry import Registry
+from tests.scenarios import places
+from tests.scenarios.inside import alone, raised, remove, synced
+from tests.scenarios.places import Place
+
+NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
+
+
+class Page:
+    """What the page asks for, over a place with customers."""
+
+    def __init__(self, place: Place | None, file: Path, **settings: str) -> None:
+        own = place.settings if place else {}
+        self.settings = load_settings({**own, "BackupJobs__File": str(file), **settings})
+        self.desk: Desk = open_desk(self.settings)
+        self.registry = Registry(self.settings, watcher=self.desk.watcher("Ada"))
+
+    def changes(self, run: Run, **query: str) -> Any:
+        return dashboard_api.get_run_changes(self.desk, self.registry, run.sync_id, query).body
+
+    def record(self, run: Run, key: str) -> Any:
+        return dashboard_api.get_changed_record(self.desk, self.registry, run.sync_id, {"key": key}).body
+
+    def restore(self, run: Run, **body: Any) -> Any:
+        return dashboard_api.post_run_restore(self.desk, self.registry, run.sync_id, {}, json.dumps(body).encode()).body
+
+    def undo(self, run: Run, **body: Any) -> Any:
+        return dashboard_api.post_run_undo(self.desk, self.registry, run.sync_id, {}, json.dumps(body).encode()).body
+
+    def overview(self, **query: str) -> Any:
+        return dashboard_api.get_overview(self.desk, self.settings, self.registry, query).body
+
+    def calendar(self, **query: str) -> Any:
+        return dashboard_api.get_calendar(self.desk, self.settings, self.registry, query).body
+
+
+@pytest.fixture
+def customers(tmp_path: Path) -> Place:
+    return alone(places.on_sqlite(tmp_path).customer)
+
+
+@pytest.fixture
+def page(customers: Place, tmp_path: Path) -> Iterator[Page]:
+    made = Page(customers, tmp_path / "jobs.db")
+    yield made
+    made.desk.keys.close()
+
+
+def a_night(place: Place) -> tuple[Run, Run]:
+    """A first copy, and a run that inserted one record, updated two and deleted three."""
+    first = synced(place, "customer")
+    raised(place, 2, 10, 101)
+    remove(place, "customer", "3", "11", "12")
+    return first, synced(place, "customer")
+
+
+def listed(page: Page, run: Run, **query: str) -> list[tuple[Any, str]]:
+    """All changes of the run, page after page."""
+    changes: list[tuple[Any, str]] = []
+    body = page.changes(run, **query)
+    changes += [(change["key"][0], change["change"]) for change in body["changes"]]
+    while body["cursor"]:
+        body = page.changes(run, **query, cursor=body["cursor"])
+        changes += [(change["key"][0], change["change"]) for change in body["changes"]]
+    return changes
+
+
+@pytest.mark.parametrize("limit", ["1", "2", "500"])
+def test_changes_of_a_run_are_all_there_and_once_whatever_the_page(customers: Place, page: Page, limit: str) -> None:
+    first, second = a_night(customers)
+    changes = [(3, "Deleted"), (11, "Deleted"), (12, "Deleted"), (101, "Inserted"), (2, "Updated"), (10, "Updated")]
+    assert sorted(listed(page, second, limit=limit), key=lambda change: (change[1], change[0])) == changes
+    assert sorted(listed(page, second, only="deleted", limit=limit)) == changes[:3]
+    assert sorted(listed(page, second, only="updated", limit=limit)) == changes[4:]
+    if limit != "1":  # a hundred keys that lie together in few entries
+        assert sorted(listed(page, first, limit=limit)) == [(n, "Inserted") for n in range(1, 101)]
+
+
+def test_old_and_new_stand_side_by_side(customers: Place, page: Page) -> None:
+    first, second = a_night(customers)
+    raised(customers, 10, version=3)
+    third = synced(customers, "customer")
+    updated = page.record(second, "10")
+    assert (updated["change"], updated["old"]["Version"], updated["new"]["Version"]) == ("Updated", 1, 2)
+    assert updated["laterRun"] == third.sync_id
+    assert "Version" in [column["name"] for column in updated["columns"] if column["differs"]]
+    latest = page.record(third, "[10]")
+    assert (latest["old"]["Version"], latest["new"]["Version"], latest["laterRun"]) == (2, 3, None)
+    deleted, inserted = page.record(second, "3"), page.record(second, "101")
+    assert (deleted["change"], deleted["old"]["Id"], deleted["new"]) == ("Deleted", 3, None)
+    assert (inserted["change"], inserted["old"], inserted["new"]["Id"]) == ("Inserted", None, 101)
+    with pytest.raises(UnknownRecord):
+        page.record(second, "50")
+    with pytest.raises(UnknownRun):
+        page.record(replace(first, sync_id="0" * 8), "3")
+
+
+def test_a_deleted_record_is_restored_only_where_the_name_of_the_service_is_typed(customers: Place, page: Page) -> None:
+    _, second = a_night(customers)
+    before = customers.customer.source.contents()
+    preview = page.restore(second, keys=[3], only="deleted")
+    assert (preview["DryRun"], preview["InsertedCount"]) == (True, 1)
+    for name in ("", "order", "customer2"):
+        with pytest.raises(BadRequest, match="Nothing was changed"):
+            page.restore(second, only="deleted", confirm=name)
+    assert customers.customer.source.contents() == before
+    done = page.restore(second, keys=[3], only="deleted", confirm="customer")
+    assert (done["DryRun"], done["InsertedCount"]) == (False, 1)
+    assert set(customers.customer.source.contents()) - set(before) == {3}
+    done = page.restore(second, only="deleted", confirm="Customer")
+    assert set(customers.customer.source.contents()) - set(before) == {3, 11, 12}
+    summary = dashboard_api.get_run(page.desk, done["SyncId"], {}).body
+    assert (summary["verb"], summary["requestedBy"]) == ("restore", "Ada")
+
+
+def test_what_a_restore_overwrote_in_the_source_is_shown_too(customers: Place, page: Page) -> None:
+    _, second = a_night(customers)
+    done = page.restore(second, keys=[10], overwriteNewer=True, confirm="customer")
+    restored = Run("customer", None, False, NOW, sync_id=done["SyncId"])
+    [change] = page.changes(restored)["changes"]
+    assert change == {"key": [10], "change": "Updated", "side": "source"}
+    record = page.record(restored, "10")
+    assert (record["side"], record["change"], record["old"]["Version"]) == ("source", "Updated", 2)
+
+
+def test_a_run_is_undone_only_where_the_name_of_the_service_is_typed(customers: Place, page: Page) -> None:
+    _, second = a_night(customers)
+    before = customers.customer.backup.contents()
+    assert page.undo(second)["DryRun"]
+    with pytest.raises(BadRequest):
+        page.undo(second, confirm="order")
+    assert customers.customer.backup.contents() == before
+    assert page.undo(second, confirm="customer")["TotalProcessed"] == 6
+    assert set(customers.customer.backup.contents()) == set(range(1, 101))
+
+
+@pytest.mark.parametrize(
+    "query", [{"only": "copied"}, {"cursor": "0.zz.1"}, {"cursor": "7."}, {"limit": "0"}, {"key": "1"}]
+)
+def test_a_list_of_changes_refuses_what_it_does_not_know(customers: Place, page: Page, query: dict[str, str]) -> None:
+    run = synced(customers, "customer")
+    with pytest.raises(BadRequest):
+        page.changes(run, **query)
+    with pytest.raises(BadRequest):  # a cursor of another run
+        page.changes(run, cursor=f"0.{'0' * 40}.1")
+
+
+def ended(
+    n: int, hours_ago: float, error: str | None = None, verb: Verb = Verb.SYNC, trigger: Trigger = Trigger.TIMER
+) -> Run:
+    run = Run(f"service{n}", trigger, False, NOW - timedelta(hours=hours_ago), verb=verb)
+    status = Status.FAILED if error else Status.COMPLETED
+    return run.ended(status, run.started_at + timedelta(seconds=10), Counts(inserted=n), error)
+
+
+def services(number: int) -> dict[str, str]:
+    names = {}
+    for n in range(1, number + 1):
+        names[f"SourceService{n}Db__ConnectionString"] = f"sqlite:///source{n}.db"
+        names[f"BackupService{n}Db__ConnectionString"] = f"sqlite:///backup{n}.db"
+        names[f"SourceService{n}Db__Table"] = "Things"
+    return names
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Iterator[Page]:
+    """Five services that no database stands behind."""
+    made = Page(None, tmp_path / "jobs.db", **services(5), BackupService4Db__MaxAgeHours="100")
+    made.desk = replace(made.desk, now=lambda: NOW)
+    yield made
+    made.desk.keys.close()
+
+
+def test_the_worst_service_comes_first_and_silence_alone_makes_one_overdue(many: Page) -> None:
+    for run in (ended(2, 30), ended(3, 12), ended(3, 10, "It broke."), ended(4, 30), ended(5, 12)):
+        many.desk.runs.save(run, due_at=run.started_at)
+    body = many.overview()
+    assert [(row["service"], row["state"], row["overdue"]) for row in body["services"]] == [
+        ("service1", "Overdue", True),
+        ("service2", "Overdue", True),
+        ("service3", "Failed", False),
+        ("service4", "Safe", False),
+        ("service5", "Safe", False),
+    ]
+    assert body["totals"] == {"services": 5, "overdue": 2, "failed": 1, "differs": 0, "safe": 2, "running": 0}
+    never, late = body["services"][:2]
+    assert (never["lastSuccess"], never["lastSuccessAgeSeconds"]) == (None, None)
+    assert (late["lastSuccessAgeSeconds"], late["allowedAgeSeconds"]) == (30 * 3600 - 10, 26 * 3600)
+    assert body["services"][2]["lastFailure"]["error"] == "It broke."
+    assert body["services"][3]["nextOccurrence"] == "2026-11-30T00:00:00.000Z"
+    pages = [many.overview(limit="2")]
+    while pages[-1]["cursor"]:
+        pages.append(many.overview(limit="2", cursor=pages[-1]["cursor"]))
+    assert [row for part in pages for row in part["services"]] == body["services"]
+    assert [row["service"] for row in many.overview(q="SERVICE3")["services"]] == ["service3"]
+
+
+def test_what_was_proven_last_is_told(customers: Place, page: Page) -> None:
+    synced_run = page.registry.sync("customer", Trigger.CLI)[0].run
+    body = {"service": "customer", "drill": True}
+    answer = dashboard_api.post_verify_job(page.desk, page.registry, {}, json.dumps(body).encode(), "Ada")
+    assert answer.status == 202
+    worker_of(page.settings, page.desk).work(answer.body["jobId"])
+    job = job_api.get_job_details(page.desk, answer.body["jobId"], {}).body
+    assert (job["state"], job["job"]["verb"], job["run"]["verb"]) == ("Succeeded", "drill", "drill")
+    [row] = page.overview()["services"]
+    assert (row["state"], row["records"], row["lastSuccess"]["syncId"]) == ("Safe", 100, synced_run.sync_id)
+    assert row["lastRestoreDrill"]["syncId"] == row["contentsProven"]["syncId"] == job["syncId"]
+    customers.customer.backup.run("UPDATE {table} SET Name = 'x' WHERE Id = 5")
+    full = {"service": "customer", "full": True}
+    answer = dashboard_api.post_verify_job(page.desk, page.registry, {}, json.dumps(full).encode())
+    worker_of(page.settings, page.desk).work(answer.body["jobId"])
+    [row] = page.overview()["services"]
+    assert (row["state"], row["lastVerify"]["verified"]) == ("Differs", False)
+
+
+def test_a_calendar_says_which_nights_were_made(many: Page) -> None:
+    def night(n: int, days_ago: int, error: str | None = None) -> None:
+        run = ended(n, 12 + 24 * days_ago, error)
+        many.desk.runs.save(run, due_at=run.started_at)
+
+    for n in (1, 2):
+        night(n, 3)
+        night(n, 2, "It broke." if n == 2 else None)
+    night(1, 0)
+    many.desk.runs.save(ended(1, 1, trigger=Trigger.CLI))  # by hand
+    days = many.calendar(days="30")["days"]
+    assert (len(days), days[0]["date"], days[-1]["date"]) == (30, "2026-10-31", "2026-11-29")
+    assert [(day["runsDue"], day["runsMade"], day["share"]) for day in days[-5:]] == [
+        (0, 0, None),
+        (2, 2, 1.0),
+        (2, 1, 0.5),
+        (2, 0, 0.0),
+        (2, 1, 0.5),
+    ]
+    assert (days[-1]["runs"], days[-1]["inserted"], days[-3]["failed"]) == (2, 2, 1)
+    assert days[-1]["medianDurationMs"] == pytest.approx(10_000, rel=0.05)
+    alone_days = many.calendar(days="30", service="Service1")["days"]
+    assert [(day["runsDue"], day["runsMade"]) for day in alone_days[-3:]] == [(1, 1), (1, 0), (1, 1)]
+
+
+def test_runs_are_searched_by_a_text(many: Page) -> None:
+    for run in (ended(1, 3), ended(2, 2, "The moon is full."), ended(3, 1)):
+        many.desk.runs.save(run)
+    runs = job_api.get_history(many.desk, {"q": "MOON"}).body["runs"]
+    assert [run["service"] for run in runs] == ["service2"]
+
+
+def test_many_jobs_are_retried_and_deleted_at_once(many: Page) -> None:
+    def asked(action: str, *job_ids: str) -> Any:
+        body = json.dumps({"action": action, "jobIds": job_ids}).encode()
+        answer = dashboard_api.post_bulk(many.desk, {}, body, "Ada").body
+        return answer["done"], [job["status"] for job in answer["jobs"]]
+
+    start = json.dumps({"syncType": "all"}).encode()
+    ids = job_api.post_start(many.desk, many.registry, {}, start).body["jobIds"]
+    many.desk.records.claim(ids[1], "somebody")
+    assert asked("retry", ids[0], "0000") == (0, [409, 404])
+    assert asked("delete", *ids) == (5, [200, 202, 200, 200, 200])
+    assert asked("retry", *ids[:2]) == (1, [200, 409])
+    for body in (b"{}", b'{"action": "retry", "jobIds": []}', b'{"action": "stop", "jobIds": ["1"]}'):
+        with pytest.raises(BackupError):
+            dashboard_api.post_bulk(many.desk, {}, body)
