@@ -34,6 +34,15 @@ JOB_FUNCTIONS = {
     "DeleteJob": ("sync/dashboard/jobs/{id}", ["DELETE"], FUNCTION),
     "GetSummary": ("sync/dashboard/summary", ["GET"], FUNCTION),
     "GetStats": ("sync/dashboard/stats", ["GET"], FUNCTION),
+    "GetOverview": ("sync/dashboard/overview", ["GET"], FUNCTION),
+    "GetCalendar": ("sync/dashboard/calendar", ["GET"], FUNCTION),
+    "GetRun": ("sync/dashboard/runs/{id}", ["GET"], FUNCTION),
+    "GetRunChanges": ("sync/dashboard/runs/{id}/changes", ["GET"], FUNCTION),
+    "GetChangedRecord": ("sync/dashboard/runs/{id}/changes/record", ["GET"], FUNCTION),
+    "RestoreOfRun": ("sync/dashboard/runs/{id}/restore", ["POST"], FUNCTION),
+    "UndoOfRun": ("sync/dashboard/runs/{id}/undo", ["POST"], FUNCTION),
+    "StartVerify": ("sync/dashboard/verify", ["POST"], FUNCTION),
+    "ChangeJobs": ("sync/dashboard/jobs/bulk", ["POST"], FUNCTION),
 }
 # The library gives an app's functions out once, so each look is a process of its own.
 BINDINGS = """
