@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from backup.stores import pools
 from tests.emulators.servers import postgres_database
 from tests.scenarios import places
 from tests.scenarios.places import Place
@@ -22,6 +23,7 @@ def filled_databases(postgres: str) -> Iterator[list[str]]:
     """The names of a source database and a backup database, filled with the sample: what others are copied from."""
     with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         places.on_postgres(source, backup).fill()
+        pools.close_idle()  # a database that somebody is connected to cannot be copied
         yield [str(sa.make_url(url).database) for url in (source, backup)]
 
 

@@ -47,7 +47,6 @@ class SqlAccess:
         is missing."""
 
         self._retry, self._call_seconds = retry, call_seconds
-        self._engine_used = False
 
     def attempts(
         self, operation: str, *, writes: bool = False, fenced: bool = True, seconds: float | None = None
@@ -107,7 +106,7 @@ class SqlAccess:
         try:
             return left_in_time(limit, work)
         except CallEnded:
-            self.dialect.engine.dispose()  # the thread that was left behind keeps its connection
+            self.dialect.leave_one()
             raise
 
     def _can_read_any_text(self, error: Exception) -> bool:
@@ -119,7 +118,6 @@ class SqlAccess:
         driver quotes."""
         interrupts.check()
         limit = interrupts.seconds_for(min(self._call_seconds, seconds or self._call_seconds))
-        self._engine_used = True
         try:
             yield limit
         except BackupError:
@@ -247,6 +245,5 @@ class SqlAccess:
         return any(missing_name == name or missing_name.endswith(f".{name}") for name in self.names)
 
     def close(self) -> None:
-        """Closes the connections. The next use opens new ones."""
-        if self._engine_used:
-            self.dialect.engine.dispose()
+        """Gives the connections back. The store can be used again."""
+        self.dialect.close()

@@ -85,7 +85,13 @@ class Dialect(Protocol):
 
     @property
     def engine(self) -> sa.Engine:
-        """The pool of connections; connects at its first use. SQLite: the file must exist."""
+        """The engine over the pool of connections; connects at its first use. SQLite: the file must exist."""
+
+    def close(self) -> None:
+        """Gives the pool back. The next use leases it again."""
+
+    def leave_one(self) -> None:
+        """Says that a thread was left behind with a connection: the pool may open another one in its stead."""
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Whether two connections, each in a transaction, lead to the same database, by what their servers say.

@@ -38,7 +38,7 @@ def create_database_if_missing(
 
 def drop_database(dialect: Dialect, name: str, exists: sa.TextClause, server: Callable[[], sa.Engine]) -> None:
     """Drops the dialect's database through `server`; no error if it does not exist. `exists` as above."""
-    dialect.engine.dispose()
+    dialect.engine.dispose()  # no database can be dropped while somebody is connected
     engine = server()
     try:
         with engine.connect() as cx:

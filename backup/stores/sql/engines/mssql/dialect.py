@@ -21,10 +21,12 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
 from backup.stores.connection import SqlServer
+from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
+from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mssql import system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.counters import advance
@@ -46,6 +48,7 @@ from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
+from backup.stores.sql.pool import SharedPool
 
 _IGNORES_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
@@ -58,6 +61,9 @@ _SNAPSHOTS = sa.text(
 _LOCK = sa.text(
     "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
 )
+_IDENTITY_INSERT = "identity insert"
+_TRUSTED_SECONDS = 2.0
+"""A connection that was used so lately need not be asked whether it is still there. Only a statement can tell."""
 _LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
 
 
@@ -78,6 +84,7 @@ class SqlServerDialect:
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
+        self._leased = LeasedEngine(connections)
         # `columns` sets them: the database's collation, and whether it has OPENJSON.
         self._collation: str | None = None
         self._has_openjson = True
@@ -90,7 +97,24 @@ class SqlServerDialect:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        return self._engine(self._where, pool_size=self._connections, max_overflow=0)
+        ways = (sorted(self._where.keywords.items()), self._where.token, self._call_seconds, self._halves)
+        return self._leased.get(PoolKey.of(self.kind, self.location, *ways), self._pool)
+
+    def _pool(self) -> SharedPool:
+        engine = self._engine(self._where, poolclass=SharedPool)
+        pool = engine.pool
+        assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
+        pool.engine = engine
+        pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)
+        return pool
+
+    def close(self) -> None:
+        for name in ("engine", "_reading"):
+            self.__dict__.pop(name, None)
+        self._leased.release()
+
+    def leave_one(self) -> None:
+        self._leased.leave_one()
 
     def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
         try:
@@ -99,10 +123,11 @@ class SqlServerDialect:
             raise missing_driver(
                 "pyodbc", "It needs unixODBC: install Debian's libodbc2 (macOS: brew install unixodbc)."
             ) from error
+        call_seconds, halves = ceil(self._call_seconds), self._halves
         engine = sa.create_engine(
             "mssql+pyodbc://",
             creator=lambda: LeavableConnection(
-                connect(pyodbc, where, ceil(self._call_seconds), halves=self._halves),
+                connect(pyodbc, where, call_seconds, halves=halves),
                 lambda: pyodbc.OperationalError("08S01", "the connection was given up"),
             ),
             hide_parameters=True,
@@ -188,14 +213,13 @@ class SqlServerDialect:
     def read_any_text(self) -> bool:
         if not self._halves:
             self._halves = True
-            self.engine.dispose()  # only new connections read them
+            self.close()  # connections of another pool read them
         return True
 
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool
     ) -> None:
-        if identity:
-            cx.exec_driver_sql(f"SET IDENTITY_INSERT {spelled_table(_SPELLING, insert.table)} ON")
+        _set_identity_insert(cx, spelled_table(_SPELLING, insert.table) if identity else None)
         self._write(cx, insert_statement, insert, rows)
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -295,6 +319,24 @@ class SqlServerDialect:
 
     def failure(self, error: Exception) -> Failure:
         return failure(error, self._where.keywords.get("UID"))
+
+
+def _set_identity_insert(cx: sa.Connection, table: str | None) -> None:
+    """Lets the session insert values into the identity column of this table, and of no other: a session remembers one
+    table, also after its transaction, and a connection of the pool has had other users."""
+    allowed = cx.info.get(_IDENTITY_INSERT)
+    if allowed is not None and allowed != table:
+        cx.exec_driver_sql(f"SET IDENTITY_INSERT {allowed} OFF")
+    cx.info[_IDENTITY_INSERT] = table
+    if table is not None:
+        cx.exec_driver_sql(f"SET IDENTITY_INSERT {table} ON")
+
+
+def _answers(engine: sa.Engine, entry: Any) -> bool:
+    try:
+        return bool(engine.dialect.do_ping(entry.dbapi_connection))
+    except Exception:  # whatever the driver says of a lost connection
+        return False
 
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:

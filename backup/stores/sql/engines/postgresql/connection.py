@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import selectors
 import ssl
 from functools import partial
 from math import ceil
@@ -16,6 +17,7 @@ from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql.values import set_up_values
 from backup.stores.sql.engines.prepared import LARGE
+from backup.stores.sql.pool import SharedPool
 
 _TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _ROOTS = (  # of Debian, Red Hat, Alpine and macOS
@@ -49,7 +51,9 @@ def connect_options(url: URL, call_seconds: float) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": ceil(min(60, call_seconds)) * 1000,
     }
-    return {name: value for name, value in options.items() if name not in url.query or name == "client_encoding"}
+    given = {name: value for name, value in options.items() if name not in url.query or name == "client_encoding"}
+    # Never a prepared statement: a connection outlives a run, and its plan the columns that somebody alters between.
+    return {**given, "prepare_threshold": None}
 
 
 def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
@@ -61,6 +65,24 @@ def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
         sa.event.listen(engine, "do_connect", _verify)
     if logs_in_with_token(url):
         sa.event.listen(engine, "do_connect", _log_in_with_token)
+
+
+def pool_of(engine: sa.Engine) -> SharedPool:
+    """The engine's pool, ready to be shared."""
+    pool = engine.pool
+    assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
+    pool.engine, pool.is_usable = engine, _is_usable
+    return pool
+
+
+def _is_usable(entry: Any, _idle_seconds: float) -> bool:
+    """Whether the server has nothing to say on an idle connection. It speaks unasked only to end it, or to warn."""
+    connection = entry.dbapi_connection
+    if connection.closed or connection.broken:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 def _close_if_large(_connection: Any, record: Any) -> None:

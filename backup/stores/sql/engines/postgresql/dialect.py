@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
-from functools import cached_property
 from secrets import randbits
 from typing import Any
 
@@ -14,20 +13,23 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.core.model import Fingerprint
+from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
+from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.postgresql import counters, fingerprint, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
-from backup.stores.sql.engines.postgresql.connection import connect_options, listen
+from backup.stores.sql.engines.postgresql.connection import connect_options, listen, pool_of
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
+from backup.stores.sql.pool import SharedPool
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # Such a lock belongs to one database. The number is random, so nobody else asks for it.
@@ -56,6 +58,7 @@ class PostgresqlDialect:
 
     def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._url, self._connections, self._call_seconds = url, connections, call_seconds
+        self._leased = LeasedEngine(connections)
         self._copying = Copying()
         self._has_large: dict[str, bool] = {}  # by table; a table without large values seldom gets some during a run
 
@@ -64,9 +67,17 @@ class PostgresqlDialect:
         host = self._url.host or self._url.query.get("host", "local socket")
         return f"{host}:{self._url.port or 5432}/{self._url.database}"
 
-    @cached_property
+    @property
     def engine(self) -> sa.Engine:
-        return self._engine(self._url, pool_size=self._connections, max_overflow=0)
+        url = self._url.render_as_string(hide_password=False)
+        key = PoolKey.of(self.kind, self.location, url, self._call_seconds)
+        return self._leased.get(key, lambda: pool_of(self._engine(self._url, poolclass=SharedPool)))
+
+    def close(self) -> None:
+        self._leased.release()
+
+    def leave_one(self) -> None:
+        self._leased.leave_one()
 
     def _engine(self, url: URL, **options: Any) -> sa.Engine:
         try:

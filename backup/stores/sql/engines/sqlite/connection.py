@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
@@ -21,6 +21,27 @@ class NotOpened(OSError):
     """The file was not opened, because reading it would leave other files beside it."""
 
 
+class OpenFile(sqlite3.Connection):
+    """A connection that knows which file it has opened: device and inode. A path may lead to another file later."""
+
+    identity: tuple[int, int] | None = None
+
+
+def is_same_file(connection: Any, path: Path) -> bool:
+    """Whether the path still leads to the file that the connection has opened."""
+    return (
+        isinstance(connection, OpenFile) and connection.identity is not None and connection.identity == _identity(path)
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
 class SqliteFile:
     """A file and how its URL says to open it: always in a `mode`, or as `immutable`, a file that nobody writes."""
 
@@ -31,7 +52,12 @@ class SqliteFile:
         self.reads_any_bytes = False
         """Whether new connections read texts that are not valid UTF-8, which is slower."""
 
-    def connect(self, mode: Mode) -> sqlite3.Connection:
+    @property
+    def ways(self) -> tuple[Any, ...]:
+        """All that decides how a connection is made, beside the path and the mode that is asked for."""
+        return (self._mode, self._immutable, self.reads_any_bytes)
+
+    def connect(self, mode: Mode) -> OpenFile:
         """A new connection. Only `rwc` creates a missing file: an unmounted disk must not look like an empty source.
 
         `ro` changes no byte of the file and of its -wal. Raises NotOpened where reading would create a -wal and a -shm
@@ -41,9 +67,12 @@ class SqliteFile:
         if mode == "ro" and not self._immutable:
             self._refuse_foreign_files()
         immutable = "&immutable=1" if self._immutable else ""
+        # Before it is opened: if another file takes its place meanwhile, the connection counts as one to the old file.
+        identity = _identity(self.path)
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode={mode}{immutable}",
             uri=True,
+            factory=OpenFile,
             timeout=_BUSY_SECONDS,
             check_same_thread=False,
             cached_statements=0,  # each would keep its last parameters in memory, however large
@@ -55,6 +84,7 @@ class SqliteFile:
             connection.create_function(HASH_OF_BYTES, -1, exact_hash_of_bytes, deterministic=True)
             if self.reads_any_bytes:
                 connection.text_factory = text_of
+            connection.identity = identity
         except sqlite3.Error:
             connection.close()
             raise

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy as copy_of
 from datetime import datetime
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -20,17 +21,20 @@ from sqlalchemy.engine import URL
 from backup.core import interrupts
 from backup.core.model import Fingerprint
 from backup.stores.calls import CallEnded
+from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.sqlite import system_tables, text
-from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile
+from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
+from backup.stores.sql.pool import SharedPool
 
 _SPELLING = SQLiteDialect()
 _NOWHERE = URL.create("sqlite")
@@ -91,24 +95,46 @@ class SqliteDialect:
         self._file = SqliteFile(url)
         self.path, self._connections = self._file.path, connections
         self._read_only = read_only_by_default
+        self._leased = LeasedEngine(connections)
 
     @property
     def location(self) -> str:
         return str(self.path)
 
-    @cached_property
+    @property
     def engine(self) -> sa.Engine:
-        mode: Mode = "ro" if self._read_only else "rw"
-        return _engine(sa.QueuePool(self._opener(mode), self._connections, max_overflow=0, dialect=_shared()[0]))
+        key = PoolKey.of(self.kind, self.location, self._file.ways, self._mode)
+        return self._leased.get(key, self._pool)
+
+    @property
+    def _mode(self) -> Mode:
+        return "ro" if self._read_only else "rw"
+
+    def _pool(self) -> SharedPool:
+        pool = SharedPool(self._opener(self._mode), dialect=_shared()[0])
+        # A file costs nothing to open. One that nobody uses must not stay open: whoever puts another file in its place
+        # would leave the -wal and -shm of this one beside it.
+        pool.keeps_idle = False
+        pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.path)
+        pool.engine = _engine(pool)
+        return pool
+
+    def close(self) -> None:
+        self._leased.release()
+
+    def leave_one(self) -> None:
+        self._leased.leave_one()
+
+    @property
+    def _for_writing(self) -> sa.Engine:
+        return self._writing_alone if self._read_only else self.engine
 
     @cached_property
-    def _for_writing(self) -> sa.Engine:
-        if not self._read_only:
-            return self.engine
+    def _writing_alone(self) -> sa.Engine:
         return _engine(sa.NullPool(self._opener("rw"), dialect=_shared()[0]))
 
     def _opener(self, mode: Mode) -> Any:  # SQLAlchemy's type of a connection lacks some of the driver's
-        return partial(self._file.connect, mode)
+        return partial(copy_of(self._file).connect, mode)  # a pool outlives what this dialect learns about its file
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Compares device and inode: one file may have several names."""
@@ -182,7 +208,7 @@ class SqliteDialect:
     def read_any_text(self) -> bool:
         if not self._file.reads_any_bytes:
             self._file.reads_any_bytes = True
-            self.engine.dispose()  # only new connections read them
+            self._leased.release()  # connections of another pool read them
         return True
 
     def insert_rows(

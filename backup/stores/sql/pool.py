@@ -1,0 +1,166 @@
+"""A pool of connections to one SQL database, shared by all threads of the process that use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from threading import Condition
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from backup.core.model import Now, utc_now
+from backup.stores import pools
+from backup.stores.logins import ConnectionLogin, Login
+from backup.stores.pools import PoolState
+
+_WAIT_SECONDS = 30.0
+"""How long a thread waits for a connection when as many are open as may be."""
+
+
+class SharedPool(sa.Pool):
+    """Opens connections when there is work for them, gives the one used last first, and closes idle ones.
+
+    A thread that finds no idle connection waits as long as opening another takes, as measured, and opens it only then:
+    where statements are short, few connections do for many threads.
+
+    An idle connection is looked at before it is used. If it was lost, a new one takes its place. Whoever gives a
+    connection back ends its transaction first (SQLAlchemy's reset), so the next user gets none of its locks.
+    """
+
+    keeps_idle = True
+
+    def __init__(self, creator: Any, **options: Any) -> None:
+        """`creator` and `options` are those of SQLAlchemy's pools."""
+        super().__init__(creator, **options)
+        self.is_usable: Callable[[ConnectionPoolEntry, float], bool] = lambda _entry, _idle_seconds: True
+        """Whether a connection that was idle for so long can still be used. It must not wait for a server for long."""
+        self.engine: sa.Engine | None = None
+        """The engine over the pool, which all its users share: so the server is asked once what it is."""
+        self.login: Login = ConnectionLogin()
+        self.now: Now = utc_now
+        self.clock: Callable[[], float] = time.monotonic
+        self._changed = Condition()
+        self._idle: list[tuple[ConnectionPoolEntry, float]] = []
+        self._open, self._limit, self._connect_seconds = 0, 0, 0.0
+        self._has_lost, self._reconnects = False, 0
+        self._last_used_at: datetime | None = None
+        sa.event.listen(self, "invalidate", self._note_lost)
+
+    def _note_lost(self, _connection: Any, _entry: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._has_lost = True
+
+    # --- what SQLAlchemy calls ----------------------------------------------------------------------------------------
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        waits_until, opens_at = self.clock() + _WAIT_SECONDS, self.clock() + self._connect_seconds
+        while True:
+            idle = self._idle_or_none(opens_at, waits_until)
+            if idle is None:
+                return self._new()
+            entry, since = idle
+            # Also connections that were made before another one was lost: the same may have happened to them.
+            made_at = getattr(entry, "last_connect_time", 0.0)
+            if made_at > self._invalidate_time and self.is_usable(entry, self.clock() - since):
+                return entry
+            self._has_lost = True
+            self._discard(entry)
+
+    def _idle_or_none(self, opens_at: float, waits_until: float) -> tuple[ConnectionPoolEntry, float] | None:
+        """An idle connection and since when it is idle. None: open another one; there is room for it."""
+        with self._changed:
+            self._last_used_at = self.now()
+            while not self._idle:
+                now, has_room = self.clock(), self._open < self._limit
+                if self._open == 0 or (has_room and now >= opens_at):
+                    self._open += 1
+                    return None
+                if not has_room and now >= waits_until:
+                    raise sa.exc.TimeoutError("no connection was free")
+                self._changed.wait((opens_at if has_room else waits_until) - now)
+            return self._idle.pop()
+
+    def _new(self) -> ConnectionPoolEntry:
+        started = self.clock()
+        try:
+            entry = self._create_connection()
+        except BaseException:
+            self._gone()
+            if isinstance(self.login, ConnectionLogin):
+                self.login.failed()
+            raise
+        if isinstance(self.login, ConnectionLogin):
+            self.login.succeeded()
+        with self._changed:
+            self._connect_seconds = self.clock() - started
+            self._reconnects += self._has_lost
+            self._has_lost = False
+        return entry
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if record.dbapi_connection is None:  # it was lost, or closed
+            self._gone()
+            return
+        with self._changed:
+            is_kept = self.keeps_idle or self._limit > 0
+            if is_kept:
+                self._idle.append((record, self.clock()))
+                self._changed.notify()
+        if is_kept:
+            pools.watch()
+        else:
+            self._discard(record)
+
+    def dispose(self) -> None:
+        """Closes the idle connections."""
+        self.close_idle(0)
+
+    def recreate(self) -> SharedPool:
+        """Itself: a pool that was disposed of can be used on."""
+        return self
+
+    def status(self) -> str:
+        """For SQLAlchemy's log."""
+        return f"{self._open} open, {len(self._idle)} idle"
+
+    # --- what the pools of the process call ---------------------------------------------------------------------------
+
+    def widen(self, connections: int) -> None:
+        """As `Pool` says."""
+        with self._changed:
+            self._limit += connections
+            self._changed.notify_all()
+
+    def close_idle(self, seconds: float) -> None:
+        """As `Pool` says."""
+        with self._changed:
+            before = self.clock() - seconds
+            old = [entry for entry, since in self._idle if since <= before]
+            self._idle = [(entry, since) for entry, since in self._idle if since > before]
+        for entry in old:
+            self._discard(entry)
+
+    @property
+    def is_empty(self) -> bool:
+        """As `Pool` says."""
+        return self._open == 0
+
+    def state(self, kind: str, server: str) -> PoolState:
+        """As `Pool` says."""
+        login = self.login.state()
+        with self._changed:
+            return PoolState(kind, server, self._open, len(self._idle), self._reconnects, self._last_used_at, login)
+
+    def _discard(self, entry: ConnectionPoolEntry) -> None:
+        with suppress(Exception):  # it may be lost already
+            entry.close()
+        self._gone()
+
+    def _gone(self) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed.notify()

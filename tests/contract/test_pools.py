@@ -1,0 +1,239 @@
+"""Connections that outlive their users: shared, looked at before use, closed when idle, and clean for the next one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.core.errors import StoreError, StoreUnavailable
+from backup.core.retry import Retry
+from backup.stores import Limits, Rules, Side, Store, open_store, pools
+from backup.stores.pools import PoolKey, PoolState
+from backup.stores.sql.pool import SharedPool
+
+ONE_TRY = Limits(retry=Retry(max_attempts=1))
+RULES = Rules(version=("Version",))
+
+
+def opened(url: str, role: str = "source") -> Any:
+    return open_store(Side("customer", role, "SourceCustomerDb", url, table="Things"), RULES, ONE_TRY)  # type: ignore[arg-type]
+
+
+def state_of(store: Any) -> PoolState:
+    location = store.access.dialect.location
+    [state] = [state for state in pools.states() if state.server == location]
+    return state
+
+
+def pool_of(store: Any) -> SharedPool:
+    pool = store.access.dialect.engine.pool
+    assert isinstance(pool, SharedPool)
+    return pool
+
+
+def backend(store: Any) -> int:
+    with store.access.once("ask") as cx:
+        number: int = cx.scalar(sa.text("SELECT pg_backend_pid()"))
+    return number
+
+
+@pytest.fixture
+def things(postgres_database: str) -> Iterator[Store]:
+    store = opened(postgres_database)
+    with store.access.once("make", writes=True) as cx:
+        cx.execute(sa.text('CREATE TABLE "Things" ("Id" int PRIMARY KEY, "Version" int NOT NULL, "Name" text)'))
+        cx.execute(sa.text("INSERT INTO \"Things\" VALUES (1, 1, 'a')"))
+    yield store
+    store.close()
+    pools.close_idle()
+
+
+def test_the_next_user_of_a_database_gets_the_connection_of_the_last(postgres_database: str, things: Store) -> None:
+    first = backend(things)
+    things.close()
+    other = opened(postgres_database, "target place")
+    assert backend(other) == first
+    state = state_of(other)
+    assert (state.kind, state.open, state.idle, state.reconnects) == ("postgresql", 1, 1, 0)
+    assert state.login.is_valid
+    other.close()
+
+
+def test_a_changed_password_never_gets_the_connections_of_the_old_one(postgres_database: str, things: Any) -> None:
+    things.ping()
+    changed = opened(sa.make_url(postgres_database).set(password="no-such-pass").render_as_string(hide_password=False))
+    with pytest.raises(StoreUnavailable):
+        changed.ping()
+    changed.close()
+    first, second = (state for state in pools.states() if state.server == things.access.dialect.location)
+    assert (first.open, first.login.is_valid, second.open, second.login.is_valid) == (1, True, 0, False)
+
+
+def test_no_key_of_a_pool_shows_its_secret() -> None:
+    keys = [PoolKey.of("postgresql", "here/db", password) for password in ("a-secret", "a-secret", "another")]
+    assert (keys[0] == keys[1], keys[0] == keys[2]) == (True, False)
+    assert "secret" not in repr(keys)
+
+
+def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(things: Any) -> None:
+    with things.access.once("hold one"):
+        things.ping()
+    with sa.create_engine(things.access.dialect.engine.url, poolclass=sa.NullPool).connect() as cx:
+        cx.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    things.ping()  # one try, and no retry
+    state = state_of(things)
+    assert (state.open, state.idle, state.reconnects) == (1, 1, 1)
+
+
+def test_idle_connections_are_closed_in_time_and_used_ones_are_not(things: Any) -> None:
+    pool, now = pool_of(things), [1000.0]
+    pool.close_idle(0)
+    pool.clock = lambda: now[0]
+    with things.access.once("hold one"):
+        things.ping()
+        assert (state_of(things).open, state_of(things).idle) == (2, 1)
+        now[0] += pools.IDLE_SECONDS - 1
+        pools.close_idle(pools.IDLE_SECONDS)
+        assert state_of(things).open == 2
+        now[0] += 2
+        pools.close_idle(pools.IDLE_SECONDS)
+        assert (state_of(things).open, state_of(things).idle) == (1, 0)
+    assert state_of(things).reconnects == 0  # to close what is idle loses nothing
+
+
+def test_nothing_of_a_failed_use_is_left_for_the_next_one(things: Any) -> None:
+    first = backend(things)
+
+    def fail() -> None:
+        with things.access.once("fail", writes=True) as cx:
+            cx.execute(sa.text("SET LOCAL search_path TO nowhere"))
+            cx.execute(sa.text("SELECT pg_advisory_xact_lock(7)"))
+            cx.execute(sa.text("CREATE TEMPORARY TABLE left_behind (a int)"))
+            cx.execute(sa.text("SELECT 1 / 0"))
+
+    with pytest.raises(StoreError):
+        fail()
+    with things.access.once("look") as cx:
+        assert cx.scalar(sa.text("SELECT pg_backend_pid()")) == first
+        assert cx.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) == 0
+        assert cx.scalar(sa.text("SELECT to_regclass('left_behind')")) is None
+        assert cx.scalar(sa.text("SHOW search_path")) != "nowhere"
+        assert cx.scalar(sa.text("SHOW row_security")) == "off"
+
+
+def test_a_column_that_is_altered_between_two_runs_breaks_no_statement_of_the_second(things: Any) -> None:
+    for _ in range(7):  # the driver prepares what it has sent five times
+        assert [list(batch) for batch in things.read(None, next(things.chunks()))] == [
+            [{"Id": 1, "Version": 1, "Name": "a"}]
+        ]
+    first = backend(things)
+    things.close()
+    with things.access.once("alter", writes=True) as cx:
+        cx.execute(sa.text('ALTER TABLE "Things" ALTER COLUMN "Version" TYPE bigint'))
+    assert [list(batch) for batch in things.read(None, next(things.chunks()))] == [
+        [{"Id": 1, "Version": 1, "Name": "a"}]
+    ]
+    assert backend(things) == first
+
+
+def at_once(number: int, work: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_with_short_statements_share_a_connection_and_held_ones_get_another(things: Any) -> None:
+    pool = pool_of(things)
+    things.ping()
+    pool._connect_seconds = 60.0  # so long would opening another take
+    at_once(4, things.ping)
+    assert state_of(things).open == 1
+    pool._connect_seconds = 0.0
+    held = threading.Barrier(3)
+
+    def hold() -> None:
+        with things.access.once("hold"):
+            held.wait(10)
+
+    at_once(3, hold)
+    assert (state_of(things).open, state_of(things).idle) == (3, 3)
+
+
+def test_no_more_connections_are_open_than_the_users_may_have(things: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backup.stores.sql.pool._WAIT_SECONDS", 0.0)
+    pool = pool_of(things)
+    taken = [pool.connect() for _ in range(Limits().parallelism + 3)]
+    with pytest.raises(sa.exc.TimeoutError):
+        pool.connect()
+    taken.pop().close()
+    pool.connect().close()
+    for connection in taken:
+        connection.close()
+
+
+def test_a_forked_process_opens_connections_of_its_own(postgres_database: str, things: Store) -> None:
+    first = backend(things)
+    if (child := os.fork()) == 0:
+        try:
+            its_own = opened(postgres_database)
+            os._exit(0 if backend(its_own) != first and pools.states()[0].open == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert backend(things) == first
+
+
+# --- SQLite -----------------------------------------------------------------------------------------------------------
+
+
+def make(path: Path, *ids: int) -> None:
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("CREATE TABLE Things (Id INTEGER PRIMARY KEY, Version INTEGER NOT NULL)")
+        file.executemany("INSERT INTO Things VALUES (?, 1)", [(n,) for n in ids])
+
+
+def test_a_file_is_closed_once_nobody_uses_it(tmp_path: Path) -> None:
+    make(tmp_path / "a.db", 1)
+    first, second = (opened(f"sqlite:///{tmp_path}/a.db") for _ in range(2))
+    first.ping()
+    second.ping()
+    assert state_of(first).open == 1  # one connection for both
+    first.close()
+    assert state_of(second).open == 1
+    second.close()
+    assert state_of(second).open == 0
+
+
+def test_a_file_that_took_the_place_of_another_is_read(tmp_path: Path) -> None:
+    make(tmp_path / "a.db", 1)
+    make(tmp_path / "b.db", 1, 2, 3)
+    store = opened(f"sqlite:///{tmp_path}/a.db")
+    assert store.count() == 1
+    (tmp_path / "b.db").replace(tmp_path / "a.db")
+    assert store.count() == 3
+    store.close()
+
+
+def test_a_file_that_is_gone_is_an_error_and_not_an_open_file(tmp_path: Path) -> None:
+    make(tmp_path / "a.db", 1)
+    store = opened(f"sqlite:///{tmp_path}/a.db")
+    store.ping()
+    (tmp_path / "a.db").unlink()
+    with pytest.raises(Exception, match="no such file"):
+        store.ping()
+    store.close()
