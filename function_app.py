@@ -80,13 +80,13 @@ def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("backup/sync/customer", methods=["POST"])
 def SyncCustomer(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/sync/customer?force=true&dryRun=true&allowMassDelete=true"""
+    """POST /api/backup/sync/customer?force=true&dryRun=true&allowMassDelete=true&limit=1000"""
     return _respond(req, http.post_sync_of, "customer")
 
 
 @app.route("backup/sync/order", methods=["POST"])
 def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/sync/order?force=true&dryRun=true&allowMassDelete=true"""
+    """POST /api/backup/sync/order?force=true&dryRun=true&allowMassDelete=true&limit=1000"""
     return _respond(req, http.post_sync_of, "order")
 
 
@@ -94,7 +94,7 @@ def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
 # may be empty. Without minlength(1) this route would take the requests of TriggerSync.
 @app.route("backup/sync/{*service:minlength(1)}", methods=["POST"])
 def SyncService(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/sync/{*service}?force=true&dryRun=true&allowMassDelete=true"""
+    """POST /api/backup/sync/{*service}?force=true&dryRun=true&allowMassDelete=true&limit=1000"""
     return _respond(req, http.post_sync_of, _service)
 
 

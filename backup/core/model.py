@@ -157,13 +157,15 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True)
 class Counts:
-    """How many records a run inserted, updated, deleted and skipped in the backup. `failed` ones were set aside."""
+    """How many records a run inserted, updated, deleted and skipped in the backup. `failed` ones were set aside.
+    `remaining` ones it left as they were, because its limit of changes was used."""
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
     skipped: int = 0
     failed: int = 0
+    remaining: int = 0
 
     @property
     def processed(self) -> int:
@@ -172,7 +174,7 @@ class Counts:
 
     @property
     def seen(self) -> int:
-        """How many records the run has settled so far, with the skipped and the failed ones."""
+        """How many records the run has settled so far, with the skipped and the failed ones; not those that remain."""
         return self.processed + self.skipped + self.failed
 
     def __add__(self, other: Counts) -> Counts:
@@ -245,6 +247,7 @@ class Run:
       that it is alive.
     - `failures`: the first records that were set aside: the key as JSON, and the reason.
     - `scratch`: the place that a drill made and drops.
+    - `limit`: how many changes a sync may make at most; None: no limit.
     """
 
     service: str
@@ -276,12 +279,16 @@ class Run:
     heartbeat_at: datetime | None = None
     failures: tuple[tuple[str, str], ...] = ()
     scratch: str | None = None
+    limit: int | None = None
 
     def takes_over(self, open_run: Run) -> bool:
-        """Returns whether this new run may resume the open one: both are syncs, and the open one does no less."""
+        """Returns whether this new run may resume the open one: both are syncs without a limit, and the open one does
+        no less."""
         return (
             self.verb is Verb.SYNC
             and open_run.verb is Verb.SYNC
+            and self.limit is None
+            and open_run.limit is None
             and open_run.checkpoint is not None
             and not self.dry_run
             and not open_run.dry_run
@@ -300,11 +307,20 @@ class Run:
         return self.verb in (Verb.VERIFY, Verb.DRILL)
 
     @property
+    def is_partial(self) -> bool:
+        """Whether the run leaves changes for a later run, or may still do so: its limit was used, or it has one and has
+        not ended."""
+        return self.limit is not None and (self.completed_at is None or self.counts.remaining > 0)
+
+    @property
     def verified(self) -> bool | None:
-        """Whether the run proved its result. None while it runs, and for dry runs, undos and restores."""
+        """Whether the run proved its result; not if changes remain. None while it runs, and for dry runs, undos and
+        restores."""
         if self.dry_run or self.completed_at is None or self.verb in (Verb.UNDO, Verb.RESTORE):
             return None
-        return self.status is Status.COMPLETED and self.proof is not None and self.proof.verified
+        return (
+            self.status is Status.COMPLETED and not self.is_partial and self.proof is not None and self.proof.verified
+        )
 
     @property
     def duration_ms(self) -> int | None:

@@ -32,6 +32,7 @@ from backup.entry.requests import (
     check_query,
     parse_body,
     parse_flag,
+    parse_limit,
 )
 from backup.mirror.comparison import Depth
 from backup.runs.runner import foreseen
@@ -74,7 +75,7 @@ def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: No
     """
     check_query(query)
     request = parse_body(SyncRequest, body)
-    options = Options(request.force_full_sync, request.dry_run, request.allow_mass_delete)
+    options = Options(request.force_full_sync, request.dry_run, request.allow_mass_delete, request.limit)
     return shape_syncs(registry.sync(request.service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds), now)
 
 
@@ -83,8 +84,10 @@ def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], bod
 
     `service` "all" syncs all services, with the answer of `post_sync`.
     """
-    check_query(query, "force", "dryRun", "allowMassDelete")
-    options = Options(*(parse_flag(query, name) for name in ("force", "dryRun", "allowMassDelete")))
+    flags = ("force", "dryRun", "allowMassDelete")
+    check_query(query, *flags, "limit")
+    force, dry_run, allow_mass_delete = (parse_flag(query, name) for name in flags)
+    options = Options(force, dry_run, allow_mass_delete, parse_limit(query))
     check_no_body(body)
     outcomes = registry.sync(service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds)
     return shape_syncs(outcomes) if service.lower() == ALL else shape_one(outcomes[0])

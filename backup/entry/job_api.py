@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from backup.config.settings import Settings
 from backup.core.errors import BadRequest, Conflict, UnknownJob
@@ -14,7 +14,7 @@ from backup.core.model import Status, Verb
 from backup.core.suggestions import did_you_mean, quoted
 from backup.entry.answers import Answer
 from backup.entry.job_shapes import shape_day, shape_job, shape_row, shape_stats
-from backup.entry.requests import ApiRequest, check_no_body, check_query, moment_of, parse_body
+from backup.entry.requests import ApiRequest, ChangeLimit, check_no_body, check_query, moment_of, parse_body
 from backup.jobs.desk import Desk
 from backup.jobs.job import Job, Request, State
 from backup.jobs.listing import page_of_jobs
@@ -24,16 +24,11 @@ _DAYS_AT_MOST = 366
 Choice = TypeVar("Choice", State, Status, Verb)
 
 
-def _no_limit(value: object) -> None:
-    if value is not None:
-        raise ValueError("a sync has no limit of changes here; leave it out, or write null")
-
-
 class StartRequest(ApiRequest):
-    """The body of StartSync. `limit` is there for callers of the original system; null is the only value it takes."""
+    """The body of StartSync."""
 
     sync_type: str = Field(min_length=1, max_length=300)
-    limit: Annotated[None, BeforeValidator(_no_limit)] = None
+    limit: ChangeLimit = None
     dry_run: bool = False
     force_full_sync: bool = False
     allow_mass_delete: bool = False
@@ -52,6 +47,7 @@ def post_start(desk: Desk, registry: Registry, query: Mapping[str, str], body: b
                 force=request.force_full_sync,
                 dry_run=request.dry_run,
                 allow_mass_delete=request.allow_mass_delete,
+                limit=request.limit,
             ),
             "http",
             requested_by=who,

@@ -42,7 +42,7 @@ def shape_row(job: Job) -> dict[str, Any]:
             "allowMassDelete": request.allow_mass_delete,
             "full": request.full,
             "sample": request.sample,
-            "limit": None,
+            "limit": request.limit,
         },
         "trigger": job.trigger,
         "requestedBy": job.requested_by,

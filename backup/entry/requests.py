@@ -71,6 +71,12 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A time with an offset; parsed to UTC."""
 
 
+LIMIT_AT_MOST = 1_000_000_000
+
+ChangeLimit = Annotated[int | None, Field(ge=1, le=LIMIT_AT_MOST)]
+"""How many changes a sync may make at most; null: no limit."""
+
+
 class ApiRequest(BaseModel):
     """A body: JSON with these fields and types, and no other field."""
 
@@ -84,6 +90,7 @@ class SyncRequest(ApiRequest):
     force_full_sync: bool = False
     dry_run: bool = False
     allow_mass_delete: bool = False
+    limit: ChangeLimit = None
 
 
 class UndoRequest(ApiRequest):
@@ -168,6 +175,16 @@ def parse_flag(query: Mapping[str, str], name: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise BadRequest(f"{name} is {quoted(value)}.", hint=f"Use ?{name}=true or ?{name}=false.")
     return value.lower() == "true"
+
+
+def parse_limit(query: Mapping[str, str]) -> int | None:
+    """The value of `?limit=`; None without the parameter. Raises BadRequest for what is no number, 0 or too large."""
+    text = query.get("limit")
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= LIMIT_AT_MOST:
+        raise BadRequest(f"limit is {quoted(text)}.", hint=f"Use a whole number from 1 to {LIMIT_AT_MOST}.")
+    return int(text)
 
 
 def check_query(query: Mapping[str, str], *allowed: str) -> None:

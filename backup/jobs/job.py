@@ -43,6 +43,7 @@ class Request:
     allow_mass_delete: bool = False
     full: bool = False
     sample: int = 0
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

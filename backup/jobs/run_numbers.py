@@ -113,7 +113,8 @@ def _last_changes(keys: KeyValues, run: Run) -> list[Change]:
         "verified": run.verified,
         "records": run.proof.backup.records if run.proof is not None else None,
     }
-    kinds = {"failure"} if run.status is Status.FAILED else {_LAST[run.verb]} if run.verb in _LAST else set()
+    succeeded = run.verb in _LAST and not run.is_partial  # a sync that leaves changes is no success for the age
+    kinds = {"failure"} if run.status is Status.FAILED else {_LAST[run.verb]} if succeeded else set()
     if run.verified:
         kinds.add("versions")
         if run.verb is Verb.DRILL or COMPARED_WHOLE in run.notes:
@@ -137,6 +138,8 @@ def _with_run(numbers: Mapping[str, Any], run: Run, *, made: bool, with_duration
     if made:
         add("scheduled", 1)
     for name, count in asdict(run.counts).items():
+        if name == "remaining":
+            continue  # the same records may remain after several runs
         add(f"{name}Records" if name == "failed" else name, count)
     if with_durations and run.duration_ms is not None:
         add("seconds", run.duration_ms / 1000)

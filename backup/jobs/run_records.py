@@ -201,6 +201,7 @@ def _summary(run: Run, job_id: str | None, hint: str | None, requested_by: str |
         "percent": run.percent,
         "forced": run.forced,
         "dryRun": run.dry_run,
+        "limit": run.limit,
         "verified": run.verified,
         "error": run.error,
         "errorKind": run.error_kind,

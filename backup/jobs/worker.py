@@ -80,14 +80,15 @@ class JobWorker:
 
     def _run(self, job: Job, progress: _Progress) -> Outcome | BackupError:
         request = job.request
-        options = Options(force=request.force, dry_run=request.dry_run, allow_mass_delete=request.allow_mass_delete)
+        options = Options(request.force, request.dry_run, request.allow_mass_delete, request.limit)
         turn = Turn(self._slice_seconds)
         try:
             service = self._make_registry(RunKeeper(self._runs, job)).get(request.service)
             if request.verb in (Verb.VERIFY, Verb.DRILL):
                 depth = Depth(request.full, request.sample)
                 return service.verify(depth, drilled=request.verb == Verb.DRILL, trigger=Trigger.JOB)
-            outcome = service.resume(Trigger.JOB, turn, progress) if job.sync_id is not None else None
+            # Only its own run: another run of the service may do more than this job asks for, or less.
+            outcome = service.resume(Trigger.JOB, turn, progress, job.sync_id) if job.sync_id is not None else None
             return outcome or service.sync(Trigger.JOB, options, progress, turn)
         except Exception as error:
             return foreseen(error)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from threading import Semaphore
 from typing import Literal
 
-from backup.core.errors import StoreError
+from backup.core.errors import NotVerified, StoreError
 from backup.core.log import event
-from backup.core.model import WHOLE, Action, Chunk, Counts, Fingerprint, Proof, Run
+from backup.core.model import WHOLE, Action, Chunk, Counts, Fingerprint, Key, Proof, Run
 from backup.mirror import proof
-from backup.mirror.diff import compare, went_back
+from backup.mirror.diff import Changes, compare, went_back
 from backup.mirror.pair import Compared, Sides
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import Refusal
@@ -113,7 +113,8 @@ class Settling:
         if proof.are_equal(of_source, of_backup) and self._may_skip:
             return self._skip(chunk, of_source)
         copied = Counts()
-        if of_backup is not None and of_backup.records == 0 and not self._run.dry_run:
+        may_copy = not self._run.dry_run and self._run.limit is None
+        if of_backup is not None and of_backup.records == 0 and may_copy:
             copied = self._writing.copy(chunk).counts
             equal = self._sides.proven(chunk)
             if equal is not None:
@@ -169,13 +170,17 @@ class Settling:
         self._writing.write_together()
         self._writing.give_up()
 
+    def room(self, limit: int) -> int:
+        """Returns how many changes the run may still make: its limit less those made, and less those that wait."""
+        return max(0, limit - self._tally.counts.processed - len(self._writing.waiting))
+
     def stop(self) -> None:
         """Stops the walk before the end of the key space.
 
         Records that wait are left: the next walk finds them by their stamps. In a forced run their stamps may be equal,
-        so a forced run sets them aside.
+        and a run with a limit may not look there again; so these runs set them aside.
         """
-        if self._run.forced:
+        if self._run.forced or self._run.limit is not None:
             self._writing.give_up()
 
     def _skip(self, chunk: Chunk, fingerprint: Fingerprint | None) -> Settled:
@@ -196,18 +201,22 @@ class Settling:
         force = self._run.forced and counted == 0
         with self._stamps_at_once:
             compared = self._sides.compare(piece, force=force, narrow=narrow)
-            changes = compared.changes
+            changes, left = compared.changes, frozenset[Key]()
+            measured = self._run.dry_run or self._run.limit is not None
+            same = self._sides.same_content(changes.touched, piece) if measured else set[Key]()
+            if self._run.limit is not None:
+                room = self.room(self._run.limit) - (len(self._pending) if counted is not None else 0)
+                changes, left = changes.within(max(0, room), self._writing.waiting | same, self._backup.keys.in_order)
             if counted is not None:
-                self._pending.add(changes.delete)
+                self._pending.add(self._backup.keys.in_order(changes.delete))
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
-            self._tally.add(skipped=skipped)
+            self._tally.add(skipped=skipped, remaining=len(left))
             for key, unread in sorted(compared.unread.items(), key=str):
                 self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
-            counts = Counts(skipped=skipped, failed=len(compared.unread))
+            counts = Counts(skipped=skipped, failed=len(compared.unread), remaining=len(left))
             sizes = compared.source_records, compared.backup_records
             _name_lower_versions(self._run, compared)
             if self._run.dry_run:
-                same = self._sides.same_content(changes.touched, piece)
                 self._tally.name(changes.insert, Action.INSERTED)
                 self._tally.name(changes.update - same, Action.UPDATED)
                 updates = len(changes.update) - len(same)
@@ -217,9 +226,23 @@ class Settling:
                 return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=compared.has_unread_keys)
             written = self._writing.write(piece, changes, which)
             must_wait = written.left or (changes.delete and counted is not None)
-            proven = None if must_wait else self._prove(piece, compared)
+            if left:
+                self._check_written(changes, compared)
+                proven: Proof | None = Proof()
+            else:
+                proven = None if must_wait else self._prove(piece, compared)
             counts += written.counts
             return Settled(piece, counts, *sizes, len(changes.delete), written.left, proven, compared.has_unread_keys)
+
+    def _check_written(self, changes: Changes, before: Compared) -> None:
+        """Raises NotVerified if the backup lacks a record that was just written."""
+        keys = changes.write - self._tally.aside - self._writing.waiting
+        wrong = self._sides.not_written(keys, before) if keys else 0
+        if wrong:
+            raise NotVerified(
+                f"{wrong} records of the {self._backup.place.label} differ from the source right after they were "
+                "written. Nothing was deleted."
+            )
 
     def _prove(self, piece: Chunk, before: Compared) -> Proof:
         """Proves a piece after it was written. `before` is how the sides compared before that.

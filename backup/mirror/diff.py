@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,18 @@ class Changes:
             return self
         left = {name: getattr(self, name).difference(keys) for name in ("insert", "update", "delete", "touched")}
         return replace(self, **left)
+
+    def within(
+        self, room: int, free: Collection[Key], in_order: Callable[[Collection[Key]], Sequence[Key]]
+    ) -> tuple[Changes, frozenset[Key]]:
+        """Returns the changes without the writes that do not fit into `room`, and the keys of those writes.
+
+        The first `room` changes fit, with their keys `in_order`. Keys of `free` always fit, and take no room. A delete
+        takes room like a write, and stays among the changes even if it does not fit: a run makes its deletes last.
+        """
+        fits = frozenset(in_order((self.write | self.delete).difference(free))[:room]).union(free)
+        left = self.write - fits
+        return self.without(left), left
 
 
 def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:

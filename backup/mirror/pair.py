@@ -98,6 +98,18 @@ class Sides:
             return None
         return before.equal + proof.of_rows((before.source_rows & before.backup_rows) | source_rows)
 
+    def not_written(self, keys: Collection[Key], before: Compared) -> int:
+        """Returns how many of these keys, which were just written, do not have the source's stamp in the backup.
+
+        Leaves out records that the source has changed since `before`. Reads the stamps of the keys on both sides.
+        """
+        source_rows, backup_rows = self._workers.both(
+            lambda: self.source.stamp_rows_of(list(keys)), lambda: self.backup.stamp_rows_of(list(keys))
+        )
+        source_stamps, backup_stamps = proof.split(self.source, source_rows, self.backup, backup_rows)
+        differing = proof.differences(source_stamps, backup_stamps)
+        return sum(source_stamps.get(key) == before.source_stamps.get(key) for key in differing)
+
     def read(
         self, keys: frozenset[Key] | None, chunk: Chunk, refuse: Callable[[Refusal], None]
     ) -> Iterator[Sequence[Record]]:

@@ -36,16 +36,29 @@ def sync_stores(
     is looked up in the source once more. Afterwards its chunk is proven. If the source has keys that could not be read,
     no delete is made.
 
+    A run with a limit walks the whole key space too, a chunk at a time. It makes the first changes in the order of keys
+    and counts the others as remaining. The guard sees all deletes, also those that remain. If changes remain, only what
+    was written is proven.
+
     Raises what the stores, the guard or `steps.check_lock` raise. Batches that were written before stay. No delete was
     made unless everything else was written. Another call resumes from there.
     """
     at = start or Checkpoint()
     deletes_before = at.deleting
-    with Workers(steps.parallelism) as workers, PendingDeletes() as pending:
+    parallelism = steps.parallelism if run.limit is None else 1
+    with Workers(parallelism) as workers, PendingDeletes() as pending, PendingDeletes() as within:
         sides = Sides(source, backup, workers)
         settling = Settling(sides, run, tally, steps, pending, workers.check)
         if not run.dry_run:
             tally.proof = at.proof
+
+        def meet_again() -> None:  # the deletes that an earlier call met
+            for part in deletes_before:
+                for piece in backup.chunks(part):
+                    pending.add(backup.keys.in_order(sides.compare(piece, narrow=True).changes.delete))
+
+        if run.limit is not None:
+            meet_again()  # now, so that `pending` has the deletes in the order of their keys
         caught_up, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
         spread = Spread()
         # The generator gives a chunk, and the spread at that moment, when a worker is free. By then at most
@@ -68,15 +81,19 @@ def sync_stores(
         if not at.complete:
             settling.stop()
             return at
-        for part in deletes_before:  # the deletes that an earlier call met are looked for again
-            for piece in backup.chunks(part):
-                pending.add(sides.compare(piece, narrow=True).changes.delete)
+        if run.limit is None:
+            meet_again()
         if at.unread_keys:  # they may be the keys of records that seem to be deleted in the source
             tally.withheld, done = len(pending), True
         else:
             _check_deletes(source, pending, at, run, tally, guard)
-            done = Deleting(source, backup, run, tally, steps).delete_all(pending, at_once=at == start)
-        if done and not run.dry_run:
+            if run.limit is not None:
+                _part(source, pending, within, settling.room(run.limit), tally)
+            to_delete = pending if run.limit is None else within
+            done = Deleting(source, backup, run, tally, steps).delete_all(to_delete, at_once=at == start)
+        if done and tally.counts.remaining and not run.dry_run:
+            settling.write_together()
+        elif done and not run.dry_run:
             at, done = _settle_again(settling, workers, at, tally, steps)
         if not done:
             settling.stop()
@@ -175,6 +192,16 @@ def _check_deletes(
             if run.dry_run:
                 tally.name(gone, Action.DELETED)
         guard.check_deletes(deletes, at.source_records, at.backup_records, source.place.label, allowed=False)
+
+
+def _part(source: Store, pending: PendingDeletes, within: PendingDeletes, room: int, tally: Tally) -> None:
+    """Adds the first `room` pending deletes to `within`. Counts the others, if the source still lacks them, as
+    remaining."""
+    for keys in pending.batches(source.traits.batch_size):
+        fitting = room - len(within)
+        within.add(keys[:fitting])
+        if left := keys[fitting:]:
+            tally.add(remaining=len(left) - len(source.matching(left)))
 
 
 def _settle_again(

@@ -63,7 +63,8 @@ class Try(Enum):
     - EXCHANGED: writes records so that they can exchange unique values.
     - LAST: sets aside what is refused.
 
-    A forced run begins with AGAIN, because it cannot find waiting records again by their stamps.
+    A forced run begins with AGAIN, because it cannot find waiting records again by their stamps. So does a run with a
+    limit, because it may not look at all records again.
     """
 
     FIRST = 1
@@ -91,6 +92,11 @@ class Writing:
         self._waiting: dict[Key, BackupError] = {}
         self._most_waiting = _WAITING_AT_MOST * tally.max_failed
         self._lock = Lock()
+
+    @property
+    def waiting(self) -> frozenset[Key]:
+        """The keys of the single records that constraints refuse so far."""
+        return frozenset(self._waiting)
 
     def copy(self, chunk: Chunk) -> WriteCounts:
         """Writes all records of a chunk where the backup has none, up to the first batch that cannot be read."""
@@ -191,7 +197,7 @@ class Writing:
             self._tally.add(**written)
             counts = counts.plus(**written)
 
-        if which is Try.FIRST and self._run.forced:
+        if which is Try.FIRST and (self._run.forced or self._run.limit is not None):
             which = Try.AGAIN
         smallest_part = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
         for refusal in apart(records, self._source.keys.of, write, count, smallest_part):

@@ -55,7 +55,7 @@ def concerns_of(
     opening, history = read(backup, service), History(backup)
     if opening is None:
         return []  # an earlier release's tables; the next run brings them up to date
-    begun = opening.first(_is_sync, lambda: next(iter(history.newest_syncs(service, 1)), None))
+    begun = opening.first(_is_whole, lambda: next(filter(_is_whole, history.newest_syncs(service, _LOOKED_AT)), None))
     ended = opening.first(
         _has_ended, lambda: next(filter(_has_ended, history.newest_syncs(service, _LOOKED_AT, ended=True)), None)
     )
@@ -82,8 +82,14 @@ def _is_sync(run: Run) -> bool:
     return run.verb is Verb.SYNC and not run.dry_run
 
 
+def _is_whole(run: Run) -> bool:
+    """Whether the run is a sync that leaves no changes. A sync with a limit does not stand for the night's."""
+    return _is_sync(run) and not run.is_partial
+
+
 def _has_ended(run: Run) -> bool:
-    """Whether the run is a sync that began and ended. If another run kept it from beginning, it says nothing about the
-    mirror."""
+    """Whether the run is a sync that began and ended. If another run kept it from beginning, or if its limit left
+    changes, it does not say that the mirror is well."""
     has_begun = run.error_kind != errors.Locked.__name__
-    return _is_sync(run) and run.status in (Status.COMPLETED, Status.FAILED) and has_begun
+    has_ended = run.status is Status.FAILED or (run.status is Status.COMPLETED and not run.is_partial)
+    return _is_sync(run) and has_ended and has_begun

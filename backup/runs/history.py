@@ -25,6 +25,14 @@ EVERY_RUN = 1_000_000
 """A limit that no history reaches."""
 _PAGE = 100
 
+SYNCED: dict[str, Any] = {
+    "Status": Status.COMPLETED.value,
+    "DryRun": False,
+    "Trigger": asked_for(Verb.SYNC),
+    "RemainingCount": None,
+}
+"""The condition of the entries of syncs for which `is_synced` is true."""
+
 T = TypeVar("T")
 
 
@@ -131,15 +139,12 @@ class History:
         return self.change(closed, [run.owner], [run.attempt, closed.attempt])
 
     def last_synced(self, service: str) -> Run | None:
-        """The newest sync that completed."""
-        runs = self.runs(service, 1, Status=Status.COMPLETED.value, DryRun=False, Trigger=asked_for(Verb.SYNC))
-        return next(iter(runs), None)
+        """The newest sync that completed and left no changes for a later run."""
+        return next(iter(self.runs(service, 1, **SYNCED)), None)
 
     def first_synced(self, service: str) -> Run | None:
-        """The oldest sync that completed."""
-        where = self.about(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
-        where |= {"Trigger": asked_for(Verb.SYNC)}
-        runs = map(run_of, self.entries.find(where, order_by="RunNumber", limit=_PAGE))
+        """The oldest sync that completed and left no changes for a later run."""
+        runs = map(run_of, self.entries.find(self.about(service) | SYNCED, order_by="RunNumber", limit=_PAGE))
         return next(filter(None, runs), None)
 
     def has_synced(self, service: str, since: datetime) -> bool:
@@ -274,8 +279,8 @@ class History:
 
 
 def is_synced(run: Run) -> bool:
-    """Whether the run is a sync that completed, and not a dry run."""
-    return run.verb is Verb.SYNC and run.status is Status.COMPLETED and not run.dry_run
+    """Whether the run is a sync that completed and left no changes for a later run, and not a dry run."""
+    return run.verb is Verb.SYNC and run.status is Status.COMPLETED and not run.dry_run and not run.is_partial
 
 
 def _all(kind: type[T], name: str, entries: Sequence[Mapping[str, Any]]) -> list[T]:

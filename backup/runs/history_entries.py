@@ -33,6 +33,7 @@ class _Form(NamedTuple):
 
 _AS_IT_IS, _FLAG = _Form(), _Form(read=bool)
 _STATUS, _VERB, _TRIGGER = (_Form(str, kind) for kind in (Status, Verb, Trigger))
+_COUNT_IF_ANY = _Form(lambda count: count or None)
 _HEX = _Form(lambda value: f"{value:032x}", lambda text: int(text, 16))
 _LIST = _Form(lambda value: json.dumps(value) if value else None, lambda text: tuple(json.loads(text)))
 _LINES = _Form(lambda value: "\n".join(value) or None, lambda text: tuple(text.splitlines()))
@@ -131,6 +132,8 @@ COLUMNS = (
     HistoryColumn("SchemaVersion", "integer", lambda _: VERSION),
     HistoryColumn("Verb", "name", "verb", _VERB, answered=True),
     HistoryColumn("TriggeredBy", "name", "trigger", _TRIGGER, answered=True),
+    HistoryColumn("ChangeLimit", "integer", "limit", answered=True),
+    HistoryColumn("RemainingCount", "integer", "counts.remaining", _COUNT_IF_ANY, answered=True),
 )
 """In the order of a new table's columns. Later releases add columns at the end."""
 

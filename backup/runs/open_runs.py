@@ -28,13 +28,17 @@ def is_left_verify(run: Run) -> bool:
     return run.checkpoint is not None and run.verb is Verb.VERIFY
 
 
-def has_left_sync(backup: Store, history: History, service: str, now: Now) -> bool:
-    """Whether a sync was left open and is not alive. If SyncHistory cannot be read it is False: no run has begun that
-    could fail."""
+def has_left_sync(
+    backup: Store, history: History, service: str, now: Now, may_resume: Callable[[Run], bool] = is_left_sync
+) -> bool:
+    """Whether a sync that the caller `may_resume` was left open, and none is alive. If SyncHistory cannot be read it is
+    False: no run has begun that could fail."""
     try:
         left_runs = list(filter(is_left_sync, history.open_runs(service)))
         moment = clock_of(backup, now)() if left_runs else None
-        return moment is not None and not any(is_alive(run, moment) for run in left_runs)
+        if moment is None or any(is_alive(run, moment) for run in left_runs):
+            return False
+        return any(map(may_resume, left_runs))
     except ColumnMissing:  # a table of an earlier release: the run adds the columns under the lock
         return True
     except (StoreError, NotInitialized) as error:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from backup.core.model import Run, Status, Verb
+from backup.core.model import Run, Status
 from backup.recycle_bin.bin import RecycleBin
-from backup.runs.history import History, is_synced
-from backup.runs.history_entries import asked_for, run_of
+from backup.runs.history import SYNCED, History, is_synced
+from backup.runs.history_entries import run_of
 from backup.runs.policy import Policy
 
 _PAGE = 100
@@ -82,9 +82,8 @@ def _begun_before(history: History, service: str, moment: datetime) -> Iterator[
 
 
 def _synced_between(history: History, service: str, after: datetime, before: datetime) -> bool:
-    """Whether a sync that completed has ended between these times."""
-    where = history.about(service) | {"Status": Status.COMPLETED.value, "DryRun": False}
-    where |= {"Trigger": asked_for(Verb.SYNC)}
+    """Whether a sync that completed, and left no changes, has ended between these times."""
+    where = history.about(service) | SYNCED
     return bool(
         history.entries.find(where, order_by="CompletedAt", above=after, below=before, limit=1, fields=("SyncId",))
     )

@@ -21,7 +21,7 @@ from backup.runs import upgrade
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.lock import Lock, take
-from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_sync, is_left_verify, take_over
+from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_verify, take_over
 from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn
 from backup.runs.ownership import Ownership, is_alive
@@ -118,7 +118,7 @@ class Runner:
         """
         tally.key_to_json = backup.keys.to_json
         history = History(backup)
-        if request.only_resumes and not has_left_sync(backup, history, self._service, self._now):
+        if request.only_resumes and not has_left_sync(backup, history, self._service, self._now, request.may_resume):
             return None
         try:
             check_lock = self._take_lock(request, backup.place.location, stack)
@@ -228,7 +228,9 @@ class Runner:
             if resumed_run is not None and is_alive(resumed_run, clock()):
                 return None
         elif request.needs_lock:
-            may_resume = is_left_sync if request.only_resumes else run.takes_over
+            if request.only_resumes and not any(map(request.may_resume, opening.open_runs)):
+                return None
+            may_resume = request.may_resume if request.only_resumes else run.takes_over
             resumed_run = take_over(history, opening.open_runs, run.started_at, clock(), may_resume)
         if resumed_run is None and request.only_resumes:
             return None

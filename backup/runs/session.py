@@ -14,6 +14,7 @@ from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History, is_synced
+from backup.runs.open_runs import is_left_sync
 from backup.runs.opening import Opening
 from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Turn
 from backup.runs.ownership import Ownership
@@ -89,8 +90,9 @@ class RunRequest:
 
     `tell_apart` raises ConfigError when both sides are one place, by what their servers say; None for a run that writes
     to neither side. `only_resumes`: it resumes the unfinished sync of an earlier call from its checkpoint; without one
-    it does nothing, and disturbs nobody. `in_parts`: a verify that stays open when its time is up, and that the next
-    call resumes. It takes no lock, so syncs need not wait for it.
+    it does nothing, and disturbs nobody. `resumes_run`: the id of the only run that it may resume. `in_parts`: a verify
+    that stays open when its time is up, and that the next call resumes. It takes no lock, so syncs need not wait for
+    it.
     """
 
     run: Run
@@ -101,6 +103,11 @@ class RunRequest:
     tell_apart: Callable[[Store, Store], None] | None = None
     only_resumes: bool = False
     in_parts: bool = False
+    resumes_run: str | None = None
+
+    def may_resume(self, run: Run) -> bool:
+        """Whether a call that only resumes may resume this open run."""
+        return is_left_sync(run) and self.resumes_run in (None, run.sync_id)
 
     @property
     def needs_lock(self) -> bool:

@@ -47,11 +47,12 @@ from backup.verbs.upkeep import verify_on
 
 @dataclass(frozen=True)
 class Options:
-    """The options that a caller may set for one run."""
+    """The options that a caller may set for one run. `limit` is the greatest number of changes of a sync."""
 
     force: bool = False
     dry_run: bool = False
     allow_mass_delete: bool = False
+    limit: int | None = None
 
 
 NO_OPTIONS = Options()
@@ -123,13 +124,18 @@ class SyncService:
         time is up, the outcome's run is in progress; `resume` resumes it.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
+        run = replace(run, limit=options.limit)
         request = RunRequest(run, self.stores, sync_with_schema, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))
 
-    def resume(self, trigger: Trigger, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY) -> Outcome | None:
-        """Resumes the open sync from its checkpoint; returns None if no sync is open."""
+    def resume(
+        self, trigger: Trigger, turn: Turn = WHOLE_TURN, observer: Observer = NOBODY, sync_id: str | None = None
+    ) -> Outcome | None:
+        """Resumes the open sync from its checkpoint; with `sync_id` only the sync of this id. Returns None if no such
+        sync is open."""
         run, tell_apart = self._new_run(Verb.SYNC, trigger), self._places.tell_apart
         request = RunRequest(run, self.stores, sync_with_schema, turn, observer, tell_apart, only_resumes=True)
+        request = replace(request, resumes_run=sync_id)
         return self._runner.run(request)
 
     def leave_entry(self, run: Run) -> bool:

@@ -91,7 +91,7 @@ class SyncInTurn(Observer):
 def _new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run:
     """A run that has done nothing yet."""
     run = Run(service, trigger, options.force, utc_now(), verb=verb)
-    return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete)
+    return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete, limit=options.limit)
 
 
 def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:

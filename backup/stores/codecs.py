@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -41,6 +41,10 @@ class Keys(Protocol):
 
     def to_json(self, key: Key) -> list[Any]:
         """The key as JSON values that `from_text` understands."""
+
+    def in_order(self, keys: Collection[Key]) -> list[Key]:
+        """The keys of one chunk, sorted like the store's chunks as far as that can be said without the server: by the
+        values themselves, which a collation may order otherwise."""
 
 
 class Copies(Protocol):

@@ -66,7 +66,7 @@ def sync_with_schema(session: Session) -> None:
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # the key has another type now
     if session.resumed and not {*to_fill} <= {*run.added_columns}:  # the chunks before the checkpoint lack their values
-        start = start.begun_anew()
+        start = start.begun_anew() if run.limit is None else Checkpoint()
     left = _sync(session, start)
     if left is not None:
         session.unfinished = True
@@ -80,6 +80,17 @@ def sync_with_schema(session: Session) -> None:
             f"The sync ended, but {proof.differing - failed} records of the {backup.place.label} differ from the source"
             f"{set_aside}."
         )
+    if session.tally.counts.remaining:
+        _leave_the_rest(session)
+
+
+def _leave_the_rest(session: Session) -> None:
+    """Notes that changes remain. Such a run proves nothing of the whole, and later runs may not build on it."""
+    remaining = session.tally.counts.remaining
+    what = "1 change remains" if remaining == 1 else f"{remaining} changes remain"
+    session.note(f"{what}: this run had a limit of {session.run.limit}. A sync without a limit makes all of them.")
+    session.run = replace(session.run, watermark=None)
+    session.tally.proof = None
 
 
 def refuse_expiring(backup: Store, policy: Policy) -> None:
@@ -102,7 +113,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     tally = session.tally
     if session.resumed:
         changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
-        tally.counts = replace(changed, skipped=start.counts.skipped)
+        tally.counts = replace(changed, skipped=start.counts.skipped, remaining=start.counts.remaining)
         if start.counts.seen:  # else the run walks everything anew, and tries again what was set aside
             tally.failures = dict(session.run.failures)
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
@@ -128,7 +139,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         changed = session.recycled.counted(run.sync_id)
         failed = tally.counts.failed
         skipped = max(0, seen - changed.inserted - changed.updated - failed)
-        tally.counts = replace(changed, skipped=skipped, failed=failed)
+        tally.counts = replace(changed, skipped=skipped, failed=failed, remaining=tally.counts.remaining)
     return None
 
 
@@ -137,7 +148,8 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
 
     Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
     completed, and carries the time of the last full comparison. Without a watermark, when the last full comparison is
-    old, and with force, only stamps count.
+    old, with force, and with a limit, only stamps count. A run with a limit does not read first what has changed
+    lately, because it goes by the order of keys.
     """
     now = steps.now()
     incremental = session.source.incremental
@@ -149,11 +161,14 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # A record that an undo brought back may have the same seconds as the record that the undo took away.
     undone = last is not None and any(run.undone for run in session.history.later(last, session.opening))
-    full = session.run.forced or undone or not since or datetime.fromisoformat(compared) < oldest
+    full = session.run.forced or session.run.limit is not None or undone
+    full = full or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared
         session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
     overlap = session.policy.overlap_seconds
+    if session.run.limit is not None:
+        return replace(steps, full=True)
     return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
 
 

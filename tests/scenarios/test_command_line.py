@@ -15,7 +15,17 @@ from tests.scenarios.product import DEADLINE_SECONDS, cli, start
 RESULT_FIELDS = {
     *("SyncId", "ServiceName", "Status", "InsertedCount", "UpdatedCount", "DeletedCount", "SkippedCount"),
     *("TotalProcessed", "StartedAt", "CompletedAt", "DurationMs", "ErrorMessage", "Trigger", "DryRun", "Verified"),
-    *("Percent", "RequestCharge", "Notes", "FailedCount", "Failures", "Verb", "TriggeredBy"),
+    *(
+        "Percent",
+        "RequestCharge",
+        "Notes",
+        "FailedCount",
+        "Failures",
+        "Verb",
+        "TriggeredBy",
+        "ChangeLimit",
+        "RemainingCount",
+    ),
 }
 
 

@@ -76,6 +76,20 @@ def test_a_sync_is_queued_and_watched_to_its_end(api: Api) -> None:
     assert (details["run"]["syncId"], details["run"]["status"]) == (ended["syncId"], "Completed")
 
 
+def test_a_job_with_a_limit_makes_so_many_changes_and_says_how_many_remain(api: Api) -> None:
+    job_id = api.start(syncType="customer", limit=30).body["jobId"]
+    api.work()
+    details = job_api.get_job_details(api.desk, job_id, {}).body
+    assert (details["state"], details["job"]["limit"]) == ("Succeeded", 30)
+    assert (details["counts"]["inserted"], details["counts"]["remaining"]) == (30, 70)
+    assert (details["run"]["verified"], details["run"]["counts"]["remaining"]) == (False, 70)
+    assert details["run"]["notes"] == [
+        "70 changes remain: this run had a limit of 30. A sync without a limit makes all of them."
+    ]
+    [customer] = api.stats()["services"][:1]
+    assert (customer["runs"], customer["lastSuccess"]) == (1, None)
+
+
 def test_all_services_are_a_job_each(api: Api) -> None:
     answer = api.start(syncType="all")
     assert answer.body["jobId"] == answer.body["jobIds"][0]
@@ -89,7 +103,8 @@ def test_all_services_are_a_job_each(api: Api) -> None:
     [
         ({}, BadRequest, "syncType"),
         ({"syncType": ""}, BadRequest, "syncType"),
-        ({"syncType": "customer", "limit": 10}, BadRequest, "limit"),
+        ({"syncType": "customer", "limit": 0}, BadRequest, "limit"),
+        ({"syncType": "customer", "limit": True}, BadRequest, "limit"),
         ({"syncType": "customer", "dryRun": "yes"}, BadRequest, "dryRun"),
         ({"syncType": "customer", "force": True}, BadRequest, "forceFullSync"),
         ({"syncType": "custmer"}, UnknownService, "customer"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import blake2b
@@ -254,6 +254,9 @@ class MemoryKeys:
             return (value_of("bigint", part),)
         except (ValueError, ArithmeticError):
             raise unusable_key(text, self._place.label, "Its key is a whole number.") from None
+
+    def in_order(self, keys: Collection[Key]) -> list[Key]:
+        return sorted(keys)
 
     def to_json(self, key: Key) -> list[Any]:
         return list(key)

@@ -95,6 +95,8 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
                 "RequestCharge": None,
                 "Notes": [],
                 "Failures": [],
+                "ChangeLimit": None,
+                "RemainingCount": 0,
             }
         ],
         "Timestamp": "2024-12-07T00:00:00.000Z",

@@ -38,7 +38,7 @@ def test_the_log_has_start_lines_of_each_service_and_a_summary_with_the_next_occ
 ) -> None:
     start, customer, order, *after, summary = run(place, caplog)
     assert start == "schedule.started services=customer,order past_due=False"
-    counts = "inserted={} updated=0 deleted=0 skipped=0 failed=0 duration_ms="
+    counts = "inserted={} updated=0 deleted=0 skipped=0 failed=0 remaining=0 duration_ms="
     assert customer.startswith("schedule.service service=customer status=Completed " + counts.format(100))
     assert order.startswith("schedule.service service=order status=Completed " + counts.format(55))
     assert [line.partition(" sync_id=")[0] for line in after] == [

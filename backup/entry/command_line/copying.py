@@ -17,6 +17,7 @@ from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config
 from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
+from backup.entry.requests import LIMIT_AT_MOST
 from backup.mirror.comparison import Depth
 from backup.runs.runner import Outcome, foreseen
 from backup.services.registry import Registry
@@ -42,6 +43,12 @@ def sync_command(
     force: Annotated[bool, typer.Option("--force", help="Copy every record that both sides have")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change no record; show what would change")] = False,
     allow_mass_delete: AllowMassDelete = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=LIMIT_AT_MOST, metavar="N", help="Make at most N changes; count the rest", show_default=False
+        ),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +56,8 @@ def sync_command(
     with errors_shown(as_json):
         registry = open_registry(config)
         with progress_bars(registry, service) as observer:
-            outcomes = registry.sync(service, Trigger.CLI, Options(force, dry_run, allow_mass_delete), observer)
+            options = Options(force, dry_run, allow_mass_delete, limit)
+            outcomes = registry.sync(service, Trigger.CLI, options, observer)
         try:
             print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
         finally:

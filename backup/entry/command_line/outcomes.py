@@ -35,6 +35,8 @@ def duration_text(milliseconds: int | None) -> str:
 
 def proof_text(run: Run, *, whole: bool = False) -> str:
     """What the run has proven of its two sides; empty if it proves nothing. `whole`: it compared all contents."""
+    if run.counts.remaining:
+        return f"{run.counts.remaining} remain"
     if run.verified is None:
         return ""
     if run.verified:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from backup.core.model import Key, Record, StampRow, Stamps, Version
@@ -45,6 +45,9 @@ class CosmosKeys:
         shown = "; ".join(json.dumps(key_to_json(key)) for key in keys[:10])
         hint = f"Write [partition key, id] as JSON: {shown or 'the recycle bin has it, if the document is gone'}."
         raise unusable_key(text, self._label, hint)
+
+    def in_order(self, keys: Collection[Key]) -> list[Key]:
+        return sorted(keys, key=lambda key: (key[-1], key))
 
     def to_json(self, key: Key) -> list[Any]:
         return key_to_json(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +46,12 @@ class SqlKeys:
                         raise
                     raise unusable_key(text, label, f"{hint} The server says: {failure.text}") from None
         return row_key or key
+
+    def in_order(self, keys: Collection[Key]) -> list[Key]:
+        try:
+            return sorted(keys)
+        except (TypeError, ArithmeticError):  # values of several types in SQLite, a decimal that is no number
+            return sorted(keys, key=str)
 
     def to_json(self, key: Key) -> list[Any]:
         parts = (f"0x{part.hex()}" if isinstance(part, bytes) else part for part in key)
