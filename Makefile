@@ -14,7 +14,7 @@ LOCKED := requirements.txt requirements/tests.txt requirements/worker.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check coverage mutants torture bench lint lock picture without-npm
+.PHONY: help setup demo serve test check coverage mutants torture bench lint lock picture vendor without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -66,6 +66,9 @@ lock: setup ## Pin what pyproject.toml asks for in requirements.txt and requirem
 	$(LOCK) 3.11 --group lock -o requirements/lock.txt; \
 	$(LOCK) 3.13 --group worker --no-deps -o requirements/worker.txt; \
 	if [ -n "$$added" ]; then echo "$$added" >>requirements.txt; fi
+
+vendor: setup ## Renew the libraries of the page from npm, as they are locked; ARGS="--upgrade"
+	@$(BIN)/python -m backup.dev.vendor $(ARGS)
 
 # The stamp is touched last, so an interrupted installation is taken up again.
 .venv/.installed: $(LOCKED) Makefile

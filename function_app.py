@@ -11,6 +11,7 @@ from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
 from backup.entry import dashboard_api, http, job_api
+from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.requests import parse_service
 from backup.entry.timer import last_firing
@@ -249,6 +250,23 @@ def PoisonedJob(message: func.QueueMessage) -> None:
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
     return _answered(lambda: http.get_health(_registry, req.params))
+
+
+def _file(req: func.HttpRequest, name: str) -> func.HttpResponse:
+    file = served(name, req.url, req.headers.get("if-none-match"))
+    return func.HttpResponse(file.content, status_code=file.status, headers=file.headers)
+
+
+@app.route("dashboard", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+def Dashboard(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/dashboard: the page. It holds no data; what it asks for needs the key."""
+    return _file(req, "")
+
+
+@app.route("dashboard/{*file:minlength(1)}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+def DashboardFile(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/dashboard/{*file}: a file of the page."""
+    return _file(req, req.route_params["file"])
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))

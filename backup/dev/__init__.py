@@ -1,1 +1,1 @@
-"""What developers use: the local host, the sample, the demo."""
+"""What developers use: the local host, the sample, the demo, the libraries of the page."""

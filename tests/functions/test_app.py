@@ -44,6 +44,10 @@ JOB_FUNCTIONS = {
     "StartVerify": ("sync/dashboard/verify", ["POST"], FUNCTION),
     "ChangeJobs": ("sync/dashboard/jobs/bulk", ["POST"], FUNCTION),
 }
+PAGE_FUNCTIONS = {
+    "Dashboard": ("dashboard", ["GET"], ANONYMOUS),
+    "DashboardFile": ("dashboard/{*file:minlength(1)}", ["GET"], ANONYMOUS),
+}
 # The library gives an app's functions out once, so each look is a process of its own.
 BINDINGS = """
 import json
@@ -93,6 +97,7 @@ def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> No
     assert {name: (one["route"], one["methods"], one["authLevel"].lower()) for name, one in triggers.items()} == {
         **HTTP_FUNCTIONS,
         **JOB_FUNCTIONS,
+        **PAGE_FUNCTIONS,
     }
 
 

@@ -45,6 +45,7 @@ def sent(request: pytest.FixtureRequest) -> Sent:
     [
         *("function_app.py", "host.json", "requirements.txt", "requirements/postgresql.txt"),
         *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "backup").rglob("*.py"))),
+        *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "backup/entry/dashboard").rglob("*.*"))),
         *(f"{PACKAGES}/{name}" for name in ("azure/core/__init__.py", "rich/tests/x.py", "x/data/y.json", "six.py")),
         *(f"{PACKAGES}/{name}" for name in ("x/LICENSE", "x/docs/y.py", "x.libs/y.so", "x/env/y.py", "README.md")),
     ],

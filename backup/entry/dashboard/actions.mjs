@@ -1,0 +1,68 @@
+// What can be asked for now: sync, dry run, force, verify, drill.
+import { api, NotAnswered } from "./api.mjs";
+import { html } from "./html.mjs";
+import { refresh } from "./live.mjs";
+import { Dialog, Name, say, Work } from "./parts.mjs";
+import { sayRefused } from "./queued.mjs";
+import { addressOf } from "./route.mjs";
+import { many } from "./text.mjs";
+import { useId, useState } from "./vendor/hooks.mjs";
+
+const ACTIONS = {
+  sync: { label: "Sync", note: "Makes the backup equal to the source." },
+  dryRun: { label: "Dry run", note: "Counts what a sync would do. Writes no record." },
+  force: { label: "Force", note: "Copies every record again, also those that are equal." },
+  verify: { label: "Verify", note: "Compares number and versions of both sides." },
+  drill: { label: "Restore drill", note: "Restores a copy into a scratch place and compares it, then drops it." },
+};
+
+async function act(action, service) {
+  try {
+    const { jobId, jobIds } = await queued(action, service);
+    say(jobIds?.length > 1 ? `${many(jobIds.length, "job")} queued.` : `Queued: ${ACTIONS[action].label.toLowerCase()} of ${service}.`, { link: addressOf("job", jobId) });
+  } catch (error) {
+    if (error instanceof NotAnswered) say(`${error.message} What was asked for may have been queued: look at the jobs.`, { bad: true });
+    else sayRefused(error);
+  }
+  refresh();
+}
+
+function queued(action, service) {
+  if (action === "verify" || action === "drill") return api.verify({ service, drill: action === "drill" });
+  return api.start({ syncType: service, dryRun: action === "dryRun", forceFullSync: action === "force" });
+}
+
+export function ServiceActions({ service }) {
+  const [open, setOpen] = useState(false);
+  return html`<div class="row tight">
+    <${Work} class="small outline" aria-label=${`Sync ${service} now`} onWork=${() => act("sync", service)}>Sync now<//>
+    <button type="button" class="small ghost" aria-label=${`More actions for ${service}`} aria-haspopup="dialog" onClick=${() => setOpen(true)}>More …</button>
+    ${open && html`<${Dialog} title=${html`What shall be done with <${Name} text=${service} />?`} onClose=${() => setOpen(false)}
+      footer=${html`<button type="button" class="outline" onClick=${() => setOpen(false)}>Close</button>`}>
+      <${ActionList} service=${service} onDone=${() => setOpen(false)} />
+    <//>`}
+  </div>`;
+}
+
+function ActionList({ service, onDone }) {
+  const run = async (action) => {
+    onDone();
+    await act(action, service);
+  };
+  return html`<ul class="actions">${Object.entries(ACTIONS).map(([action, { label, note }]) => html`<li key=${action}>
+    <${Work} class="small outline" onWork=${() => run(action)}>${label}<//> <span class="dim">${note}</span>
+  </li>`)}</ul>`;
+}
+
+// For one service, or for all of them.
+export function Actions({ service, services = [] }) {
+  const id = useId();
+  const [chosen, setChosen] = useState(service ?? "all");
+  return html`
+    ${!service && html`<p class="row"><label for=${id}>Service</label>
+      <select id=${id} value=${chosen} onChange=${(event) => setChosen(event.target.value)}>
+        <option value="all">All services</option>
+        ${services.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+      </select></p>`}
+    <${ActionList} service=${chosen} onDone=${() => {}} />`;
+}

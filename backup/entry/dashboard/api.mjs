@@ -1,0 +1,103 @@
+// The JSON API: the only module that knows its addresses. The key goes into a header, never into an address.
+import { Store } from "./store.mjs";
+
+const API = new URL("../", import.meta.url);
+const KEY_NAME = "backup.key";
+const READ_SECONDS = 30;
+const WORK_SECONDS = 240; // Azure ends a request after 230 s
+
+// "open": nobody asked for a key yet, or it is right. "asked": one is needed. "wrong": the one that was typed is not it.
+export const access = new Store("open");
+// Whether the server answers: since when it does not (milliseconds), else null.
+export const silentSince = new Store(null);
+
+// What the server answered instead of what was asked for.
+export class Refused extends Error {
+  constructor(status, body) {
+    super(body.Message || body.ErrorMessage || `The server answered with status ${status}.`);
+    this.status = status;
+    this.kind = body.Error || null;
+    this.hint = body.Hint || null;
+    this.body = body;
+  }
+}
+
+// No answer, or one that is not of the app: a stopped app, a gateway, no network.
+export class NotAnswered extends Error {}
+
+export function setKey(key) {
+  if (key) sessionStorage.setItem(KEY_NAME, key);
+  else sessionStorage.removeItem(KEY_NAME);
+  access.value = "open";
+}
+
+export function hasKey() {
+  return sessionStorage.getItem(KEY_NAME) !== null;
+}
+
+async function call(method, path, { query = {}, body, seconds = READ_SECONDS } = {}) {
+  const address = new URL(path, API);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") address.searchParams.set(name, value);
+  }
+  const key = sessionStorage.getItem(KEY_NAME);
+  const headers = { Accept: "application/json" };
+  if (key) headers["x-functions-key"] = key;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response, answer;
+  try {
+    response = await fetch(address, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      credentials: "same-origin",
+      signal: AbortSignal.timeout(seconds * 1000),
+    });
+    const text = await response.text();
+    answer = text ? JSON.parse(text) : {};
+  } catch (error) {
+    if (response?.status === 401) return refuse401(key);
+    if (error.name === "TimeoutError") throw new NotAnswered(`The server did not answer within ${seconds} seconds.`);
+    silentSince.value ??= Date.now();
+    throw new NotAnswered(response ? "The answer is not the app's: it may be stopped." : "The server cannot be reached.");
+  }
+  silentSince.value = null;
+  if (response.status === 401) return refuse401(key);
+  if (!response.ok) throw new Refused(response.status, answer);
+  return answer;
+}
+
+function refuse401(key) {
+  // A key that was typed meanwhile is not blamed for the one before it.
+  if (key === sessionStorage.getItem(KEY_NAME)) {
+    sessionStorage.removeItem(KEY_NAME);
+    if (access.value === "open" || key) access.value = key ? "wrong" : "asked";
+  }
+  throw new Refused(401, { Message: "The key is missing or wrong.", Error: "Unauthorized" });
+}
+
+const path = (...parts) => parts.map(encodeURIComponent).join("/");
+const get = (where, query) => call("GET", where, { query });
+const post = (where, body) => call("POST", where, { body, seconds: WORK_SECONDS });
+const ofRun = (id, what) => `sync/dashboard/runs/${path(id)}${what}`;
+const ofJob = (id, what = "") => `sync/dashboard/jobs/${path(id)}${what}`;
+
+export const api = {
+  isUp: () => call("GET", "health"),
+  overview: (query) => get("sync/dashboard/overview", query),
+  calendar: (query) => get("sync/dashboard/calendar", query),
+  jobs: (query) => get("sync/dashboard/jobs", query),
+  job: (id) => get(ofJob(id)),
+  retry: (id) => post(ofJob(id, "/retry")),
+  remove: (id) => call("DELETE", ofJob(id)),
+  toJobs: (action, jobIds) => post("sync/dashboard/jobs/bulk", { action, jobIds }),
+  runs: (query) => get("sync/history", query),
+  run: (id) => get(ofRun(id, "")),
+  changes: (id, query) => get(ofRun(id, "/changes"), query),
+  record: (id, key) => get(ofRun(id, "/changes/record"), { key }),
+  undo: (id, body) => post(ofRun(id, "/undo"), body),
+  restore: (id, body) => post(ofRun(id, "/restore"), body),
+  start: (body) => post("sync/start", body),
+  verify: (body) => post("sync/dashboard/verify", body),
+};

@@ -1,0 +1,112 @@
+// What failed: jobs that are out of tries, and runs that nobody queued. Each with its error, what to do, its log, a retry.
+import { api } from "./api.mjs";
+import { Bulk, Choose, useChosen } from "./bulk.mjs";
+import { html } from "./html.mjs";
+import { useLive } from "./live.mjs";
+import { Badge, Live, Name, Problem, Section, Time, Value, Work } from "./parts.mjs";
+import { retryJob } from "./queued.mjs";
+import { addressOf } from "./route.mjs";
+import { many } from "./text.mjs";
+import { useState } from "./vendor/hooks.mjs";
+
+const AT_ONCE = 20;
+const PAST_AT_FIRST = 3;
+
+// Failed jobs and failed runs without a job, newest first. A run of a failed job is part of that job.
+async function askFailures(service) {
+  const [{ jobs, cursor }, { runs, cursor: runsCursor }] = await Promise.all([
+    api.jobs({ state: "Failed", type: service, limit: AT_ONCE }),
+    api.runs({ status: "Failed", service, limit: AT_ONCE }),
+  ]);
+  const ofJobs = jobs.map((job) => ({ id: job.jobId, at: job.endedAt ?? job.stateAt ?? job.createdAt, job, ...ofJob(job, runs) }));
+  const known = new Set(jobs.map((job) => job.jobId));
+  const ofRuns = runs.filter((run) => !known.has(run.jobId)).map((run) => ({ id: run.syncId, at: run.completedAt ?? run.startedAt, run, ...ofRun(run) }));
+  const failures = [...ofJobs, ...ofRuns].sort((a, b) => new Date(b.at) - new Date(a.at));
+  return { failures, more: cursor !== null || runsCursor !== null };
+}
+
+function ofJob(job, runs) {
+  const run = runs.find((each) => each.syncId === job.syncId);
+  return { service: job.job.service, verb: job.job.verb, error: job.error, hint: run?.hint, kind: job.errorKind ?? run?.errorKind, link: addressOf("job", job.jobId) };
+}
+
+function ofRun(run) {
+  return { service: run.service, verb: run.verb, error: run.error, hint: run.hint, kind: run.errorKind, link: addressOf("run", run.syncId) };
+}
+
+// `since`: when each service last succeeded; a failure before that is over, and says so. None is ever left out.
+export function Failures({ service, since = {} }) {
+  const live = useLive(() => askFailures(service), ["failures", service], 10);
+  const [all, setAll] = useState(false);
+  const chosen = useChosen((live.data?.failures ?? []).filter((failure) => failure.job).map((failure) => failure.id));
+  const over = (failure) => since[failure.service] && new Date(since[failure.service]) > new Date(failure.at);
+  const open = (live.data?.failures ?? []).filter((failure) => !over(failure)).length;
+  return html`<${Section} id="failures" title="Failures" note=${live.data && noteOf(live.data, open)}
+      aside=${chosen.list.length > 0 && html`<${Bulk} chosen=${chosen} />`}>
+    <${Live} live=${live} empty=${(data) => data.failures.length === 0 && html`<p class="calm">No failure is on record.</p>`}>
+      ${({ failures, more }) => {
+        const past = failures.filter(over);
+        const visible = all ? past : past.slice(0, PAST_AT_FIRST);
+        return html`<ul class="failures">
+          ${failures.filter((each) => !over(each)).map((failure) => html`<${Failure} key=${failure.id} failure=${failure} chosen=${chosen} />`)}
+          ${visible.map((failure) => html`<${Past} key=${failure.id} failure=${failure} chosen=${chosen} />`)}
+        </ul>
+        ${visible.length < past.length && html`<button type="button" class="outline small" onClick=${() => setAll(true)}>Show ${past.length - visible.length} more that are over</button>`}
+        ${more && visible.length === past.length && html`<p><a href=${addressOf("overview", "", { status: "Failed", service })}>Older failures are among the runs</a></p>`}`;
+      }}
+    <//>
+  <//>`;
+}
+
+function noteOf({ failures, more }, open) {
+  if (failures.length === 0) return null;
+  const rest = failures.length - open;
+  const old = rest > 0 ? `${many(rest, "older failure")} ${rest === 1 ? "was" : "were"} followed by a success${more ? ", and there are more" : ""}.` : "";
+  return open === 0 ? `None is open: ${old}` : `${many(open, "failure")} no success has followed yet. ${old}`;
+}
+
+function Failure({ failure, chosen }) {
+  return html`<li class="failure">
+    <div class="failure-head">
+      ${failure.job && html`<${ChooseFailed} failure=${failure} chosen=${chosen} />`}
+      <strong><${Name} text=${failure.service} /></strong> <span>${failure.verb}</span> <${Badge} state="Failed" />
+      <${Time} at=${failure.at} inline />
+    </div>
+    <${Problem} error=${failure.error ?? "It failed without a message."} hint=${failure.hint} kind=${failure.kind} />
+    <div class="row">
+      ${failure.job && html`<${Work} class="small outline" onWork=${() => retryJob(failure.id, failure.service)}>Retry<//>`}
+      <a class="button small ghost" href=${failure.link}>${failure.job ? "States and log" : "The run"}</a>
+      ${failure.job && html`<${Log} id=${failure.id} />`}
+    </div>
+  </li>`;
+}
+
+// A failure that a success has followed: one line, which leads to the rest.
+function Past({ failure, chosen }) {
+  return html`<li class="failure over">
+    ${failure.job && html`<${ChooseFailed} failure=${failure} chosen=${chosen} />`}
+    <a href=${failure.link}><${Name} text=${failure.service} /> ${failure.verb}</a>
+    <${Badge} state="Succeeded" label="succeeded since" />
+    <${Time} at=${failure.at} inline />
+    <span class="dim past-error"><${Value} text=${failure.error ?? "It failed without a message."} clip=${120} /></span>
+  </li>`;
+}
+
+function ChooseFailed({ failure, chosen }) {
+  return html`<${Choose} chosen=${chosen} id=${failure.id} label=${`Choose the failed job of ${failure.service}`} />`;
+}
+
+function Log({ id }) {
+  const [state, setState] = useState(null);
+  const show = async () => {
+    if (state) return setState(null);
+    try {
+      const { log, hint } = await api.job(id);
+      setState({ lines: log, hint });
+    } catch (error) {
+      setState({ lines: [error.message] });
+    }
+  };
+  return html`<button type="button" class="small ghost" aria-expanded=${state !== null} onClick=${show}>${state ? "Hide the last lines" : "Last lines of the log"}</button>
+    ${state && html`<pre class="log" tabindex="0" aria-label="The last lines of the log">${state.lines.slice(-20).join("\n") || "It logged nothing."}</pre>`}`;
+}

@@ -1,0 +1,114 @@
+// Jobs that run and wait, with live progress; and one job with its states and its log.
+import { api } from "./api.mjs";
+import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
+import { html } from "./html.mjs";
+import { useLive } from "./live.mjs";
+import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work } from "./parts.mjs";
+import { removeJob, retryJob } from "./queued.mjs";
+import { addressOf } from "./route.mjs";
+import { duration, exact, many, number } from "./text.mjs";
+
+const RUNNING_SECONDS = 2;
+const CALM_SECONDS = 6;
+const ENDED = new Set(["Succeeded", "Failed", "Deleted"]);
+
+// Waiting and running jobs, those that run first. Three short lists, each by an index.
+async function askOpen(service) {
+  const pages = await Promise.all(
+    ["Processing", "Enqueued", "Scheduled"].map((state) => api.jobs({ state, type: service, limit: 50 })),
+  );
+  return { jobs: pages.flatMap((page) => page.jobs), more: pages.some((page) => page.cursor !== null) };
+}
+
+export function OpenJobs({ service }) {
+  const live = useLive(() => askOpen(service), ["open", service], CALM_SECONDS);
+  const jobs = live.data?.jobs ?? [];
+  const runs = jobs.filter((job) => job.state === "Processing").length;
+  const chosen = useChosen(jobs.map((job) => job.jobId));
+  return html`<${Section} id="jobs" title="Running and waiting" note=${jobs.length > 0 && `${many(runs, "job")} at work, ${jobs.length - runs} waiting${live.data.more ? ", and more that wait" : ""}.`}
+      aside=${chosen.list.length > 0 ? html`<${Bulk} chosen=${chosen} mayRetry=${false} />` : jobs.length > 1 && html`<${ChooseAll} chosen=${chosen} label="Choose all" />`}>
+    ${runs > 0 && html`<${Faster} live=${live} />`}
+    <${Live} live=${live} empty=${(data) => data.jobs.length === 0 && html`<p class="calm">Nothing runs and nothing waits.</p>`}>
+      ${() => html`<ul class="jobs">${jobs.map((job) => html`<${OpenJob} key=${job.jobId} job=${job} chosen=${chosen} />`)}</ul>`}
+    <//>
+  <//>`;
+}
+
+// While something runs, asks more often than the list itself does.
+function Faster({ live }) {
+  useLive(live.reload, ["faster"], RUNNING_SECONDS);
+  return null;
+}
+
+function OpenJob({ job, chosen }) {
+  const runs = job.state === "Processing";
+  const stops = job.cancelled && runs;
+  return html`<li class="job">
+    <${Choose} chosen=${chosen} id=${job.jobId} label=${`Choose the job of ${job.job.service}`} />
+    <div class="job-what">
+      <strong><a href=${addressOf("job", job.jobId)}><${Name} text=${job.job.service} /></a></strong>
+      <span>${wordsOf(job)}</span>
+      <${Badge} state=${stops ? "Stopping" : job.state} label=${stops ? "Stopping at its next batch" : undefined} />
+    </div>
+    <div class="job-progress">
+      ${runs
+        ? html`<progress max="100" value=${job.progress} aria-label=${`Progress of ${job.job.service}`}></progress><span>${job.progress} % · ${countsOf(job.counts)}</span>`
+        : html`<span class="dim">${job.dueAt ? html`waits until <${Time} at=${job.dueAt} inline />` : html`waits since <${Time} at=${job.stateAt ?? job.createdAt} inline />`}</span>`}
+    </div>
+    <${Work} class="small outline" disabled=${stops} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//>
+  </li>`;
+}
+
+function wordsOf({ job, trigger, requestedBy, attempt }) {
+  const words = [job.dryRun ? `dry run of a ${job.verb}` : job.forceFullSync ? `forced ${job.verb}` : job.verb];
+  words.push(requestedBy ? `by ${requestedBy}` : trigger && `by ${trigger}`);
+  if (attempt > 1) words.push(`attempt ${attempt}`);
+  return words.filter(Boolean).join(" · ");
+}
+
+export function countsOf(counts = {}) {
+  const words = ["inserted", "updated", "deleted"].filter((name) => counts[name]).map((name) => `${number(counts[name])} ${name}`);
+  if (counts.skipped) words.push(`${number(counts.skipped)} unchanged`);
+  if (counts.failed) words.push(`${number(counts.failed)} set aside`);
+  return words.join(", ") || "no record yet";
+}
+
+export function Job({ id }) {
+  const live = useLive(() => api.job(id), ["job", id], CALM_SECONDS);
+  const open = live.data && !ENDED.has(live.data.state);
+  return html`<div class="view">
+    <p><a href="#/">← Overview</a></p>
+    ${open && html`<${Faster} live=${live} />`}
+    <h1 tabindex="-1">Job ${live.data ? html`of <${Name} text=${live.data.job.service} />` : ""}</h1>
+    <${Live} live=${live}>${(job) => html`<${JobDetails} job=${job} />`}<//>
+  </div>`;
+}
+
+function JobDetails({ job }) {
+  const ended = ENDED.has(job.state);
+  const runs = job.state === "Processing";
+  return html`
+    <div class="row">
+      <${Badge} state=${job.cancelled && runs ? "Stopping" : job.state} /> <span>${wordsOf(job)}</span>
+      ${ended && html`<${Work} class="small" onWork=${() => retryJob(job.jobId, job.job.service)}>Retry<//>`}
+      <${Work} class="small outline" disabled=${job.state === "Deleted" || (job.cancelled && runs)} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//>
+    </div>
+    ${runs && html`<p><progress max="100" value=${job.progress} aria-label="Progress"></progress> ${job.progress} %</p>`}
+    ${job.error && html`<${Problem} title="Why it failed" error=${job.error} hint=${job.hint} kind=${job.errorKind} />`}
+    <dl class="facts">
+      <div><dt>Asked for</dt><dd><${Time} at=${job.createdAt} /></dd></div>
+      <div><dt>Began</dt><dd><${Time} at=${job.startedAt} none="not yet" /></dd></div>
+      <div><dt>Ended</dt><dd><${Time} at=${job.endedAt} none="not yet" /></dd></div>
+      ${job.startedAt && job.endedAt && html`<div><dt>Took</dt><dd>${duration((new Date(job.endedAt) - new Date(job.startedAt)) / 1000)}</dd></div>`}
+      <div><dt>Records</dt><dd>${countsOf(job.counts)}</dd></div>
+      <div><dt>Run</dt><dd>${job.syncId ? html`<a href=${addressOf("run", job.syncId)}>${job.syncId.slice(0, 8)}</a>` : html`<span class="dim">none yet</span>`}</dd></div>
+      <div><dt>Id</dt><dd><code>${job.jobId}</code></dd></div>
+    </dl>
+    <h2>States</h2>
+    <${Table} label="States of the job" head=${["State", "When", "Why"]}>
+      ${job.history.map((change) => html`<tr><td><${Badge} state=${change.stateName} /></td><td>${exact(change.createdAt)}</td><td><${Value} text=${change.reason ?? ""} /></td></tr>`)}
+    <//>
+    <h2>Log</h2>
+    <pre class="log" tabindex="0" aria-label="The last lines of the log">${job.log.join("\n") || "It has logged nothing yet."}</pre>
+  `;
+}

@@ -1,0 +1,124 @@
+// One sentence that says whether last night is safe, then a row for each service; those that are not safe come first.
+import { ServiceActions } from "./actions.mjs";
+import { api } from "./api.mjs";
+import { html } from "./html.mjs";
+import { Badge, Live, Name, Section, Table, Time, useClock } from "./parts.mjs";
+import { addressOf } from "./route.mjs";
+import { Find } from "./runs.mjs";
+import { duration, many, number } from "./text.mjs";
+
+const PAGE = 50;
+const FEW = 8;
+const LABELS = { Never: "Never backed up", Overdue: "Overdue", Failed: "Last run failed", Differs: "Copy differs", Safe: "Safe" };
+
+// The first pages of services, those that are not safe first; or the row of one service.
+export async function askOverview({ only, find, pages }) {
+  let cursor;
+  let services = [];
+  let first;
+  for (let page = 0; page < pages; page += 1) {
+    const answer = await api.overview({ q: only ?? find, limit: PAGE, cursor });
+    first ??= answer;
+    services = [...services, ...answer.services];
+    cursor = answer.cursor;
+    if (cursor === null) break;
+  }
+  if (only) services = services.filter((row) => row.service.toLowerCase() === only.toLowerCase());
+  return { ...first, services, cursor: only ? null : cursor };
+}
+
+const stateOf = (row) => (row.overdue && !row.lastSuccess ? "Never" : row.state);
+
+export function countUnsafe({ totals }) {
+  return totals.services - totals.safe;
+}
+
+// What stands at the top: the one thing that somebody wants to know who opens the page at night.
+export function Headline({ overview }) {
+  useClock();
+  const { totals } = overview;
+  const { overdue, failed, differs } = totals;
+  const kind = totals.services === 0 ? "none" : overdue + differs > 0 ? "danger" : failed > 0 ? "warning" : "safe";
+  return html`<div class="headline" data-kind=${kind}>
+    <span class="headline-sign" aria-hidden="true">${{ none: "–", safe: "✓", danger: "✕", warning: "!" }[kind]}</span>
+    <div>
+      <h1 tabindex="-1">${sentenceOf(kind, totals)}</h1>
+      <p>${detailOf(kind, overview)}</p>
+    </div>
+  </div>`;
+}
+
+function sentenceOf(kind, { services, overdue, failed, differs }) {
+  if (kind === "none") return "No service is configured yet.";
+  if (kind === "safe") return services === 1 ? "The service is safe." : `All ${number(services)} services are safe.`;
+  if (kind === "warning") return `The last run of ${many(failed, "service")} failed.`;
+  return `${number(overdue + differs)} of ${many(services, "service")} ${overdue + differs === 1 ? "is" : "are"} not safe.`;
+}
+
+function detailOf(kind, { services, totals }) {
+  const next = services[0]?.nextOccurrence;
+  const nextRun = next ? html` The next run is due <${Time} at=${next} inline />.` : " No schedule is on: nothing runs by itself.";
+  if (kind === "none") return "The settings name a source and a backup for each service.";
+  if (kind === "safe") {
+    const all = services.length === totals.services;
+    const oldest = services.map((row) => row.lastSuccess?.at).filter(Boolean).sort()[0];
+    return html`Every last success is recent enough${all && oldest ? html`; the oldest was <${Time} at=${oldest} inline />.` : "."}${nextRun}`;
+  }
+  const unsafe = services.filter((row) => row.state !== "Safe").slice(0, 3);
+  const others = totals.services - totals.safe - unsafe.length;
+  return html`${unsafe.map((row, index) => html`${index > 0 && ", "}<strong><${Name} text=${row.service} /></strong> (${LABELS[stateOf(row)].toLowerCase()})`)}${others > 0 && ` and ${number(others)} more`}.
+    ${kind === "warning" && " The last success is still recent enough."}${nextRun}`;
+}
+
+export function Services({ live, only, filters, onMore }) {
+  const total = live.data?.totals.services ?? 0;
+  return html`<${Section} id="services" title=${only ? "State" : "Services"} note="A service is overdue when its last success is too old, also when nothing has failed."
+      aside=${!only && total > FEW && html`<${Find} name="find" label="Find a service" value=${filters.find} />`}>
+    <${Live} live=${live} empty=${(overview) => overview.services.length === 0 && html`<p class="calm">${total ? "No service has this name." : "No service is configured."}</p>`}>
+      ${(overview) => html`
+        <${Table} label="Services" head=${["Service", "Last success", "Next run", "Proven equal", "Restore drill", html`<span class="hidden">Actions</span>`]}>
+          ${overview.services.map((row) => html`<${Row} key=${row.service} row=${row} />`)}
+        <//>
+        ${overview.cursor && html`<button type="button" class="outline small" onClick=${onMore}>Show more services</button>`}`}
+    <//>
+  <//>`;
+}
+
+function Row({ row }) {
+  const state = stateOf(row);
+  return html`<tr data-state=${state}>
+    <th scope="row"><a href=${addressOf("service", row.service)}><${Name} text=${row.service} /></a> <${Badge} state=${state} label=${LABELS[state]} />
+      ${row.job && html`<a class="at-work" href=${addressOf("job", row.job.jobId)}>${row.job.verb} at ${row.job.progress} %</a>`}</th>
+    <td data-label="Last success"><div><${Age} row=${row} /></div></td>
+    <td data-label="Next run"><${Time} at=${row.nextOccurrence} none="not scheduled" /></td>
+    <td data-label="Proven equal"><div><${Proof} row=${row} /></div></td>
+    <td data-label="Restore drill"><div><${Drill} drill=${row.lastRestoreDrill} /></div></td>
+    <td class="row-actions"><${ServiceActions} service=${row.service} /></td>
+  </tr>`;
+}
+
+// The age beside what it may be, as a bar that is full when the service is overdue.
+function Age({ row }) {
+  const { lastSuccess, allowedAgeSeconds: allowed } = row;
+  const age = lastSuccess ? (Date.now() - new Date(lastSuccess.at)) / 1000 : null;
+  return html`<${Time} at=${lastSuccess?.at} />
+    ${allowed && html`<span class="age">
+      <meter min="0" max=${allowed} low=${allowed * 0.9} high=${allowed * 0.999} optimum="0" value=${age === null ? allowed : Math.min(age, allowed)} aria-label="Age of the last success against its allowed age"></meter>
+      <small class="dim">allowed ${duration(allowed)}</small>
+    </span>`}`;
+}
+
+// What was proven last: that numbers and versions are equal, and when whole contents were.
+function Proof({ row: { records, versionsProven, contentsProven } }) {
+  const newest = [versionsProven, contentsProven].filter(Boolean).sort((a, b) => new Date(b.at) - new Date(a.at))[0];
+  if (!newest) return html`<span class="dim">not yet</span>`;
+  const counted = newest.records ?? records;
+  const whole = contentsProven && contentsProven.syncId === newest.syncId;
+  return html`<span>${counted !== null && counted !== undefined ? many(counted, "record") : "Numbers"}, ${whole ? "contents" : "versions"}</span>
+    <${Time} at=${newest.at} />
+    ${contentsProven && !whole && html`<small class="dim">contents <${Time} at=${contentsProven.at} inline /></small>`}`;
+}
+
+function Drill({ drill }) {
+  return html`<${Time} at=${drill?.at} />${drill && drill.verified === false && html`<${Badge} state="Differs" label="differed" />`}`;
+}

@@ -1,0 +1,67 @@
+// How times, durations and numbers are written.
+export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+
+const PARTS = new Intl.DateTimeFormat("en-GB", {
+  year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  hourCycle: "h23", timeZoneName: "short",
+});
+const NUMBER = new Intl.NumberFormat("en-GB");
+const STEPS = [["y", 31_557_600], ["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+
+// 2026-11-29 16:57:03 CET: in the viewer's zone, with the zone.
+export function exact(time) {
+  const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return String(time);
+  const of = Object.fromEntries(PARTS.formatToParts(date).map((part) => [part.type, part.value]));
+  return `${of.year}-${of.month}-${of.day} ${of.hour}:${of.minute}:${of.second} ${of.timeZoneName}`;
+}
+
+export function zoneNow() {
+  return `${ZONE} (${exact(Date.now()).split(" ").slice(2).join(" ")})`;
+}
+
+// 2 h 5 min, 3 d 4 h, 41 s, 0.8 s: the two largest units.
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 1) return seconds < 0.001 ? "0 s" : `${Math.max(0.01, seconds).toFixed(seconds < 0.1 ? 2 : 1)} s`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  let left = Math.round(seconds);
+  const words = [];
+  for (const [unit, size] of STEPS) {
+    const many = Math.floor(left / size);
+    left -= many * size;
+    if (many) words.push(`${many} ${unit}`);
+    else if (words.length) break;
+    if (words.length === 2) break;
+  }
+  return words.join(" ");
+}
+
+// "3 min ago", "3 h 10 min ago", "in 7 h 2 min".
+export function relative(time, now = Date.now()) {
+  const seconds = (now - new Date(time).getTime()) / 1000;
+  const size = Math.abs(seconds);
+  if (size < 5) return "now";
+  const words = duration(size < 60 ? Math.max(10, Math.round(size)) : 60 * Math.round(size / 60));
+  return seconds > 0 ? `${words} ago` : `in ${words}`;
+}
+
+export function number(value) {
+  return value === null || value === undefined ? "–" : NUMBER.format(value);
+}
+
+// "3 records", "1 record", "2,000 records".
+export function many(count, noun, plural = `${noun}s`) {
+  return `${number(count)} ${count === 1 ? noun : plural}`;
+}
+
+// A value of a record, as text. Texts stand as they are; what is no text stands as JSON.
+export function shown(value) {
+  if (value === undefined) return "";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+// A key as one reads it: the value of a key of one part, else JSON.
+export function keyText(key) {
+  return Array.isArray(key) && key.length === 1 ? shown(key[0]) : JSON.stringify(key);
+}
