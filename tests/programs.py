@@ -1,9 +1,9 @@
 """Python programs as processes of their own, without the second of CPU that their imports take.
 
 A process that has imported what the app is built on forks, and the fork becomes the program: with its own arguments,
-environment, folder and standard streams, killable as any other. It begins as `python` would begin it: whatever looks at
-the environment when it is imported (`ANEW`) is imported anew. What it cannot show: how long a start takes, how much
-memory a process has, what is imported when. Tests of these start Python itself.
+environment, folder and standard streams, killable as any other. It begins as `python` would begin it, for no module of
+the app looks at its surroundings when it is imported. What it cannot show: how long a start takes, how much memory a
+process has, what is imported when. Tests of these start Python itself.
 
 `python -P -m tests.programs DESCRIPTOR` is the process that forks. It ends when the socket of that descriptor does.
 """
@@ -30,6 +30,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from backup.config.settings import load_settings
 
 ROOT = Path(__file__).parent.parent
 _FORKING = threading.Lock()
@@ -181,19 +183,24 @@ def _zygote() -> socket.socket:
 
 
 IMPORTED = (
-    *("backup.__main__", "backup.dev.host", "backup.stores.sql.store", "backup.stores.cosmos.store"),
+    *("backup.entry.command_line.app", "backup.dev.host", "backup.stores.sql.store", "backup.stores.cosmos.store"),
     *("backup.stores.sql.engines.sqlite.dialect", "backup.stores.sql.engines.postgresql.dialect", "croniter"),
-    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"),
+    *("backup.stores.sql.engines.sqlite.urls", "backup.stores.sql.engines.postgresql.urls", "filelock"),
+    *(
+        "sqlalchemy.dialects.sqlite",
+        "sqlalchemy.dialects.postgresql.psycopg",
+        "psycopg",
+        "backup.jobs.sqlite_key_values",
+    ),
     *("azure.cosmos", "azure.storage.blob", "azure.functions", "azure_functions_runtime", "uvicorn", "starlette"),
 )
-ANEW = ("backup.__main__", "backup.entry", "backup.dev")
-"""What looks at its surroundings when it is imported: whether there is a terminal, how wide it is."""
 
 
 def prepare_to_fork() -> None:
     """Imports what programs import sooner or later, and has the garbage collector of forks leave that alone."""
     for module in IMPORTED:
         importlib.import_module(module)
+    load_settings({"PATH": ""})  # pydantic makes its validators at the first use
     gc.freeze()
 
 
@@ -262,8 +269,6 @@ def _become(order: dict[str, Any]) -> int:
     sys.stdin = _text(0, "r", encoding, errors or "strict")
     sys.stdout = _text(1, "w", encoding, errors or "strict")
     sys.stderr = _text(2, "w", encoding, "backslashreplace")
-    for name in [name for name in sys.modules if name in ANEW or name.startswith(tuple(f"{one}." for one in ANEW))]:
-        del sys.modules[name]
     arguments: list[str] = order["arguments"]
     if arguments[0] == "-P":
         arguments = arguments[1:]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 
 from backup.config.service_settings import PARTS, setting_of
 from backup.core.errors import ConfigError
@@ -22,7 +22,7 @@ _ALIKE = 0.85
 _HINT = "docs/configuration.md lists every setting; check the spelling."
 
 
-def refuse_if_ours(name: str, known: Sequence[str]) -> None:
+def refuse_if_ours(name: str, known: tuple[str, ...]) -> None:
     """Raises ConfigError for a name that looks like a setting of this app, and says which setting was meant.
 
     Such a name is one of `known` with other separators, or has the prefix of one of them or nearly so, or is like a
@@ -43,13 +43,14 @@ def refuse_if_ours(name: str, known: Sequence[str]) -> None:
         raise ConfigError(f"There is no setting {name}.{question}", hint=_HINT)
 
 
-def _prefixes(known: Sequence[str]) -> list[str]:
+@lru_cache(maxsize=8)  # asked for each name of the environment
+def _prefixes(known: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the prefixes of the app's settings, without the prefix that the Functions host uses too."""
     prefixes = dict.fromkeys(f"{setting.partition('__')[0]}__" for setting in known if "__" in setting)
-    return [prefix for prefix in prefixes if prefix != _OF_THE_HOST]
+    return tuple(prefix for prefix in prefixes if prefix != _OF_THE_HOST)
 
 
-def _own_part(prefix: str, own: str, known: Sequence[str]) -> str | None:
+def _own_part(prefix: str, own: str, known: tuple[str, ...]) -> str | None:
     """Returns the setting with this prefix and nearly this part, else one of another prefix with exactly this part."""
     parts = {setting[len(prefix) :]: setting for setting in known if setting.startswith(prefix)}
     if side := _SIDE.fullmatch(f"{prefix}x"):  # both sides have some parts; those belong to this side
@@ -64,7 +65,7 @@ def _own_part(prefix: str, own: str, known: Sequence[str]) -> str | None:
     return next((name for name in known if name.lower().endswith(ending) and not _SIDE.fullmatch(name)), None)
 
 
-def _nearly(name: str, known: Sequence[str]) -> str | None:
+def _nearly(name: str, known: tuple[str, ...]) -> str | None:
     """Returns the setting whose prefix and own part are both nearly those of the name."""
     separator = next((text for text in (*_CERTAIN, "_", ".", "-") if text in name), "")
     head, _, own = name.partition(separator) if separator else (name, "", "")
@@ -94,5 +95,6 @@ def _refuse_side(name: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)  # of each setting, asked for each name of the environment
 def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())

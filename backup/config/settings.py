@@ -181,7 +181,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if name.lower() in known:
             refuse_reference(value, known[name.lower()])
         else:
-            refuse_if_ours(name, list(known.values()))
+            refuse_if_ours(name, tuple(known.values()))
     values = {
         fixed[name.lower()]: value for name, value in variables.items() if name.lower() in fixed and value.strip()
     }

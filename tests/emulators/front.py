@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,6 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+@cache
 def _self_signed() -> ssl.SSLContext:
     """TLS for 127.0.0.1 with a certificate made here and now, which the SDK does not verify."""
     key = ec.generate_private_key(ec.SECP256R1())

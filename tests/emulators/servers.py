@@ -5,6 +5,9 @@ ends the server when left. A server also ends when this process does, killed or 
 is thrown away. Nothing is installed here: a missing program is a ServerMissing that says how to get it.
 """
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import pwd
@@ -28,6 +31,7 @@ import sqlalchemy
 NODE_PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
 START_SECONDS = 60
 STOP_SECONDS = 10
+MEMORY_BYTES = 4 << 30
 
 # Published by Microsoft for its emulators, so they protect nothing. Both servers here accept any key.
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -101,11 +105,11 @@ def postgres() -> Iterator[str]:
     """The SQLAlchemy URL of the database `postgres` in a new cluster, as its superuser."""
     programs = _postgres_programs()
     password = secrets.token_hex(8)
-    with TemporaryDirectory(prefix="postgres-") as temporary, ExitStack() as stack:
+    with TemporaryDirectory(prefix="postgres-", dir=memory_folder()) as temporary, ExitStack() as stack:
         home = Path(temporary)
         data = home / "data"
         password_file = home / "password"
-        password_file.write_text(password)
+        password_file.write_text(_scram_secret(password))
         unprivileged = _as_unprivileged_user(home, password_file)
         subprocess.run(
             [
@@ -179,6 +183,25 @@ def running(command: Sequence[str | Path], home: Path, ready: str) -> Iterator[r
         yield _wait_until_ready(guard, log, ready)
     finally:
         guard.communicate()  # closes its standard input, on which it ends the server
+
+
+def memory_folder() -> Path | None:
+    """A folder that lies in memory and has room, where the system has one.
+
+    A new database is hundreds of new files. On a disk they take several times the CPU.
+    """
+    folder = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
+    roomy = folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= MEMORY_BYTES
+    return folder if roomy else None
+
+
+def _scram_secret(password: str) -> str:
+    """What PostgreSQL keeps of the password, with one iteration. It takes thousands, at each login on both sides."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    client, server = (hmac.digest(salted, text, "sha256") for text in (b"Client Key", b"Server Key"))
+    encoded = (base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client).digest(), server))
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*encoded)
 
 
 def _node_program(name: str) -> list[str | Path]:

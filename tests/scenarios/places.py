@@ -87,8 +87,8 @@ class Cosmos:
         raise TypeError(f"{self.container} is no table: {statement}")
 
     def _all(self, container: str) -> list[dict[str, Any]]:
-        with CosmosClient.from_connection_string(self.account) as client:
-            return list(client.get_database_client(self.database).get_container_client(container).read_all_items())
+        database = _client(self.account).get_database_client(self.database)
+        return list(database.get_container_client(container).read_all_items())
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,11 @@ def on_postgres(source: str, backup: str) -> Place:
 @cache
 def _engine(url: str) -> sa.Engine:
     return sa.create_engine(url, poolclass=sa.NullPool)
+
+
+@cache
+def _client(account: str) -> CosmosClient:
+    return CosmosClient.from_connection_string(account)
 
 
 def _without(record: Any, names: set[str]) -> dict[str, Any]:

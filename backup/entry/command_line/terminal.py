@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import typer
@@ -28,8 +29,16 @@ from backup.services.registry import Registry
 
 # No markup: texts from data, servers and settings are shown as they are, whatever rich would take them for.
 _NO_MARKUP: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-_out = Console(**_NO_MARKUP)
-_err = Console(**_NO_MARKUP, stderr=True)
+
+
+@cache
+def _out() -> Console:
+    return Console(**_NO_MARKUP)
+
+
+@cache
+def _err() -> Console:
+    return Console(**_NO_MARKUP, stderr=True)
 
 
 @contextmanager
@@ -81,34 +90,34 @@ def key_text(parts: Sequence[Any]) -> str:
 
 def say(text: str, style: str = "", indent: str = "") -> None:
     """Prints a text to standard output. Lines after the first begin with `indent`."""
-    for line in lines_of(plain(text), _width_of(_out), indent):
-        _out.print(Text(line, style), soft_wrap=True)
+    for line in lines_of(plain(text), _width_of(_out()), indent):
+        _out().print(Text(line, style), soft_wrap=True)
 
 
 def show_grid(title: str | None, columns: Sequence[GridColumn], rows: Sequence[GridRow]) -> None:
     """Prints rows under headings to standard output. The caller has made the texts `plain`."""
     if title is not None:
         say(title, "bold")
-    for line, style in laid_out(columns, rows, _width_of(_out)):
-        _out.print(Text(line, style), soft_wrap=True)
+    for line, style in laid_out(columns, rows, _width_of(_out())):
+        _out().print(Text(line, style), soft_wrap=True)
 
 
 def show_trouble(what: str, message: str, hint: str) -> None:
     """Prints to standard error what went wrong and, on a line of its own, what to do. `what` is in red."""
-    width = _width_of(_err)
+    width = _width_of(_err())
     sentence = f"{what} {message}".strip()
     for number, line in enumerate(lines_of(plain(sentence), width) if sentence else ()):
         text = Text(line)
         if number == 0 and what:
             text.stylize("bold red", 0, len(plain(what)))
-        _err.print(text, soft_wrap=True)
+        _err().print(text, soft_wrap=True)
     for line in lines_of(plain(hint), width) if hint else ():
-        _err.print(Text(line), soft_wrap=True)
+        _err().print(Text(line), soft_wrap=True)
 
 
 def width_of_errors() -> int | None:
     """How wide a line of standard error may be; None: without limit."""
-    return _width_of(_err)
+    return _width_of(_err())
 
 
 def _width_of(console: Console) -> int | None:
@@ -119,12 +128,12 @@ def _width_of(console: Console) -> int | None:
 @contextmanager
 def progress_bars(registry: Registry, service: str) -> Iterator[Observer]:
     """Shows a bar for each service while the block runs, on a terminal; elsewhere log lines tell the progress."""
-    if not _err.is_terminal:
+    if not _err().is_terminal:
         yield NOBODY
         return
     logging.getLogger("backup").setLevel(logging.WARNING)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_err, transient=True) as bars:
+    with Progress(*columns, console=_err(), transient=True) as bars:
         tasks = {name: bars.add_task(name, total=_source_count(registry, name)) for name in registry.chosen(service)}
         yield _Bars(bars, tasks)
 
