@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from backup.config.schedule import CronText, ZoneName
 from backup.core.model import SIDES, SideName
 
 Value = str | int | float | bool
@@ -108,13 +109,15 @@ class SourceSettings(SideSettings):
 
 
 class BackupSettings(SideSettings):
-    """The backup, and the service's own limits."""
+    """The backup, the service's own limits and its own schedule."""
 
     max_delete_percent: float | None = Field(None, alias="MaxDeletePercent", ge=0, le=100)
     max_delete_percent_per_week: float | None = Field(None, alias="MaxDeletePercentPerWeek", ge=0, le=100)
     delete_guard_floor: int | None = Field(None, alias="DeleteGuardFloor", ge=0)
     max_deletes: int | None = Field(None, alias="MaxDeletes", ge=0)
     max_update_percent: float | None = Field(None, alias="MaxUpdatePercent", ge=0, le=100)
+    schedule: CronText | None = Field(None, alias="CronExpression")
+    time_zone: ZoneName | None = Field(None, alias="TimeZone")
     max_age_hours: float | None = Field(None, alias="MaxAgeHours", ge=0, le=87_600)
 
 

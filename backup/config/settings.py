@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from datetime import UTC, timedelta, tzinfo
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backup.config.given_services import names_of, read_service, services_of, titles_in, unusable
-from backup.config.ncrontab import in_utc, next_due, time_zone
+from backup.config.ncrontab import in_utc, time_zone
 from backup.config.references import refuse_reference
+from backup.config.schedule import CronText, Schedule, ZoneName
 from backup.config.service_settings import BackupSettings, ServiceSettings, SideSettings
 from backup.config.setting_names import refuse_if_ours
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
 from backup.core.model import utc_now
 
-_LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - {"max_age_hours"})
+_NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
+_LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - _NO_LIMITS)
 _DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
-
-
-@lru_cache(maxsize=64)  # an expression that is wrong now stays wrong
-def _fault_of(schedule: str) -> str | None:
-    try:
-        next_due(schedule, utc_now())
-    except ConfigError as error:
-        return str(error)
-    return None
 
 
 def _default_jobs_file() -> str:
@@ -56,9 +48,9 @@ class Settings(BaseSettings):
     services: Mapping[str, ServiceSettings] = {}
     """The settings of each service, by its name."""
 
-    schedule: str = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
-    resume_schedule: str = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
-    schedule_time_zone: str = Field("UTC", alias="BackupSchedule__TimeZone")
+    schedule: CronText = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
+    resume_schedule: CronText = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
+    schedule_time_zone: ZoneName = Field("UTC", alias="BackupSchedule__TimeZone")
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
     schedule_mode: Literal["queue", "inline"] | None = Field(None, alias="BackupSchedule__Mode")
 
@@ -103,30 +95,27 @@ class Settings(BaseSettings):
     storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
     serve_key: str | None = Field(None, alias="SERVE_KEY", repr=False)
 
-    @field_validator("schedule", "resume_schedule")
-    @classmethod
-    def _is_due_some_day(cls, value: str) -> str:
-        if fault := _fault_of(value):
-            raise ValueError(fault)
-        return value
-
-    @field_validator("schedule_time_zone")
-    @classmethod
-    def _is_a_time_zone(cls, value: str) -> str:
-        try:
-            time_zone(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return value
-
     @property
     def zone(self) -> tzinfo:
         """The time zone whose clock the schedule follows."""
         return time_zone(self.schedule_time_zone)
 
-    def next_due(self, after: datetime) -> datetime:
-        """Returns the first time after that time at which the schedule is due."""
-        return next_due(self.schedule, after, self.zone)
+    @property
+    def shared_schedule(self) -> Schedule:
+        """The schedule of all services that have none of their own."""
+        return Schedule(self.schedule, self.schedule_time_zone)
+
+    def schedule_of(self, service: str) -> Schedule:
+        """Returns the schedule of the service. What it does not name itself, it has from the shared schedule."""
+        named = self.services.get(service.lower())
+        if named is None:
+            return self.shared_schedule
+        own = named.backup
+        return Schedule(own.schedule or self.schedule, own.time_zone or self.schedule_time_zone)
+
+    def with_own_schedule(self, services: Iterable[str]) -> list[str]:
+        """Returns those of the services whose schedule is not the shared one."""
+        return [service for service in services if self.schedule_of(service) != self.shared_schedule]
 
     def service(self, name: str) -> ServiceSettings:
         """Returns the settings of the service of this name; of a preset without settings, the defaults. Raises KeyError

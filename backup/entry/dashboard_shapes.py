@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from backup.config.ncrontab import next_due
+from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.entry.answers import time_text
 from backup.jobs.desk import Desk
@@ -47,9 +47,10 @@ def shape_overview(
     order = list(ServiceState)
     places = sorted((f"{order.index(states[name])}:{name}", name) for name in wanted)
     following = [(place, name) for place, name in places if cursor is None or place > cursor]
-    due = next_due(settings.schedule, now, settings.zone) if settings.schedule_enabled else None
+    next_due = _next_due(settings, (name for _, name in following[:limit]), now)
     rows = []
     for _, name in following[:limit]:
+        due = next_due.get(name)
         known, allowed, job = last.get(name.lower(), {}), settings.max_age(name), at_work.get(name.lower())
         success = known.get("success")
         rows.append(
@@ -91,9 +92,11 @@ def shape_calendar(
     first = now.date() - timedelta(days=days - 1)
     by_day = desk.runs.days(service, first, now.date())
     last = desk.runs.last_of_all() if service is None else {service.lower(): desk.runs.last(service)}
-    began = sorted(
-        datetime.fromisoformat(last[name.lower()]["first"]) for name in names if "first" in last.get(name.lower(), {})
-    )
+    began = {
+        name: datetime.fromisoformat(last[name.lower()]["first"])
+        for name in names
+        if "first" in last.get(name.lower(), {})
+    }
     due = _due_by_day(settings, first, now, began)
     rows = [_day_row(day, by_day.get(day, {}), due.get(day, 0)) for day in (first + timedelta(n) for n in range(days))]
     return {"service": service, "days": rows}
@@ -120,17 +123,28 @@ def _age(entry: Mapping[str, Any] | None, now: datetime) -> int | None:
     return None if moment is None else max(0, round((now - moment).total_seconds()))
 
 
-def _due_by_day(settings: Settings, first: date, now: datetime, began: Sequence[datetime]) -> dict[date, int]:
-    """How many runs the schedule wanted on each day: one at each of its times for every service that had begun."""
-    if not settings.schedule_enabled or not began:
+def _next_due(settings: Settings, names: Iterable[str], now: datetime) -> dict[str, datetime]:
+    """The next occurrence of each service's schedule. Services with one schedule cost one look at it."""
+    if not settings.schedule_enabled:
         return {}
+    schedules = {name: settings.schedule_of(name) for name in names}
+    due = {schedule: schedule.next_due(now) for schedule in set(schedules.values())}
+    return {name: due[schedule] for name, schedule in schedules.items()}
+
+
+def _due_by_day(settings: Settings, first: date, now: datetime, began: Mapping[str, datetime]) -> dict[date, int]:
+    """How many runs the schedules wanted on each day: one at each of their times for every service that had begun."""
+    starts: dict[Schedule, list[datetime]] = {}
+    for name, start in began.items() if settings.schedule_enabled else ():
+        starts.setdefault(settings.schedule_of(name), []).append(start)
     due: dict[date, int] = {}
-    moment = max(datetime.combine(first, time(), UTC), began[0]) - timedelta(seconds=1)
-    for _ in range(_DUE_AT_MOST):
-        moment = next_due(settings.schedule, moment, settings.zone).astimezone(UTC)
-        if moment > now:
-            break
-        due[moment.date()] = due.get(moment.date(), 0) + sum(start <= moment for start in began)
+    for schedule, of_schedule in starts.items():
+        moment = max(datetime.combine(first, time(), UTC), min(of_schedule)) - timedelta(seconds=1)
+        for _ in range(_DUE_AT_MOST):
+            moment = schedule.next_due(moment).astimezone(UTC)
+            if moment > now:
+                break
+            due[moment.date()] = due.get(moment.date(), 0) + sum(start <= moment for start in of_schedule)
     return due
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from backup.config.ncrontab import last_due, next_due
+from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.entry.answers import time_text
 from backup.jobs.desk import Desk
@@ -106,7 +106,8 @@ def shape_stats(desk: Desk, settings: Settings, service: str, days: int) -> dict
         for name in ("runs", "completed", "failed", "scheduled", "seconds", *_RECORDS)
     }
     durations = [numbers.get("durations", {}) for numbers in by_day.values()]
-    due = _times_due(settings, datetime.combine(first, datetime.min.time(), UTC), now) if by_day else 0
+    schedule = settings.schedule_of(service)
+    due = _times_due(schedule, datetime.combine(first, datetime.min.time(), UTC), now) if by_day else 0
     success = last.get("success")
     age = (now - datetime.fromisoformat(success["at"])).total_seconds() if success else None
     return {
@@ -130,9 +131,7 @@ def shape_stats(desk: Desk, settings: Settings, service: str, days: int) -> dict
         "lastFailure": last.get("failure"),
         "lastVerify": last.get("verify"),
         "lastRestoreDrill": last.get("drill"),
-        "nextOccurrence": time_text(next_due(settings.schedule, now, settings.zone))
-        if settings.schedule_enabled
-        else None,
+        "nextOccurrence": time_text(schedule.next_due(now)) if settings.schedule_enabled else None,
     }
 
 
@@ -142,12 +141,12 @@ def _records_of(numbers: Mapping[str, Any]) -> dict[str, int]:
     return {"totalProcessed": done + failed, "totalSuccess": done, "totalFailed": failed}
 
 
-def _times_due(settings: Settings, start: datetime, end: datetime) -> int:
+def _times_due(schedule: Schedule, start: datetime, end: datetime) -> int:
     """Returns how often the schedule was due, up to 10,000 times."""
-    due, number = last_due(settings.schedule, end, settings.zone), 0
+    due, number = schedule.last_due(end), 0
     while due >= start and number < _DUE_AT_MOST:
         number += 1
-        due = last_due(settings.schedule, due - timedelta(seconds=1), settings.zone)
+        due = schedule.last_due(due - timedelta(seconds=1))
     return number
 
 

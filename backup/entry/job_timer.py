@@ -8,7 +8,7 @@ from datetime import datetime
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.log import event
-from backup.entry.timer import resume_open, run_scheduled
+from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
 from backup.jobs.desk import Desk, is_queued
 from backup.jobs.job import State
 from backup.jobs.worker import worker_of
@@ -22,6 +22,8 @@ def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due:
     """
     if is_queued(settings, desk):
         desk.queue_due(settings, registry.names())
+        if not settings.schedule_enabled:
+            event("schedule.disabled", setting="BackupSchedule__Enabled")
     else:
         run_scheduled(settings, registry, past_due=past_due, last=last)
 
@@ -29,17 +31,25 @@ def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due:
 def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
     """Queues missed occurrences, rings for waiting jobs, and calls `resume_open` for services without an open job.
 
+    Where nothing is queued, it syncs services whose own schedules are due. The timer's host knows only the shared one.
+
     Raises BackupError when a sync or a verify of `resume_open` failed, after all services had their turn.
     """
     busy: frozenset[str] = frozenset()
+    is_inline = False
     try:
-        if is_queued(settings, desk):
+        is_inline = not is_queued(settings, desk)
+        if not is_inline:
             desk.queue_due(settings, registry.names())
         desk.sweep()
         busy = desk.records.services_at_work()
     except BackupError as error:
         event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
-    resume_open(settings, registry, busy=busy)
+    try:
+        resume_open(settings, registry, busy=busy)
+    finally:
+        if is_inline:
+            run_own_schedules(settings, registry, busy=busy)
 
 
 def work_on(settings: Settings, desk: Desk, job_id: str) -> None:

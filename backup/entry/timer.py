@@ -9,11 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from backup.config.ncrontab import last_due, next_due, was_due
+from backup.config.ncrontab import was_due
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, Locked
+from backup.core.errors import BackupError, Locked, NotInitialized
 from backup.core.log import event
 from backup.core.model import Now, Status, Trigger, utc_now
 from backup.mirror.comparison import Depth
@@ -21,6 +21,8 @@ from backup.runs.runner import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import SyncService
 
+_FIRST_OCCURRENCE = timedelta(minutes=10)  # what was due before a service was there is not missed
+_CLOCKS_APART = timedelta(minutes=1)  # at most, between the clock of the backup's server and this one
 _PURGE_SECONDS = 30.0
 """The longest time that a purge holds the lock: far less than a scheduled sync waits for it."""
 
@@ -33,7 +35,8 @@ def run_scheduled(
     last: datetime | None = None,
     now: Now = utc_now,
 ) -> list[Outcome]:
-    """Syncs every configured service. Then, while there is time, purges the recycle bins and verifies what is due.
+    """Syncs every configured service that has no schedule of its own; `run_own_schedules` does the others. Then, while
+    there is time, purges the recycle bins and verifies what is due.
 
     Logs a line at the start, a line for each service, and a summary with the next occurrence. A verify compares a
     sample of whole records every `BackupVerify__EveryDays` days.
@@ -45,25 +48,20 @@ def run_scheduled(
     lock is in SyncHistory, and is no failure here.
     """
     started, seconds_left = now(), _countdown(settings.slice_seconds)
-    upcoming = next_due(settings.schedule, started, settings.zone)
+    upcoming = settings.shared_schedule.next_due(started)
     if not settings.schedule_enabled:
         event("schedule.disabled", setting="BackupSchedule__Enabled", next=upcoming)
         return []
     if _has_own_zone(settings) and not was_due(settings.schedule, settings.zone, started, last if past_due else None):
         event("schedule.not_due", next=upcoming)
         return []
-    event("schedule.started", services=",".join(registry.names()), past_due=past_due)
-    outcomes = registry.sync("all", Trigger.TIMER)
-    for outcome in outcomes:
-        run = outcome.run
-        event(
-            "schedule.service",
-            service=run.service,
-            status=run.status,
-            **asdict(run.counts),
-            duration_ms=run.duration_ms,
-        )
+    own = settings.with_own_schedule(registry.names())
+    services = [name for name in registry.names() if name not in own]
+    event("schedule.started", services=",".join(services), past_due=past_due)
+    outcomes = registry.sync("all", Trigger.TIMER, but=own)
     failures = _failures_of(outcomes)
+    for outcome in outcomes:
+        _log_service(outcome, upcoming)
     for outcome in outcomes:
         if not outcome.in_progress and seconds_left() > 0:
             failures += _upkeep(registry, outcome.run.service, settings, now(), seconds_left, nightly=True)
@@ -73,6 +71,57 @@ def run_scheduled(
     event("schedule.finished", level=level, completed=completed, failed=failed, next=upcoming)
     _raise_if_any(failures)
     return outcomes
+
+
+def run_own_schedules(
+    settings: Settings, registry: Registry, *, busy: Collection[str] = (), now: Now = utc_now
+) -> list[Outcome]:
+    """Syncs the services with schedules of their own of which an occurrence has passed and no sync has begun since.
+
+    The host's timer knows one schedule, so these are looked for each minute, in SyncHistory. A missed occurrence is
+    caught up once. A service that has never synced waits for its first occurrence. Logs a line for each sync, with the
+    next occurrence. A service whose history cannot be read gets a warning, and the next minute looks again. Leaves out
+    services that jobs are `busy` with.
+
+    Raises BackupError after the last service if a sync failed.
+    """
+    at = now()
+    own = settings.with_own_schedule(registry.names()) if settings.schedule_enabled else []
+    due = [
+        name
+        for name in own
+        if name not in busy and _has_missed(registry, name, settings.schedule_of(name).last_due(at), at)
+    ]
+    if not due:
+        return []
+    outcomes = registry.sync("all", Trigger.TIMER, but=[name for name in registry.names() if name not in due])
+    for outcome in outcomes:
+        _log_service(outcome, settings.schedule_of(outcome.run.service).next_due(at))
+    _raise_if_any(_failures_of(outcomes))
+    return outcomes
+
+
+def _has_missed(registry: Registry, name: str, due: datetime, now: datetime) -> bool:
+    try:
+        begun = registry.get(name).past.last_begun()
+    except NotInitialized:
+        begun = None
+    except BackupError as error:
+        event("schedule.not_looked_at", level=logging.WARNING, service=name, error=error, hint=error.hint)
+        return False
+    return due > now - _FIRST_OCCURRENCE if begun is None else begun < due - _CLOCKS_APART
+
+
+def _log_service(outcome: Outcome, upcoming: datetime) -> None:
+    run, counts = outcome.run, asdict(outcome.run.counts)
+    event(
+        "schedule.service",
+        service=run.service,
+        status=run.status,
+        **counts,
+        duration_ms=run.duration_ms,
+        next=upcoming,
+    )
 
 
 def resume_open(
@@ -92,10 +141,11 @@ def resume_open(
         event("schedule.resumed", service=run.service, sync_id=run.sync_id, status=run.status, percent=run.percent)
     failures = _failures_of(outcomes)
     resumed = {outcome.run.service: outcome for outcome in outcomes}
-    night = last_due(settings.schedule, now(), settings.zone)
+    at = now()
     for name in registry.names() if settings.schedule_enabled else ():
         of_service = resumed.get(name)
         if (of_service is None or not of_service.in_progress) and (not outcomes or seconds_left() > 0):
+            night = settings.schedule_of(name).last_due(at)
             failures += _upkeep(registry, name, settings, night, seconds_left, nightly=False)
     _raise_if_any(failures)
     return outcomes

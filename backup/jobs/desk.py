@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from backup.config.ncrontab import last_due
 from backup.config.settings import Settings
 from backup.core.foreseen import safe_text
 from backup.core.log import event
@@ -16,7 +15,8 @@ from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
 from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
 from backup.jobs.job import Job, Request
-from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.key_values import Change, KeyValues
+from backup.jobs.occurrences import first_occurrence, pass_occurrence, passed_occurrences
 from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.run_records import KEEP_DAYS, RunKeeper, RunRecords
@@ -26,7 +26,6 @@ from backup.runs.process import this_process
 _FORGOTTEN_AT_ONCE = 50
 _WORKERS_AT_MOST = 1_000
 _WORKERS_STAY = timedelta(hours=1)
-_FIRST_NIGHT = timedelta(minutes=10)  # a new service has missed no occurrence from before
 
 
 @dataclass(frozen=True)
@@ -53,29 +52,26 @@ class Desk:
     def queue_due(self, settings: Settings, services: Sequence[str]) -> list[Job]:
         """Queues each service's newest occurrence of the schedule, unless it has a job already. Returns the new jobs.
 
-        An occurrence gets one job, however late or often this is called. Of several missed occurrences only the last
-        gets one.
+        An occurrence gets one job, however late or often this is called, from however many processes. Of several missed
+        occurrences only the last gets one. With `schedule_enabled` false none gets one; they do not count as missed.
+        Cost: one read for each thousand services, and a few writes for each service that is due.
         """
-        if not settings.schedule_enabled:
-            return []
-        now = self.now()
-        item = self.keys.get("schedule")
-        queued: dict[str, str] = dict(item.value) if item else {}
+        now, passed = self.now(), passed_occurrences(self.keys)
+        schedules = {service: settings.schedule_of(service) for service in services}
+        due = {schedule: schedule.last_due(now).astimezone(UTC) for schedule in set(schedules.values())}
         jobs: list[Job] = []
-        for service in services:
-            due = last_due(settings.schedule, now, settings.zone)
-            last = queued.get(service)
-            if last is not None and due <= datetime.fromisoformat(last):
-                continue
-            if last is not None or due > now - _FIRST_NIGHT:
-                job = self.records.enqueue(Request(service), "timer", occurrence=due.isoformat())
+        for service, schedule in schedules.items():
+            last = passed.get(service.lower())
+            occurrence = last.missed(schedule, due[schedule], now) if last else first_occurrence(due[schedule], now)
+            if occurrence is not None and settings.schedule_enabled:
+                job = self.records.enqueue(Request(service), "timer", occurrence=occurrence.isoformat())
                 jobs += [job] if job else []
-            queued[service] = due.isoformat()
-        if item is None or queued != item.value:
-            # If another call has written it meanwhile, this changes nothing; the next call heals that.
-            self.keys.commit([Change("schedule", queued, item.etag if item else NEW)])
+            if last is None or (last.schedule, last.at) != (schedule, due[schedule]):
+                pass_occurrence(self.keys, last, service, schedule, due[schedule])
         for job in jobs:
-            event("schedule.queued", service=job.request.service, job_id=job.job_id, occurrence=job.occurrence)
+            service = job.request.service
+            upcoming = schedules[service].next_due(now)
+            event("schedule.queued", service=service, job_id=job.job_id, occurrence=job.occurrence, next=upcoming)
             self.doorbell.ring(job.job_id)
         return jobs
 

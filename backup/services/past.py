@@ -97,6 +97,9 @@ class Purged:
     runs: int = 0
 
 
+_LOOKED_AT = 20
+
+
 class _Opened(NamedTuple):
     """A backup that is open, with what the app keeps beside it, what SyncHistory says now, and the clock."""
 
@@ -130,6 +133,12 @@ class Past:
             history, now = History(backup), clock_of(backup, self._now)
             recycle_bin = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
             yield _Opened(backup, history, recycle_bin, opening, now)
+
+    def last_begun(self) -> datetime | None:
+        """Returns when the newest sync began; None without one. Dry runs do not count, and syncs that leave changes."""
+        with self._opened() as opened:
+            runs = opened.history.newest_syncs(self._service, _LOOKED_AT)
+            return next((run.started_at for run in runs if not run.is_partial), None)
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
         """Returns one record's past. Raises BadRequest for a text that is no key, and for a time that the bin does not

@@ -176,8 +176,10 @@ class Registry:
         options: Options = NO_OPTIONS,
         observer: Observer = NOBODY,
         wait_seconds: float | None = None,
+        but: Collection[str] = (),
     ) -> list[Outcome]:
-        """Syncs the service, or all services side by side. A service that fails does not disturb the others.
+        """Syncs the service, or all services side by side. A service that fails does not disturb the others. Leaves out
+        the services in `but`.
 
         A sync stops after `SliceSeconds`, except from the command line. Then its outcome's run is in progress, and
         `resume` resumes it. Returns after `wait_seconds` at the latest (None: when all have ended). A sync that is at
@@ -189,8 +191,9 @@ class Registry:
         syncs = [
             SyncInTurn(service, self.get, self.failed, trigger, options, observer, seconds_left)
             for service in self.chosen(name)
+            if service not in but
         ]
-        pool = ThreadPoolExecutor(min(len(syncs), AT_ONCE), thread_name_prefix="sync")
+        pool = ThreadPoolExecutor(max(1, min(len(syncs), AT_ONCE)), thread_name_prefix="sync")
         wait(list(map(pool.submit, [sync.run for sync in syncs])), wait_seconds)
         pool.shutdown(wait=wait_seconds is None)
         return [sync.outcome() for sync in syncs]

@@ -92,7 +92,7 @@ class SyncService:
         self.name, self._rules = spec.name, spec.rules
         self._places = Places(spec, other_specs, limits)
         self._limits, self._lock, self._now = limits, lock, now
-        self._next_due = settings.next_due if settings.schedule_enabled else None
+        self._next_due = settings.schedule_of(spec.name).next_due if settings.schedule_enabled else None
         self._policy = Policy(
             spec.guard,
             settings.on_new_column,

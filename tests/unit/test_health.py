@@ -149,7 +149,7 @@ AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind
 def test_history_says_whether_the_last_sync_failed_and_whether_one_is_overdue(
     kept: Place, runs: list[Run], hours: float, found: list[str]
 ) -> None:
-    told = concerns(kept, runs, NIGHT + timedelta(hours=hours), load_settings({}).next_due)
+    told = concerns(kept, runs, NIGHT + timedelta(hours=hours), load_settings({}).shared_schedule.next_due)
     assert [one.error or "overdue" for one in told] == found
 
 

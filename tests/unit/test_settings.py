@@ -60,6 +60,8 @@ VALUES = {
     "BackupSchedule__Enabled": ("false", False),
     "BackupSchedule__Mode": ("inline", "inline"),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
+    **{f"Backup{title}Db__CronExpression": ("0 30 2 * * *", "0 30 2 * * *") for title in ("Customer", "Order")},
+    **{f"Backup{title}Db__TimeZone": ("Europe/Berlin", "Europe/Berlin") for title in ("Customer", "Order")},
     **{f"Source{title}Db__Version": ("A, b", ("A", "b")) for title in ("Customer", "Order")},
     **{f"Source{title}Db__Where": ("A=b; c=1", {"A": "b", "c": 1}) for title in ("Customer", "Order")},
 }
