@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from backup.runs import lock
 from tests.emulators import servers
 from tests.emulators.partitioned import Partitioned
+from tests.reliability.effort import rounds
 
 if folder := servers.memory_folder():  # pytest makes the temporary folders of tests in it
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
@@ -28,12 +29,13 @@ os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
 CI = os.environ.get("CI") == "true"
 
 # Examples are derived from the test itself, so a test that fails here fails everywhere. A slow machine fails no test.
-# print_blob prints the failing example for @reproduce_failure.
+# print_blob prints the failing example for @reproduce_failure. TORTURE=1 tries ten times as many.
 settings.register_profile(
     "default",
     derandomize=True,
     print_blob=True,
     deadline=None,
+    max_examples=rounds(50, 500),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")

@@ -47,6 +47,8 @@ QUICK = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "700", "Ba
 FULL = Depth(full=True)
 FIRST_STILL = 100_000
 """Keys from here on are no writer's."""
+ROWS, PLANTED = rounds((2_000, 400), (5_000, 1_000))
+DOCUMENTS, DAMAGED = rounds((60, 50), (210, 200))
 
 Differences = set[tuple[Any, tuple[str, ...]]]
 
@@ -218,9 +220,9 @@ class VersionedHand:
 
 @pytest.fixture(scope="module")
 def mirrored_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a mirrored table of 5,000 rows that are no writer's, for tests to copy."""
+    """The files of a mirrored table of ROWS rows that are no writer's, for tests to copy."""
     folder = tmp_path_factory.mktemp("mirrored")
-    sql_mirror(places.on_sqlite(folder).customer, SQLITE, 5_000)
+    sql_mirror(places.on_sqlite(folder).customer, SQLITE, ROWS)
     return folder
 
 
@@ -271,14 +273,14 @@ def as_differences(places: Sequence[tuple[Any, str]]) -> Differences:
     return {(key, (column,)) for key, column in places}
 
 
-def test_each_of_a_thousand_corruptions_is_named_and_nothing_else_while_writers_work(on_sqlite: Mirrored) -> None:
+def test_each_of_many_corruptions_is_named_and_nothing_else_while_writers_work(on_sqlite: Mirrored) -> None:
     chance, backup = random.Random(f"{SEED} planted"), backup_of(on_sqlite)
     writers = Writers(lambda: VersionedHand(path_of(on_sqlite.service.source)), SEED, lasting=200, threads=2)
     writers.fill()
     on_sqlite.sync()
-    planted = drawn(SQLITE, 5_000, 1_000, chance)
+    planted = drawn(SQLITE, ROWS, PLANTED, chance)
     with writers:
-        for some in (planted[:500], planted[500:]):  # so that what the writers do is named too
+        for some in (planted[: PLANTED // 2], planted[PLANTED // 2 :]):  # so that what the writers do is named too
             were = SQLITE.corrupt(backup, some, chance)
             for _ in range(rounds(2, 20)):
                 writers.wait_for(20)
@@ -319,12 +321,12 @@ def test_of_more_than_a_thousand_differences_a_thousand_are_named_and_all_are_co
     assert outcome.run.verified is False
 
 
-@pytest.mark.parametrize(("depth", "seen"), [(Depth(), 0), (Depth(sample=5_000), 50), (FULL, 50)])
+@pytest.mark.parametrize(("depth", "seen"), [(Depth(), 0), (Depth(sample=ROWS), 50), (FULL, 50)])
 def test_a_comparison_of_versions_alone_sees_no_corruption_and_a_sample_of_all_sees_each(
     on_sqlite: Mirrored, depth: Depth, seen: int
 ) -> None:
     chance = random.Random(SEED)
-    planted = drawn(SQLITE, 5_000, 50, chance)
+    planted = drawn(SQLITE, ROWS, 50, chance)
     SQLITE.corrupt(backup_of(on_sqlite), planted, chance)
     outcome = on_sqlite.verify(depth)
     assert contents(outcome) == (as_differences(planted) if seen else set())
@@ -350,7 +352,7 @@ def test_each_corruption_on_postgresql_is_named_and_nothing_else(on_postgres: Mi
 
 @pytest.fixture
 def on_cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Iterator[Mirrored]:
-    """210 mirrored documents."""
+    """DOCUMENTS mirrored documents."""
     # The proxies change nothing; the npm server is six times as fast behind one.
     with (
         Chaos(cosmos_server, CALM, SEED).running() as first,
@@ -358,7 +360,7 @@ def on_cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> 
     ):
         place = places.with_orders_on_cosmos(tmp_path, first.account, second.account)
         found = Mirrored(place.order, {})
-        make_documents(place.order, 210)
+        make_documents(place.order, DOCUMENTS)
         found.registry.get("order").initialize()
         found.sync()
         yield found
@@ -382,7 +384,7 @@ def test_each_corruption_on_cosmos_is_named_and_nothing_else(on_cosmos: Mirrored
     chance, planted = random.Random(SEED), set()
     with container(on_cosmos.service.backup) as documents:
         found = sorted(documents.read_all_items(), key=lambda one: str(one["id"]))
-        for document in chance.sample(found, 200):
+        for document in chance.sample(found, DAMAGED):
             other, name = damage.another_document(dict(document), chance)
             documents.upsert_item(other)
             planted.add((document["id"], (name,)))
@@ -454,7 +456,7 @@ def test_a_drill_that_fails_half_way_leaves_nothing_behind(
 
 def test_a_drill_finds_a_corruption(on_sqlite: Mirrored) -> None:
     chance = random.Random(SEED)
-    planted = drawn(SQLITE, 5_000, 20, chance)
+    planted = drawn(SQLITE, ROWS, 20, chance)
     SQLITE.corrupt(backup_of(on_sqlite), planted, chance)
     outcome = on_sqlite.verify(drilled=True)
     assert contents(outcome) == as_differences(planted)
