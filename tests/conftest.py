@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from azure.cosmos import ConnectionRetryPolicy
@@ -111,6 +111,14 @@ def postgres_database(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; each test opens a tab of its own."""
+    from tests.scenarios.browsing import chromium  # here, for the import is slow and few processes need it
+
+    yield from _serve(chromium())
+
+
+@pytest.fixture(scope="session")
 def sqlserver_urls() -> tuple[str, str]:
     """The connection strings of two SQL Server databases, source and backup, for tests to fill and empty."""
     source, backup = os.environ.get("TEST_SQLSERVER_SOURCE"), os.environ.get("TEST_SQLSERVER_BACKUP")
@@ -130,7 +138,7 @@ def _serve_unless_named(variable: str) -> Iterator[str]:
         yield from _serve(servers.cosmos())
 
 
-def _serve(server: AbstractContextManager[str]) -> Iterator[str]:
+def _serve(server: AbstractContextManager[Any]) -> Iterator[Any]:
     with ExitStack() as stack:
         try:
             address = stack.enter_context(server)

@@ -35,8 +35,8 @@ function queued(action, service) {
 export function ServiceActions({ service }) {
   const [open, setOpen] = useState(false);
   return html`<div class="row tight">
-    <${Work} class="small outline" aria-label=${`Sync ${service} now`} onWork=${() => act("sync", service)}>Sync now<//>
-    <button type="button" class="small ghost" aria-label=${`More actions for ${service}`} aria-haspopup="dialog" onClick=${() => setOpen(true)}>More …</button>
+    <${Work} class="small outline" onWork=${() => act("sync", service)}>Sync now<span class="hidden"> for ${service}</span><//>
+    <button type="button" class="small ghost" aria-haspopup="dialog" onClick=${() => setOpen(true)}>More …<span class="hidden"> for ${service}</span></button>
     ${open && html`<${Dialog} title=${html`What shall be done with <${Name} text=${service} />?`} onClose=${() => setOpen(false)}
       footer=${html`<button type="button" class="outline" onClick=${() => setOpen(false)}>Close</button>`}>
       <${ActionList} service=${service} onDone=${() => setOpen(false)} />

@@ -2,11 +2,12 @@
 import { api } from "./api.mjs";
 import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
-import { useLive } from "./live.mjs";
+import { refresh, useLive } from "./live.mjs";
 import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
 import { duration, exact, many, number } from "./text.mjs";
+import { useEffect, useRef } from "./vendor/hooks.mjs";
 
 const RUNNING_SECONDS = 2;
 const CALM_SECONDS = 6;
@@ -25,9 +26,15 @@ export function OpenJobs({ service }) {
   const jobs = live.data?.jobs ?? [];
   const runs = jobs.filter((job) => job.state === "Processing").length;
   const chosen = useChosen(jobs.map((job) => job.jobId));
+  const known = useRef([]);
+  useEffect(() => {
+    const ids = jobs.map((job) => job.jobId);
+    if (known.current.some((id) => !ids.includes(id))) refresh(); // one has ended: the rest of the page tells how
+    known.current = ids;
+  }, [live.data]);
   return html`<${Section} id="jobs" title="Running and waiting" note=${jobs.length > 0 && `${many(runs, "job")} at work, ${jobs.length - runs} waiting${live.data.more ? ", and more that wait" : ""}.`}
       aside=${chosen.list.length > 0 ? html`<${Bulk} chosen=${chosen} mayRetry=${false} />` : jobs.length > 1 && html`<${ChooseAll} chosen=${chosen} label="Choose all" />`}>
-    ${runs > 0 && html`<${Faster} live=${live} />`}
+    ${jobs.some((job) => job.state !== "Scheduled") && html`<${Faster} live=${live} />`}
     <${Live} live=${live} empty=${(data) => data.jobs.length === 0 && html`<p class="calm">Nothing runs and nothing waits.</p>`}>
       ${() => html`<ul class="jobs">${jobs.map((job) => html`<${OpenJob} key=${job.jobId} job=${job} chosen=${chosen} />`)}</ul>`}
     <//>

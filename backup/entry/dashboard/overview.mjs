@@ -56,7 +56,7 @@ function sentenceOf(kind, { services, overdue, failed, differs }) {
 }
 
 function detailOf(kind, { services, totals }) {
-  const next = services[0]?.nextOccurrence;
+  const next = services.map((row) => row.nextOccurrence).filter(Boolean).sort()[0];
   const nextRun = next ? html` The next run is due <${Time} at=${next} inline />.` : " No schedule is on: nothing runs by itself.";
   if (kind === "none") return "The settings name a source and a backup for each service.";
   if (kind === "safe") {

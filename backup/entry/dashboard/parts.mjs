@@ -5,6 +5,7 @@ import { exact, relative } from "./text.mjs";
 import { useEffect, useId, useRef, useState } from "./vendor/hooks.mjs";
 
 const CLIP = 400;
+const NAME_CLIP = 80;
 const VARIANT = {
   Succeeded: "success", Completed: "success", Safe: "success",
   Failed: "danger", Overdue: "danger", Never: "danger", Differs: "danger",
@@ -47,8 +48,10 @@ export function Value({ text, clip = CLIP }) {
     </button>`;
 }
 
+// As a part of a link, a button or a title: cut, and nothing in it can be clicked.
 export function Name({ text }) {
-  return html`<${Value} text=${text} clip=${80} />`;
+  const whole = String(text);
+  return html`<bdi class="value">${whole.length > NAME_CLIP ? `${whole.slice(0, NAME_CLIP)}…` : whole}</bdi>`;
 }
 
 // An error as the app says it: what happened, and what to do.

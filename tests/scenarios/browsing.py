@@ -1,0 +1,119 @@
+"""A real browser on the page, for tests: one browser a session, a tab with its own storage for each test."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from tests.emulators.servers import NODE_PROGRAMS, ServerMissing
+
+PATIENCE_MS = 45_000
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+AXE = NODE_PROGRAMS.parent / "axe-core/axe.min.js"
+ZONE = "America/St_Johns"
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser of the system. Raises ServerMissing without one, or without axe-core."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for path in map(shutil.which, names) if path), None)
+    if program is None or not AXE.exists():
+        raise ServerMissing(
+            "The page is not tested: install Chromium (apt-get install chromium) and axe-core (`make setup` with npm)."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Tab:
+    """A tab with the page, and all that went wrong in it."""
+
+    def __init__(self, browser: Browser, address: str, *, width: int = 1600, scheme: Any = "light") -> None:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, timezone_id=ZONE, reduced_motion="reduce"
+        )
+        self.page: Page = context.new_page()
+        self.address, self.troubles = address, list[str]()
+        self.asked: list[Request] = []
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: self.troubles.append(f"dialog: {dialog.message}"))
+        self.page.on("request", self._requested)
+
+    def __enter__(self) -> Tab:
+        self.page.goto(self.address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.page.context.close()
+
+    def type_key(self, key: str) -> None:
+        self.page.get_by_label("Function key").fill(key)
+        self.page.get_by_role("button", name="Open").click()
+
+    def row(self, table: str, text: str) -> Any:
+        """The first row of a table that has the text."""
+        return self.page.get_by_role("region", name=table, exact=True).get_by_role("row").filter(has_text=text).first
+
+    def section(self, title: str) -> Any:
+        """The part of the page with this heading."""
+        return self.page.get_by_role("region", name=title, exact=True).first
+
+    def faults(self) -> list[str]:
+        """What axe calls serious or critical in what is shown now."""
+        self.page.evaluate(f"{_axe()};0")
+        found: Mapping[str, Any] = self.page.evaluate("async () => await axe.run()")
+        return [
+            f"{fault['id']}: {json.dumps([node['html'] for node in fault['nodes'][:3]])}"
+            for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+
+    @property
+    def is_wider_than_its_window(self) -> bool:
+        return bool(self.page.evaluate("() => document.documentElement.scrollWidth > innerWidth"))
+
+    @property
+    def focused(self) -> str:
+        """The accessible name, or else the text, of what has the focus."""
+        script = "() => document.activeElement.ariaLabel || document.activeElement.innerText || ''"
+        return " ".join(str(self.page.evaluate(script)).split())
+
+    def tab_to(self, name: str, steps: int = 150) -> None:
+        """Presses Tab until something of this name has the focus."""
+        for _ in range(steps):
+            self.page.keyboard.press("Tab")
+            if re.fullmatch(name, self.focused):
+                return
+        raise AssertionError(f"Tab does not lead to {name}; the focus is on {self.focused!r}.")
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        # The browser itself writes of each answer that is no success, and of a server that is gone.
+        if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
+            self.troubles.append(f"{message.type}: {message.text}")
+
+    def _requested(self, request: Request) -> None:
+        self.asked.append(request)
+        if not request.url.startswith((self.address.rsplit("/api/", 1)[0], "data:")):
+            self.troubles.append(f"request: {request.url}")
+
+
+def _axe() -> str:
+    return Path(AXE).read_text()

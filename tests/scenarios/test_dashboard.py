@@ -1,0 +1,257 @@
+"""The page in a real browser, as people use it: by mouse, by keyboard, with hostile records, and without a server."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from shutil import copy
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from backup.config.settings import load_settings
+from backup.core.model import Trigger
+from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job import Request, State
+from backup.services.registry import Registry
+from tests.scenarios.browsing import ZONE, Tab
+from tests.scenarios.places import Place
+from tests.scenarios.product import DEADLINE_SECONDS, ROOT, start
+
+KEY = "key-of-this-test"
+LONG = "x" * 10_000
+SCRIPT = "<script>alert('x')</script>"
+TURNED = "\u202egnp.exe 🙂 עברית"
+
+
+class Stage:
+    """The app, served with a key; its records and its services at hand."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder, self.settings = folder, {**settings, "BackupJobs__File": str(folder / "jobs.db")}
+        for file in ("function_app.py", "host.json"):
+            copy(ROOT / file, folder)
+        self.port = 0
+
+    @contextmanager
+    def desk(self) -> Iterator[tuple[Desk, Registry]]:
+        settings = load_settings(self.settings)
+        desk = open_desk(settings)
+        try:
+            yield desk, Registry(settings, watcher=desk.watcher())
+        finally:
+            desk.keys.close()
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """The page's address. A second server gets the port of the first."""
+        settings = {**self.settings, "SERVE_KEY": KEY}
+        arguments = ("-m", "backup", "serve", "--port", str(self.port))
+        with start(self.folder, settings, *arguments, stdout=subprocess.DEVNULL) as process:
+            try:
+                assert process.stderr
+                listening = "running on http://127.0.0.1:"
+                line = next(line for line in process.stderr if listening in line)
+                self.port = int(line.partition(listening)[2].split()[0])
+                yield f"http://127.0.0.1:{self.port}/api/dashboard"
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=DEADLINE_SECONDS)
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def stage(sqlite_place: Place, tmp_path: Path) -> Stage:
+    return Stage(tmp_path, sqlite_place.settings)
+
+
+def in_source(folder: Path, statement: str, file: str = "customers.db") -> list[Any]:
+    connection = sqlite3.connect(folder / file)
+    with connection:
+        rows = connection.execute(statement).fetchall()
+    connection.close()
+    return rows
+
+
+def test_a_night_that_failed_is_understood_and_mended_and_what_was_deleted_comes_back(
+    browser: Browser, stage: Stage
+) -> None:
+    with stage.served() as address, Tab(browser, address) as tab:
+        page = tab.page
+        tab.type_key("another key")
+        expect(page.get_by_role("alert")).to_contain_text("This key is wrong")
+        tab.type_key(KEY)
+        expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 services are not safe.")
+        expect(tab.row("Services", "order")).to_contain_text("Never backed up")
+
+        tab.section("Do now").get_by_role("button", name="Sync", exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("All 2 services are safe.")
+        expect(page).to_have_title("Backup: safe")
+        assert tab.faults() == []
+
+        (stage.folder / "orders.db").rename(stage.folder / "away.db")
+        page.get_by_role("button", name="Sync now for order").click()
+        failure = tab.section("Failures").get_by_role("listitem").filter(has_text="SourceMissing")
+        expect(failure).to_contain_text("What to do:")
+        expect(page.get_by_role("heading", level=1)).to_have_text("The last run of 1 service failed.")
+        expect(tab.row("Services", "order")).to_contain_text("Last run failed")
+        failure.get_by_role("button", name="Last lines of the log").click()
+        expect(failure.get_by_label("The last lines of the log")).to_contain_text("sync.failed")
+        (stage.folder / "away.db").rename(stage.folder / "orders.db")
+        failure.get_by_role("button", name="Retry").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("All 2 services are safe.")
+        expect(tab.section("Failures").get_by_role("listitem").first).to_contain_text("succeeded since")
+
+        in_source(stage.folder, "DELETE FROM Customers WHERE Id IN (7, 8)")
+        in_source(stage.folder, "UPDATE Customers SET Name = 'Renamed', Version = 9 WHERE Id = 3")
+        page.get_by_role("button", name="Sync now for customer").click()
+        tab.row("Runs", "1 updated, 2 deleted").get_by_role("link").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sync of customer")
+        changes = tab.section("What it did to records")
+        changes.get_by_role("button", name="2 deleted", exact=True).click()
+        changes.get_by_role("button", name="7", exact=True).click()
+        expect(tab.row("The record before and after the run", "Email")).to_contain_text("customer7@example.com")
+        changes.get_by_role("button", name="1 updated", exact=True).click()
+        changes.get_by_role("button", name="3", exact=True).click()
+        assert tab.row("The record before and after the run", "Name").inner_text().split("\t")[-1].strip() == "Renamed"
+
+        changes.get_by_role("button", name="All", exact=True).click()
+        changes.get_by_label("Choose record 7").check()
+        changes.get_by_role("button", name="Restore 1 chosen record").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("This would change 1 record: 1 inserted.")
+        restore = dialog.get_by_role("button", name="Restore", exact=True)
+        dialog.get_by_label("type the service's name").fill("order")
+        expect(restore).to_be_disabled()
+        dialog.get_by_label("type the service's name").fill("customer")
+        restore.click()
+        expect(dialog).to_be_hidden()
+        assert in_source(stage.folder, "SELECT Id FROM Customers WHERE Id IN (7, 8)") == [(7,)]
+
+        page.get_by_role("button", name="Undo this run").click()
+        expect(dialog).to_contain_text("This would change 3 records")
+        dialog.get_by_label("type the service's name").fill("customer")
+        dialog.get_by_role("button", name="Undo", exact=True).click()
+        expect(dialog).to_be_hidden()
+        assert in_source(stage.folder, "SELECT count(*) FROM Customers", "customers_backup.db") == [(100,)]
+        assert tab.faults() == []
+        assert tab.troubles == []
+        assert not any(KEY in request.url for request in tab.asked)
+        assert {request.headers.get("x-functions-key") for request in tab.asked if "/sync/history" in request.url} == {
+            None,
+            "another key",
+            KEY,
+        }
+
+
+def hostile(stage: Stage) -> None:
+    """A table with markup in names and values, a run over it, and jobs of hostile people that wait, run and failed."""
+    columns = ", ".join(f'"c{number}" TEXT' for number in range(198))
+    in_source(stage.folder, f'CREATE TABLE Notes (Id TEXT PRIMARY KEY, "{SCRIPT}" TEXT, {columns})', "notes.db")
+    for key in (SCRIPT, TURNED, LONG):
+        connection = sqlite3.connect(stage.folder / "notes.db")
+        with connection:
+            connection.execute(f'INSERT INTO Notes (Id, "{SCRIPT}", c0) VALUES (?, ?, ?)', (key, LONG, TURNED))
+        connection.close()
+    for side, file in (("Source", "notes.db"), ("Backup", "notes_backup.db")):
+        stage.settings[f"{side}NoteDb__ConnectionString"] = f"sqlite:///{stage.folder / file}"
+        stage.settings[f"{side}NoteDb__Table"] = "Notes"
+    with stage.desk() as (desk, registry):
+        registry.get("note").initialize()
+        [outcome] = registry.sync("note", Trigger.CLI)
+        assert outcome.error is None
+        in_source(stage.folder, "UPDATE Notes SET c0 = '<b>bold</b>'", "notes.db")
+        registry.sync("note", Trigger.CLI)
+        jobs = [desk.records.enqueue(Request("note"), "http", requested_by=f"{SCRIPT}{TURNED}") for _ in range(4)]
+        claimed = [desk.records.claim(job.job_id, "a test") for job in jobs if job]
+        running, waiting, *failed = [job for job in claimed if job]
+        desk.records.beat(running, percent=40, counts={"inserted": 3})
+        desk.records.leave(waiting, State.SCHEDULED, LONG, due_at=desk.now() + timedelta(hours=1))
+        for job in failed:
+            desk.records.leave(
+                job, State.FAILED, SCRIPT, error=f"{SCRIPT} {LONG}", error_kind="StoreError", hint=TURNED
+            )
+
+
+def test_hostile_names_and_values_are_text_on_a_phone_in_the_dark(browser: Browser, stage: Stage) -> None:
+    hostile(stage)
+    with stage.served() as address, Tab(browser, address, width=380, scheme="dark") as tab:
+        page = tab.page
+        tab.type_key(KEY)
+        failures = tab.section("Failures")
+        expect(failures.get_by_role("listitem")).to_have_count(2)
+        expect(failures.get_by_role("listitem").first).to_contain_text(SCRIPT)
+        failures.get_by_role("listitem").first.get_by_role("button", name="Show all 1").click()
+        assert not tab.is_wider_than_its_window
+        jobs = tab.section("Running and waiting")
+        expect(jobs.get_by_role("listitem").first).to_contain_text(f"by {SCRIPT}")
+        assert tab.faults() == []
+
+        jobs.get_by_role("button", name="Stop", exact=True).click()
+        expect(jobs.get_by_role("listitem").first).to_contain_text("Stopping at its next batch")
+        jobs.get_by_role("button", name="Delete", exact=True).click()
+        expect(jobs.get_by_role("listitem")).to_have_count(1)
+        for box in failures.get_by_role("checkbox").all():
+            box.check()
+        failures.get_by_role("button", name="Delete 2 jobs").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete 2 jobs").click()
+        expect(failures).to_contain_text("No failure is on record.")
+
+        page.goto(f"{address}#/?service=note&verb=sync")
+        tab.row("Runs", "3 updated").get_by_role("link").click()
+        changes = tab.section("What it did to records")
+        expect(changes.get_by_role("listitem")).to_have_count(3)
+        changes.get_by_role("button", name=SCRIPT).click()
+        record = page.get_by_role("region", name="The record before and after the run")
+        expect(record).to_contain_text("<b>bold</b>")
+        page.get_by_role("button", name="Show all 20").click()
+        expect(record.get_by_role("row")).to_have_count(202)
+        record.get_by_role("button", name="Show all 10,000 characters").first.click()
+        expect(record).to_contain_text(LONG)
+        assert tab.faults() == []
+        assert not tab.is_wider_than_its_window
+        assert tab.troubles == []
+
+
+def test_the_keyboard_alone_does_it_and_a_server_that_was_gone_is_said_and_missed(
+    browser: Browser, stage: Stage
+) -> None:
+    with Tab(browser, "about:blank") as tab:
+        page, keys = tab.page, tab.page.keyboard
+        with stage.served() as address:
+            tab.address = address
+            page.goto(address)
+            page.get_by_label("Function key").wait_for()
+            assert page.evaluate("() => document.activeElement.type") == "password"
+            keys.type(KEY)
+            keys.press("Enter")
+            tab.row("Services", "customer").wait_for()
+            tab.tab_to("Sync now for customer")
+            keys.press("Enter")
+            expect(tab.row("Services", "customer")).to_contain_text("Safe")
+            tab.tab_to("More … for customer")
+            keys.press("Enter")
+            expect(page.get_by_role("dialog")).to_be_visible()
+            keys.press("Escape")
+            expect(page.get_by_role("dialog")).to_be_hidden()
+            assert tab.focused == "More … for customer"
+            tab.tab_to("Runs")
+            tab.tab_to("customer")
+            keys.press("Enter")
+            expect(page.get_by_role("heading", level=1)).to_be_focused()
+            expect(page.get_by_text(ZONE)).to_be_visible()
+            page.go_back()
+            tab.row("Services", "customer").wait_for()
+        silence = page.get_by_text("The server does not answer")
+        expect(silence).to_be_visible()
+        expect(tab.row("Services", "customer")).to_contain_text("Safe")
+        with stage.served():
+            expect(silence).to_be_hidden()
+            expect(tab.row("Services", "customer")).to_contain_text("Safe")
+            assert tab.troubles == []
