@@ -19,7 +19,7 @@ from backup.runs.changes import RunChanges, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
 from backup.services.past import Ran, Shown
-from backup.stores.exact_json import record_to_text
+from backup.stores.exact_json import plain_json
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.ConfigError, 400),
@@ -133,7 +133,7 @@ def shape_past(shown: Shown) -> Answer:
     """The answer to `show`: one record and its changes, in the recycle bin's JSON. 404 if backup and bin lack it."""
 
     def text(record: Record | None) -> Any:
-        return None if record is None else json.loads(record_to_text(record, zipped=False))
+        return None if record is None else json.loads(plain_json(record))
 
     changes = [
         {

@@ -25,7 +25,7 @@ from backup.jobs.job import Request
 from backup.services.past import ChangedRecord
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
-from backup.stores.exact_json import record_to_text
+from backup.stores.exact_json import plain_json
 from backup.verbs.restoring import Wish
 
 _PAGE_AT_MOST = 500
@@ -214,7 +214,7 @@ _NOTHING = object()
 
 
 def _values(record: Record | None) -> dict[str, Any] | None:
-    return None if record is None else json.loads(record_to_text(record, zipped=False))
+    return None if record is None else json.loads(plain_json(record))
 
 
 def _run_named(desk: Desk, registry: Registry, sync_id: str) -> tuple[SyncService, str]:

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from backup.core.model import Action, Image, Key
-from backup.stores import Shape, Sibling, SideName
+from backup.stores import LongText, Shape, Sibling, SideName
 from backup.stores.exact_json import (
     is_one_integer,
     key_from_text,
@@ -53,7 +53,6 @@ _FIRST_PAGE = 16
 PAGE = 500
 _PAGE_CHARACTERS = 8 * 1024 * 1024
 _HASHES_AT_ONCE = 100
-_HASHED_AT_ONCE = 1 << 20  # characters
 _BLOCK_BITS = 16
 _FEWEST_TOGETHER = 8
 _TOGETHER = "g"  # sorts after all hexadecimal digits
@@ -163,10 +162,10 @@ def _id_in_run(side: str, key: Key, text: str) -> str:
     return _digest(side, text)
 
 
-def _digest(side: str, key: str, record: str | None = None) -> str:
+def _digest(side: str, key: str, record: str | LongText | None = None) -> str:
     digest = sha256(f"{side} {key}".encode())
-    for start in range(0, len(record or ""), _HASHED_AT_ONCE):
-        digest.update((record or "")[start : start + _HASHED_AT_ONCE].encode())
+    for piece in [record] if isinstance(record, str) else record or ():
+        digest.update(piece.encode())
     return digest.hexdigest()[:32]
 
 

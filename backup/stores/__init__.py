@@ -9,7 +9,7 @@ from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceM
 from backup.core.model import SideName
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
-from backup.stores.sibling import Shape, Sibling
+from backup.stores.sibling import LongText, Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Fence",
     "Keep",
     "Limits",
+    "LongText",
     "OnNewColumn",
     "Rules",
     "Shape",

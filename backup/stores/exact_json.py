@@ -17,11 +17,13 @@ from uuid import UUID
 
 from backup.core.model import Key, Record
 from backup.stores.exact_records import RecordReader
+from backup.stores.sibling import LongText
 
 Text = TypeVar("Text", str, bytes)
 
 _ZIP_BEYOND = 1_000_000  # characters; a document of Cosmos DB may have 2 MB, whatever is in it
 _ZIPPED = "zlib:"
+_LONG = 4 << 20  # characters or bytes
 _PART = 3 << 18  # of 3 bytes Base64 makes 4 characters, which another multiple of 4 takes apart again
 _KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7)}
 _SAME_LETTERS = (
@@ -65,21 +67,29 @@ def decimal_of(text: str) -> Decimal:
     return _NAN if text == "NaN" else Decimal(text)
 
 
-def record_to_text(record: Record, *, zipped: bool = True) -> str:
+def record_to_text(record: Record) -> str | LongText:
     """The record as JSON. A value that JSON does not have is an object with one name: {"$decimal": "1.10"}.
 
-    With `zipped`, a long text is compressed. The result is plain ASCII, so no server or driver changes it. Memory: for
-    a long record little more than the result.
+    A long text is compressed. The result is plain ASCII, so no server or driver changes it. The text of a very long
+    record is made piece by piece, whenever somebody reads it, so that memory does not hold it beside the record.
     """
-    if zipped and sum(len(value) for value in record.values() if isinstance(value, str | bytes)) > _ZIP_BEYOND:
-        return _zipped(_pieces(record))
-    text = json.dumps({name: _tagged(value) for name, value in record.items()}, separators=(",", ":"))
-    return _zipped([text]) if zipped and len(text) > _ZIP_BEYOND else text
+    size = sum(len(value) for value in record.values() if isinstance(value, str | bytes))
+    if size > _LONG:
+        return LongText(lambda: _zipped(_pieces(record)), size)
+    if size > _ZIP_BEYOND:
+        return "".join(_zipped(_pieces(record)))
+    text = plain_json(record)
+    return "".join(_zipped([text])) if len(text) > _ZIP_BEYOND else text
 
 
-def record_from_text(text: str) -> dict[str, Any]:
+def plain_json(record: Record) -> str:
+    """The record as in `record_to_text`, but never compressed."""
+    return json.dumps({name: _tagged(value) for name, value in record.items()}, separators=(",", ":"))
+
+
+def record_from_text(text: str | LongText) -> dict[str, Any]:
     """The record that `record_to_text` was given."""
-    if text.startswith(_ZIPPED):
+    if isinstance(text, LongText) or text.startswith(_ZIPPED):
         return {name: _untagged(value) for name, value in RecordReader(_unzipped(text)).values()}
     return {name: _untagged(value) for name, value in json.loads(text).items()}
 
@@ -89,7 +99,7 @@ def comparable(value: Any) -> str:
     if not isinstance(value, str | bytes) or len(value) <= _PART:
         return repr(value)
     digest = sha256()
-    for part in _parts(value) if isinstance(value, bytes) else _encoded(value):
+    for part in slices_of(value) if isinstance(value, bytes) else _encoded(value):
         digest.update(part)
     return f"{type(value).__name__} {len(value)} {digest.hexdigest()}"
 
@@ -102,41 +112,47 @@ def _pieces(record: Record) -> Iterator[str]:
         before = ","
         if isinstance(value, str) and len(value) > _PART:
             yield '"'
-            yield from (json.dumps(part)[1:-1] for part in _parts(value))
+            yield from (json.dumps(part)[1:-1] for part in slices_of(value))
             yield '"'
         elif isinstance(value, bytes) and len(value) > _PART:
             yield '{"$bytes":"'
-            yield from (base64.b64encode(part).decode() for part in _parts(value))
+            yield from (base64.b64encode(part).decode() for part in slices_of(value))
             yield '"}'
         else:
             yield json.dumps(_tagged(value), separators=(",", ":"))
     yield "}" if before == "," else "{}"
 
 
-def _parts(value: Text) -> Iterator[Text]:
+def slices_of(value: Text) -> Iterator[Text]:
+    """The value in slices, none of which is long."""
     return (value[start : start + _PART] for start in range(0, len(value), _PART))
 
 
 def _encoded(text: str) -> Iterator[bytes]:
-    return (part.encode("utf-8", "surrogatepass") for part in _parts(text))
+    return (part.encode("utf-8", "surrogatepass") for part in slices_of(text))
 
 
-def _zipped(pieces: Iterable[str]) -> str:
-    text, rest = _ZIPPED, b""
+def _zipped(pieces: Iterable[str]) -> Iterator[str]:
+    rest = b""
     closing = zlib.compressobj()
+    yield _ZIPPED
     for piece in chain(pieces, [None]):
         rest += closing.flush() if piece is None else closing.compress(piece.encode())
         whole = len(rest) if piece is None else len(rest) - len(rest) % 3
-        text += base64.b64encode(rest[:whole]).decode()  # grows in place: a list would be held beside the whole
+        yield base64.b64encode(rest[:whole]).decode()
         rest = rest[whole:]
-    return text
 
 
-def _unzipped(text: str) -> Iterator[str]:
+def _unzipped(text: str | LongText) -> Iterator[str]:
     """The text that was zipped, in pieces of bounded length, however well it was compressed. It is plain ASCII."""
     opened = zlib.decompressobj()
-    for start in range(len(_ZIPPED), len(text), _PART):
-        packed = base64.b64decode(text[start : start + _PART])
+    rest, is_first = "", True
+    for part in chain.from_iterable(map(slices_of, [text] if isinstance(text, str) else text)):
+        rest += part
+        if is_first:
+            rest, is_first = rest[len(_ZIPPED) :], False
+        whole = len(rest) - len(rest) % 4
+        packed, rest = base64.b64decode(rest[:whole]), rest[whole:]
         while packed:
             yield opened.decompress(packed, _PART).decode()
             packed = opened.unconsumed_tail

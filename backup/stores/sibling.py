@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,8 +15,9 @@ class Shape:
 
     Fields are named as SQL columns; documents spell them in camelCase. `key` is the SQL primary key and, in Cosmos DB,
     also the document's `id`; `partition` is its partition key. `indexes` are the fields of each SQL index; Cosmos DB
-    indexes every property. `parts_with`: if it names fields, Cosmos DB keeps an entry that is too large for a document
-    in several parts. Each part has these fields, so that a search by them also meets the parts.
+    indexes every property. `parts_with`: if it names fields, an entry with long texts is kept in several rows or
+    documents. Each part has these fields, so that a search by them also meets the parts. Keys of entries then do not
+    contain `part`, and no text begins with `parts:`.
     """
 
     name: str
@@ -28,8 +29,27 @@ class Shape:
     parts_with: tuple[str, ...] = ()
 
 
+class LongText:
+    """A text in pieces, which are made anew for everybody who reads it. Its length may be an estimate."""
+
+    def __init__(self, pieces: Callable[[], Iterator[str]], length: int) -> None:
+        self._pieces, self._length = pieces, length
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bool__(self) -> bool:
+        return True
+
+
 Entry = Mapping[str, Any]
-"""A row or document of a sibling, by the field names of its shape. Times are aware UTC."""
+"""A row or document of a sibling, by the field names of its shape. Times are aware UTC.
+
+A field of type `text` may be a `LongText`. SQL keeps it in parts, if the shape has `parts_with`, and gives it back so.
+"""
 
 
 OneOf = Mapping[str, Sequence[Any]]

@@ -145,10 +145,13 @@ class SqlBench(Bench):
         """The table's name as settings write it."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
+    def quote(self, name: str) -> str:
+        """The name quoted for SQL."""
+        return self.engines["source"].dialect.identifier_preparer.quote_identifier(name)
+
     def quoted(self, name: str | None = None) -> str:
         """The table's name, or another name in its schema, quoted for SQL."""
-        quote = self.engines["source"].dialect.identifier_preparer.quote_identifier
-        return ".".join(quote(part) for part in (self.schema, name or self.name) if part)
+        return ".".join(self.quote(part) for part in (self.schema, name or self.name) if part)
 
     def side(self, role: Role) -> Side:
         return Side("thing", role, f"{role.title()}ThingDb", self.connection_strings[role], table=self.table)
@@ -232,10 +235,6 @@ class ServerBench(SqlBench):
         super().__init__(connection_strings, f"Test_{uuid.uuid4().hex[:8]}")
         self.absent: list[str] = []
         self.sql("source", f"CREATE SCHEMA {self.quote(self.schema or '')}")
-
-    def quote(self, name: str) -> str:
-        """The name quoted for SQL."""
-        return self.engines["source"].dialect.identifier_preparer.quote_identifier(name)
 
     def absent_database(self, role: Role) -> Side:
         text = named(self.connection_strings[role], f"absent_{uuid.uuid4().hex[:8]}")

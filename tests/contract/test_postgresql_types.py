@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,8 @@ from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules, stamps_in
-from backup.stores.exact_json import key_from_text, key_to_text
+from backup.stores.exact_json import NotANumber, key_from_text, key_to_text
+from backup.stores.sql.engines.postgresql import copy
 from tests.contract.benches import NOW, ROLES, RUN, PostgresBench, Role, other_database
 from tests.contract.test_store import run_sync
 
@@ -81,6 +85,48 @@ def test_values_are_copied_exactly(postgresql_bench: PostgresBench, type_: str) 
     assert run_sync(source, backup) == (0, len(values), 0, 0)
     assert bench.rows("backup", query) == expected
     assert run_sync(source, backup) == (0, 0, 0, len(values))
+
+
+def test_rows_with_bytes_and_large_values_are_copied_exactly(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where bytes are read, all values come in the server's own form; rows with large values are written in pieces."""
+    monkeypatch.setattr("backup.stores.sql.rows._LARGE_ROW", 1)
+    in_pieces, text_of = Counter[int](), copy._text_of
+
+    def counted(rows: Iterable[tuple[Any, ...]], cursor: Any) -> Iterator[bytes]:
+        in_pieces[len([*rows])] += 1
+        return text_of(rows, cursor)
+
+    monkeypatch.setattr(copy, "_text_of", counted)
+    bench = postgresql_bench
+    values = {
+        "bigint": ["NULL", "-9223372036854775808", "7"],
+        "numeric": ["'NaN'", "'-Infinity'", "1.500"],
+        "boolean": ["NULL", "true", "false"],
+        "text": ["NULL", r"E'\\N'", r"E'\t\\. a\\\\b\r\nü🎉\t'"],
+        "char(5)": ["'ab'", "NULL", "''"],
+        "bytea": ["NULL", r"'\x00ff5c0a09'", "''"],
+        "uuid": ["'6f9619ff-8b86-d011-b42d-00c04fc964ff'", "NULL", "NULL"],
+        "interval": ["'1 year 2 months -3 days 04:05:06.789'", "'0'", "NULL"],
+    }
+    names = [f"c{n}" for n in range(len(values))]
+    declared = ", ".join(f"{name} {type_}" for name, type_ in zip(names, values, strict=True))
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {declared})")
+    for n, row in enumerate(zip(*values.values(), strict=True)):
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {', '.join(row)})")
+    source, backup = bench.pair(batch_bytes=1)
+    run_sync(source, backup)
+    query = f"SELECT id, {', '.join(f'{name}::text' for name in names)} FROM {{table}} ORDER BY id"
+    expected = bench.rows("source", query)
+    assert bench.rows("backup", query) == expected
+    [[first]] = source.read(frozenset([(0,)]), Chunk())
+    assert isinstance(first["c1"], NotANumber)
+    bench.sql("source", "UPDATE {table} SET version = NULL")
+    bench.sql("backup", f"UPDATE {{table}} SET {', '.join(f'{name} = NULL' for name in names)}")
+    run_sync(source, backup)
+    assert bench.rows("backup", query) == expected
+    assert in_pieces[1] >= 2 * len(expected)
 
 
 def test_types_of_the_users_own_are_kept_as_text_or_their_base(postgresql_bench: PostgresBench) -> None:

@@ -480,6 +480,39 @@ def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, m
     assert list(bench.container("backup", "recycle-bin").read_all_items()) == []
 
 
+def test_a_long_image_is_kept_in_rows_of_its_own(sql_bench: SqlBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = sql_bench
+    bench.create(Item(n, version=2) for n in (1, 2, 3))
+    it = recycled(bench)
+    texts = {n: f"{n} " + base64.b64encode(random.Random(n).randbytes(1_000)).decode() for n in (1, 2, 3)}
+    bench.put("backup", *(Item(n, 1, text) for n, text in texts.items()))
+    before = seen(bench)
+    it.write(keys(bench, 1), 1)  # as a release without parts keeps it
+    monkeypatch.setattr("backup.stores.exact_json._LONG", 100)
+    monkeypatch.setattr("backup.stores.sql.entry_parts._PIECE", 300)
+    it.write(keys(bench, 2, 3), 1)
+    [[later]] = it.backup.images(keys(bench, 2), Action.UPDATED)
+    assert later.record is not None
+    name = next(name for name in later.record if name.lower() == "name")
+    it.keep(1)([replace(later, record={**later.record, name: "x" * 1_000})], None)
+    rows = f"SELECT {bench.quote('EntryId')} FROM {bench.quoted('RecycleBin')}"
+    assert len(bench.rows("backup", rows)) > 3 + 2 * 3
+    assert {kept.record[name] for kept in it.of(1).values() if kept.record} == {*texts.values()}
+    of_keys = it.bin.of_keys(keys(bench, 1, 2, 3))
+    assert [kept.key for kept in of_keys] == keys(bench, 1, 2, 3)
+    assert len({kept.entry_id for kept in of_keys}) == 3
+    assert (it.bin.newest(), it.bin.oldest()) == (moment(1), moment(1))
+    it.put_back(1)
+    assert seen(bench) == before
+    [entry] = (kept.entry_id for kept in of_keys if kept.key == bench.key(3))
+    bench.sql("backup", f"DELETE FROM {bench.quoted('RecycleBin')} WHERE {bench.quote('EntryId')} = '{entry}part1'")
+    with pytest.raises(StoreError, match="lacks a part"):
+        it.of(1)
+    assert it.bin.purge(moment(1)) == 0
+    assert it.bin.purge(moment(2)) == 3
+    assert bench.rows("backup", rows) == []
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 

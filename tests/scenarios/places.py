@@ -42,10 +42,11 @@ class Sql:
         query = sa.select(sa.text("*")).select_from(self._named("SyncHistory")).order_by(sa.text('"StartedAt"'))
         return self._run(query)
 
-    def run(self, statement: str) -> None:
-        """Executes a statement, with the table's name for {table}."""
+    def run(self, statement: str, **values: Any) -> None:
+        """Executes a statement, with the table's name for {table}, and values for names like :this."""
         with _engine(self.url).begin() as cx:
-            cx.exec_driver_sql(statement.format(table=cx.dialect.identifier_preparer.format_table(self._named())))
+            text = statement.format(table=cx.dialect.identifier_preparer.format_table(self._named()))
+            cx.execute(sa.text(text), values) if values else cx.exec_driver_sql(text)
 
     def _named(self, name: str | None = None) -> Any:
         schema, _, table = self.table.rpartition(".")
@@ -82,7 +83,7 @@ class Cosmos:
         entries = sorted(self._all("sync-history"), key=lambda entry: entry["startedAt"])
         return [{name[:1].upper() + name[1:]: value for name, value in entry.items()} for entry in entries]
 
-    def run(self, statement: str) -> NoReturn:
+    def run(self, statement: str, **values: Any) -> NoReturn:
         """Always raises: a container takes no SQL statement."""
         raise TypeError(f"{self.container} is no table: {statement}")
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.stores.exact_json import key_from_text, key_hash, key_to_text, record_from_text, record_to_text
+from backup.stores import LongText, exact_json
+from backup.stores.exact_json import key_from_text, key_hash, key_to_text, plain_json, record_from_text, record_to_text
 
 ONE_MEGABYTE = 1_000_000
 
@@ -84,12 +85,12 @@ def test_a_key_comes_back_exactly(key: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan], ids=repr)
 def test_what_json_has_no_number_for_is_no_number_in_it(value: float) -> None:
-    assert "$float" in json.loads(record_to_text({"v": value}))["v"]
+    assert "$float" in json.loads(plain_json({"v": value}))["v"]
 
 
 @given(records, st.lists(scalars, max_size=3).map(tuple))
 def test_texts_are_ascii_without_control_characters(record: dict[str, Any], key: tuple[Any, ...]) -> None:
-    assert all(" " <= character <= "~" for character in record_to_text(record) + key_to_text(key))
+    assert all(" " <= character <= "~" for character in "".join(record_to_text(record)) + key_to_text(key))
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,28 @@ def test_a_name_that_looks_like_a_tag_stays_a_name() -> None:
 def test_a_long_record_is_zipped_and_comes_back() -> None:
     record = {"text": "ä🎉" * 200_000, "bytes": random.Random(7).randbytes(300_000), "n": Decimal("1.10")}
     text = record_to_text(record)
-    assert len(text) < 2 * ONE_MEGABYTE < len(record_to_text(record, zipped=False))
+    assert len(text) < 2 * ONE_MEGABYTE < len(plain_json(record))
+    assert isinstance(text, str)
     assert text.isascii()
     assert exact(record_from_text(text)) == exact(record)
 
 
+@pytest.mark.parametrize("length", [5, 6, 1_000, 100_000])
+def test_the_text_of_a_very_long_record_is_made_in_pieces_each_time_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(exact_json, "_LONG", 10_000)
+    record = {"text": "ä🎉" * 200, "bytes": random.Random(7).randbytes(20_000)}
+    made = record_to_text(record)
+    assert isinstance(made, LongText)
+    assert list(made) == list(made)
+    text = "".join(made)
+    kept = LongText(lambda: (text[at : at + length] for at in range(0, len(text), length)), len(text))
+    assert exact(record_from_text(kept)) == exact(record_from_text(text)) == exact(record)
+
+
 def test_a_long_record_that_is_to_be_read_by_people_is_not_zipped() -> None:
-    assert record_to_text({"text": "x" * ONE_MEGABYTE}, zipped=False) == '{"text":"' + "x" * ONE_MEGABYTE + '"}'
+    assert plain_json({"text": "x" * ONE_MEGABYTE}) == '{"text":"' + "x" * ONE_MEGABYTE + '"}'
 
 
 @pytest.mark.parametrize("value", [{1, 2}, (1, 2), 1j, object()], ids=["set", "tuple", "complex", "object"])

@@ -24,7 +24,7 @@ from backup.stores.cosmos.document_parts import PART_FIELD, PARTS_FIELD, join_en
 from backup.stores.cosmos.documents import own
 from backup.stores.cosmos.errors import UnlessMissing, is_missing
 from backup.stores.cosmos.queries import path_of, select
-from backup.stores.sibling import Entry, OneOf, Shape
+from backup.stores.sibling import Entry, LongText, OneOf, Shape
 
 _PAGE = 1_000
 _KEYS_AT_ONCE = 100
@@ -298,4 +298,6 @@ def _time(value: Any) -> Any:
 
 
 def _to_json(value: Any) -> Any:
+    if isinstance(value, LongText):
+        return "".join(value)
     return utc_text(value) if isinstance(value, datetime) else value

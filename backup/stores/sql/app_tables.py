@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from backup.stores.sibling import Entry, FieldType, OneOf, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines.utc_time import UtcTime
+from backup.stores.sql.entry_parts import EntryParts
 
 FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
     "name": sa.Unicode(200),
@@ -39,6 +40,10 @@ class SqlSibling:
         shape, schema = self._shape, self._schema_of(self._shape.name)
         time_type = self._access.dialect.utc_time
         return _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema, time_type)
+
+    @cached_property
+    def _parts(self) -> EntryParts:
+        return EntryParts(self._access.dialect, self._shape, self._table)
 
     def create(self) -> None:
         self._access.create_database()
@@ -99,11 +104,11 @@ class SqlSibling:
         if not entries:
             return
         if transaction is not None:
-            self._access.dialect.add_rows(transaction, self._table, entries)
+            self._parts.add(transaction, entries)
             return
         for attempt in self._access.attempts(self._writing, writes=True):
             with attempt as cx:
-                self._access.dialect.add_rows(cx, self._table, entries)
+                self._parts.add(cx, entries)
 
     def find(
         self,
@@ -140,18 +145,18 @@ class SqlSibling:
     ) -> list[dict[str, Any]]:
         """The query's first rows: at most `limit`, and none after the row that makes them exceed `max_bytes`."""
         if max_bytes is None:
-            return [dict(row) for row in cx.execute(query, values).mappings()]
+            return [self._parts.whole(cx, dict(row)) for row in cx.execute(query, values).mappings().all()]
         largest = self._access.dialect.largest_row_bytes(cx, self._table, query, values)
         bounded = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
         rows: list[dict[str, Any]] = []
         size = 0
-        for row in (result := cx.execute(bounded, values)).mappings():
-            rows.append(dict(row))
-            size += sum(len(value) for value in row.values() if isinstance(value, str))
+        for row in map(dict, (result := cx.execute(bounded, values)).mappings()):
+            rows.append(row)
+            size += self._parts.size(row)
             if size > max_bytes:
                 break
         result.close()
-        return rows
+        return [self._parts.whole(cx, row) for row in rows]
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         conditions = [_condition(self._table.c[name], *_kind_of(value)) for name, value in where.items()]
@@ -170,6 +175,7 @@ class SqlSibling:
             query = query.where(self._table.c[self._shape.partition] == partition)
         for attempt in self._access.attempts(f"purge {self._shape.name}", writes=True):
             with attempt as cx:
+                self._parts.delete(cx, keys)
                 cx.execute(query)
 
 

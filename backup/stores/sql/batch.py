@@ -17,7 +17,7 @@ from backup.stores.base import Accept, Keep
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.prepared import Prepared, Row, values_at
 from backup.stores.sql.foreign_keys import refuse_replacing, refuse_to_touch_others, unique_columns
-from backup.stores.sql.rows import Rows, first_rows, note_large, values_of
+from backup.stores.sql.rows import Rows, first_rows, has_large, note_large, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
@@ -104,7 +104,7 @@ class SqlBatch:
         happens to existing rows before anything is written: their unique columns are emptied, or they are deleted.
         """
         shape, dialect = self._shape, self._cx.dialect
-        if getattr(records, "large", False):
+        if has_large(records):
             note_large(self._cx)
         names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
         columns = tuple(name for name in shape.names if name in names)

@@ -102,6 +102,15 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest
     return Fetched(first, size, complete=True)
 
 
+def has_large(records: Sequence[Record]) -> bool:
+    """Whether a record is so large that memory should not hold a second batch beside these."""
+    if isinstance(records, Rows):
+        return records.large
+    return any(
+        len(value) > _LARGE_ROW for record in records for value in record.values() if isinstance(value, str | bytes)
+    )
+
+
 def note_large(cx: sa.Connection) -> None:
     """Notes on the connection that a large row went through it. Its driver may never free that memory."""
     cx.info[LARGE] = True

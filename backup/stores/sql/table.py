@@ -17,6 +17,7 @@ from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.prepared import HAS_BYTES
 from backup.stores.sql.engines.tables import TableAlone, TableName
 from backup.stores.values import Rules
 
@@ -45,7 +46,8 @@ class TableShape:
         self._rules = rules
         self._apply_rules(version=self.names, where=self.names)
         self.identity = frozenset(column.name for column in columns if column.identity)
-        self.select = sa.select(*self.table.columns)
+        has_bytes = any(bytes in getattr(column.type, "kinds", ()) for column in self.table.columns)
+        self.select = sa.select(*self.table.columns).execution_options(**{HAS_BYTES: has_bytes})
         self.references: Sequence[Any] | None = None  # None until `references_to` reads them
         self.content: Mapping[str, str] = {name: name for name in self.names}
         """The columns that the hash of a row's content covers: the name in this table → the name in the source."""

@@ -17,6 +17,10 @@ LARGE = "large"
 """The mark in the info of a connection that has carried more bytes than a batch may have."""
 
 
+HAS_BYTES = "has_bytes"
+"""The option of a query that says whether it may read bytes, which a driver may have to ask for in another way."""
+
+
 def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
     """Executes a statement, in the driver's own spelling, once for each row."""
     cx.exec_driver_sql(text, rows, execution_options=options)

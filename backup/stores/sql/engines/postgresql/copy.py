@@ -6,20 +6,21 @@ COPY reads a text as CAST does, but refuses values that CAST would cut. It write
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
+from backup.stores.exact_json import slices_of
 from backup.stores.sql.engines.column import spelled_column, spelled_table
-from backup.stores.sql.engines.prepared import Prepared, Row, driver_rows, send
+from backup.stores.sql.engines.prepared import LARGE, Prepared, Row, driver_rows, lengths, send
 
 SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # other styles double each % in a name
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
 _STAGED = "backup_changes"
 _FEW = 20  # for so few rows a temporary table does not pay
-_LARGE = 1 << 20  # characters
+_LARGE = 1 << 20  # characters or bytes
 _MAY_STAGE = sa.text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
 
 
@@ -40,7 +41,7 @@ class Copying:
     def update(self, cx: sa.Connection, update: Prepared, rows: Sequence[Row]) -> None:
         """Updates the table's rows with the same keys to these values, through a temporary table."""
         # Large values go by COPY too: libpq would keep a parameter in memory twice.
-        few = len(rows) < _FEW and sum(len(value) for row in rows for value in row if type(value) is str) < _LARGE
+        few = len(rows) < _FEW and sum(sum(lengths([*row]) or ()) for row in rows) < _LARGE
         if few or not self._may_stage(cx):
             update.run(cx, rows)
             return
@@ -101,11 +102,41 @@ def send_copied(cursor: Any, statement: str, _parameters: Any, context: Any) -> 
     if not context.execution_options.get("copied"):
         return None
     with cursor.copy(statement) as copy:
-        for row in context.parameters:
-            copy.write_row(row)
+        if context.execution_options.get("large"):
+            for piece in _text_of(context.parameters, cursor):
+                copy.write(piece)
+        else:
+            for row in context.parameters:
+                copy.write_row(row)
     return True
+
+
+def _text_of(rows: Iterable[Row], cursor: Any) -> Iterator[bytes]:
+    """The rows as COPY reads them, piece by piece. The driver would hold a large value several times."""
+    from psycopg.adapt import PyFormat, Transformer
+
+    transformer = Transformer(cursor)
+    for row in rows:
+        for number, value in enumerate(row):
+            yield b"\t" if number else b""
+            if value is None:
+                yield b"\\N"
+            elif type(value) is bytes:
+                yield b"\\\\x"
+                yield from (part.hex().encode() for part in slices_of(value))
+            elif type(value) is str:
+                yield from (_escaped(part.encode()) for part in slices_of(value))
+            else:
+                yield _escaped(bytes(transformer.get_dumper(value, PyFormat.TEXT).dump(value) or b""))
+        yield b"\n"
+
+
+def _escaped(text: bytes) -> bytes:
+    for character, escape in ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t")):
+        text = text.replace(character, escape)
+    return text
 
 
 def _copy(cx: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Row]) -> None:
     columns = ", ".join(spelled_column(SPELLING, table, name) for name in names)
-    send(cx, f"COPY {spelled_table(SPELLING, table)} ({columns}) FROM STDIN", rows, copied=True)
+    send(cx, f"COPY {spelled_table(SPELLING, table)} ({columns}) FROM STDIN", rows, copied=True, large=LARGE in cx.info)

@@ -26,6 +26,7 @@ from backup.stores.sql.engines.postgresql.connection import connect_options, lis
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
+from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -92,6 +93,7 @@ class PostgresqlDialect:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
         listen(engine, url, self._call_seconds)
         sa.event.listen(engine, "do_execute", send_copied)
+        sa.event.listen(engine, "do_execute", ask_for_bytes)
         sa.event.listen(engine, "do_executemany", send_copied)
         return engine
 
