@@ -4,6 +4,7 @@ Each pytest-xdist worker has its own servers; only those that TEST_* variables n
 tests of a worker share its servers, so give databases, containers and queues unique names.
 """
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector look seldom, and never at what lives as long as this process: a million objects."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,6 +36,7 @@ from backup.config.settings import load_settings
 ROOT = Path(__file__).parent.parent
 _FORKING = threading.Lock()
 _HEADER_BYTES = 8
+END_SECONDS = 10
 
 
 class Program:
@@ -173,7 +174,10 @@ def _zygote() -> socket.socket:
 
     def end() -> None:
         mine.close()
-        process.wait()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # no test waits for it, so no test's time limit would end this
+            process.kill()
 
     atexit.register(end)
     return mine

@@ -182,7 +182,13 @@ def running(command: Sequence[str | Path], home: Path, ready: str) -> Iterator[r
     try:
         yield _wait_until_ready(guard, log, ready)
     finally:
-        guard.communicate()  # closes its standard input, on which it ends the server
+        if guard.stdin is not None:
+            guard.stdin.close()  # on which it ends the server
+        try:
+            guard.wait(3 * STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(guard.pid, signal.SIGKILL)  # nothing else limits the time of what ends after the last test
+            guard.wait()
 
 
 def memory_folder() -> Path | None:

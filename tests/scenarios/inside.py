@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from backup.config.settings import load_settings
@@ -21,11 +24,22 @@ from tests.scenarios.product import Counts, Ended, counts, environment
 
 def command(folder: Path, settings: Mapping[str, str], *arguments: str) -> Ended:
     """Runs a command of `python -m backup` to its end, in this process, with its own environment and folder."""
-    with contextlib.chdir(folder):
-        result = CliRunner().invoke(cli, arguments, env={"COLUMNS": None, **environment(settings)})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Ended(result.exit_code, result.stdout, result.stderr)
+    code, commands, runner = 0, _commands(), CliRunner()
+    streams = runner.isolation(env={"COLUMNS": None, **environment(settings)})
+    with contextlib.chdir(folder), streams as (out, err, _):
+        try:
+            commands.main(arguments, runner.get_default_prog_name(commands))
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else bool(ended.code)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Ended(code, out.getvalue().decode(), err.getvalue().decode())
+
+
+@cache
+def _commands() -> Any:
+    """What the runner would make anew of the functions of all commands each time, which takes longer than most."""
+    return get_command(cli)
 
 
 def done(ended: Ended) -> dict[str, Any]:
