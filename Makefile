@@ -61,6 +61,8 @@ lock: setup ## Pin what pyproject.toml asks for in requirements.txt and requirem
 	@$(BIN)/pip install -qq --require-hashes -r requirements/lock.txt
 	@added=$$(grep '^-r ' requirements.txt); set -e; \
 	$(LOCK) 3.11 pyproject.toml -o requirements.txt; \
+	$(LOCK) 3.11 --group brokers -c requirements.txt -o requirements/brokers.txt; \
+	$(LOCK) 3.11 --group people -c requirements.txt -o requirements/people.txt; \
 	$(LOCK) 3.11 --group postgresql -c requirements.txt -o requirements/postgresql.txt; \
 	$(LOCK) 3.11 --group tests -c requirements.txt -o requirements/tests.txt; \
 	$(LOCK) 3.11 --group lock -o requirements/lock.txt; \

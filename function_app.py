@@ -10,13 +10,16 @@ import azure.functions as func
 from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
-from backup.entry import dashboard_api, http, job_api
+from backup.entry import dashboard_api, http, job_api, notify_api
 from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.requests import parse_service
 from backup.entry.timer import last_firing
 from backup.jobs.desk import Desk, desk_of
 from backup.jobs.doorbell import QUEUE
+from backup.notify.after_runs import watcher_of
+from backup.notify.concerns import concerns_now
+from backup.runs.condition import Concern
 from backup.runs.runner import foreseen
 from backup.services.registry import Registry
 
@@ -32,7 +35,12 @@ def _registry() -> Registry:
 
 
 def _registry_of(settings: Settings) -> Registry:
-    return Registry(settings, watcher=desk_of(settings).watcher())
+    return Registry(settings, watcher=watcher_of(settings, desk_of(settings)))
+
+
+def _more_concerns(registry: Registry) -> list[Concern]:
+    settings = load_settings()
+    return concerns_now(settings, desk_of(settings), registry.names())
 
 
 def _desk() -> Desk:
@@ -233,6 +241,12 @@ def ChangeJobs(req: func.HttpRequest) -> func.HttpResponse:
     return _answered(lambda: dashboard_api.post_bulk(_desk(), req.params, req.get_body()))
 
 
+@app.route("sync/dashboard/notify/test", methods=["POST"])
+def TestNotifications(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/sync/dashboard/notify/test: sends a test event to each sink."""
+    return _answered(lambda: notify_api.post_test(load_settings(), req.params, req.get_body()))
+
+
 @app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")
 def WorkOnJob(message: func.QueueMessage) -> None:
     """Works on a waiting job. Fails when the job has failed for good; its record says so before."""
@@ -249,7 +263,7 @@ def PoisonedJob(message: func.QueueMessage) -> None:
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
-    return _answered(lambda: http.get_health(_registry, req.params))
+    return _answered(lambda: http.get_health(_registry, req.params, _more_concerns))
 
 
 def _file(req: func.HttpRequest, name: str) -> func.HttpResponse:

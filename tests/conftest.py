@@ -26,6 +26,8 @@ if folder := servers.memory_folder():  # pytest makes the temporary folders of t
 
 # Each connection of a client that verifies nothing would read the system's 140 root certificates, which takes 20 ms.
 os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
+from tests.emulators.rabbit import Rabbit
+from tests.emulators.rabbit import rabbit as new_rabbit
 
 CI = os.environ.get("CI") == "true"
 
@@ -115,6 +117,16 @@ def postgres_database(postgres: str) -> Iterator[str]:
     """The SQLAlchemy URL of an empty PostgreSQL database for this test alone."""
     with servers.postgres_database(postgres) as url:
         yield url
+
+
+@pytest.fixture
+def rabbit() -> Iterator[Rabbit]:
+    """A RabbitMQ server that has not been started yet."""
+    try:
+        with new_rabbit() as server:
+            yield server
+    except servers.ServerMissing as missing:
+        _skip_or_fail(str(missing))
 
 
 @pytest.fixture(scope="session")

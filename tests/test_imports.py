@@ -20,6 +20,7 @@ PACKAGES = [
     {"backup.verbs"},
     {"backup.services"},
     {"backup.jobs"},
+    {"backup.notify"},
     {"backup.dev"},
     {"backup.entry"},
     {"function_app", "backup.__main__"},

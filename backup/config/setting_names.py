@@ -18,6 +18,8 @@ _CERTAIN = ("__", ":")
 """What separates the parts of a setting's name, and of few other names. Other separators need a name that is right."""
 _EVERY_PART = {part.lower() for parts in PARTS.values() for part in parts}
 _OF_THE_HOST = "AzureWebJobsStorage__"
+_COMMON_WORD = "Notify__"
+"""A prefix that is a word of others too: systemd sets NOTIFY_SOCKET. A name must have its separator to be ours."""
 _ALIKE = 0.85
 _HINT = "docs/configuration.md lists every setting; check the spelling."
 
@@ -31,7 +33,7 @@ def refuse_if_ours(name: str, known: tuple[str, ...]) -> None:
     prefixes = _prefixes(known)
     # .NET writes `:` between the parts; a shell takes neither `:` nor a dash.
     meant = next((setting for setting in known if "__" in setting and _letters(setting) == _letters(name)), None)
-    prefix = next((text for text in prefixes if re.match(rf"{text.rstrip('_')}(?![a-z0-9])", name, re.I)), None)
+    prefix = next((text for text in prefixes if re.match(_beginning(text), name, re.I)), None)
     if meant is None and prefix is not None:
         meant = _own_part(prefix, name[len(prefix.rstrip("_")) :].lstrip("_:.-"), known)
     if meant is None and prefix is None:
@@ -48,6 +50,11 @@ def _prefixes(known: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the prefixes of the app's settings, without the prefix that the Functions host uses too."""
     prefixes = dict.fromkeys(f"{setting.partition('__')[0]}__" for setting in known if "__" in setting)
     return tuple(prefix for prefix in prefixes if prefix != _OF_THE_HOST)
+
+
+def _beginning(prefix: str) -> str:
+    """A pattern of the names that begin with this prefix, however its separator is written."""
+    return f"{prefix.rstrip('_')}{'(__|:)' if prefix == _COMMON_WORD else '(?![a-z0-9])'}"
 
 
 def _own_part(prefix: str, own: str, known: tuple[str, ...]) -> str | None:

@@ -15,6 +15,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from backup.config.given_services import names_of, read_service, services_of, titles_in, unusable
 from backup.config.ncrontab import in_utc, time_zone
+from backup.config.notify_settings import (
+    Addresses,
+    BrokerAddress,
+    BrokerQueue,
+    QueueName,
+    SourceName,
+    WebAddress,
+    WebhookAddresses,
+    WebhookSecrets,
+    secrets_in,
+)
 from backup.config.references import refuse_reference
 from backup.config.schedule import CronText, Schedule, ZoneName
 from backup.config.service_settings import BackupSettings, ServiceSettings, SideSettings
@@ -85,6 +96,18 @@ class Settings(BaseSettings):
     retry_max_attempts: int = Field(5, alias="BackupRetry__MaxAttempts", ge=1, le=100)
     retry_base_seconds: float = Field(2.0, alias="BackupRetry__BaseSeconds", ge=0, le=_DAY)
     retry_max_seconds: float = Field(32.0, alias="BackupRetry__MaxSeconds", ge=0, le=_DAY)
+
+    notify_webhooks: WebhookAddresses = Field(default_factory=tuple, alias="Notify__Webhooks", repr=False)
+    notify_webhook_secret: WebhookSecrets = Field(default_factory=tuple, alias="Notify__WebhookSecret", repr=False)
+    notify_storage_queue: QueueName | None = Field(None, alias="Notify__StorageQueue")
+    notify_broker: BrokerAddress | None = Field(None, alias="Notify__BrokerUrl", repr=False)
+    notify_broker_queue: BrokerQueue = Field("backup-events", alias="Notify__BrokerQueue")
+    notify_urls: Addresses = Field(default_factory=tuple, alias="Notify__Urls", repr=False)
+    notify_send: Literal["failures", "all", "digest"] = Field("failures", alias="Notify__Send")
+    notify_digest_hour: int = Field(7, alias="Notify__DigestHour", ge=0, le=23)
+    notify_heartbeat: WebAddress | None = Field(None, alias="Notify__HeartbeatUrl", repr=False)
+    notify_source: SourceName = Field("/backup-services", alias="Notify__Source")
+
     cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
 
     storage_connection: str | None = Field(None, alias="AzureWebJobsStorage", repr=False)
@@ -179,9 +202,30 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         settings = Settings(**values, **({"services": services} if services else {}))  # type: ignore[arg-type]
     except ValidationError as error:
         raise unusable(error) from None
-    for secret in (settings.serve_key, *_keys_in(settings.storage_connection or "")):
+    for secret in (settings.serve_key, *_keys_in(settings.storage_connection or ""), *_secrets_of_sinks(settings)):
         register_secret(secret)
+    _check_sinks(settings)
     return settings
+
+
+def _secrets_of_sinks(settings: Settings) -> list[str]:
+    addresses = (*settings.notify_webhooks, *settings.notify_urls, settings.notify_broker, settings.notify_heartbeat)
+    secrets = [secret for address in addresses if address for secret in secrets_in(address)]
+    return [*settings.notify_webhook_secret, *secrets]
+
+
+def _check_sinks(settings: Settings) -> None:
+    """Raises ConfigError for a sink that lacks another setting."""
+    if settings.notify_webhooks and not settings.notify_webhook_secret:
+        raise ConfigError(
+            "Setting Notify__WebhookSecret is missing: it signs what goes to Notify__Webhooks.",
+            hint="docs/notifications.md says how to make one, and how a receiver verifies a signature.",
+        )
+    if settings.notify_storage_queue and not settings.has_storage_account:
+        raise ConfigError(
+            "Setting Notify__StorageQueue names a queue, but the app has no storage account.",
+            hint="Set AzureWebJobsStorage, or remove the setting.",
+        )
 
 
 def _keys_in(connection: str) -> list[str]:

@@ -61,5 +61,5 @@ def _shown(value: Any) -> str:
 
 def quiet_libraries() -> None:
     """Keeps the Azure SDKs' request logs, which hold headers and URLs, out of the app's log."""
-    for name in ("azure", "urllib3", "msal"):
+    for name in ("azure", "urllib3", "msal", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -30,10 +30,16 @@ class HealthState:
         return "Unhealthy" if "Unhealthy" in statuses else "Degraded" if self.concerns else "Healthy"
 
 
-def look(open_registry: Callable[[], Registry]) -> HealthState:
-    """Asks every side for an answer, and every backup how its last syncs ended. Writes only log lines."""
+MoreConcerns = Callable[[Registry], Sequence[Concern]]
+"""What is not well by the records of runs."""
+
+
+def look(open_registry: Callable[[], Registry], more_concerns: MoreConcerns | None = None) -> HealthState:
+    """Asks every side for an answer, and every backup how its last syncs ended. Adds `more_concerns` of the registry.
+    Writes only log lines."""
     try:
-        checks = open_registry().ping()
+        registry = open_registry()
+        checks = registry.ping()
     except ConfigError as error:
         event("health.down", level=logging.WARNING, error=error)
         return HealthState((), [_because("The settings cannot be used.", error)])
@@ -41,6 +47,7 @@ def look(open_registry: Callable[[], Registry]) -> HealthState:
         hint = "docs/configuration.md lists the settings of each service."
         return HealthState((), [Concern("No service is configured.", detail_hint=hint)])
     concerns = [concern for check in checks for concern in (*_of_side(check), *check.concerns)]
+    concerns += more_concerns(registry) if more_concerns else ()
     return HealthState(checks, _merged(concerns))
 
 

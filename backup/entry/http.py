@@ -22,7 +22,7 @@ from backup.entry.answers import (
     shape_verifies,
     shape_verify,
 )
-from backup.entry.health import HealthState, look, shape_health
+from backup.entry.health import HealthState, MoreConcerns, look, shape_health
 from backup.entry.requests import (
     RestoreRequest,
     SyncRequest,
@@ -149,8 +149,13 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
     return combined(results, failures, "backups initialized", now)
 
 
-def get_health(open_registry: Callable[[], Registry], query: Mapping[str, str], now: Now = utc_now) -> Answer:
+def get_health(
+    open_registry: Callable[[], Registry],
+    query: Mapping[str, str],
+    more_concerns: MoreConcerns | None = None,
+    now: Now = utc_now,
+) -> Answer:
     """Answers that the app is up; reads no settings and opens no store. With `?deep=true` checks every side."""
     check_query(query, "deep")
     deep = parse_flag(query, "deep")
-    return shape_health(look(open_registry) if deep else None, now)
+    return shape_health(look(open_registry, more_concerns) if deep else None, now)

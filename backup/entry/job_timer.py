@@ -12,7 +12,13 @@ from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
 from backup.jobs.desk import Desk, is_queued
 from backup.jobs.job import State
 from backup.jobs.worker import worker_of
+from backup.notify.after_runs import after_runs
+from backup.notify.delivery import delivery_of, wait_for_delivery
+from backup.notify.silence import look_around
 from backup.services.registry import Registry
+
+_DELIVERY_SECONDS = 10.0
+"""How long the minute timer waits for sinks; a thread that takes longer goes on alone."""
 
 
 def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due: bool, last: datetime | None) -> None:
@@ -32,6 +38,7 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
     """Queues missed occurrences, rings for waiting jobs, and calls `resume_open` for services without an open job.
 
     Where nothing is queued, it syncs services whose own schedules are due. The timer's host knows only the shared one.
+    Meanwhile it delivers the events that wait, those about silence too.
 
     Raises BackupError when a sync or a verify of `resume_open` failed, after all services had their turn.
     """
@@ -46,16 +53,22 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
     except BackupError as error:
         event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
     try:
+        look_around(settings, desk, registry.names())
+    except BackupError as error:
+        event("notify.not_looked", level=logging.WARNING, error=error, hint=error.hint)
+    delivery_of(settings, desk).start()
+    try:
         resume_open(settings, registry, busy=busy)
     finally:
         if is_inline:
             run_own_schedules(settings, registry, busy=busy)
+        wait_for_delivery(_DELIVERY_SECONDS)
 
 
 def work_on(settings: Settings, desk: Desk, job_id: str) -> None:
     """Works on the job of a message. Raises BackupError when the job has failed for good; its record says so before."""
     desk.worker_is_alive()
-    job = worker_of(settings, desk).work(job_id)
+    job = worker_of(settings, desk, after_runs(settings, desk)).work(job_id)
     if job is not None and job.state is State.FAILED:
         raise BackupError(f"Job {job.job_id} failed: {job.error}", hint=job.hint)
 

@@ -17,6 +17,7 @@ from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
 from backup.jobs.job import Job, Request
 from backup.jobs.key_values import Change, KeyValues
 from backup.jobs.occurrences import first_occurrence, pass_occurrence, passed_occurrences
+from backup.jobs.outbox import Outbox, subscriptions_of
 from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.run_records import KEEP_DAYS, RunKeeper, RunRecords
@@ -30,11 +31,12 @@ _WORKERS_STAY = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Desk:
-    """The records of jobs and runs, and the doorbell. Several threads may use it at once."""
+    """The records of jobs and runs, the outbox of events, and the doorbell. Several threads may use it at once."""
 
     keys: KeyValues
     records: JobRecords
     runs: RunRecords
+    outbox: Outbox
     doorbell: Doorbell
     now: Now
 
@@ -109,7 +111,9 @@ class Desk:
 def desk_of(settings: Settings) -> Desk:
     """Returns the desk of this app. A process has one desk for the same settings of it."""
     names = ("jobs_file", "storage_connection", "storage_account", "storage_blob_uri", "storage_table_uri")
-    values = tuple(getattr(settings, name) for name in (*names, "storage_queue_uri", "storage_client_id"))
+    storage = tuple(getattr(settings, name) for name in (*names, "storage_queue_uri", "storage_client_id"))
+    sinks = tuple(getattr(settings, name) for name in sorted(Settings.model_fields) if name.startswith("notify_"))
+    values = (*storage, *sinks)
     if values not in _desks:
         _desks[values] = open_desk(settings)
     return _desks[values]
@@ -121,15 +125,16 @@ _desks: dict[tuple[object, ...], Desk] = {}
 def open_desk(settings: Settings, now: Now = utc_now) -> Desk:
     """Opens the desk of this app: in its storage account if it has one, else in its file. Connects nowhere yet."""
     retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
+    outbox = Outbox(subscriptions_of(settings), settings.notify_source)
     if not settings.has_storage_account:
         from backup.jobs.sqlite_key_values import SqliteKeyValues
 
         local: KeyValues = SqliteKeyValues(Path(settings.jobs_file))
-        return Desk(local, JobRecords(local, now), RunRecords(local), LOCAL_DOORBELL, now)
+        return Desk(local, JobRecords(local, now), RunRecords(local, outbox), outbox, LOCAL_DOORBELL, now)
     from backup.jobs.table_key_values import TableKeyValues
 
     table = TableKeyValues(settings, retry)
-    return Desk(table, JobRecords(table, now), RunRecords(table), QueueDoorbell(settings), now)
+    return Desk(table, JobRecords(table, now), RunRecords(table, outbox), outbox, QueueDoorbell(settings), now)
 
 
 LOCAL_DOORBELL = LocalDoorbell()

@@ -2,7 +2,7 @@
 
 `day:` has the numbers of all services of a day, by service. `stat:` has those of one service and day, `total:` those of
 all services and a day together, both with the durations. `last:` has a service's last success, failure, verify and
-drill, what was last proven, and when its first run began. Days are UTC's.
+drill, what was last proven, when its first run began, and whether it was told that it is silent. Days are UTC's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from backup.core.model import Run, Status, Verb
+from backup.jobs.events import recovered
 from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed
 from backup.mirror.comparison import COMPARED_WHOLE
 
@@ -63,11 +65,11 @@ class RunNumbers:
         return by_service
 
 
-def number_changes(keys: KeyValues, run: Run, due_at: datetime | None) -> list[Change]:
+def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox) -> list[Change]:
     """The changes that the end of this run makes to the numbers. `due_at`: the occurrence of the schedule that the run
-    is for."""
+    is for. A success that ends a silence puts the event about that into the `outbox`."""
     ended_on = (run.completed_at or run.started_at).astimezone(UTC).date()
-    changes = _last_changes(keys, run)
+    changes = _last_changes(keys, run, outbox)
     if run.verb is not Verb.SYNC:
         return changes
     made_on = due_at.astimezone(UTC).date() if due_at is not None and run.status is Status.COMPLETED else None
@@ -101,7 +103,7 @@ def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | No
     return None
 
 
-def _last_changes(keys: KeyValues, run: Run) -> list[Change]:
+def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     item = keys.get(f"last:{hashed(run.service)}")
     before: Mapping[str, Any] = item.value if item else {}
     entry = {
@@ -123,7 +125,9 @@ def _last_changes(keys: KeyValues, run: Run) -> list[Change]:
         return []
     began = {"first": before.get("first", run.started_at.astimezone(UTC).isoformat()), "service": run.service}
     value = {**before, **began, **dict.fromkeys(kinds, entry)}
-    return [Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW)]
+    silence = value.pop("overdue", None) if "success" in kinds else None
+    told = outbox.changes(recovered(run, silence)) if silence is not None else []
+    return [Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW), *told]
 
 
 def _with_run(numbers: Mapping[str, Any], run: Run, *, made: bool, with_durations: bool = False) -> dict[str, Any]:

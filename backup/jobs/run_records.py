@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from backup.core.errors import BadRequest, Locked, StoreUnavailable
 from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.core.model import Run, Status, Trigger, Verb
+from backup.jobs.events import event_of
 from backup.jobs.job import Job
-from backup.jobs.key_values import NEW, Change, Item
+from backup.jobs.key_values import NEW, Change, Item, KeyValues
 from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST
+from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed, order_of
 from backup.jobs.run_numbers import RunNumbers, number_changes
 from backup.runs.outcome import Observer, Outcome
@@ -46,6 +48,11 @@ class RunRecords(RunNumbers):
     Every method raises StoreUnavailable or StoreError when they cannot be read or written.
     """
 
+    def __init__(self, keys: KeyValues, outbox: Outbox | None = None) -> None:
+        """The events about runs go into the `outbox`."""
+        super().__init__(keys)
+        self._outbox = outbox or Outbox()
+
     def save(
         self,
         run: Run,
@@ -55,7 +62,8 @@ class RunRecords(RunNumbers):
         requested_by: str | None = None,
         due_at: datetime | None = None,
     ) -> None:
-        """Writes the run's summary. Once the run has ended, also adds it to the numbers of its day.
+        """Writes the run's summary. Once the run has ended, also adds it to the numbers of its day, and puts the events
+        about it into the outbox.
 
         `requested_by`: the name of the person who asked for the run. `due_at`: the occurrence of the schedule that the
         run is for. A summary of an ended run does not change any more.
@@ -78,7 +86,9 @@ class RunRecords(RunNumbers):
             changes += [Change(key, None) for key in old_keys if key not in new_keys]
             changes += [Change(key, {}) for key in new_keys if key not in old_keys]
             if run.completed_at is not None and not run.dry_run:
-                changes += number_changes(self._keys, run, due_at)
+                changes += number_changes(self._keys, run, due_at, self._outbox)
+            if (told := event_of(run, after.get("jobId"), hint)) is not None:
+                changes += self._outbox.changes(told)
             if self._keys.commit(changes):
                 return
         raise StoreUnavailable(
@@ -167,8 +177,11 @@ class RunKeeper(Observer):
 
     def ended(self, outcome: Outcome) -> None:
         """As `Observer` says. Saves nothing of a run that did not get the lock."""
-        if not isinstance(outcome.error, Locked):
-            self._save(outcome.run, outcome.error.hint if outcome.error else None)
+        error = outcome.error
+        if not isinstance(error, Locked):
+            has_failed = error is not None and outcome.run.completed_at is not None
+            run = replace(outcome.run, error_kind=type(error).__name__) if has_failed else outcome.run
+            self._save(run, error.hint if error else None)
 
     def _save(self, run: Run, hint: str | None = None) -> None:
         try:

@@ -31,10 +31,12 @@ from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.mirror.comparison import Depth
+from backup.runs.outcome import NOBODY, Observers
 from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options
+from backup.services.turns import could_not_begin
 
 RETRIES = 5
 """How often a job is tried again after an error that may pass: after 2, 4, 8, 16 and 32 minutes."""
@@ -55,10 +57,12 @@ class JobWorker:
         doorbell: Doorbell,
         now: Now,
         slice_seconds: float | None,
+        also: Observer = NOBODY,
     ) -> None:
-        """`make_registry` makes the registry for each job anew; it gets the watcher of the job's runs."""
+        """`make_registry` makes the registry for each job anew; it gets the watcher of the job's runs. `also` hears of
+        them once they are recorded."""
         self._make_registry, self._records, self._runs, self._doorbell = make_registry, records, runs, doorbell
-        self._now, self._slice_seconds = now, slice_seconds
+        self._now, self._slice_seconds, self._also = now, slice_seconds, also
 
     def work(self, job_id: str) -> Job | None:
         """Works on the job for one slice and returns it as it is then.
@@ -82,8 +86,14 @@ class JobWorker:
         request = job.request
         options = Options(request.force, request.dry_run, request.allow_mass_delete, request.limit)
         turn = Turn(self._slice_seconds)
+        watcher = Observers(RunKeeper(self._runs, job), self._also)
         try:
-            service = self._make_registry(RunKeeper(self._runs, job)).get(request.service)
+            service = self._make_registry(watcher).get(request.service)
+        except Exception as error:
+            failed = foreseen(error)
+            watcher.ended(could_not_begin(request.service, Verb(request.verb), Trigger.JOB, options, failed))
+            return failed
+        try:
             if request.verb in (Verb.VERIFY, Verb.DRILL):
                 depth = Depth(request.full, request.sample)
                 return service.verify(depth, drilled=request.verb == Verb.DRILL, trigger=Trigger.JOB)
@@ -126,13 +136,13 @@ class JobWorker:
         return job
 
 
-def worker_of(settings: Settings, desk: Desk) -> JobWorker:
-    """Returns a worker on the jobs of the desk, with the services of these settings."""
+def worker_of(settings: Settings, desk: Desk, also: Observer = NOBODY) -> JobWorker:
+    """Returns a worker on the jobs of the desk, with the services of these settings. `also` hears of their runs."""
 
     def make_registry(watcher: Observer) -> Registry:
         return Registry(settings, watcher=watcher)
 
-    return JobWorker(make_registry, desk.records, desk.runs, desk.doorbell, desk.now, settings.slice_seconds)
+    return JobWorker(make_registry, desk.records, desk.runs, desk.doorbell, desk.now, settings.slice_seconds, also)
 
 
 def may_pass(error: BackupError) -> bool:

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 
 from backup.config.settings import Settings
+from backup.core.addresses import is_loopback
 from backup.core.errors import ConfigError, StoreUnavailable, TransientStoreError
 from backup.core.log import redact
-from backup.stores.secure import check_storage, is_loopback
+from backup.stores.secure import check_storage
 
 Client = TypeVar("Client")
 Kind = Literal["blob", "queue", "table"]

@@ -6,27 +6,18 @@ allows it by name, and on loopback. Connects nowhere.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from sqlalchemy.engine import URL
 
+from backup.core.addresses import is_loopback
 from backup.core.errors import ConfigError
 
 _AZURE_POSTGRESQL = ".database.azure.com"
 _VERIFIED = "verify-full"
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", _VERIFIED)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, whatever a name server says."""
-    plain = host.strip("[]").lower()
-    try:
-        return ipaddress.ip_address(plain).is_loopback
-    except ValueError:
-        return plain == "localhost"
 
 
 def sql_server_keywords(keywords: Mapping[str, str], token: bool, setting: str) -> dict[str, str]:

@@ -116,7 +116,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, front: Front) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.front, self._tls = front, _self_signed()
+        self.front, self._tls = front, self_signed()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         plain, address = super().get_request()
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @cache
-def _self_signed() -> ssl.SSLContext:
+def self_signed() -> ssl.SSLContext:
     """TLS for 127.0.0.1 with a certificate made here and now, which the SDK does not verify."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])

@@ -110,7 +110,7 @@ def postgres() -> Iterator[str]:
         data = home / "data"
         password_file = home / "password"
         password_file.write_text(_scram_secret(password))
-        unprivileged = _as_unprivileged_user(home, password_file)
+        unprivileged = as_unprivileged_user(home, password_file)
         subprocess.run(
             [
                 *unprivileged,
@@ -122,7 +122,7 @@ def postgres() -> Iterator[str]:
             stdout=subprocess.DEVNULL,
         )
         for attempt in range(5):
-            port = _free_port()
+            port = free_port()
             settings = {
                 "listen_addresses": "127.0.0.1",
                 "port": port,
@@ -230,7 +230,7 @@ def _postgres_programs() -> Path:
     return versions[-1].parent
 
 
-def _as_unprivileged_user(*owned: Path) -> list[str | Path]:
+def as_unprivileged_user(*owned: Path) -> list[str | Path]:
     """What to put before a command that refuses to run as root; that user is given the paths."""
     if os.geteuid() != 0:
         return []
@@ -243,7 +243,7 @@ def _as_unprivileged_user(*owned: Path) -> list[str | Path]:
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,5 +1,6 @@
 """The settings: every one of them, however it is spelt, and what a wrong one says."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -24,6 +25,12 @@ LIMITS = {
     "MaxUpdatePercent": ("7.5", 7.5),
     "MaxAgeHours": ("7.5", 7.5),
 }
+SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
+BESIDE = {
+    "Notify__Webhooks": {"Notify__WebhookSecret": SECRET},
+    "Notify__StorageQueue": {"AzureWebJobsStorage": "UseDevelopmentStorage=true"},
+}
+"""Settings without which a setting is refused."""
 NUMBERS = {
     **{
         f"{part}__{name}": value
@@ -62,6 +69,16 @@ VALUES = {
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
     **{f"Backup{title}Db__CronExpression": ("0 30 2 * * *", "0 30 2 * * *") for title in ("Customer", "Order")},
     **{f"Backup{title}Db__TimeZone": ("Europe/Berlin", "Europe/Berlin") for title in ("Customer", "Order")},
+    "Notify__Webhooks": ("https://a/x https://b/y", ("https://a/x", "https://b/y")),
+    "Notify__WebhookSecret": (SECRET, (SECRET,)),
+    "Notify__StorageQueue": ("events", "events"),
+    "Notify__BrokerUrl": ("amqps://u:p@h/v", "amqps://u:p@h/v"),
+    "Notify__BrokerQueue": ("events", "events"),
+    "Notify__Urls": ("slack://a/b/c", ("slack://a/b/c",)),
+    "Notify__Send": ("digest", "digest"),
+    "Notify__DigestHour": ("7", 7),
+    "Notify__HeartbeatUrl": ("https://h/x", "https://h/x"),
+    "Notify__Source": ("/shop", "/shop"),
     **{f"Source{title}Db__Version": ("A, b", ("A", "b")) for title in ("Customer", "Order")},
     **{f"Source{title}Db__Where": ("A=b; c=1", {"A": "b", "c": 1}) for title in ("Customer", "Order")},
 }
@@ -80,7 +97,7 @@ def value_of(settings: Settings, name: str) -> object:
 def test_a_setting_is_read_by_its_name_whatever_the_case(name: str) -> None:
     text, value = VALUES[name]
     for spelling in (name, name.upper(), name.lower()):
-        assert value_of(load_settings({spelling: text}), name) == value
+        assert value_of(load_settings({spelling: text, **BESIDE.get(name, {})}), name) == value
 
 
 @pytest.mark.parametrize("name", NAMES)

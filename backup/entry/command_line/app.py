@@ -17,12 +17,13 @@ from backup import __version__
 from backup.core import interrupts
 from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
-from backup.entry.command_line import copying, developing, looking, taking_back, working
+from backup.entry.command_line import copying, developing, looking, notifying, taking_back, working
 from backup.entry.command_line.configuration import choose
 from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import say, show_trouble
 from backup.entry.streams import flush_streams, outlive_readers
+from backup.notify.delivery import wait_for_delivery
 
 _HELP = """Keeps queryable mirrors of live databases, and every record that a run overwrites or deletes.
 
@@ -42,6 +43,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "show": looking.show_command,
         "changes": looking.changes_command,
         "health": looking.health_command,
+        "notify": notifying.notify_command,
     },
     "Take back": {
         "undo": taking_back.undo_command,
@@ -54,6 +56,9 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     },
 }
 """Every command by its job and its name, in the order of the help text."""
+
+_DELIVERY_SECONDS = 15.0
+"""How long a command waits at its end for sinks. What they do not take until then waits in the outbox."""
 
 cli = typer.Typer(
     help=_HELP,
@@ -94,6 +99,8 @@ def run() -> None:
         try:
             cli()
         finally:
+            if not interrupts.requested():
+                wait_for_delivery(_DELIVERY_SECONDS)
             release_logs()
             flush_streams()
             code = interrupts.exit_code()

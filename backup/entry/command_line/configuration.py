@@ -7,6 +7,9 @@ from pathlib import Path
 
 from backup.config.settings import Settings, load_settings, use_local_settings
 from backup.jobs.desk import desk_of
+from backup.notify.after_runs import watcher_of
+from backup.notify.concerns import concerns_now
+from backup.runs.condition import Concern
 from backup.services.registry import Registry
 
 _chosen: ContextVar[Path | None] = ContextVar("the file named before the command", default=None)
@@ -34,4 +37,10 @@ def open_registry(path: Path | None) -> Registry:
     """The services that the settings configure."""
     # A person who waits wants to hear of a wrong port at once. The second try is for a server that restarts.
     settings = settings_from(path)
-    return Registry(settings, unanswered_attempts=2, watcher=desk_of(settings).watcher())
+    return Registry(settings, unanswered_attempts=2, watcher=watcher_of(settings, desk_of(settings)))
+
+
+def concerns_here(path: Path | None, registry: Registry) -> list[Concern]:
+    """What is not well by the records of runs: silent services, and sinks that take no events."""
+    settings = settings_from(path)
+    return concerns_now(settings, desk_of(settings), registry.names())

@@ -11,7 +11,7 @@ import typer
 from backup.core.errors import BadRequest
 from backup.core.model import utc_now
 from backup.entry import http
-from backup.entry.command_line.configuration import open_registry
+from backup.entry.command_line.configuration import concerns_here, open_registry
 from backup.entry.command_line.options import AsJson, At, Config, OneService, Only
 from backup.entry.command_line.outcomes import show_health
 from backup.entry.command_line.past import show_changes, show_history, show_past, show_run
@@ -113,12 +113,12 @@ def changes_command(
 
 
 def health_command(config: Config = None, as_json: AsJson = False) -> None:
-    """Check that every source and backup answers, and how the last syncs ended.
+    """Check that every source and backup answers, how the last syncs ended, and whether one is overdue.
 
     Exit code 1 if anything is not well.
     """
     with errors_shown(as_json):
-        state = http.look(lambda: open_registry(config))
+        state = http.look(lambda: open_registry(config), lambda registry: concerns_here(config, registry))
         print_answer(http.shape_health(state), as_json, lambda: show_health(state))
         if state.status != "Healthy":
             raise typer.Exit(1)

@@ -19,6 +19,7 @@ from backup.entry.command_line.terminal import errors_shown, show_trouble
 from backup.jobs.desk import desk_of
 from backup.jobs.worker import worker_of
 from backup.jobs.workers import work_until
+from backup.notify.after_runs import after_runs
 
 
 def work_command(
@@ -48,7 +49,7 @@ def working_on_jobs(settings: Settings, at_once: int | None = None) -> Iterator[
     """Threads of this process work on jobs while the block runs. At its end each finishes or leaves its job."""
     desk = desk_of(settings)
     ended = threading.Event()
-    args = (ended, desk, worker_of(settings, desk), at_once or settings.jobs_at_once)
+    args = (ended, desk, worker_of(settings, desk, after_runs(settings, desk)), at_once or settings.jobs_at_once)
     thread = threading.Thread(target=work_until, args=args, name="jobs", daemon=True)
     thread.start()
     try:

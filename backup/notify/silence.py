@@ -1,0 +1,188 @@
+"""The watch over what did not happen: services without a successful sync, good nights, the daily digest.
+
+Reads the records alone, so it wakes no database. It raises each event once, however many processes look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from backup.config.schedule import Schedule
+from backup.config.settings import Settings
+from backup.core.log import event
+from backup.core.model import Status, Verb
+from backup.jobs.desk import Desk
+from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, hours, moment_text, overdue, safe
+from backup.jobs.key_values import NEW, Change, Item
+from backup.jobs.listing import PAGE_AT_MOST
+from backup.jobs.record_keys import hashed
+
+_CLOCKS_DIFFER = timedelta(minutes=5)
+"""How far the clocks of two machines may differ. A time that lies further ahead comes from a wrong clock."""
+
+_RUNS_AT_MOST = 2_000
+_LONGEST_RUN = timedelta(days=1)
+"""A digest has runs that began so long before its time, and ended in it."""
+_DIGEST_AT_MOST = timedelta(days=7)
+_SERVICES_AT_MOST = 200
+_ERROR_AT_MOST = 200  # characters
+
+
+class Silence(NamedTuple):
+    """A service whose last successful sync is older than it may be. `since` is when that was, or when the app first saw
+    the service; `last` is what `RunRecords.last` returns."""
+
+    service: str
+    since: datetime
+    limit: timedelta
+    last: Mapping[str, Any]
+
+
+def look_around(settings: Settings, desk: Desk, services: Sequence[str]) -> list[Silence]:
+    """Puts the events about silence, good nights and digests into the outbox, each once. Returns the silences.
+
+    Cost: a read for each thousand services; writes only where something has changed. Raises StoreUnavailable or
+    StoreError when the records cannot be read or written.
+    """
+    now = desk.now()
+    by_name = desk.runs.last_of_all()
+    lasts = {service: by_name.get(service.lower(), {}) for service in services}
+    for service, last in lasts.items():
+        if _since(last, now) is None:
+            lasts[service] = _seen(desk, service, now)
+    silences = [silence for service in services if (silence := _silence(settings, service, lasts[service], now))]
+    for silence in silences:
+        if "overdue" not in silence.last:
+            _raise_overdue(settings, desk, silence.service, now)
+    _raise_good_night(settings, desk, lasts, now)
+    _raise_digest(settings, desk, silences, now)
+    return silences
+
+
+def _seen(desk: Desk, service: str, now: datetime) -> Mapping[str, Any]:
+    """Records that the app saw the service now, where its age counts from that. Returns its last runs."""
+    item = desk.keys.get(_key(service))
+    last = item.value if item else {}
+    if _since(last, now) is None:
+        seen = {"at": now.isoformat(), "syncId": last.get("success", {}).get("syncId")}
+        last = {"service": service, **last, "seen": seen}
+        desk.keys.commit([Change(_key(service), last, item.etag if item else NEW)])
+    return last
+
+
+def _since(last: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Since when the service has had no successful sync; None if nobody can tell yet.
+
+    Without a success, since the app first saw it. A success in the future comes from a clock that was wrong; it counts
+    from when the app first saw it, so that it hides no silence.
+    """
+    success, seen = last.get("success", {}), last.get("seen", {})
+    latest = now + _CLOCKS_DIFFER
+    if success and (at := datetime.fromisoformat(success["at"])) <= latest:
+        return at
+    if seen and seen["syncId"] == success.get("syncId") and (at := datetime.fromisoformat(seen["at"])) <= latest:
+        return at
+    return None
+
+
+def _silence(settings: Settings, service: str, last: Mapping[str, Any], now: datetime) -> Silence | None:
+    since, limit = _since(last, now), settings.max_age(service)
+    if since is None or limit is None or now - since <= limit:
+        return None
+    return Silence(service, since, limit, last)
+
+
+def _raise_overdue(settings: Settings, desk: Desk, service: str, now: datetime) -> None:
+    item = desk.keys.get(_key(service))
+    silence = _silence(settings, service, item.value, now) if item else None
+    if item is None or silence is None or "overdue" in silence.last:
+        return
+    told = overdue(service, silence.since, now, silence.limit, silence.last)
+    mark = {"at": moment_text(now), "since": moment_text(silence.since)}
+    # The etag: if a sync succeeds at this moment, nothing is told.
+    changes = [Change(_key(service), {**silence.last, "overdue": mark}, item.etag), *desk.outbox.changes(told)]
+    if desk.keys.commit(changes):
+        event("service.overdue", service=service, age_hours=hours(now - silence.since), since=silence.since)
+
+
+def _raise_good_night(settings: Settings, desk: Desk, lasts: Mapping[str, Mapping[str, Any]], now: datetime) -> None:
+    """Raises the event of a good night, once for each time that the shared schedule was due: every service has had a
+    successful sync since its own schedule was due last."""
+    if not settings.notify_heartbeat or not lasts:
+        return
+    night = settings.shared_schedule.last_due(now)
+    for service, last in lasts.items():
+        success, due = last.get("success"), settings.schedule_of(service).last_due(now)
+        if success is None or not due <= datetime.fromisoformat(success["at"]) <= now + _CLOCKS_DIFFER:
+            return
+    _raise_once(desk, "night", night, now, Event(GOOD_NIGHT, moment_text(night), now, None, {}))
+
+
+def _raise_digest(settings: Settings, desk: Desk, silences: Sequence[Silence], now: datetime) -> None:
+    if settings.notify_send != "digest" or not settings.notify_urls:
+        return
+    due = Schedule(f"0 0 {settings.notify_digest_hour} * * *", settings.schedule_time_zone).last_due(now)
+    item = desk.keys.get("digest")
+    if item is not None and _is_raised(item, due, now):
+        return
+    began = max(datetime.fromisoformat(item.value["due"]), due - _DIGEST_AT_MOST) if item else None
+    if began is None or began > due:  # the first digest is due tomorrow; a time in the future was a wrong clock
+        desk.keys.commit([Change("digest", {"due": due.isoformat()}, item.etag if item else NEW)])
+        return
+    data = _digest_of(desk, began, due, [silence.service for silence in silences])
+    _raise_once(desk, "digest", due, now, Event(DIGEST, moment_text(due), now, None, data))
+
+
+def _raise_once(desk: Desk, key: str, due: datetime, now: datetime, told: Event) -> None:
+    """Puts the event into the outbox unless it was there for this time already."""
+    item = desk.keys.get(key)
+    if item is None or not _is_raised(item, due, now):
+        mark = Change(key, {"due": due.isoformat()}, item.etag if item else NEW)
+        desk.keys.commit([mark, *desk.outbox.changes(told)])
+
+
+def _is_raised(item: Item, due: datetime, now: datetime) -> bool:
+    return due <= datetime.fromisoformat(item.value["due"]) <= now + _CLOCKS_DIFFER
+
+
+def _digest_of(desk: Desk, began: datetime, ended: datetime, silent: Sequence[str]) -> dict[str, Any]:
+    """What the syncs did that ended in this time, by service. Reads at most 2,000 runs, the newest."""
+    rows: dict[str, dict[str, Any]] = {}
+    cursor, number = None, 0
+    while True:
+        since = began - _LONGEST_RUN
+        page = desk.runs.page(verb=Verb.SYNC, since=since, until=ended, limit=PAGE_AT_MOST, cursor=cursor)
+        for run in page.runs:
+            number += 1
+            ended_at = datetime.fromisoformat(run["completedAt"]) if run.get("completedAt") else began
+            if began < ended_at <= ended and not run.get("dryRun"):
+                _add(rows, run)
+        cursor = page.cursor
+        if cursor is None or number >= _RUNS_AT_MOST:
+            break
+    services = [rows[name] for name in sorted(rows)][:_SERVICES_AT_MOST]
+    return {
+        "from": moment_text(began),
+        "to": moment_text(ended),
+        "completed": sum(row["completed"] for row in rows.values()),
+        "failed": sum(row["failed"] for row in rows.values()),
+        "overdue": list(silent)[:_SERVICES_AT_MOST],
+        "services": services,
+        "isComplete": cursor is None and len(services) == len(rows),
+    }
+
+
+def _add(rows: dict[str, dict[str, Any]], run: Mapping[str, Any]) -> None:
+    counts = dict.fromkeys(("completed", "failed", "inserted", "updated", "deleted"), 0)
+    row = rows.setdefault(run["service"], {"service": run["service"], **counts, "error": None})
+    row["failed" if run["status"] == Status.FAILED else "completed"] += 1
+    for name in ("inserted", "updated", "deleted"):
+        row[name] += run["counts"][name]
+    error = safe(run.get("error"))
+    row["error"] = row["error"] or (error and error[:_ERROR_AT_MOST])  # runs come newest first
+
+
+def _key(service: str) -> str:
+    return f"last:{hashed(service)}"

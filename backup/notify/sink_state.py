@@ -1,0 +1,96 @@
+"""What the records say about a sink: who sends to it now, how it failed, and what was given up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
+
+from backup.jobs.key_values import NEW, Change, Item, KeyValues
+
+LEASE = timedelta(minutes=3)
+"""How long a process may send before another may."""
+
+STATES = "sink:"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class SinkState:
+    """The state of a sink. Times are aware UTC.
+
+    `claim` marks the process that sends until `until`. `failures` counts the failures since it last took an event, the
+    first at `failing_since`; it is not tried before `after`. `label` is that of the sink to which all this happened.
+    """
+
+    label: str
+    claim: str | None = None
+    until: datetime | None = None
+    failures: int = 0
+    failing_since: datetime | None = None
+    after: datetime | None = None
+    error: str | None = None
+    hint: str | None = None
+    sent_at: datetime | None = None
+    given_up: int = 0
+    given_up_at: datetime | None = None
+
+    def is_claimed(self, now: datetime) -> bool:
+        """Whether a process sends to it. A claim for longer than a lease comes from a clock that was wrong."""
+        return self.until is not None and now < self.until <= now + LEASE
+
+    def rests(self, now: datetime, longest: timedelta) -> bool:
+        """Whether it is not tried yet, after a failure. A pause longer than the longest comes from a wrong clock."""
+        return self.after is not None and now < self.after <= now + longest
+
+    def recovered(self, now: datetime) -> Self:
+        """The state after it took an event."""
+        return replace(self, failures=0, failing_since=None, after=None, error=None, hint=None, sent_at=now)
+
+    def failed(self, now: datetime, pause: timedelta, error: str, hint: str) -> Self:
+        """The state after it did not take an event."""
+        since = self.failing_since or now
+        more = {"failures": self.failures + 1, "error": error, "hint": hint}
+        return replace(self, failing_since=since, after=now + pause, **more)  # type: ignore[arg-type]
+
+    def gave_up(self, now: datetime) -> Self:
+        """The state after an event was given up."""
+        return replace(self, given_up=self.given_up + 1, given_up_at=now)
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values; `from_json` reads them."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(self).items()
+            if value is not None
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """The state of a record. Ignores fields that this release does not have."""
+        values = {item.name: record[item.name] for item in fields(cls) if item.name in record}
+        for name in ("until", "failing_since", "after", "sent_at", "given_up_at"):
+            if name in values:
+                values[name] = datetime.fromisoformat(values[name])
+        return cls(**values)
+
+
+def read_state(keys: KeyValues, sink: _Named) -> tuple[Item | None, SinkState]:
+    """Returns the item and the state in it. The failures of another address in the sink's place do not count."""
+    item = keys.get(f"{STATES}{sink.name}")
+    state = SinkState(sink.label) if item is None else SinkState.from_json(item.value)
+    if state.label != sink.label:
+        state = replace(state, label=sink.label, failures=0, failing_since=None, after=None, error=None, hint=None)
+    return item, state
+
+
+def write_state(keys: KeyValues, sink: _Named, state: SinkState, item: Item | None) -> bool:
+    """Writes the state if nobody has changed it since `item` was read. Returns whether it did."""
+    return keys.commit([Change(f"{STATES}{sink.name}", state.to_json(), item.etag if item else NEW)])

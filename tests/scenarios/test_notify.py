@@ -1,0 +1,305 @@
+"""Events: what they say, and that each sink gets each of them, whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from backup.core.errors import Cancelled, GuardTripped
+from backup.core.model import Proof, Verb
+from backup.jobs import table_key_values
+from backup.jobs.key_values import Item
+from backup.jobs.run_records import RunKeeper
+from backup.notify import delivery
+from backup.notify.delivery import Delivery, delivery_of
+from backup.notify.sink import Send
+from backup.notify.sinks import sinks_of
+from backup.runs.outcome import Outcome
+from tests.scenarios.hooks import Hook, hook
+from tests.scenarios.post import NIGHT, SECRET, Post, kinds, post
+
+EQUAL = Proof()
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Hook]:
+    with hook() as made:
+        yield made
+
+
+@pytest.fixture(params=["file", "account"])
+def office(
+    request: pytest.FixtureRequest, tmp_path: Path, receiver: Hook, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Post]:
+    """One webhook; records in a file, and in an account."""
+    account = None
+    if request.param == "account":
+        monkeypatch.setattr(table_key_values.TableKeyValues.__init__, "__defaults__", (f"t{uuid4().hex}",))
+        account = request.getfixturevalue("azurite")
+    with post(tmp_path, account, webhooks=receiver.url) as made:
+        yield made
+
+
+@pytest.fixture
+def local(tmp_path: Path, receiver: Hook) -> Iterator[Post]:
+    """One webhook; records in a file."""
+    with post(tmp_path, webhooks=receiver.url) as made:
+        yield made
+
+
+# What an event says
+
+
+def test_a_run_is_a_cloud_event(office: Post, receiver: Hook) -> None:
+    run = office.ran(proof=EQUAL)
+    office.deliver()
+    [got] = receiver.got
+    assert got.headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
+    told = {name: value for name, value in got.event.items() if name not in ("id", "data")}
+    assert told == {
+        "specversion": "1.0",
+        "source": "/backup-services",
+        "type": "backup.sync.completed",
+        "subject": "customer",
+        "time": "2026-11-29T00:00:00.000Z",
+        "datacontenttype": "application/json",
+    }
+    assert got.event["data"] == {
+        "service": "customer",
+        "verb": "sync",
+        "trigger": "timer",
+        "status": "Completed",
+        "syncId": run.sync_id,
+        "startedAt": "2026-11-28T23:59:59.000Z",
+        "completedAt": "2026-11-29T00:00:00.000Z",
+        "durationMs": 1000,
+        "counts": {"inserted": 3, "updated": 0, "deleted": 0, "skipped": 0, "failed": 0, "remaining": 0},
+        "verified": True,
+    }
+    assert office.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields", "kind"),
+    [
+        (Verb.SYNC, {"proof": EQUAL}, "sync.completed"),
+        (Verb.SYNC, {"error": "It broke.", "error_kind": "StoreError"}, "sync.failed"),
+        (Verb.SYNC, {"error": "Too many.", "error_kind": GuardTripped.__name__}, "sync.guard-tripped"),
+        (Verb.SYNC, {"error": "Asked to stop.", "error_kind": Cancelled.__name__}, "sync.cancelled"),
+        (Verb.VERIFY, {"proof": EQUAL}, "verify.completed"),
+        (Verb.VERIFY, {"proof": replace(EQUAL, differing=2)}, "verify.failed"),
+        (Verb.VERIFY, {"error": "It broke."}, "verify.failed"),
+        (Verb.DRILL, {"error": "It broke."}, "drill.failed"),
+        (Verb.UNDO, {}, "undo.completed"),
+        (Verb.RESTORE, {"error": "Too many.", "error_kind": GuardTripped.__name__}, "restore.guard-tripped"),
+    ],
+)
+def test_the_type_says_what_ended_and_how(local: Post, verb: Verb, fields: dict[str, Any], kind: str) -> None:
+    local.ran(verb=verb, **fields)
+    assert kinds(local.waiting()) == [kind]
+
+
+def test_a_dry_run_and_a_run_that_goes_on_are_no_events(local: Post) -> None:
+    local.ran(dry_run=True)
+    local.ran(completed_at=None)
+    assert local.waiting() == []
+
+
+def test_an_event_has_no_secret_and_no_record(local: Post) -> None:
+    error = f"Login failed for Password=hunter22;\x1b[31m and {SECRET}. " + "x" * 9_000
+    run = local.ran(error, error_kind="StoreError", failures=(('["key of a record"]', "no"),), notes=("a note",))
+    text = json.dumps(local.waiting())
+    assert [word for word in ("hunter22", SECRET, "key of a record", "a note", "\\u001b") if word in text] == []
+    assert run.sync_id in text
+    assert len(text) < 4_000
+
+
+def test_the_page_says_how_a_receiver_verifies_a_signature(local: Post, receiver: Hook) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "notifications.md").read_text(), re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - the page's own example
+    local.ran()
+    local.deliver()
+    [got] = receiver.got
+    headers = {name.lower(): value for name, value in got.headers.items()}
+    assert names["is_genuine"](SECRET, headers, got.body)
+    assert not names["is_genuine"](SECRET, headers, got.body + b" ")
+    assert not names["is_genuine"]("whsec_" + "b3RoZXIx" * 6, headers, got.body)
+    assert not names["is_genuine"](SECRET, {**headers, "webhook-timestamp": "1"}, got.body)
+
+
+# Sinks that fail
+
+
+@pytest.mark.parametrize("status", [301, 401, 404, 429, 500, 503])
+def test_a_sink_that_fails_gets_its_events_later_in_order(local: Post, receiver: Hook, status: int) -> None:
+    receiver.status, receiver.location = status, receiver.url
+    first = local.ran()
+    local.at += timedelta(seconds=1)
+    second = local.ran("It broke.")
+    for minutes in (0, 0.5, 1, 1, 3):
+        local.deliver(minutes=minutes)
+    assert len(receiver.got) == 3  # the first event each time, and nothing within a pause
+    assert local.reasons() == ["The sink webhook1 takes no events. They wait."]
+    receiver.status = 200
+    local.deliver(hours=1)
+    assert [event["data"]["syncId"] for event in receiver.events[3:]] == [first.sync_id, second.sync_id]
+    assert (local.waiting(), local.reasons()) == ([], [])
+    assert len({event["id"] for event in receiver.events}) == 2
+
+
+def test_a_sink_that_hangs_delays_no_other_and_no_run(
+    tmp_path: Path, receiver: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SEND_SECONDS", 0.3)
+    receiver.answers.clear()
+    with hook() as healthy, post(tmp_path, webhooks=f"{receiver.url} {healthy.url}") as office:
+        office.ran()
+        delivery_of(office.settings, office.desk).start()
+        receiver.wait_for(1)
+        healthy.wait_for(1)
+        began = time.monotonic()
+        office.ran()
+        assert time.monotonic() - began < 1
+        office.deliver()
+        office.deliver(minutes=2)
+        assert len(healthy.got) == 2
+        assert len(receiver.got) == 1  # the first call has not come back; no other is made
+        assert len(office.waiting("webhook1")) == 2
+        receiver.answers.set()
+        office.deliver(minutes=5)
+        office.deliver(minutes=5)
+        assert office.waiting() == []
+        assert len({event["id"] for event in receiver.events}) == 2
+
+
+def test_an_event_that_a_sink_refuses_stops_no_other_and_is_given_up_in_the_end(
+    local: Post, receiver: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = local.ran("It broke.")
+    receiver.status = lambda event: 422 if event["data"]["syncId"] == bad.sync_id else 204
+    local.ran()
+    local.deliver()
+    assert [event["data"]["syncId"] for event in local.waiting()] == [bad.sync_id]
+    for _ in range(delivery.REFUSALS_AT_MOST):
+        local.deliver(hours=2)
+    assert local.waiting() == []
+    assert caplog.text.count("notify.given_up") == 1
+    assert [reason for reason in local.reasons() if "given up" in reason]
+
+
+def test_what_waits_is_bounded_by_age_and_number_and_what_is_given_up_is_said(
+    local: Post, receiver: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery, "WAITING_AT_MOST", 3)
+    local.services = []
+    receiver.status = 500
+    for _ in range(5):
+        local.ran()
+        local.at += timedelta(seconds=1)
+    local.deliver()
+    assert len(local.waiting()) == 3
+    assert "more than 3 events wait" in caplog.text
+    local.deliver(days=4)
+    assert local.waiting() == []
+    assert caplog.text.count("notify.given_up") == 5
+    assert [reason for reason in local.reasons() if "given up" in reason]
+    local.at += timedelta(days=8)
+    assert [reason for reason in local.reasons() if "given up" in reason] == []
+
+
+def test_a_clock_that_was_ahead_stops_no_sink(local: Post, receiver: Hook) -> None:
+    local.at += timedelta(days=300)
+    receiver.status = 500
+    local.ran()
+    local.deliver()
+    local.at = NIGHT
+    receiver.status = 204
+    local.ran()
+    local.deliver()
+    assert local.waiting() == []
+
+
+# Kills, and several processes
+
+
+def test_a_kill_between_the_record_of_a_run_and_its_delivery_loses_no_event(local: Post, receiver: Hook) -> None:
+    local.desk.keys.close()
+    child = os.fork()
+    if not child:
+        local.ran()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    local.deliver()
+    assert kinds(receiver.events) == ["sync.completed"]
+
+
+def test_a_kill_between_a_delivery_and_its_record_sends_the_same_event_again(
+    local: Post, receiver: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.ran()
+    local.desk.keys.close()
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(delivery._Work, "_send", send_and_die)
+        Delivery(local.desk.keys, sinks_of(local.settings), local.desk.now).deliver_to(sinks_of(local.settings)[0])
+    os.waitpid(child, 0)
+    receiver.wait_for(1)
+    local.deliver()
+    assert len(receiver.got) == 1  # the dead process may still be sending
+    local.deliver(minutes=4)
+    assert len(receiver.got) == 2
+    assert len({event["id"] for event in receiver.events}) == 1
+    assert local.waiting() == []
+
+
+def send_and_die(_: object, send: Send, item: Item) -> None:
+    send(item.value["event"])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_that_deliver_side_by_side_send_each_event_once(office: Post, receiver: Hook) -> None:
+    for _ in range(12):
+        office.ran()
+        office.at += timedelta(milliseconds=1)
+    others = [office.again() for _ in range(3)]
+    barrier = threading.Barrier(len(others))
+
+    def deliver(other: Post) -> None:
+        sinks = sinks_of(other.settings)
+        barrier.wait()
+        for _ in range(3):
+            Delivery(other.desk.keys, sinks, other.desk.now).deliver_to(sinks[0])
+
+    threads = [threading.Thread(target=deliver, args=(other,)) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+        others.pop().desk.keys.close()
+    assert len(receiver.got) == 12
+    assert len({event["id"] for event in receiver.events}) == 12
+    assert office.waiting() == []
+
+
+def test_an_event_of_a_run_that_is_recorded_twice_is_one(local: Post, receiver: Hook) -> None:
+    keeper = RunKeeper(local.desk.runs)
+    run = local.ran("It broke.")
+    keeper.ended(Outcome(run))
+    local.deliver()
+    keeper.ended(Outcome(run))
+    local.deliver()
+    assert len(receiver.got) == 1
