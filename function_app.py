@@ -40,7 +40,7 @@ def _registry_of(settings: Settings) -> Registry:
 
 def _more_concerns(registry: Registry) -> list[Concern]:
     settings = load_settings()
-    return concerns_now(settings, desk_of(settings), registry.names())
+    return concerns_now(settings, desk_of(settings), registry.directory.entries)
 
 
 def _desk() -> Desk:

@@ -10,10 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from backup.config.schedule import CronText, ZoneName
+from backup.core.conditions import Value
 from backup.core.model import SIDES, SideName
-
-Value = str | int | float | bool
-"""The value that a property or column must have so that a record belongs to the service."""
 
 BY_DEFAULT: Mapping[str, Mapping[str, str]] = {
     "Customer": {

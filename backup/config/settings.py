@@ -29,6 +29,8 @@ from backup.config.notify_settings import (
 from backup.config.references import refuse_reference
 from backup.config.schedule import CronText, Schedule, ZoneName
 from backup.config.service_settings import BackupSettings, ServiceSettings, SideSettings
+from backup.config.set_file import find_text, read_sets
+from backup.config.set_settings import SetSection
 from backup.config.setting_names import refuse_if_ours
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
@@ -36,6 +38,7 @@ from backup.core.model import utc_now
 
 _NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
 _LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - _NO_LIMITS)
+_HOST_FOLDER = Path(__file__).parents[2]  # where host.json is
 _DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
 
 
@@ -58,6 +61,12 @@ class Settings(BaseSettings):
 
     services: Mapping[str, ServiceSettings] = {}
     """The settings of each service, by its name."""
+
+    sets: Mapping[str, SetSection] = {}
+    """The sets of backup.toml, by name."""
+
+    set_file: str | None = Field(None, alias="BACKUP_CONFIG")
+    set_text: str | None = Field(None, alias="BACKUP_TOML", repr=False)
 
     schedule: CronText = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
     resume_schedule: CronText = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
@@ -129,11 +138,14 @@ class Settings(BaseSettings):
         return Schedule(self.schedule, self.schedule_time_zone)
 
     def schedule_of(self, service: str) -> Schedule:
-        """Returns the schedule of the service. What it does not name itself, it has from the shared schedule."""
+        """Returns the schedule of the service, or of the set. What it does not name itself, it has from the shared
+        schedule."""
+        set_name = service.partition("/")[0].lower()
+        own_set = next((section for name, section in self.sets.items() if name.lower() == set_name), None)
         named = self.services.get(service.lower())
-        if named is None:
+        own = own_set if named is None else named.backup
+        if own is None:
             return self.shared_schedule
-        own = named.backup
         return Schedule(own.schedule or self.schedule, own.time_zone or self.schedule_time_zone)
 
     def with_own_schedule(self, services: Iterable[str]) -> list[str]:
@@ -198,8 +210,12 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         fixed[name.lower()]: value for name, value in variables.items() if name.lower() in fixed and value.strip()
     }
     services = services_of(variables)
+    folders = [Path.cwd(), _HOST_FOLDER] if environment is None else []
+    text = find_text(values.get("BACKUP_CONFIG"), values.get("BACKUP_TOML"), folders)
+    sets = read_sets(text, variables) if text is not None else {}
+    given = {"services": services, "sets": sets}
     try:
-        settings = Settings(**values, **({"services": services} if services else {}))  # type: ignore[arg-type]
+        settings = Settings(**values, **{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
     except ValidationError as error:
         raise unusable(error) from None
     for secret in (settings.serve_key, *_keys_in(settings.storage_connection or ""), *_secrets_of_sinks(settings)):

@@ -148,6 +148,17 @@ class RecordsSetAside(BackupError):
     )
 
 
+class SetFailed(BackupError):
+    """Some services of a set failed; the others were done."""
+
+    hint = "The log and SyncHistory say why each failed. The next run tries them again."
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, errors: tuple[BackupError, ...]) -> None:
+        """`errors` are those of the services that failed."""
+        super().__init__(message, hint=hint)
+        self.errors = errors
+
+
 class Undecoded(StoreError):
     """A text could not be read, perhaps because the connection's encoding lacks it."""
 

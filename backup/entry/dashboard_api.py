@@ -74,15 +74,19 @@ def get_overview(desk: Desk, settings: Settings, registry: Registry, query: Mapp
     """Answers with a row for each service, the worst first, a page at a time."""
     check_query(query, "q", "limit", "cursor")
     limit = number_in(query, "limit", 50, 200)
-    return Answer(200, shape_overview(desk, settings, registry.names(), query.get("q"), limit, query.get("cursor")))
+    return Answer(
+        200, shape_overview(desk, settings, registry.directory.entries, query.get("q"), limit, query.get("cursor"))
+    )
 
 
 def get_calendar(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with each of the last days (default: 30), of one service or of all together."""
     check_query(query, "service", "days")
     days = number_in(query, "days", 30, 366)
-    service = registry.get(query["service"]).name if "service" in query else None
-    return Answer(200, shape_calendar(desk, settings, [service] if service else registry.names(), service, days))
+    service = registry.directory.chosen_entries(query["service"])[0] if "service" in query else None
+    return Answer(
+        200, shape_calendar(desk, settings, [service] if service else registry.directory.entries, service, days)
+    )
 
 
 def get_run(desk: Desk, sync_id: str, query: Mapping[str, str]) -> Answer:
@@ -181,7 +185,7 @@ def post_verify_job(
     verb = "drill" if request.drill else "verify"
     jobs = [
         desk.ask(Request(service, verb, full=request.full, sample=request.sample), "http", requested_by=who)
-        for service in registry.chosen(request.service)
+        for service in registry.directory.services(request.service)
     ]
     where = f"/api/sync/job/{jobs[0].job_id}"
     job_ids = [job.job_id for job in jobs]

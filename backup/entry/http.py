@@ -82,7 +82,7 @@ def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: No
 def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
     """Syncs one service. The answer is its result with `Success`; 202 when it has not ended after `SyncWaitSeconds`.
 
-    `service` "all" syncs all services, with the answer of `post_sync`.
+    `service` "all", a set or a pattern syncs all these services, with the answer of `post_sync`.
     """
     flags = ("force", "dryRun", "allowMassDelete")
     check_query(query, *flags, "limit")
@@ -90,7 +90,7 @@ def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], bod
     options = Options(force, dry_run, allow_mass_delete, parse_limit(query))
     check_no_body(body)
     outcomes = registry.sync(service, Trigger.HTTP, options, wait_seconds=registry.wait_seconds)
-    return shape_syncs(outcomes) if service.lower() == ALL else shape_one(outcomes[0])
+    return shape_syncs(outcomes) if registry.directory.is_group(service) else shape_one(outcomes[0])
 
 
 def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
@@ -124,7 +124,7 @@ def post_verify(registry: Registry, service: str, query: Mapping[str, str], body
     request = parse_body(VerifyRequest, body)
     depth = Depth(request.full, request.sample)
     outcomes = registry.verify(service, depth, drilled=request.drill, trigger=Trigger.HTTP)
-    return shape_verifies(outcomes) if service.lower() == ALL else shape_verify(outcomes[0])
+    return shape_verifies(outcomes) if registry.directory.is_group(service) else shape_verify(outcomes[0])
 
 
 def post_initialize(registry: Registry, query: Mapping[str, str], body: bytes) -> Answer:

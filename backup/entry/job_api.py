@@ -38,7 +38,7 @@ def post_start(desk: Desk, registry: Registry, query: Mapping[str, str], body: b
     """Queues a sync of one service, or of each service for "all". Answers 202 with the ids of the jobs."""
     check_query(query)
     request = parse_body(StartRequest, body)
-    services = registry.chosen(request.sync_type)
+    services = registry.directory.chosen_entries(request.sync_type)
     jobs = [
         desk.ask(
             Request(
@@ -155,7 +155,7 @@ def get_stats(desk: Desk, settings: Settings, registry: Registry, query: Mapping
     check_query(query, "days", "limit", "cursor")
     days, limit = number_in(query, "days", 30, _DAYS_AT_MOST), number_in(query, "limit", 10, 50)
     after = query.get("cursor", "")
-    names = sorted(name for name in registry.names() if name > after)
+    names = sorted(name for name in registry.directory.entries if name > after)
     rows = [shape_stats(desk, settings, name, days) for name in names[:limit]]
     return Answer(200, {"days": days, "services": rows, "cursor": names[limit - 1] if len(names) > limit else None})
 

@@ -27,7 +27,7 @@ def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due:
     Raises BackupError when an inline sync failed, after all services had their turn.
     """
     if is_queued(settings, desk):
-        desk.queue_due(settings, registry.names())
+        desk.queue_due(settings, registry.directory.entries)
         if not settings.schedule_enabled:
             event("schedule.disabled", setting="BackupSchedule__Enabled")
     else:
@@ -47,13 +47,13 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
     try:
         is_inline = not is_queued(settings, desk)
         if not is_inline:
-            desk.queue_due(settings, registry.names())
+            desk.queue_due(settings, registry.directory.entries)
         desk.sweep()
         busy = desk.records.services_at_work()
     except BackupError as error:
         event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
     try:
-        look_around(settings, desk, registry.names())
+        look_around(settings, desk, registry.directory.entries)
     except BackupError as error:
         event("notify.not_looked", level=logging.WARNING, error=error, hint=error.hint)
     delivery_of(settings, desk).start()

@@ -55,8 +55,8 @@ def run_scheduled(
     if _has_own_zone(settings) and not was_due(settings.schedule, settings.zone, started, last if past_due else None):
         event("schedule.not_due", next=upcoming)
         return []
-    own = settings.with_own_schedule(registry.names())
-    services = [name for name in registry.names() if name not in own]
+    own = settings.with_own_schedule(registry.directory.entries)
+    services = [name for name in registry.directory.entries if name not in own]
     event("schedule.started", services=",".join(services), past_due=past_due)
     outcomes = registry.sync("all", Trigger.TIMER, but=own)
     failures = _failures_of(outcomes)
@@ -86,7 +86,7 @@ def run_own_schedules(
     Raises BackupError after the last service if a sync failed.
     """
     at = now()
-    own = settings.with_own_schedule(registry.names()) if settings.schedule_enabled else []
+    own = settings.with_own_schedule(registry.directory.entries) if settings.schedule_enabled else []
     due = [
         name
         for name in own
@@ -94,7 +94,7 @@ def run_own_schedules(
     ]
     if not due:
         return []
-    outcomes = registry.sync("all", Trigger.TIMER, but=[name for name in registry.names() if name not in due])
+    outcomes = registry.sync("all", Trigger.TIMER, but=[name for name in registry.directory.entries if name not in due])
     for outcome in outcomes:
         _log_service(outcome, settings.schedule_of(outcome.run.service).next_due(at))
     _raise_if_any(_failures_of(outcomes))
@@ -103,7 +103,8 @@ def run_own_schedules(
 
 def _has_missed(registry: Registry, name: str, due: datetime, now: datetime) -> bool:
     try:
-        begun = registry.get(name).past.last_begun()
+        service_set = registry.directory.sets.get(name.lower())
+        begun = service_set.last_begun() if service_set else registry.get(name).past.last_begun()
     except NotInitialized:
         begun = None
     except BackupError as error:
@@ -142,7 +143,7 @@ def resume_open(
     failures = _failures_of(outcomes)
     resumed = {outcome.run.service: outcome for outcome in outcomes}
     at = now()
-    for name in registry.names() if settings.schedule_enabled else ():
+    for name in registry.directory.to_look_after(but=busy) if settings.schedule_enabled else ():
         of_service = resumed.get(name)
         if (of_service is None or not of_service.in_progress) and (not outcomes or seconds_left() > 0):
             night = settings.schedule_of(name).last_due(at)

@@ -15,14 +15,15 @@ _CHARACTERS_AT_MOST = 1_000
 
 
 class JobLines(logging.Handler):
-    """Collects log lines while a job runs: lines that name its service, and lines of the job's own thread.
+    """Collects log lines while a job runs: lines that name its service or one of its set, and lines of the job's own
+    thread.
 
     Only one run of a service is at work at a time, so lines that name the service belong to the job.
     """
 
     def __init__(self, service: str, before: Sequence[str] = ()) -> None:
         super().__init__(logging.INFO)
-        self._named, self._thread = f"service={service}", threading.get_ident()
+        self._named, self._thread = (f"service={service} ", f"service={service}/"), threading.get_ident()
         self._lines: deque[str] = deque(before, LINES_AT_MOST)
 
     def __enter__(self) -> JobLines:
@@ -35,7 +36,7 @@ class JobLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps the line if it belongs to the job."""
         line = record.getMessage()
-        if record.thread == self._thread or f"{line} ".find(f"{self._named} ") >= 0:
+        if record.thread == self._thread or any(named in f"{line} " for named in self._named):
             at = datetime.fromtimestamp(record.created, UTC)
             self._lines.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z {record.levelname} {redact(line)[:_CHARACTERS_AT_MOST]}")
 

@@ -70,7 +70,7 @@ def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: O
     is for. A success that ends a silence puts the event about that into the `outbox`."""
     ended_on = (run.completed_at or run.started_at).astimezone(UTC).date()
     changes = _last_changes(keys, run, outbox)
-    if run.verb is not Verb.SYNC:
+    if run.verb is not Verb.SYNC or "/" in run.service:  # the numbers of such a service are those of its set
         return changes
     made_on = due_at.astimezone(UTC).date() if due_at is not None and run.status is Status.COMPLETED else None
     day = keys.get(f"day:{ended_on}")

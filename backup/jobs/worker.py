@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,7 @@ from backup.core.errors import (
     Interrupted,
     Locked,
     LockLost,
+    SetFailed,
     SourceMissing,
     StoreUnavailable,
     Unexpected,
@@ -36,7 +37,7 @@ from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.services.turns import could_not_begin
+from backup.services.turns import could_not_begin, new_run
 
 RETRIES = 5
 """How often a job is tried again after an error that may pass: after 2, 4, 8, 16 and 32 minutes."""
@@ -88,12 +89,16 @@ class JobWorker:
         turn = Turn(self._slice_seconds)
         watcher = Observers(RunKeeper(self._runs, job), self._also)
         try:
-            service = self._make_registry(watcher).get(request.service)
+            registry = self._make_registry(watcher)
+            is_group = registry.directory.is_group(request.service)
+            service = None if is_group else registry.get(request.service)
         except Exception as error:
             failed = foreseen(error)
             watcher.ended(could_not_begin(request.service, Verb(request.verb), Trigger.JOB, options, failed))
             return failed
         try:
+            if service is None:
+                return self._run_group(registry, job, options, progress)
             if request.verb in (Verb.VERIFY, Verb.DRILL):
                 depth = Depth(request.full, request.sample)
                 return service.verify(depth, drilled=request.verb == Verb.DRILL, trigger=Trigger.JOB)
@@ -103,6 +108,19 @@ class JobWorker:
         except Exception as error:
             return foreseen(error)
 
+    def _run_group(self, registry: Registry, job: Job, options: Options, progress: _Progress) -> Outcome | BackupError:
+        """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier
+        slices."""
+        run = new_run(job.request.service, Verb.SYNC, Trigger.JOB, options)
+        if job.sync_id is not None:
+            run = replace(run, sync_id=job.sync_id, started_at=job.started_at or run.started_at)
+        outcome = registry.sync_as_one(run, options, progress, resumed=job.sync_id is not None)
+        if isinstance(outcome.error, Interrupted):
+            return outcome.error
+        if job.sync_id is not None and job.error is not None and outcome.error is None:
+            return replace(outcome, error=SetFailed(job.error, hint=job.hint or None, errors=()))
+        return outcome
+
     def _end(self, job: Job, outcome: Outcome | BackupError) -> Job | None:
         """Writes what the run made of the job and returns it; None if another worker has taken the job."""
         error = outcome if isinstance(outcome, BackupError) else outcome.error
@@ -111,10 +129,12 @@ class JobWorker:
         now = self._now()
         if isinstance(error, Cancelled):
             return self._records.leave(job, State.DELETED, "It was cancelled.", **run_fields, **error_fields)
-        if isinstance(error, Interrupted) or (error is None and has_not_ended(outcome)):
-            reason = "Its process ended." if error else "Its time was up; the next slice goes on."
-            attempt = job.attempt if error else job.attempt - 1  # another slice of the same run is no new attempt
-            return self._ring(self._records.leave(job, State.ENQUEUED, reason, **run_fields, attempt=attempt))
+        is_interrupted = isinstance(error, Interrupted)
+        if is_interrupted or (isinstance(error, SetFailed | None) and has_not_ended(outcome)):
+            reason = "Its process ended." if is_interrupted else "Its time was up; the next slice goes on."
+            fields = {**run_fields, **({} if is_interrupted else error_fields)}
+            attempt = job.attempt if is_interrupted else job.attempt - 1  # another slice of a run is no new attempt
+            return self._ring(self._records.leave(job, State.ENQUEUED, reason, **fields, attempt=attempt))
         if isinstance(error, Locked):
             due = now + timedelta(seconds=_LINE_SECONDS)
             reason = "Another run of the service is at work; it waits in line."
@@ -147,6 +167,8 @@ def worker_of(settings: Settings, desk: Desk, also: Observer = NOBODY) -> JobWor
 
 def may_pass(error: BackupError) -> bool:
     """Whether a later attempt may succeed without anybody's help."""
+    if isinstance(error, SetFailed):
+        return any(map(may_pass, error.errors))
     return isinstance(error, _MAY_PASS) and not isinstance(error, SourceMissing)
 
 

@@ -125,6 +125,26 @@ class History:
         """The runs that are InProgress, newest first; at most a hundred."""
         return self.runs(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
+    def open_services(self) -> list[str]:
+        """The services that have an InProgress run beside this backup, about any place; the first thousand."""
+        entries = self.entries.find(
+            {"Status": Status.IN_PROGRESS.value}, order_by="StartedAt", limit=_LOOKED_BACK, fields=("ServiceName",)
+        )
+        return list(dict.fromkeys(str(entry["ServiceName"]) for entry in entries))
+
+    def newest_starts(self) -> list[tuple[str, datetime]]:
+        """The services and starts of the newest thousand syncs beside this backup, about any place, newest first. Dry
+        runs are not among them."""
+        entries = self.entries.find(
+            {"DryRun": False, "Trigger": asked_for(Verb.SYNC)},
+            order_by="StartedAt",
+            descending=True,
+            limit=_LOOKED_BACK,
+            fields=("ServiceName", "StartedAt"),
+        )
+        pairs = ((entry["ServiceName"], entry["StartedAt"]) for entry in entries)
+        return [(str(service), at) for service, at in pairs if isinstance(at, datetime)]
+
     def with_scratch(self, service: str) -> list[Run]:
         """The runs whose scratch place may still exist; at most a hundred."""
         entries = self.entries.find(self.about(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)

@@ -1,1 +1,1 @@
-"""The named things that are backed up, made from the settings."""
+"""The named things that are backed up, made from the settings and from backup.toml."""

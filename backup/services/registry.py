@@ -8,26 +8,25 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from backup.config.given_services import ALL, known_names
+from backup.config.given_services import ALL
 from backup.config.settings import Settings
 from backup.core.errors import (
     BackupError,
     BadRequest,
-    ConfigError,
     Locked,
     UnknownRun,
-    UnknownService,
 )
 from backup.core.log import event
-from backup.core.model import SIDES, Now, Trigger, Verb, utc_now
+from backup.core.model import SIDES, Now, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
-from backup.core.suggestions import did_you_mean, quoted
+from backup.core.suggestions import quoted
 from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock
 from backup.runs.runner import NOBODY, Observer, Outcome, Turn
+from backup.services.directory import Directory
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
-from backup.services.spec import ServiceSpec, specs_of
-from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, side_by_side
+from backup.services.spec import ServiceSpec
+from backup.services.turns import AT_ONCE, ProgressAsOne, SyncInTurn, as_one, could_not_begin, new_run, side_by_side
 from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
@@ -35,11 +34,11 @@ _CANDIDATES = 10
 """At most how many runs an error names whose ids begin alike."""
 
 _PINGS_AT_ONCE = 32  # a ping only waits for a server, and needs no memory
-_LISTED = "docs/configuration.md lists the settings of each."
 
 
 class Registry:
-    """The services that the settings configure, in the order of every answer. Several threads may use it at once."""
+    """The services that the settings and backup.toml configure, in the order of every answer. Several threads may use
+    it at once. `directory` says what names stand for."""
 
     def __init__(
         self,
@@ -52,12 +51,8 @@ class Registry:
         """`unanswered_attempts`: how often to try a call to an address where nothing listens; None: as often as any
         call. `specs` are the services (default: those of the settings). The `watcher` hears of every run.
 
-        Raises ConfigError for two services whose names differ only in case."""
+        Raises what `Directory` raises."""
         self._settings, self._now, self._watcher = settings, now, watcher
-        self._specs: dict[str, ServiceSpec] = {}
-        for spec in specs_of(settings) if specs is None else specs:
-            if self._specs.setdefault(spec.name.lower(), spec) is not spec:
-                raise ConfigError(f"Two services are called {quoted(spec.name)}.", hint="Case does not count in names.")
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
         retry = replace(retry, unanswered_attempts=unanswered_attempts)
         self._limits = Limits(
@@ -71,6 +66,7 @@ class Registry:
             retry=retry,
         )
         self._lock = open_lock(settings, retry)
+        self.directory = Directory(settings, self._limits, specs)
 
     @property
     def wait_seconds(self) -> float:
@@ -78,40 +74,18 @@ class Registry:
         return self._settings.wait_seconds
 
     def names(self) -> list[str]:
-        """The names of the services that have a setting. One of them may still lack another setting; `get` names it."""
-        return [spec.name for spec in self._specs.values()]
+        """As `Directory.names`."""
+        return self.directory.names()
 
     def get(self, name: str) -> SyncService:
-        """Returns the service of this name; case does not count. Raises UnknownService when no setting names it, and
-        ConfigError when one of its sides is missing."""
-        spec = self._specs.get(name.lower())
-        if spec is None:
-            raise self._unknown(name)
-        other_specs = [other for other in self._specs.values() if other is not spec]
-        return SyncService(spec, self._settings, self._limits, self._lock, self._now, other_specs, self._watcher)
+        """Returns the service of this name. Raises what `Directory.find` raises, and ConfigError when one of the
+        service's sides is missing."""
+        spec, others = self.directory.find(name)
+        return SyncService(spec, self._settings, self._limits, self._lock, self._now, others, self._watcher)
 
     def chosen(self, name: str) -> list[str]:
-        """Returns the names that `name` stands for: its own, or every name for "all". Case does not count. Raises
-        UnknownService when there is none."""
-        if name.lower() != ALL:
-            return [self.get(name).name]
-        if not self._specs:
-            raise UnknownService("No service is configured.", hint=_LISTED)
-        return self.names()
-
-    def _unknown(self, name: str) -> UnknownService:
-        names = ", ".join(self.names()) or "none"
-        if name.lower() == ALL:
-            return UnknownService("This works on one service at a time, not on all.", hint=f"Configured: {names}.")
-        meant = did_you_mean(name, [*self.names(), ALL])
-        if not meant and name.lower() in known_names():
-            title = name.capitalize()
-            prefixes = f"Its settings begin with Source{title}Db__ and Backup{title}Db__"
-            hint = f"Configured: {names}. {prefixes}; docs/configuration.md lists them."
-            return UnknownService(f"No service {quoted(name)} is configured: it has no setting.", hint=hint)
-        return UnknownService(
-            f"No service {quoted(name)} is configured.{meant}", hint=f"Configured: {names}. {_LISTED}"
-        )
+        """As `Directory.chosen`."""
+        return self.directory.chosen(name)
 
     def ping(self) -> list[Health]:
         """Asks every side of every configured service, 32 at once; returns how each answers."""
@@ -123,7 +97,10 @@ class Registry:
             except BackupError as error:
                 return Health(service, side, 0, error)
 
-        sides = [(name, side) for name in self.names() for side in SIDES]
+        sides = [(name, side) for name in self.directory.own_names for side in SIDES]
+        for service_set in self.directory.sets.values():  # its services share a source: one of them asks it
+            names = service_set.names()
+            sides += [*((name, SIDES[0]) for name in names[:1]), *((name, SIDES[1]) for name in names)]
         answers = side_by_side(ping_side, sides, _PINGS_AT_ONCE)
         for health in answers:
             if health.error is not None:
@@ -142,7 +119,7 @@ class Registry:
         Raises UnknownRun when no run does. Raises BadRequest, which names the runs, when several do. When a service
         cannot be asked, raises its error, unless another service has a run with exactly this id.
         """
-        names = self.names() if service.lower() == ALL else self.chosen(service)
+        names = self.directory.services(service)
         may_be_an_id = text != "" and text.isascii() and text.isprintable() and len(text) <= _LONGEST_SYNC_ID
 
         def look(name: str) -> list[tuple[SyncService, str]] | BackupError:
@@ -179,7 +156,7 @@ class Registry:
         but: Collection[str] = (),
     ) -> list[Outcome]:
         """Syncs the service, or all services side by side. A service that fails does not disturb the others. Leaves out
-        the services in `but`.
+        the services and sets in `but`.
 
         A sync stops after `SliceSeconds`, except from the command line. Then its outcome's run is in progress, and
         `resume` resumes it. Returns after `wait_seconds` at the latest (None: when all have ended). A sync that is at
@@ -187,16 +164,76 @@ class Registry:
         then has a run without an id. A timer's sync waits some seconds for the lock. It has an entry in SyncHistory
         even if it could not begin.
         """
+        syncs_by_set = self._sync_each(name, trigger, options, observer, wait_seconds, but)
+        for set_name, syncs in syncs_by_set.items():
+            # Numbers and pages show a set as one. A set whose time was up is shown once a job has ended it.
+            is_whole = set_name and (name.lower() == ALL or name.lower() == set_name.lower())
+            if is_whole and wait_seconds is None:
+                outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), [sync.outcome() for sync in syncs])
+                if not outcome.in_progress:
+                    self._watcher.ended(outcome)
+        return [sync.outcome() for syncs in syncs_by_set.values() for sync in syncs]
+
+    def _sync_each(
+        self,
+        name: str,
+        trigger: Trigger,
+        options: Options,
+        observer: Observer,
+        wait_seconds: float | None = None,
+        but: Collection[str] = (),
+    ) -> dict[str, list[SyncInTurn]]:
+        """As `sync`, by the name of the set; services of the settings have none."""
         seconds_left = self._countdown(trigger)
-        syncs = [
-            SyncInTurn(service, self.get, self.failed, trigger, options, observer, seconds_left)
-            for service in self.chosen(name)
-            if service not in but
-        ]
-        pool = ThreadPoolExecutor(max(1, min(len(syncs), AT_ONCE)), thread_name_prefix="sync")
-        wait(list(map(pool.submit, [sync.run for sync in syncs])), wait_seconds)
-        pool.shutdown(wait=wait_seconds is None)
-        return [sync.outcome() for sync in syncs]
+        groups: dict[str, list[SyncInTurn]] = {}
+        at_once: dict[str, int] = {}
+        for service in self.directory.chosen(name, but):
+            service_set = self.directory.set_with(service)
+            group = service_set.name if service_set else ""
+            at_once[group] = service_set.at_once if service_set else AT_ONCE
+            sync = SyncInTurn(
+                *(service, self.get, self.failed, trigger, options, observer, seconds_left),
+                at_once[group],
+                of_set=service_set is not None,
+            )
+            groups.setdefault(group, []).append(sync)
+        pools, futures = [], []
+        for group, syncs in groups.items():
+            pools.append(ThreadPoolExecutor(min(len(syncs), at_once[group]), thread_name_prefix="sync"))
+            futures += [pools[-1].submit(sync.run) for sync in syncs]
+        wait(futures, wait_seconds)
+        for pool in pools:
+            pool.shutdown(wait=wait_seconds is None)
+        for sync in (sync for syncs in groups.values() for sync in syncs if wait_seconds is None):
+            sync.leave_entry()
+        return groups
+
+    def sync_as_one(self, run: Run, options: Options, observer: Observer, *, resumed: bool) -> Outcome:
+        """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the
+        outcome of all as that of this run; the observer and the watcher hear of it as of one run.
+
+        When the time is up, syncs are in progress. The next call is `resumed`: it goes on with these alone. Raises
+        UnknownService when there is no such service.
+        """
+        trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run.service, observer)
+        if resumed:
+            seconds_left = self._countdown(trigger)
+
+            def go_on(service: str) -> Outcome:
+                try:
+                    opened, turn = self.get(service), Turn(seconds_left())
+                    return opened.resume(trigger, turn, progress) or opened.sync(trigger, options, progress, turn)
+                except BackupError as error:
+                    return self.failed(service, Verb.SYNC, trigger, options, error)
+
+            outcomes = side_by_side(go_on, self.directory.open_services(run.service))
+        else:
+            self._watcher.started(run)
+            syncs_by_set = self._sync_each(run.service, trigger, options, progress)
+            outcomes = [sync.outcome() for syncs in syncs_by_set.values() for sync in syncs]
+        outcome = as_one(run, outcomes)
+        self._watcher.ended(outcome)
+        return outcome
 
     def verify(
         self, name: str, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI
@@ -217,7 +254,7 @@ class Registry:
         Returns an outcome for each service with an open sync, but none where a run is at work now.
         """
         seconds_left = self._countdown(trigger)
-        names = [name for name in self.names() if name not in but]
+        names = self.directory.to_look_after(but)
 
         def resume(service: str) -> Outcome | None:
             try:

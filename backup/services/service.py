@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -90,13 +90,14 @@ class SyncService:
         Raises ConfigError when a connection string is missing.
         """
         self.name, self._rules = spec.name, spec.rules
+        self._is_new, self._refused = spec.is_new, spec.refused
         self._places = Places(spec, other_specs, limits)
         self._limits, self._lock, self._now = limits, lock, now
         self._next_due = settings.schedule_of(spec.name).next_due if settings.schedule_enabled else None
         self._policy = Policy(
             spec.guard,
-            settings.on_new_column,
-            settings.recycle_days,
+            spec.on_new_column or settings.on_new_column,
+            spec.recycle_days or settings.recycle_days,
             settings.overlap_seconds,
             settings.full_every_days,
             settings.max_failed_records,
@@ -125,7 +126,8 @@ class SyncService:
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
         run = replace(run, limit=options.limit)
-        request = RunRequest(run, self.stores, sync_with_schema, turn, observer, self._places.tell_apart)
+        stores = self.stores if options.dry_run else self._stores_to_sync
+        request = RunRequest(run, stores, sync_with_schema, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))
 
     def resume(
@@ -137,6 +139,16 @@ class SyncService:
         request = RunRequest(run, self.stores, sync_with_schema, turn, observer, tell_apart, only_resumes=True)
         request = replace(request, resumes_run=sync_id)
         return self._runner.run(request)
+
+    @contextmanager
+    def _stores_to_sync(self) -> Iterator[tuple[Store, Store]]:
+        """As `stores`; first makes what a new service's backup needs. Raises the error of a refused service."""
+        if self._refused is not None:
+            raise self._refused
+        with self.stores() as (source, backup):
+            if self._is_new:
+                self._initialize(source, backup)
+            yield source, backup
 
     def leave_entry(self, run: Run) -> bool:
         """Writes the entry of a run that ended without one; returns whether it could. Tries once, takes no lock."""
@@ -233,10 +245,13 @@ class SyncService:
         """Creates what is missing of the backup's database, schema, table or container, and SyncHistory. Safe to
         repeat."""
         with self.stores() as (source, backup):
-            self._places.try_to_tell_apart(source, backup)
-            backup.catalog.initialize(source)
-            upgrade.create(backup, self.name)
-            refuse_expiring(backup, self._policy)
+            self._initialize(source, backup)
+
+    def _initialize(self, source: Store, backup: Store) -> None:
+        self._places.try_to_tell_apart(source, backup)
+        backup.catalog.initialize(source)
+        upgrade.create(backup, self.name)
+        refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)
 
     def count(self) -> int:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from backup.config.given_services import ALL, missing_side
 from backup.config.service_settings import ServiceSettings
 from backup.config.settings import Settings
-from backup.core.errors import ConfigError
+from backup.core.conditions import condition_text
+from backup.core.errors import BackupError, ConfigError
 from backup.core.model import SideName
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
-from backup.stores import Rules, Side
+from backup.stores import OnNewColumn, Rules, Side
 
 LONGEST_NAME = 200
 """How many UTF-16 units a name may have: SyncHistory's column on SQL Server has no more."""
@@ -23,6 +24,9 @@ class ServiceSpec:
     """One thing to back up. `rules` name its version and say which records belong to it; `guard` has its limits and
     its canary.
 
+    `recycle_days` and `on_new_column` are the service's own, or None for those of the settings. A service of a set
+    `is_new` when its backup has no table yet; the first sync makes it. `refused` is why no run can do it.
+
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
     """
@@ -32,6 +36,10 @@ class ServiceSpec:
     backup: Side
     rules: Rules
     guard: Guard = field(default_factory=Guard)
+    recycle_days: float | None = None
+    on_new_column: OnNewColumn | None = None
+    is_new: bool = False
+    refused: BackupError | None = None
 
     def __post_init__(self) -> None:
         units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2
@@ -46,7 +54,9 @@ class ServiceSpec:
     @property
     def filter_text(self) -> str:
         """The filter that the settings name, in a form that can be compared; empty if they name none."""
-        return "; ".join(f"{name}={value!r}" for name, value in self.rules.where.items() if name in self.rules.required)
+        rules = self.rules
+        named = [condition_text(name, value) for name, value in rules.where.items() if name in rules.required]
+        return "; ".join([*named, *filter(None, [rules.where_sql])])
 
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from threading import Event
 from typing import TypeVar
 
-from backup.core.errors import BackupError, StoreUnavailable
+from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetFailed, StoreUnavailable
 from backup.core.log import event, redact
 from backup.core.model import Counts, Run, Status, Trigger, Verb, utc_now
 from backup.runs.runner import Observer, Outcome, Turn
@@ -20,6 +20,8 @@ Failed = Callable[[str, Verb, Trigger, Options, BackupError], Outcome]
 
 AT_ONCE = 8
 """How many services run at once. Each has its own connections, and its chunks and batches in memory."""
+
+_FAILURES_NAMED = 5
 
 _LOCK_SECONDS = 90.0
 """How long a scheduled sync waits for the lock: longer than a dead run's lease lasts, or a purge."""
@@ -40,29 +42,44 @@ class SyncInTurn(Observer):
         options: Options,
         observer: Observer,
         seconds_left: Callable[[], float | None],
+        at_once: int = AT_ONCE,
+        of_set: bool = False,
     ) -> None:
+        """SyncHistory also gets an entry of a sync that could not begin, if it is scheduled or one of a set (`of_set`):
+        there nobody looks at each."""
+        self._at_once, self._of_set = at_once, of_set
         self._service, self._open_service, self._failed, self._trigger = service, open_service, failed, trigger
         self._options, self._observer, self._seconds_left = options, observer, seconds_left
         self._has_turn, self._has_begun = Event(), Event()
         self._run: Run | None = None
         self._outcome: Outcome | None = None
+        self._unrecorded: SyncService | None = None
 
     def run(self) -> None:
         self._has_turn.set()
         try:
             service = self._open_service(self._service)
-            scheduled, seconds = self._trigger is Trigger.TIMER, self._seconds_left()
+            scheduled, seconds = self._trigger in (Trigger.TIMER, Trigger.JOB), self._seconds_left()
             wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
             outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds))
             # A caller hears at once why a run could not begin. The morning after, only history tells.
             belongs_in_history = scheduled or isinstance(outcome.error, StoreUnavailable)
-            if outcome.error is not None and belongs_in_history and not outcome.recorded:
-                outcome = replace(outcome, recorded=service.leave_entry(outcome.run))
+            belongs_in_history |= self._of_set and not isinstance(outcome.error, Locked)
             self._outcome = outcome
+            if outcome.error is not None and belongs_in_history and not outcome.recorded:
+                self._unrecorded = service
+                self.leave_entry()
         except BackupError as error:
             self._outcome = self._failed(self._service, Verb.SYNC, self._trigger, self._options, error)
         finally:
             self._has_begun.set()
+
+    def leave_entry(self) -> None:
+        """Writes the entry of a sync that could not begin, if SyncHistory lacks it. May be repeated: another sync of
+        its set may have made SyncHistory meanwhile."""
+        if self._unrecorded is not None and self._outcome is not None and not self._outcome.recorded:
+            recorded = self._unrecorded.leave_entry(self._outcome.run)
+            self._outcome = replace(self._outcome, recorded=recorded)
 
     def started(self, run: Run) -> None:
         self._run = run
@@ -78,8 +95,8 @@ class SyncInTurn(Observer):
     def outcome(self) -> Outcome:
         """Returns how it ended, or a run in progress. Waits until it has begun, but not for its turn."""
         if not self._has_turn.is_set():
-            note = f"It waits for its turn: {AT_ONCE} services are synced at once."
-            run = _new_run(self._service, Verb.SYNC, self._trigger, self._options)
+            note = f"It waits for its turn: {self._at_once} services are synced at once."
+            run = new_run(self._service, Verb.SYNC, self._trigger, self._options)
             return Outcome(replace(run, sync_id="", notes=(note,)))
         self._has_begun.wait()
         if self._outcome is not None:
@@ -88,7 +105,7 @@ class SyncInTurn(Observer):
         return Outcome(self._run)
 
 
-def _new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run:
+def new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run:
     """A run that has done nothing yet."""
     run = Run(service, trigger, options.force, utc_now(), verb=verb)
     return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete, limit=options.limit)
@@ -96,9 +113,56 @@ def _new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Ru
 
 def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
     """The outcome of a run that could not begin."""
-    run = _new_run(service, verb, trigger, options)
+    run = new_run(service, verb, trigger, options)
     event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
     return Outcome(run.ended(Status.FAILED, run.started_at, Counts(), redact(str(error))), error)
+
+
+class ProgressAsOne(Observer):
+    """Tells an observer the progress of several services as that of one. For any thread."""
+
+    def __init__(self, name: str, observer: Observer) -> None:
+        self._name, self._observer = name, observer
+        self._counts: dict[str, Counts] = {}
+
+    def progress(self, service: str, counts: Counts) -> None:
+        """As `Observer` says."""
+        self._counts[service] = counts
+        self._observer.progress(self._name, sum(list(self._counts.values()), Counts()))
+
+
+def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
+    """Returns the outcome of all these syncs as that of one run: in progress while one of them is; failed with
+    SetFailed if some failed, or with Locked if these only met other runs. `run` is what was asked for."""
+    counts = sum((outcome.run.counts for outcome in outcomes), Counts())
+    failures = [(outcome.run.service, outcome.error) for outcome in outcomes if outcome.error is not None]
+    errors = tuple(error for _, error in failures)
+    unfinished = sum(outcome.in_progress for outcome in outcomes)
+    stops = [error for error in errors if isinstance(error, Cancelled | Interrupted)]
+    error: BackupError | None = None
+    if stops:
+        error = stops[0]
+    elif errors:
+        only_met_others = all(isinstance(error, Locked) for error in errors)
+        error = errors[0] if only_met_others else _set_failed(run.service, failures, len(outcomes), unfinished)
+    if unfinished and not stops:
+        percent = 100 * (len(outcomes) - unfinished) // len(outcomes)
+        return Outcome(replace(run, status=Status.IN_PROGRESS, counts=counts, percent=percent), error)
+    status = Status.COMPLETED if error is None else Status.FAILED
+    run = replace(run, error_kind=type(error).__name__ if error else None)
+    return Outcome(run.ended(status, utc_now(), counts, redact(str(error)) if error else None), error)
+
+
+def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: int, unfinished: int) -> SetFailed:
+    listed = ", ".join(f"{service} ({type(error).__name__})" for service, error in failures[:_FAILURES_NAMED])
+    rest = f" and {len(failures) - _FAILURES_NAMED} more" if len(failures) > _FAILURES_NAMED else ""
+    done = number - len(failures) - unfinished
+    return SetFailed(
+        f"{len(failures)} of {number} services of {name} failed: {listed}{rest}. {done} were done. {failures[0][0]}: "
+        f"{failures[0][1]}",
+        hint=failures[0][1].hint or None,
+        errors=tuple(error for _, error in failures),
+    )
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], at_once: int = AT_ONCE) -> list[Result]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
 from backup.core.model import SideName
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
+from backup.stores.listing import Listed
 from backup.stores.sibling import LongText, Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
+
+if TYPE_CHECKING:
+    from backup.stores.cosmos.access import CosmosAccess
+    from backup.stores.sql.engines import Dialect
 
 __all__ = [
     "Accept",
@@ -19,6 +24,7 @@ __all__ = [
     "Fence",
     "Keep",
     "Limits",
+    "Listed",
     "LongText",
     "OnNewColumn",
     "Rules",
@@ -28,6 +34,9 @@ __all__ = [
     "SideName",
     "Store",
     "Written",
+    "cosmos_access",
+    "dialect_of",
+    "list_places",
     "open_store",
     "stamps_in",
 ]
@@ -39,8 +48,8 @@ SideRole = SideName | Literal["target place"]
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a service as the settings describe it. Errors name the prefix `setting`. The connection string is
-    empty if the settings do not mention the side."""
+    """One side of a service as the settings describe it. Errors name the prefix `setting`, or a place in backup.toml
+    if the service is `of_set`. The connection string is empty if the settings do not mention the side."""
 
     service: str
     role: SideRole
@@ -51,6 +60,11 @@ class Side:
     container: str | None = None
     database: str | None = None
     emulator_hosts: frozenset[str] = frozenset()
+    of_set: bool = False
+
+    def named(self, part: str) -> str:
+        """The name of the setting with this last part, for messages."""
+        return self.setting if self.of_set or self.role == "target place" else f"{self.setting}__{part}"
 
 
 def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
@@ -61,49 +75,93 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     """
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
     name = f"{side.role} of {side.service}"
-    setting = side.setting if side.role == "target place" else f"{side.setting}__ConnectionString"
+    if side.role == "backup":
+        rules = rules.of_backup
     if "accountendpoint" in side.connection_string.lower():
-        return _open_cosmos(side, setting, name, rules, limits, missing)
-    from backup.stores.sql.engines import open_dialect
+        return _open_cosmos(side, name, rules, limits, missing)
     from backup.stores.sql.store import SqlStore
 
-    dialect = open_dialect(
-        side.connection_string,
-        setting,
-        default_database=side.database,
-        connections=limits.parallelism + 3,  # for the run's own thread, for its heartbeat, and one to spare
-        call_seconds=limits.max_call_seconds,
-        read_only_by_default=side.role == "source",
-    )
+    dialect = dialect_of(side, limits)
     default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):
-        raise ConfigError(f"Setting {side.setting}__Table is missing; a SQL side needs it.")
+        raise ConfigError(f"Setting {side.named('Table')} is missing; a SQL side needs it.")
     if side.role != "source":  # a backup gets such a column from its first run, a target place from its shape
         rules = replace(rules, required={})
     return SqlStore(dialect, table, rules, limits, name, missing)
 
 
-def _open_cosmos(
-    side: Side, setting: str, name: str, rules: Rules, limits: Limits, missing: type[BackupError]
-) -> Store:
+def list_places(side: Side, limits: Limits) -> list[Listed]:
+    """The tables and views, or the containers, of the side's database, in the order of their names. Costs a handful of
+    statements for all.
+
+    Leaves out what belongs to the server. Raises what a store raises; NotInitialized for a backup's database that does
+    not exist, SourceMissing for a source's.
+    """
+    missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
+    name = f"{side.role} of {side.service}"
+    if "accountendpoint" in side.connection_string.lower():
+        account = cosmos_access(side, limits, missing, name)
+        try:
+            return [Listed(container) for container in sorted(account.containers())]
+        finally:
+            account.close()
+    from backup.stores.sql.access import SqlAccess
+
+    dialect = dialect_of(side, limits)
+    label = f"{name} ({dialect.product} {dialect.location})"
+    access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
+    try:
+        for attempt in access.attempts("list the tables"):
+            with attempt as cx:
+                tables = list(dialect.list_tables(cx))
+    finally:
+        access.close()
+    return sorted(tables, key=lambda table: table.name)
+
+
+def dialect_of(side: Side, limits: Limits) -> Dialect:
+    """The dialect of a side that is a SQL database. It connects when first used. Raises ConfigError for a connection
+    string that cannot be read."""
+    from backup.stores.sql.engines import open_dialect
+
+    return open_dialect(
+        side.connection_string,
+        side.named("ConnectionString"),
+        default_database=side.database,
+        connections=limits.parallelism + 3,  # for the run's own thread, for its heartbeat, and one to spare
+        call_seconds=limits.max_call_seconds,
+        read_only_by_default=side.role == "source",
+    )
+
+
+def _open_cosmos(side: Side, name: str, rules: Rules, limits: Limits, missing: type[BackupError]) -> Store:
+    for value, name_of_setting in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
+        if not value:
+            raise ConfigError(f"Setting {side.named(name_of_setting)} is missing; a Cosmos DB side needs it.")
+    access = cosmos_access(side, limits, missing, name)
+    from backup.stores.cosmos.store import CosmosStore
+
+    role: SideName = "backup" if side.role == "backup" else "source"
+    return CosmosStore(access, side.container or "", rules, limits, role)
+
+
+def cosmos_access(side: Side, limits: Limits, missing: type[BackupError], name: str) -> CosmosAccess:
+    """The access to the database of a side that is a Cosmos DB account. It connects when first used. Raises ConfigError
+    for a connection string that cannot be read, or that leads to a server without TLS."""
     from backup.stores.connection import Cosmos, parse_connection
     from backup.stores.secure import check_cosmos
 
-    for value, name_of_setting in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
-        if not value:
-            raise ConfigError(f"Setting {side.setting}__{name_of_setting} is missing; a Cosmos DB side needs it.")
+    setting = side.named("ConnectionString")
     where = parse_connection(side.connection_string, setting)
     if not isinstance(where, Cosmos):
         raise ConfigError(f"Setting {setting} is not a Cosmos DB connection string.")
     check_cosmos(where.endpoint, token=where.key is None, emulator_hosts=side.emulator_hosts, setting=setting)
     from backup.stores.cosmos.access import CosmosAccess
-    from backup.stores.cosmos.store import CosmosStore
 
-    label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, container {side.database}/{side.container})"
+    place = f"container {side.database}/{side.container}" if side.container else f"database {side.database}"
+    label = f"{name} (Cosmos DB {where.endpoint.rstrip('/')}, {place})"
     ceiling = limits.max_request_units_per_second
-    access = CosmosAccess(
+    return CosmosAccess(
         *(where, side.database or "", limits.retry, missing, label, side.emulator_hosts, ceiling),
         max_call_seconds=limits.max_call_seconds,
     )
-    role: SideName = "backup" if side.role == "backup" else "source"
-    return CosmosStore(access, side.container or "", rules, limits, role)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from backup.core.conditions import Condition
 from backup.core.model import Key
 from backup.core.retry import Retry
 
@@ -52,14 +53,39 @@ class Rules:
     """Which records belong to a service, and what tells that a record has changed.
 
     `version`: field names. Every record should have the first. Without any, SQL compares by content and Cosmos DB by
-    etag. `where`: only records with these values belong to the service; on SQL, a column that the table lacks does not
-    count. SQL ignores the case of names. `required`: names that a source on SQL must have as columns, each with the
-    setting that says so.
+    etag. `where`: only records that fulfil these conditions belong to the service; on SQL, a column that the table
+    lacks does not count. `where_sql`: a further condition, in the language of the source's server. SQL ignores the case
+    of names. `required`: names that a source on SQL must have as columns, each with the setting that says so.
+
+    The rest is for SQL. `key`: the columns that identify a row of a table or view without a primary key; a run checks
+    that they do, if `key_may_repeat`. `include` and `exclude`: a source's columns that are copied; all if both are
+    empty.
+
+    `of_set`: the service belongs to a set. All records of its backup are its own, so the filter does not apply there:
+    a record that leaves the filter is a delete. History and bin are in the server's default schema, for the whole set.
     """
 
     version: tuple[str, ...] = ()
-    where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    where: Mapping[str, Condition] = field(default_factory=dict)
     required: Mapping[str, str] = field(default_factory=dict)
+    where_sql: str | None = None
+    key: tuple[str, ...] = ()
+    key_may_repeat: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    of_set: bool = False
+
+    @property
+    def of_backup(self) -> Rules:
+        """The rules of the backup's store. Its table may still have columns that are no longer copied."""
+        where = {} if self.of_set else self.where
+        return replace(self, where=where, where_sql=None, required={}, include=(), exclude=())
+
+    def takes(self, column: str) -> bool:
+        """Whether the source's column is copied. Case does not count."""
+        lowered = column.lower()
+        is_included = not self.include or lowered in map(str.lower, self.include)
+        return is_included and lowered not in map(str.lower, self.exclude)
 
 
 @dataclass(frozen=True)

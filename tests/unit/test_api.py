@@ -19,8 +19,10 @@ from backup.core.model import Counts, Proof, Run, Status, Trigger
 from backup.entry import http
 from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body, parse_service
 from backup.runs.runner import Outcome
+from backup.services.directory import Directory
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Health, Options
+from backup.stores import Limits
 
 STARTED = datetime(2024, 12, 7, tzinfo=UTC)
 RUN = Run("customer", Trigger.HTTP, False, STARTED, sync_id="the-id")
@@ -42,6 +44,7 @@ class Services:
     asked: list[tuple[str, Options]] = field(default_factory=list)
 
     wait_seconds = 200.0
+    directory = Directory(load_settings({}), Limits())
 
     def sync(
         self, name: str, trigger: Trigger, options: Options, wait_seconds: float | None = None
@@ -314,6 +317,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.Cancelled(), 409),
         (errors.NotVerified(), 500),
         (errors.StoreError(), 500),
+        (errors.SetFailed(errors=()), 500),
         (errors.ConstraintRefused(), 500),
         (errors.Undecoded(), 500),
         (errors.RecordRefused(refused={}), 500),

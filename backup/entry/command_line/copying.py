@@ -80,8 +80,11 @@ def verify_command(
     Exit code 1 if anything differs.
     """
     with errors_shown(as_json):
-        outcomes = open_registry(config).verify(service, Depth(full, sample), drilled=drill)
-        answer = http.shape_verifies(outcomes) if service.lower() == "all" else http.shape_verify(outcomes[0])
+        registry = open_registry(config)
+        outcomes = registry.verify(service, Depth(full, sample), drilled=drill)
+        answer = (
+            http.shape_verifies(outcomes) if registry.directory.is_group(service) else http.shape_verify(outcomes[0])
+        )
         print_answer(answer, as_json, lambda: show_verified(outcomes, whole=full or drill))
         if not answer.body["Verified"]:
             raise typer.Exit(1)
@@ -113,7 +116,7 @@ def purge_command(
                 return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
             return {"Service": name, "Status": "Purged", "Images": purged.images, "Runs": purged.runs}, None
 
-        results, failures = zip(*side_by_side(purge, registry.chosen(service)), strict=True)
+        results, failures = zip(*side_by_side(purge, registry.directory.services(service)), strict=True)
         answer = http.combined(results, failures, "backups purged", utc_now)
         print_answer(answer, as_json, lambda: show_results(answer))
 

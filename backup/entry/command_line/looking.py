@@ -73,7 +73,7 @@ def history_command(
     """Show the latest runs, newest first; or one run, with its notes and the keys that it changed."""
     with errors_shown(as_json):
         registry, now = open_registry(config), utc_now()
-        if what.lower() not in (*(name.lower() for name in registry.names()), "all") and _MAY_BE_A_RUN.fullmatch(what):
+        if what.lower() not in (*map(str.lower, registry.directory.entries), "all") and _MAY_BE_A_RUN.fullmatch(what):
             if since is not None or failed or every:
                 raise BadRequest(
                     "--since, --failed and --all choose among runs, but the command names one run.",
@@ -88,7 +88,7 @@ def history_command(
         begun_since = None if since is None else since_of(since, now)
         runs = [
             run
-            for name in registry.chosen(what)
+            for name in registry.directory.services(what)
             for run in registry.get(name).past.history(limit or 10, since=begun_since, failed=failed, every=every)
         ]
         runs.sort(key=lambda run: run.started_at, reverse=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyValue
 
+from backup.core.conditions import Condition, Range, Value
 from backup.core.model import Key, Record
 
 MARK = "_backup"
@@ -16,6 +18,12 @@ MARK = "_backup"
 
 _COMPARED = {"etag", "ts"}
 _SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 _UNDEFINED = "undefined"  # not valid JSON, so no partition key has this as its JSON text
 
 
@@ -81,6 +89,24 @@ def key_from_json(parts: list[Any]) -> Key:
 def texts(values: Iterable[Any]) -> tuple[str | None, ...]:
     """Each value as JSON text; None for null and for a missing property."""
     return tuple(None if value is None else json_text(value) for value in values)
+
+
+def belongs(record: Record, where: Mapping[str, Condition]) -> bool:
+    """Whether the document fulfils the conditions. Values are compared as the server compares them: by type, too."""
+    return all(name in record and _fulfils(record[name], condition) for name, condition in where.items())
+
+
+def _fulfils(value: Any, condition: Condition) -> bool:
+    if isinstance(condition, Range):
+        return all(_compares(value, sign, limit) for sign, limit in condition.limits)
+    values = condition if isinstance(condition, tuple) else (condition,)
+    return json_text(value) in map(json_text, values)
+
+
+def _compares(value: Any, sign: str, limit: Value) -> bool:
+    if isinstance(value, bool) or isinstance(limit, bool) or isinstance(value, str) != isinstance(limit, str):
+        return False
+    return isinstance(value, str | int | float) and _COMPARISONS[sign](value, limit)
 
 
 def json_text(value: Any) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from backup.core.conditions import Condition, Range, Value
 from backup.core.model import WHOLE, Chunk, Key, Record, StampRow
 from backup.stores.cosmos.documents import MARK, partition_part, texts
 from backup.stores.values import Rules
@@ -50,8 +51,24 @@ class Queries:
         self._rules = rules
         self._etag = "c._etag" if side == "source" else path_of([MARK, "etag"])
         self._ts = "c._ts" if side == "source" else path_of([MARK, "ts"])
-        self._where = [f"{path_of([name])} = @w{i}" for i, name in enumerate(rules.where)]
-        self._where_values = {f"w{i}": value for i, value in enumerate(rules.where.values())}
+        self._where: list[str] = []
+        self._where_values: dict[str, Value] = {}
+        for name, condition in rules.where.items():
+            self._where.append(self._fulfils(path_of([name]), condition))
+
+    def _fulfils(self, path: str, condition: Condition) -> str:
+        """The query text for the condition; adds its parameters."""
+
+        def parameter(value: Value) -> str:
+            name = f"w{len(self._where_values)}"
+            self._where_values[name] = value
+            return f"@{name}"
+
+        if isinstance(condition, Range):
+            return " AND ".join(f"{path} {operator} {parameter(value)}" for operator, value in condition.limits)
+        if isinstance(condition, tuple):
+            return f"{path} IN ({', '.join(map(parameter, condition))})"
+        return f"{path} = {parameter(condition)}"
 
     def within(self, chunk: Chunk, what: str) -> Query:
         """`what` of the service's documents in the chunk."""

@@ -31,7 +31,7 @@ from backup.stores.cosmos.chunks import CosmosChunks
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.copies import CosmosCopies
-from backup.stores.cosmos.documents import MARK, json_text, key_to_json, own, texts
+from backup.stores.cosmos.documents import MARK, belongs, key_to_json, own, texts
 from backup.stores.cosmos.incremental import CosmosIncremental
 from backup.stores.cosmos.keys import CosmosKeys
 from backup.stores.cosmos.queries import Queries
@@ -177,9 +177,7 @@ class CosmosStore:
     def _image(self, document: Record, action: Action) -> Image:
         version = texts(map(document.get, self._rules.version))
         etag = document.get("_etag") if self._side == "source" else (document.get(MARK) or {}).get("etag")
-        where = self._rules.where.items()
-        belongs = all(name in document and json_text(document[name]) == json_text(value) for name, value in where)
-        stamp = Version(version, etag) if belongs else None
+        stamp = Version(version, etag) if belongs(document, self._rules.where) else None
         return Image(self.keys.of(document), action, own(document), version, stamp)
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:

@@ -33,6 +33,7 @@ class SqlChunks:
         after = whole.after
         if whole == WHOLE:
             self._refuse_null_keys(shape)
+            self._refuse_repeated_keys(shape)
         while True:
             bound = self._bound(shape, Chunk(after, whole.upto), self._chunk_size.chunk_size)
             if bound is None or bound == whole.upto:
@@ -69,8 +70,23 @@ class SqlChunks:
                 has_null = cx.scalar(query)
         if has_null:
             raise SchemaMismatch(
-                f"The {self._access.label} has rows with NULL in their primary key, which nothing can tell apart.",
+                f"The {self._access.label} has rows with NULL in their key, which nothing can tell apart.",
                 hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
+            )
+
+    def _refuse_repeated_keys(self, shape: TableShape) -> None:
+        if not shape.key_may_repeat:
+            return
+        query = sa.select(sa.literal(1)).select_from(shape.table).where(*shape.filters)
+        query = query.group_by(*shape.key).having(sa.func.count() > 1).limit(1)
+        for attempt in self._attempts("look for keys that stand for several rows"):
+            with attempt as cx:
+                is_repeated = cx.scalar(query)
+        if is_repeated:
+            raise SchemaMismatch(
+                f"The {self._access.label} has several rows with the same {', '.join(shape.key_names)}, so these "
+                "columns are no key.",
+                hint="Name other columns as key in backup.toml, or mend the rows. Nothing was changed.",
             )
 
     def is_many(self, shape: TableShape, chunk: Chunk) -> bool:

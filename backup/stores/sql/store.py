@@ -53,7 +53,7 @@ class SqlStore:
         )
         self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
         self.access.names.update(part.lower() for part in (schema, name) if part)
-        self._limits = limits
+        self._limits, self._of_set = limits, rules.of_set
 
         def open_in(other_database: Dialect) -> Store:
             return SqlStore(other_database, table, rules, limits, side, NotInitialized)
@@ -144,7 +144,10 @@ class SqlStore:
         self.access.fence = lambda cx, again: fence.check_last(cx if shares_database else None, again)
 
     def sibling(self, shape: Shape) -> Sibling:
-        return SqlSibling(self.access, shape, self.catalog.schema_of)
+        return SqlSibling(self.access, shape, self._schema_of)
+
+    def _schema_of(self, name: str) -> str | None:
+        return self.access.dialect.default_schema if self._of_set else self.catalog.schema_of(name)
 
     def close(self) -> None:
         self.access.close()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import quoted_name
 
+from backup.core.conditions import Condition, Range, Value, converted
 from backup.core.errors import BackupError, ConfigError, SchemaMismatch
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.suggestions import did_you_mean
@@ -23,6 +26,12 @@ from backup.stores.values import Rules
 
 SYNCED_AT = "SyncedAt"
 _FLAGS = ("bit", "bool", "boolean")
+_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
 class TableShape:
@@ -35,7 +44,9 @@ class TableShape:
         rules: Rules,
         table_name: TableName,
         label: str,
+        left_out: Sequence[Column] = (),
     ) -> None:
+        """`left_out` are the table's columns that are not copied."""
         self.columns, self.key_names = columns, key_names
         self.table = declare(table_name, columns, key_names)
         self.names = tuple(column.name for column in columns)
@@ -43,8 +54,9 @@ class TableShape:
         self._any_case = {column.name.lower(): column for column in columns}
         self.label = label
         self.key = [self.table.c[name] for name in key_names]
-        self._rules = rules
+        self._rules, self._left_out = rules, left_out
         self._apply_rules(version=self.names, where=self.names)
+        self.key_may_repeat = False
         self.identity = frozenset(column.name for column in columns if column.identity)
         has_bytes = any(bytes in getattr(column.type, "kinds", ()) for column in self.table.columns)
         self.select = sa.select(*self.table.columns).execution_options(**{HAS_BYTES: has_bytes})
@@ -68,10 +80,18 @@ class TableShape:
         if not columns:
             raise missing(f"The {label} does not exist.")
         key = sorted((column.key_position, column.name) for column in columns if column.key_position)
-        key_names = tuple(name for _, name in key)
+        primary = tuple(name for _, name in key)
+        key_names = primary or _named_key(columns, rules)
         if not key_names:
             raise SchemaMismatch(
-                f"The {label} has no primary key.", hint="Only a table with a primary key can be backed up."
+                f"The {label} has no primary key.",
+                hint="Only a table with a primary key can be backed up, or one of a set whose key backup.toml names.",
+            )
+        if needed := [name for name in (*key_names, *rules.version) if not rules.takes(name)]:
+            raise ConfigError(
+                f"The {label} needs the column {needed[0]} for its key or its version, and its list of columns leaves"
+                " it out. Nothing was changed.",
+                hint="Correct columns in backup.toml.",
             )
         for column in columns:
             if column.name in key_names and not column.sortable:
@@ -80,7 +100,11 @@ class TableShape:
                     hint="Only a key of the server's built-in types can be backed up.",
                 )
         rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
-        return cls(columns, key_names, rules, table_name, label)
+        copied = [column for column in columns if rules.takes(column.name)]
+        left_out = [column for column in columns if not rules.takes(column.name)]
+        shape = cls(copied, key_names, rules, table_name, label, left_out)
+        shape.key_may_repeat = rules.key_may_repeat and not primary
+        return shape
 
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.key_names)
@@ -107,10 +131,18 @@ class TableShape:
         usable = first is not None and first.name in version
         self.version = [self.table.c[name] for name in names if name in version] if usable else []
         self.filters = [
-            self.table.c[columns[field].name] == value
-            for field, value in self._rules.where.items()
+            _fulfils(self.table.c[columns[field].name], condition)
+            for field, condition in self._rules.where.items()
             if field in columns and columns[field].name in where
         ]
+        # A filter may ask about a column that is not copied.
+        self.filters += [
+            _fulfils(sa.column(quoted_name(column.name, quote=True), column.type), condition)
+            for field, condition in self._rules.where.items()
+            if (column := _named(self._left_out, field)) is not None
+        ]
+        if self._rules.where_sql is not None:
+            self.filters.append(sa.literal_column(f"({self._rules.where_sql})"))
 
     @property
     def lacks_version(self) -> bool:
@@ -215,21 +247,19 @@ def filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain:
 
     Raises ConfigError for a required column that does not exist, and for a value that a column cannot have.
     """
-    names = {**{column.name.lower(): column for column in columns}, **{column.name: column for column in columns}}
     for name, setting in rules.required.items():
-        if name not in names and name.lower() not in names:
+        if _named(columns, name) is None:
             raise ConfigError(
                 f"The {label} has no column {name}, which the setting {setting} names."
                 f"{did_you_mean(name, (column.name for column in columns))} Nothing was changed.",
                 hint="Name a column of the table; case does not count.",
             )
     values = {}
-    for name, value in rules.where.items():
-        if (column := names.get(name) or names.get(name.lower())) is None:
+    for name, condition in rules.where.items():
+        if (column := _named(columns, name)) is None:
             continue
         try:
-            # SQLite's driver has no type for true and false; its columns hold 0 and 1.
-            values[name] = int(value) if plain and isinstance(value, bool) else _value(column, value, plain=plain)
+            values[name] = converted(condition, partial(_value, column, plain=plain))
         except (ValueError, ArithmeticError):
             raise ConfigError(
                 f"The column {name} of the {label} has the type {column.type.declared}, and cannot have the value in "
@@ -239,10 +269,32 @@ def filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain:
     return values
 
 
-def _value(column: Column, value: Any, *, plain: bool) -> Any:
+def _value(column: Column, value: Value, *, plain: bool) -> Any:
+    if plain and isinstance(value, bool):
+        return int(value)  # SQLite's driver has no type for true and false; its columns hold 0 and 1
     if isinstance(value, bool) and column.type.declared.lower() in _FLAGS:
         return value
     return value_of(column.type.declared, value, plain=plain)
+
+
+def _fulfils(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
+    if isinstance(condition, Range):
+        return sa.and_(*(_COMPARISONS[sign](column, value) for sign, value in condition.limits))
+    if isinstance(condition, tuple):
+        return sa.or_(*(column == value for value in condition))
+    return column == condition
+
+
+def _named(columns: Sequence[Column], name: str) -> Column | None:
+    """The column with exactly this name; else one whose name differs only in case; else None."""
+    alike = [column for column in columns if column.name.lower() == name.lower()]
+    return next((column for column in alike if column.name == name), alike[0] if alike else None)
+
+
+def _named_key(columns: Sequence[Column], rules: Rules) -> tuple[str, ...]:
+    """The key's columns that the rules name, as the table spells them; empty if it lacks one of them."""
+    key = [_named(columns, name) for name in rules.key]
+    return tuple(column.name for column in key if column is not None) if all(key) else ()
 
 
 def loosened(source: TableShape) -> list[Column]:

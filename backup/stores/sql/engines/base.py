@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from backup.core.model import Fingerprint
+from backup.stores.listing import Listed
 from backup.stores.sql.engines.column import Column, Relation
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.prepared import Prepared
@@ -112,6 +113,9 @@ class Dialect(Protocol):
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         """The table or view that this login's statements mean by the name; None if there is none. Without a schema, the
         server's rules choose one."""
+
+    def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
+        """The tables and views of the database, with their columns and keys, in a handful of statements for all."""
 
     def login_schema(self, cx: sa.Connection) -> str | None:
         """The schema in which this login creates a table without a schema in its name; None where there are none."""

@@ -26,6 +26,17 @@ class TableName(NamedTuple):
         return ".".join(part for part in (self.schema, self.name) if part)
 
 
+def spelled_name(schema: str | None, name: str) -> str:
+    """The table as settings name it: `dbo.Customer`, or `dbo.[my.table]` where a name has a dot, a bracket, a quote, or
+    a space at an end."""
+    return ".".join(_bracketed(part) for part in (schema, name) if part is not None)
+
+
+def _bracketed(part: str) -> str:
+    is_plain = part.strip() == part != "" and not set(part) & set('.[]"')
+    return part if is_plain else f"[{part.replace(']', ']]')}]"
+
+
 class TableAlone(sa.Table):
     """A table whose name is `TableName.alone`."""
 

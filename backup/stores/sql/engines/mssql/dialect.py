@@ -21,13 +21,14 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
 from backup.stores.connection import SqlServer
+from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
-from backup.stores.sql.engines.mssql import system_tables
+from backup.stores.sql.engines.mssql import listing, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.counters import advance
 from backup.stores.sql.engines.mssql.errors import failure
@@ -244,6 +245,9 @@ class SqlServerDialect:
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
+
+    def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
+        return listing.list_tables(cx)
 
     def login_schema(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.core.model import Fingerprint
+from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
@@ -20,7 +21,7 @@ from backup.stores.sql.engines.column import Column, Relation, spelled_column, s
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
-from backup.stores.sql.engines.postgresql import counters, fingerprint, system_tables
+from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
 from backup.stores.sql.engines.postgresql.connection import connect_options, listen, pool_of
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
@@ -174,6 +175,9 @@ class PostgresqlDialect:
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
+
+    def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
+        return listing.list_tables(cx)
 
     def login_schema(self, cx: sa.Connection) -> str | None:
         return system_tables.login_schema(cx, self.default_schema)

@@ -103,6 +103,8 @@ class SqliteFile:
         unreadable = code == sqlite3.SQLITE_CANTOPEN or whole in _NO_WAL_CODES
         if unreadable and self.path.is_file() and _is_wal(self.path):
             return Failure("unavailable", f"{_NO_WAL}.", _FOLDER_HINT)
+        if code == sqlite3.SQLITE_CANTOPEN and self._can_be_opened():
+            return Failure("transient", text)  # another thread made the file at this moment
         if whole in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY):
             return Failure("unavailable", f"{_CRASHED}.", _CRASHED_HINT)
         if code == sqlite3.SQLITE_READONLY:
@@ -118,6 +120,10 @@ class SqliteFile:
         if whole in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
             return Failure("unique", text)
         return Failure("constraint" if code == sqlite3.SQLITE_CONSTRAINT else "refused", text)
+
+    def _can_be_opened(self) -> bool:
+        folder = self.path.parent
+        return self.path.is_file() and all(os.access(path, os.R_OK | os.W_OK) for path in (self.path, folder))
 
     def _refuse_foreign_files(self) -> None:
         if not hasattr(os, "geteuid") or not self.path.is_file():

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from backup.core import interrupts
 from backup.core.model import Fingerprint
 from backup.stores.calls import CallEnded
+from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CONNECTIONS, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
@@ -28,7 +29,7 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
-from backup.stores.sql.engines.sqlite import system_tables, text
+from backup.stores.sql.engines.sqlite import listing, system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation
@@ -232,6 +233,9 @@ class SqliteDialect:
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
+
+    def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
+        return listing.list_tables(cx)
 
     def login_schema(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas
         return None

@@ -1,0 +1,194 @@
+"""What backup.toml may say: its sections as models, checked without a database. Does not read the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from math import isfinite
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+from backup.config.given_services import ALL
+from backup.config.schedule import CronText, ZoneName
+from backup.core.conditions import Condition, Range, Value
+from backup.core.suggestions import did_you_mean
+
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LIMITS = {"from": "lowest", "to": "highest", "above": "above", "below": "below"}
+_FOR_A_CONDITION = "write a value, a list of values, or a range such as { from = 1, below = 10 }"
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and not isfinite(value)):
+        raise ValueError(_FOR_A_CONDITION)
+    return value
+
+
+def _condition(value: Any) -> Condition:
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("no record has one of no values; name a value, or leave the condition out")
+        return tuple(map(_value, value))
+    if not isinstance(value, dict):
+        return _value(value)
+    for name in value:
+        if name not in _LIMITS:
+            raise ValueError(f"a range has no {name}.{did_you_mean(name, _LIMITS) or ' It has from, to, above, below'}")
+    if not value:
+        raise ValueError(_FOR_A_CONDITION)
+    return Range(**{_LIMITS[name]: _value(limit) for name, limit in value.items()})
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError('write a list of names, such as ["Id"]')
+    return tuple(names)
+
+
+def _set_name(name: Any) -> str:
+    if not isinstance(name, str) or not _SET_NAME.fullmatch(name) or name.lower() == ALL:
+        raise ValueError("a set's name has letters, digits, _ and -, and is not all")
+    return name
+
+
+Conditions = Mapping[str, Annotated[Condition, PlainValidator(_condition)]]
+"""A filter as data: what each named field must be."""
+
+Names = Annotated[tuple[str, ...], PlainValidator(_names)]
+"""Names of columns or patterns of tables. A single one may stand without a list."""
+
+
+class Section(BaseModel):
+    """A part of the file: what it names, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, strict=True)
+
+
+class Common(Section):
+    """What [defaults], a set and a table may say. The nearest section that says it counts."""
+
+    recycle_days: float | None = Field(default=None, gt=0, le=36_500)
+    on_new_column: Literal["add", "fail", "ignore"] | None = None
+    max_delete_percent: float | None = Field(default=None, ge=0, le=100)
+    max_delete_percent_per_week: float | None = Field(default=None, ge=0, le=100)
+    delete_guard_floor: int | None = Field(default=None, ge=0)
+    max_deletes: int | None = Field(default=None, ge=0)
+    max_update_percent: float | None = Field(default=None, ge=0, le=100)
+
+
+class ColumnList(Section):
+    """Which columns are copied: only those that `include` names, if it names any, and none that `exclude` names."""
+
+    include: Names = ()
+    exclude: Names = ()
+
+
+class TableSection(Common):
+    """[set.NAME.table."…"] or [set.NAME.container."…"]: what counts for one table or container."""
+
+    where: Conditions = {}
+    where_sql: str | None = Field(default=None, min_length=1)
+    columns: ColumnList = ColumnList()
+    version: Names = ()
+    key: Names = ()
+
+
+class Shared(Common):
+    """What [defaults] and a set may say."""
+
+    on_new_table: Literal["add", "ignore", "fail"] | None = None
+    services_at_once: int | None = Field(default=None, ge=1, le=64)
+    schedule: CronText | None = None
+    time_zone: ZoneName | None = None
+
+
+class SetSection(Shared):
+    """[set.NAME]: a source, its backup, and which of its tables or containers belong to the set."""
+
+    source: str = Field(min_length=1, repr=False)
+    backup: str = Field(min_length=1, repr=False)
+    database: str | None = Field(default=None, min_length=1)
+    backup_database: str | None = Field(default=None, min_length=1)
+    tables: Names = ()
+    containers: Names = ()
+    exclude: Names = ()
+    where: Mapping[str, Conditions] = {}
+    table: Mapping[str, TableSection] = {}
+    container: Mapping[str, TableSection] = {}
+
+    @property
+    def is_cosmos(self) -> bool:
+        """Whether the source is a Cosmos DB account."""
+        return "accountendpoint" in self.source.lower()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of the tables, or of the containers."""
+        return self.containers if self.is_cosmos else self.tables
+
+    @property
+    def sections(self) -> Mapping[str, TableSection]:
+        """What counts for single tables or containers, by name."""
+        sections = self.container if self.is_cosmos else self.table
+        named = {name: TableSection(where=where) for name, where in self.where.items()}
+        return {**named, **sections}
+
+    @model_validator(mode="after")
+    def _fits_its_product(self) -> Self:
+        word, other = ("containers", "tables") if self.is_cosmos else ("tables", "containers")
+        if getattr(self, other) or getattr(self, other[:-1]):
+            raise ValueError(f"its source has {word}, no {other}")
+        if not self.patterns:
+            raise ValueError(f'{word} is missing: name patterns, such as {word} = ["*"] for all')
+        if self.is_cosmos and not self.database:
+            raise ValueError("database is missing: a set of containers needs it")
+        named_sql = [name for name, section in self.container.items() if section.where_sql]
+        if named_sql:
+            raise ValueError(f"where_sql is for tables; write the condition of {named_sql[0]} as where")
+        if twice := sorted(name for name in self.where if (self.container if self.is_cosmos else self.table).get(name)):
+            raise ValueError(f"where and [{word[:-1]}] both have {twice[0]}; write its where in its section")
+        return self
+
+
+class BackupFile(Section):
+    """The whole file."""
+
+    defaults: Shared = Shared()
+    set: Mapping[Annotated[str, PlainValidator(_set_name)], SetSection] = {}
+
+    @model_validator(mode="after")
+    def _tells_sets_apart(self) -> Self:
+        lowered = [name.lower() for name in self.set]
+        if twice := [name for name in self.set if lowered.count(name.lower()) > 1]:
+            raise ValueError(f"two sets are called {twice[0]}; case does not count in names")
+        return self
+
+    @property
+    def sets(self) -> Mapping[str, SetSection]:
+        """The sets by name. A set has the value of [defaults] where it has none of its own."""
+        return {name: section.model_copy(update=_missing(section, self.defaults)) for name, section in self.set.items()}
+
+
+def _missing(section: Section, outer: Section) -> dict[str, Any]:
+    """The values of the outer section that this section does not have itself."""
+    return {name: value for name, value in outer if value is not None and getattr(section, name, value) is None}
+
+
+def options_of(section: SetSection, table: TableSection) -> TableSection:
+    """Returns the table's section, with the set's value of each option that it has no value of."""
+    common = Common(**{name: getattr(section, name) for name in Common.model_fields})
+    return table.model_copy(update=_missing(table, common))
+
+
+def names_at(path: tuple[str | int, ...]) -> list[str]:
+    """Returns the names that the section at this path may have."""
+    kinds: list[type[Section]] = [BackupFile, BackupFile, SetSection, SetSection, TableSection, ColumnList]
+    kind = Shared if path[:1] == ("defaults",) else kinds[min(len(path), len(kinds) - 1)]
+    return list(kind.model_fields)

@@ -1,0 +1,58 @@
+"""What a catalogue lists: tables and views with their columns and keys, or containers. Values alone, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class ListedColumn:
+    """A column, with its type in the server's words."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A table, a view or a container. `name` is what settings write for it, with brackets where it needs them.
+
+    `unique_keys`: the columns of each unique index over columns that are never NULL, by the index's name. `row_version`
+    is the column that the server changes with every write. `records` is about how many there are; None where the
+    catalogue does not know. A container has a name alone.
+    """
+
+    name: str
+    is_view: bool = False
+    columns: Sequence[ListedColumn] = ()
+    primary_key: Sequence[str] = ()
+    unique_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    row_version: str | None = None
+    records: int | None = None
+
+
+@dataclass(frozen=True)
+class UniqueIndex:
+    """A unique index over all rows of a table: its columns in order, and whether it is the primary key's."""
+
+    table: str
+    name: str
+    columns: Sequence[str]
+    is_primary: bool
+
+
+def with_keys(tables: Iterable[Listed], indexes: Iterable[UniqueIndex]) -> list[Listed]:
+    """Returns the tables with their primary keys and unique keys."""
+    of_table: dict[str, list[UniqueIndex]] = {}
+    for index in indexes:
+        of_table.setdefault(index.table, []).append(index)
+    keyed = []
+    for table in tables:
+        own = of_table.get(table.name, [])
+        always = {column.name for column in table.columns if not column.nullable}
+        primary = next((tuple(index.columns) for index in own if index.is_primary), tuple(table.primary_key))
+        unique = {index.name: tuple(index.columns) for index in own if always.issuperset(index.columns)}
+        keyed.append(replace(table, primary_key=primary, unique_keys=unique))
+    return keyed

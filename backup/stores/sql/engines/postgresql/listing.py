@@ -1,0 +1,58 @@
+"""All tables and views of a PostgreSQL database, in two statements."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import sqlalchemy as sa
+
+from backup.stores.listing import Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.sql.engines.tables import spelled_name
+
+# A partition shows in its parent.
+_COLUMNS = sa.text(
+    """
+    SELECT n.nspname, c.relname, c.relkind, c.reltuples, a.attname,
+           format_type(a.atttypid, a.atttypmod), NOT a.attnotnull
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
+      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY n.nspname, c.relname, a.attnum
+    """
+)
+_INDEXES = sa.text(
+    """
+    SELECT n.nspname, c.relname, x.relname, i.indisprimary, array_agg(a.attname::text ORDER BY k.place)
+    FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid
+    JOIN pg_class x ON x.oid = i.indexrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (column_number, place)
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.column_number
+    WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
+      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    GROUP BY n.nspname, c.relname, x.relname, i.indisprimary
+    ORDER BY n.nspname, c.relname, x.relname
+    """
+)
+
+
+def list_tables(cx: sa.Connection) -> list[Listed]:
+    """The tables and views that the database has, with their columns and keys."""
+    tables = []
+    for (schema, name, kind, rows), columns in groupby(cx.execute(_COLUMNS).all(), key=lambda row: row[:4]):
+        tables.append(
+            Listed(
+                spelled_name(schema, name),
+                kind not in ("r", "p"),
+                [ListedColumn(column, declared, nullable) for *_, column, declared, nullable in columns],
+                records=round(rows) if rows >= 0 and kind == "r" else None,  # -1: nobody has counted yet
+            )
+        )
+    indexes = [
+        UniqueIndex(spelled_name(schema, table), name, columns, is_primary)
+        for schema, table, name, is_primary, columns in cx.execute(_INDEXES)
+    ]
+    return with_keys(tables, indexes)

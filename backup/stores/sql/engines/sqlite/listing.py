@@ -1,0 +1,68 @@
+"""All tables and views of an SQLite file."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.stores.listing import Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.sql.engines.tables import spelled_name
+
+_TABLES = sa.text(
+    """
+    SELECT m.name, c.name, c.type, c."notnull" = 0, c.pk
+    FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c
+    WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
+      AND c.hidden <> 1
+    ORDER BY m.name, c.cid
+    """
+)
+_VIRTUAL = sa.text("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'")
+_VIEWS = sa.text("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name")
+_COLUMNS = sa.text('SELECT :table, name, type, "notnull" = 0, 0 FROM pragma_table_xinfo(:table) ORDER BY cid')
+# Of an index sorted by a collation of its own, nobody knows whether it tells the same keys apart.
+_INDEXES = sa.text(
+    """
+    SELECT m.name, i.name, x.name, x.coll = 'BINARY'
+    FROM sqlite_master m JOIN pragma_index_list(m.name) i JOIN pragma_index_xinfo(i.name) x
+    WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%' AND i."unique" AND NOT i.partial AND i.origin <> 'pk'
+      AND x.key
+    ORDER BY m.name, i.name, x.seqno
+    """
+)
+
+
+def list_tables(cx: sa.Connection) -> list[Listed]:
+    """The tables and views that the file has, with their columns and keys. Leaves out virtual tables and what they
+    keep their data in, and views that the server cannot read."""
+    virtual = [f"{name}_" for (name,) in cx.execute(_VIRTUAL)]
+    rows = [row for row in cx.execute(_TABLES) if not any(row[0].startswith(prefix) for prefix in virtual)]
+    tables = _grouped(rows, is_view=False)
+    for (view,) in cx.execute(_VIEWS).all():
+        with suppress(sa.exc.DBAPIError):  # such as a view of a table that was dropped
+            tables += _grouped(list(cx.execute(_COLUMNS, {"table": view})), is_view=True)
+    indexes = []
+    for (table, name), group in groupby(cx.execute(_INDEXES).all(), key=lambda row: (row[0], row[1])):
+        parts = [(column, is_plain) for *_, column, is_plain in group]
+        if all(column is not None and is_plain for column, is_plain in parts):  # None: an expression
+            indexes.append(UniqueIndex(spelled_name(None, table), name, [column for column, _ in parts], False))
+    return with_keys(tables, indexes)
+
+
+def _grouped(rows: list[Any], *, is_view: bool) -> list[Listed]:
+    tables = []
+    for name, group in groupby(rows, key=lambda row: row[0]):
+        columns = list(group)
+        key = sorted((position, column) for _, column, _, _, position in columns if position)
+        tables.append(
+            Listed(
+                spelled_name(None, name),
+                is_view,
+                [ListedColumn(column, declared, bool(nullable)) for _, column, declared, nullable, _ in columns],
+                [column for _, column in key],
+            )
+        )
+    return tables

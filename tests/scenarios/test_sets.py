@@ -1,0 +1,265 @@
+"""A set of backup.toml from end to end: which services it makes, and what becomes of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.config.settings import load_settings
+from backup.core.errors import ConfigError, GuardTripped, SchemaMismatch, SetFailed, SourceMissing, UnknownService
+from backup.core.model import Run, Status, Trigger, utc_now
+from backup.entry import http
+from backup.runs.outcome import NOBODY, Outcome
+from backup.services.registry import Registry
+from backup.services.service import NO_OPTIONS
+from tests.emulators.servers import postgres_database
+
+SHOP = """
+CREATE TABLE "Customer" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Fax" VARCHAR(20), "Country" VARCHAR(20));
+CREATE TABLE "Invoice" ("Id" INTEGER PRIMARY KEY, "Customer" INTEGER REFERENCES "Customer" ("Id"));
+CREATE TABLE "Order Details" ("Order" INTEGER NOT NULL, "Line" INTEGER NOT NULL, "Price" NUMERIC(9, 2));
+CREATE UNIQUE INDEX "one line" ON "Order Details" ("Order", "Line");
+CREATE TABLE "odd.na[me] 🎵" ("Id" INTEGER PRIMARY KEY, "Boss" INTEGER);
+CREATE TABLE "Keyless" ("A" VARCHAR(9), "B" VARCHAR(9));
+CREATE TABLE tmp_load ("Id" INTEGER PRIMARY KEY);
+CREATE VIEW "German" AS SELECT "Id", "Name" FROM "Customer" WHERE "Country" = 'Germany';
+INSERT INTO "Customer" VALUES (1, 'Ada', '1', 'Germany'), (2, 'Bülent', '2', 'Türkiye'), (3, 'Chi', '3', 'Japan');
+INSERT INTO "Invoice" VALUES (1, 1), (2, 2);
+INSERT INTO "Order Details" VALUES (1, 1, 2.50), (1, 2, 3.10);
+INSERT INTO "odd.na[me] 🎵" VALUES (1, NULL);
+INSERT INTO "Keyless" VALUES ('a', 'b'), ('a', 'c');
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A source with tables of many kinds, an empty backup, and a set of both."""
+
+    source: str
+    backup: str
+    prefix: str
+
+    def name(self, table: str) -> str:
+        return f"shop/{self.prefix}{table}"
+
+    def registry(self, *lines: str, tables: str = '["*"]') -> Registry:
+        text = f"[set.shop]\nsource = '{self.source}'\nbackup = '{self.backup}'\ntables = {tables}\n"
+        return Registry(load_settings({"BACKUP_TOML": text + "\n".join(lines)}))
+
+    def sync(self, *lines: str, name: str = "shop", tables: str = '["*"]') -> dict[str, Outcome]:
+        """The outcomes by table, as sync gives them."""
+        outcomes = self.registry(*lines, tables=tables).sync(name, Trigger.CLI)
+        return {outcome.run.service.removeprefix(f"shop/{self.prefix}"): outcome for outcome in outcomes}
+
+    def run(self, statements: str, side: str = "source") -> None:
+        with self._begin(side) as cx:
+            for statement in filter(str.strip, statements.split(";")):
+                cx.exec_driver_sql(statement)
+
+    def rows(self, table: str, side: str = "backup") -> list[tuple[Any, ...]]:
+        with self._begin(side) as cx:
+            return sorted(tuple(row) for row in cx.execute(sa.text(f"SELECT * FROM {table}")))
+
+    def column(self, query: str, side: str = "backup") -> list[Any]:
+        with self._begin(side) as cx:
+            return [row[0] for row in cx.execute(sa.text(query))]
+
+    def _begin(self, side: str) -> Any:
+        engine = sa.create_engine(self.source if side == "source" else self.backup, poolclass=sa.pool.NullPool)
+        return engine.begin()
+
+
+@pytest.fixture
+def sqlite_shop(tmp_path: Path) -> Shop:
+    """The shop in SQLite files."""
+    return Shop(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/backup.db", "")
+
+
+@pytest.fixture
+def postgres_shop(postgres: str) -> Iterator[Shop]:
+    """The shop in two PostgreSQL databases."""
+    with ExitStack() as stack:
+        source, backup = (stack.enter_context(postgres_database(postgres)) for _ in range(2))
+        yield Shop(source, backup, "public.")
+
+
+@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+def shop(request: pytest.FixtureRequest) -> Shop:
+    """Each shop in turn, filled."""
+    shop: Shop = request.getfixturevalue(request.param)
+    shop.run(SHOP)
+    return shop
+
+
+EXCLUDE = 'exclude = ["*tmp_*", "*Keyless"]'
+
+
+def test_a_set_copies_every_table_that_has_a_key_and_the_rest_fails_alone(shop: Shop) -> None:
+    outcomes = shop.sync('exclude = ["*tmp_*"]')
+    failed = {table for table, outcome in outcomes.items() if outcome.run.status is Status.FAILED}
+    assert failed == {"Keyless"}
+    assert outcomes.keys() == {"Customer", "Invoice", "Order Details", "[odd.na[me]] 🎵]", "Keyless"}
+    assert isinstance(outcomes["Keyless"].error, SchemaMismatch)
+    assert [row[:3] for row in shop.rows('"Order Details"')] == shop.rows('"Order Details"', "source")
+    assert shop.column('SELECT DISTINCT "ServiceName" FROM "SyncHistory" ORDER BY 1') == sorted(
+        map(shop.name, outcomes)
+    )
+    again = shop.sync(EXCLUDE)
+    assert all(outcome.run.counts.processed == 0 and outcome.error is None for outcome in again.values())
+
+
+def test_every_way_in_takes_a_set_a_pattern_or_one_service(shop: Shop) -> None:
+    shop.sync(EXCLUDE)
+    registry = shop.registry(EXCLUDE)
+    fitting = [shop.name("Customer"), shop.name("Invoice")]
+    assert registry.chosen(f"SHOP/{shop.prefix}*i*") == [*fitting[1:], shop.name("Order Details")]
+    assert registry.chosen(shop.name("customer")) == [shop.name("Customer")]
+    assert set(registry.chosen("all")) == set(registry.chosen("shop")) == set(registry.chosen("shop/*"))
+    answer = http.post_sync(registry, {}, json.dumps({"service": shop.name("C*")}).encode())
+    assert [result["ServiceName"] for result in answer.body["Results"]] == [shop.name("Customer")]
+    assert "Results" not in http.post_sync_of(registry, shop.name("Customer"), {}, b"").body
+    assert len(http.post_sync_of(registry, "shop", {}, b"").body["Results"]) == len(registry.names())
+    assert http.post_verify(registry, "shop/*", {}, b"").body["Verified"] is True
+    with pytest.raises(UnknownService, match="is a set"):
+        registry.get("shop")
+    with pytest.raises(UnknownService, match=r"Did you mean \S*Customer"):
+        registry.get(shop.name("Custmer"))
+    with pytest.raises(UnknownService, match="No service fits"):
+        registry.chosen("shop/x*")
+
+
+def test_a_pattern_that_stands_for_nothing_fails_and_the_rest_is_done(shop: Shop) -> None:
+    outcomes = shop.sync(EXCLUDE, tables='["*Customer", "*Custmer"]')
+    assert outcomes["Customer"].error is None
+    error = outcomes["shop"].error
+    assert isinstance(error, ConfigError)
+    assert "'*Custmer'" in str(error)
+    unused = shop.sync(EXCLUDE, '[set.shop.table."Custmer"]', "recycle_days = 1")
+    assert "Did you mean" in str(unused["shop"].error)
+
+
+def test_a_filter_and_a_list_of_columns_choose_what_is_copied(shop: Shop) -> None:
+    section = ['[set.shop.table."Customer"]', 'columns = { exclude = ["fax", "Country"] }']
+    assert (
+        shop.sync(*section, 'where = { Country = ["Germany", "Türkiye"] }', tables='"*Customer"')["Customer"].error
+        is None
+    )
+    assert [row[:2] for row in shop.rows('"Customer"')] == [(1, "Ada"), (2, "Bülent")]
+    ranged = shop.sync(*section, "where = { Id = { from = 2, to = 3 } }", tables='"*Customer"')["Customer"].run
+    assert (ranged.counts.inserted, ranged.counts.deleted) == (1, 1)
+    by_sql = """where_sql = '''"Id" > 1 AND "Name" <> 'a:b%?' '''"""
+    assert shop.sync(*section, by_sql, tables='"*Customer"')["Customer"].run.counts.skipped == 2
+
+
+def test_a_record_that_leaves_the_filter_is_a_delete_for_guard_and_bin(shop: Shop) -> None:
+    section = ['[set.shop.table."Customer"]', "delete_guard_floor = 0"]
+    shop.sync(*section, tables='"*Customer"')
+    stopped = shop.sync(*section, "where = { Id = 1 }", tables='"*Customer"')["Customer"]
+    assert isinstance(stopped.error, GuardTripped)
+    assert len(shop.rows('"Customer"')) == 3
+    shop.run("""UPDATE "Customer" SET "Country" = 'Japan' WHERE "Id" = 1""")
+    left = shop.sync(*section, "max_delete_percent = 90", "where = { Country = 'Japan' }", tables='"*Customer"')
+    assert left["Customer"].run.counts.deleted == 1
+    assert shop.column('SELECT COUNT(*) FROM "RecycleBin" WHERE "Action" = \'Deleted\'') == [1]
+
+
+def test_a_view_and_a_table_without_a_key_take_part_once_the_file_names_their_key(shop: Shop) -> None:
+    keys = ['[set.shop.table."German"]', 'key = ["Id"]', '[set.shop.table."Keyless"]', 'key = ["A", "B"]']
+    outcomes = shop.sync(*keys, tables='["*German", "*Keyless"]')
+    assert {table: outcome.error for table, outcome in outcomes.items()} == {"German": None, "Keyless": None}
+    assert [row[:2] for row in shop.rows('"German"')] == [(1, "Ada")]
+    shop.run("""INSERT INTO "Keyless" VALUES ('a', 'b')""")
+    repeated = shop.sync(*keys, tables='["*German", "*Keyless"]')
+    assert "several rows with the same A, B" in str(repeated["Keyless"].error)
+    assert repeated["German"].error is None
+    assert len(shop.rows('"Keyless"')) == 2
+
+
+def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) -> None:
+    outcomes = shop.sync(EXCLUDE, '[set.shop.table."Customer"]', 'key = ["Name"]')
+    assert "has the primary key Id" in str(outcomes["Customer"].error)
+    assert outcomes["Invoice"].error is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "taken", "refused"), [("add", True, False), ("ignore", False, False), ("fail", True, True)]
+)
+def test_a_new_table_is_added_ignored_or_refused(shop: Shop, rule: str, taken: bool, refused: bool) -> None:
+    lines = (EXCLUDE, f'on_new_table = "{rule}"')
+    assert all(outcome.error is None for outcome in shop.sync(*lines).values())
+    shop.run('CREATE TABLE "Later" ("Id" INTEGER PRIMARY KEY)')
+    outcomes = shop.sync(*lines)
+    assert ("Later" in outcomes) == taken
+    assert not taken or (outcomes["Later"].error is not None) == refused
+    named = shop.sync(*lines, tables='["*Customer", "{}"]'.format(f"{shop.prefix}Later"))
+    assert named["Later"].error is None
+
+
+def test_a_table_that_is_gone_is_kept_and_its_past_can_be_seen(shop: Shop) -> None:
+    shop.sync(EXCLUDE)
+    shop.run('DROP TABLE "Invoice"')
+    outcomes = shop.sync(EXCLUDE)
+    assert "Invoice" not in outcomes
+    registry = shop.registry(EXCLUDE)
+    assert registry.directory.sets["shop"].members.gone == [f"{shop.prefix}Invoice"]
+    assert len(shop.rows('"Invoice"')) == 2
+    assert registry.get(shop.name("invoice")).past.history(1)[0].counts.inserted == 2
+
+
+def test_without_its_source_a_set_fails_table_by_table_and_its_past_can_be_seen(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(SHOP)
+    sqlite_shop.sync(EXCLUDE)
+    lost = Shop(sqlite_shop.source.replace("source.db", "gone.db"), sqlite_shop.backup, "")
+    outcomes = lost.sync(EXCLUDE)
+    assert {type(outcome.error) for outcome in outcomes.values()} == {SourceMissing}
+    assert outcomes.keys() == {"shop", "Customer", "Invoice", "Order Details", "[odd.na[me]] 🎵]"}
+    assert sqlite_shop.column('SELECT COUNT(*) FROM "SyncHistory" WHERE "Status" = \'Failed\'') == [4]
+    assert [run.status for run in lost.registry(EXCLUDE).get("shop/Customer").past.history(2)] == [
+        "Failed",
+        "Completed",
+    ]
+
+
+def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:
+    shop.sync(EXCLUDE)
+    again = f"[set.twin]\nsource = '{shop.source}'\nbackup = '{shop.backup}'\ntables = '*Customer'"
+    outcomes = shop.registry(EXCLUDE, again).sync("twin", Trigger.CLI)
+    assert ["name the same place" in str(outcome.error) for outcome in outcomes] == [True]
+
+
+def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Shop) -> None:
+    run = Run("shop", Trigger.JOB, False, utc_now())
+    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(run, NO_OPTIONS, NOBODY, resumed=False)
+    assert isinstance(outcome.error, SetFailed)
+    assert f"1 of 5 services of shop failed: {shop.name('Keyless')} (SchemaMismatch). 4 were done." in str(
+        outcome.error
+    )
+    assert (outcome.run.status, outcome.run.counts.inserted) == (Status.FAILED, 8)
+    whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, resumed=False)
+    assert (whole.error, whole.run.status, whole.run.counts.skipped) == (None, Status.COMPLETED, 8)
+
+
+def test_names_that_differ_only_in_case_are_two_services_where_the_server_has_both(postgres_shop: Shop) -> None:
+    postgres_shop.run('CREATE TABLE "Pair" (id int PRIMARY KEY); CREATE TABLE pair (id int PRIMARY KEY)')
+    postgres_shop.run('INSERT INTO "Pair" VALUES (1); INSERT INTO pair VALUES (2)')
+    outcomes = postgres_shop.sync()
+    assert {table: outcome.error for table, outcome in outcomes.items()} == {"Pair": None, "pair": None}
+    assert [postgres_shop.rows(name)[0][0] for name in ('"Pair"', "pair")] == [1, 2]
+    assert postgres_shop.registry().chosen("shop/public.pair") == ["shop/public.pair"]
+
+
+def test_tables_of_several_schemas_share_one_history(postgres_shop: Shop) -> None:
+    postgres_shop.run("CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t (id int PRIMARY KEY)")
+    postgres_shop.run("CREATE TABLE b.t (id int PRIMARY KEY); INSERT INTO b.t VALUES (7)")
+    outcomes = postgres_shop.sync()
+    assert [outcome.error for outcome in outcomes.values()] == [None, None]
+    assert postgres_shop.rows("b.t")[0][0] == 7
+    histories = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'SyncHistory'"
+    assert postgres_shop.column(histories) == ["public"]

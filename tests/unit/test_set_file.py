@@ -1,0 +1,151 @@
+"""backup.toml: what it says, and what is told about each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from backup.config.set_file import SetText, find_text, read_sets
+from backup.config.set_settings import SetSection, options_of
+from backup.config.settings import load_settings
+from backup.core.conditions import Range
+from backup.core.errors import ConfigError
+from backup.services.patterns import matching
+
+WHOLE = """
+[defaults]
+recycle_days = 30
+max_deletes = 5
+
+[set.chinook]
+source = "${CHINOOK_SOURCE}"
+backup = "sqlite:///backup.db"
+tables = [
+  "dbo.*",
+]
+recycle_days = 7
+
+[set.chinook.table."dbo.Customer"]
+where = { Country = ["Türkiye", "Germany"], Total = { from = 1, below = 2.5 }, Active = true }
+columns = { exclude = ["Fax"] }
+recycle_days = 3
+"""
+ENVIRONMENT = {"CHINOOK_SOURCE": "sqlite:///source.db"}
+
+
+def read(text: str, environment: dict[str, str] | None = None) -> dict[str, SetSection]:
+    return dict(read_sets(SetText("backup.toml", text), ENVIRONMENT if environment is None else environment))
+
+
+def mistakes(text: str, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as raised:
+        read(text, environment)
+    return str(raised.value)
+
+
+def test_a_table_has_its_own_value_else_that_of_its_set_else_the_default() -> None:
+    chinook = read(WHOLE)["chinook"]
+    own = options_of(chinook, chinook.sections["dbo.Customer"])
+    other = options_of(chinook, chinook.sections["dbo.Customer"].model_copy(update={"recycle_days": None}))
+    assert (own.recycle_days, own.max_deletes, other.recycle_days) == (3, 5, 7)
+
+
+def test_conditions_are_values_lists_and_ranges() -> None:
+    section = read(WHOLE)["chinook"].sections["dbo.Customer"]
+    assert section.where == {
+        "Country": ("Türkiye", "Germany"),
+        "Total": Range(lowest=1, below=2.5),
+        "Active": True,
+    }
+    assert section.columns.exclude == ("Fax",)
+
+
+def test_variables_come_from_the_environment_and_are_never_told() -> None:
+    assert read(WHOLE)["chinook"].source == "sqlite:///source.db"
+    assert "hunter2" not in repr(load_settings({"BACKUP_TOML": WHOLE, "CHINOOK_SOURCE": "sqlite:///hunter2.db"}))
+    assert read(WHOLE.replace("sqlite:///backup.db", "sqlite:///$${X}.db"))["chinook"].backup == "sqlite:///${X}.db"
+
+
+def test_a_variable_that_is_missing_is_told_with_its_line() -> None:
+    assert "Line 7: The environment has no value of CHINOOK_SOURCE." in mistakes(WHOLE, {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "told"),
+    [
+        (WHOLE.replace("tables =", "tabels ="), 9, "There is no tabels in [set.chinook]. Did you mean tables?"),
+        (WHOLE.replace("exclude", "exclud"), 16, "There is no exclud in"),
+        (WHOLE.replace("max_deletes = 5", 'max_deletes = "5"'), 4, "defaults.max_deletes: input should be a valid int"),
+        (WHOLE.replace("below", "blow"), 15, "a range has no blow. Did you mean below?"),
+        (WHOLE.replace('backup = "sqlite:///backup.db"\n', ""), 6, "backup is missing in [set.chinook]."),
+        (WHOLE.replace('  "dbo.*",\n', ""), 6, "tables is missing"),
+        (WHOLE + "[set.all]\nsource='a'\nbackup='b'\ntables='c'\n", 18, "set.all: a set's name has letters"),
+        (WHOLE + "[set.Chinook]\nsource='a'\nbackup='b'\ntables='c'\n", 1, "two sets are called chinook"),
+        (WHOLE + "mask = { Email = 'email' }\n", 18, "There is no mask in"),
+    ],
+)
+def test_each_mistake_is_told_with_its_line_and_what_was_meant(wrong: str, line: int, told: str) -> None:
+    message = mistakes(wrong)
+    assert f"Line {line}: " in message
+    assert told in message
+
+
+def test_several_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    message = mistakes(WHOLE.replace("tables =", "tabels =").replace("recycle_days = 7", "recycle_days = -7"))
+    assert message.index("Line 9: There is no tabels") < message.index("Line 12: set.chinook.recycle_days")
+
+
+def test_a_text_that_is_no_toml_is_told_with_its_line() -> None:
+    assert "(at line 2, column 8)" in mistakes("[set.a]\nsource=\n")
+
+
+def test_containers_need_a_database_and_tables_take_none_of_them() -> None:
+    account = '[set.shop]\nsource = "AccountEndpoint=https://a/"\nbackup = "AccountEndpoint=https://b/"\n'
+    assert "database is missing" in mistakes(account + 'containers = "*"\n')
+    assert "its source has containers, no tables" in mistakes(account + 'database = "d"\ntables = "*"\n')
+    orders = 'database = "d"\ncontainers = "orders"\nwhere = { orders = { type = "Order" } }\n'
+    assert read(account + orders)["shop"].sections["orders"].where == {"type": "Order"}
+
+
+def test_the_text_comes_from_the_setting_else_the_named_file_else_the_first_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "backup.toml").write_text(folder)
+    folders = [tmp_path / "none", tmp_path / "a", tmp_path / "b"]
+    assert find_text(None, "text", folders) == ("BACKUP_TOML", "text")
+    assert find_text(str(tmp_path / "b" / "backup.toml"), None, folders) == ("backup.toml", "b")
+    assert find_text(None, None, folders) == ("backup.toml", "a")
+    assert find_text(None, None, []) is None
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_text(str(tmp_path / "none.toml"), None, folders)
+    with pytest.raises(ConfigError, match="Both"):
+        find_text("x", "y", folders)
+
+
+def test_settings_without_the_file_have_no_sets() -> None:
+    assert load_settings({}).sets == {}
+    assert list(load_settings({"BACKUP_TOML": WHOLE, **ENVIRONMENT}).sets) == ["chinook"]
+
+
+NAMES = ["dbo.Customer", "dbo.Invoice", "dbo.invoice", "sales.[my.table]", "sales.Item", "dbo.a*b"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*", NAMES),
+        ("dbo.*", ["dbo.Customer", "dbo.Invoice", "dbo.invoice", "dbo.a*b"]),
+        ("dbo.I*", ["dbo.Invoice"]),
+        ("dbo.invoice", ["dbo.invoice"]),
+        ("DBO.INVOICE", ["dbo.Invoice", "dbo.invoice"]),
+        ("Customer", ["dbo.Customer"]),
+        ("sales.my.table", ["sales.[my.table]"]),
+        ("sales.[my.table]", ["sales.[my.table]"]),
+        ("sales.?tem", ["sales.Item"]),
+        ("dbo.a*b", ["dbo.a*b"]),
+        ("dbo.C[u]*", []),
+        ("nothing", []),
+    ],
+)
+def test_a_pattern_stands_for_names(pattern: str, names: list[str]) -> None:
+    assert matching(pattern, NAMES) == names
