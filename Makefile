@@ -53,8 +53,9 @@ lint: setup ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-picture: setup ## Draw docs/demo.svg anew: what `make demo` prints
+picture: setup ## Draw docs/demo.svg and docs/dashboard.png anew: what `make demo` prints, and the page
 	@$(BIN)/python docs/make_picture.py
+	@$(BIN)/python docs/make_dashboard_picture.py
 
 # The lines `-r requirements/…` that a deployment added stay. Pins stay too, unless ARGS="--upgrade" or the ranges move them.
 lock: setup ## Pin what pyproject.toml asks for in requirements.txt and requirements/; ARGS="--upgrade"

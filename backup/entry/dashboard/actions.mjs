@@ -64,5 +64,21 @@ export function Actions({ service, services = [] }) {
         <option value="all">All services</option>
         ${services.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select></p>`}
-    <${ActionList} service=${chosen} onDone=${() => {}} />`;
+    <${ActionList} service=${chosen} onDone=${() => {}} />
+    ${!service && html`<ul class="actions"><li><${Work} class="small outline" onWork=${testNotify}>Test notifications<//> <span class="dim">Sends a test event to everybody who is told of failures.</span></li></ul>`}`;
+}
+
+// Says which sinks took the test event, and why the others did not.
+async function testNotify() {
+  try {
+    sayTested(await api.testNotify());
+  } catch (error) {
+    if (error.body?.sinks) sayTested(error.body);
+    else sayRefused(error);
+  }
+}
+
+function sayTested({ success, message, sinks }) {
+  const refusals = sinks.filter((sink) => !sink.sent).map((sink) => `${sink.label}: ${[sink.error, sink.hint].filter(Boolean).join(" ")}`);
+  say([`${message}.`, ...refusals].join(" "), { bad: !success });
 }

@@ -4,17 +4,19 @@ import { Store } from "./store.mjs";
 const API = new URL("../", import.meta.url);
 const KEY_NAME = "backup.key";
 const READ_SECONDS = 30;
+const SIGNED_OUT = { Message: "The app asks who you are.", Hint: "Load this page anew to sign in." };
 const WORK_SECONDS = 240; // Azure ends a request after 230 s
 
-// "open": nobody asked for a key yet, or it is right. "asked": one is needed. "wrong": the one that was typed is not it.
-export const access = new Store("open");
+// "tried": one request finds out whether a key is needed, and whether it is right, before all others are sent. "open": all
+// may be sent. "asked": a key is needed. "wrong": the one that was typed is not it.
+export const access = new Store("tried");
 // Whether the server answers: since when it does not (milliseconds), else null.
 export const silentSince = new Store(null);
 
 // What the server answered instead of what was asked for.
 export class Refused extends Error {
   constructor(status, body) {
-    super(body.Message || body.ErrorMessage || `The server answered with status ${status}.`);
+    super(body.Message || body.message || `The server answered with status ${status}.`);
     this.status = status;
     this.kind = body.Error || null;
     this.hint = body.Hint || null;
@@ -28,7 +30,7 @@ export class NotAnswered extends Error {}
 export function setKey(key) {
   if (key) sessionStorage.setItem(KEY_NAME, key);
   else sessionStorage.removeItem(KEY_NAME);
-  access.value = "open";
+  access.value = "tried";
 }
 
 export function hasKey() {
@@ -52,11 +54,14 @@ async function call(method, path, { query = {}, body, seconds = READ_SECONDS } =
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
       credentials: "same-origin",
+      redirect: "manual", // to a page where one signs in, which is of another host
       signal: AbortSignal.timeout(seconds * 1000),
     });
+    if (response.type === "opaqueredirect") throw new Refused(302, SIGNED_OUT);
     const text = await response.text();
     answer = text ? JSON.parse(text) : {};
   } catch (error) {
+    if (error instanceof Refused) throw error;
     if (response?.status === 401) return refuse401(key);
     if (error.name === "TimeoutError") throw new NotAnswered(`The server did not answer within ${seconds} seconds.`);
     silentSince.value ??= Date.now();
@@ -72,7 +77,7 @@ function refuse401(key) {
   // A key that was typed meanwhile is not blamed for the one before it.
   if (key === sessionStorage.getItem(KEY_NAME)) {
     sessionStorage.removeItem(KEY_NAME);
-    if (access.value === "open" || key) access.value = key ? "wrong" : "asked";
+    access.value = key ? "wrong" : "asked";
   }
   throw new Refused(401, { Message: "The key is missing or wrong.", Error: "Unauthorized" });
 }
@@ -100,4 +105,15 @@ export const api = {
   restore: (id, body) => post(ofRun(id, "/restore"), body),
   start: (body) => post("sync/start", body),
   verify: (body) => post("sync/dashboard/verify", body),
+  testNotify: () => post("sync/dashboard/notify/test"),
 };
+
+// Sends the one request that tells whether all others may be sent. Throws nothing: a silent server is tried again later.
+export async function tryKey() {
+  try {
+    await api.overview({ limit: 1 });
+  } catch (error) {
+    if (error instanceof NotAnswered || error.status === 401) return;
+  }
+  access.value = "open";
+}

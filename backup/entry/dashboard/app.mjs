@@ -1,6 +1,6 @@
 // The page: asks for the key where one is needed, says when the server is silent, and shows the view of the address.
 import { Actions } from "./actions.mjs";
-import { access, api, hasKey, setKey, silentSince } from "./api.mjs";
+import { access, api, hasKey, setKey, silentSince, tryKey } from "./api.mjs";
 import { Calendar } from "./calendar.mjs";
 import { Charts } from "./charts.mjs";
 import { Failures } from "./failures.mjs";
@@ -29,7 +29,9 @@ function App() {
     <${Top} view=${view} />
     <${Silence} />
     <main id="main" tabindex="-1">
-      ${is === "open" ? html`<${View} key=${`${view}/${name}`} view=${view} name=${name} filters=${filters} />` : html`<${KeyGate} wrong=${is === "wrong"} />`}
+      ${is === "open" && html`<${View} key=${`${view}/${name}`} view=${view} name=${name} filters=${filters} />`}
+      ${is === "tried" && html`<p class="dim" aria-busy="true">Reading …</p>`}
+      ${(is === "asked" || is === "wrong") && html`<${KeyGate} wrong=${is === "wrong"} />`}
     </main>
     <footer class="foot dim">Times are those of ${zoneNow()}. Libraries of this page: <a href="dashboard/vendor/preact.LICENSE.txt">Preact</a>, ${""}
       <a href="dashboard/vendor/htm.LICENSE.txt">htm</a>, <a href="dashboard/vendor/uplot.LICENSE.txt">uPlot</a>, <a href="dashboard/vendor/oat.LICENSE.txt">Oat</a>.</footer>
@@ -120,5 +122,8 @@ function Overview({ only, filters }) {
   </div>`;
 }
 
+access.listen((is) => is === "tried" && tryKey());
+silentSince.listen((since) => since === null && access.value === "tried" && tryKey());
 watchSilence();
+tryKey();
 render(html`<${App} />`, document.getElementById("app"));

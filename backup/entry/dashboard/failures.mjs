@@ -62,7 +62,7 @@ function noteOf({ failures, more }, open) {
   if (failures.length === 0) return null;
   const rest = failures.length - open;
   const old = rest > 0 ? `${many(rest, "older failure")} ${rest === 1 ? "was" : "were"} followed by a success${more ? ", and there are more" : ""}.` : "";
-  return open === 0 ? `None is open: ${old}` : `${many(open, "failure")} no success has followed yet. ${old}`;
+  return open === 0 ? `None is open: ${old}` : `No success has followed ${many(open, "failure")} yet. ${old}`;
 }
 
 function Failure({ failure, chosen }) {

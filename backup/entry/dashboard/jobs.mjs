@@ -68,6 +68,7 @@ function OpenJob({ job, chosen }) {
 
 function wordsOf({ job, trigger, requestedBy, attempt }) {
   const words = [job.dryRun ? `dry run of a ${job.verb}` : job.forceFullSync ? `forced ${job.verb}` : job.verb];
+  if (job.limit) words.push(`at most ${many(job.limit, "change")}`);
   words.push(requestedBy ? `by ${requestedBy}` : trigger && `by ${trigger}`);
   if (attempt > 1) words.push(`attempt ${attempt}`);
   return words.filter(Boolean).join(" · ");
@@ -76,8 +77,9 @@ function wordsOf({ job, trigger, requestedBy, attempt }) {
 export function countsOf(counts = {}) {
   const words = ["inserted", "updated", "deleted"].filter((name) => counts[name]).map((name) => `${number(counts[name])} ${name}`);
   if (counts.skipped) words.push(`${number(counts.skipped)} unchanged`);
+  if (counts.remaining) words.push(`${number(counts.remaining)} left for a later run`);
   if (counts.failed) words.push(`${number(counts.failed)} set aside`);
-  return words.join(", ") || "no record yet";
+  return words.join(", ") || "none";
 }
 
 export function Job({ id }) {

@@ -9,6 +9,7 @@ import { duration, many, number } from "./text.mjs";
 
 const PAGE = 50;
 const FEW = 8;
+const NAMED = 3;
 const LABELS = { Never: "Never backed up", Overdue: "Overdue", Failed: "Last run failed", Differs: "Copy differs", Safe: "Safe" };
 
 // The first pages of services, those that are not safe first; or the row of one service.
@@ -64,10 +65,11 @@ function detailOf(kind, { services, totals }) {
     const oldest = services.map((row) => row.lastSuccess?.at).filter(Boolean).sort()[0];
     return html`Every last success is recent enough${all && oldest ? html`; the oldest was <${Time} at=${oldest} inline />.` : "."}${nextRun}`;
   }
-  const unsafe = services.filter((row) => row.state !== "Safe").slice(0, 3);
-  const others = totals.services - totals.safe - unsafe.length;
-  return html`${unsafe.map((row, index) => html`${index > 0 && ", "}<strong><${Name} text=${row.service} /></strong> (${LABELS[stateOf(row)].toLowerCase()})`)}${others > 0 && ` and ${number(others)} more`}.
-    ${kind === "warning" && " The last success is still recent enough."}${nextRun}`;
+  const told = services.filter((row) => (kind === "warning" ? row.state === "Failed" : row.state === "Overdue" || row.state === "Differs"));
+  const others = (kind === "warning" ? totals.failed : totals.overdue + totals.differs) - Math.min(told.length, NAMED);
+  const names = told.slice(0, NAMED).map((row, index) => html`${index > 0 && ", "}<strong><${Name} text=${row.service} /></strong> (${LABELS[stateOf(row)].toLowerCase()})`);
+  const rest = kind === "warning" ? " The last success is still recent enough." : totals.failed > 0 && ` The last run of ${many(totals.failed, "other service")} failed.`;
+  return html`${names}${others > 0 && ` and ${number(others)} more`}.${rest}${nextRun}`;
 }
 
 export function Services({ live, only, filters, onMore }) {

@@ -45,6 +45,7 @@ function Details({ run }) {
     <ul class="tiles">
       <${Tile} count=${inserted} word="inserted" /><${Tile} count=${updated} word="updated" /><${Tile} count=${deleted} word="deleted" />
       <${Tile} count=${run.counts?.skipped ?? 0} word="unchanged" />
+      ${run.counts?.remaining > 0 && html`<${Tile} count=${run.counts.remaining} word="left for a later run" />`}
       ${run.counts?.failed > 0 && html`<${Tile} count=${run.counts.failed} word="set aside" bad />`}
     </ul>
     <dl class="facts">
