@@ -11,6 +11,7 @@ from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
 from backup.entry import dashboard_api, http, job_api, notify_api
+from backup.entry.access import permitted
 from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.requests import parse_service
@@ -30,12 +31,12 @@ interrupts.handle_sigterm()
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
-def _registry() -> Registry:
-    return _registry_of(load_settings())
+def _registry(who: str | None = None) -> Registry:
+    return _registry_of(load_settings(), who)
 
 
-def _registry_of(settings: Settings) -> Registry:
-    return Registry(settings, watcher=watcher_of(settings, desk_of(settings)))
+def _registry_of(settings: Settings, who: str | None = None) -> Registry:
+    return Registry(settings, watcher=watcher_of(settings, desk_of(settings), who))
 
 
 def _more_concerns(registry: Registry) -> list[Concern]:
@@ -59,18 +60,18 @@ def _respond(
     req: func.HttpRequest, verb: Callable[..., http.Answer], *names: str | Callable[[func.HttpRequest], str]
 ) -> func.HttpResponse:
     """Calls `verb` with the registry, the names of the address, the query and the body; returns its answer."""
-    try:
-        registry, values = _registry(), [name if isinstance(name, str) else name(req) for name in names]
-        answer = verb(registry, *values, req.params, req.get_body())
-    except Exception as error:
-        answer = http.error_answer(foreseen(error))
-    return _response(answer)
+
+    def work(who: str | None) -> http.Answer:
+        registry, values = _registry(who), [name if isinstance(name, str) else name(req) for name in names]
+        return verb(registry, *values, req.params, req.get_body())
+
+    return _answered(req, work)
 
 
-def _answered(work: Callable[[], http.Answer]) -> func.HttpResponse:
-    """Calls `work` and returns its answer, or the answer for its error."""
+def _answered(req: func.HttpRequest, work: Callable[[str | None], http.Answer]) -> func.HttpResponse:
+    """Calls `work` with the name of who asks and returns its answer, or the answer for its error."""
     try:
-        answer = work()
+        answer = work(permitted(req.method, req.headers))
     except Exception as error:
         answer = http.error_answer(foreseen(error))
     return _response(answer)
@@ -134,117 +135,129 @@ def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("sync/start", methods=["POST"])
 def StartSync(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/start: queues a sync."""
-    return _answered(lambda: job_api.post_start(_desk(), _registry(), req.params, req.get_body()))
+    return _answered(req, lambda who: job_api.post_start(_desk(), _registry(), req.params, req.get_body(), who))
 
 
 @app.route("sync/job/{jobId}", methods=["GET"])
 def GetJob(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/job/{jobId}: a job and its states."""
-    return _answered(lambda: job_api.get_job(_desk(), req.route_params["jobId"], req.params))
+    return _answered(req, lambda _: job_api.get_job(_desk(), req.route_params["jobId"], req.params))
 
 
 @app.route("sync/history", methods=["GET"])
 def GetHistory(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/history?service=&status=&verb=&from=&to=&limit=&cursor="""
-    return _answered(lambda: job_api.get_history(_desk(), req.params))
+    return _answered(req, lambda _: job_api.get_history(_desk(), req.params))
 
 
 @app.route("sync/dashboard/jobs", methods=["GET"])
 def ListJobs(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/jobs?state=&type=&q=&limit=&cursor="""
-    return _answered(lambda: job_api.get_jobs(_desk(), req.params))
+    return _answered(req, lambda _: job_api.get_jobs(_desk(), req.params))
 
 
 @app.route("sync/dashboard/jobs/{id}", methods=["GET"])
 def GetJobDetails(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/jobs/{id}: with its run and its log."""
-    return _answered(lambda: job_api.get_job_details(_desk(), req.route_params["id"], req.params))
+    return _answered(req, lambda _: job_api.get_job_details(_desk(), req.route_params["id"], req.params))
 
 
 @app.route("sync/dashboard/jobs/{id}/retry", methods=["POST"])
 def RetryJob(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/jobs/{id}/retry: queues an ended job again."""
-    return _answered(lambda: job_api.post_retry(_desk(), req.route_params["id"], req.params, req.get_body()))
+    return _answered(
+        req, lambda who: job_api.post_retry(_desk(), req.route_params["id"], req.params, req.get_body(), who)
+    )
 
 
 @app.route("sync/dashboard/jobs/{id}", methods=["DELETE"])
 def DeleteJob(req: func.HttpRequest) -> func.HttpResponse:
     """DELETE /api/sync/dashboard/jobs/{id}: deletes a job, or asks a running job to stop."""
-    return _answered(lambda: job_api.delete_job(_desk(), req.route_params["id"], req.params))
+    return _answered(req, lambda who: job_api.delete_job(_desk(), req.route_params["id"], req.params, who))
 
 
 @app.route("sync/dashboard/summary", methods=["GET"])
 def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/summary?date="""
-    return _answered(lambda: job_api.get_summary(_desk(), req.params))
+    return _answered(req, lambda _: job_api.get_summary(_desk(), req.params))
 
 
 @app.route("sync/dashboard/stats", methods=["GET"])
 def GetStats(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
-    return _answered(lambda: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
+    return _answered(req, lambda _: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
 
 
 @app.route("sync/dashboard/overview", methods=["GET"])
 def GetOverview(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/overview?q=&limit=&cursor=: a row for each service, the worst first."""
-    return _answered(lambda: dashboard_api.get_overview(_desk(), load_settings(), _registry(), req.params))
+    return _answered(req, lambda _: dashboard_api.get_overview(_desk(), load_settings(), _registry(), req.params))
 
 
 @app.route("sync/dashboard/calendar", methods=["GET"])
 def GetCalendar(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/calendar?service=&days=: runs due and made, changes and durations by day."""
-    return _answered(lambda: dashboard_api.get_calendar(_desk(), load_settings(), _registry(), req.params))
+    return _answered(req, lambda _: dashboard_api.get_calendar(_desk(), load_settings(), _registry(), req.params))
 
 
 @app.route("sync/dashboard/runs/{id}", methods=["GET"])
 def GetRun(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/runs/{id}: the summary of a run."""
-    return _answered(lambda: dashboard_api.get_run(_desk(), req.route_params["id"], req.params))
+    return _answered(req, lambda _: dashboard_api.get_run(_desk(), req.route_params["id"], req.params))
 
 
 @app.route("sync/dashboard/runs/{id}/changes", methods=["GET"])
 def GetRunChanges(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/runs/{id}/changes?only=&limit=&cursor=: what a run did to records."""
-    return _answered(lambda: dashboard_api.get_run_changes(_desk(), _registry(), req.route_params["id"], req.params))
+    return _answered(
+        req, lambda _: dashboard_api.get_run_changes(_desk(), _registry(), req.route_params["id"], req.params)
+    )
 
 
 @app.route("sync/dashboard/runs/{id}/changes/record", methods=["GET"])
 def GetChangedRecord(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/runs/{id}/changes/record?key=: one record before and after a run."""
-    return _answered(lambda: dashboard_api.get_changed_record(_desk(), _registry(), req.route_params["id"], req.params))
+    return _answered(
+        req, lambda _: dashboard_api.get_changed_record(_desk(), _registry(), req.route_params["id"], req.params)
+    )
 
 
 @app.route("sync/dashboard/runs/{id}/restore", methods=["POST"])
 def RestoreOfRun(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/runs/{id}/restore: writes records that a run changed back into the source."""
     run_id = req.route_params["id"]
-    return _answered(lambda: dashboard_api.post_run_restore(_desk(), _registry(), run_id, req.params, req.get_body()))
+    return _answered(
+        req, lambda who: dashboard_api.post_run_restore(_desk(), _registry(who), run_id, req.params, req.get_body())
+    )
 
 
 @app.route("sync/dashboard/runs/{id}/undo", methods=["POST"])
 def UndoOfRun(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/runs/{id}/undo: makes the backup what it was before a run."""
     run_id = req.route_params["id"]
-    return _answered(lambda: dashboard_api.post_run_undo(_desk(), _registry(), run_id, req.params, req.get_body()))
+    return _answered(
+        req, lambda who: dashboard_api.post_run_undo(_desk(), _registry(who), run_id, req.params, req.get_body())
+    )
 
 
 @app.route("sync/dashboard/verify", methods=["POST"])
 def StartVerify(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/verify: queues a verify or a restore drill."""
-    return _answered(lambda: dashboard_api.post_verify_job(_desk(), _registry(), req.params, req.get_body()))
+    return _answered(
+        req, lambda who: dashboard_api.post_verify_job(_desk(), _registry(), req.params, req.get_body(), who)
+    )
 
 
 @app.route("sync/dashboard/jobs/bulk", methods=["POST"])
 def ChangeJobs(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/jobs/bulk: retries or deletes many jobs."""
-    return _answered(lambda: dashboard_api.post_bulk(_desk(), req.params, req.get_body()))
+    return _answered(req, lambda who: dashboard_api.post_bulk(_desk(), req.params, req.get_body(), who))
 
 
 @app.route("sync/dashboard/notify/test", methods=["POST"])
 def TestNotifications(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/sync/dashboard/notify/test: sends a test event to each sink."""
-    return _answered(lambda: notify_api.post_test(load_settings(), req.params, req.get_body()))
+    return _answered(req, lambda _: notify_api.post_test(load_settings(), req.params, req.get_body()))
 
 
 @app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")
@@ -263,7 +276,19 @@ def PoisonedJob(message: func.QueueMessage) -> None:
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
-    return _answered(lambda: http.get_health(_registry, req.params, _more_concerns))
+    try:
+        answer = http.get_health(_registry, req.params, _more_concerns)
+    except Exception as error:
+        answer = http.error_answer(foreseen(error))
+    return _response(answer)
+
+
+@app.route("openapi.json", methods=["GET"])
+def GetOpenApi(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/openapi.json: the description of every endpoint."""
+    from backup.entry.openapi import get_description  # no other function needs the models of answers
+
+    return _answered(req, lambda _: get_description(req.params))
 
 
 def _file(req: func.HttpRequest, name: str) -> func.HttpResponse:

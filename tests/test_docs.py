@@ -127,7 +127,7 @@ def _any_of(route: str, character: str) -> str:
 
 
 def named_endpoints(text: str) -> set[str]:
-    return set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/{}*]*)", text))
+    return set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /api/[\w/{}*.]*)", text))
 
 
 def test_endpoints_in_the_pages_on_http_and_jobs_are_those_that_exist() -> None:

@@ -299,3 +299,9 @@ def terminal_columns() -> int | None:
     """Returns the width of the terminal from the variable COLUMNS; None if that has no width."""
     text = os.environ.get("COLUMNS", "")
     return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def has_easy_auth() -> bool:
+    """Whether Azure's sign-in (Easy Auth) is in front of the app. Azure says so in the variable WEBSITE_AUTH_ENABLED,
+    which no request can set."""
+    return os.environ.get("WEBSITE_AUTH_ENABLED", "").strip().lower() in ("true", "1")

@@ -27,6 +27,10 @@ class BadRequest(BackupError):
     """The request is malformed."""
 
 
+class Forbidden(BackupError):
+    """The caller has no role that may do this."""
+
+
 class UnknownService(BackupError):
     """No such service is configured."""
 

@@ -24,6 +24,7 @@ from backup.stores.exact_json import plain_json
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
     (errors.ConfigError, 400),
     (errors.BadRequest, 400),
+    (errors.Forbidden, 403),
     (errors.UnknownService, 404),
     (errors.UnknownRun, 404),
     (errors.UnknownRecord, 404),

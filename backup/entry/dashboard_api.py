@@ -19,7 +19,7 @@ from backup.core.suggestions import quoted
 from backup.entry.answers import Answer, shape_one, status_of
 from backup.entry.dashboard_shapes import shape_calendar, shape_overview
 from backup.entry.job_api import delete_job, number_in, post_retry
-from backup.entry.requests import ApiRequest, KeyText, check_query, parse_body
+from backup.entry.requests import ApiRequest, KeyText, SampleSize, check_query, parse_body
 from backup.jobs.desk import Desk
 from backup.jobs.job import Request
 from backup.services.past import ChangedRecord
@@ -59,7 +59,7 @@ class VerifyJobRequest(ApiRequest):
 
     service: str = Field(min_length=1, max_length=300)
     full: bool = False
-    sample: int = Field(0, ge=0, le=1_000_000)
+    sample: SampleSize = 0
     drill: bool = False
 
 

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 
 from backup.core.errors import BadRequest
@@ -64,8 +73,21 @@ def _key_text(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-KeyText = Annotated[Any, AfterValidator(_key_text)]
+KeyText = Annotated[
+    Any,
+    AfterValidator(_key_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "array", "items": {}}]}),
+]
 """A key; parsed to the text that the command line takes."""
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# JSON also writes a whole number with a fraction of zero: 100.0. The bounds come first, so that a schema has them.
+SampleSize = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_whole)]
+"""How many records, chosen at random, a verify compares whole."""
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A time with an offset; parsed to UTC."""
@@ -73,7 +95,7 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 LIMIT_AT_MOST = 1_000_000_000
 
-ChangeLimit = Annotated[int | None, Field(ge=1, le=LIMIT_AT_MOST)]
+ChangeLimit = Annotated[int, Field(ge=1, le=LIMIT_AT_MOST), BeforeValidator(_whole)] | None
 """How many changes a sync may make at most; null: no limit."""
 
 
@@ -117,7 +139,7 @@ class VerifyRequest(ApiRequest):
     """The body of VerifyBackup."""
 
     full: bool = False
-    sample: int = Field(0, ge=0, le=1_000_000)
+    sample: SampleSize = 0
     drill: bool = False
 
 

@@ -26,6 +26,7 @@ def after_runs(settings: Settings, desk: Desk) -> Observer:
     return AfterRuns(delivery) if delivery.sinks else NOBODY
 
 
-def watcher_of(settings: Settings, desk: Desk) -> Observer:
-    """Returns what saves the summaries of runs that belong to no job, and then delivers the events about them."""
-    return Observers(desk.watcher(), after_runs(settings, desk))
+def watcher_of(settings: Settings, desk: Desk, requested_by: str | None = None) -> Observer:
+    """Returns what saves the summaries of runs that belong to no job, and then delivers the events about them.
+    `requested_by` asked for the runs."""
+    return Observers(desk.watcher(requested_by), after_runs(settings, desk))

@@ -42,7 +42,9 @@ JOB_FUNCTIONS = {
     "RestoreOfRun": ("sync/dashboard/runs/{id}/restore", ["POST"], FUNCTION),
     "UndoOfRun": ("sync/dashboard/runs/{id}/undo", ["POST"], FUNCTION),
     "StartVerify": ("sync/dashboard/verify", ["POST"], FUNCTION),
+    "GetOpenApi": ("openapi.json", ["GET"], FUNCTION),
     "ChangeJobs": ("sync/dashboard/jobs/bulk", ["POST"], FUNCTION),
+    "TestNotifications": ("sync/dashboard/notify/test", ["POST"], FUNCTION),
 }
 PAGE_FUNCTIONS = {
     "Dashboard": ("dashboard", ["GET"], ANONYMOUS),
