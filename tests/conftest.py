@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, settings
 from backup.runs import lock
 from tests.emulators import servers
 from tests.emulators.partitioned import Partitioned
+from tests.emulators.rabbit import Rabbit
+from tests.emulators.rabbit import rabbit as new_rabbit
 from tests.reliability.effort import rounds
 
 if folder := servers.memory_folder():  # pytest makes the temporary folders of tests in it
@@ -26,8 +28,6 @@ if folder := servers.memory_folder():  # pytest makes the temporary folders of t
 
 # Each connection of a client that verifies nothing would read the system's 140 root certificates, which takes 20 ms.
 os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
-from tests.emulators.rabbit import Rabbit
-from tests.emulators.rabbit import rabbit as new_rabbit
 
 CI = os.environ.get("CI") == "true"
 

@@ -107,6 +107,7 @@ class Shared(Common):
     services_at_once: int | None = Field(default=None, ge=1, le=64)
     schedule: CronText | None = None
     time_zone: ZoneName | None = None
+    max_age_hours: float | None = Field(default=None, ge=0, le=87_600)
 
 
 class SetSection(Shared):

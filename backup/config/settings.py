@@ -140,10 +140,7 @@ class Settings(BaseSettings):
     def schedule_of(self, service: str) -> Schedule:
         """Returns the schedule of the service, or of the set. What it does not name itself, it has from the shared
         schedule."""
-        set_name = service.partition("/")[0].lower()
-        own_set = next((section for name, section in self.sets.items() if name.lower() == set_name), None)
-        named = self.services.get(service.lower())
-        own = own_set if named is None else named.backup
+        own = self._own_of(service)
         if own is None:
             return self.shared_schedule
         return Schedule(own.schedule or self.schedule, own.time_zone or self.schedule_time_zone)
@@ -165,10 +162,18 @@ class Settings(BaseSettings):
         return {**limits, "canary": settings.source.canary}
 
     def max_age(self, service: str) -> timedelta | None:
-        """Returns how old the service's last successful sync may be; None: as old as it likes."""
-        own = self.service(service).backup.max_age_hours
-        hours = self.max_age_hours if own is None else own
+        """Returns how old the last successful sync of the service, or of the set, may be; None: as old as it likes."""
+        own = self._own_of(service)
+        hours = self.max_age_hours if own is None or own.max_age_hours is None else own.max_age_hours
         return timedelta(hours=hours) if hours else None
+
+    def _own_of(self, service: str) -> BackupSettings | SetSection | None:
+        """What the service, or the set that it belongs to, says itself."""
+        named = self.services.get(service.lower())
+        if named is not None:
+            return named.backup
+        set_name = service.partition("/")[0].lower()
+        return next((section for name, section in self.sets.items() if name.lower() == set_name), None)
 
     @property
     def has_storage_account(self) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
+from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
 from backup.jobs.desk import Desk, is_queued
@@ -54,8 +55,8 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
         event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
     try:
         look_around(settings, desk, registry.directory.entries)
-    except BackupError as error:
-        event("notify.not_looked", level=logging.WARNING, error=error, hint=error.hint)
+    except Exception as error:  # whatever it is: open syncs must be resumed
+        event("notify.not_looked", level=logging.WARNING, error=safe_text(error))
     delivery_of(settings, desk).start()
     try:
         resume_open(settings, registry, busy=busy)

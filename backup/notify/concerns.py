@@ -20,13 +20,14 @@ _SHOWN = timedelta(days=7)
 _SINKS_AT_MOST = 200
 
 
-def concerns_now(settings: Settings, desk: Desk, services: Sequence[str]) -> list[Concern]:
-    """Looks around, starts to deliver what that raised, and returns what is not well. Wakes no database.
+def concerns_now(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[Concern]:
+    """Looks around, starts to deliver what that raised, and returns what is not well. Wakes no database. `entries` are
+    the names of services, and of sets.
 
     Records that cannot be read are a concern too: nobody can tell then whether a service is overdue.
     """
     try:
-        silences = look_around(settings, desk, services)
+        silences = look_around(settings, desk, entries)
         delivery = delivery_of(settings, desk)
         delivery.start()
         return [*map(_of_silence, silences), *_of_sinks(desk, delivery.sinks)]

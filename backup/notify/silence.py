@@ -25,6 +25,7 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 _RUNS_AT_MOST = 2_000
 _LONGEST_RUN = timedelta(days=1)
 """A digest has runs that began so long before its time, and ended in it."""
+_LEAVES_AFTER = timedelta(days=30)
 _DIGEST_AT_MOST = timedelta(days=7)
 _SERVICES_AT_MOST = 200
 _ERROR_AT_MOST = 200  # characters
@@ -40,25 +41,51 @@ class Silence(NamedTuple):
     last: Mapping[str, Any]
 
 
-def look_around(settings: Settings, desk: Desk, services: Sequence[str]) -> list[Silence]:
+def look_around(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[Silence]:
     """Puts the events about silence, good nights and digests into the outbox, each once. Returns the silences.
+
+    `entries` are the names of services, and of sets. Of a set the services with a run are watched; before its first
+    run, the set itself.
 
     Cost: a read for each thousand services; writes only where something has changed. Raises StoreUnavailable or
     StoreError when the records cannot be read or written.
     """
     now = desk.now()
     by_name = desk.runs.last_of_all()
-    lasts = {service: by_name.get(service.lower(), {}) for service in services}
+    lasts = {service: by_name.get(service.lower(), {}) for service in _watched(settings, entries, by_name)}
     for service, last in lasts.items():
         if _since(last, now) is None:
             lasts[service] = _seen(desk, service, now)
-    silences = [silence for service in services if (silence := _silence(settings, service, lasts[service], now))]
+    silences = [silence for service, last in lasts.items() if (silence := _silence(settings, service, last, now))]
+    silences = [silence for silence in silences if not _has_left(settings, silence, lasts, now)]
     for silence in silences:
         if "overdue" not in silence.last:
             _raise_overdue(settings, desk, silence.service, now)
     _raise_good_night(settings, desk, lasts, now)
     _raise_digest(settings, desk, silences, now)
     return silences
+
+
+def _watched(settings: Settings, entries: Sequence[str], by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    watched: list[str] = []
+    for entry in entries:
+        prefix = f"{entry.lower()}/"
+        members = [last["service"] for name, last in by_name.items() if name.startswith(prefix)]
+        watched += (members or [entry]) if _is_set(settings, entry) else [entry]
+    return watched
+
+
+def _is_set(settings: Settings, name: str) -> bool:
+    return name.partition("/")[0].lower() in {set_name.lower() for set_name in settings.sets}
+
+
+def _has_left(settings: Settings, silence: Silence, lasts: Mapping[str, Mapping[str, Any]], now: datetime) -> bool:
+    """Whether the service is a table or container that has left its set: silent for a month, and others are not."""
+    if not _is_set(settings, silence.service) or now - silence.since <= _LEAVES_AFTER:
+        return False
+    prefix = silence.service.partition("/")[0] + "/"
+    since = (_since(last, now) for name, last in lasts.items() if name.startswith(prefix) and last.get("success"))
+    return any(at is not None and now - at <= silence.limit for at in since)
 
 
 def _seen(desk: Desk, service: str, now: datetime) -> Mapping[str, Any]:
@@ -108,16 +135,31 @@ def _raise_overdue(settings: Settings, desk: Desk, service: str, now: datetime) 
 
 
 def _raise_good_night(settings: Settings, desk: Desk, lasts: Mapping[str, Mapping[str, Any]], now: datetime) -> None:
-    """Raises the event of a good night, once for each time that the shared schedule was due: every service has had a
-    successful sync since its own schedule was due last."""
+    """Raises the event of a good night, once for each time that the shared schedule was due: every service, and a
+    service of every set, has had a successful sync since its schedule was due last; none of a set has failed since."""
     if not settings.notify_heartbeat or not lasts:
         return
-    night = settings.shared_schedule.last_due(now)
+    sets: dict[str, bool] = {}
     for service, last in lasts.items():
-        success, due = last.get("success"), settings.schedule_of(service).last_due(now)
-        if success is None or not due <= datetime.fromisoformat(success["at"]) <= now + _CLOCKS_DIFFER:
+        due = settings.schedule_of(service).last_due(now)
+        success, failure = (_moment(last.get(kind)) for kind in ("success", "failure"))
+        has_succeeded = success is not None and due <= success <= now + _CLOCKS_DIFFER
+        has_failed = failure is not None and failure >= due and not (success is not None and success >= failure)
+        if not _is_set(settings, service):
+            if not has_succeeded:
+                return
+        elif has_failed:
             return
-    _raise_once(desk, "night", night, now, Event(GOOD_NIGHT, moment_text(night), now, None, {}))
+        else:
+            name = service.partition("/")[0]
+            sets[name] = sets.get(name, False) or has_succeeded
+    if all(sets.values()):
+        night = settings.shared_schedule.last_due(now)
+        _raise_once(desk, "night", night, now, Event(GOOD_NIGHT, moment_text(night), now, None, {}))
+
+
+def _moment(entry: Mapping[str, Any] | None) -> datetime | None:
+    return datetime.fromisoformat(entry["at"]) if entry else None
 
 
 def _raise_digest(settings: Settings, desk: Desk, silences: Sequence[Silence], now: datetime) -> None:

@@ -17,18 +17,26 @@ from uuid import uuid4
 
 import pytest
 
+from backup.config.settings import load_settings
 from backup.core.errors import Cancelled, GuardTripped
 from backup.core.model import Proof, Verb
 from backup.jobs import table_key_values
+from backup.jobs.desk import open_desk
+from backup.jobs.job import Request
 from backup.jobs.key_values import Item
 from backup.jobs.run_records import RunKeeper
+from backup.jobs.worker import worker_of
 from backup.notify import delivery
 from backup.notify.delivery import Delivery, delivery_of
 from backup.notify.sink import Send
 from backup.notify.sinks import sinks_of
 from backup.runs.outcome import Outcome
+from tests.functions.worker import worker
 from tests.scenarios.hooks import Hook, hook
+from tests.scenarios.places import Place, filled_on_sqlite
 from tests.scenarios.post import NIGHT, SECRET, Post, kinds, post
+from tests.scenarios.product import ROOT, cli, environment
+from tests.scenarios.product import post as post_to
 
 EQUAL = Proof()
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -303,3 +311,80 @@ def test_an_event_of_a_run_that_is_recorded_twice_is_one(local: Post, receiver: 
     keeper.ended(Outcome(run))
     local.deliver()
     assert len(receiver.got) == 1
+
+
+# Through the real ways in
+
+
+@pytest.fixture
+def place(tmp_path: Path, receiver: Hook) -> tuple[Place, dict[str, str]]:
+    """Both services on SQLite, and the settings of a webhook."""
+    filled = filled_on_sqlite(tmp_path)
+    sinks = {"Notify__Webhooks": receiver.url, "Notify__WebhookSecret": SECRET}
+    return filled, {**filled.settings, **sinks, "BackupJobs__File": str(tmp_path / "jobs.db")}
+
+
+LONG_AGO = {"BackupSync__MaxAgeHours": "0.0000001"}
+
+
+def test_the_worker_tells_of_runs_and_of_silence_and_its_health_is_degraded(
+    place: tuple[Place, dict[str, str]], receiver: Hook
+) -> None:
+    _, settings = place
+    with worker(ROOT, environment({**settings, **LONG_AGO, "BackupVerify__EveryDays": "0"})) as running:
+        assert post_to(running, "SyncOrder")[0] == 200
+        receiver.wait_for(1)
+        assert running.timer("ResumeSync") == {}  # returns once the sinks have what waits
+        assert sorted(kinds(receiver.events)) == ["sync.completed", "sync.overdue"]  # the other one was only just seen
+        assert post_to(running, "TestNotifications")[1]["message"] == "1 of 1 sinks took the test event"
+        status, health = post_to(running, "HealthCheck", query="?deep=true")
+        assert (status, health["Status"]) == (200, "Degraded")
+        reasons = {(reason["Service"], reason["Reason"]) for reason in health["Reasons"]}
+        assert ("order", "No sync has succeeded for longer than 0 hours (MaxAgeHours).") in reasons
+        receiver.wait_for(4)
+    told = sorted(kinds(receiver.events))
+    assert told == ["sync.completed", "sync.overdue", "sync.overdue", "test"]  # now that one too
+
+
+def test_a_command_waits_for_its_sinks_at_its_end_and_health_fails_by_silence(
+    place: tuple[Place, dict[str, str]], receiver: Hook, tmp_path: Path
+) -> None:
+    _, settings = place
+    assert cli(tmp_path, settings, "sync", "customer").code == 0
+    assert kinds(receiver.events) == ["sync.completed"]
+    silent = cli(tmp_path, {**settings, **LONG_AGO}, "health")
+    assert silent.code == 1
+    assert "MaxAgeHours" in silent.err
+    assert "sync.overdue" in kinds(receiver.events)
+    tested = cli(tmp_path, settings, "notify", "--test")
+    assert (tested.code, "1 of 1 sinks took the test event" in tested.out) == (0, True)
+    receiver.status = 500
+    tested = cli(tmp_path, settings, "notify", "--test", "--json")
+    assert (tested.code, tested.json["sinks"][0]["error"]) == (1, "It answered HTTP 500.")
+    assert cli(tmp_path, settings, "verify", "customer").code == 0
+    receiver.status = 204
+    sent = cli(tmp_path, settings, "notify")
+    assert (sent.code, "0 events wait" in sent.out) == (0, True)
+    assert kinds(receiver.events)[-1] == "verify.completed"
+
+
+def test_a_sink_that_is_down_fails_no_command(place: tuple[Place, dict[str, str]], tmp_path: Path) -> None:
+    _, settings = place
+    ran = cli(tmp_path, {**settings, "Notify__Webhooks": "http://127.0.0.1:1/"}, "sync", "customer")
+    assert (ran.code, "notify.failed" in ran.err) == (0, True)
+
+
+def test_a_job_that_could_not_begin_is_told_too(place: tuple[Place, dict[str, str]]) -> None:
+    _, settings = place
+    desk = open_desk(load_settings(settings))
+    job = desk.ask(Request("nothing"), "http")
+    worker_of(load_settings(settings), desk).work(job.job_id)
+    [item] = desk.keys.scan("outbox:", limit=10)
+    told = item.value["event"]
+    assert (told["type"], told["subject"], told["data"]["jobId"], told["data"]["errorKind"]) == (
+        "backup.sync.failed",
+        "nothing",
+        job.job_id,
+        "UnknownService",
+    )
+    desk.keys.close()

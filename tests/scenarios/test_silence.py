@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backup.config.set_settings import SetSection
 from backup.core.model import Verb
 from backup.jobs.events import overdue
 from backup.jobs.key_values import Change
@@ -127,6 +128,47 @@ def test_health_is_degraded_by_silence_and_by_records_that_cannot_be_read(office
         left.unlink()
     [reason] = office.reasons()
     assert "cannot be used" in reason
+
+
+def as_set(office: Post) -> None:
+    """Gives the office a set called shop instead of its service."""
+    section = SetSection(source="sqlite:///a", backup="sqlite:///b", tables=("*",), max_age_hours=26)
+    office.settings = office.settings.model_copy(update={"sets": {"Shop": section}})
+    office.services = ["Shop"]
+
+
+def test_of_a_set_each_service_with_a_run_is_watched_and_the_set_before(office: Post) -> None:
+    as_set(office)
+    office.look()
+    assert office.look(hours=27) == ["Shop"]  # it has never been synced
+    for name in ("shop/a", "shop/b"):
+        office.ran(service=name)
+    assert office.look() == []
+    office.at += timedelta(hours=20)
+    office.ran(service="shop/a")
+    assert office.look(hours=7) == ["shop/b"]
+    for _ in range(31):
+        office.at += timedelta(days=1)
+        office.ran(service="shop/a")
+    assert office.look() == []  # the table has left the set
+    assert sorted(office.look(hours=27)) == ["shop/a", "shop/b"]  # nothing is synced any more
+
+
+def test_a_set_has_good_nights_too(tmp_path: Path) -> None:
+    with post(tmp_path, heartbeat_url="http://127.0.0.1:9/x") as office:
+        as_set(office)
+        office.ran(service="shop/a")
+        office.ran("It broke.", service="shop/b")
+        office.look()
+        assert office.waiting() == []
+        office.at += timedelta(minutes=1)
+        office.ran(service="shop/b")
+        office.look()
+        assert kinds(office.waiting()) == ["night.completed"]
+        office.at += timedelta(days=1)
+        office.ran("It broke.", service="shop/a")
+        office.look()
+        assert len(office.waiting()) == 1
 
 
 # Good nights

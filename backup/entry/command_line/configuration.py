@@ -43,4 +43,4 @@ def open_registry(path: Path | None) -> Registry:
 def concerns_here(path: Path | None, registry: Registry) -> list[Concern]:
     """What is not well by the records of runs: silent services, and sinks that take no events."""
     settings = settings_from(path)
-    return concerns_now(settings, desk_of(settings), registry.names())
+    return concerns_now(settings, desk_of(settings), registry.directory.entries)

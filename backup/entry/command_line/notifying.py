@@ -31,7 +31,7 @@ def notify_command(
             answer = answer_test(settings)
         else:
             desk = desk_of(settings)
-            look_around(settings, desk, open_registry(config).names())
+            look_around(settings, desk, open_registry(config).directory.entries)
             answer = answer_delivery(settings, desk)
         print_answer(answer, as_json, lambda: _show(answer))
 
