@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from backup.config.schedule import CronText, ZoneName
 from backup.core.conditions import Value
+from backup.core.masks import Mask, MaskKind
 from backup.core.model import SIDES, SideName
 
 BY_DEFAULT: Mapping[str, Mapping[str, str]] = {
@@ -53,6 +54,30 @@ def parse_where(text: Any) -> Mapping[str, Value]:
     if len(where) < len(pairs):
         raise ValueError("it names a column twice")
     return where
+
+
+def parse_mask(text: Any) -> Mapping[str, Mask]:
+    """Returns the mask of each name in a text like `Email=email; Phone=null; Note="text:hidden"`.
+
+    Raises ValueError for a text that has no such pairs, and for a mask that does not exist.
+    """
+    pairs = _parsed(_PAIRS, text, "write pairs like Email=email; Phone=null")
+    masks = {_plain(name): mask_of(_plain(mask)) for name, mask in pairs}
+    if len(masks) < len(pairs):
+        raise ValueError("it names a column twice")
+    return masks
+
+
+def mask_of(text: str) -> Mask:
+    """Returns the mask that a text like `hmac` or `text:hidden` names. Raises ValueError for one that does not
+    exist."""
+    kind, colon, fixed = text.partition(":")
+    if kind == "text" and colon:
+        return Mask("text", fixed)
+    for known in get_args(MaskKind):
+        if text == known != "text":
+            return Mask(known)
+    raise ValueError(f"a mask is null, hmac, email, year, or text: and the text, not {text!r}")
 
 
 def _parsed(pattern: re.Pattern[str], text: Any, wanted: str) -> list[tuple[str, ...]]:
@@ -99,10 +124,11 @@ class SideSettings(BaseModel):
 
 
 class SourceSettings(SideSettings):
-    """The source, with its version, its filter and its canary."""
+    """The source, with its version, its filter, its masks and its canary."""
 
     version: Annotated[tuple[str, ...], PlainValidator(parse_version)] = Field((), alias="Version")
     where: Annotated[Mapping[str, Value], PlainValidator(parse_where)] = Field({}, alias="Where")
+    mask: Annotated[Mapping[str, Mask], PlainValidator(parse_mask)] = Field({}, alias="Mask")
     canary: str | None = Field(None, alias="CanaryKey")
 
 

@@ -119,6 +119,8 @@ class Settings(BaseSettings):
 
     cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
 
+    mask_key: str = Field("", alias="BackupMask__Key", repr=False)
+
     storage_connection: str | None = Field(None, alias="AzureWebJobsStorage", repr=False)
     storage_account: str | None = Field(None, alias="AzureWebJobsStorage__accountName")
     storage_blob_uri: str | None = Field(None, alias="AzureWebJobsStorage__blobServiceUri")
@@ -223,7 +225,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         settings = Settings(**values, **{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
     except ValidationError as error:
         raise unusable(error) from None
-    for secret in (settings.serve_key, *_keys_in(settings.storage_connection or ""), *_secrets_of_sinks(settings)):
+    of_storage = _keys_in(settings.storage_connection or "")
+    for secret in (settings.serve_key, settings.mask_key, *of_storage, *_secrets_of_sinks(settings)):
         register_secret(secret)
     _check_sinks(settings)
     return settings

@@ -248,6 +248,7 @@ class Run:
     - `failures`: the first records that were set aside: the key as JSON, and the reason.
     - `scratch`: the place that a drill made and drops.
     - `limit`: how many changes a sync may make at most; None: no limit.
+    - `masks`: the mark of the masks of a sync's copies; None: no masks.
     """
 
     service: str
@@ -280,6 +281,7 @@ class Run:
     failures: tuple[tuple[str, str], ...] = ()
     scratch: str | None = None
     limit: int | None = None
+    masks: str | None = None
 
     def takes_over(self, open_run: Run) -> bool:
         """Returns whether this new run may resume the open one: both are syncs without a limit, and the open one does

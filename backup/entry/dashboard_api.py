@@ -42,6 +42,7 @@ class RestoreOfRunRequest(ApiRequest):
     keys: list[KeyText] = Field([], max_length=1_000)
     only: Literal["inserted", "updated", "deleted"] | None = None
     overwrite_newer: bool = False
+    without_masked: bool = False
     delete_extra: bool = False
     allow_mass_delete: bool = False
     confirm: _NAME | None = None
@@ -162,6 +163,7 @@ def post_run_restore(desk: Desk, registry: Registry, sync_id: str, query: Mappin
         delete_extra=request.delete_extra,
         run=run_id,
         only=Action(request.only.title()) if request.only else None,
+        without_masked=request.without_masked,
     )
     options = Options(dry_run=not writes, allow_mass_delete=request.allow_mass_delete)
     return shape_one(service.restore(wish, options, trigger=Trigger.HTTP))

@@ -113,6 +113,7 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
         request.delete_extra,
         None if request.run is None else registry.run_named(request.run, restored.name)[1],
         None if request.only is None else Action(request.only.title()),
+        request.without_masked,
     )
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
     return shape_one(restored.restore(wish, options, trigger=Trigger.HTTP))

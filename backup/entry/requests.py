@@ -130,6 +130,7 @@ class RestoreRequest(ApiRequest):
     only: Literal["inserted", "updated", "deleted"] | None = None
     keys: list[KeyText] = []
     overwrite_newer: bool = False
+    without_masked: bool = False
     delete_extra: bool = False
     allow_mass_delete: bool = False
     confirm: bool = False

@@ -134,6 +134,7 @@ COLUMNS = (
     HistoryColumn("TriggeredBy", "name", "trigger", _TRIGGER, answered=True),
     HistoryColumn("ChangeLimit", "integer", "limit", answered=True),
     HistoryColumn("RemainingCount", "integer", "counts.remaining", _COUNT_IF_ANY, answered=True),
+    HistoryColumn("Masks", "name", "masks"),
 )
 """In the order of a new table's columns. Later releases add columns at the end."""
 

@@ -10,6 +10,7 @@ from backup.config.service_settings import ServiceSettings
 from backup.config.settings import Settings
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, ConfigError
+from backup.core.masks import Masking
 from backup.core.model import SideName
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
@@ -83,7 +84,7 @@ def spec_of(settings: Settings, name: str) -> ServiceSpec:
             container=backup.container or source.container,
             database=backup.database or source.database,
         )
-    return ServiceSpec(name, source, backup, _rules(service), Guard(**settings.guard(name)))
+    return ServiceSpec(name, source, backup, _rules(service, settings.mask_key), Guard(**settings.guard(name)))
 
 
 def _side(settings: Settings, service: ServiceSettings, role: SideName) -> Side:
@@ -102,9 +103,10 @@ def _side(settings: Settings, service: ServiceSettings, role: SideName) -> Side:
     )
 
 
-def _rules(service: ServiceSettings) -> Rules:
+def _rules(service: ServiceSettings, mask_key: str) -> Rules:
     named = {part: service.setting("source", part) for part in ("Version", "Where") if service.own("source", part)}
     version, where = service.source.version, service.source.where
     required = dict.fromkeys(where, named["Where"]) if "Where" in named else {}
     required |= dict.fromkeys(version, named["Version"]) if "Version" in named else {}
-    return Rules(version, where, required)
+    masks = service.source.mask
+    return Rules(version, where, required, masking=Masking(masks, mask_key) if masks else None)

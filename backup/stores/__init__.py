@@ -74,6 +74,9 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     connection string that cannot be read, or settings that do not fit it.
     """
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
+    rules = replace(rules, is_source=side.role == "source")
+    if side.role == "target place":
+        rules = replace(rules, masking=None)
     name = f"{side.role} of {side.service}"
     if side.role == "backup":
         rules = rules.of_backup

@@ -67,5 +67,10 @@ class Copies(Protocol):
         """
 
     @property
+    def masked(self) -> frozenset[str]:
+        """The names of values that a source shows masked, and that no write changes; spelled as in `content`. Empty for
+        every other store."""
+
+    @property
     def filled(self) -> frozenset[str]:
         """The names of values that the server fills in by itself, whatever is written; spelled as in `content`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from backup.core.conditions import Condition
+from backup.core.masks import Masking
 from backup.core.model import Key
 from backup.core.retry import Retry
 
@@ -39,6 +40,7 @@ class Traits:
     values that the store has of it. `fingerprint_is_enough`: equal fingerprints alone mean equal stamps; else recent
     changes have to be compared first. `batch_size`: how many records to write at once. A run checks its lock only
     between batches, so a batch must not take long.
+    `masks`: the mark of the service's masks; None without masks.
     """
 
     keys_are_exact: bool
@@ -46,6 +48,7 @@ class Traits:
     has_columns: bool
     fingerprint_is_enough: bool
     batch_size: int
+    masks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class Rules:
     etag. `where`: only records that fulfil these conditions belong to the service; on SQL, a column that the table
     lacks does not count. `where_sql`: a further condition, in the language of the source's server. SQL ignores the case
     of names. `required`: names that a source on SQL must have as columns, each with the setting that says so.
+
+    `masking`: the masks of the service; None for a place that is neither its source nor its backup. `is_source`: the
+    store is the source. It reads masked values, and writes no masked column.
 
     The rest is for SQL. `key`: the columns that identify a row of a table or view without a primary key; a run checks
     that they do, if `key_may_repeat`. `include` and `exclude`: a source's columns that are copied; all if both are
@@ -74,12 +80,19 @@ class Rules:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     of_set: bool = False
+    masking: Masking | None = None
+    is_source: bool = False
 
     @property
     def of_backup(self) -> Rules:
         """The rules of the backup's store. Its table may still have columns that are no longer copied."""
         where = {} if self.of_set else self.where
         return replace(self, where=where, where_sql=None, required={}, include=(), exclude=())
+
+    @property
+    def compared(self) -> frozenset[str]:
+        """The names of version and filter, in lower case."""
+        return frozenset(name.lower() for name in (*self.version, *self.where))
 
     def takes(self, column: str) -> bool:
         """Whether the source's column is copied. Case does not count."""
@@ -143,7 +156,8 @@ class Drift:
     `statements` is the DDL to run on the backup, in order: a statement for each of the `added` columns, then those that
     alter columns, among them the `widened` ones. `removed`: columns that only the backup still has. `ignored`: columns
     that only the source has; copies lack them. `shared`: columns that both have once the statements have run.
-    `unversioned`: the service has a version, but the source has no column for it.
+    `unversioned`: the service has a version, but the source has no column for it. `own`: columns that the app adds for
+    itself; their statements stand after those of the `added` columns.
     """
 
     added: tuple[str, ...] = ()
@@ -153,6 +167,7 @@ class Drift:
     statements: tuple[str, ...] = ()
     shared: frozenset[str] = field(default=frozenset(), compare=False)
     unversioned: bool = field(default=False, compare=False)
+    own: tuple[str, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:

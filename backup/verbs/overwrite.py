@@ -16,6 +16,9 @@ from backup.stores import Keep, Store, Written
 LEFT_ALONE = "Newer"
 """How a run names a record that it did not overwrite, because the record is newer than its copy."""
 
+NOT_INSERTED = "Masked"
+"""How a run names a record that it did not insert, because the backup has only masked values of it."""
+
 NOT_DONE = "NotWritten"
 """How a run names a record that is as it was, although the server took the write or the delete without an error."""
 
@@ -80,7 +83,7 @@ class Overwriting:
 
         def accept(image: Image) -> bool:
             content = _brief(self._into.copies.content(image.record or {}))
-            if not self._unlike(wanted[image.key], content, but=self._into.copies.filled):
+            if not self._unlike(wanted[image.key], content, but=self._into.copies.filled | self._into.copies.masked):
                 batch.same.add(image.key)
                 if image.stamp is not None and image.stamp == place_stamps.get(image.key):
                     batch.untouched.add(image.key)
@@ -170,17 +173,19 @@ class Overwriting:
             for image in images
         }
         without_effect = {key for key in keys if key not in now or now[key] == batch.before.get(key)}
-        changed = {key for key in keys - without_effect if self._unlike(wanted[key], now[key])}
+        masked = self._into.copies.masked
+        changed = {key for key in keys - without_effect if self._unlike(wanted[key], now[key], but=masked)}
         self._report(without_effect, self._not_done)
         self._changed += sorted(changed, key=str)
         return frozenset(without_effect)
 
-    def _unlike(self, wanted: Record, content: Content, but: Collection[str] = ()) -> bool:
-        """Whether the place's content has another value than the wanted record has. In a table, columns that the record
-        lacks may have any value, and so may those in `but`. A document must have the same fields."""
+    def _unlike(self, wanted: Record, content: Content, but: Collection[str]) -> bool:
+        """Whether the place's content has another value than the wanted record has. Those in `but` may have any value,
+        and so may the columns of a table that the record lacks. A document must have the same fields."""
         wanted_content = _brief(self._backup.copies.content(wanted))
         if not self._into.traits.has_columns:
-            return wanted_content != content
+            names = (wanted_content.keys() | content.keys()) - {*but}
+            return any(wanted_content.get(name) != content.get(name) for name in names)
         return any(
             name in content and content[name] != value and name not in but for name, value in wanted_content.items()
         )

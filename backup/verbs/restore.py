@@ -31,10 +31,12 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     failed half-way may be repeated. If the wish names a run, it looks only at the records that the run changed. It
     tries again at the end what a constraint refused. It reads again what it wrote, so the counts are of what is there.
 
-    Raises BadRequest for text that is no key, and for a time that the bin does not reach; UnknownRun for an unknown
-    run; Conflict for a run whose images the bin does not all have; SchemaMismatch when the place cannot hold the
-    records; StoreError or RecordsSetAside when something was not written or deleted, after all else was; what the
-    stores, the guard and the lock raise.
+    Of a source with masked columns it changes only the others, and only in records that exist, if the wish says so.
+
+    Raises BadRequest for text that is no key, for a time that the bin does not reach, and for masked columns;
+    UnknownRun for an unknown run; Conflict for a run whose images the bin does not all have; SchemaMismatch when the
+    place cannot hold the records; StoreError or RecordsSetAside when something was not written or deleted, after all
+    else was; what the stores, the guard and the lock raise.
     """
     _refuse_contradiction(wish)
     if elsewhere and session.run.verb is Verb.RESTORE:
@@ -44,6 +46,7 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     past = None if wish.run is None else _past_run(session, wish.run, wish.only)
     keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, wish.keys)))
     runs_since = () if wish.at is None else _runs_since(session, wish.at)
+    _refuse_masked(into, wish)
     into_exists = _prepare(session, into)
     restoring = Restoring(session, into, into_exists, wish, keys, runs_since, past=past, elsewhere=elsewhere)
     with PendingDeletes() as extra:
@@ -83,6 +86,17 @@ def exists(store: Store) -> bool:
     except (SourceMissing, NotInitialized):
         return False
     return True
+
+
+def _refuse_masked(into: Store, wish: Wish) -> None:
+    """Raises BadRequest when the backup has only masked values of some of the source's columns."""
+    if (names := into.copies.masked) and not wish.without_masked:
+        raise BadRequest(
+            f"The backup has only masked values of {', '.join(sorted(names))}, which do not belong into the "
+            f"{into.place.label}. Nothing was changed.",
+            hint="Restore without them, into records that exist: --without-masked on the command line, "
+            "`withoutMasked` over HTTP. Or restore into another place: --to.",
+        )
 
 
 def _refuse_contradiction(wish: Wish) -> None:

@@ -15,7 +15,7 @@ from backup.mirror.pair import Sides
 from backup.recycle_bin.entries import Kept
 from backup.runs.session import Session
 from backup.stores import Store
-from backup.verbs.overwrite import LEFT_ALONE, Overwriting
+from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
 from backup.verbs.pieces import Piece, Pieces, only_of
 from backup.verbs.writing_back import WritingBack
@@ -26,7 +26,7 @@ class Wish:
     """What to restore: the state `at` a time, or the newest (None); of these `keys`, or of all records (no keys).
 
     With the id of a `run`: the state before that run, of the records that it changed, or that it `only` inserted,
-    updated or deleted.
+    updated or deleted. `without_masked`: only the values that are not masked, and only into records that exist.
     """
 
     at: datetime | None = None
@@ -35,6 +35,7 @@ class Wish:
     delete_extra: bool = False
     run: str | None = None
     only: Action | None = None
+    without_masked: bool = False
 
 
 class Restored(NamedTuple):
@@ -80,6 +81,7 @@ class Restoring:
         self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=wish.overwrite_newer)
         self._writing = WritingBack(session, into, self._overwriting)
         self._pieces = Pieces(session, into, into_exists=into_exists)
+        self._not_inserted = 0
         self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
     def pieces(self) -> Iterator[Piece]:
@@ -109,6 +111,8 @@ class Restoring:
         present = [key for key in keys if not (key in images and images[key].action is Action.INSERTED)]
         touched = self._only_touched(chunk, only_of(place_stamps, keys), backup_stamps)
         plan = self._plan(present, images, touched, place_stamps, backup_stamps)
+        if self._into.copies.masked:
+            plan = self._without_inserts(plan)
         newer = plan.newer
         gone = {key: place_stamps[key] for key in absent if key in place_stamps}
         if not self._wish.overwrite_newer:  # a record that the backup lacks is not newer than a copy
@@ -159,7 +163,13 @@ class Restoring:
         self._writing.try_again(self._restore_keys)
 
     def finish(self) -> None:
-        """Raises StoreError or RecordsSetAside when something was not written or not deleted."""
+        """Notes how many records were not inserted. Raises StoreError or RecordsSetAside when something was not written
+        or not deleted."""
+        if self._not_inserted:
+            self._session.note(
+                f"{self._not_inserted} records are not in the {self._into.place.label} and were not inserted: the "
+                "backup has only masked values of some of their columns."
+            )
         self._writing.set_aside_refused()
         self._overwriting.finish()
         if failure := self._tally.failure():
@@ -192,6 +202,13 @@ class Restoring:
             else:
                 equal += 1
         return plan._replace(equal=equal)
+
+    def _without_inserts(self, plan: _Plan) -> _Plan:
+        """The plan without the records that the place lacks: nobody has the values that its masks hide."""
+        self._tally.name(plan.inserts, NOT_INSERTED)
+        self._tally.add(skipped=len(plan.inserts))
+        self._not_inserted += len(plan.inserts)
+        return plan._replace(inserts=[])
 
     def _only_touched(self, chunk: Chunk, place_stamps: Stamps, backup_stamps: Stamps) -> set[Key]:
         """The keys of records that have another etag than their copies, as after another restore, and the same
@@ -262,6 +279,8 @@ class Restoring:
         if self._into_exists:
             existing_keys = existing_keys | self._into.matching(list(gone))
         keys = [key for key in gone if key not in existing_keys]
+        if self._into.copies.masked:
+            keys = self._without_inserts(_Plan(keys, [], [], 0)).inserts
         if self._run.dry_run:
             self._preview(keys, ())
         else:

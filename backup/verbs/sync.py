@@ -59,13 +59,17 @@ def sync_with_schema(session: Session) -> None:
         # Recorded before it adds the columns, for the run may die right after.
         forced = run.forced or bool(to_fill)
         session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
+    masks = session.source.traits.masks
+    if session.run.masks != masks:
+        session.become(masks=masks)
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if relational is not None and not run.dry_run:
         relational.adapt(drift)
     start = session.start
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # the key has another type now
-    if session.resumed and not {*to_fill} <= {*run.added_columns}:  # the chunks before the checkpoint lack their values
+    lacks_values = not {*to_fill} <= {*run.added_columns} or run.masks != masks
+    if session.resumed and lacks_values:  # in the chunks before the checkpoint
         start = start.begun_anew() if run.limit is None else Checkpoint()
     left = _sync(session, start)
     if left is not None:
@@ -82,6 +86,18 @@ def sync_with_schema(session: Session) -> None:
         )
     if session.tally.counts.remaining:
         _leave_the_rest(session)
+    elif masks is not None and not session.run.dry_run:
+        _purge_what_is_clear(session, masks)
+
+
+def _purge_what_is_clear(session: Session, masks: str) -> None:
+    """Purges the images of earlier runs, once each copy has these masks for the first time: older images may show what
+    the masks hide."""
+    last = session.last_synced()
+    if last is None or last.masks != masks:
+        purged = session.recycled.purge(session.run.started_at)
+        if purged:
+            session.note(f"The masks are new: {purged} older images, which may show what they hide, were purged.")
 
 
 def _leave_the_rest(session: Session) -> None:

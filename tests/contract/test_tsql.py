@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
 from backup.core.errors import ConfigError, NotInitialized, SourceMissing
+from backup.core.masks import Mask, Masking
 from backup.core.model import Chunk
 from backup.core.retry import Retry
 from backup.runs.history_entries import HISTORY
@@ -31,7 +32,7 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql.connection import connect, text_from
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
-from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query
+from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JsonRows,
     add_row_statement,
@@ -45,6 +46,7 @@ from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many,
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.masked import MaskedColumns
 from backup.stores.sql.table import TableShape, declare, filter_values
 
 
@@ -125,6 +127,29 @@ def test_a_filter_is_sent_as_the_columns_have_their_values() -> None:
         "[Name] = ?",
     ]
     assert [*values.values()] == ["EU", 7, Decimal("1.5"), True, "true"]
+
+
+def test_a_masked_record_is_stamped_with_a_keyed_hash_and_the_mark_of_its_masks() -> None:
+    masking = Masking({"Name": Mask("hmac")}, "a key of the masks")
+    rules = Rules(version=("Version",), masking=masking, is_source=True)
+    masked = MaskedColumns.checked(rules, COLUMNS, ("Id",), "table", "mssql")
+    columns = [replace(column, nullable=False) if column.name == "Version" else column for column in COLUMNS]
+    own = column("SourceStamp", "varbinary", 40)
+    source = TableShape(columns, ("Id",), rules, TableName("my shop", "Things"), "table", masked=masked)
+    stamped = TableShape([*columns, own], ("Id",), Rules(), TableName("my shop", "Things"), "table", own_stamp=own)
+    stamped.match(source)
+    collated, version = "AS nvarchar(max)) COLLATE Latin1_General_BIN2", "CAST(T.[Version] AS varchar(60))"
+    pieces = (
+        f"isnull((CAST(datalength(CAST({value} {collated}) AS nvarchar(20)) + N':') + CAST({value} {collated}, N'-')"
+        for value in ("?", version)
+    )
+    hashed = f"CAST(hashbytes('SHA2_256', {' + '.join(pieces)}) + 0x{masking.mark} AS varbinary(40))"
+    assert text(source.stamp_query(Hashing())) == f"SELECT T.[Id], {hashed} AS anon_1 FROM T"  # type: ignore[arg-type]
+    assert (
+        text(stamped.stamp_query(Hashing()))  # type: ignore[arg-type]
+        == "SELECT T.[Id], coalesce(T.[SourceStamp], 0x) AS coalesce_1 FROM T"
+    )
+    assert text(source.reading(Hashing())[1]).endswith(f", {hashed} AS anon_1 FROM T")  # type: ignore[arg-type]
 
 
 def test_without_version_fields_the_whole_content_is_hashed() -> None:
@@ -521,6 +546,11 @@ class Hashing:
     """As much of the dialect as a shape asks for its stamps."""
 
     content_hash = staticmethod(content_hash)
+    no_stamp = SqlServerDialect.no_stamp
+
+    @staticmethod
+    def keyed_hash(columns: Any, masking: Masking) -> Any:
+        return keyed_hash(columns, masking.stamp_secret, masking.mark)
 
 
 def stamps_of(things: TableShape) -> StampColumns:

@@ -266,6 +266,7 @@ class MemoryCopies:
     """Copies, which are equal to the source's records."""
 
     filled: frozenset[str] = frozenset()
+    masked: frozenset[str] = frozenset()
 
     def of(self, records: Sequence[Record], note: CopyNote) -> list[Record]:
         return list(records)

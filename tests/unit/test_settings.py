@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from backup.config.given_services import side_name
 from backup.config.settings import Settings, every_setting, load_settings, schedule_binding, use_local_settings
 from backup.core.errors import ConfigError
+from backup.core.masks import Mask
 from backup.services.spec import specs_of
 
 NAMES = sorted(every_setting())
@@ -81,6 +83,9 @@ VALUES = {
     "Notify__Source": ("/shop", "/shop"),
     **{f"Source{title}Db__Version": ("A, b", ("A", "b")) for title in ("Customer", "Order")},
     **{f"Source{title}Db__Where": ("A=b; c=1", {"A": "b", "c": 1}) for title in ("Customer", "Order")},
+    **{f"Source{title}Db__Mask": ("A=null", {"A": Mask("null")}) for title in ("Customer", "Order")},
+    "BACKUP_CONFIG": (os.devnull, os.devnull),
+    "BACKUP_TOML": ("[defaults]", "[defaults]"),
 }
 
 

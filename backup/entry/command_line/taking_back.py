@@ -51,6 +51,9 @@ def restore_command(
     overwrite_newer: Annotated[
         bool, typer.Option("--overwrite-newer", help="Also records that are newer than in the backup")
     ] = False,
+    without_masked: Annotated[
+        bool, typer.Option("--without-masked", help="Only columns without a mask, into records that exist")
+    ] = False,
     delete_extra: Annotated[
         bool, typer.Option("--delete-extra", help="Delete records that the backup does not have")
     ] = False,
@@ -74,6 +77,7 @@ def restore_command(
             delete_extra,
             None if run is None else registry.run_named(run, restored.name)[1],
             None if only is None else only.action,
+            without_masked,
         )
         writes = yes and not dry_run
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)

@@ -21,6 +21,7 @@ from backup.stores.values import Written
 
 _READS = 20  # of a document that others keep changing
 _OVERTAKEN = {409, 412}
+_NOT_WHOLE = "It is not there any more, and its masked properties cannot be restored."
 
 MakeImage = Callable[[Record], Image]
 
@@ -49,6 +50,7 @@ class ConditionalWrites:
         keep: Keep | None,
         wanted: Mapping[Key, Record | None],
         make_image: MakeImage,
+        merge: Callable[[Record, Record], Record] | None = None,
         *,
         deletes: bool,
     ) -> tuple[Written, dict[Key, str]]:
@@ -57,16 +59,27 @@ class ConditionalWrites:
         Changes a document only if it still has the etag of the image that was accepted and kept. A document that
         somebody changed meanwhile is read again. Returns what was written, and why the server refused documents, by
         key. Raises TransientStoreError after 20 reads; then no change of others was overwritten.
+
+        With `merge`, a document becomes what `merge` makes of it and the wanted one; and none is created, for nobody
+        has the rest of it.
         """
         written = Written()
         refused: dict[Key, str] = {}
         for part in batched([*wanted], self._batch_size):
             pending = list(part)
             for _ in range(_READS):
-                etags, not_accepted = self._accepted(accept, keep, pending, make_image)
+                accepted, not_accepted = self._accepted(accept, keep, pending, make_image)
+                etags = {key: document["_etag"] for key, document in accepted.items()}
                 settled = etags.keys() | not_accepted
                 new = [key for key in pending if key not in settled and wanted[key] is not None]
-                writes = [Conditional(key, wanted[key], etags.get(key)) for key in (*etags, *new)]
+                if merge is not None:
+                    refused |= dict.fromkeys(new, _NOT_WHOLE)
+                    new = []
+                documents = {key: wanted[key] for key in (*etags, *new)}
+                for key, document in accepted.items():
+                    if merge is not None and (copy := wanted[key]) is not None:
+                        documents[key] = merge(document, copy)
+                writes = [Conditional(key, document, etags.get(key)) for key, document in documents.items()]
                 overtaken, reasons = self.carry_out(writes)
                 refused |= reasons
                 not_done = overtaken | reasons.keys()
@@ -88,21 +101,21 @@ class ConditionalWrites:
 
     def _accepted(
         self, accept: Accept, keep: Keep | None, keys: Sequence[Key], make_image: MakeImage
-    ) -> tuple[dict[Key, str], set[Key]]:
-        """The etags of the documents that `accept` allows to change, and the keys of the others.
+    ) -> tuple[dict[Key, Record], set[Key]]:
+        """The documents that `accept` allows to change, and the keys of the others.
 
         Keeps the images of the documents that may change.
         """
-        etags: dict[Key, str] = {}
+        accepted: dict[Key, Record] = {}
         not_accepted: set[Key] = set()
         for records in self._container.documents(keys, of_service=False):
             by_key = {self._container.key_of(record): record for record in records}
             images = {key: make_image(record) for key, record in by_key.items()}
             not_accepted |= {key for key, image in images.items() if not accept(image)}
-            etags |= {key: record["_etag"] for key, record in by_key.items() if key not in not_accepted}
+            accepted |= {key: record for key, record in by_key.items() if key not in not_accepted}
             if keep is not None:
                 keep([image for key, image in images.items() if key not in not_accepted], None)
-        return etags, not_accepted
+        return accepted, not_accepted
 
     def carry_out(self, writes: Sequence[Conditional]) -> tuple[set[Key], dict[Key, str]]:
         """Carries out the writes. Returns the keys of documents that somebody changed meanwhile, which stay as they

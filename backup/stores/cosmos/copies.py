@@ -13,9 +13,12 @@ from backup.stores.cosmos.documents import MARK, json_text, own
 
 
 class CosmosCopies:
-    """The codec of copies, the same for every container."""
+    """The codec of copies, the same for every container. `masked`: the properties that have a mask, in a source."""
 
     filled: frozenset[str] = frozenset()
+
+    def __init__(self, masked: frozenset[str] = frozenset()) -> None:
+        self.masked = masked
 
     def of(self, records: Sequence[Record], note: CopyNote) -> list[Record]:
         """Copies with a note under `_backup`: the source's etag and ts, the time and the run of the copy.

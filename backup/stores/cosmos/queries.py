@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from backup.core.conditions import Condition, Range, Value
+from backup.core.masks import NO_MASKS
 from backup.core.model import WHOLE, Chunk, Key, Record, StampRow
 from backup.stores.cosmos.documents import MARK, partition_part, texts
+from backup.stores.cosmos.masked import marked_etag, marked_seconds
 from backup.stores.values import Rules
 
 SUM_STEP = 1 << 16
@@ -44,11 +46,13 @@ class Queries:
     """The queries about the documents of one service on one side.
 
     They use a document's etag and the time of its last write (`_ts`, whole seconds). In the source these are the
-    server's. In the backup they are the source's, as the copy's note keeps them.
+    server's. In the backup they are the source's, as the copy's note keeps them. Those of a masked source have the mark
+    of the masks.
     """
 
     def __init__(self, rules: Rules, side: Literal["source", "backup"]) -> None:
         self._rules = rules
+        self._masking = (rules.masking or NO_MASKS) if side == "source" else NO_MASKS
         self._etag = "c._etag" if side == "source" else path_of([MARK, "etag"])
         self._ts = "c._ts" if side == "source" else path_of([MARK, "ts"])
         self._where: list[str] = []
@@ -91,7 +95,8 @@ class Queries:
         For `many` documents two sums, of the remainders by `SUM_STEP` and of the quotients: the server adds in doubles.
         A document without `ts` adds nothing.
         """
-        parts = [f"{self._ts} % {SUM_STEP}", f"FLOOR({self._ts} / {SUM_STEP})"] if many else [self._ts]
+        ts = f"({self._ts} + {marked_seconds(self._masking)})" if self._masking else self._ts
+        parts = [f"{ts} % {SUM_STEP}", f"FLOOR({ts} / {SUM_STEP})"] if many else [ts]
         return [self.within(chunk, f"VALUE SUM({part})") for part in parts]
 
     def newest(self) -> Query:
@@ -129,7 +134,7 @@ class Queries:
     def row_in(self, item: Record, levels: int) -> StampRow:
         """The stamp row in an item selected with `stamp`: partition key and id, version fields, etag; all as text."""
         version = texts(item.get(f"v{i}") for i in range(len(self._rules.version)))
-        return (*key_in(item, levels), *version, item.get("etag") or None)
+        return (*key_in(item, levels), *version, marked_etag(self._masking, item.get("etag") or None))
 
 
 def key_in(item: Record, levels: int) -> Key:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 
 from backup.core.batched import batched
-from backup.core.errors import RecordRefused
+from backup.core.errors import RecordRefused, StoreError
 from backup.core.model import (
     WHOLE,
     Action,
@@ -34,6 +34,7 @@ from backup.stores.cosmos.copies import CosmosCopies
 from backup.stores.cosmos.documents import MARK, belongs, key_to_json, own, texts
 from backup.stores.cosmos.incremental import CosmosIncremental
 from backup.stores.cosmos.keys import CosmosKeys
+from backup.stores.cosmos.masked import MaskedDocuments
 from backup.stores.cosmos.queries import Queries
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.cosmos.writes import CosmosWrites
@@ -60,6 +61,7 @@ class CosmosStore:
             has_columns=False,
             fingerprint_is_enough=False,  # a document written twice in one second has the same `_ts`
             batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE),
+            masks=rules.masking.mark if rules.masking else None,
         )
         self._access, self._rules = access, rules
         self._limits = replace(limits, batch_size=self.traits.batch_size)
@@ -70,10 +72,13 @@ class CosmosStore:
         self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
         self._siblings: dict[str, CosmosSibling] = {}
 
+        masks = rules.masking.masks if side == "source" and rules.masking is not None else ()
+        masked = frozenset(name.partition(".")[0] for name in masks)
+
         def open_at(name: str) -> Store:
             return CosmosStore(access, name, rules, limits, side)
 
-        self.keys, self.copies = CosmosKeys(self._container, access.label), CosmosCopies()
+        self.keys, self.copies = CosmosKeys(self._container, access.label), CosmosCopies(masked)
         self.incremental = CosmosIncremental(self._container, self._queries)
         self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at)
 
@@ -102,6 +107,15 @@ class CosmosStore:
         server, here = self._container.asked_at(), utc_now()
         return here if server is None or abs(here - server) <= _WHOLE_SECONDS else server
 
+    @cached_property
+    def _masked(self) -> MaskedDocuments | None:
+        """The masks of the service; None where there are none."""
+        if not self._rules.masking:
+            return None
+        names = ("id", *self._rules.version, *self._rules.where)
+        compared = [*([name] for name in names), *self._container.partition_paths]
+        return MaskedDocuments(self._rules.masking, compared, self.place.label)
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
@@ -125,6 +139,12 @@ class CosmosStore:
         return {row for row in map(self._container.row_in, items) if row[: len(paths) + 1] in wanted}
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
+        masked = self._masked if self._side == "source" else None
+        for records in self._documents(keys, chunk):
+            yield records if masked is None else list(map(masked.of, records))
+            del records  # else memory would hold them beside the next batch
+
+    def _documents(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         if keys is None:
             yield from self._container.every_document(chunk)
             return
@@ -140,6 +160,8 @@ class CosmosStore:
         wanted = {self.keys.of(record): record for record in records}
         if accept is not None:
             return self._change_if(accept, keep, wanted, Action.UPDATED)
+        if self.copies.masked:
+            raise StoreError(f"Masked properties of the {self.place.label} cannot be restored. Nothing was written.")
         written = Written()
         refused = {key: _EXPIRES for key, record in wanted.items() if self._would_expire(record)}
         for part in batched([key for key in wanted if key not in refused], self._limits.batch_size):
@@ -158,7 +180,10 @@ class CosmosStore:
         self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
     ) -> Written:
         make_image = partial(self._image, action=action)
-        written, refused = self._conditional.change(accept, keep, wanted, make_image, deletes=action is Action.DELETED)
+        merge = self._masked.merged if self._masked is not None and self._side == "source" else None
+        written, refused = self._conditional.change(
+            accept, keep, wanted, make_image, merge, deletes=action is Action.DELETED
+        )
         self._raise_refused("change", refused)
         return written
 
@@ -176,8 +201,14 @@ class CosmosStore:
 
     def _image(self, document: Record, action: Action) -> Image:
         version = texts(map(document.get, self._rules.version))
-        etag = document.get("_etag") if self._side == "source" else (document.get(MARK) or {}).get("etag")
-        stamp = Version(version, etag) if belongs(document, self._rules.where) else None
+        is_ours = belongs(document, self._rules.where)
+        if self._side == "source":
+            document = document if self._masked is None else self._masked.of(document)
+            etag = document.get("_etag")
+        else:
+            document = document if self._masked is None else self._masked.image(document)
+            etag = (document.get(MARK) or {}).get("etag")
+        stamp = Version(version, etag) if is_ours else None
         return Image(self.keys.of(document), action, own(document), version, stamp)
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:

@@ -201,7 +201,7 @@ class SqlAccess:
                 with attempt as cx:
                     # An earlier try, whose answer was lost, may have done it. Only adding a column fails if repeated.
                     existing_names = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
-                    for added, statement in zip_longest(drift.added, drift.statements):
+                    for added, statement in zip_longest((*drift.added, *drift.own), drift.statements):
                         if added not in existing_names:
                             # Without parameters. Else a driver would take a % or ? in a name for a parameter.
                             cx.exec_driver_sql(statement, execution_options={"no_parameters": True})

@@ -12,16 +12,18 @@ from typing import Literal
 import sqlalchemy as sa
 
 from backup.core.batched import batched
+from backup.core.errors import StoreError
 from backup.core.model import Action, Image, Key, Record, Stamps
 from backup.stores.base import Accept, Keep
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.prepared import Prepared, Row, values_at
 from backup.stores.sql.foreign_keys import refuse_replacing, refuse_to_touch_others, unique_columns
-from backup.stores.sql.rows import Rows, first_rows, has_large, note_large, values_of
+from backup.stores.sql.rows import first_rows, has_large, note_large, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
 _COMPOSITE_KEYS_AT_ONCE = 200
+_NOT_WHOLE = "Its masked columns cannot be restored, so no record can be inserted. Nothing of the batch was written."
 
 
 class Replacing(Enum):
@@ -64,13 +66,14 @@ class SqlBatch:
         query = select.where(shape.is_one_of(keys))
         largest = self._dialect.largest_row_bytes(self._cx, shape.table, query)
         rows, size, complete, _ = first_rows(self._cx, query, self._limits.batch_bytes, largest)
-        by_row_key = {image.key: image for image in (self._image(record, action) for record in Rows(shape.names, rows))}
+        records = shape.records(shape.names, rows)
+        by_row_key = {image.key: image for image in (self._image(record, action) for record in records)}
         images = {key: image for key, image in by_row_key.items() if key in asked_keys}
         if len(images) < len(by_row_key) and (complete or not images):  # the server spells some in another way
             for key in asked_keys - images.keys():
                 row = self._cx.execute(select.where(shape.is_one_of([key]))).first()
                 if row is not None:
-                    [record] = Rows(shape.names, [tuple(row)])
+                    [record] = shape.records(shape.names, [tuple(row)])
                     images[key] = dataclasses.replace(self._image(record, action), key=key)
         return (self._stamped(images.values()) if locked else list(images.values())), size
 
@@ -85,7 +88,8 @@ class SqlBatch:
         return [dataclasses.replace(image, stamp=stamps.get(row_keys[image.key])) for image in images]
 
     def _image(self, record: Record, action: Action) -> Image:
-        return Image(self._shape.key_of(record), action, record, tuple(record[c.name] for c in self._shape.version))
+        shape = self._shape
+        return Image(shape.key_of(record), action, shape.image(record), tuple(record[c.name] for c in shape.version))
 
     def write(
         self,
@@ -106,7 +110,7 @@ class SqlBatch:
         shape, dialect = self._shape, self._cx.dialect
         if has_large(records):
             note_large(self._cx)
-        names = {c.name: name for name in records[0] if (c := shape.find(name)) and not c.computed}
+        names = {c.name: name for name in records[0] if (c := shape.find(name)) and shape.may_write(c)}
         columns = tuple(name for name in shape.names if name in names)
         rows = values_of(records, [names[name] for name in columns])
         keys = values_at([columns.index(name) for name in shape.key_names], rows)
@@ -121,6 +125,8 @@ class SqlBatch:
             self._insert_anew(columns, old, [*looked_up.existing])
         elif old and not shape.identity.issuperset(columns):
             self._dialect.update_rows(self._cx, _prepared(shape, "update", columns, dialect), old)
+        if new and shape.withholds:
+            raise StoreError(f"{len(new)} records are not in the {shape.label} any more. {_NOT_WHOLE}")
         if new:
             insert = _prepared(shape, "insert", columns, dialect)
             self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(columns))

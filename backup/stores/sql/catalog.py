@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,9 @@ from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion
-from backup.stores.sql.table import SYNCED_AT, TableShape, declare, is_mark, loosened
+from backup.stores.sql.table import SYNCED_AT, TableShape, declare, loosened, own_column
 from backup.stores.values import Drift, OnNewColumn, Rules
 
 
@@ -36,6 +37,12 @@ class SqlCatalog:
             if self._existing is not None:
                 return self._existing.spelled
         return TableName(self.schema or self.access.dialect.default_schema, self.name).spelled
+
+    @property
+    def withheld(self) -> Collection[str]:
+        """The names that the masks of a source have in the settings; none for any other store."""
+        masking = self._rules.masking if self._rules.is_source else None
+        return masking.masks.keys() if masking else ()
 
     def forget(self) -> None:
         """Makes the next use look up the table and read its columns anew."""
@@ -112,18 +119,23 @@ class SqlCatalog:
         shape = original.shape
         has_place = len(shape.columns) < self.access.dialect.max_columns and shape.find(SYNCED_AT) is None
         own_columns: list[sa.Column[Any]] = [sa.Column(SYNCED_AT, self.access.dialect.utc_time)] if has_place else []
-        self._make(original, loosened(shape), *own_columns)
+        self._make(original, loosened(shape), *own_columns, *self._stamp_of(shape))
         self.drift(source, "add")
 
     def make_like(self, other: Store) -> None:
         original = catalog_of(other)
-        self._make(original, original.shape.columns)
+        self._make(original, original.shape.columns, *self._stamp_of(original.shape))
+
+    def _stamp_of(self, source: TableShape) -> Sequence[sa.Column[Any]]:
+        """The column that copies of a masked source need."""
+        return [] if source.masked is None else [sa.Column(SOURCE_STAMP, self.access.dialect.stamp_type)]
 
     def make_source_of(self, backup: Store) -> None:
         original = catalog_of(backup)
         dialect = self.access.dialect
         declared = dialect.utc_time.compile(dialect=dialect.engine.dialect)
-        self._make(original, [column for column in original.shape.columns if not is_mark(column, declared)])
+        own = (own_column(original.shape.columns, SYNCED_AT, declared), original.shape.own_stamp)
+        self._make(original, [column for column in original.shape.columns if column not in own])
 
     def _make(self, original: SqlCatalog, columns: Sequence[Column], *own_columns: sa.Column[Any]) -> None:
         """Makes the table where it is missing: with these columns of the original, its key, and `own_columns`."""

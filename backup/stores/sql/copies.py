@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from backup.core.errors import SourceMissing
 from backup.core.model import Record
 from backup.stores.codecs import CopyNote
 from backup.stores.exact_json import comparable
@@ -38,6 +39,15 @@ class SqlCopies:
     def content(self, record: Record) -> Mapping[str, str]:
         names = self._catalog.shape.content
         return {names[name]: comparable(value) for name, value in record.items() if name in names}
+
+    @property
+    def masked(self) -> frozenset[str]:
+        masks = self._catalog.withheld
+        try:
+            masked = self._catalog.shape.masked if masks else None
+        except SourceMissing:
+            return frozenset(masks)
+        return frozenset() if masked is None else frozenset(masked.names)
 
     @property
     def filled(self) -> frozenset[str]:

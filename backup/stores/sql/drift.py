@@ -10,6 +10,7 @@ from types import MappingProxyType
 from backup.core.errors import SchemaMismatch
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, type_parts
+from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.table import SYNCED_AT, TableShape
 from backup.stores.values import Drift, OnNewColumn
 
@@ -34,9 +35,11 @@ def plan(
             planning.compare(column, copy)
         elif column.name not in source.key_names:
             planning.add(column, on_new_column)
+    if source.masked is not None and backup.own_stamp is None:
+        planning.add_own(Column(SOURCE_STAMP, dialect.stamp_type, nullable=True))
     planning.refuse_ambiguous_names()
     for copy in backup.columns:
-        if source.find(copy.name) is None and copy != backup.find(SYNCED_AT):
+        if source.find(copy.name) is None and copy not in (backup.find(SYNCED_AT), backup.own_stamp):
             planning.note_removed(copy)
     return planning.drift()
 
@@ -47,6 +50,7 @@ class _Planning:
     def __init__(self, source: TableShape, backup: TableShape, dialect: Dialect, fitted: Mapping[str, Column]) -> None:
         self._source, self._backup, self._dialect, self._fitted = source, backup, dialect, fitted
         self._added: dict[str, str] = {}
+        self._own: dict[str, str] = {}
         self._altered: list[str] = []
         self._widened: list[str] = []
         self._shared: list[str] = []
@@ -73,6 +77,13 @@ class _Planning:
             case "fail":
                 self._problems.append(f"column {column.name} ({column.type.declared}) is new in the source")
                 self._missing.append(statement)
+
+    def add_own(self, column: Column) -> None:
+        """Plans for a column that the app needs for itself."""
+        if self._backup.find(column.name) is None:
+            self._own[column.name] = self._dialect.add(self._backup.table, column)
+        else:
+            self._problems.append(f"a masked copy needs the column {column.name} for itself, and there is another one")
 
     def compare(self, column: Column, copy: Column) -> None:
         """Plans for a column that both sides have."""
@@ -125,9 +136,10 @@ class _Planning:
             widened=tuple(self._widened),
             removed=tuple(self._removed),
             ignored=tuple(self._ignored),
-            statements=(*self._added.values(), *self._altered),
+            statements=(*self._added.values(), *self._own.values(), *self._altered),
             shared=frozenset((*self._shared, *self._added)),
             unversioned=self._source.lacks_version,
+            own=tuple(self._own),
         )
 
     def _alter(self, copy: Column, wanted: Column, problem: str) -> None:

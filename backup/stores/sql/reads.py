@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -30,8 +29,7 @@ class SqlReads:
         for part in key_batches(list(keys), shape, self._access.dialect, self._limits):
             left = list(part)
             while left:
-                query = shape.select.where(shape.is_one_of(left), *shape.filters)
-                records, complete = self._batch(shape, query)
+                records, complete = self._batch(shape, [shape.is_one_of(left), *shape.filters])
                 row_keys = values_of(records, shape.key_names)
                 rows = [row for key, row in zip(row_keys, records.values, strict=True) if key in keys]
                 records = Rows(records.names, rows, large=records.large)
@@ -45,8 +43,8 @@ class SqlReads:
     def _read_range(self, shape: TableShape, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
         complete = False
         while not complete:
-            page = shape.select.where(*shape.within(chunk), *shape.filters).order_by(*shape.key)
-            records, complete = self._batch(shape, page.limit(self._limits.batch_size))
+            conditions = [*shape.within(chunk), *shape.filters]
+            records, complete = self._batch(shape, conditions, in_order=True)
             if records:
                 complete = complete and len(records) < self._limits.batch_size
                 row_keys = values_of(records[-1:] if keys is None else records, shape.key_names)
@@ -58,13 +56,20 @@ class SqlReads:
                 yield records
             del records  # else memory would hold it beside the next batch
 
-    def _batch(self, shape: TableShape, query: sa.Select[Any]) -> tuple[Rows, bool]:
-        """The query's first rows, up to the byte limit, and whether the query has no more."""
+    def _batch(
+        self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]], *, in_order: bool = False
+    ) -> tuple[Rows, bool]:
+        """The first rows that fulfil the conditions, up to the byte limit, and whether there are no more. `in_order`:
+        the first by their keys, no more than a batch."""
         for attempt in self._access.attempts("read records"):
+            names, query = shape.reading(self._access.dialect)  # a second try may have to hash in another way
+            query = query.where(*conditions)
+            if in_order:
+                query = query.order_by(*shape.key).limit(self._limits.batch_size)
             with attempt as cx:
                 largest = self._access.dialect.largest_row_bytes(cx, shape.table, query)
                 fetched = first_rows(cx, query, self._limits.batch_bytes, largest)
-        return Rows(shape.names, fetched.rows, large=fetched.large), fetched.complete
+        return shape.records(names, fetched.rows, large=fetched.large), fetched.complete
 
     def matching(self, shape: TableShape, keys: Sequence[Key]) -> set[Key]:
         """The keys that have a row of the service, as the server compares keys."""

@@ -50,6 +50,7 @@ class SqlStore:
             has_columns=True,
             fingerprint_is_enough=True,
             batch_size=limits.batch_size,
+            masks=rules.masking.mark if rules.masking else None,
         )
         self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
         self.access.names.update(part.lower() for part in (schema, name) if part)

@@ -14,14 +14,17 @@ from sqlalchemy.sql.elements import quoted_name
 
 from backup.core.conditions import Condition, Range, Value, converted
 from backup.core.errors import BackupError, ConfigError, SchemaMismatch
+from backup.core.masks import NO_MASKS, Masking
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.suggestions import did_you_mean
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.column import Column
-from backup.stores.sql.engines.prepared import HAS_BYTES
+from backup.stores.sql.engines.column import Column, type_parts
+from backup.stores.sql.engines.prepared import HAS_BYTES, Row
 from backup.stores.sql.engines.tables import TableAlone, TableName
+from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
+from backup.stores.sql.rows import Rows
 from backup.stores.values import Rules
 
 SYNCED_AT = "SyncedAt"
@@ -45,9 +48,12 @@ class TableShape:
         table_name: TableName,
         label: str,
         left_out: Sequence[Column] = (),
+        masked: MaskedColumns | None = None,
+        own_stamp: Column | None = None,
     ) -> None:
-        """`left_out` are the table's columns that are not copied."""
-        self.columns, self.key_names = columns, key_names
+        """`left_out` are the table's columns that are not copied. `masked`: the masks of a source's records, or of a
+        backup's images. `own_stamp`: a backup's SourceStamp."""
+        self.columns, self.key_names, self.masked = columns, key_names, masked
         self.table = declare(table_name, columns, key_names)
         self.names = tuple(column.name for column in columns)
         self._exact = {column.name: column for column in columns}
@@ -63,6 +69,9 @@ class TableShape:
         self.references: Sequence[Any] | None = None  # None until `references_to` reads them
         self.content: Mapping[str, str] = {name: name for name in self.names}
         """The columns that the hash of a row's content covers: the name in this table → the name in the source."""
+        self.own_stamp = own_stamp
+        self._stamping: Masking | None = None  # of a source's records, if the backup keeps their stamps
+        self._has_kept_stamps = False  # whether the stamps are those of the source's records, as the backup keeps them
 
     @classmethod
     def reflect(
@@ -102,7 +111,15 @@ class TableShape:
         rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
         copied = [column for column in columns if rules.takes(column.name)]
         left_out = [column for column in columns if not rules.takes(column.name)]
-        shape = cls(copied, key_names, rules, table_name, label, left_out)
+        masked: MaskedColumns | None = None
+        own_stamp = own_column(columns, SOURCE_STAMP, dialect.stamp_type.declared)
+        if rules.masking and rules.is_source:
+            masked = MaskedColumns.checked(rules, copied, key_names, label, dialect.kind)
+            # A masked value may be nothing, also where the table allows no NULL.
+            copied = [replace(column, nullable=True) if column.name in masked.names else column for column in copied]
+        elif rules.masking:
+            masked = MaskedColumns(rules.masking, copied, dialect.kind)
+        shape = cls(copied, key_names, rules, table_name, label, left_out, masked, own_stamp)
         shape.key_may_repeat = rules.key_may_repeat and not primary
         return shape
 
@@ -122,6 +139,10 @@ class TableShape:
         self.content, source.content = shared, {name: name for name in shared.values()}
         self._apply_rules(version=shared.keys(), where=shared.keys())
         source._apply_rules(version=shared.values(), where=source.names)
+        has_stamps = self.own_stamp is not None and source.find(self.own_stamp.name) is None
+        is_kept = source._rules.is_source and (source.masked is not None or has_stamps)
+        source._stamping = (source._rules.masking or NO_MASKS) if is_kept else None
+        self._has_kept_stamps = is_kept and has_stamps
 
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
         columns = {field: c for field in (*self._rules.version, *self._rules.where) if (c := self.find(field))}
@@ -150,11 +171,53 @@ class TableShape:
         return bool(self._rules.version) and not self.version
 
     def stamps(self, dialect: Dialect) -> StampColumns:
-        """The columns and the hash that stamps consist of. The hash covers the columns that source and backup share."""
-        if self.version and not self._exact[self.version[0].name].nullable:
+        """The columns and the hash that stamps consist of. The hash covers the columns that source and backup share.
+
+        Where the backup keeps the stamps of the source's records, a stamp is a keyed hash of the record's version, or
+        of its content if it has none.
+        """
+        if self._has_kept_stamps and self.own_stamp is not None:
+            kept = self.table.c[self.own_stamp.name]
+            return StampColumns(self.key, [], sa.func.coalesce(kept, dialect.no_stamp))
+        has_version = bool(self.version) and not self._exact[self.version[0].name].nullable
+        if has_version and self._stamping is None:
             return StampColumns(self.key, self.version, None)
-        shared = sorted(self.content, key=lambda name: self.content[name])
-        return StampColumns(self.key, self.version, dialect.content_hash([self.table.c[name] for name in shared]))
+        shared = [self.table.c[name] for name in sorted(self.content, key=lambda name: self.content[name])]
+        if self._stamping is None:
+            return StampColumns(self.key, self.version, dialect.content_hash(shared))
+        hashed = self.version if has_version else shared
+        return StampColumns(self.key, [], dialect.keyed_hash(hashed, self._stamping))
+
+    def reading(self, dialect: Dialect) -> tuple[tuple[str, ...], sa.Select[Any]]:
+        """The names of a record's values, and the query for them. Where the backup keeps the stamps of the source's
+        records, a record of the source has its stamp, too."""
+        if self._stamping is None:
+            return self.names, self.select
+        stamp = self.stamps(dialect).content
+        assert stamp is not None  # noqa: S101 - for mypy; `stamps` hashes
+        return (*self.names, SOURCE_STAMP), self.select.add_columns(stamp)
+
+    def records(self, names: tuple[str, ...], rows: list[Row], *, large: bool = False) -> Rows:
+        """The rows that a query for these names has read, as records. Those of a source are masked."""
+        if self.masked is not None and self._rules.is_source:
+            rows = self.masked.rows(names, rows)
+        return Rows(names, rows, large=large)
+
+    def may_write(self, column: Column) -> bool:
+        """Whether a write gives the column a value. A source's masked column keeps the value that it has."""
+        return not (column.computed or (self.withholds and self.masked is not None and self.masked.has(column)))
+
+    @property
+    def withholds(self) -> bool:
+        """Whether the table is a source with masked columns. Nobody has the values of a new record for it."""
+        return self.masked is not None and self._rules.is_source
+
+    def image(self, record: Record) -> Record:
+        """The record as the bin may keep it: masked, unless it is a copy that the service's masks have made."""
+        if self.masked is None or self._rules.is_source:
+            return record  # `records` has masked it
+        stamp = record.get(self.own_stamp.name) if self.own_stamp is not None else None
+        return record if self.masked.made(stamp) else self.masked.record(record)
 
     def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
         """Selects stamps as flat rows: the key, the version's fields, and a last part. This is the hash of the row's
@@ -331,13 +394,14 @@ def _declared(
 _declared_once = lru_cache(maxsize=64)(_declared)
 
 
-def is_mark(column: Column, declared: str | None) -> bool:
-    """Whether a backup's column is the app's own SyncedAt, and not a column of its source: the app declares its own as
-    `declared`."""
-    if declared is None or column.name != SYNCED_AT or not column.nullable:
-        return False
-    column_type, app_type = (re.sub(r"\(\d+\)", "", text).lower() for text in (column.type.declared, declared))
-    return column_type == app_type
+def own_column(columns: Sequence[Column], name: str, declared: str) -> Column | None:
+    """The app's own column of this name in a backup's table, which the app declares so; None if there is none. A column
+    of the source's may have the same name."""
+    for column in columns:
+        is_own = column.name == name and column.nullable
+        if is_own and type_parts(column.type.declared)[0] == type_parts(declared)[0]:
+            return column
+    return None
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:

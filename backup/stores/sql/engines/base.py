@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
+from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.listing import Listed
-from backup.stores.sql.engines.column import Column, Relation
+from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
@@ -77,8 +78,15 @@ class Dialect(Protocol):
     utc_time: UtcTime
     """The type of a time in the app's own tables."""
 
+    no_stamp: sa.ColumnElement[Any]
+    """What stands for a `keyed_hash` that a row does not have."""
+
     connects_in_time: bool
     """Whether opening a connection always ends in time. If not, the thread that opens it may have to be left behind."""
+
+    @property
+    def stamp_type(self) -> ServerType:
+        """The type of the column that keeps a `keyed_hash`."""
 
     @property
     def location(self) -> str:
@@ -182,6 +190,10 @@ class Dialect(Protocol):
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         """A hash of the columns' exact values, NULL included, computed by the server. The same values in columns of the
         same types give the same hash on every server of this product."""
+
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
+        """A hash of the columns' exact values that nobody can guess without the key of the masks, and behind it the
+        mark of the masks. A column of `stamp_type` keeps it."""
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         """The bucket of a key: a small number that the server computes from the exact value. None where that costs too

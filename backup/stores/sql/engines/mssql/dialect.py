@@ -19,6 +19,7 @@ from sqlalchemy.dialects.mssql import DATETIME2
 from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.core.errors import ConfigError
+from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.connection import SqlServer
 from backup.stores.listing import Listed
@@ -32,7 +33,7 @@ from backup.stores.sql.engines.mssql import listing, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.counters import advance
 from backup.stores.sql.engines.mssql.errors import failure
-from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query
+from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JSON,
     Spell,
@@ -44,7 +45,7 @@ from backup.stores.sql.engines.mssql.json import (
 )
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
-from backup.stores.sql.engines.mssql.types import relation
+from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.tables import TableName
@@ -80,6 +81,8 @@ class SqlServerDialect:
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
+    stamp_type = MssqlType("varbinary(40)", "varbinary")
+    no_stamp: sa.ColumnElement[Any] = sa.literal_column("0x")
     connects_in_time = False
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
@@ -271,6 +274,9 @@ class SqlServerDialect:
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns)
+
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
+        return keyed_hash(columns, masking.stamp_secret, masking.mark)
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
         return None

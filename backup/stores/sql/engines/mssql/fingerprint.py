@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.mixing import LOW_BITS, MIXES, NULL_AS, bucket_of
-from backup.stores.sql.engines.mssql.types import MssqlType, as_type, big, eight_bytes, sha256
+from backup.stores.sql.engines.mssql.types import MssqlType, as_exact_text, as_type, big, eight_bytes, sha256
 
 _COLON: Any = sa.literal_column("N':'")
 _NULL: Any = sa.literal_column("N'-'")
@@ -21,8 +21,19 @@ _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """The SHA-256 of the columns' exact texts, each after its length. NULL has a mark without a length."""
+    return _hash_of_texts(list(map(_text, columns)))
+
+
+def keyed_hash(columns: Sequence[sa.Column[Any]], secret: str, mark: str) -> sa.ColumnElement[Any]:
+    """The SHA-256 of the secret and the columns' exact texts, and the 8 bytes of the mark, as varbinary(40)."""
+    hashed = _hash_of_texts([as_exact_text(sa.literal(secret)), *map(_text, columns)])
+    stamp: sa.ColumnElement[Any] = as_type(hashed.op("+")(sa.literal_column(f"0x{mark}")), "varbinary(40)")
+    return stamp
+
+
+def _hash_of_texts(texts: Sequence[Any]) -> sa.ColumnElement[Any]:
     pieces: list[Any] = []
-    for text in map(_text, columns):
+    for text in texts:
         length = as_type(sa.func.datalength(text), "nvarchar(20)")
         pieces.append(sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL))
     while len(pieces) > 1:

@@ -78,7 +78,7 @@ class MssqlType(ServerType):
                 plain = _converted(column, "121")
             case _:  # integers, decimals, uniqueidentifier
                 plain = as_type(column, "varchar(60)")
-        return _comparable(plain)
+        return as_exact_text(plain)
 
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
@@ -127,7 +127,7 @@ class ConvertedType(MssqlType):
         return self._convert(_CONVERTED[self.base][0], column)
 
     def exact_text(self, column: Any) -> Any:
-        return _comparable(self.column_expression(column))
+        return as_exact_text(self.column_expression(column))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return self._convert(self.declared, bindvalue)
@@ -152,7 +152,7 @@ class ClrType(MssqlType):
         return sa.cast(column, _Raw("varbinary(max)"))
 
     def exact_text(self, column: Any) -> Any:
-        return _comparable(_hash_as_text(self.column_expression(column)))
+        return as_exact_text(_hash_as_text(self.column_expression(column)))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return sa.cast(bindvalue, _Raw(self.declared))
@@ -199,7 +199,7 @@ def eight_bytes(value: Any, start: int) -> Any:
     return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
 
 
-def _comparable(value: Any) -> Any:
+def as_exact_text(value: Any) -> Any:
     """The value as text in one collation: the server does not concatenate texts of two."""
     return sa.collate(as_type(value, "nvarchar(max)"), "Latin1_General_BIN2")
 

@@ -12,12 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
-from backup.stores.sql.engines.column import Column, Relation, spelled_column, spelled_table
+from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
@@ -55,6 +56,8 @@ class PostgresqlDialect:
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = UtcTime(with_zone=True)
+    stamp_type = ServerType("text")
+    no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -193,6 +196,10 @@ class PostgresqlDialect:
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return fingerprint.content_hash(columns)
+
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
+        secret, mark = (sa.cast(sa.literal(text), sa.Text) for text in (masking.stamp_secret, masking.mark))
+        return fingerprint.content_hash([secret, *columns]).op("||")(mark)
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
         return fingerprint.bytes_of(column)

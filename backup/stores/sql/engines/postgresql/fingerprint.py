@@ -23,7 +23,7 @@ _ENCODING: Any = sa.literal_column(
 )
 
 
-def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
+def content_hash(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
     """The SHA-256 of the row's text."""
     whole = sa.cast(sa.func.row(*columns), sa.Text)  # two different rows have different texts
     return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, _ENCODING)), "hex")

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
 from backup.core import interrupts
+from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.calls import CallEnded
 from backup.stores.listing import Listed
@@ -32,7 +33,7 @@ from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.sqlite import listing, system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
-from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation
+from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
@@ -88,6 +89,8 @@ class SqliteDialect:
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = UtcTime(TimeOrText())  # type: ignore[no-untyped-call]
+    stamp_type = type_of("TEXT")
+    no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")
     connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
@@ -256,6 +259,10 @@ class SqliteDialect:
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns, any_bytes=self._file.reads_any_bytes)
+
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
+        keyed = content_hash([sa.literal(masking.stamp_secret), *columns], any_bytes=self._file.reads_any_bytes)
+        return keyed.op("||")(sa.literal(masking.mark))
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
         return None

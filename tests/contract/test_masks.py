@@ -1,0 +1,295 @@
+"""Masks on every SQL store: what leaves the source is masked, and what differs is found all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backup.core.errors import ConfigError, StoreError
+from backup.core.masks import Mask, Masking
+from backup.core.model import WHOLE, Action, Record
+from backup.mirror.comparison import Depth, Report, verify
+from backup.stores import Rules, Store
+from tests.contract.benches import Bench, CosmosBench, Role, SqlBench
+from tests.contract.test_store import run_sync
+
+KEY = "a key of the masks that is long enough"
+ADDRESS = "ada.lovelace@example.org"
+COLUMNS = """Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER {null}, Name varchar(40) NOT NULL, Mail varchar(40),
+    Code char(20), Born date, Sum INTEGER"""
+ROWS = [
+    (1, 1, "Ada", ADDRESS, "AA", "1815-12-10", 7),
+    (2, 1, "Ada", "no address", None, None, None),
+    (3, 1, "O'Neil ünïcödé", f"x@{'d' * 30}.org", "BB", "2024-02-29", 8),
+]
+MASKS = {
+    "name": Mask("hmac"),
+    "Mail": Mask("email"),
+    "CODE": Mask("text", "hidden"),
+    "Born": Mask("year"),
+    "Sum": Mask("null"),
+}
+BOTH_VERSIONS = pytest.mark.parametrize("version", [("Version",), ()], ids=["version", "content"])
+
+
+def rules(masks: dict[str, Mask] = MASKS, key: str = KEY, version: tuple[str, ...] = ("Version",)) -> Rules:
+    return Rules(version=version, masking=Masking(masks, key))
+
+
+def start(bench: SqlBench, given: Rules, *, null: str = "NOT NULL") -> tuple[Store, Store]:
+    """A source of three rows, and its masked backup."""
+    bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.format(null=null)})")
+    mark = ", ".join([bench.mark] * 7)
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({mark})", ROWS)
+    source, backup = opened(bench, given)
+    backup.catalog.initialize(source)
+    assert run_sync(source, backup) == (3, 0, 0, 0)
+    return source, backup
+
+
+def opened(bench: Bench, given: Rules) -> tuple[Store, Store]:
+    """Both stores as another run opens them, which has followed the source's columns."""
+    source, backup = bench.open("source", rules=given), bench.open("backup", rules=given)
+    return source, backup
+
+
+def adapted(bench: SqlBench, given: Rules) -> tuple[Store, Store]:
+    source, backup = opened(bench, given)
+    assert backup.relational is not None
+    backup.relational.adapt(backup.relational.drift(source, "add"))
+    return source, backup
+
+
+def named(record: Record, *names: str) -> tuple[Any, ...]:
+    """The record's values of these names, in whatever case the server spells them."""
+    by_name = {name.lower(): value for name, value in record.items()}
+    return tuple(by_name[name.lower()] for name in names)
+
+
+def copies(bench: SqlBench) -> dict[int, tuple[Any, ...]]:
+    rows = bench.rows("backup", "SELECT Id, Name, Mail, Code, Born, Sum FROM {table} ORDER BY Id")
+    return {row[0]: row[1:] for row in rows}
+
+
+@BOTH_VERSIONS
+def test_a_masked_copy_has_no_clear_value_and_equals_its_source(sql_bench: SqlBench, version: tuple[str, ...]) -> None:
+    source, backup = start(sql_bench, rules(version=version))
+    masked = copies(sql_bench)
+    name, mail, code, born, number = masked[1]
+    assert len(name) == 16
+    assert name != "Ada"
+    assert masked[2][0] == name  # equal texts stay equal
+    assert mail == f"{mail.partition('@')[0]}@example.org"
+    assert len(mail.partition("@")[0]) == 16
+    assert code.strip() == "hidden"
+    assert str(born)[:10] == "1815-01-01"
+    assert number is None
+    assert "@" not in masked[3][1]  # the masked address would be longer than the column
+    assert masked[2][2:] == (None, None, None)
+
+    assert run_sync(*opened(sql_bench, rules(version=version))) == (0, 0, 0, 3)
+    report = Report()
+    source, backup = opened(sql_bench, rules(version=version))
+    backup.catalog.match(source)
+    assert verify(source, backup, Depth(full=True), report) is None
+    assert not report.counts
+    assert report.compared == 3
+
+
+@BOTH_VERSIONS
+def test_changes_are_told_by_what_the_source_holds(sql_bench: SqlBench, version: tuple[str, ...]) -> None:
+    start(sql_bench, rules(version=version))
+    sql_bench.sql("source", "UPDATE {table} SET Name = 'Grace', Version = 2 WHERE Id = 1")
+    sql_bench.sql("source", "DELETE FROM {table} WHERE Id = 3")
+    before = copies(sql_bench)
+    assert run_sync(*opened(sql_bench, rules(version=version))) == (0, 1, 1, 1)
+    after = copies(sql_bench)
+    assert after[1][0] != before[1][0]
+    assert after[1][1:] == before[1][1:]
+    assert after.keys() == {1, 2}
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(rules({**MASKS, "name": Mask("null")}), id="another"),
+        pytest.param(rules(key=f"{KEY}, and another"), id="key"),
+        pytest.param(rules({"Mail": Mask("email")}), id="fewer"),
+        pytest.param(rules({}), id="none"),
+    ],
+)
+def test_other_masks_write_each_record_anew_once(sql_bench: SqlBench, version: tuple[str, ...], later: Rules) -> None:
+    start(sql_bench, rules(version=version))
+    before = copies(sql_bench)
+    later = replace(later, version=version)
+    assert run_sync(*adapted(sql_bench, later)) == (0, 3, 0, 0)
+    assert copies(sql_bench) != before
+    assert run_sync(*adapted(sql_bench, later)) == (0, 0, 0, 3)
+
+
+@BOTH_VERSIONS
+def test_masks_that_begin_later_mask_the_copies_and_their_images(sql_bench: SqlBench, version: tuple[str, ...]) -> None:
+    plain = Rules(version=version)
+    start(sql_bench, plain)
+    assert ADDRESS in repr(copies(sql_bench))
+    given = rules(version=version)
+    source, backup = adapted(sql_bench, given)
+    [images] = backup.images([(1,), (2,), (3,)], Action.UPDATED)
+    assert run_sync(source, backup) == (0, 3, 0, 0)
+    assert ADDRESS not in repr(copies(sql_bench))
+    masked = {image.key: image.record for image in images if image.record is not None}
+    for n, copy in copies(sql_bench).items():
+        assert named(masked[n,], "Name", "Mail") == copy[:2]
+    # A copy that the masks have made is kept as it is.
+    _, backup = adapted(sql_bench, given)
+    [images] = backup.images([(1,)], Action.DELETED)
+    assert images[0].record is not None
+    assert named(images[0].record, "Name") == copies(sql_bench)[1][:1]
+
+
+def test_records_without_a_version_are_told_by_their_content(sql_bench: SqlBench) -> None:
+    start(sql_bench, rules(), null="")
+    sql_bench.sql("source", "UPDATE {table} SET Version = NULL, Sum = 9 WHERE Id = 1")
+    assert run_sync(*opened(sql_bench, rules())) == (0, 1, 0, 2)
+    assert run_sync(*opened(sql_bench, rules())) == (0, 0, 0, 3)
+
+
+def test_a_masked_source_gives_no_clear_value_and_keeps_its_own(sql_bench: SqlBench) -> None:
+    source, backup = start(sql_bench, rules())
+    clear = sql_bench.rows("source")
+    [records] = source.read(None, WHOLE)
+    assert ADDRESS not in repr(list(records))
+    [images] = source.images([(1,)], Action.UPDATED)
+    assert ADDRESS not in repr(images)
+
+    sql_bench.sql("source", "UPDATE {table} SET Version = 2 WHERE Id = 1")
+    [copies_of_all] = backup.read(None, WHOLE)
+    source.write([copies_of_all[0]])
+    assert sql_bench.rows("source") == clear
+    sql_bench.sql("source", "DELETE FROM {table} WHERE Id = 1")
+    with pytest.raises(StoreError, match="masked columns cannot be restored"):
+        source.write([copies_of_all[0]])
+    assert sql_bench.rows("source") == clear[1:]
+
+
+@pytest.mark.parametrize(
+    ("masks", "reason"),
+    [
+        ({"Mial": Mask("null")}, "no column Mial.*Did you mean Mail"),
+        ({"Mail": Mask("null"), "mail": Mask("null")}, "second mask"),
+        ({"id": Mask("null")}, "column Id.*part of the key"),
+        ({"Version": Mask("null")}, "part of the key, the version or the filter"),
+        ({"Sum": Mask("hmac")}, "column Sum.*holds no text"),
+        ({"Sum": Mask("year")}, "column Sum.*holds no dates"),
+        ({"Born": Mask("email")}, "column Born.*holds no text"),
+        ({"Short": Mask("hmac")}, "column Short.*too short for 16"),
+        ({"Code": Mask("text", "x" * 21)}, "column Code.*too short for 21"),
+    ],
+)
+def test_masks_that_a_column_cannot_have_are_refused_before_anything_is_read(
+    sql_bench: SqlBench, masks: dict[str, Mask], reason: str
+) -> None:
+    sql_bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.format(null='')}, Short varchar(15))")
+    source, backup = opened(sql_bench, rules(masks))
+    with pytest.raises(ConfigError, match=f"(?i){reason}"):
+        backup.catalog.initialize(source)
+
+
+def test_a_source_with_a_column_called_as_the_stamp_is_refused(sql_bench: SqlBench) -> None:
+    sql_bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.format(null='')}, SourceStamp varchar(90))")
+    source, _ = opened(sql_bench, rules())
+    with pytest.raises(ConfigError, match=r"(?i)a column SourceStamp"):
+        source.count()
+
+
+def test_a_key_that_is_missing_or_short_is_refused() -> None:
+    for key in ("", "x" * 15):
+        with pytest.raises(ConfigError, match="BackupMask__Key"):
+            Masking(MASKS, key)
+    assert KEY not in repr(Masking(MASKS, KEY))
+
+
+ORDER = {"id": "1", "type": "Order", "status": "Paid", "lastModified": "2026-01-01T00:00:00Z", "customer": {"id": "a"}}
+DOCUMENTS = [
+    {**ORDER, "contact": {"mail": ADDRESS, "phones": [{"number": 42, "kind": "home"}]}, "born": "1815-12-10T01:02:03Z"},
+    {**ORDER, "id": "2", "contact": "none"},
+]
+KEY_OF_1 = ('"a"', "1")
+ORDER_MASKS = {"contact.mail": Mask("email"), "contact.phones.number": Mask("hmac"), "born": Mask("year")}
+
+
+def order_rules(masks: dict[str, Mask] = ORDER_MASKS, key: str = KEY) -> Rules:
+    return replace(CosmosBench.rules, masking=Masking(masks, key))
+
+
+def documents(bench: CosmosBench, role: Role = "backup") -> dict[str, dict[str, Any]]:
+    items = bench.container(role).query_items("SELECT * FROM c", enable_cross_partition_query=True)
+    return {item["id"]: item for item in items}
+
+
+def test_masked_documents(cosmos_bench: CosmosBench) -> None:
+    cosmos_bench.create()
+    for document in DOCUMENTS:
+        cosmos_bench.container("source").upsert_item(document)
+    source, backup = opened(cosmos_bench, order_rules())
+    backup.catalog.initialize(source)
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    copy = documents(cosmos_bench)["1"]
+    assert copy["contact"]["mail"].endswith("@example.org")
+    assert "ada" not in copy["contact"]["mail"]
+    assert len(copy["contact"]["phones"][0]["number"]) == 16
+    assert copy["contact"]["phones"][0]["kind"] == "home"
+    assert copy["born"] == "1815-01-01T00:00:00Z"
+    assert documents(cosmos_bench)["2"]["contact"] == "none"
+    source, backup = opened(cosmos_bench, order_rules())
+    assert run_sync(source, backup) == (0, 0, 0, 2)
+    report = Report()
+    assert verify(source, backup, Depth(full=True), report) is None
+    assert (report.counts, report.compared) == ({}, 2)
+
+    assert source.fingerprint(WHOLE) == backup.fingerprint(WHOLE)
+    other, _ = opened(cosmos_bench, order_rules({"born": Mask("year")}))
+    assert other.fingerprint(WHOLE) != backup.fingerprint(WHOLE)
+
+    # Fewer masks: their document is written anew, and one without masked values only compared.
+    assert run_sync(*opened(cosmos_bench, order_rules({"born": Mask("year")})))[1] == 1
+    assert documents(cosmos_bench)["1"]["contact"]["mail"] == ADDRESS
+    # Its image is masked before it is kept.
+    source, backup = opened(cosmos_bench, order_rules())
+    [images] = backup.images([KEY_OF_1], Action.UPDATED)
+    assert ADDRESS not in repr(images)
+
+    # A restore writes what has no mask, and never a new document.
+    [wanted] = backup.read(None, WHOLE)
+    copies_of_1 = [{**record, "status": "Sent"} for record in wanted if record["id"] == "1"]
+    changed = [backup.copies.original(record) for record in copies_of_1]
+    assert source.write(changed, accept=lambda image: ADDRESS not in repr(image)).updated
+    restored = documents(cosmos_bench, "source")["1"]
+    assert restored["status"] == "Sent"
+    assert restored["contact"] == DOCUMENTS[0]["contact"]
+    source.delete([KEY_OF_1])
+    with pytest.raises(StoreError, match="cannot be restored"):
+        source.write(changed, accept=lambda image: True)
+    with pytest.raises(StoreError, match="cannot be restored"):
+        source.write(changed)
+
+
+def test_masks_of_what_tells_documents_apart_are_refused(cosmos_bench: CosmosBench) -> None:
+    cosmos_bench.create()
+    for name in ("id", "status", "lastModified", "type", "customer", "customer.id", "_etag"):
+        source, _ = opened(cosmos_bench, order_rules({name: Mask("null")}))
+        with pytest.raises(ConfigError, match=f"property {name} .* cannot be masked"):
+            list(source.read(None, WHOLE))
+
+
+def test_a_source_may_have_such_a_column_of_its_own_without_masks(sql_bench: SqlBench) -> None:
+    declared = {"mssql": "varbinary(40)"}.get(sql_bench.kind, "text")
+    sql_bench.sql("source", f'CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, "SourceStamp" {declared})')
+    sql_bench.sql("source", "INSERT INTO {table} (Id) VALUES (1)")
+    source, backup = opened(sql_bench, Rules())
+    backup.catalog.initialize(source)
+    assert run_sync(source, backup) == (1, 0, 0, 0)
+    assert run_sync(*opened(sql_bench, Rules())) == (0, 0, 0, 1)
