@@ -61,7 +61,9 @@ def served(name: str, address: str, seen: str | None = None) -> Served:
     `address` is that of the request. `seen` is its If-None-Match: 304 for a file that has not changed. Reads the folder
     once; no name of a request gets to the file system.
     """
-    if not name and address.partition("?")[0].endswith("/"):  # the page's own addresses begin at the folder above
+    if not name and address.partition("?")[0].lower().endswith(
+        "dashboard/"
+    ):  # the page's own addresses begin at the folder above
         return Served(301, b"", {**HEADERS, "Location": "../dashboard"})
     file = _files().get(name or _PAGE)
     if file is None:

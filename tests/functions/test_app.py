@@ -140,11 +140,17 @@ def test_every_function_answers_under_the_real_worker(place: Place) -> None:
     assert timer == {}
 
 
-def test_answers_are_json_by_their_content_type(place: Place) -> None:
+def test_answers_are_json_by_their_content_type_and_the_page_is_its_files(place: Place) -> None:
     with worker(ROOT, environment(place.settings)) as running:
         answers = [running.http("HealthCheck"), running.http("TriggerSync", "POST", body=b"{")]
-    types = [{k.lower(): v for k, v in answer["headers"].items()}["content-type"] for answer in answers]
-    assert types == ["application/json"] * 2
+        answers += [running.http("Dashboard"), running.http("DashboardFile", route={"file": "vendor/preact.mjs"})]
+        headers = [{k.lower(): v for k, v in answer["headers"].items()} for answer in answers]
+        seen = {"If-None-Match": headers[2]["etag"]}
+        again = running.http("Dashboard", headers=seen)
+    types = [one["content-type"] for one in headers]
+    assert types == ["application/json"] * 2 + ["text/html; charset=utf-8", "text/javascript; charset=utf-8"]
+    assert answers[3]["body"] == (ROOT / "backup/entry/dashboard/vendor/preact.mjs").read_text()
+    assert (again["status"], again["body"]) == (304, "")
 
 
 def test_health_needs_no_settings_that_are_right() -> None:

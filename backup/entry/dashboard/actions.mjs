@@ -16,7 +16,8 @@ const ACTIONS = {
   drill: { label: "Restore drill", note: "Restores a copy into a scratch place and compares it, then drops it." },
 };
 
-async function act(action, service) {
+// Queues what was asked for, and says so.
+export async function act(action, service) {
   try {
     const { jobId, jobIds } = await queued(action, service);
     say(jobIds?.length > 1 ? `${many(jobIds.length, "job")} queued.` : `Queued: ${ACTIONS[action].label.toLowerCase()} of ${service}.`, { link: addressOf("job", jobId) });

@@ -1,4 +1,5 @@
 // What failed: jobs that are out of tries, and runs that nobody queued. Each with its error, what to do, its log, a retry.
+import { act } from "./actions.mjs";
 import { api } from "./api.mjs";
 import { Bulk, Choose, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
@@ -9,6 +10,7 @@ import { addressOf } from "./route.mjs";
 import { many } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
 
+const AGAIN = { sync: "sync", verify: "verify", drill: "drill" };
 const AT_ONCE = 20;
 const PAST_AT_FIRST = 3;
 
@@ -74,7 +76,9 @@ function Failure({ failure, chosen }) {
     </div>
     <${Problem} error=${failure.error ?? "It failed without a message."} hint=${failure.hint} kind=${failure.kind} />
     <div class="row">
-      ${failure.job && html`<${Work} class="small outline" onWork=${() => retryJob(failure.id, failure.service)}>Retry<//>`}
+      ${failure.job
+        ? html`<${Work} class="small outline" onWork=${() => retryJob(failure.id, failure.service)}>Retry<//>`
+        : failure.verb in AGAIN && html`<${Work} class="small outline" onWork=${() => act(AGAIN[failure.verb], failure.service)}>Run again<//>`}
       <a class="button small ghost" href=${failure.link}>${failure.job ? "States and log" : "The run"}</a>
       ${failure.job && html`<${Log} id=${failure.id} />`}
     </div>

@@ -72,7 +72,7 @@ export function Live({ live, empty, children }) {
   const { data, error } = live;
   return html`
     ${error && error.status && error.status !== 401 && html`<${Refusal} error=${error} title=${data ? "This could not be asked anew. What is below may be old." : "This could not be read."} />`}
-    ${data === null ? !error && html`<p class="dim" aria-busy="true">Reading …</p>` : (empty && empty(data)) || children(data)}
+    ${data === null ? !error?.status && html`<p class="dim" aria-busy="true">${error ? `${error.message} Trying again …` : "Reading …"}</p>` : (empty && empty(data)) || children(data)}
   `;
 }
 

@@ -28,7 +28,7 @@ export function Runs({ filters, service, services = [] }) {
   };
   return html`<${Section} id="runs" title="Runs" note=${`Times are those of ${ZONE}.`}>
     <${Filters} filters=${filters} service=${service} services=${services} />
-    <${Live} live=${live} empty=${(data) => data.runs.length === 0 && data.cursor === null && html`<p class="calm">No run is like that.</p>`}>
+    <${Live} live=${live} empty=${(data) => data.runs.length === 0 && data.cursor === null && html`<p class="calm">${Object.values(query).some(Boolean) ? "No run is like that." : "Nothing has run yet."}</p>`}>
       ${({ runs }) => {
         const known = new Set(runs.map((run) => run.syncId));
         const all = [...runs, ...rest.runs.filter((run) => !known.has(run.syncId))];
