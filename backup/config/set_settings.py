@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 
 from backup.config.given_services import ALL
 from backup.config.schedule import CronText, ZoneName
+from backup.config.service_settings import mask_of
 from backup.core.conditions import Condition, Range, Value
+from backup.core.masks import Mask
 from backup.core.suggestions import did_you_mean
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -52,6 +54,14 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _mask(value: Any) -> Mask:
+    if isinstance(value, str) and not value.startswith("text"):
+        return mask_of(value)
+    if isinstance(value, dict) and value.keys() == {"text"} and isinstance(value["text"], str):
+        return Mask("text", value["text"])
+    raise ValueError('a mask is "null", "hmac", "email", "year", or { text = "…" }')
+
+
 def _set_name(name: Any) -> str:
     if not isinstance(name, str) or not _SET_NAME.fullmatch(name) or name.lower() == ALL:
         raise ValueError("a set's name has letters, digits, _ and -, and is not all")
@@ -60,6 +70,9 @@ def _set_name(name: Any) -> str:
 
 Conditions = Mapping[str, Annotated[Condition, PlainValidator(_condition)]]
 """A filter as data: what each named field must be."""
+
+Masks = Mapping[str, Annotated[Mask, PlainValidator(_mask)]]
+"""The mask of each column or property that has one."""
 
 Names = Annotated[tuple[str, ...], PlainValidator(_names)]
 """Names of columns or patterns of tables. A single one may stand without a list."""
@@ -96,6 +109,7 @@ class TableSection(Common):
     where: Conditions = {}
     where_sql: str | None = Field(default=None, min_length=1)
     columns: ColumnList = ColumnList()
+    mask: Masks = {}
     version: Names = ()
     key: Names = ()
 

@@ -15,6 +15,7 @@ from backup.config.set_settings import SetSection, TableSection, options_of
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, ConfigError, NotInitialized, StoreError, UnknownService
 from backup.core.log import event
+from backup.core.masks import Masking
 from backup.core.suggestions import did_you_mean, quoted
 from backup.mirror.guard import Guard
 from backup.runs.history import History
@@ -227,6 +228,8 @@ class ServiceSet:
     def _spec(self, table: str, listed: Listed | None, *, is_new: bool = False) -> ServiceSpec:
         section, options = self._options(table)
         rules = rules_of(options, section, listed)
+        if options.mask:
+            rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
         limits: dict[str, Any] = {name: getattr(options, name) for name in _GUARD}
         limits = {name: getattr(self._settings, name) if value is None else value for name, value in limits.items()}
         name = f"{self.name}/{table}"

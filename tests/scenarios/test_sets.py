@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,14 @@ class Shop:
     source: str
     backup: str
     prefix: str
+    settings: dict[str, str] = field(default_factory=dict)
 
     def name(self, table: str) -> str:
         return f"shop/{self.prefix}{table}"
 
     def registry(self, *lines: str, tables: str = '["*"]') -> Registry:
         text = f"[set.shop]\nsource = '{self.source}'\nbackup = '{self.backup}'\ntables = {tables}\n"
-        return Registry(load_settings({"BACKUP_TOML": text + "\n".join(lines)}))
+        return Registry(load_settings({"BACKUP_TOML": text + "\n".join(lines), **self.settings}))
 
     def sync(self, *lines: str, name: str = "shop", tables: str = '["*"]') -> dict[str, Outcome]:
         """The outcomes by table, as sync gives them."""
@@ -156,6 +157,20 @@ def test_a_filter_and_a_list_of_columns_choose_what_is_copied(shop: Shop) -> Non
     assert (ranged.counts.inserted, ranged.counts.deleted) == (1, 1)
     by_sql = """where_sql = '''"Id" > 1 AND "Name" <> 'a:b%?' '''"""
     assert shop.sync(*section, by_sql, tables='"*Customer"')["Customer"].run.counts.skipped == 2
+
+
+def test_a_mask_hides_values_of_one_table(shop: Shop) -> None:
+    section = ['[set.shop.table."Customer"]', 'mask = { name = { text = "hidden" }, Fax = "null" }']
+    without_key = shop.sync(*section)
+    assert "BackupMask__Key" in str(without_key["shop"].error)
+    assert without_key["Invoice"].error is None
+    shop.settings["BackupMask__Key"] = "a key that is long enough"
+    assert shop.sync(*section)["Customer"].error is None
+    assert {row[1:4] for row in shop.rows('"Customer"')} == {
+        ("hidden", None, country) for country in ("Germany", "Türkiye", "Japan")
+    }
+    of_the_filter = shop.sync(*section, 'where = { Name = "Ada" }')["Customer"].error
+    assert "part of the key, the version or the filter" in str(of_the_filter)
 
 
 def test_a_record_that_leaves_the_filter_is_a_delete_for_guard_and_bin(shop: Shop) -> None:

@@ -80,7 +80,9 @@ def test_a_variable_that_is_missing_is_told_with_its_line() -> None:
         (WHOLE.replace('  "dbo.*",\n', ""), 6, "tables is missing"),
         (WHOLE + "[set.all]\nsource='a'\nbackup='b'\ntables='c'\n", 18, "set.all: a set's name has letters"),
         (WHOLE + "[set.Chinook]\nsource='a'\nbackup='b'\ntables='c'\n", 1, "two sets are called chinook"),
-        (WHOLE + "mask = { Email = 'email' }\n", 18, "There is no mask in"),
+        (WHOLE + "masks = { Email = 'email' }\n", 18, "There is no masks in"),
+        (WHOLE + "mask = { Email = 'mail' }\n", 18, "a mask is null, hmac, email, year"),
+        (WHOLE + "mask = { Email = { txt = 'a' } }\n", 18, 'a mask is "null", "hmac", "email", "year", or { text'),
     ],
 )
 def test_each_mistake_is_told_with_its_line_and_what_was_meant(wrong: str, line: int, told: str) -> None:
