@@ -84,7 +84,8 @@ class RunRecords(RunNumbers):
             old_keys = () if before is None else _pointer_keys(before, order)
             new_keys = _pointer_keys(after, order)
             changes += [Change(key, None) for key in old_keys if key not in new_keys]
-            changes += [Change(key, {}) for key in new_keys if key not in old_keys]
+            facts = {"status": after["status"], "verb": after["verb"]}
+            changes += [Change(key, facts) for key in new_keys if before is None or facts["status"] != before["status"]]
             if run.completed_at is not None and not run.dry_run:
                 changes += number_changes(self._keys, run, due_at, self._outbox)
             if (told := event_of(run, after.get("jobId"), hint)) is not None:
@@ -145,6 +146,8 @@ class RunRecords(RunNumbers):
                 if len(runs) == wanted or scanned >= SCANNED_AT_MOST:
                     return RunPage(runs, after)
                 scanned, after = scanned + 1, item.key
+                if not _may_match(item.value, status, verb):
+                    continue
                 run = self._run(item)
                 if run is None:
                     continue
@@ -230,6 +233,12 @@ def _summary(run: Run, job_id: str | None, hint: str | None, requested_by: str |
 def _pointer_keys(run: Mapping[str, Any], order: str) -> tuple[str, ...]:
     keys = (f"runof:{hashed(run['service'])}", f"runstatus:{run['status']}", f"runverb:{run['verb']}")
     return tuple(f"{key}:{order}" for key in keys)
+
+
+def _may_match(facts: Mapping[str, Any], status: Status | None, verb: Verb | None) -> bool:
+    """Whether the run may have this status and verb, by what the key says that leads to its summary."""
+    wanted = {name: value for name, value in (("status", status), ("verb", verb)) if value is not None}
+    return all(facts.get(name, value) == value for name, value in wanted.items())
 
 
 def _matches(

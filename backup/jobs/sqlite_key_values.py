@@ -43,9 +43,11 @@ class SqliteKeyValues:
 
     def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
         """As `KeyValues` says."""
-        query = "SELECT key, value, etag FROM items WHERE key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        # One lower bound: of two, SQLite begins at the first, and reads all keys from there to the second.
+        above = ">" if after >= prefix else ">="
+        query = f"SELECT key, value, etag FROM items WHERE key {above} ? AND key < ? ORDER BY key LIMIT ?"  # noqa: S608
         with self._use() as connection:
-            rows = connection.execute(query, (after, prefix, prefix + _AFTER_ALL, limit)).fetchall()
+            rows = connection.execute(query, (max(after, prefix), prefix + _AFTER_ALL, limit)).fetchall()
         return list(map(_item, rows))
 
     def commit(self, changes: Sequence[Change]) -> bool:

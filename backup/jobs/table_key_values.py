@@ -44,8 +44,9 @@ class TableKeyValues:
 
     def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
         """As `KeyValues` says."""
-        query = "PartitionKey eq @partition and RowKey gt @after and RowKey ge @first and RowKey lt @last"
-        parameters = {"partition": _PARTITION, "after": after, "first": prefix, "last": prefix + _AFTER_ALL}
+        above = "gt" if after >= prefix else "ge"  # one lower bound, where the server begins to read
+        query = f"PartitionKey eq @partition and RowKey {above} @first and RowKey lt @last"
+        parameters = {"partition": _PARTITION, "first": max(after, prefix), "last": prefix + _AFTER_ALL}
         items: list[Item] = []
         for attempt in self._retry.attempts("read jobs"):
             with attempt, _errors():

@@ -135,3 +135,19 @@ def test_an_account_that_does_not_answer_is_said_so() -> None:
     settings = load_settings({"AzureWebJobsStorage": account})
     with pytest.raises(StoreUnavailable, match=r"records of jobs, cannot be used .nothing answers there"):
         TableKeyValues(settings, Retry(max_attempts=1)).get("x")
+
+
+def test_a_scan_reads_what_it_returns_however_many_keys_come_before(tmp_path: Path) -> None:
+    """In steps of SQLite's own machine, so that no clock counts."""
+    keys = SqliteKeyValues(tmp_path / "jobs.db")
+    assert keys.commit([Change("z:1", {}), Change("z:2", {})])
+    connection = keys._connection
+    assert connection is not None
+    connection.executemany("INSERT INTO items VALUES (?, '{}', 1)", [(f"a:{n}",) for n in range(5_000)])
+    steps: list[int] = []
+    connection.set_progress_handler(lambda: steps.append(1), 100)
+    assert len(keys.scan("z:", limit=10)) == 2
+    assert len(keys.scan("z:", after="z:1", limit=10)) == 1
+    connection.set_progress_handler(None, 0)
+    keys.close()
+    assert len(steps) < 10
