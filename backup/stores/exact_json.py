@@ -43,6 +43,9 @@ class NotANumber(Decimal):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Decimal) and other.is_nan()
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __hash__(self) -> int:
         return hash("NaN")
 

@@ -132,6 +132,41 @@ def test_a_record_whose_stamp_cannot_be_read_is_set_aside_its_copy_stays_and_all
     assert [one["Key"] for one in verified.json["Failures"]] == [[42], [43]]
 
 
+def test_rows_without_a_key_are_set_aside_nothing_is_deleted_and_all_else_is_done(place: Place, tmp_path: Path) -> None:
+    """SQLite lets a primary key have NULLs, in many rows."""
+    source, backup = place.customer.source, place.customer.backup
+    for side in (source, backup):
+        side.run("DROP TABLE {table}")
+    source.run('CREATE TABLE {table} ("A" TEXT, "B" INTEGER, "Version" INTEGER, PRIMARY KEY ("A", "B"))')
+    rows = ", ".join(f"('{letter}', {n}, 1)" for letter in "ab" for n in range(20))
+    source.run(f"INSERT INTO {{table}} VALUES {rows}, (NULL, 1, 1), (NULL, 1, 1), ('a', NULL, 1)")
+    place.registry.get("customer").initialize()
+    small = {"BackupSync__ChunkSize": "7"}
+    names = [["NULL, row 2", 1], ["NULL, row 3", 1], ["a", "NULL, row 1"]]
+
+    def check(inserted: int, updated: int, deleted: int) -> None:
+        ended = sync(place, tmp_path, **small)
+        [result] = ended.json["Results"]
+        assert (ended.code, ended.json["Error"], result["FailedCount"]) == (1, "RecordsSetAside", 3)
+        assert sorted(failure["Key"] for failure in result["Failures"]) == names
+        assert all("NULL in A, B" in failure["Reason"] for failure in result["Failures"])
+        counts = result["InsertedCount"], result["UpdatedCount"], result["DeletedCount"]
+        assert counts == (inserted, updated, deleted)
+
+    check(40, 0, 0)
+    source.run("""UPDATE {table} SET "Version" = 2 WHERE "A" = 'a'""")
+    source.run("""DELETE FROM {table} WHERE "A" = 'b' AND "B" = 3""")
+    check(0, 20, 0)
+    verified = command(tmp_path, {**place.customer.settings, **small}, "verify", "customer", "--json")
+    assert sorted(failure["Key"] for failure in verified.json["Failures"]) == names
+    restored = command(tmp_path, place.customer.settings, "restore", "customer", "--json")
+    assert sorted(failure["Key"] for failure in restored.json["Failures"]) == names
+    assert [change["Key"] for change in restored.json["Changes"]] == [["b", 3]]
+    source.run('DELETE FROM {table} WHERE "A" IS NULL OR "B" IS NULL')
+    ended = sync(place, tmp_path, **small)
+    assert (ended.code, ended.json["Results"][0]["DeletedCount"]) == (0, 1)
+
+
 def test_a_verify_sets_aside_what_it_cannot_read_and_compares_the_others(place: Place, tmp_path: Path) -> None:
     assert sync(place, tmp_path).code == 0
     break_reading(place, 42)

@@ -13,7 +13,15 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.errors import ConfigError, GuardTripped, SchemaMismatch, SetFailed, SourceMissing, UnknownService
+from backup.core.errors import (
+    ConfigError,
+    GuardTripped,
+    RecordsSetAside,
+    SchemaMismatch,
+    SetFailed,
+    SourceMissing,
+    UnknownService,
+)
 from backup.core.model import Run, Status, Trigger, utc_now
 from backup.entry import http
 from backup.runs.outcome import NOBODY, Outcome
@@ -190,6 +198,10 @@ def test_a_view_and_a_table_without_a_key_take_part_once_the_file_names_their_ke
     outcomes = shop.sync(*keys, tables='["*German", "*Keyless"]')
     assert {table: outcome.error for table, outcome in outcomes.items()} == {"German": None, "Keyless": None}
     assert [row[:2] for row in shop.rows('"German"')] == [(1, "Ada")]
+    shop.run("""INSERT INTO "Keyless" VALUES ('a', NULL)""")
+    without_key = shop.sync(*keys, tables='["*German", "*Keyless"]')["Keyless"]
+    assert isinstance(without_key.error, RecordsSetAside)
+    assert [key for key, _ in without_key.run.failures] == ['["a", "NULL, row 1"]']
     shop.run("""INSERT INTO "Keyless" VALUES ('a', 'b')""")
     repeated = shop.sync(*keys, tables='["*German", "*Keyless"]')
     assert "several rows with the same A, B" in str(repeated["Keyless"].error)

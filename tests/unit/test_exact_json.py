@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.stores import LongText, exact_json
-from backup.stores.exact_json import key_from_text, key_hash, key_to_text, plain_json, record_from_text, record_to_text
+from backup.stores.exact_json import (
+    decimal_of,
+    key_from_text,
+    key_hash,
+    key_to_text,
+    plain_json,
+    record_from_text,
+    record_to_text,
+)
 
 ONE_MEGABYTE = 1_000_000
 
@@ -71,6 +79,28 @@ def exact(value: Any) -> Any:
         case list() | tuple():
             return type(value), [exact(one) for one in value]
     return type(value), value
+
+
+def test_nan_equals_itself_and_nothing_else_and_is_greater_than_every_number() -> None:
+    nan: Any = decimal_of("NaN")
+    numbers: list[Any] = [Decimal("Infinity"), Decimal(0), Decimal("-Infinity"), 1, 1.5]
+    for other in (decimal_of("NaN"), Decimal("NaN"), Decimal("-NaN")):
+        assert nan == other
+        assert (nan != other) is False
+        assert nan <= other
+        assert nan >= other
+        assert not nan < other
+        assert not nan > other
+    assert {nan, decimal_of("NaN")} == {nan}
+    assert key_from_text(key_to_text((nan,))) == (nan,)
+    for number in numbers:
+        assert nan != number
+        assert nan > number
+        assert nan >= number
+        assert not nan <= number
+        assert number < nan
+        assert number <= nan
+    assert nan not in ("NaN", None, float("nan"))
 
 
 @given(records)

@@ -14,7 +14,7 @@ from backup.stores.chunk_size import ChunkSize
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.rows import small_rows
 from backup.stores.sql.table import TableShape
-from backup.stores.sql.unread import ReadApart, may_be_of_rows, readable_and_broken_keys
+from backup.stores.sql.unread import ReadApart, may_be_of_rows, readable_and_broken_keys, rows_without_keys
 from backup.stores.values import Limits
 
 _MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
@@ -27,12 +27,12 @@ class SqlChunks:
     def __init__(self, access: SqlAccess, limits: Limits) -> None:
         self._access, self._limits = access, limits
         self._chunk_size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
+        self._without_keys: set[StampRow] | None = None
 
     def within(self, shape: TableShape, whole: Chunk) -> Iterator[Chunk]:
         """The chunks of the table from where `whole` begins to where it ends."""
         after = whole.after
         if whole == WHOLE:
-            self._refuse_null_keys(shape)
             self._refuse_repeated_keys(shape)
         while True:
             bound = self._bound(shape, Chunk(after, whole.upto), self._chunk_size.chunk_size)
@@ -60,24 +60,16 @@ class SqlChunks:
             return keys[0] if keys else None
         return None if row is None else tuple(row)
 
-    def _refuse_null_keys(self, shape: TableShape) -> None:
-        nullable = [column for column in shape.key if column.name in {c.name for c in shape.columns if c.nullable}]
-        if not nullable:
-            return
-        query = sa.select(sa.literal(1)).where(sa.or_(*(column.is_(None) for column in nullable))).limit(1)
-        for attempt in self._access.attempts("look for keys without a value"):
-            with attempt as cx:
-                has_null = cx.scalar(query)
-        if has_null:
-            raise SchemaMismatch(
-                f"The {self._access.label} has rows with NULL in their key, which nothing can tell apart.",
-                hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
-            )
+    def stamp_rows_without_keys(self, shape: TableShape) -> set[StampRow]:
+        """The stamps of rows whose key has a NULL; each has an `Unread`. They are read once, and are in no chunk."""
+        if self._without_keys is None:
+            self._without_keys = rows_without_keys(self._access, shape) if shape.nullable_key else set()
+        return self._without_keys
 
     def _refuse_repeated_keys(self, shape: TableShape) -> None:
         if not shape.key_may_repeat:
             return
-        query = sa.select(sa.literal(1)).select_from(shape.table).where(*shape.filters)
+        query = sa.select(sa.literal(1)).select_from(shape.table).where(*shape.within(WHOLE), *shape.filters)
         query = query.group_by(*shape.key).having(sa.func.count() > 1).limit(1)
         for attempt in self._attempts("look for keys that stand for several rows"):
             with attempt as cx:
@@ -97,7 +89,10 @@ class SqlChunks:
     def fingerprints(
         self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
     ) -> Mapping[Any, Fingerprint] | None:
-        """The chunk's fingerprints, as `Dialect.fingerprints` returns them; None also if a row cannot be read."""
+        """The chunk's fingerprints, as `Dialect.fingerprints` returns them; None also if a row cannot be read, and in
+        the first chunk if rows have no key."""
+        if chunk.after is None and self.stamp_rows_without_keys(shape):
+            return None
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
         try:
             for attempt in self._attempts(operation):

@@ -113,8 +113,9 @@ class SqlStore:
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Each row's key, its version fields, and a last part: the server's hash of its content if it has no version,
-        else None."""
-        return self._chunks.stamp_rows("read the stamps", self.shape, self.shape.within(chunk))
+        else None. The first chunk has the rows whose key has a NULL, too."""
+        rows = self._chunks.stamp_rows("read the stamps", self.shape, self.shape.within(chunk))
+        return rows if chunk.after is not None else rows | self._chunks.stamp_rows_without_keys(self.shape)
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         shape = self.shape

@@ -63,6 +63,9 @@ class TableShape:
         self._rules, self._left_out = rules, left_out
         self._apply_rules(version=self.names, where=self.names)
         self.key_may_repeat = False
+        self.nullable_key = [self.table.c[c.name] for c in columns if c.name in key_names and c.nullable]
+        """The key columns that may be NULL: SQLite allows it, and keys that a set names. Rows with NULL there are in no
+        chunk."""
         self.identity = frozenset(column.name for column in columns if column.identity)
         has_bytes = any(bytes in getattr(column.type, "kinds", ()) for column in self.table.columns)
         self.select = sa.select(*self.table.columns).execution_options(**{HAS_BYTES: has_bytes})
@@ -283,7 +286,7 @@ class TableShape:
     def within(self, chunk: Chunk) -> list[sa.ColumnElement[bool]]:
         """The chunk's conditions: lexicographic over the key columns. Each begins with a condition on the first key
         column, so that the server seeks in the key's index."""
-        conditions = []
+        conditions: list[sa.ColumnElement[bool]] = [column.is_not(None) for column in self.nullable_key]
         if chunk.after is not None:
             conditions.append(_after(self.key, chunk.after))
         if chunk.upto is not None:

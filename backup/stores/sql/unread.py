@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.errors import RightMissing, StoreError, StoreUnavailable, Undecoded
+from backup.core.errors import RightMissing, SchemaMismatch, StoreError, StoreUnavailable, Undecoded
 from backup.core.model import Key, StampRow, Unread
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import key_batches
@@ -17,6 +17,7 @@ from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits
 
 _UNREAD_AT_MOST = 1_000
+_NO_KEY = "Its key has a NULL, so nothing tells it from other records. Give the rows with NULL in {} a key."
 _NO_TEXT = "Its key has bytes that are not UTF-8. Write the key anew, in the database's encoding."
 
 
@@ -111,6 +112,26 @@ def readable_and_broken_keys(
             raise
         keys = [tuple(map(_text_of, row)) for row in read_keys(columns)]
     return [key for key in keys if _is_text(key)], [key for key in keys if not _is_text(key)]
+
+
+def rows_without_keys(access: SqlAccess, shape: TableShape) -> set[StampRow]:
+    """The stamps of the rows whose key has a NULL, with an `Unread` in place of the version. In place of the NULL their
+    keys have a number each, for people. Raises SchemaMismatch if there are more than a thousand such rows."""
+    has_null = sa.or_(*(column.is_(None) for column in shape.nullable_key))
+    query = sa.select(*shape.key).where(has_null, *shape.filters).limit(_UNREAD_AT_MOST + 1)
+    for attempt in access.attempts("look for keys without a value"):
+        with attempt as cx:
+            keys = sorted((tuple(row) for row in cx.execute(query)), key=str)
+    names = ", ".join(column.name for column in shape.nullable_key)
+    if len(keys) > _UNREAD_AT_MOST:
+        raise SchemaMismatch(
+            f"The {access.label} has more than {_UNREAD_AT_MOST} rows with NULL in their key ({names}), which nothing "
+            "can tell apart.",
+            hint="Give these rows a key, or declare the key columns NOT NULL. Nothing was changed.",
+        )
+    rest = (Unread(_NO_KEY.format(names), of_key=True), *(None for _ in shape.version))
+    numbered = enumerate(keys, start=1)
+    return {(*(f"NULL, row {n}" if part is None else part for part in key), *rest) for n, key in numbered}
 
 
 def _raw(column: sa.Column[Any], dialect: Dialect) -> Any:

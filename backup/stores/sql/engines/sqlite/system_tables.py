@@ -74,7 +74,7 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         Column(
             name=name,
             type=type_of(_declared(_plain_key(declared, name, collations), collations.get(name))),
-            nullable=not notnull,
+            nullable=not notnull and not (position and name not in collations),  # a row's number is never NULL
             key_position=position or None,
             collation=_named(collations.get(name)),
             computed=hidden in (2, 3),
