@@ -70,6 +70,12 @@ class Delivery:
         Does nothing while another process sends to the sink, nor, unless `at_once`, in the pause after a failure.
         Raises StoreUnavailable or StoreError when the outbox cannot be read.
         """
+        ends_at, sent = time.monotonic() + _WORK_SECONDS, 0
+        while (taken := self._deliver_once(sink, ends_at, at_once=at_once)) and time.monotonic() < ends_at:
+            sent += taken  # events that came meanwhile: whoever wrote them found the sink claimed
+        return sent + taken
+
+    def _deliver_once(self, sink: Sink, ends_at: float, *, at_once: bool) -> int:
         prefix = f"{OUTBOX}{sink.name}:"
         if not self._keys.scan(prefix, limit=1):
             return 0
@@ -82,7 +88,7 @@ class Delivery:
             return 0
         work = _Work(self._keys, sink, self._now, claimed)
         try:
-            work.send_all(self._keys.scan(prefix, limit=2 * WAITING_AT_MOST))
+            work.send_all(self._keys.scan(prefix, limit=2 * WAITING_AT_MOST), ends_at)
         finally:
             self._release(sink, work.state)
         return work.sent
@@ -100,11 +106,10 @@ class _Work:
         self._keys, self._sink, self._now = keys, sink, now
         self.state, self.sent = state, 0
 
-    def send_all(self, items: Sequence[Item]) -> None:
+    def send_all(self, items: Sequence[Item], ends_at: float) -> None:
         items = self._bounded(items)
         if not items:
             return
-        ends_at = time.monotonic() + _WORK_SECONDS
         try:
             with _InTime(self._sink) as send:
                 for item in items:

@@ -27,7 +27,7 @@ from backup.jobs.key_values import Item
 from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
 from backup.notify import delivery
-from backup.notify.delivery import Delivery, delivery_of
+from backup.notify.delivery import Delivery, delivery_of, wait_for_delivery
 from backup.notify.sink import Send
 from backup.notify.sinks import sinks_of
 from backup.runs.outcome import Outcome
@@ -192,6 +192,19 @@ def test_a_sink_that_hangs_delays_no_other_and_no_run(
         office.deliver(minutes=5)
         assert office.waiting() == []
         assert len({event["id"] for event in receiver.events}) == 2
+
+
+def test_an_event_that_comes_while_others_are_sent_is_sent_too(local: Post, receiver: Hook) -> None:
+    receiver.answers.clear()
+    local.ran()
+    at_work = delivery_of(local.settings, local.desk)
+    at_work.start()
+    receiver.wait_for(1)
+    local.ran()
+    delivery_of(local.settings, local.desk).deliver_to(at_work.sinks[0])  # finds the sink claimed
+    receiver.answers.set()
+    wait_for_delivery(30)
+    assert (len(receiver.got), local.waiting()) == (2, [])
 
 
 def test_an_event_that_a_sink_refuses_stops_no_other_and_is_given_up_in_the_end(
