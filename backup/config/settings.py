@@ -303,6 +303,11 @@ def use_local_settings(path: Path) -> None:
         raise ConfigError(f"{file.name} cannot be read: {error}.", hint=hint) from None
 
 
+def variable_named(name: str) -> str | None:
+    """Returns the value of the environment variable of this name; None without one."""
+    return os.environ.get(name) or None
+
+
 def terminal_columns() -> int | None:
     """Returns the width of the terminal from the variable COLUMNS; None if that has no width."""
     text = os.environ.get("COLUMNS", "")

@@ -16,15 +16,11 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError, Locked, NotInitialized
 from backup.core.log import event
 from backup.core.model import Now, Status, Trigger, utc_now
-from backup.mirror.comparison import Depth
-from backup.runs.runner import Outcome, Turn
+from backup.runs.runner import Outcome
 from backup.services.registry import Registry
-from backup.services.service import SyncService
 
 _FIRST_OCCURRENCE = timedelta(minutes=10)  # what was due before a service was there is not missed
 _CLOCKS_APART = timedelta(minutes=1)  # at most, between the clock of the backup's server and this one
-_PURGE_SECONDS = 30.0
-"""The longest time that a purge holds the lock: far less than a scheduled sync waits for it."""
 
 
 def run_scheduled(
@@ -64,7 +60,7 @@ def run_scheduled(
         _log_service(outcome, upcoming)
     for outcome in outcomes:
         if not outcome.in_progress and seconds_left() > 0:
-            failures += _upkeep(registry, outcome.run.service, settings, now(), seconds_left, nightly=True)
+            failures += registry.look_after(outcome.run.service, now(), seconds_left, nightly=True)
     failed = sum(outcome.error is not None for outcome in outcomes)
     completed = sum(outcome.run.status is Status.COMPLETED for outcome in outcomes)
     level = logging.ERROR if failures else logging.INFO
@@ -147,7 +143,7 @@ def resume_open(
         of_service = resumed.get(name)
         if (of_service is None or not of_service.in_progress) and (not outcomes or seconds_left() > 0):
             night = settings.schedule_of(name).last_due(at)
-            failures += _upkeep(registry, name, settings, night, seconds_left, nightly=False)
+            failures += registry.look_after(name, night, seconds_left, nightly=False)
     _raise_if_any(failures)
     return outcomes
 
@@ -159,48 +155,6 @@ def last_firing(status: Mapping[str, str] | None) -> datetime | None:
     except ValueError:
         return None
     return fired_at.astimezone(UTC) if fired_at.year > 1 else None
-
-
-def _upkeep(
-    registry: Registry,
-    name: str,
-    settings: Settings,
-    night: datetime,
-    seconds_left: Callable[[], float],
-    *,
-    nightly: bool,
-) -> list[str]:
-    """Purges and verifies the service, when due; returns what failed.
-
-    A purge that fails is an error in the scheduled run (`nightly`) and a warning in the minutes after it. A purge that
-    meets another run is neither: a later minute tries again.
-    """
-    try:
-        service = registry.get(name)
-        due = service.past.due(night, settings.verify_every_days, synced=nightly)
-        if nightly or due.purge:
-            purged = service.past.purge(None if nightly else night, min(_PURGE_SECONDS, seconds_left()))
-            event("schedule.purged", service=name, entries=purged.images, runs=purged.runs)
-    except Locked as error:
-        event("schedule.waits", service=name, error=error)
-        return []
-    except BackupError as error:
-        level = logging.ERROR if nightly else logging.WARNING
-        event("schedule.not_finished", level=level, service=name, error=error, hint=error.hint)
-        return [f"{name}: {type(error).__name__}"] if nightly else []
-    if due.verify and (not nightly or seconds_left() > 0):
-        return _verify(service, settings, seconds_left())
-    return []
-
-
-def _verify(service: SyncService, settings: Settings, seconds: float) -> list[str]:
-    outcome = service.verify_on(Depth(sample=settings.verify_sample), Turn(seconds))
-    if outcome is None or outcome.in_progress:
-        return []
-    run = outcome.run
-    level = logging.INFO if run.verified else logging.ERROR
-    event("schedule.verified", level=level, service=service.name, sync_id=run.sync_id, verified=run.verified)
-    return [] if outcome.error is None else [f"{service.name}: {type(outcome.error).__name__}"]
 
 
 def _failures_of(outcomes: Sequence[Outcome]) -> list[str]:

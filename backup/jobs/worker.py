@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
@@ -111,15 +113,31 @@ class JobWorker:
     def _run_group(self, registry: Registry, job: Job, options: Options, progress: _Progress) -> Outcome | BackupError:
         """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier
         slices."""
+        ends_at = inf if self._slice_seconds is None else time.monotonic() + self._slice_seconds
         run = new_run(job.request.service, Verb.SYNC, Trigger.JOB, options)
         if job.sync_id is not None:
             run = replace(run, sync_id=job.sync_id, started_at=job.started_at or run.started_at)
         outcome = registry.sync_as_one(run, options, progress, resumed=job.sync_id is not None)
         if isinstance(outcome.error, Interrupted):
             return outcome.error
+        if job.occurrence is not None and not outcome.in_progress:
+            self._look_after(registry, job.request.service, ends_at)
         if job.sync_id is not None and job.error is not None and outcome.error is None:
             return replace(outcome, error=SetFailed(job.error, hint=job.hint or None, errors=()))
         return outcome
+
+    def _look_after(self, registry: Registry, name: str, ends_at: float) -> None:
+        """Purges and verifies the services while there is time: every minute looks after services of a set only while
+        they have a run in progress. What fails is logged, and has an entry."""
+        now = self._now()
+
+        def seconds_left() -> float:
+            return ends_at - time.monotonic()
+
+        for service in registry.directory.services(name):
+            if seconds_left() <= 0:
+                return
+            registry.look_after(service, now, seconds_left, nightly=True)
 
     def _end(self, job: Job, outcome: Outcome | BackupError) -> Job | None:
         """Writes what the run made of the job and returns it; None if another worker has taken the job."""

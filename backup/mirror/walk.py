@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from backup.core.errors import GuardTripped
 from backup.core.model import WHOLE, Action, Chunk, Proof, Run
 from backup.core.workers import Workers
-from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settled, Settling, Spread
 from backup.mirror.deleting import Deleting
+from backup.mirror.foresight import foresee
 from backup.mirror.guard import Guard
 from backup.mirror.pair import Sides
 from backup.mirror.pending_deletes import PendingDeletes
@@ -109,7 +109,8 @@ def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
     """
     guard.check_canary(source)
     if guard.max_update_percent is not None and not run.allow_mass_delete:
-        guard.check_updates(*_updates(source, backup), source.place.label)
+        foresight = foresee(source, backup)
+        guard.check_updates(foresight.updates, foresight.backup_records, source.place.label)
 
 
 def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:
@@ -153,24 +154,6 @@ def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -
         if whole is not None or not written or not may_settle:
             return caught_up, whole
     return caught_up, None
-
-
-def _updates(source: Store, backup: Store) -> tuple[int, int]:
-    """Returns how many records a run without force would update, and how many records the backup has."""
-    updates = records = 0
-    with Workers(1) as workers:
-        sides = Sides(source, backup, workers)
-        for chunk in source.chunks():
-            of_source, of_backup = sides.fingerprints(chunk)
-            if of_source is not None and proof.are_equal(of_source, of_backup):
-                records += of_source.records
-                continue
-            for piece in backup.chunks(chunk):
-                compared = sides.compare(piece, narrow=True)
-                same = sides.same_content(compared.changes.touched, piece)
-                updates += len(compared.changes.update) - len(same)
-                records += compared.backup_records
-    return updates, records
 
 
 def _check_deletes(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from datetime import datetime
 
 from backup.config.given_services import ALL
 from backup.config.settings import Settings
@@ -24,6 +25,7 @@ from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock
 from backup.runs.runner import NOBODY, Observer, Outcome, Turn
 from backup.services.directory import Directory
+from backup.services.nightly import purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
 from backup.services.spec import ServiceSpec
 from backup.services.turns import AT_ONCE, ProgressAsOne, SyncInTurn, as_one, could_not_begin, new_run, side_by_side
@@ -55,16 +57,7 @@ class Registry:
         self._settings, self._now, self._watcher = settings, now, watcher
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
         retry = replace(retry, unanswered_attempts=unanswered_attempts)
-        self._limits = Limits(
-            chunk_size=settings.chunk_size,
-            batch_size=settings.batch_size,
-            batch_bytes=settings.batch_bytes,
-            parallelism=settings.parallelism,
-            max_statement_seconds=settings.max_statement_seconds,
-            max_call_seconds=settings.max_call_seconds,
-            max_request_units_per_second=settings.max_request_units_per_second,
-            retry=retry,
-        )
+        self._limits = replace(limits_of(settings), retry=retry)
         self._lock = open_lock(settings, retry)
         self.directory = Directory(settings, self._limits, specs)
 
@@ -265,6 +258,10 @@ class Registry:
 
         return [outcome for outcome in side_by_side(resume, names) if outcome is not None]
 
+    def look_after(self, name: str, night: datetime, seconds_left: Callable[[], float], *, nightly: bool) -> list[str]:
+        """Purges and verifies the service, as `purge_and_verify` does; returns what failed."""
+        return purge_and_verify(self.get, name, self._settings, night, seconds_left, nightly=nightly)
+
     def failed(self, service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
         """Returns the outcome of a run that could not begin, and tells the watcher."""
         outcome = could_not_begin(service, verb, trigger, options, error)
@@ -281,3 +278,16 @@ class Registry:
             return lambda: None
         ends_at = time.monotonic() + self._settings.slice_seconds
         return lambda: max(0.0, ends_at - time.monotonic())
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Returns the limits that the settings name, without the retries of calls."""
+    return Limits(
+        chunk_size=settings.chunk_size,
+        batch_size=settings.batch_size,
+        batch_bytes=settings.batch_bytes,
+        parallelism=settings.parallelism,
+        max_statement_seconds=settings.max_statement_seconds,
+        max_call_seconds=settings.max_call_seconds,
+        max_request_units_per_second=settings.max_request_units_per_second,
+    )

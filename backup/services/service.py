@@ -16,6 +16,7 @@ from backup.core.log import event
 from backup.core.model import Now, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.mirror.comparison import COMPARED_WHOLE, Depth, verify
+from backup.mirror.foresight import Foresight, foresee
 from backup.runs import upgrade
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
@@ -36,7 +37,7 @@ from backup.runs.scratch import name_of
 from backup.services.past import Past
 from backup.services.places import Places
 from backup.services.spec import ServiceSpec, spec_of
-from backup.stores import Limits, SideName, Store, open_store
+from backup.stores import Drift, Limits, SideName, Store, open_store
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
@@ -253,6 +254,19 @@ class SyncService:
         upgrade.create(backup, self.name)
         refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)
+
+    def foresee(self) -> tuple[Foresight, Drift]:
+        """Returns what a sync would do to records and to columns. Writes nothing. Cost: as a sync without its writes.
+
+        Raises the errors of the stores, and NotInitialized for a backup that has no table yet.
+        """
+        with self.stores() as (source, backup):
+            relational = backup.relational
+            if relational is None:
+                drift = backup.catalog.match(source)
+            else:
+                drift = relational.drift(source, self._policy.on_new_column)
+            return foresee(source, backup), drift
 
     def count(self) -> int:
         """Returns the number of records in the source. Cost: reads an index from end to end."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ from backup.core.errors import (
 )
 from backup.core.model import Run, Status, Trigger, utc_now
 from backup.entry import http
+from backup.entry.plans import shape_plan
+from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job import Job, Request, State
+from backup.jobs.run_numbers import RunNumbers
+from backup.jobs.worker import worker_of
+from backup.mirror.foresight import Foresight
 from backup.runs.outcome import NOBODY, Outcome
+from backup.services.first_file import first_file
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS
+from backup.services.service_plans import plan_of
+from backup.stores import Limits
 from tests.emulators.servers import postgres_database
 
 SHOP = """
@@ -58,9 +68,17 @@ class Shop:
     def name(self, table: str) -> str:
         return f"shop/{self.prefix}{table}"
 
-    def registry(self, *lines: str, tables: str = '["*"]') -> Registry:
+    def text(self, *lines: str, tables: str = '["*"]') -> str:
+        """The text of backup.toml, with these lines at its end."""
         text = f"[set.shop]\nsource = '{self.source}'\nbackup = '{self.backup}'\ntables = {tables}\n"
-        return Registry(load_settings({"BACKUP_TOML": text + "\n".join(lines), **self.settings}))
+        return text + "\n".join(lines)
+
+    def registry(self, *lines: str, tables: str = '["*"]') -> Registry:
+        return Registry(load_settings({"BACKUP_TOML": self.text(*lines, tables=tables), **self.settings}))
+
+    def tables(self, side: str) -> list[str]:
+        with self._begin(side) as cx:
+            return list(sa.inspect(cx).get_table_names())
 
     def sync(self, *lines: str, name: str = "shop", tables: str = '["*"]') -> dict[str, Outcome]:
         """The outcomes by table, as sync gives them."""
@@ -271,6 +289,88 @@ def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Sh
     assert (outcome.run.status, outcome.run.counts.inserted) == (Status.FAILED, 8)
     whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, resumed=False)
     assert (whole.error, whole.run.status, whole.run.counts.skipped) == (None, Status.COMPLETED, 8)
+
+
+def work_on_set(shop: Shop, folder: Path, *lines: str, **settings: str) -> tuple[Job, Desk, int]:
+    """The job of the set as it ended, and how many slices it took."""
+    values = {"BackupJobs__File": str(folder / "jobs.db"), "BACKUP_TOML": shop.text(*lines), **settings}
+    loaded = load_settings(values)
+    desk = open_desk(loaded)
+    job = desk.ask(Request("shop"), "http")
+    for slices in range(1, 100):
+        worked = worker_of(loaded, desk).work(job.job_id)
+        assert worked is not None
+        if worked.state is not State.ENQUEUED:
+            return worked, desk, slices
+    raise AssertionError("it does not end")
+
+
+def test_a_job_of_a_set_is_one_run_in_the_records_and_the_numbers(sqlite_shop: Shop, tmp_path: Path) -> None:
+    sqlite_shop.run(SHOP)
+    job, desk, slices = work_on_set(sqlite_shop, tmp_path, EXCLUDE)
+    assert (job.state, job.counts["inserted"], slices) == (State.SUCCEEDED, 8, 1)
+    run = desk.runs.get(job.sync_id or "")
+    assert run is not None
+    assert (run["service"], run["jobId"], run["status"]) == ("shop", job.job_id, "Completed")
+    day = RunNumbers(desk.keys).day(date.fromisoformat(run["startedAt"][:10]))
+    assert {service: numbers["runs"] for service, numbers in day.items()} == {"shop": 1}
+
+
+def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
+    sqlite_shop: Shop, tmp_path: Path
+) -> None:
+    sqlite_shop.run(SHOP)
+    small = {"BackupSync__ChunkSize": "1", "BackupSync__SliceSeconds": "0.000001"}
+    job, _, slices = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **small)
+    assert slices > 1
+    assert (job.state, job.error_kind) == (State.FAILED, "SetFailed")
+    assert "Keyless" in str(job.error)
+    names = ['"Customer"', '"Invoice"', '"Order Details"']
+    assert [len(sqlite_shop.rows(name)) for name in names] == [3, 2, 2]
+
+
+def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None:
+    lines = ('exclude = ["*tmp_*"]', '[set.shop.table."Customer"]', "delete_guard_floor = 0")
+    before = plan_of(shop.registry(*lines), "shop")
+    by_table = {plan.service.removeprefix(f"shop/{shop.prefix}"): plan for plan in before.services}
+    assert by_table["Customer"].foresight == Foresight(inserts=3, source_records=3)
+    assert by_table["Order Details"].key == "Order, Line (unique index one line)"
+    assert (by_table["Customer"].key, by_table["Customer"].version) == ("Id (primary key)", "content")
+    assert isinstance(by_table["Keyless"].error, SchemaMismatch)
+    assert shop.tables("backup") == []
+    shop.sync(*lines)
+    shop.run('UPDATE "Customer" SET "Name" = \'x\' WHERE "Id" = 1; ALTER TABLE "Invoice" ADD "Paid" INTEGER')
+    runs = shop.column('SELECT COUNT(*) FROM "SyncHistory"')
+    changed = (*lines, "where = { Id = { to = 1 } }", 'columns = { exclude = ["Fax"] }')
+    after = plan_of(shop.registry(*changed), shop.name("*i*"))
+    [customer] = plan_of(shop.registry(*changed), shop.name("Customer")).services
+    assert customer.foresight == Foresight(updates=1, deletes=2, source_records=1, backup_records=3)
+    assert (customer.filter, list(customer.left_out)) == ("Id<=1", ["Fax"])
+    assert any("The guard would stop it" in note for note in customer.notes)
+    assert any("lacks the column Paid" in note for plan in after.services for note in plan.notes)
+    assert shop.column('SELECT COUNT(*) FROM "SyncHistory"') == runs
+    assert shape_plan(before).status == 400
+
+
+def test_columns_that_look_like_a_version_are_named_in_the_plan_and_never_taken(shop: Shop) -> None:
+    shop.run('CREATE TABLE "Dated" ("Id" INTEGER PRIMARY KEY, "ModifiedAt" TIMESTAMP, "Conversion" VARCHAR(9))')
+    shop.sync(tables='"*Dated"')
+    [dated] = plan_of(shop.registry(tables='"*Dated"'), "shop").services
+    assert dated.version == "content"
+    assert any('version = ["ModifiedAt"]' in note for note in dated.notes)
+    section = ('[set.shop.table."Dated"]', 'version = ["modifiedat"]')
+    [named] = plan_of(shop.registry(*section, tables='"*Dated"'), "shop").services
+    assert (named.version, list(named.notes)) == ("modifiedat (named)", [])
+
+
+def test_the_first_file_names_what_is_there_and_can_be_read(shop: Shop) -> None:
+    text = first_file(shop.source, "shop", Limits(), variable="SHOP_SOURCE")
+    assert f'# [set.shop.table."{shop.prefix}Keyless"]' in text
+    assert f"{shop.prefix}Order Details has no primary key. Its key is Order, Line" in text
+    assert f"There are {shop.prefix}German." in text
+    environment = {"SHOP_SOURCE": shop.source, "SHOP_BACKUP": shop.backup}
+    registry = Registry(load_settings({"BACKUP_TOML": text, **environment}))
+    assert all(outcome.error is None for outcome in registry.sync("shop", Trigger.CLI))
 
 
 def test_names_that_differ_only_in_case_are_two_services_where_the_server_has_both(postgres_shop: Shop) -> None:

@@ -17,7 +17,7 @@ from backup import __version__
 from backup.core import interrupts
 from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
-from backup.entry.command_line import copying, developing, looking, notifying, taking_back, working
+from backup.entry.command_line import copying, developing, looking, notifying, planning, taking_back, working
 from backup.entry.command_line.configuration import choose
 from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
@@ -36,6 +36,8 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "sync": copying.sync_command,
         "verify": copying.verify_command,
         "purge": copying.purge_command,
+        "init": planning.init_command,
+        "plan": planning.plan_command,
         "work": working.work_command,
     },
     "Look": {

@@ -1,0 +1,91 @@
+"""Commands for the file of sets: init writes the first one, plan shows what a sync would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backup.config.set_file import FILE_NAME
+from backup.config.settings import variable_named
+from backup.core.errors import ConfigError
+from backup.entry.command_line.configuration import open_registry, settings_from
+from backup.entry.command_line.grid import GridColumn, GridRow
+from backup.entry.command_line.options import AnyService, AsJson, Config
+from backup.entry.command_line.terminal import errors_shown, plain, print_answer, say, show_grid, show_trouble
+from backup.entry.plans import shape_plan
+from backup.services.first_file import first_file
+from backup.services.registry import limits_of
+from backup.services.service_plans import Plan, ServicePlan, plan_of
+
+
+def init_command(
+    source: Annotated[
+        str, typer.Argument(help="The environment variable that has the source's connection string, or the string")
+    ],
+    name: Annotated[str, typer.Option(metavar="SET", help="The name of the set")] = "main",
+    database: Annotated[
+        str | None, typer.Option(help="The database, for an account of Cosmos DB", show_default=False)
+    ] = None,
+    file: Annotated[Path, typer.Option(help="The file to write; it must not exist yet")] = Path(FILE_NAME),
+    config: Config = None,
+) -> None:
+    """Look at a database and write the first backup.toml for it.
+
+    Reads the catalogue alone, and changes nothing in the database.
+    """
+    with errors_shown(False):
+        limits = limits_of(settings_from(config))
+        value = variable_named(source)
+        text = first_file(value or source, name, limits, database=database, variable=source if value else None)
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
+        except FileExistsError:
+            raise ConfigError(
+                f"{file} exists already. Nothing was written.", hint="Name another with --file."
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be written: {error.strerror}.") from None
+        say(f"{file} is written. Set the variables that it names, then look at `python -m backup plan {name}`.")
+
+
+def plan_command(service: AnyService = "all", config: Config = None, as_json: AsJson = False) -> None:
+    """Show what a sync would do, and write nothing.
+
+    Exit code 1 if a service or a pattern would fail.
+    """
+    with errors_shown(as_json):
+        plan = plan_of(open_registry(config), service)
+        answer = shape_plan(plan)
+        print_answer(answer, as_json, lambda: _show(plan))
+
+
+def _show(plan: Plan) -> None:
+    columns = [GridColumn("Service"), GridColumn("Key", rank=1), GridColumn("Version", rank=2)]
+    columns += [GridColumn(name, right=True) for name in ("Source", "Backup", "Insert", "Update", "Delete")]
+    show_grid(None, columns, [GridRow(_cells(service)) for service in plan.services])
+    for service in plan.services:
+        if service.filter:
+            say(f"{service.service}: only records with {service.filter}", indent="  ")
+        if service.left_out:
+            say(f"{service.service}: without the columns {', '.join(service.left_out)}", indent="  ")
+        for note in service.notes:
+            say(f"{service.service}: {note}", indent="  ")
+    for note in plan.notes:
+        say(note, indent="  ")
+    for service in plan.services:
+        if service.error is not None:
+            show_trouble(service.service, str(service.error), service.error.hint)
+    for error in plan.errors:
+        show_trouble("", str(error), error.hint)
+
+
+def _cells(service: ServicePlan) -> list[str]:
+    foresight = service.foresight
+    numbers = ["would fail", "", "", "", ""]
+    if foresight is not None:
+        counts = (foresight.inserts, foresight.updates, foresight.deletes)
+        numbers = [str(foresight.source_records), str(foresight.backup_records), *map(str, counts)]
+    return [plain(service.service), plain(service.key), plain(service.version), *numbers]

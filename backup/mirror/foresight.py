@@ -1,0 +1,47 @@
+"""What a sync would do to a backup, counted without writing: how many records it would insert, update and delete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backup.core.workers import Workers
+from backup.mirror import proof
+from backup.mirror.pair import Sides
+from backup.stores import Store
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How many records a sync without force would insert, update and delete, and how many each side has now."""
+
+    inserts: int = 0
+    updates: int = 0
+    deletes: int = 0
+    source_records: int = 0
+    backup_records: int = 0
+
+
+def foresee(source: Store, backup: Store) -> Foresight:
+    """Compares two stores, which `match` or `drift` has matched. Writes nothing.
+
+    Cost: as a sync of this moment without its writes. Holds the stamps of a chunk in memory.
+    """
+    inserts = updates = deletes = source_records = backup_records = 0
+    with Workers(1) as workers:
+        sides = Sides(source, backup, workers)
+        for chunk in source.chunks():
+            of_source, of_backup = sides.fingerprints(chunk)
+            if of_source is not None and proof.are_equal(of_source, of_backup):
+                source_records += of_source.records
+                backup_records += of_source.records
+                continue
+            for piece in backup.chunks(chunk):
+                compared = sides.compare(piece, narrow=True)
+                same = sides.same_content(compared.changes.touched, piece)
+                changes = compared.changes
+                inserts += len(changes.insert)
+                updates += len(changes.update) - len(same)
+                deletes += len(changes.delete)
+                source_records += compared.source_records
+                backup_records += compared.backup_records
+    return Foresight(inserts, updates, deletes, source_records, backup_records)

@@ -1,0 +1,77 @@
+"""Writes the first backup.toml for a database: what it would back up, with comments. Asks the source alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from backup.services.sets import unique_key
+from backup.stores import Limits, Listed, Side, list_places
+
+_HEAD = """\
+# What is backed up, and how. docs/whole-databases.md says what else may stand here.
+# `python -m backup plan` shows what a sync would do, and writes nothing.
+
+[defaults]
+recycle_days = 30                # how long the bin keeps what a sync overwrites or deletes
+
+[set.{name}]
+source = "${{{source}}}"          # environment variables: a connection string may have a password
+backup = "${{{backup}}}"
+"""
+
+
+def first_file(
+    connection_string: str, name: str, limits: Limits, *, database: str | None = None, variable: str | None = None
+) -> str:
+    """Returns the text of a backup.toml for the database of this connection string. `variable` is the environment
+    variable that has the connection string, if there is one. `database` names the one of a Cosmos DB account.
+
+    Raises what a store raises, and ConfigError for a connection string that cannot be read.
+    """
+    side = Side(f"set {name}", "source", "--source", connection_string, database=database, of_set=True)
+    places = list_places(side, limits)
+    upper = name.upper().replace("-", "_")
+    head = _HEAD.format(name=name, source=variable or f"{upper}_SOURCE", backup=f"{upper}_BACKUP")
+    if database is not None:
+        listed = ", ".join(json.dumps(place.name, ensure_ascii=False) for place in places)
+        return (
+            f"{head}database = {json.dumps(database)}\nbackup_database = {json.dumps(f'{database}_backup')}\n"
+            f'containers = ["*"]                # there are {listed or "none"}\n'
+        )
+    tables = [place for place in places if not place.is_view]
+    keyless = [table for table in tables if not table.primary_key and not table.unique_keys]
+    lines = [f'tables = ["*"]                    # {len(tables)} tables now; later ones too, see on_new_table']
+    if keyless:
+        names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in keyless)
+        lines.append(f"exclude = [{names}]  # without a key; name one below to back them up")
+    lines.append('on_new_table = "add"             # or "ignore", or "fail"')
+    return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *_views(name, places), ""])
+
+
+def _sections(name: str, tables: Sequence[Listed]) -> list[str]:
+    lines = []
+    for table in tables:
+        section = f"# [set.{name}.table.{json.dumps(table.name, ensure_ascii=False)}]"
+        if not table.primary_key and not table.unique_keys:
+            columns = json.dumps([column.name for column in table.columns], ensure_ascii=False)
+            lines += [section, f"# key = {columns}  # columns that no two rows share", ""]
+        elif not table.primary_key:
+            index, columns_of_key = unique_key(table)
+            lines += [
+                f"# {table.name} has no primary key. Its key is {', '.join(columns_of_key)}, by the index {index}.",
+                "",
+            ]
+    return lines
+
+
+def _views(name: str, places: Sequence[Listed]) -> list[str]:
+    views = [place.name for place in places if place.is_view]
+    if not views:
+        return []
+    return [
+        f"# Views take part once their key is named. There are {', '.join(views)}.",
+        f"# [set.{name}.table.{json.dumps(views[0], ensure_ascii=False)}]",
+        '# key = ["…"]',
+        "",
+    ]

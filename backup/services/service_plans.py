@@ -1,0 +1,175 @@
+"""What a sync of a service would do, in words and numbers. Writes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backup.core.conditions import condition_text
+from backup.core.errors import BackupError, GuardTripped, NotInitialized
+from backup.core.foreseen import foreseen
+from backup.mirror.foresight import Foresight
+from backup.services.registry import Registry
+from backup.services.sets import Members, unique_key
+from backup.services.spec import ServiceSpec
+from backup.services.turns import side_by_side
+from backup.stores import Drift, Listed
+
+_VERSION_NAMES = re.compile(
+    r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
+)
+_VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """What a sync would do with one service.
+
+    `key` and `version` say what they are and why. `filter` is empty without one. `left_out` are the columns that are
+    not copied. `foresight` is None for a service that would fail with `error`; then nothing else may be known. `notes`
+    are sentences: what the backup lacks and would get, and what a person may want to know.
+    """
+
+    service: str
+    key: str = ""
+    version: str = ""
+    filter: str = ""
+    left_out: Sequence[str] = ()
+    foresight: Foresight | None = None
+    notes: Sequence[str] = ()
+    error: BackupError | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plans of the services that a name stands for, and what else is to say of their sets, in sentences."""
+
+    services: Sequence[ServicePlan] = ()
+    notes: Sequence[str] = ()
+    errors: Sequence[BackupError] = field(default=())
+
+
+def plan_of(registry: Registry, name: str) -> Plan:
+    """Returns the plan of the services that `name` stands for. Cost: as their syncs without the writes. Raises
+    UnknownService when there is none."""
+    directory = registry.directory
+    services = directory.services(name)
+    sets = {found.name: found for service in services if (found := directory.set_with(service)) is not None}
+    if named := directory.sets.get(name.lower()):
+        sets[named.name] = named
+
+    def plan(service: str) -> ServicePlan:
+        try:
+            return _plan(registry, service)
+        except Exception as error:
+            return ServicePlan(service, error=foreseen(error))
+
+    notes = [note for set_name, found in sets.items() for note in _notes_of(set_name, found.members)]
+    errors = [error for found in sets.values() for error in found.members.errors]
+    return Plan(side_by_side(plan, services), notes, errors)
+
+
+def _plan(registry: Registry, service: str) -> ServicePlan:
+    spec, _ = registry.directory.find(service)
+    own_set = registry.directory.set_with(service)
+    listed = own_set.members.listed.get(service.partition("/")[2]) if own_set else None
+    rules = spec.rules
+    left_out = [column.name for column in listed.columns if not rules.takes(column.name)] if listed else []
+    where = [condition_text(name, condition) for name, condition in rules.where.items()]
+    plan = ServicePlan(
+        spec.name,
+        key_text_of(spec, listed),
+        version_text_of(spec, listed),
+        " and ".join([*where, *filter(None, [rules.where_sql])]),
+        left_out,
+    )
+    if spec.refused is not None:
+        return _with(plan, error=spec.refused)
+    if listed is not None and not listed.primary_key and not rules.key and not spec.source.container:
+        plan = _with(plan, key="none")
+    try:
+        foresight, drift = registry.get(service).foresee()
+    except NotInitialized as error:
+        if not spec.is_new:
+            return _with(plan, error=error)
+        records = registry.get(service).count()
+        return _with(
+            plan,
+            foresight=Foresight(inserts=records, source_records=records),
+            notes=["The backup has no table yet; the sync makes it.", *version_hints(spec, listed)],
+        )
+    notes = [*_drift_notes(drift), *version_hints(spec, listed)]
+    try:
+        spec.guard.check_deletes(
+            *(foresight.deletes, foresight.source_records, foresight.backup_records), "source", allowed=False
+        )
+    except GuardTripped as error:
+        notes.append(f"The guard would stop it: {error}")
+    return _with(plan, foresight=foresight, notes=notes)
+
+
+def _with(plan: ServicePlan, **changes: object) -> ServicePlan:
+    return ServicePlan(**{**vars(plan), **changes})
+
+
+def key_text_of(spec: ServiceSpec, listed: Listed | None) -> str:
+    """Returns the key of the service, and where it comes from."""
+    if spec.source.container:
+        return "partition key, id"
+    if listed is not None and listed.primary_key:
+        return f"{', '.join(listed.primary_key)} (primary key)"
+    if not spec.rules.key:
+        return ""
+    if spec.rules.key_may_repeat:
+        return f"{', '.join(spec.rules.key)} (named; checked at every sync)"
+    return f"{', '.join(spec.rules.key)} (unique index {unique_key(listed)[0]})"
+
+
+def version_text_of(spec: ServiceSpec, listed: Listed | None) -> str:
+    """Returns the version of the service, and where it comes from."""
+    version = spec.rules.version
+    if not version:
+        return "_etag" if spec.source.container else "content"
+    is_found = listed is not None and tuple(version) == (listed.row_version,) and version[0] not in spec.rules.required
+    return f"{', '.join(version)} ({'rowversion' if is_found else 'named'})"
+
+
+def version_hints(spec: ServiceSpec, listed: Listed | None) -> list[str]:
+    """Returns a sentence about columns that look like a version, if the service has none."""
+    if spec.rules.version or listed is None:
+        return []
+    alike = [
+        column.name
+        for column in listed.columns
+        if _VERSION_NAMES.fullmatch(column.name) and _VERSION_TYPES.fullmatch(column.type or "")
+    ]
+    if not alike:
+        return []
+    copied = sum(spec.rules.takes(column.name) for column in listed.columns)
+    return [
+        f'{" and ".join(alike)} may be a version. If every write changes it, version = ["{alike[0]}"] lets a sync read '
+        f"this column alone, and not the content of all {copied} columns."
+    ]
+
+
+def _drift_notes(drift: Drift) -> list[str]:
+    return [
+        *(
+            f"The backup lacks the column {name}; the sync adds it and copies every record again."
+            for name in drift.added
+        ),
+        *(f"The column {name} is widened, and every record is copied again." for name in drift.widened),
+        *(
+            f"The column {name} is not copied any more; it stays in the backup with its old values."
+            for name in drift.removed
+        ),
+        *(f"The column {name} is new and is not copied: on_new_column is ignore." for name in drift.ignored),
+    ]
+
+
+def _notes_of(set_name: str, members: Members) -> list[str]:
+    return [
+        *(f"{set_name}: {table} is gone from the source. Its copy stays." for table in members.gone),
+        *(f"{set_name}: {table} is new, and on_new_table is ignore." for table in members.ignored),
+    ]
