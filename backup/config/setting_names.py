@@ -32,7 +32,7 @@ def refuse_if_ours(name: str, known: tuple[str, ...]) -> None:
     """
     prefixes = _prefixes(known)
     # .NET writes `:` between the parts; a shell takes neither `:` nor a dash.
-    meant = next((setting for setting in known if "__" in setting and _letters(setting) == _letters(name)), None)
+    meant = _by_letters(known).get(_letters(name))
     prefix = next((text for text in prefixes if re.match(_beginning(text), name, re.I)), None)
     if meant is None and prefix is not None:
         meant = _own_part(prefix, name[len(prefix.rstrip("_")) :].lstrip("_:.-"), known)
@@ -50,6 +50,12 @@ def _prefixes(known: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the prefixes of the app's settings, without the prefix that the Functions host uses too."""
     prefixes = dict.fromkeys(f"{setting.partition('__')[0]}__" for setting in known if "__" in setting)
     return tuple(prefix for prefix in prefixes if prefix != _OF_THE_HOST)
+
+
+@lru_cache(maxsize=8)
+def _by_letters(known: tuple[str, ...]) -> dict[str, str]:
+    """Returns the settings with two parts by their letters; of several with the same letters the first."""
+    return {_letters(setting): setting for setting in reversed(known) if "__" in setting}
 
 
 def _beginning(prefix: str) -> str:

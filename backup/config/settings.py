@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, timedelta, tzinfo
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from backup.config.notify_settings import (
 from backup.config.references import refuse_reference
 from backup.config.schedule import CronText, Schedule, ZoneName
 from backup.config.service_settings import BackupSettings, ServiceSettings, SideSettings
-from backup.config.set_file import find_text, read_sets
+from backup.config.set_file import SetText, find_text, read_sets
 from backup.config.set_settings import SetSection
 from backup.config.setting_names import refuse_if_ours
 from backup.core.errors import ConfigError
@@ -202,23 +203,35 @@ class Settings(BaseSettings):
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Returns the settings of `environment` (default: this process). The case of names does not count.
 
-    Raises ConfigError, which names the setting, for a value of the wrong form, for a reference to a vault that Azure
-    could not resolve, and for a misspelt name.
+    Cost: reads a file of sets each time; parses only what has changed since. Raises ConfigError, which names the
+    setting, for a value of the wrong form, for a reference to a vault that Azure could not resolve, and for a misspelt
+    name.
     """
-    variables = os.environ if environment is None else environment
+    variables = dict(os.environ if environment is None else environment)
+    where = {name.upper(): value for name, value in variables.items() if value.strip()}
+    folders = [Path.cwd(), _HOST_FOLDER] if environment is None else []
+    config, toml = where.get("BACKUP_CONFIG"), where.get("BACKUP_TOML")
+    refuse_reference(config or "", "BACKUP_CONFIG")
+    text = find_text(config, toml, folders)
+    return _read(tuple(variables.items()), text)
+
+
+@lru_cache(maxsize=4)  # each request asks several times, and hundreds of services take long to parse
+def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
+    """Parses the variables and the text of the sets. Raises as `load_settings` does, each time anew."""
+    variables = dict(items)
     fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
     known = {**fixed, **{name.lower(): name for name in names_of(titles_in(list(variables)))}}
+    every_name = tuple(known.values())
     for name, value in variables.items():
         if name.lower() in known:
             refuse_reference(value, known[name.lower()])
         else:
-            refuse_if_ours(name, tuple(known.values()))
+            refuse_if_ours(name, every_name)
     values = {
         fixed[name.lower()]: value for name, value in variables.items() if name.lower() in fixed and value.strip()
     }
     services = services_of(variables)
-    folders = [Path.cwd(), _HOST_FOLDER] if environment is None else []
-    text = find_text(values.get("BACKUP_CONFIG"), values.get("BACKUP_TOML"), folders)
     sets = read_sets(text, variables) if text is not None else {}
     given = {"services": services, "sets": sets}
     try:

@@ -61,9 +61,7 @@ def served(name: str, address: str, seen: str | None = None) -> Served:
     `address` is that of the request. `seen` is its If-None-Match: 304 for a file that has not changed. Reads the folder
     once; no name of a request gets to the file system.
     """
-    if not name and address.partition("?")[0].lower().endswith(
-        "dashboard/"
-    ):  # the page's own addresses begin at the folder above
+    if not name and _ends_with_slash(address):
         return Served(301, b"", {**HEADERS, "Location": "../dashboard"})
     file = _files().get(name or _PAGE)
     if file is None:
@@ -71,6 +69,11 @@ def served(name: str, address: str, seen: str | None = None) -> Served:
     if seen is not None and file.headers["ETag"] in [tag.strip().removeprefix("W/") for tag in seen.split(",")]:
         return Served(304, b"", file.headers)
     return file
+
+
+def _ends_with_slash(address: str) -> bool:
+    """Whether it does where the page would count its own addresses from the wrong folder."""
+    return address.partition("?")[0].lower().endswith("/dashboard/")
 
 
 @cache

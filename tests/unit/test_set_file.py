@@ -151,3 +151,14 @@ NAMES = ["dbo.Customer", "dbo.Invoice", "dbo.invoice", "sales.[my.table]", "sale
 )
 def test_a_pattern_stands_for_names(pattern: str, names: list[str]) -> None:
     assert matching(pattern, NAMES) == names
+
+
+def test_settings_are_parsed_again_only_when_a_value_or_the_file_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "backup.toml"
+    file.write_text("")
+    environment = {"BACKUP_CONFIG": str(file)}
+    first = load_settings(environment)
+    assert load_settings(dict(environment)) is first
+    assert load_settings({**environment, "BackupSync__ChunkSize": "7"}).chunk_size == 7
+    file.write_text("# changed")
+    assert load_settings(environment) is not first

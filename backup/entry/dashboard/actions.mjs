@@ -55,7 +55,12 @@ function ActionList({ service, onDone }) {
   </li>`)}</ul>`;
 }
 
-// For one service, or for all of them.
+// The sets that services are of: what stands before the slash in their names.
+function setsOf(services) {
+  return [...new Set(services.filter((name) => name.includes("/")).map((name) => name.split("/")[0]))];
+}
+
+// For one service, for a set, or for all of them.
 export function Actions({ service, services = [] }) {
   const id = useId();
   const [chosen, setChosen] = useState(service ?? "all");
@@ -63,6 +68,7 @@ export function Actions({ service, services = [] }) {
     ${!service && html`<p class="row"><label for=${id}>Service</label>
       <select id=${id} value=${chosen} onChange=${(event) => setChosen(event.target.value)}>
         <option value="all">All services</option>
+        ${setsOf(services).map((set) => html`<option key=${`${set}/`} value=${set}>${set}: all of the set</option>`)}
         ${services.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select></p>`}
     <${ActionList} service=${chosen} onDone=${() => {}} />
