@@ -8,6 +8,7 @@ import pytest
 from backup.dev import sample
 from backup.dev.demo import change_sources
 from tests.functions.worker import Worker, worker
+from tests.scenarios.inside import command
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import ROOT, cli, counts, environment, post
 
@@ -62,7 +63,7 @@ def test_a_single_service_route_syncs_that_service_alone(sqlite_place: Place, na
 
 def test_every_run_is_in_sync_history_with_its_counts(place: Place, tmp_path: Path) -> None:
     for arguments in ([], ["--force"]):
-        assert cli(tmp_path, place.settings, "sync", *arguments).code == 0
+        assert command(tmp_path, place.settings, "sync", *arguments).code == 0
     for service, total in zip(place.services, (100, 55), strict=True):
         told = [
             (

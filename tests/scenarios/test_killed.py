@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from backup.dev.demo import change_sources
+from tests.scenarios.inside import command
 from tests.scenarios.places import Place, Service
-from tests.scenarios.product import cli, counts, python
+from tests.scenarios.product import counts, python
 
 # Syncs one service and kills its own process at the given call of a store's method: before it, in its transaction right
 # before the commit, or after it.
@@ -67,11 +68,11 @@ def test_the_run_after_a_killed_one_makes_the_backup_equal_to_its_source(
     sqlite_place: Place, tmp_path: Path, method: str, call: int, moment: str
 ) -> None:
     service = sqlite_place.customer
-    assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    assert command(tmp_path, service.settings, "sync", "customer").code == 0
     service.source.run("UPDATE {table} SET Version = Version + 1, Name = 'changed' WHERE Id % 2 = 0")
     service.source.run("UPDATE {table} SET Id = Id + 1000 WHERE Id % 7 = 0")
     kill(tmp_path, service, SQL, method, call, moment)
-    assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    assert command(tmp_path, service.settings, "sync", "customer").code == 0
     assert service.is_mirrored()
 
 
@@ -79,7 +80,7 @@ def test_a_killed_run_that_is_resumed_counts_each_change_once(sqlite_place: Plac
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 3, "before")  # two batches of a chunk of 30, 20 and 10, are written
     written = len(service.backup.contents())
-    ended = cli(tmp_path, service.settings, "sync", "customer", "--json")
+    ended = command(tmp_path, service.settings, "sync", "customer", "--json")
     assert written == 30
     assert counts(ended.json["Results"]) == {"customer": (100, 0, 0, 0)}
 
@@ -92,7 +93,7 @@ def test_a_batch_is_written_whole_or_not_at_all(sqlite_place: Place, tmp_path: P
 
 def test_nothing_is_deleted_before_everything_else_is_written(sqlite_place: Place, tmp_path: Path) -> None:
     service = sqlite_place.customer
-    assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    assert command(tmp_path, service.settings, "sync", "customer").code == 0
     service.source.run("DELETE FROM {table} WHERE Id <= 10")
     service.source.run("UPDATE {table} SET Version = 9")
     kill(tmp_path, service, SQL, "delete", 1, "before")
@@ -107,7 +108,7 @@ def test_a_killed_run_stands_in_progress_until_the_next_sync_goes_on_with_it(
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 2, "before")
     [left] = service.backup.history()
-    assert cli(tmp_path, service.settings, "sync", "customer").code == 0
+    assert command(tmp_path, service.settings, "sync", "customer").code == 0
     [entry] = service.backup.history()
     assert (left["Status"], left["CompletedAt"]) == ("InProgress", None)
     assert (entry["Status"], entry["SyncId"], bool(entry["Verified"])) == ("Completed", left["SyncId"], True)
@@ -121,7 +122,7 @@ def test_a_killed_run_is_closed_as_failed_by_a_sync_that_asks_for_something_else
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 2, "before")
     left = service.backup.history()
-    assert cli(tmp_path, service.settings, "sync", "customer", *options).code == 0
+    assert command(tmp_path, service.settings, "sync", "customer", *options).code == 0
     check_closed(service, left)
 
 
@@ -129,7 +130,7 @@ def test_a_killed_run_is_closed_as_failed_by_an_undo_of_it(sqlite_place: Place, 
     service = sqlite_place.customer
     kill(tmp_path, service, SQL, "write", 2, "before")
     left = service.backup.history()
-    assert cli(tmp_path, service.settings, "undo", left[0]["SyncId"], "--yes").code == 0
+    assert command(tmp_path, service.settings, "undo", left[0]["SyncId"], "--yes").code == 0
     check_closed(service, left)
     assert service.backup.contents() == {}
 
@@ -147,7 +148,7 @@ def test_a_killed_run_on_cosmos_is_resumed_and_covers_what_changed_since(cosmos_
     service = cosmos_place.order
     kill(tmp_path, service, COSMOS, "write", 1, "after")
     change_sources(cosmos_place.registry)
-    ended = cli(tmp_path, service.settings, "sync", "order", "--json")
+    ended = command(tmp_path, service.settings, "sync", "order", "--json")
     assert ended.code == 0, ended.err
     assert service.statuses == ["Completed"]
     assert service.is_mirrored()
