@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from backup.core.suggestions import did_you_mean
 from backup.jobs.events import DIGEST, OVERDUE, RECOVERED, TEST
 from backup.notify.sink import NotDelivered, Send
 
@@ -37,13 +39,19 @@ class People:
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its lines may have parts of an address
         service = apprise.Apprise(asset=apprise.AppriseAsset(app_id="backup", app_desc="backup-services"))
         if not service.add(self.address):
+            scheme = self.address.partition("://")[0]
+            known = {str(name) for plugin in apprise.Apprise().details()["schemas"] for name in _schemes(plugin)}
+            meant = "" if scheme.lower() in known else did_you_mean(scheme, known)
             raise NotDelivered(
-                "Apprise does not know such an address, or a part of it is missing.",
+                f"Apprise does not know an address like {scheme}://…, or a part of it is missing.{meant}",
                 hint="Apprise's documentation has the form of the address for each service.",
             )
 
         def send(event: Mapping[str, Any]) -> None:
-            title, text = message_of(event)
+            try:
+                title, text = message_of(event)
+            except (KeyError, ValueError):  # an event that another release wrote
+                title, text = f"Backup: {event['type']}", json.dumps(event["data"], indent=1)
             kind = "failure" if "failed" in title or "silent" in title or "stopped" in title else "info"
             try:
                 was_taken = bool(service.notify(body=text, title=title, notify_type=kind, body_format="text"))
@@ -53,6 +61,10 @@ class People:
                 raise NotDelivered("The service did not take it.", hint="Check the address and what it may do.")
 
         yield send
+
+
+def _schemes(plugin: Mapping[str, Any]) -> list[str]:
+    return [*(plugin["protocols"] or ()), *(plugin["secure_protocols"] or ())]
 
 
 def message_of(event: Mapping[str, Any]) -> tuple[str, str]:

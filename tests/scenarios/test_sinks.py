@@ -24,7 +24,7 @@ from backup.core.errors import BadRequest, ConfigError
 from backup.entry.notify_api import answer_delivery, answer_test, post_test
 from backup.jobs.events import DIGEST
 from backup.notify import delivery
-from backup.notify.people import message_of
+from backup.notify.people import People, message_of
 from tests.emulators.front import self_signed
 from tests.emulators.rabbit import Rabbit
 from tests.scenarios.hooks import Hook, hook
@@ -75,6 +75,34 @@ def test_a_broker_that_is_down_gets_its_events_when_it_is_back(
         office.deliver(minutes=2)
         assert len(office.waiting()) == 1
     assert "guest:guest" not in caplog.text
+
+
+class Sender:
+    """Stands in for a sender of Azure Service Bus, of which there is no server here."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send_messages(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def close(self) -> None:
+        pass
+
+
+def test_service_bus_gets_the_event_in_the_body_of_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    senders: dict[str, Sender] = {}
+    make = "azure.servicebus.ServiceBusClient.get_queue_sender"
+    monkeypatch.setattr(make, lambda _, queue, **__: senders.setdefault(queue, Sender()))
+    with post(tmp_path, broker_url="azureservicebus://Send:a2V5a2V5a2V5a2V5@shop", broker_queue="my-events") as office:
+        run = office.ran()
+        office.deliver()
+        assert office.waiting() == []
+    assert [*senders] == ["my-events"]
+    [message] = senders["my-events"].sent
+    envelope = json.loads(str(message))
+    event = json.loads(base64.b64decode(envelope["body"]))
+    assert (event["data"]["syncId"], envelope["content-type"]) == (run.sync_id, "application/cloudevents+json")
 
 
 # Azure Storage
@@ -157,6 +185,7 @@ def test_an_address_that_apprise_does_not_know_is_said_without_it(address: str) 
     [row] = answer_test(load_settings({"Notify__Urls": f"{address}secret-token-0123"})).body["sinks"]
     assert not row["sent"]
     assert "secret-token-0123" not in json.dumps(row)
+    assert ("Did you mean slack?" in row["error"]) == address.startswith("slak")
 
 
 def test_without_its_package_a_sink_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +196,14 @@ def test_without_its_package_a_sink_says_what_to_install(monkeypatch: pytest.Mon
     ).body["sinks"]
     assert [row["sent"] for row in rows] == [False, False]
     assert ["requirements/brokers.txt" in rows[0]["hint"], "requirements/people.txt" in rows[1]["hint"]] == [True, True]
+
+
+def test_an_event_of_another_release_reaches_people_as_it_is(receiver: Hook) -> None:
+    sink = People("people1", "people1 (json)", timedelta(days=3), receiver.url.replace("http", "json"))
+    with sink.opened() as send:
+        send({"type": "backup.moon.risen", "data": {"service": "customer", "moons": 2}})
+    [got] = receiver.got
+    assert ("backup.moon.risen" in got.event["title"], '"moons": 2' in got.event["message"]) == (True, True)
 
 
 def test_a_digest_reads_like_a_letter() -> None:
