@@ -27,6 +27,7 @@ from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import FIELD_TYPES, SqlSibling
+from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
@@ -46,8 +47,9 @@ from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many,
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.filters import filter_values
 from backup.stores.sql.masked import MaskedColumns
-from backup.stores.sql.table import TableShape, declare, filter_values
+from backup.stores.sql.table import TableShape
 
 
 def column(name: str, type_name: str, length: int = 0, precision: int = 0, scale: int = 0, **more: Any) -> Column:

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from backup.core.errors import SchemaMismatch
 from backup.stores import Drift, OnNewColumn, Rules
 from backup.stores.connection import SqlServer
+from backup.stores.sql.declared import SYNCED_AT
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, ServerType, digits, type_parts
@@ -24,7 +25,7 @@ from backup.stores.sql.engines.postgresql.types import type_of as postgresql_typ
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.engines.sqlite.types import SqliteType as sqlite_type  # noqa: N813 - beside the other two
 from backup.stores.sql.engines.tables import TableName
-from backup.stores.sql.table import SYNCED_AT, TableShape
+from backup.stores.sql.table import TableShape
 
 MSSQL = SqlServerDialect(SqlServer({"Server": "server", "Database": "db"}, token=False))
 POSTGRESQL = PostgresqlDialect(make_url("postgresql+psycopg://server/db"))

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, SourceMissing
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.declared import SYNCED_AT, declare, own_column
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion
-from backup.stores.sql.table import SYNCED_AT, TableShape, declare, loosened, own_column
+from backup.stores.sql.table import TableShape, loosened
 from backup.stores.values import Drift, OnNewColumn, Rules
 
 

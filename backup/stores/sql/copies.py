@@ -10,8 +10,8 @@ from backup.core.model import Record
 from backup.stores.codecs import CopyNote
 from backup.stores.exact_json import comparable
 from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.declared import SYNCED_AT
 from backup.stores.sql.rows import Rows, values_of
-from backup.stores.sql.table import SYNCED_AT
 
 
 class SqlCopies:

@@ -8,10 +8,11 @@ from itertools import groupby
 from types import MappingProxyType
 
 from backup.core.errors import SchemaMismatch
+from backup.stores.sql.declared import SYNCED_AT
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, type_parts
 from backup.stores.sql.masked import SOURCE_STAMP
-from backup.stores.sql.table import SYNCED_AT, TableShape
+from backup.stores.sql.table import TableShape
 from backup.stores.values import Drift, OnNewColumn
 
 

@@ -12,6 +12,7 @@ from backup.core.model import Record
 from backup.core.suggestions import did_you_mean
 from backup.stores.sql.engines.column import Column, type_parts
 from backup.stores.sql.engines.prepared import Row
+from backup.stores.sql.filters import named_column
 from backup.stores.values import Rules
 
 SOURCE_STAMP = "SourceStamp"
@@ -28,8 +29,7 @@ class MaskedColumns:
     def __init__(self, masking: Masking, columns: Sequence[Column], kind: str) -> None:
         """`kind` is the dialect's. Masks of other columns are ignored."""
         self._masking, self._kind = masking, kind
-        any_case = {column.name.lower(): column for column in columns} | {column.name: column for column in columns}
-        masks = ((name, any_case.get(name) or any_case.get(name.lower())) for name in masking.masks)
+        masks = ((name, named_column(columns, name)) for name in masking.masks)
         self._masks = {column.name: (name, column) for name, column in masks if column is not None}
 
     @classmethod

@@ -18,11 +18,12 @@ from backup.stores.sql.buckets import SqlBuckets
 from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.copies import SqlCopies
+from backup.stores.sql.declared import split_name
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.keys import SqlKeys
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relational import SqlRelational
-from backup.stores.sql.table import TableShape, split_name
+from backup.stores.sql.table import TableShape
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Limits, Place, Rules, Traits, Written
 

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from backup.core.conditions import Condition, Range, Value, converted
 from backup.core.errors import BackupError, ConfigError, SchemaMismatch
 from backup.core.masks import NO_MASKS, Masking
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
-from backup.core.suggestions import did_you_mean
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
+from backup.stores.sql.declared import declare, own_column
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.column import Column, type_parts
+from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.prepared import HAS_BYTES, Row
-from backup.stores.sql.engines.tables import TableAlone, TableName
+from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.filters import filter_values, fulfils, named_column
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
 from backup.stores.values import Rules
-
-SYNCED_AT = "SyncedAt"
-_FLAGS = ("bit", "bool", "boolean")
-_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 class TableShape:
@@ -155,15 +143,15 @@ class TableShape:
         usable = first is not None and first.name in version
         self.version = [self.table.c[name] for name in names if name in version] if usable else []
         self.filters = [
-            _fulfils(self.table.c[columns[field].name], condition)
+            fulfils(self.table.c[columns[field].name], condition)
             for field, condition in self._rules.where.items()
             if field in columns and columns[field].name in where
         ]
         # A filter may ask about a column that is not copied.
         self.filters += [
-            _fulfils(sa.column(quoted_name(column.name, quote=True), column.type), condition)
+            fulfils(sa.column(quoted_name(column.name, quote=True), column.type), condition)
             for field, condition in self._rules.where.items()
-            if (column := _named(self._left_out, field)) is not None
+            if (column := named_column(self._left_out, field)) is not None
         ]
         if self._rules.where_sql is not None:
             self.filters.append(sa.literal_column(f"({self._rules.where_sql})"))
@@ -294,117 +282,15 @@ class TableShape:
         return conditions
 
 
-def split_name(table: str) -> tuple[str | None, str]:
-    """`customer.Customers`, `[my schema].[my.table]` or `Customers` → schema and table."""
-    parts = [
-        bracketed.replace("]]", "]") or quoted.replace('""', '"') or plain
-        for bracketed, quoted, plain in re.findall(r'\[((?:[^]]|\]\])+)\]|"((?:[^"]|"")+)"|([^.\[\]"]+)', table)
-    ]
-    if len(parts) not in (1, 2):
-        raise ConfigError(
-            f"{table!r} is not a table name.",
-            hint="Write schema.table, with brackets where a name has a dot.",
-        )
-    return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
-
-
-def filter_values(columns: Sequence[Column], rules: Rules, label: str, *, plain: bool) -> Mapping[str, Any]:
-    """The values that the filter's columns must have, as values of their types. Leaves out columns that do not exist.
-
-    Raises ConfigError for a required column that does not exist, and for a value that a column cannot have.
-    """
-    for name, setting in rules.required.items():
-        if _named(columns, name) is None:
-            raise ConfigError(
-                f"The {label} has no column {name}, which the setting {setting} names."
-                f"{did_you_mean(name, (column.name for column in columns))} Nothing was changed.",
-                hint="Name a column of the table; case does not count.",
-            )
-    values = {}
-    for name, condition in rules.where.items():
-        if (column := _named(columns, name)) is None:
-            continue
-        try:
-            values[name] = converted(condition, partial(_value, column, plain=plain))
-        except (ValueError, ArithmeticError):
-            raise ConfigError(
-                f"The column {name} of the {label} has the type {column.type.declared}, and cannot have the value in "
-                "the filter of the service. Nothing was changed.",
-                hint=f"Correct the setting {rules.required.get(name, 'Where')}.",
-            ) from None
-    return values
-
-
-def _value(column: Column, value: Value, *, plain: bool) -> Any:
-    if plain and isinstance(value, bool):
-        return int(value)  # SQLite's driver has no type for true and false; its columns hold 0 and 1
-    if isinstance(value, bool) and column.type.declared.lower() in _FLAGS:
-        return value
-    return value_of(column.type.declared, value, plain=plain)
-
-
-def _fulfils(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
-    if isinstance(condition, Range):
-        return sa.and_(*(_COMPARISONS[sign](column, value) for sign, value in condition.limits))
-    if isinstance(condition, tuple):
-        return sa.or_(*(column == value for value in condition))
-    return column == condition
-
-
-def _named(columns: Sequence[Column], name: str) -> Column | None:
-    """The column with exactly this name; else one whose name differs only in case; else None."""
-    alike = [column for column in columns if column.name.lower() == name.lower()]
-    return next((column for column in alike if column.name == name), alike[0] if alike else None)
-
-
 def _named_key(columns: Sequence[Column], rules: Rules) -> tuple[str, ...]:
     """The key's columns that the rules name, as the table spells them; empty if it lacks one of them."""
-    key = [_named(columns, name) for name in rules.key]
+    key = [named_column(columns, name) for name in rules.key]
     return tuple(column.name for column in key if column is not None) if all(key) else ()
 
 
 def loosened(source: TableShape) -> list[Column]:
     """The columns of a backup's table. All but the key's may be NULL: the source may drop or loosen any column."""
     return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.columns]
-
-
-def declare(
-    table: TableName, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
-) -> sa.Table:
-    """The table as SQLAlchemy and CREATE TABLE need it. The key's order may differ from the order of the columns.
-
-    `own_columns` are the app's own, after the others.
-    """
-    if own_columns:
-        return _declared(table, columns, key_names, *own_columns)
-    return _declared_once(table, tuple(columns), tuple(key_names))
-
-
-def _declared(
-    table: TableName, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
-) -> sa.Table:
-    return (TableAlone if table.alone else sa.Table)(
-        table.name,
-        sa.MetaData(),
-        *(sa.Column(c.name, c.type, nullable=c.nullable, autoincrement=False) for c in columns),
-        *own_columns,
-        sa.PrimaryKeyConstraint(*key_names),
-        schema=table.schema,
-    )
-
-
-# Each run reads its tables anew. A table that has not changed is the same object, so its statements are compiled once.
-_declared_once = lru_cache(maxsize=64)(_declared)
-
-
-def own_column(columns: Sequence[Column], name: str, declared: str) -> Column | None:
-    """The app's own column of this name in a backup's table, which the app declares so; None if there is none. A column
-    of the source's may have the same name."""
-    for column in columns:
-        is_own = column.name == name and column.nullable
-        if is_own and type_parts(column.type.declared)[0] == type_parts(declared)[0]:
-            return column
-    return None
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
