@@ -86,7 +86,8 @@ COLUMNS = [
 
 def shape(key: tuple[str, ...] = ("Id",), columns: list[Column] | None = None) -> TableShape:
     rules = Rules(version=("Version",), where={"Region": "EU"})
-    return TableShape(columns or COLUMNS, key, rules, TableName("my shop", "Things"), "table")
+    columns = [replace(column, nullable=column.nullable and column.name not in key) for column in columns or COLUMNS]
+    return TableShape(columns, key, rules, TableName("my shop", "Things"), "table")
 
 
 def dialect() -> Any:
