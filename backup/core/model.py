@@ -21,7 +21,7 @@ SIDES: tuple[SideName, SideName] = ("source", "backup")
 Now = Callable[[], datetime]
 """The clock, passed in; returns aware UTC."""
 
-StillHeld = Callable[[], None]
+CheckLock = Callable[[], None]
 """Called between batches; raises LockLost once the run has lost its lock."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from backup.config.settings import load_settings
+from backup.core.errors import ConfigError
 from backup.core.model import Trigger
 from backup.dev import sample
 from backup.runs.runner import Outcome
@@ -28,8 +29,15 @@ def demo_registry(folder: Path) -> Registry:
 def run_demo(folder: Path, show: Callable[[str, list[Outcome]], None]) -> Registry:
     """Makes the databases anew, runs the four syncs and shows each with its title; returns the services.
 
-    Removes only files with the demo's own names from the folder.
+    Removes only files with the demo's own names from the folder. Raises ConfigError if there can be no such folder.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder} cannot be made: {error.strerror}.",
+            hint="Name one in a place where you may write: demo --folder FOLDER.",
+        ) from None
     for file in FILES.values():
         (folder / file).unlink(missing_ok=True)
     registry = demo_registry(folder)

@@ -43,7 +43,7 @@ class Guard:
     deleted_lately: Callable[[], int] = nothing_lately
 
     def check_deletes(
-        self, deletes: int, records_to_match: int, records_before: int, label: str, *, allowed: bool
+        self, deletes: int, records_to_match: int, records_before: int, label: str, *, allowed: bool, dry_run: bool
     ) -> None:
         """Raises GuardTripped when the deletes are too many, or when the side named `label` has no record at all.
 
@@ -52,24 +52,25 @@ class Guard:
         """
         if allowed or deletes == 0:
             return
+        stands = "A dry run changes nothing." if dry_run else _STANDS
         figures = f"{deletes} of {records_before} records would be deleted"
         to_match = f"{figures} to match the {label}, {_percent(deletes, records_before)}"
         if records_to_match == 0:
             raise GuardTripped(f"The {label} holds no records: {figures}. Nothing was deleted.", hint=_HINT)
         if self._beyond(self.max_delete_percent, deletes, records_before):
-            raise GuardTripped(f"{to_match}; MaxDeletePercent is {self.max_delete_percent:g}. {_STANDS}", hint=_HINT)
+            raise GuardTripped(f"{to_match}; MaxDeletePercent is {self.max_delete_percent:g}. {stands}", hint=_HINT)
         if records_before > _SMALL and deletes * 100 > max(_MOST, self.max_delete_percent) * records_before:
-            raise GuardTripped(f"{to_match}. That is more than half of them. {_STANDS}", hint=_HINT)
+            raise GuardTripped(f"{to_match}. That is more than half of them. {stands}", hint=_HINT)
         if self.max_deletes is not None and deletes > self.max_deletes:
             raise GuardTripped(
-                f"{figures} to match the {label}; MaxDeletes is {self.max_deletes}. {_STANDS}", hint=_HINT
+                f"{figures} to match the {label}; MaxDeletes is {self.max_deletes}. {stands}", hint=_HINT
             )
         lately = self.deleted_lately()
         if lately and self._beyond(self.max_delete_percent_per_week, deletes + lately, records_before + lately):
             raise GuardTripped(
                 f"{figures} to match the {label}, after {lately} in the last seven days: "
                 f"{_percent(deletes + lately, records_before + lately)} of what was there; MaxDeletePercentPerWeek is "
-                f"{self.max_delete_percent_per_week:g}. {_STANDS}",
+                f"{self.max_delete_percent_per_week:g}. {stands}",
                 hint=_HINT,
             )
 

@@ -164,9 +164,8 @@ def _check_deletes(
     Before that it counts again without the keys that the source has after all, perhaps in another spelling.
     """
     try:
-        guard.check_deletes(
-            len(pending), at.source_records, at.backup_records, source.place.label, allowed=run.allow_mass_delete
-        )
+        sizes, allowed = (at.source_records, at.backup_records), run.allow_mass_delete
+        guard.check_deletes(len(pending), *sizes, source.place.label, allowed=allowed, dry_run=run.dry_run)
     except GuardTripped:
         deletes = 0
         for keys in pending.batches(source.traits.batch_size):
@@ -174,7 +173,7 @@ def _check_deletes(
             deletes += len(gone)
             if run.dry_run:
                 tally.name(gone, Action.DELETED)
-        guard.check_deletes(deletes, at.source_records, at.backup_records, source.place.label, allowed=False)
+        guard.check_deletes(deletes, *sizes, source.place.label, allowed=False, dry_run=run.dry_run)
 
 
 def _part(source: Store, pending: PendingDeletes, within: PendingDeletes, room: int, tally: Tally) -> None:

@@ -8,7 +8,7 @@ from enum import Enum
 from threading import Lock, Semaphore
 
 from backup.core.errors import BackupError
-from backup.core.model import WHOLE, Chunk, Counts, Key, Now, Record, Run, StillHeld
+from backup.core.model import WHOLE, CheckLock, Chunk, Counts, Key, Now, Record, Run
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import Changes
 from backup.mirror.pair import Sides
@@ -43,7 +43,7 @@ class Steps:
     - `save`: called with every checkpoint.
     """
 
-    check_lock: StillHeld
+    check_lock: CheckLock
     now: Now
     keep: Keep
     parallelism: int = 1

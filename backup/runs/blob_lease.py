@@ -17,7 +17,7 @@ from backup.config.settings import Settings
 from backup.core import interrupts
 from backup.core.errors import Locked, LockLost
 from backup.core.log import event
-from backup.core.model import StillHeld
+from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
 from backup.runs.storage_account import service_client, storage_error
@@ -28,7 +28,7 @@ RENEW_SECONDS = 15
 
 
 @contextmanager
-def hold(settings: Settings, service: str, retry: Retry) -> Iterator[StillHeld]:
+def hold(settings: Settings, service: str, retry: Retry) -> Iterator[CheckLock]:
     """Holds the lease of a service inside the `with`; yields its check. Raises Locked, StoreUnavailable; ConfigError
     for a setting that names no account."""
     # The id is chosen here. So a second try gets the lease that the first try got if only its answer was lost.

@@ -108,7 +108,7 @@ class History:
         only_if = _of(owner, attempts)
         return self.entries.change(sync_id, only_if, {"HeartbeatAt": now}, seconds=seconds)
 
-    def is_held(self, sync_id: str, owner: str, attempts: Sequence[str], transaction: Any = None) -> bool:
+    def is_owned(self, sync_id: str, owner: str, attempts: Sequence[str], transaction: Any = None) -> bool:
         """Whether the run belongs to one of these attempts. In a transaction this stays true until its end."""
         return self.entries.holds(sync_id, _of(owner, attempts), transaction)
 

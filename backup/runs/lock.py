@@ -14,11 +14,11 @@ from tempfile import gettempdir
 from backup.config.settings import Settings
 from backup.core import interrupts
 from backup.core.errors import ConfigError, Locked
-from backup.core.model import StillHeld
+from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
 
-Lock = Callable[[str, str], AbstractContextManager[StillHeld]]
+Lock = Callable[[str, str], AbstractContextManager[CheckLock]]
 """Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when it is taken."""
 
 
@@ -27,7 +27,7 @@ def open_lock(settings: Settings, retry: Retry) -> Lock:
     if not settings.has_storage_account:
         return _file
 
-    def lease(service: str, _backup: str) -> AbstractContextManager[StillHeld]:
+    def lease(service: str, _backup: str) -> AbstractContextManager[CheckLock]:
         from backup.runs import blob_lease  # not at a cold start, which has to be short
 
         return blob_lease.hold(settings, service, retry)
@@ -35,7 +35,7 @@ def open_lock(settings: Settings, retry: Retry) -> Lock:
     return lease
 
 
-def take(stack: ExitStack, lock: Lock, service: str, backup: str, wait_seconds: float = 0) -> StillHeld:
+def take(stack: ExitStack, lock: Lock, service: str, backup: str, wait_seconds: float = 0) -> CheckLock:
     """Takes the lock until the stack is closed. Waits up to `wait_seconds` while another run has it.
 
     Returns a check that raises LockLost once the lock is lost. Raises Locked when the wait was too short.
@@ -54,7 +54,7 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 
 @contextmanager
-def _file(service: str, backup: str) -> Iterator[StillHeld]:
+def _file(service: str, backup: str) -> Iterator[CheckLock]:
     from filelock import FileLock, Timeout
 
     # One file for each backup, in whatever folder this user's processes run. The system frees the lock when its process

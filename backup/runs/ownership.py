@@ -191,14 +191,14 @@ class Ownership:
         history, owner = self._history, self._owner
         if transaction is None:
             self.check_young()
-            is_owner = self._any_attempt(lambda attempts: history.is_held(run.sync_id, owner, attempts))
+            is_owner = self._any_attempt(lambda attempts: history.is_owned(run.sync_id, owner, attempts))
         elif again:
             new = str(uuid.uuid4())
             _attempts_here.add(new)
             self._attempts.append(new)
             is_owner = self._any_attempt(lambda attempts: history.renew(run.sync_id, owner, attempts, new, transaction))
         else:
-            is_owner = self._any_attempt(lambda attempts: history.is_held(run.sync_id, owner, attempts, transaction))
+            is_owner = self._any_attempt(lambda attempts: history.is_owned(run.sync_id, owner, attempts, transaction))
         if not is_owner:
             self._lost = True
             raise self._error()

@@ -11,7 +11,7 @@ from backup.core import interrupts
 from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreError, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
-from backup.core.model import Now, Run, Status, StillHeld, Verb
+from backup.core.model import CheckLock, Now, Run, Status, Verb
 from backup.core.timeline import AHEAD
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.tally import Tally
@@ -204,7 +204,7 @@ class Runner:
 
     # --- parts of them ------------------------------------------------------------------------------------------------
 
-    def _take_lock(self, request: RunRequest, location: str, stack: ExitStack) -> StillHeld:
+    def _take_lock(self, request: RunRequest, location: str, stack: ExitStack) -> CheckLock:
         if not request.needs_lock:
             return lambda: None
         return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
@@ -275,7 +275,7 @@ class Runner:
         return Outcome(run, error, tuple(tally.changes))
 
 
-def _all_of(checks: Collection[StillHeld]) -> StillHeld:
+def _all_of(checks: Collection[CheckLock]) -> CheckLock:
     def check() -> None:
         for check_one in checks:
             check_one()

@@ -101,9 +101,8 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
         )
     notes = [*_drift_notes(drift), *version_hints(spec, listed)]
     try:
-        spec.guard.check_deletes(
-            *(foresight.deletes, foresight.source_records, foresight.backup_records), "source", allowed=False
-        )
+        sizes = foresight.source_records, foresight.backup_records
+        spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
     except GuardTripped as error:
         notes.append(f"The guard would stop it: {error}")
     return _with(plan, foresight=foresight, notes=notes)

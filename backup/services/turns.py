@@ -10,6 +10,7 @@ from threading import Event
 from typing import TypeVar
 
 from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetFailed, StoreUnavailable
+from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import Counts, Run, Status, Trigger, Verb, utc_now
 from backup.runs.runner import Observer, Outcome, Turn
@@ -69,8 +70,9 @@ class SyncInTurn(Observer):
             if outcome.error is not None and belongs_in_history and not outcome.recorded:
                 self._unrecorded = service
                 self.leave_entry()
-        except BackupError as error:
-            self._outcome = self._failed(self._service, Verb.SYNC, self._trigger, self._options, error)
+        except Exception as error:
+            failure = foreseen(error)
+            self._outcome = self._failed(self._service, Verb.SYNC, self._trigger, self._options, failure)
         finally:
             self._has_begun.set()
 

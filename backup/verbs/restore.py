@@ -63,7 +63,8 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
             if not elsewhere:
                 guard = replace(guard, deleted_lately=lambda: deleted_from_source_lately(session))
-            guard.check_deletes(len(extra), wanted, existing, session.backup.place.label, allowed=allowed)
+            label, dry_run = session.backup.place.label, session.run.dry_run
+            guard.check_deletes(len(extra), wanted, existing, label, allowed=allowed, dry_run=dry_run)
             _refuse_referred(into, extra)
             triggers = () if into.relational is None else into.relational.triggers_on_delete()
             session.note(*(f"The {into.place.label} has a trigger on deletes: {name}." for name in triggers))

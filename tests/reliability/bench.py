@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from backup.config.settings import load_settings
 from backup.core import model
-from backup.core.model import StillHeld
+from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.mirror import chunk
 from backup.recycle_bin import entries
@@ -141,7 +141,7 @@ _BEGUN: dict[tuple[tuple[str, str], ...], dict[str, bytes]] = {}
 
 
 @contextmanager
-def _unlocked(service: str, place: str) -> Iterator[StillHeld]:
+def _unlocked(service: str, place: str) -> Iterator[CheckLock]:
     yield lambda: None
 
 

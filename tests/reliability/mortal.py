@@ -30,7 +30,7 @@ from azure.cosmos import ContainerProxy
 from sqlalchemy.engine.default import DefaultDialect
 
 from backup.config.settings import load_settings
-from backup.core.model import StillHeld, Trigger
+from backup.core.model import CheckLock, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs import lock
 from backup.runs.history import History
@@ -204,7 +204,7 @@ class _Steps:
         original = lock._file
 
         @contextmanager
-        def stepped(service: str, backup: str) -> Iterator[StillHeld]:
+        def stepped(service: str, backup: str) -> Iterator[CheckLock]:
             with original(service, backup) as still_held:
                 self.reach("lock taken")
                 yield still_held

@@ -309,6 +309,9 @@ def test_a_dry_run_is_refused_as_the_real_one_and_writes_nothing_but_its_entry(
     assert (status, answer.get("Error"), answer["DeletedCount"]) == (
         *(real_status, real.get("Error"), real["DeletedCount"]),
     )
+    if "Error" in answer and deleted < 100:
+        assert "A dry run changes nothing." in answer["Message"]
+        assert "that the run made before stay" in real["Message"]
     assert (dry["DryRun"], dry["Trigger"], dry["SyncId"]) == (1, "http", answer["SyncId"])
     assert len(customers.backup.history()) == 3
 

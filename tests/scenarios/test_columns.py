@@ -24,7 +24,7 @@ def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: 
     assert run("sync", "customer")["Success"]
     assert service.is_mirrored()
 
-    for new, old in (("StillHeld", "Name"), ("Name", "City"), ("City", "StillHeld")):
+    for new, old in (("Kept", "Name"), ("Name", "City"), ("City", "Kept")):
         service.source.run(f'ALTER TABLE {{table}} RENAME "{old}" TO "{new}"')
     service.source.run('ALTER TABLE {table} DROP "Email", ADD "Email" varchar(9) DEFAULT \'anew\'')
     assert run("sync", "customer")["Success"]

@@ -203,6 +203,15 @@ def test_the_picture_in_the_readme_is_what_the_demo_prints(tmp_path: Path) -> No
     assert draw(ended.out) == PICTURE.read_text(), "the demo prints something else now: `make picture` draws it anew"
 
 
+def test_a_demo_whose_folder_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        ended = cli(tmp_path, {}, "demo", "--folder", folder)
+        assert ended.code == 1
+        assert f"The folder {folder} cannot be made" in ended.err
+        assert "--folder FOLDER" in ended.err
+
+
 def test_the_demo_leaves_other_files_of_its_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.db").write_text("mine")
     assert cli(tmp_path, {}, "demo", "--folder", ".").code == 0

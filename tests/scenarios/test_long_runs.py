@@ -125,9 +125,9 @@ def test_deletes_found_by_many_calls_are_made_at_the_end_and_the_guard_is_asked_
     asked: list[tuple[int, int, int]] = []
     check = Guard.check_deletes
 
-    def noted(guard: Guard, deletes: int, wanted: int, held: int, label: str, *, allowed: bool) -> None:
+    def noted(guard: Guard, deletes: int, wanted: int, held: int, label: str, *, allowed: bool, dry_run: bool) -> None:
         asked.append((deletes, wanted, held))
-        check(guard, deletes, wanted, held, label, allowed=allowed)
+        check(guard, deletes, wanted, held, label, allowed=allowed, dry_run=dry_run)
 
     monkeypatch.setattr(Guard, "check_deletes", noted)
     registry = registry_of(customers)

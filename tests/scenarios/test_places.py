@@ -14,7 +14,7 @@ from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError
-from backup.core.model import Run, StillHeld, Trigger, Verb
+from backup.core.model import CheckLock, Run, Trigger, Verb
 from backup.dev import sample
 from backup.mirror.comparison import Depth
 from backup.recycle_bin.entries import RECYCLE_BIN
@@ -345,7 +345,7 @@ def test_a_backup_that_is_a_side_of_another_service_is_refused(sqlite_place: Pla
 
 
 @contextmanager
-def unlocked(_service: str, _place: str) -> Iterator[StillHeld]:
+def unlocked(_service: str, _place: str) -> Iterator[CheckLock]:
     yield lambda: None
 
 

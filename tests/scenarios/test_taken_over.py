@@ -15,7 +15,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import Locked, LockLost, TransientStoreError
-from backup.core.model import WHOLE, Run, Status, StillHeld, Trigger
+from backup.core.model import WHOLE, CheckLock, Run, Status, Trigger
 from backup.runs import ownership
 from backup.runs.history import History
 from backup.runs.ownership import Ownership, is_alive
@@ -58,7 +58,7 @@ __main__.main()
 
 
 @contextmanager
-def unlocked(service: str, backup: str) -> Iterator[StillHeld]:
+def unlocked(service: str, backup: str) -> Iterator[CheckLock]:
     """The lock of an instance that has another kind of lock: it knows of nobody's."""
     yield lambda: None
 
@@ -201,7 +201,7 @@ def test_a_run_bears_a_lost_heartbeat_and_stops_when_none_is_heard_for_too_long(
             mine.check_young()
 
 
-@pytest.mark.parametrize("asked", ["renew", "is_held", "beat"])
+@pytest.mark.parametrize("asked", ["renew", "is_owned", "beat"])
 def test_threads_of_a_run_do_not_take_it_from_each_other(
     sqlite_place: Place, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:

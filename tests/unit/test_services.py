@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import ConfigError, Conflict, Locked, LockLost, StoreError, StoreUnavailable, UnknownService
+from backup.core.errors import (
+    ConfigError,
+    Conflict,
+    Locked,
+    LockLost,
+    StoreError,
+    StoreUnavailable,
+    Unexpected,
+    UnknownService,
+)
 from backup.core.log import register_secret
 from backup.core.model import Counts, Proof, Run, Status, Total, Trigger
 from backup.core.retry import Retry
@@ -483,6 +492,20 @@ def test_no_more_than_eight_services_are_synced_at_once_and_the_others_are_pendi
     assert (answer.status, answer.body["Message"]) == (202, "10 of 10 syncs are in progress")
     assert [result["ServiceName"] for result in pending][-2:] == ["shop08", "shop09"]
     assert pending[-1]["Notes"] == ["It waits for its turn: 8 services are synced at once."]
+
+
+def test_a_sync_that_fails_in_a_way_nobody_foresaw_is_an_outcome_beside_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def breaking(self: SyncService, trigger: Trigger, options: Options, observer: Observer, turn: Turn) -> Outcome:
+        if self.name.endswith("1"):
+            raise RuntimeError("secret")
+        return Outcome(Run(self.name, trigger, False, START).ended(Status.COMPLETED, START, Counts()))
+
+    monkeypatch.setattr(SyncService, "sync", breaking)
+    outcomes = many(3).sync("all", Trigger.CLI)
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), Unexpected, type(None)]
+    assert "secret" not in str(outcomes[1].error)
 
 
 def test_work_side_by_side_keeps_its_order_and_has_its_bound() -> None:
