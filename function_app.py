@@ -52,6 +52,11 @@ def _service(req: func.HttpRequest) -> str:
     return parse_service(req.route_params.get("service", ""))
 
 
+def _job_id(message: func.QueueMessage) -> str:
+    """The beginning of the message, which is the whole id of a job unless somebody else has sent it."""
+    return message.get_body().decode(errors="replace")[:100]
+
+
 def _sync_id(req: func.HttpRequest) -> str:
     return str(req.route_params["syncId"])
 
@@ -264,13 +269,13 @@ def TestNotifications(req: func.HttpRequest) -> func.HttpResponse:
 def WorkOnJob(message: func.QueueMessage) -> None:
     """Works on a waiting job. Fails when the job has failed for good; its record says so before."""
     settings = load_settings()
-    work_on(settings, desk_of(settings), message.get_body().decode())
+    work_on(settings, desk_of(settings), _job_id(message))
 
 
 @app.queue_trigger(arg_name="message", queue_name=f"{QUEUE}-poison", connection="AzureWebJobsStorage")
 def PoisonedJob(message: func.QueueMessage) -> None:
     """Logs a message that the host gave up. Its job is still in the records, and the sweeper rings again for it."""
-    log_poisoned(_desk(), message.get_body().decode())
+    log_poisoned(_desk(), _job_id(message))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)

@@ -144,10 +144,11 @@ def get_history(desk: Desk, query: Mapping[str, str]) -> Answer:
 
 
 def get_summary(desk: Desk, query: Mapping[str, str]) -> Answer:
-    """Answers with the numbers of one day (UTC, default: today), by service too, and the state of the queue now."""
-    check_query(query, "date")
+    """Answers with the numbers of one day (UTC, default: today), by service too, and the state of the queue now.
+    Services come a page at a time."""
+    check_query(query, "date", "limit", "cursor")
     day = _day(query.get("date")) or desk.now().astimezone(UTC).date()
-    return Answer(200, shape_day(desk, day))
+    return Answer(200, shape_day(desk, day, number_in(query, "limit", 20, 200), query.get("cursor")))
 
 
 def get_stats(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:

@@ -59,9 +59,14 @@ def shape_row(job: Job) -> dict[str, Any]:
     }
 
 
-def shape_day(desk: Desk, day: date) -> dict[str, Any]:
-    """Returns the numbers of one day (UTC), in all and by service, and how many jobs are in each state now."""
-    services = desk.runs.day(day)
+def shape_day(desk: Desk, day: date, limit: int, after: str | None) -> dict[str, Any]:
+    """Returns the numbers of one day (UTC), in all and by service, and how many jobs are in each state now.
+
+    By service a page at a time: `limit` services, those behind the service `after`. Cost: that of the page.
+    """
+    services = desk.runs.day(day, after=after, limit=limit + 1)
+    names = list(services)[:limit]
+    total = desk.runs.days(None, day, day).get(day, {})
     by_type = [
         {
             "syncType": service.upper(),
@@ -70,11 +75,9 @@ def shape_day(desk: Desk, day: date) -> dict[str, Any]:
             "failed": numbers.get("failed", 0),
             **_records_of(numbers),
         }
-        for service, numbers in sorted(services.items())
+        for service, numbers in ((name, services[name]) for name in names)
     ]
     numbers = desk.records.numbers()
-    ended = {name: sum(row[name] for row in by_type) for name in ("count", "success", "failed")}
-    records = {name: sum(row[name] for row in by_type) for name in ("totalProcessed", "totalSuccess", "totalFailed")}
     running = numbers[State.PROCESSING] if day == desk.now().astimezone(UTC).date() else 0
     queue = {
         "enqueued": numbers[State.ENQUEUED],
@@ -85,14 +88,21 @@ def shape_day(desk: Desk, day: date) -> dict[str, Any]:
         "servers": len(desk.workers()),
     }
     summary = {
-        "totalJobs": ended["count"] + running,
-        "successJobs": ended["success"],
-        "failedJobs": ended["failed"],
+        "totalJobs": total.get("runs", 0) + running,
+        "successJobs": total.get("completed", 0),
+        "failedJobs": total.get("failed", 0),
         "runningJobs": running,
-        **records,
-        "successRate": _percent(ended["success"], ended["count"]),
+        **_records_of(total),
+        "successRate": _percent(total.get("completed", 0), total.get("runs", 0)),
     }
-    return {"date": day.isoformat(), "summary": summary, "byType": by_type, "queueStats": queue, "hangfireStats": queue}
+    return {
+        "date": day.isoformat(),
+        "summary": summary,
+        "byType": by_type,
+        "cursor": names[-1] if len(services) > limit else None,
+        "queueStats": queue,
+        "hangfireStats": queue,
+    }
 
 
 def shape_stats(desk: Desk, settings: Settings, service: str, days: int) -> dict[str, Any]:

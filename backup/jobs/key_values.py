@@ -47,6 +47,9 @@ class KeyValues(Protocol):
     def get(self, key: str) -> Item | None:
         """Returns the item of this key; None without one."""
 
+    def get_all(self, keys: Sequence[str]) -> list[Item | None]:
+        """Returns the item of each key in the same order; None without one. Cheaper than to get them one by one."""
+
     def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
         """Returns up to `limit` items whose keys begin with `prefix` and sort after the key `after`, in order."""
 

@@ -35,7 +35,7 @@ def page_of_jobs(
 ) -> Page:
     """Returns jobs, newest first; without a state, failed jobs before all others.
 
-    Cost: reads the records of the page; with `text`, or with both state and service, at most 1,000 records. Raises
+    Cost: reads the records of the page; with `text` at most 1,000 records. Raises
     BadRequest for a cursor that is not from a page.
     """
     wanted = min(max(1, limit), PAGE_AT_MOST)
@@ -44,14 +44,13 @@ def page_of_jobs(
     jobs: list[Job] = []
     scanned = 0
     for number, (only, but) in list(enumerate(sections))[start:]:
-        prefix = f"state:{only}:" if only else f"type:{hashed(service)}:" if service else "all:"
+        prefix = _prefix(only, service)
         while True:
             items = keys.scan(prefix, after=after, limit=wanted + 1)
-            for item in items:
+            for item, job in zip(items, jobs_at(keys, items), strict=True):
                 if len(jobs) == wanted or scanned >= SCANNED_AT_MOST:
                     return Page(jobs, f"{number}.{after}")
                 scanned, after = scanned + 1, item.key
-                job = job_at(keys, item)
                 if job is not None and _matches(job, only, but, service, text):
                     jobs.append(job)
             if len(items) <= wanted:
@@ -60,12 +59,18 @@ def page_of_jobs(
     return Page(jobs, None)
 
 
-def job_at(keys: KeyValues, item: Item) -> Job | None:
-    """Returns the job that a key leads to; None if it has been removed since."""
-    if item.key.startswith("all:"):
-        return Job.from_json(item.value)
-    record = keys.get(f"all:{item.key.rpartition(':')[2]}")
-    return None if record is None else Job.from_json(record.value)
+def jobs_at(keys: KeyValues, items: Sequence[Item]) -> list[Job | None]:
+    """Returns the jobs that these keys of one kind lead to; None for one that has been removed since."""
+    records: Sequence[Item | None] = items
+    if items and not items[0].key.startswith("all:"):
+        records = keys.get_all([f"all:{item.key.rpartition(':')[2]}" for item in items])
+    return [None if record is None else Job.from_json(record.value) for record in records]
+
+
+def _prefix(state: State | None, service: str | None) -> str:
+    if service is None:
+        return f"state:{state}:" if state else "all:"
+    return f"of:{hashed(service)}:{state}:" if state else f"type:{hashed(service)}:"
 
 
 def _position(cursor: str | None, sections: int) -> tuple[int, str]:

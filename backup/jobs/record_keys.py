@@ -1,8 +1,8 @@
 """The keys under which a job's record lies, and the changes that write it. Values alone; no I/O.
 
-A record lies under four kinds of keys, which change together. `job:` has the id and leads to the record. `all:` has the
-record itself, newest first. `state:` and `type:` lead to it by its state and by its service. The app does not queue an
-occurrence of a schedule twice, because its key `once:` is there.
+A record lies under five kinds of keys, which change together. `job:` has the id and leads to the record. `all:` has the
+record itself, newest first. `state:`, `type:` and `of:` lead to it by its state, by its service, and by both. The app
+does not queue an occurrence of a schedule twice, because its key `once:` is there.
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ def once_key(service: str, occurrence: str) -> str:
     return f"once:{hashed(service)}:{hashed(occurrence)}"
 
 
-def pointer_keys(job: Job) -> tuple[str, str]:
-    """The keys that lead to the job's record by its state and its service."""
-    return f"state:{job.state}:{job.order}", f"type:{hashed(job.request.service)}:{job.order}"
+def pointer_keys(job: Job) -> tuple[str, ...]:
+    """The keys that lead to the job's record by its state, by its service, and by both."""
+    service = hashed(job.request.service)
+    return (
+        f"state:{job.state}:{job.order}",
+        f"type:{service}:{job.order}",
+        f"of:{service}:{job.state}:{job.order}",
+    )
 
 
 def record_changes(before: Job | None, after: Job, only_if: str | Anything | Absent) -> list[Change]:

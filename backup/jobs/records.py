@@ -13,14 +13,15 @@ from backup.core.errors import BadRequest, StoreUnavailable
 from backup.core.model import Now
 from backup.jobs.job import OPEN, Job, Request, State
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
-from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST, job_at
+from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST, jobs_at
 from backup.jobs.record_keys import once_key, order_of, pointer_keys, record_changes
 
 SILENCE = timedelta(minutes=2)
 """Another worker may take a job whose worker has been silent for so long."""
 
 _TRIES = 20
-_NUMBERS = "numbers"
+_NUMBERS = "numbers:"
+_NUMBERS_AT_MOST = 16
 _ID = frozenset("0123456789abcdef-")
 
 
@@ -60,7 +61,10 @@ class JobRecords:
             changes.append(Change(occurrence_key, {"job": job_id}, NEW))
         for _ in range(_TRIES):
             # A commit may say no although the job is there: its first answer was lost, and its retry met its own keys.
-            if self._keys.commit([*changes, *self._number_changes(None, job.state)]) or self.get(job_id) is not None:
+            if (
+                self._keys.commit([*changes, *self._number_changes(job_id, None, job.state)])
+                or self.get(job_id) is not None
+            ):
                 return job
             if occurrence_key is not None and self._keys.get(occurrence_key) is not None:
                 return None
@@ -153,8 +157,8 @@ class JobRecords:
 
     def numbers(self) -> dict[State, int]:
         """Returns how many jobs are in each state. Cost: one read; every change of a state keeps the numbers."""
-        item = self._keys.get(_NUMBERS)
-        return {state: (item.value if item else {}).get(state, 0) for state in State}
+        parts = [item.value for item in self._keys.scan(_NUMBERS, limit=_NUMBERS_AT_MOST)]
+        return {state: sum(part.get(state, 0) for part in parts) for state in State}
 
     def forget(self, before: datetime, limit: int = 20) -> int:
         """Removes ended jobs that were made before that time, at most `limit`; returns how many it removed."""
@@ -165,7 +169,7 @@ class JobRecords:
                 continue
             removals = [Change(item.key, None, item.etag), Change(f"job:{job.job_id}", None)]
             removals += [Change(key, None) for key in pointer_keys(job)]
-            removals += self._number_changes(job.state, None)
+            removals += self._number_changes(job.job_id, job.state, None)
             if job.occurrence is not None:
                 removals.append(Change(once_key(job.request.service, job.occurrence), None))
             forgotten += self._keys.commit(removals)
@@ -174,7 +178,7 @@ class JobRecords:
 
     def _of_state(self, state: State) -> Iterable[Job]:
         items = self._keys.scan(f"state:{state}:", limit=SCANNED_AT_MOST)
-        jobs = (job_at(self._keys, item) for item in items)
+        jobs = jobs_at(self._keys, items)
         return [job for job in jobs if job is not None and job.state is state]
 
     def _item(self, job_id: str) -> Item | None:
@@ -203,20 +207,25 @@ class JobRecords:
             if after is None or after == before:
                 return after
             changes = record_changes(before, after, item.etag)
-            if self._keys.commit([*changes, *self._number_changes(before.state, after.state)]):
+            if self._keys.commit([*changes, *self._number_changes(before.job_id, before.state, after.state)]):
                 return after
         raise _crowded(job_id)
 
-    def _number_changes(self, before: State | None, after: State | None) -> list[Change]:
-        """The change of the numbers when a job goes from one state to another; None: it is new, or removed."""
+    def _number_changes(self, job_id: str, before: State | None, after: State | None) -> list[Change]:
+        """The change of the numbers when a job goes from one state to another; None: it is new, or removed.
+
+        The numbers lie in sixteen parts, by the first digit of the job's id. In one part the workers' changes would
+        stand in each other's way.
+        """
         if before is after:
             return []
-        item = self._keys.get(_NUMBERS)
+        key = f"{_NUMBERS}{job_id[0]}"
+        item = self._keys.get(key)
         numbers = dict(item.value) if item else {}
         for state, step in ((before, -1), (after, 1)):
             if state is not None:
                 numbers[state] = max(0, numbers.get(state, 0) + step)
-        return [Change(_NUMBERS, numbers, item.etag if item else NEW)]
+        return [Change(key, numbers, item.etag if item else NEW)]
 
 
 def is_silent(job: Job, now: datetime) -> bool:

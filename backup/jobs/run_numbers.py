@@ -1,8 +1,9 @@
 """Numbers of runs: of a day, of a service, and of what was last. Changed together with the summary of a run that ends.
 
-`day:` has the numbers of all services of a day, by service. `stat:` has those of one service and day, `total:` those of
-all services and a day together, both with the durations. `last:` has a service's last success, failure, verify and
-drill, what was last proven, when its first run began, and whether it was told that it is silent. Days are UTC's.
+`day:` has the numbers of a day and a service, in the order of their names. `stat:` has those of one service and day,
+`total:` those of all services and a day together, both with the durations. `last:` has a service's last success,
+failure, verify and drill, what was last proven, when its first run began, and whether it was told that it is silent.
+Days are UTC's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from backup.mirror.comparison import COMPARED_WHOLE
 
 _STEP = 1.1  # the histogram keeps a duration to within a tenth
 _LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}
+_NAME_SORTED = 120  # hexadecimal digits, two for each byte
 _DAYS_AT_MOST = 1_000
 _SERVICES_AT_ONCE = 1_000
 
@@ -32,10 +34,16 @@ class RunNumbers:
     def __init__(self, keys: KeyValues) -> None:
         self._keys = keys
 
-    def day(self, of: date) -> Mapping[str, Mapping[str, Any]]:
-        """Returns the numbers of the day by service: runs, completed, failed, and records by what runs did to them."""
-        item = self._keys.get(f"day:{of.isoformat()}")
-        return item.value if item else {}
+    def day(
+        self, of: date, *, after: str | None = None, limit: int = _SERVICES_AT_ONCE
+    ) -> dict[str, Mapping[str, Any]]:
+        """Returns the numbers of the day by service: runs, completed, failed, and records by what runs did to them.
+
+        At most `limit` services with runs on that day, those behind the service `after` in the order of their names.
+        """
+        items = self._keys.scan(f"day:{of}:", after="" if after is None else _day_key(of, after), limit=limit)
+        values = (dict(item.value) for item in items)
+        return {value.pop("service"): value for value in values}
 
     def days(self, service: str | None, first: date, last: date) -> Mapping[date, Mapping[str, Any]]:
         """Returns the numbers by day, from `first` to `last`, of one service or (None) of all together; only of days
@@ -73,10 +81,10 @@ def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: O
     if run.verb is not Verb.SYNC or "/" in run.service:  # the numbers of such a service are those of its set
         return changes
     made_on = due_at.astimezone(UTC).date() if due_at is not None and run.status is Status.COMPLETED else None
-    day = keys.get(f"day:{ended_on}")
-    by_service = dict(day.value) if day else {}
-    by_service[run.service] = _with_run(by_service.get(run.service, {}), run, made=made_on is not None)
-    changes.append(Change(f"day:{ended_on}", by_service, day.etag if day else NEW))
+    day_key = _day_key(ended_on, run.service)
+    day = keys.get(day_key)
+    of_service = _with_run(day.value if day else {"service": run.service}, run, made=made_on is not None)
+    changes.append(Change(day_key, of_service, day.etag if day else NEW))
     for name in (f"stat:{hashed(run.service)}", "total"):
         for on in {ended_on, made_on or ended_on}:
             item = keys.get(f"{name}:{on}")
@@ -101,6 +109,12 @@ def percentile(durations: Iterable[Mapping[str, int]], share: float) -> int | No
         if remaining <= 0:
             return round(math.pow(_STEP, power))
     return None
+
+
+def _day_key(on: date, service: str) -> str:
+    """The key of a day's numbers of a service: sorted by the name, in characters that a key may have."""
+    name = service.lower()
+    return f"day:{on}:{name.encode('utf-8', 'surrogatepass').hex()[:_NAME_SORTED]}-{hashed(name)}"
 
 
 def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:

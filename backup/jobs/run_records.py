@@ -142,13 +142,10 @@ class RunRecords(RunNumbers):
         scanned = 0
         while True:
             items = self._keys.scan(prefix, after=after, limit=wanted + 1)
-            for item in items:
+            for item, run in zip(items, self._runs(items, status, verb), strict=True):
                 if len(runs) == wanted or scanned >= SCANNED_AT_MOST:
                     return RunPage(runs, after)
                 scanned, after = scanned + 1, item.key
-                if not _may_match(item.value, status, verb):
-                    continue
-                run = self._run(item)
                 if run is None:
                     continue
                 if since and datetime.fromisoformat(run["startedAt"]) < since:
@@ -158,11 +155,16 @@ class RunRecords(RunNumbers):
             if len(items) <= wanted:
                 return RunPage(runs, None)
 
-    def _run(self, item: Item) -> Mapping[str, Any] | None:
-        if item.key.startswith("run:"):
-            return item.value
-        summary = self._keys.get(f"run:{item.key.rpartition(':')[2]}")
-        return None if summary is None else summary.value
+    def _runs(self, items: Sequence[Item], status: Status | None, verb: Verb | None) -> list[Mapping[str, Any] | None]:
+        """The summaries that these keys of one kind lead to. None for one that has been removed since, or whose key
+        says that it has another status or verb."""
+        if items and items[0].key.startswith("run:"):
+            return [item.value for item in items]
+        keys = {
+            item.key: f"run:{item.key.rpartition(':')[2]}" for item in items if _may_match(item.value, status, verb)
+        }
+        summaries = {item.key: item.value for item in self._keys.get_all(list(keys.values())) if item is not None}
+        return [summaries.get(keys.get(item.key, "")) for item in items]
 
 
 class RunKeeper(Observer):

@@ -50,6 +50,14 @@ class SqliteKeyValues:
             rows = connection.execute(query, (max(after, prefix), prefix + _AFTER_ALL, limit)).fetchall()
         return list(map(_item, rows))
 
+    def get_all(self, keys: Sequence[str]) -> list[Item | None]:
+        """As `KeyValues` says."""
+        query = "SELECT key, value, etag FROM items WHERE key IN (SELECT value FROM json_each(?))"
+        with self._use() as connection:
+            rows = connection.execute(query, (json.dumps(keys),)).fetchall()
+        items = {row[0]: _item(row) for row in rows}
+        return [items.get(key) for key in keys]
+
     def commit(self, changes: Sequence[Change]) -> bool:
         """As `KeyValues` says."""
         with self._use() as connection:

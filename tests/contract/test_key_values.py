@@ -151,3 +151,10 @@ def test_a_scan_reads_what_it_returns_however_many_keys_come_before(tmp_path: Pa
     connection.set_progress_handler(None, 0)
     keys.close()
     assert len(steps) < 10
+
+
+def test_several_keys_are_read_at_once_in_the_order_that_was_asked_for(keys: KeyValues) -> None:
+    assert keys.commit([Change(f"k:{number}", {"n": number}) for number in range(20)])
+    asked = ["k:7", "k:none", "k:0", "k:19", "k:7"]
+    assert [item and item.value["n"] for item in keys.get_all(asked)] == [7, None, 0, 19, 7]
+    assert keys.get_all([]) == []

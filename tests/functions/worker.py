@@ -103,8 +103,13 @@ class Worker:
         """{} once the timer function has run, {"failed": reason} when the host would log it as failed."""
         return self.call(name, past_due=past_due).result(ANSWER_SECONDS)
 
+    def queue(self, name: str, message: str | bytes, dequeued: int = 1) -> dict[str, Any]:
+        """{} once the queue function has taken the message, which the host has decoded; {"failed": reason} when the
+        host would hand it out again, `dequeued` being how often it has."""
+        return self.call(name, body=message, dequeued=dequeued).result(ANSWER_SECONDS)
+
     def call(self, name: str, **arguments: Any) -> Future[dict[str, Any]]:
-        """Starts a call, with the arguments of `http` or `timer`, and does not wait for its result."""
+        """Starts a call, with the arguments of `http`, `timer` or `queue`, and does not wait for its result."""
         if isinstance(body := arguments.get("body"), bytes):
             arguments["body"] = body.decode("utf-8", "surrogateescape")
         result, call_id = Future[dict[str, Any]](), str(uuid.uuid4())
@@ -189,9 +194,9 @@ class _App:
         )
 
         trigger = self._triggers[name]
-        datum = _http_datum(**arguments) if trigger["type"] == "httpTrigger" else _timer_datum(**arguments)
+        datum, metadata = _MAKERS[trigger["type"]](**arguments)
         succeeded, returned, _, error, trace = await invocation_request_native(
-            str(uuid.uuid4()), self._ids[name], [(trigger["name"], datum)], {}
+            str(uuid.uuid4()), self._ids[name], [(trigger["name"], datum)], metadata
         )
         if not succeeded:
             return {"failed": f"{error}\n{trace}"}
@@ -227,7 +232,7 @@ def _http_datum(
     query: dict[str, str] = {}
     for name, value in parse_qsl(urlsplit(url).query):  # leaves out empty values, as the host does
         query[name] = f"{query[name]},{value}" if name in query else value
-    return Datum(
+    datum = Datum(
         {
             "method": Datum(method, "string"),
             "url": Datum(url, "string"),
@@ -238,13 +243,33 @@ def _http_datum(
         },
         "http",
     )
+    return datum, {}
 
 
 def _timer_datum(past_due: bool = False) -> Any:
     from azure_functions_runtime.bindings.datumdef import Datum
 
     status = {"Schedule": {"AdjustForDST": True}, "ScheduleStatus": None, "IsPastDue": past_due}
-    return Datum(json.dumps(status), "json")
+    return Datum(json.dumps(status), "json"), {}
+
+
+def _queue_datum(body: str, dequeued: int) -> Any:
+    from azure_functions_runtime.bindings.datumdef import Datum
+
+    metadata = {
+        "Id": Datum(str(uuid.uuid4()), "string"),
+        "DequeueCount": Datum(dequeued, "int"),
+        "PopReceipt": Datum("a receipt", "string"),
+        "InsertionTime": Datum(json.dumps("2026-11-29T12:00:00+00:00"), "json"),
+    }
+    return Datum(body.encode("utf-8", "surrogateescape"), "bytes"), metadata
+
+
+_MAKERS: dict[str, Any] = {
+    "httpTrigger": _http_datum,
+    "timerTrigger": _timer_datum,
+    "queueTrigger": _queue_datum,
+}
 
 
 async def _serve(app_dir: str, answers: IO[str]) -> None:

@@ -197,6 +197,10 @@ def test_a_day_is_summed_up(api: Api) -> None:
     assert job_api.get_summary(api.desk, {"date": "2020-01-01"}).body["summary"]["totalJobs"] == 0
     with pytest.raises(BadRequest):
         job_api.get_summary(api.desk, {"date": "today"})
+    first = job_api.get_summary(api.desk, {"limit": "1"}).body
+    second = job_api.get_summary(api.desk, {"limit": "1", "cursor": first["cursor"]}).body
+    assert [row["syncType"] for row in (*first["byType"], *second["byType"])] == ["CUSTOMER", "ORDER"]
+    assert (first["summary"], second["cursor"]) == (second["summary"], None)
 
 
 def test_services_have_their_figures_a_page_at_a_time(api: Api) -> None:
