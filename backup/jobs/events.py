@@ -107,7 +107,7 @@ def recovered(run: Run, silence: Mapping[str, Any]) -> Event:
 def overdue(service: str, since: datetime, now: datetime, limit: timedelta, last: Mapping[str, Any]) -> Event:
     """Returns the event for a service without a successful sync since that time. `last` is what `RunRecords.last`
     returns."""
-    failure = last.get("failure") or {}
+    failure = failure_since(last)
     data = {
         "service": service,
         "lastSuccess": _at(last.get("success")),
@@ -120,6 +120,14 @@ def overdue(service: str, since: datetime, now: datetime, limit: timedelta, last
         "hint": OVERDUE_HINT,
     }
     return Event(OVERDUE, f"{service.lower()}/{moment_text(now)}", now, service, data)
+
+
+def failure_since(last: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the last failure of a service if no sync has succeeded after it; else an empty entry."""
+    failure: Mapping[str, Any] = last.get("failure") or {}
+    success = last.get("success")
+    is_over = success and failure and datetime.fromisoformat(failure["at"]) < datetime.fromisoformat(success["at"])
+    return {} if is_over else failure
 
 
 OVERDUE_HINT = (

@@ -37,7 +37,7 @@ def concerns_now(settings: Settings, desk: Desk, entries: Sequence[str]) -> list
 
 
 def _of_silence(silence: Silence) -> Concern:
-    error = (silence.last.get("failure") or {}).get("error")
+    error = silence.failure.get("error")
     limit = f"{hours(silence.limit):g} hours"
     return Concern(
         f"No sync has succeeded for longer than {limit} (MaxAgeHours).",

@@ -14,7 +14,7 @@ from backup.config.settings import Settings
 from backup.core.log import event
 from backup.core.model import Status, Verb
 from backup.jobs.desk import Desk
-from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, hours, moment_text, overdue, safe
+from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, failure_since, hours, moment_text, overdue, safe
 from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
@@ -39,6 +39,11 @@ class Silence(NamedTuple):
     since: datetime
     limit: timedelta
     last: Mapping[str, Any]
+
+    @property
+    def failure(self) -> Mapping[str, Any]:
+        """The entry of the last failure since then; empty without one."""
+        return failure_since(self.last)
 
 
 def look_around(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[Silence]:
@@ -69,9 +74,11 @@ def look_around(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[
 def _watched(settings: Settings, entries: Sequence[str], by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
     watched: list[str] = []
     for entry in entries:
-        prefix = f"{entry.lower()}/"
-        members = [last["service"] for name, last in by_name.items() if name.startswith(prefix)]
-        watched += (members or [entry]) if _is_set(settings, entry) else [entry]
+        members = []
+        if _is_set(settings, entry):
+            prefix = f"{entry.lower()}/"
+            members = [last["service"] for name, last in by_name.items() if name.startswith(prefix)]
+        watched += members or [entry]
     return watched
 
 

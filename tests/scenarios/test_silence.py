@@ -15,7 +15,8 @@ from backup.core.model import Verb
 from backup.jobs.events import overdue
 from backup.jobs.key_values import Change
 from backup.jobs.record_keys import hashed
-from backup.notify import silence
+from backup.notify import silence as module
+from backup.notify.silence import look_around
 from tests.scenarios.hooks import Hook, hook
 from tests.scenarios.post import NIGHT, Post, kinds, post
 
@@ -51,6 +52,17 @@ def test_silence_is_told_once_and_its_end_too(office: Post) -> None:
     assert office.look(hours=26) == []
     assert office.look(hours=1) == ["customer"]
     assert kinds(office.waiting()).count("sync.overdue") == 2
+
+
+def test_silence_is_told_with_the_failure_since_the_last_success(office: Post) -> None:
+    office.ran("It broke long ago.")
+    office.at += timedelta(minutes=1)
+    office.ran()
+    office.look(hours=27)
+    assert "error" not in office.waiting()[-1]["data"]
+    office.ran("It broke again.", error_kind="StoreError")
+    [silence] = look_around(office.settings, office.desk, office.services)
+    assert silence.failure["error"] == "It broke again."
 
 
 def test_a_new_service_is_overdue_from_when_it_was_first_seen(office: Post) -> None:
@@ -110,7 +122,7 @@ def test_a_sync_that_succeeds_while_somebody_looks_is_not_told_as_overdue(
         office.ran()
         return overdue(*args)
 
-    monkeypatch.setattr(silence, "overdue", after_a_success)
+    monkeypatch.setattr(module, "overdue", after_a_success)
     office.look()
     assert kinds(office.waiting()) == ["sync.completed"]
 
