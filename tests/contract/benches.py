@@ -261,6 +261,9 @@ def other_database(bench: PostgresBench, role: Role, options: str) -> Iterator[P
     with server.connect() as cx:
         cx.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
     other_bench = PostgresBench({**bench.connection_strings, role: named(bench.connection_strings[role], name)})
+    # A connection of its own: what a test sets in it, no store shall meet in the pool.
+    url = sa.make_url(other_bench.connection_strings[role]).update_query_dict({"client_encoding": "utf8"})
+    other_bench.engines[role] = sa.create_engine(url, poolclass=sa.StaticPool)
     try:
         yield other_bench
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +16,6 @@ from backup.stores import Store
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
 from tests.contract.benches import ROLES, Item, PostgresBench, Role
 
-ROLE = "reader_of_some"
-
 
 @pytest.fixture
 def role(postgresql_bench: PostgresBench) -> Iterator[str]:
@@ -24,16 +23,16 @@ def role(postgresql_bench: PostgresBench) -> Iterator[str]:
     bench = postgresql_bench
     bench.create([Item(1), Item(2)])
     bench.pair()
-    for side in ("source", "backup"):
-        bench.sql(side, f"DROP ROLE IF EXISTS {ROLE}" if side == "source" else "SELECT 1")
-        if side == "source":
-            bench.sql(side, f"CREATE ROLE {ROLE} LOGIN PASSWORD 'some'")
-        bench.sql(side, f"GRANT USAGE ON SCHEMA {bench.quote(bench.schema or '')} TO {ROLE}")
-        bench.sql(side, f"GRANT ALL ON {{table}} TO {ROLE}")
-    yield ROLE
+    # A new name each time: connections that outlive a test belong to a role that is gone.
+    name = f"reader_{uuid.uuid4().hex[:8]}"
+    bench.sql("source", f"CREATE ROLE {name} LOGIN PASSWORD 'some'")
+    for side in ROLES:
+        bench.sql(side, f"GRANT USAGE ON SCHEMA {bench.quote(bench.schema or '')} TO {name}")
+        bench.sql(side, f"GRANT ALL ON {{table}} TO {name}")
+    yield name
     for side in reversed(ROLES):
-        bench.sql(side, f"DROP OWNED BY {ROLE}")
-    bench.sql("source", f"DROP ROLE {ROLE}")
+        bench.sql(side, f"DROP OWNED BY {name}")
+    bench.sql("source", f"DROP ROLE {name}")
 
 
 def opened(bench: PostgresBench, side: Role, role: str) -> Store:
