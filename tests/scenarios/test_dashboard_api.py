@@ -19,7 +19,7 @@ from backup.jobs.desk import Desk, open_desk
 from backup.jobs.worker import worker_of
 from backup.services.registry import Registry
 from tests.scenarios import places
-from tests.scenarios.inside import alone, raised, remove, synced
+from tests.scenarios.inside import alone, command, done, raised, refused, remove, synced
 from tests.scenarios.places import Place
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -280,3 +280,25 @@ def test_many_jobs_are_retried_and_deleted_at_once(many: Page) -> None:
     for body in (b"{}", b'{"action": "retry", "jobIds": []}', b'{"action": "stop", "jobIds": ["1"]}'):
         with pytest.raises(BackupError):
             dashboard_api.post_bulk(many.desk, {}, body)
+
+
+def test_the_command_line_shows_one_record_before_and_after_a_run(customers: Place, tmp_path: Path) -> None:
+    _, second = a_night(customers)
+    shown = command(tmp_path, {**customers.settings, "COLUMNS": "80"}, "history", second.sync_id[:8], "--key", "10")
+    assert shown.code == 0, shown.err
+    [version] = [line for line in shown.out.splitlines() if " Version " in line]
+    assert version.replace("│", " ").split() == ["*", "Version", "1", "2"]
+    answer = done(command(tmp_path, customers.settings, "history", second.sync_id[:8], "--key", "3", "--json"))
+    assert (answer["change"], answer["old"]["Id"], answer["new"]) == ("Deleted", 3, None)
+    said = refused(command(tmp_path, customers.settings, "history", "--key", "3", "--json"))
+    assert said[0] == "BadRequest"
+
+
+def test_the_command_line_shows_every_service_at_a_glance(customers: Place, tmp_path: Path) -> None:
+    settings = {**customers.settings, "BackupJobs__File": str(tmp_path / "jobs.db"), "COLUMNS": "100"}
+    before = command(tmp_path, settings, "overview")
+    assert (before.code, "Overdue" in before.out, "never" in before.out) == (1, True, True)
+    assert command(tmp_path, settings, "sync", "customer").code == 0
+    after = command(tmp_path, settings, "overview")
+    assert (after.code, "Safe" in after.out) == (0, True), after.err
+    assert done(command(tmp_path, settings, "overview", "CUST", "--json"))["totals"]["safe"] == 1

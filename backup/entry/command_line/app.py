@@ -17,7 +17,7 @@ from backup import __version__
 from backup.core import interrupts
 from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
-from backup.entry.command_line import copying, developing, looking, notifying, planning, taking_back, working
+from backup.entry.command_line import copying, developing, glance, looking, notifying, planning, taking_back, working
 from backup.entry.command_line.configuration import choose
 from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
@@ -41,6 +41,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "work": working.work_command,
     },
     "Look": {
+        "overview": glance.overview_command,
         "history": looking.history_command,
         "show": looking.show_command,
         "changes": looking.changes_command,

@@ -12,10 +12,12 @@ from backup.core.errors import BadRequest
 from backup.core.model import utc_now
 from backup.entry import http
 from backup.entry.command_line.configuration import concerns_here, open_registry
+from backup.entry.command_line.glance import show_changed_record
 from backup.entry.command_line.options import AsJson, At, Config, OneService, Only
 from backup.entry.command_line.outcomes import show_health
 from backup.entry.command_line.past import show_changes, show_history, show_past, show_run
 from backup.entry.command_line.terminal import errors_shown, print_answer, show_trouble
+from backup.entry.dashboard_api import shape_changed
 from backup.entry.requests import moment_of, since_of
 
 _MAY_BE_A_RUN = re.compile("[0-9a-f][0-9a-f-]*", re.I)
@@ -67,6 +69,10 @@ def history_command(
     every: Annotated[bool, typer.Option("--all", help="Also dry runs, and runs that were refused")] = False,
     skip: Annotated[int, typer.Option(min=0, help="Leave out so many changes of one run, for the next page")] = 0,
     only: Only = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="One record that the run changed, before and after", show_default=False),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -80,11 +86,17 @@ def history_command(
                     hint="Leave them out, or name a service instead of the run.",
                 )
             service, run_id = registry.run_named(what)
+            if key is not None:
+                record = {"service": service.name, **shape_changed(service.past.changed_record(run_id, key))}
+                print_answer(http.Answer(200, record), as_json, lambda: show_changed_record(record))
+                return
             ran = service.past.ran(run_id, limit or 100, skip, None if only is None else only.action)
             print_answer(http.shape_ran(ran), as_json, lambda: show_run(ran, now, skip))
             return
-        if skip or only is not None:
-            raise BadRequest("--skip and --only choose among the changes of one run.", hint="Name a run by its id.")
+        if skip or only is not None or key is not None:
+            raise BadRequest(
+                "--skip, --only and --key choose among the changes of one run.", hint="Name a run by its id."
+            )
         begun_since = None if since is None else since_of(since, now)
         runs = [
             run
