@@ -226,8 +226,12 @@ class SyncService:
         def work(session: Session) -> None:
             restore(session, session.source, wish, elsewhere=to is not None)
 
+        def tell_apart(source: Store, backup: Store) -> None:
+            self._places.tell_apart(source, backup, is_target=to is not None)
+            for key in wish.keys:
+                backup.keys.from_text(key)  # a mistyped key is refused before the run has an entry
+
         run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)
-        tell_apart = partial(self._places.tell_apart, is_target=to is not None)
         request = RunRequest(run, partial(self._places.stores, to), work, observer=observer, tell_apart=tell_apart)
         return _certain(self._runner.run(request))
 

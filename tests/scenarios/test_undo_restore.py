@@ -636,9 +636,11 @@ def test_composite_keys_are_json_lists(tmp_path: Path) -> None:
     assert named(preview) == {'["x", 1]': "Inserted", json.dumps(['ä"', 1]): "Inserted"}
     done(command(tmp_path, place.settings, "restore", "customer", *keys, "--yes", "--json"))
     assert sorted(rows(source)) == sorted(row for row in before if row[:2] != (2, "x"))
+    entries = len(place.customer.backup.history())
     assert refused(command(tmp_path, place.settings, "restore", "customer", "--key", "x", "--yes", "--json"))[0] == (
         "BadRequest"
     )
+    assert len(place.customer.backup.history()) == entries  # it is refused before it is a run
 
 
 def check_source_restored(place: Place, source: Sql, folder: Path) -> None:
