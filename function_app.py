@@ -10,7 +10,7 @@ import azure.functions as func
 from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
-from backup.entry import dashboard_api, http, job_api, notify_api
+from backup.entry import dashboard_api, http, job_api, notify_api, session_api
 from backup.entry.access import permitted
 from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
@@ -191,6 +191,12 @@ def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
 def GetStats(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
     return _answered(req, lambda _: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
+
+
+@app.route("sync/session/stats", methods=["GET"])
+def GetSessionStats(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/session/stats: the logins and connections of this process."""
+    return _answered(req, lambda _: session_api.get_session_stats(req.params))
 
 
 @app.route("sync/dashboard/overview", methods=["GET"])

@@ -268,6 +268,35 @@ class StatsAnswer(CamelAnswer):
     cursor: str | None
 
 
+class LoginFields(CamelAnswer):
+    """A login: since when, until when, how often renewed. `remainingTime` is in seconds."""
+
+    current_session_id: str | None
+    created_at: str | None
+    expires_at: str | None
+    remaining_time: int | None
+    refresh_count: int
+    last_refresh_at: str | None
+    is_valid: bool
+
+
+class ConnectionRow(LoginFields):
+    """A pool of connections, with its login."""
+
+    kind: str
+    server: str
+    open: int
+    idle: int
+    reconnects: int
+    last_used_at: str | None
+
+
+class SessionStatsAnswer(LoginFields):
+    """The login that was used last, and all pools."""
+
+    connections: list[ConnectionRow]
+
+
 class JobAtWork(CamelAnswer):
     """The job that is worked on for a service."""
 

@@ -255,6 +255,13 @@ OPERATIONS: Sequence[Operation] = (
         query={"days": _number(30, 366), "limit": _number(10, 50), "cursor": _CURSOR},
     ),
     Operation(
+        "GetSessionStats",
+        "GET",
+        "sync/session/stats",
+        "The logins and connections of the process that answers.",
+        {200: jobs.SessionStatsAnswer},
+    ),
+    Operation(
         "GetOverview",
         "GET",
         "sync/dashboard/overview",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from backup.core.model import Now
 from backup.stores import Store
@@ -15,13 +16,22 @@ def elapsed() -> float:
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
-def clock_of(backup: Store, now: Now) -> Now:
-    """A clock that starts at the time of the backup's server, which it asks once; `now` if there is no server.
+class ServerTime(NamedTuple):
+    """A time of a server's clock, and what `elapsed` said once its answer was here."""
 
-    Raises what the store raises.
+    at: datetime
+    elapsed: float
+
+
+def clock_of(backup: Store, now: Now, server_time: ServerTime | None = None) -> Now:
+    """A clock that starts at the time of the backup's server; `now` if there is no server.
+
+    It asks the server once, unless its time is known. Raises what the store raises.
     """
-    started = backup.server_time()
-    if started is None:
-        return now
-    asked = elapsed()
+    if server_time is None:
+        at = backup.server_time()
+        if at is None:
+            return now
+        server_time = ServerTime(at, elapsed())
+    started, asked = server_time
     return lambda: started + timedelta(seconds=elapsed() - asked)

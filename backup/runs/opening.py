@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from backup.core.log import event
 from backup.core.model import Now, Run
 from backup.core.timeline import AHEAD
+from backup.runs.clock import ServerTime
 from backup.runs.history_entries import VERSION
 
 NEWEST = 30
@@ -25,7 +26,8 @@ class Opening:
     `newest` are the newest runs, newest first; `is_whole` says that there are no older runs. `open_runs` are those in
     progress, newest first, however old. `next_number` is the number of the next run. `has_unplaced` says that runs of
     an earlier release began after all of these, and do not have a place yet. `version` is the highest version of the
-    entries. `times` are the ends of the newest runs, or their starts where they have not ended.
+    entries. `times` are the ends of the newest runs, or their starts where they have not ended. `server_time` is the
+    time of the backup's server when it answered; None where it did not say.
     """
 
     newest: Sequence[Run] = ()
@@ -35,6 +37,7 @@ class Opening:
     has_unplaced: bool = False
     version: int = VERSION
     times: Sequence[datetime] = ()
+    server_time: ServerTime | None = None
 
     def first(self, fits: Callable[[Run], bool], ask: Callable[[], Run | None]) -> Run | None:
         """The newest run that fits, or None. If it may be older than the runs in here, `ask` reads it from the

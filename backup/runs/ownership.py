@@ -102,7 +102,7 @@ class Ownership:
         try:
             run = self._run = self._signed(run)
             if entry is None:
-                self._history.save(run)
+                self._history.save(run, new=True)
                 if not run.only_compares:
                     self._yield_to_rivals(run)
             elif not self._history.change(run, [entry.owner, self._owner], [entry.attempt, attempt]):

@@ -124,9 +124,12 @@ class Runner:
             check_lock = self._take_lock(request, backup.place.location, stack)
         except StoreUnavailable as error:
             return self._recorded(history.add, self._ended(request.run, tally, error))
+        for store in (source, backup):  # the run that had the lock until now may have altered columns
+            if store.relational is not None:
+                store.relational.forget()
         lock = nullcontext if request.needs_lock else lambda: self._lock(self._service, backup.place.location)
         opening = upgrade.opening_of(backup, self._service, self._other_tables, lock)
-        clock = clock_of(backup, self._now)
+        clock = clock_of(backup, self._now, opening.server_time)
         recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
         now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
         if request.needs_lock:

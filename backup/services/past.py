@@ -130,7 +130,7 @@ class Past:
                 self._places.other_tables,
                 lambda: self._lock(self._service, backup.place.location),
             )
-            history, now = History(backup), clock_of(backup, self._now)
+            history, now = History(backup), clock_of(backup, self._now, opening.server_time)
             recycle_bin = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
             yield _Opened(backup, history, recycle_bin, opening, now)
 

@@ -137,6 +137,9 @@ class Relational(Protocol):
     raises. The others are for one thread.
     """
 
+    def forget(self) -> None:
+        """Makes the next use read the table's name and columns anew."""
+
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
 

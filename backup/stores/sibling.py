@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Protocol
 
 FieldType = Literal["name", "place", "text", "json", "integer", "decimal", "time", "flag"]
 
@@ -56,6 +57,24 @@ OneOf = Mapping[str, Sequence[Any]]
 """A condition for an entry: each of these fields must have one of its values. None may be one of the values."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """A question of `Sibling.look`: at most `limit` entries that have all the values of `where`, in the order of the
+    field `order_by`. A list in `where` means any of its values."""
+
+    where: Mapping[str, Any]
+    order_by: str
+    limit: int
+    descending: bool = False
+
+
+class Seen(NamedTuple):
+    """What each look has seen, in their order; and the time of the server's clock then, None where it did not say."""
+
+    entries: list[list[dict[str, Any]]]
+    at: datetime | None = None
+
+
 class Sibling(Protocol):
     """A table or container for the app's own entries, beside a store's, in the same database.
 
@@ -65,8 +84,9 @@ class Sibling(Protocol):
     def create(self) -> None:
         """Makes the table or container, or the fields that it lacks."""
 
-    def put(self, entries: Sequence[Entry]) -> None:
-        """Inserts the entries, or replaces existing ones of the same key."""
+    def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:
+        """Inserts the entries, or replaces existing ones of the same key. `new`: there are none, unless an earlier try
+        has made them."""
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
         """Inserts the entries whose key does not exist yet. Their texts are plain ASCII."""
@@ -102,6 +122,9 @@ class Sibling(Protocol):
         excluded. The entries have only `fields`, or all if that is empty. With `max_bytes`, SQL stops after the entry
         that makes them exceed it.
         """
+
+    def look(self, looks: Sequence[Look]) -> Seen:
+        """What several looks see; on SQL in one statement, so at one moment."""
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         """How many entries have all the values of `where`, and a field `by` between the bounds, which are excluded."""

@@ -34,6 +34,7 @@ JOB_FUNCTIONS = {
     "DeleteJob": ("sync/dashboard/jobs/{id}", ["DELETE"], FUNCTION),
     "GetSummary": ("sync/dashboard/summary", ["GET"], FUNCTION),
     "GetStats": ("sync/dashboard/stats", ["GET"], FUNCTION),
+    "GetSessionStats": ("sync/session/stats", ["GET"], FUNCTION),
     "GetOverview": ("sync/dashboard/overview", ["GET"], FUNCTION),
     "GetCalendar": ("sync/dashboard/calendar", ["GET"], FUNCTION),
     "GetRun": ("sync/dashboard/runs/{id}", ["GET"], FUNCTION),

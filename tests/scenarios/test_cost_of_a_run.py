@@ -1,5 +1,7 @@
-"""What a run costs beside its work, counted in calls of the backup: three to know the state, two entries, one look."""
+"""What a run costs beside its work, counted in calls of the backup: one to know the state (three on Cosmos DB), two
+entries, one look at rivals. And what a whole quiet sync costs on PostgreSQL, by the server's log."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -7,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from backup.core.model import Trigger
 from backup.dev import sample
 from backup.mirror.comparison import Depth
 from backup.services.service import SyncService
+from backup.stores import pools
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.sql.access import SqlAccess
-from tests.scenarios.places import Place
+from tests.emulators.servers import postgres_database
+from tests.scenarios.places import Place, on_postgres
 from tests.scenarios.test_places import service, sides_on, synced
 
 
@@ -50,23 +55,80 @@ def quiet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SyncServic
         yield order
 
 
-def test_a_quiet_sync_reads_history_four_times_and_writes_it_twice(
+def opening_reads(service: SyncService) -> int:
+    """How many queries tell a run what SyncHistory says."""
+    with service.stores() as (_, backup):
+        return 3 if backup.place.kind == "cosmos" else 1
+
+
+def test_a_quiet_sync_reads_history_once_and_looks_for_rivals_and_writes_it_twice(
     quiet: SyncService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with counting(monkeypatch) as asked:
         assert quiet.sync(Trigger.CLI).run.counts.skipped == 3
-    assert asked == {"read SyncHistory": 4, "write SyncHistory": 2}
+    assert asked == {"read SyncHistory": opening_reads(quiet) + 1, "write SyncHistory": 2}
 
 
-def test_a_verify_reads_history_three_times_and_writes_it_once(
-    quiet: SyncService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_verify_reads_history_once_and_writes_it_once(quiet: SyncService, monkeypatch: pytest.MonkeyPatch) -> None:
     with counting(monkeypatch) as asked:
         assert quiet.verify(Depth()).run.verified
-    assert asked == {"read SyncHistory": 3, "write SyncHistory": 1}
+    assert asked == {"read SyncHistory": opening_reads(quiet), "write SyncHistory": 1}
 
 
 def test_a_look_for_an_unfinished_sync_reads_history_once(quiet: SyncService, monkeypatch: pytest.MonkeyPatch) -> None:
     with counting(monkeypatch) as asked:
         assert quiet.resume(Trigger.TIMER) is None
     assert asked == {"read SyncHistory": 1}
+
+
+# --- all of a quiet sync, by the log of the server --------------------------------------------------------------------
+
+
+class Log:
+    """What a server of PostgreSQL logs of the sessions of these databases."""
+
+    def __init__(self, *urls: str) -> None:
+        self._engines = [sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool) for url in urls]
+        for engine in self._engines:
+            with engine.connect() as cx:
+                cx.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET log_statement = 'all'")
+                self._file = Path(str(cx.scalar(sa.text("SHOW data_directory")))).with_name("log")
+
+    def sessions(self) -> list[list[int]]:
+        """The sessions of each database, but for the one that asks."""
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        found = []
+        for engine in self._engines:
+            with engine.connect() as cx:
+                found.append(sorted(cx.scalars(sa.text(query))))
+        return found
+
+    @contextmanager
+    def statements(self) -> Iterator[list[str]]:
+        """A list that has, behind the block, the first word of each statement of the sessions of before it."""
+        pids = {str(pid) for of_database in self.sessions() for pid in of_database}
+        before = self._file.stat().st_size
+        found: list[str] = []
+        yield found
+        text = self._file.read_bytes()[before:].decode()
+        logged = re.findall(r"\[(\d+)\] LOG:  (?:statement|execute .*?):\s+(\w+)", text)
+        found += [first_word for pid, first_word in logged if pid in pids]
+
+
+def test_a_quiet_sync_on_postgresql_costs_eight_statements_over_one_connection_a_side(postgres: str) -> None:
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+        log = Log(source, backup)
+        place = on_postgres(source, backup)
+        customers = Place(place.customer, place.customer)
+        sample.put(customers.registry, "customer", [sample.customer(n) for n in (1, 2, 3)])
+        customers.initialize()
+        synced(service(customers.settings, "customer"))
+        pools.close_idle()
+        synced(service(customers.settings, "customer"))
+        sessions = log.sessions()
+        with log.statements() as asked:
+            assert synced(service(customers.settings, "customer")).counts.skipped == 3
+        assert log.sessions() == sessions
+        assert [len(of_database) for of_database in sessions] == [1, 1]
+    # Of each side its catalogue and a fingerprint; what SyncHistory says; the entry, a look at rivals, the entry again.
+    assert Counter(asked) == {"SELECT": 6, "INSERT": 1, "UPDATE": 1, "BEGIN": 2, "COMMIT": 2}

@@ -147,9 +147,9 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
     met = Barrier(2, timeout=DEADLINE_SECONDS)
     save = History.save
 
-    def saved_together(history: History, run: Run) -> None:
+    def saved_together(history: History, run: Run, **how: Any) -> None:
         met.wait()
-        save(history, run)
+        save(history, run, **how)
         met.wait()
 
     monkeypatch.setattr(History, "save", saved_together)

@@ -11,7 +11,7 @@ from typing import Any
 
 from backup.core.errors import BackupError, NotInitialized, TransientStoreError
 from backup.stores import Shape
-from backup.stores.sibling import Entry, OneOf
+from backup.stores.sibling import Entry, Look, OneOf, Seen
 
 Stored = dict[str, Any]
 """A record: `id`, `version`, `etag` and content."""
@@ -74,7 +74,7 @@ class MemorySibling:
             raise NotInitialized(f"There is no table {self._shape.name}.")
         return tables[self._shape.name]
 
-    def put(self, entries: Sequence[Entry]) -> None:
+    def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:
         with self._server.database(self._name).transaction():
             self._rows.update((entry[self._shape.key], self._utc(entry)) for entry in entries)
 
@@ -113,6 +113,14 @@ class MemorySibling:
         entries.sort(key=lambda entry: entry[order_by], reverse=descending)
         names = fields or tuple(self._shape.fields)
         return [{name: copy.deepcopy(entry.get(name)) for name in names} for entry in entries[:limit]]
+
+    def look(self, looks: Sequence[Look]) -> Seen:
+        return Seen(
+            [
+                self.find(look.where, order_by=look.order_by, limit=look.limit, descending=look.descending)
+                for look in looks
+            ]
+        )
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         return len(self._those(where, by, above, below))

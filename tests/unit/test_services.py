@@ -189,7 +189,7 @@ def test_a_run_whose_failure_cannot_be_recorded_keeps_its_own_error(
 ) -> None:
     error = StoreUnavailable("the first cause")
 
-    def failing(self: History, run: Run) -> None:
+    def failing(self: History, run: Run, **how: Any) -> None:
         if run.status is Status.FAILED:
             raise StoreUnavailable("no room for the entry")
 
@@ -260,10 +260,10 @@ def test_an_unforeseen_error_before_the_sync_fails_that_service_alone(
 ) -> None:
     original = getattr(History, method)
 
-    def failing(self: History, subject: Any, *more: Any) -> Any:
+    def failing(self: History, subject: Any, *more: Any, **how: Any) -> Any:
         if "order" in (subject, getattr(subject, "service", "")):
             raise ZeroDivisionError
-        return original(self, subject, *more)
+        return original(self, subject, *more, **how)
 
     monkeypatch.setattr(History, method, failing)
     outcomes = place.registry.sync("all", Trigger.CLI)

@@ -24,7 +24,7 @@ from backup.stores.cosmos.document_parts import PART_FIELD, PARTS_FIELD, join_en
 from backup.stores.cosmos.documents import own
 from backup.stores.cosmos.errors import UnlessMissing, is_missing
 from backup.stores.cosmos.queries import path_of, select
-from backup.stores.sibling import Entry, LongText, OneOf, Shape
+from backup.stores.sibling import Entry, LongText, Look, OneOf, Seen, Shape
 
 _PAGE = 1_000
 _KEYS_AT_ONCE = 100
@@ -48,7 +48,7 @@ class CosmosSibling:
     def create(self) -> None:
         self._access.create_container(self._shape.container, [f"/{self._properties[self._shape.partition]}"])
 
-    def put(self, entries: Sequence[Entry]) -> None:
+    def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:  # noqa: ARG002 - an upsert asks nothing
         self._access.side_by_side(
             f"write {self._shape.container}",
             [self._document(entry) for entry in entries],
@@ -147,6 +147,14 @@ class CosmosSibling:
                 documents = list(islice(items, limit))
         whole = self._join(documents) if with_parts else documents
         return [self._entry(document, fields) for document in whole]
+
+    def look(self, looks: Sequence[Look]) -> Seen:
+        return Seen(
+            [
+                self.find(look.where, order_by=look.order_by, limit=look.limit, descending=look.descending)
+                for look in looks
+            ]
+        )
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
         parameters: list[dict[str, Any]] = []

@@ -49,7 +49,13 @@ class SqlAccess:
         self._retry, self._call_seconds = retry, call_seconds
 
     def attempts(
-        self, operation: str, *, writes: bool = False, fenced: bool = True, seconds: float | None = None
+        self,
+        operation: str,
+        *,
+        writes: bool = False,
+        fenced: bool = True,
+        seconds: float | None = None,
+        single: bool = False,
     ) -> Iterator[Attempt[sa.Connection]]:
         """The tries of a transaction, as many as the retry rule says. Each try, used by `with`, gives a connection and
         commits at the end:
@@ -61,9 +67,10 @@ class SqlAccess:
         The body may run more than once. Pass `writes` for a body that writes: on SQLite it waits for its turn, and it
         commits only if the fence lets it. Only writes of the run's own entry pass `fenced=False`. A try ends after
         `seconds`, if this is less than every call's limit. One more try follows if the first met a text that the
-        dialect has to read in another way.
+        dialect has to read in another way. `single`: the body is a single statement that reads, and needs no
+        transaction.
         """
-        once = partial(self.once, operation, writes=writes, fenced=fenced, seconds=seconds)
+        once = partial(self.once, operation, writes=writes, fenced=fenced, seconds=seconds, single=single)
         return self._retry.attempts_in(
             f"{operation}: {self.label}", lambda again: once(again=again), self._can_read_any_text
         )
@@ -77,10 +84,12 @@ class SqlAccess:
         fenced: bool = True,
         again: bool = False,
         seconds: float | None = None,
+        single: bool = False,
     ) -> Iterator[sa.Connection]:
         """One try of a transaction. `again`: an earlier try may still be running on the server."""
         with self._in_words(operation, seconds, writes) as limit, cut_in_time(limit) as call, ExitStack() as stack:
-            transaction = self.dialect.writing() if writes else self.dialect.reading()
+            dialect = self.dialect
+            transaction = dialect.writing() if writes else dialect.asking() if single else dialect.reading()
             # Nobody can cut a connection while it is being made, and the last writes of a process must not wait for it.
             in_time = self.dialect.connects_in_time and not interrupts.requested()
             cx = transaction.__enter__() if self.dialect.in_process or in_time else self._begun(transaction, limit)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.stores.sibling import Entry, FieldType, OneOf, Shape
+from backup.stores.sibling import Entry, FieldType, Look, OneOf, Seen, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.entry_parts import EntryParts
@@ -25,6 +26,7 @@ FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
 """Of every field but a time, whose type is the dialect's `utc_time`."""
 
 _KEY, _ABOVE, _BELOW = "sought", "above", "below"  # parameters, beside those named after fields
+_LOOK, _PLACE, _AT = "look_number", "place_in_look", "server_time"  # columns that `_looks` adds
 _IF = "if_"  # the parameter for a value that a field must have already begins with this
 
 
@@ -59,13 +61,17 @@ class SqlSibling:
                         name = cx.dialect.identifier_preparer.format_table(table)
                         cx.exec_driver_sql(f"ALTER TABLE {name} ADD {declaration}")
 
-    def put(self, entries: Sequence[Entry]) -> None:
+    def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:
+        may_exist = not new
         for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
             with attempt as cx:
                 for entry in entries:
-                    updated = cx.execute(_update(self._table), {**entry, _KEY: entry[self._shape.key]})
-                    if updated.rowcount == 0:
+                    if not (may_exist and self._is_replaced(cx, entry)):
                         cx.execute(self._table.insert(), dict(entry))
+            may_exist = True
+
+    def _is_replaced(self, cx: sa.Connection, entry: Entry) -> bool:
+        return _has_changed(cx, _update(self._table), {**entry, _KEY: entry[self._shape.key]})
 
     def change(
         self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
@@ -87,7 +93,7 @@ class SqlSibling:
         values = _values_of(key, only_if)
         if transaction is not None:
             return transaction.execute(query, values).first() is not None
-        for attempt in self._access.attempts(self._reading):
+        for attempt in self._access.attempts(self._reading, single=True):
             with attempt as cx:
                 row = cx.execute(query, values).first()
         return row is not None
@@ -125,7 +131,7 @@ class SqlSibling:
     ) -> list[dict[str, Any]]:
         query = _query(
             self._table,
-            tuple((name, *_kind_of(value)) for name, value in where.items()),
+            _kinds_of(where),
             (above is not None, below is not None),
             order_by,
             descending,
@@ -135,10 +141,29 @@ class SqlSibling:
         values = {**_without_null(where), _ABOVE: above, _BELOW: below}
         if transaction is not None:
             return self._rows(transaction, query, values, limit, max_bytes)
-        for attempt in self._access.attempts(self._reading):
+        for attempt in self._access.attempts(self._reading, single=max_bytes is None):
             with attempt as cx:
                 rows = self._rows(cx, query, values, limit, max_bytes)
         return rows
+
+    def look(self, looks: Sequence[Look]) -> Seen:
+        kinds = tuple(_Look(_kinds_of(look.where), look.order_by, look.limit, look.descending) for look in looks)
+        query = _looks(self._table, kinds, self._access.dialect.server_clock)
+        values = {
+            f"{name}{number}": value
+            for number, look in enumerate(looks)
+            for name, value in _without_null(look.where).items()
+        }
+        for attempt in self._access.attempts(self._reading, single=True):
+            with attempt as cx:
+                rows = [dict(row) for row in cx.execute(query, values).mappings()]
+        entries: list[list[dict[str, Any]]] = [[] for _ in looks]
+        at: datetime | None = None
+        for row in rows:
+            entries[row.pop(_LOOK)].append(row)
+            at = row.pop(_AT)
+            del row[_PLACE]
+        return Seen(entries, at and (at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)))
 
     def _rows(
         self, cx: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any], limit: int, max_bytes: int | None
@@ -162,7 +187,7 @@ class SqlSibling:
         conditions = [_condition(self._table.c[name], *_kind_of(value)) for name, value in where.items()]
         column = self._table.c[by]
         query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
-        for attempt in self._access.attempts(f"count {self._shape.name}"):
+        for attempt in self._access.attempts(f"count {self._shape.name}", single=True):
             with attempt as cx:
                 count = cx.scalar(query, _without_null(where))
         return int(count or 0)
@@ -259,21 +284,30 @@ def _without_null(where: Mapping[str, Any]) -> dict[str, Any]:
     return {**where, **{name: [value for value in values if value is not None] for name, values in lists.items()}}
 
 
-def _condition(column: sa.Column[Any], several: bool, null: bool) -> sa.ColumnElement[bool]:
-    """The condition that the column has the value, or any of the values, of the parameter of its name.
+_Kinds = tuple[tuple[str, bool, bool], ...]
+"""Fields, each with what `_kind_of` says of its value."""
+
+
+def _kinds_of(where: Mapping[str, Any]) -> _Kinds:
+    return tuple((name, *_kind_of(value)) for name, value in where.items())
+
+
+def _condition(column: sa.Column[Any], several: bool, null: bool, ending: str = "") -> sa.ColumnElement[bool]:
+    """The condition that the column has the value, or any of the values, of the parameter of its name and `ending`.
 
     NULL is never equal to a value, so it has a condition of its own.
     """
+    name = f"{column.name}{ending}"
     if several:
-        is_value: sa.ColumnElement[bool] = column.in_(sa.bindparam(column.name, expanding=True, type_=column.type))
+        is_value: sa.ColumnElement[bool] = column.in_(sa.bindparam(name, expanding=True, type_=column.type))
         return sa.or_(is_value, column.is_(None)) if null else is_value
-    return column.is_(None) if null else column == sa.bindparam(column.name, type_=column.type)
+    return column.is_(None) if null else column == sa.bindparam(name, type_=column.type)
 
 
 @lru_cache(maxsize=64)
 def _query(
     table: sa.Table,
-    where: tuple[tuple[str, bool, bool], ...],
+    where: _Kinds,
     bounds: tuple[bool, bool],
     order_by: str,
     descending: bool,
@@ -287,3 +321,30 @@ def _query(
     conditions += [by < sa.bindparam(_BELOW, type_=by.type)] if bounds[1] else []
     query = sa.select(*(table.c[name] for name in fields)) if fields else sa.select(table)
     return query.where(*conditions).order_by(by.desc() if descending else by).limit(limit)
+
+
+class _Look(NamedTuple):
+    where: _Kinds
+    order_by: str
+    limit: int
+    descending: bool
+
+
+@lru_cache(maxsize=64)
+def _looks(
+    table: sa.Table, looks: tuple[_Look, ...], clock: sa.ColumnElement[datetime] | None
+) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+    """Selects what all looks see, in their order. The parameters are named after fields, each with its look's number.
+
+    Each row has the number of its look, and the time of the server where it has a `clock`.
+    """
+    parts = []
+    for number, look in enumerate(looks):
+        by = table.c[look.order_by].desc() if look.descending else table.c[look.order_by]
+        conditions = [_condition(table.c[name], several, null, str(number)) for name, several, null in look.where]
+        place = sa.func.row_number().over(order_by=by).label(_PLACE)
+        rows = sa.select(table, place).where(*conditions).order_by(by).limit(look.limit).subquery(f"look{number}")
+        time = (sa.null() if clock is None else clock).label(_AT)
+        parts.append(sa.select(*rows.c, sa.literal_column(str(number), sa.Integer).label(_LOOK), time))
+    union = sa.union_all(*parts)
+    return union.order_by(union.selected_columns[_LOOK], union.selected_columns[_PLACE])

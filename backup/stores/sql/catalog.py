@@ -9,12 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.errors import NotInitialized, SourceMissing
+from backup.core.errors import BackupError, NotInitialized, SourceMissing
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.declared import SYNCED_AT, declare, own_column
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.masked import SOURCE_STAMP
@@ -47,16 +48,20 @@ class SqlCatalog:
 
     def forget(self) -> None:
         """Makes the next use look up the table and read its columns anew."""
-        for name in ("shape", "_existing"):
+        for name in ("shape", "_described"):
             self.__dict__.pop(name, None)
 
-    @cached_property
+    @property
     def _existing(self) -> TableName | None:
         """The table that its name stands for; looked up once, so that all statements mean the same table."""
-        for attempt in self.access.attempts("find the table"):
+        return None if self._described is None else self._described.table
+
+    @cached_property
+    def _described(self) -> Described | None:
+        for attempt in self.access.attempts("find the table", single=True):
             with attempt as cx:
-                table = self.access.dialect.find(cx, self.schema, self.name)
-        return table
+                described = self.access.dialect.describe(cx, self.schema, self.name)
+        return described
 
     def _existing_or_new(self, original: SqlCatalog) -> TableName:
         """Where the table is or, if it is missing, where to make it. Makes the database if that is missing."""
@@ -78,16 +83,25 @@ class SqlCatalog:
     @cached_property
     def shape(self) -> TableShape:
         """The table's shape. It is read once, and again only after `forget` or `adapt`."""
-        access, table = self.access, self._existing
-        dialect = access.dialect
-        for attempt in access.attempts("read the columns"):
+        described = self._described
+        if described is None:
+            raise self._missing_error()
+        if described.columns is None and described.error is None:
+            for attempt in self.access.attempts("read the columns"):
+                with attempt as cx:
+                    columns = self.access.dialect.columns(cx, described.table.schema, described.table.name)
+            if not columns:
+                raise self.access.missing(f"The {self.access.label} does not exist.")
+            described = Described(described.table, columns)
+        return TableShape.described(self.access.dialect, self._rules, described, self.access.label)
+
+    def _missing_error(self) -> BackupError:
+        access, dialect = self.access, self.access.dialect
+        for attempt in access.attempts("look for a table of a similar name"):
             with attempt as cx:
-                if table is None:
-                    near = suggestion(cx, self.name, self.schema or dialect.default_schema)
-                    hint = f"{access.missing.hint} {dialect.unseen_hint(self.schema, self.name)}".rstrip()
-                    raise access.missing(f"The {access.label} does not exist{near}", hint=hint)
-                shape = TableShape.reflect(cx, dialect, self._rules, table, access.label, access.missing)
-        return shape
+                near = suggestion(cx, self.name, self.schema or dialect.default_schema)
+        hint = f"{access.missing.hint} {dialect.unseen_hint(self.schema, self.name)}".rstrip()
+        return access.missing(f"The {access.label} does not exist{near}", hint=hint)
 
     def is_same_place(self, other: Store) -> bool:
         other_catalog = catalog_of(other)
@@ -173,6 +187,8 @@ class SqlCatalog:
             return
         self.access.alter(self.shape.table, drift)
         self.__dict__.pop("shape", None)
+        if self._described is not None:
+            self.__dict__["_described"] = Described(self._described.table)  # its columns are to be read anew
         if self._copied is not None:
             self.shape.match(self._copied)
 

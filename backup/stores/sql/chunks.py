@@ -34,6 +34,9 @@ class SqlChunks:
         after = whole.after
         if whole == WHOLE:
             self._refuse_repeated_keys(shape)
+            if shape.has_at_most(self._chunk_size.chunk_size):
+                yield whole
+                return
         while True:
             bound = self._bound(shape, Chunk(after, whole.upto), self._chunk_size.chunk_size)
             if bound is None or bound == whole.upto:
@@ -50,7 +53,7 @@ class SqlChunks:
         query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
         try:
-            for attempt in self._attempts(operation):
+            for attempt in self._attempts(operation, single=True):
                 with attempt as cx, self._chunk_size.measuring(records):
                     row = cx.execute(query).first()
         except Undecoded:  # this key is no text: take the next that is
@@ -95,7 +98,7 @@ class SqlChunks:
             return None
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
         try:
-            for attempt in self._attempts(operation):
+            for attempt in self._attempts(operation, single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self._chunk_size.measuring() as measured:
                     fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket)
@@ -123,5 +126,5 @@ class SqlChunks:
             return ReadApart(self._access, self._limits, shape, conditions, error).rows()
         return rows
 
-    def _attempts(self, operation: str) -> Iterator[Attempt[sa.Connection]]:
-        return self._access.attempts(operation, seconds=self._limits.chunk_call_seconds)
+    def _attempts(self, operation: str, *, single: bool = False) -> Iterator[Attempt[sa.Connection]]:
+        return self._access.attempts(operation, seconds=self._limits.chunk_call_seconds, single=single)

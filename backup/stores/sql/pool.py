@@ -17,6 +17,9 @@ from backup.stores import pools
 from backup.stores.logins import ConnectionLogin, Login
 from backup.stores.pools import PoolState
 
+_AGE_SECONDS = 600.0
+"""An older connection is replaced: its login may have got other settings, or have been made anew."""
+
 _WAIT_SECONDS = 30.0
 """How long a thread waits for a connection when as many are open as may be."""
 
@@ -63,11 +66,12 @@ class SharedPool(sa.Pool):
             if idle is None:
                 return self._new()
             entry, since = idle
-            # Also connections that were made before another one was lost: the same may have happened to them.
             made_at = getattr(entry, "last_connect_time", 0.0)
-            if made_at > self._invalidate_time and self.is_usable(entry, self.clock() - since):
+            is_young = time.time() - made_at < _AGE_SECONDS
+            # What was made before another one was lost may be lost as well.
+            if is_young and made_at > self._invalidate_time and self.is_usable(entry, self.clock() - since):
                 return entry
-            self._has_lost = True
+            self._has_lost |= is_young
             self._discard(entry)
 
     def _idle_or_none(self, opens_at: float, waits_until: float) -> tuple[ConnectionPoolEntry, float] | None:

@@ -24,6 +24,9 @@ class SqlRelational:
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, writes: SqlWrites, limits: Limits) -> None:
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
 
+    def forget(self) -> None:
+        self._catalog.forget()
+
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         return self._writes.write(records, keep, absent=True)
 

@@ -83,21 +83,21 @@ class SqlStore:
         return not self.shape.version
 
     def ping(self) -> None:
-        with self.access.once("get an answer") as cx:
+        with self.access.once("get an answer", single=True) as cx:
             cx.scalar(sa.select(1))
 
     def server_time(self) -> datetime | None:
         clock = self.access.dialect.server_clock
         if clock is None:
             return None
-        for attempt in self.access.attempts("ask for the time"):
+        for attempt in self.access.attempts("ask for the time", single=True):
             with attempt as cx:
                 now: datetime = cx.execute(sa.select(clock)).scalar_one()
         return now.astimezone(UTC) if now.tzinfo else now.replace(tzinfo=UTC)
 
     def count(self) -> int:
         query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
-        for attempt in self.access.attempts("count"):
+        for attempt in self.access.attempts("count", single=True):
             with attempt as cx:
                 count = cx.scalar(query)
         return int(count or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from backup.core.errors import BackupError, ConfigError, SchemaMismatch
+from backup.core.errors import ConfigError, SchemaMismatch
 from backup.core.masks import NO_MASKS, Masking
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.declared import declare, own_column
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import StampColumns
+from backup.stores.sql.engines.base import Described, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.prepared import HAS_BYTES, Row
 from backup.stores.sql.engines.tables import TableName
@@ -23,6 +24,8 @@ from backup.stores.sql.filters import filter_values, fulfils, named_column
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
 from backup.stores.values import Rules
+
+_MOMENT_SECONDS = 10.0
 
 
 class TableShape:
@@ -61,24 +64,18 @@ class TableShape:
         self.content: Mapping[str, str] = {name: name for name in self.names}
         """The columns that the hash of a row's content covers: the name in this table → the name in the source."""
         self.own_stamp = own_stamp
+        self._rows_at_most: int | None = None
+        self._read_at = time.monotonic()
         self._stamping: Masking | None = None  # of a source's records, if the backup keeps their stamps
         self._has_kept_stamps = False  # whether the stamps are those of the source's records, as the backup keeps them
 
     @classmethod
-    def reflect(
-        cls,
-        cx: sa.Connection,
-        dialect: Dialect,
-        rules: Rules,
-        table_name: TableName,
-        label: str,
-        missing: type[BackupError],
-    ) -> TableShape:
-        """The shape of a table, read from the catalogue. Raises `missing` if there is no such table, SchemaMismatch if
-        it has no usable key, and ConfigError as `filter_values`."""
-        columns = dialect.columns(cx, table_name.schema, table_name.name)
-        if not columns:
-            raise missing(f"The {label} does not exist.")
+    def described(cls, dialect: Dialect, rules: Rules, described: Described, label: str) -> TableShape:
+        """The shape of a table whose columns were read from the catalogue. Raises the error of the description,
+        SchemaMismatch if the table has no usable key, and ConfigError as `filter_values`."""
+        if described.error is not None:
+            raise described.error
+        columns = described.columns or []
         key = sorted((column.key_position, column.name) for column in columns if column.key_position)
         primary = tuple(name for _, name in key)
         key_names = primary or _named_key(columns, rules)
@@ -110,9 +107,15 @@ class TableShape:
             copied = [replace(column, nullable=True) if column.name in masked.names else column for column in copied]
         elif rules.masking:
             masked = MaskedColumns(rules.masking, copied, dialect.kind)
-        shape = cls(copied, key_names, rules, table_name, label, left_out, masked, own_stamp)
+        shape = cls(copied, key_names, rules, described.table, label, left_out, masked, own_stamp)
         shape.key_may_repeat = rules.key_may_repeat and not primary
+        shape._rows_at_most = described.rows_at_most
         return shape
+
+    def has_at_most(self, rows: int) -> bool:
+        """Whether the table is known to have had no more rows a moment ago."""
+        is_known = self._rows_at_most is not None and time.monotonic() - self._read_at < _MOMENT_SECONDS
+        return is_known and (self._rows_at_most or 0) <= rows
 
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.key_names)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
+from backup.core.errors import BackupError
 from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.listing import Listed
@@ -48,6 +49,19 @@ class StampColumns(NamedTuple):
     key: Sequence[sa.Column[Any]]
     version: Sequence[sa.Column[Any]]
     content: sa.ColumnElement[Any] | None
+
+
+class Described(NamedTuple):
+    """A table as the catalogue describes it: what `Dialect.find` and `columns` return. `columns` is None where they
+    have to be read for themselves, and where `error` says why they cannot be used.
+
+    `rows_at_most`: the table had no more rows than these at that moment; None where the server cannot tell cheaply.
+    """
+
+    table: TableName
+    columns: list[Column] | None = None
+    error: BackupError | None = None
+    rows_at_most: int | None = None
 
 
 class Dialect(Protocol):
@@ -125,6 +139,9 @@ class Dialect(Protocol):
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         """The tables and views of the database, with their columns and keys, in a handful of statements for all."""
 
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        """What the catalogue says of the table that `find` returns, in as few statements as the server allows."""
+
     def login_schema(self, cx: sa.Connection) -> str | None:
         """The schema in which this login creates a table without a schema in its name; None where there are none."""
 
@@ -143,6 +160,9 @@ class Dialect(Protocol):
     def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that only reads. Where the server can, it sees one moment and no
         writer waits for its locks."""
+
+    def asking(self) -> AbstractContextManager[sa.Connection]:
+        """A connection for a single statement that reads. It needs no transaction where the server can do without."""
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that writes. The end of the block commits it."""

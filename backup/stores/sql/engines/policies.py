@@ -7,10 +7,6 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.rights import row_security_hint
 
-_ACTIVE = sa.text(
-    "SELECT row_security_active(c.oid), current_user FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE n.nspname = :schema AND c.relname = :table"
-)
 # SQL Server has the views from 2016 on; Babelfish does not have them.
 _HAS_POLICIES = sa.text("SELECT OBJECT_ID('sys.security_predicates')")
 _POLICIES = sa.text(
@@ -30,17 +26,15 @@ _ROWS = sa.text(
 )
 
 
-def refuse_hidden_on_postgresql(cx: sa.Connection, schema: str, table: str) -> None:
-    """Raises ConfigError if row-level security applies to this role on the table, whatever its policies show.
+def hidden_on_postgresql(schema: str, table: str, role: str) -> ConfigError:
+    """The error for a table on which row-level security applies to this role, whatever its policies show.
 
     Against a later policy every session sets `row_security = off`: the server then refuses statements on the table.
     """
-    active, role = cx.execute(_ACTIVE, {"schema": schema, "table": table}).first() or (False, "")
-    if active:
-        raise ConfigError(
-            f"Row-level security of the table {schema}.{table} may hide rows from the role {role}.",
-            hint=row_security_hint(table, role),
-        )
+    return ConfigError(
+        f"Row-level security of the table {schema}.{table} may hide rows from the role {role}.",
+        hint=row_security_hint(table, role),
+    )
 
 
 def refuse_hidden_on_sql_server(cx: sa.Connection, schema: str, table: str) -> None:

@@ -22,15 +22,16 @@ from backup.core.errors import ConfigError
 from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.connection import SqlServer
+from backup.stores.identity import IdentityLogin
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
+from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mssql import listing, system_tables
-from backup.stores.sql.engines.mssql.connection import connect
+from backup.stores.sql.engines.mssql.connection import TOKEN_SCOPE, connect
 from backup.stores.sql.engines.mssql.counters import advance
 from backup.stores.sql.engines.mssql.errors import failure
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
@@ -63,6 +64,7 @@ _SNAPSHOTS = sa.text(
 _LOCK = sa.text(
     "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
 )
+_CLOCK = sa.func.sysutcdatetime(type_=sa.DateTime())
 _IDENTITY_INSERT = "identity insert"
 _TRUSTED_SECONDS = 2.0
 """A connection that was used so lately need not be asked whether it is still there. Only a statement can tell."""
@@ -109,6 +111,8 @@ class SqlServerDialect:
         pool = engine.pool
         assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
         pool.engine = engine
+        if self._where.token:
+            pool.login = IdentityLogin(self._where.keywords.get("UID"), TOKEN_SCOPE)
         pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)
         return pool
 
@@ -157,7 +161,7 @@ class SqlServerDialect:
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
-        return sa.func.sysutcdatetime(type_=sa.DateTime())
+        return _CLOCK
 
     def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own permissions
         create_database_if_missing(self, self._where.database, _EXISTS, self._server)
@@ -167,6 +171,9 @@ class SqlServerDialect:
 
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name), self._connections, self._call_seconds)
+
+    def asking(self) -> AbstractContextManager[sa.Connection]:
+        return self.reading()
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self._reading.begin()
@@ -251,6 +258,10 @@ class SqlServerDialect:
 
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return listing.list_tables(cx)
+
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        existing = self.find(cx, schema, table)
+        return None if existing is None else Described(existing)
 
     def login_schema(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)

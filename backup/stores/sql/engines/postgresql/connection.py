@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import selectors
 import ssl
+from collections.abc import Mapping
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from backup.stores.identity import IdentityLogin
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql.values import set_up_values
@@ -27,17 +29,18 @@ _ROOTS = (  # of Debian, Red Hat, Alpine and macOS
 )
 _CHECKS_CLIENTS = 140_000  # the first version that can notice a lost client
 # Whatever a role's defaults are: both sides spell values alike, and rows that a policy hides are an error.
-_SETTINGS = (
-    "SET DateStyle TO 'ISO, YMD'",
-    "SET IntervalStyle TO 'postgres'",
-    "SET TimeZone TO 'UTC'",
-    "SET extra_float_digits TO 1",
-    "SET bytea_output TO 'hex'",
-    "SET lc_monetary TO 'C'",
-    "SET row_security TO off",
+_SETTINGS = {
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "row_security": "off",
     # A process that was stopped must not hold locks for long: its successor waits for them.
-    "SET idle_in_transaction_session_timeout TO '60s'",
-)
+    "idle_in_transaction_session_timeout": "60s",
+    "lock_timeout": f"{base.LOCK_SECONDS}s",
+}
 
 
 def connect_options(url: URL, call_seconds: float) -> dict[str, Any]:
@@ -67,11 +70,13 @@ def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
         sa.event.listen(engine, "do_connect", _log_in_with_token)
 
 
-def pool_of(engine: sa.Engine) -> SharedPool:
+def pool_of(engine: sa.Engine, url: URL) -> SharedPool:
     """The engine's pool, ready to be shared."""
     pool = engine.pool
     assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
     pool.engine, pool.is_usable = engine, _is_usable
+    if logs_in_with_token(url):
+        pool.login = IdentityLogin(None, _TOKEN_SCOPE)
     return pool
 
 
@@ -94,17 +99,24 @@ def _close_if_large(_connection: Any, record: Any) -> None:
 
 
 def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
-    if connection.info.server_version >= _CHECKS_CLIENTS:
-        # Ends a statement on the server too, after its connection was cut here. Not every system can.
+    settings = {**_SETTINGS, "statement_timeout": f"{ceil(call_seconds * 1000)}ms"}
+    autocommit, connection.autocommit = connection.autocommit, True  # so that each of these is one statement
+    try:
+        if connection.info.server_version < _CHECKS_CLIENTS:
+            _set(connection, settings)
+            return
         try:
-            connection.execute("SET client_connection_check_interval TO '10s'")
-        except Exception:
-            connection.rollback()
-    with connection.cursor() as cursor:
-        ends = {"statement_timeout": ceil(call_seconds * 1000), "lock_timeout": base.LOCK_SECONDS * 1000}
-        for statement in (*_SETTINGS, *(f"SET {name} TO '{milliseconds}ms'" for name, milliseconds in ends.items())):
-            cursor.execute(statement)
-    connection.commit()
+            # Ends a statement on the server too, after its connection was cut here. Not every system can.
+            _set(connection, {**settings, "client_connection_check_interval": "10s"})
+        except connection.Error:
+            _set(connection, settings)
+    finally:
+        connection.autocommit = autocommit
+
+
+def _set(connection: Any, settings: Mapping[str, str]) -> None:
+    calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+    connection.execute(f"SELECT {calls}", [text for setting in settings.items() for text in setting])
 
 
 def _verify(dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from secrets import randbits
 from typing import Any
@@ -17,7 +17,7 @@ from backup.core.model import Fingerprint
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions, StampColumns
+from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.failures import Failure, missing_driver
@@ -37,6 +37,8 @@ from backup.stores.sql.pool import SharedPool
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # Such a lock belongs to one database. The number is random, so nobody else asks for it.
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
+_CLOCK = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
+_NAME, _APART, _PAIRS_KEPT = "name of the connection", "connections to other databases", 20
 _SMALL = 16 * 1024
 # Values too large for a row's page lie in a TOAST table; each partition has its own.
 _HAS_LARGE = sa.text(
@@ -76,7 +78,7 @@ class PostgresqlDialect:
     def engine(self) -> sa.Engine:
         url = self._url.render_as_string(hide_password=False)
         key = PoolKey.of(self.kind, self.location, url, self._call_seconds)
-        return self._leased.get(key, lambda: pool_of(self._engine(self._url, poolclass=SharedPool)))
+        return self._leased.get(key, lambda: pool_of(self._engine(self._url, poolclass=SharedPool), self._url))
 
     def close(self) -> None:
         self._leased.release()
@@ -91,6 +93,7 @@ class PostgresqlDialect:
                 connect_args=connect_options(url, self._call_seconds),
                 hide_parameters=True,
                 paramstyle="format",  # by position, so that rows are tuples
+                use_native_hstore=False,  # such a value is read as text; to look for the type costs a query
                 **options,
             )
         except ImportError as error:
@@ -105,13 +108,21 @@ class PostgresqlDialect:
         return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
-        """Takes a lock on one connection. If the other one cannot take it, both are in the same database."""
+        """Takes a lock on one connection. If the other one cannot take it, both are in the same database. Two
+        connections that were told apart stay apart: it asks once for each pair."""
+        other = there.info.setdefault(_NAME, object())
+        apart = here.info.setdefault(_APART, [])
+        if any(other is known for known in apart):
+            return False
         number = {"number": randbits(63)}
-        return bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number)
+        is_same = bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number)
+        if not is_same:
+            apart[:] = [*apart[-_PAIRS_KEPT:], other]
+        return is_same
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
-        return sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
+        return _CLOCK
 
     def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own permissions
         create_database_if_missing(self, str(self._url.database), _EXISTS, self._server)
@@ -121,6 +132,11 @@ class PostgresqlDialect:
 
     def beside(self, name: str) -> PostgresqlDialect:
         return PostgresqlDialect(self._url.set(database=name), self._connections, self._call_seconds)
+
+    @contextmanager
+    def asking(self) -> Iterator[sa.Connection]:
+        with self.engine.connect() as cx:
+            yield cx.execution_options(isolation_level="AUTOCOMMIT")  # the driver sends neither BEGIN nor COMMIT
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -181,6 +197,9 @@ class PostgresqlDialect:
 
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return listing.list_tables(cx)
+
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        return system_tables.describe(cx, schema, table)
 
     def login_schema(self, cx: sa.Connection) -> str | None:
         return system_tables.login_schema(cx, self.default_schema)

@@ -24,14 +24,14 @@ from backup.core.model import Fingerprint
 from backup.stores.calls import CallEnded
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
-from backup.stores.sql.engines.base import CONNECTIONS, Dialect, DialectOptions, StampColumns
+from backup.stores.sql.engines.base import CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.sqlite import listing, system_tables, text
-from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
+from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, identity_of, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName
@@ -72,9 +72,6 @@ def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
 @cache
 def _writer(path: Path) -> RLock:  # noqa: ARG001 - the cache has one lock for each path
     return RLock()
-
-
-_FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
 
 
 class SqliteDialect:
@@ -142,7 +139,7 @@ class SqliteDialect:
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Compares device and inode: one file may have several names."""
-        return Path(here.scalar(_FILE)).samefile(there.scalar(_FILE))
+        return identity_of(here.connection.driver_connection) == identity_of(there.connection.driver_connection)
 
     server_clock: sa.ColumnElement[datetime] | None = None
 
@@ -161,6 +158,9 @@ class SqliteDialect:
         """A file of this name in the same folder."""
         url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
         return SqliteDialect(url, self._connections)
+
+    def asking(self) -> AbstractContextManager[sa.Connection]:
+        return self.reading()
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -239,6 +239,10 @@ class SqliteDialect:
 
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return listing.list_tables(cx)
+
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        existing = self.find(cx, schema, table)
+        return None if existing is None else Described(existing)
 
     def login_schema(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas
         return None
