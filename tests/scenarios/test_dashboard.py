@@ -121,12 +121,20 @@ def test_a_night_that_failed_is_understood_and_mended_and_what_was_deleted_comes
         changes.get_by_role("button", name="3", exact=True).click()
         assert tab.row("The record before and after the run", "Name").inner_text().split("\t")[-1].strip() == "Renamed"
 
+        dialog = page.get_by_role("dialog")
+        restore = dialog.get_by_role("button", name="Restore", exact=True)
+        in_source(stage.folder, "UPDATE Customers SET Version = 10 WHERE Id = 3")
+        changes.get_by_role("button", name="Restore this record").click()
+        expect(dialog).to_contain_text("stays, because it is newer in the source: 3")
+        expect(restore).to_be_disabled()
+        dialog.get_by_label("Also overwrite").check()
+        expect(dialog).to_contain_text("This would change 1 record: 1 updated.")
+        page.keyboard.press("Escape")
+
         changes.get_by_role("button", name="All", exact=True).click()
         changes.get_by_label("Choose record 7").check()
         changes.get_by_role("button", name="Restore 1 chosen record").click()
-        dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("This would change 1 record: 1 inserted.")
-        restore = dialog.get_by_role("button", name="Restore", exact=True)
         dialog.get_by_label("type the service's name").fill("order")
         expect(restore).to_be_disabled()
         dialog.get_by_label("type the service's name").fill("customer")
@@ -216,11 +224,12 @@ def test_hostile_names_and_values_are_text_on_a_phone_in_the_dark(browser: Brows
         assert tab.troubles == []
 
 
-def test_the_keyboard_alone_does_it_and_a_server_that_was_gone_is_said_and_missed(
+def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_rests_while_nobody_sees_it(
     browser: Browser, stage: Stage
 ) -> None:
     with Tab(browser, "about:blank") as tab:
         page, keys = tab.page, tab.page.keyboard
+        page.clock.install()
         with stage.served() as address:
             tab.address = address
             page.goto(address)
@@ -243,12 +252,25 @@ def test_the_keyboard_alone_does_it_and_a_server_that_was_gone_is_said_and_misse
             keys.press("Enter")
             expect(page.get_by_role("heading", level=1)).to_be_focused()
             expect(page.get_by_text(ZONE)).to_be_visible()
-            page.go_back()
-            tab.row("Services", "customer").wait_for()
+            changes = tab.section("What it did to records")
+            expect(changes.get_by_role("listitem").first).to_contain_text("inserted")
         silence = page.get_by_text("The server does not answer")
+        changes.get_by_role("button", name="100 inserted").click()
+        expect(changes).to_contain_text("Trying again")
         expect(silence).to_be_visible()
-        expect(tab.row("Services", "customer")).to_contain_text("Safe")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sync of customer")
         with stage.served():
             expect(silence).to_be_hidden()
-            expect(tab.row("Services", "customer")).to_contain_text("Safe")
+            expect(changes.get_by_role("listitem").first).to_contain_text("inserted")
+
+            page.evaluate("() => Object.defineProperty(document, 'visibilityState', {get: () => window.seen})")
+            page.evaluate("() => { window.seen = 'hidden' }")
+            page.clock.run_for(5_000)  # what was begun before comes to its end
+            asked = len(tab.asked)
+            page.clock.fast_forward(3_600_000)
+            assert len(tab.asked) == asked
+            with page.expect_request("**/dashboard/runs/*"):
+                page.evaluate(
+                    "() => { window.seen = 'visible'; document.dispatchEvent(new Event('visibilitychange')) }"
+                )
             assert tab.troubles == []
