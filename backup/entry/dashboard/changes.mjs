@@ -3,7 +3,8 @@ import { api } from "./api.mjs";
 import { Choose, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
-import { Live, Name, Section } from "./parts.mjs";
+import { Live, Name, Section, Work } from "./parts.mjs";
+import { sayRefused } from "./queued.mjs";
 import { RecordDiff } from "./record.mjs";
 import { route, setFilters } from "./route.mjs";
 import { useStore } from "./store.mjs";
@@ -26,8 +27,12 @@ export function Changes({ run }) {
   const all = [...(live.data?.changes ?? []), ...later.changes];
   const chosen = useChosen(all.filter((change) => change.change !== "Inserted").map((change) => JSON.stringify(change.key)));
   const more = async () => {
-    const page = await ask(later.cursor);
-    setRest({ of, changes: [...later.changes, ...page.changes], cursor: page.cursor });
+    try {
+      const page = await ask(later.cursor);
+      setRest({ of, changes: [...later.changes, ...page.changes], cursor: page.cursor });
+    } catch (error) {
+      sayRefused(error);
+    }
   };
   return html`<${Section} id="changes" title="What it did to records" aside=${html`<${Restores} run=${run} chosen=${chosen} />`}>
     <div class="tabs" role="group" aria-label="Which changes">
@@ -39,7 +44,7 @@ export function Changes({ run }) {
         ${page.mayBePurged && html`<p class="dim">The run is older than the recycle bin keeps records: some of its changes may be gone.</p>`}
         ${all.length === 0 && html`<p class="calm">The recycle bin has none of these.</p>`}
         <ul class="changes">${all.map((change) => html`<${Change} key=${JSON.stringify(change.key)} run=${run} change=${change} chosen=${chosen} />`)}</ul>
-        ${later.cursor && html`<button type="button" class="outline small" onClick=${more}>Show more records</button>`}`}
+        ${later.cursor && html`<${Work} class="outline small" onWork=${more}>Show more records<//>`}`}
     <//>
   <//>`;
 }

@@ -2,7 +2,8 @@
 import { api } from "./api.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
-import { Badge, Live, Name, Section, Table, Time, Value } from "./parts.mjs";
+import { Badge, Live, Name, Section, Table, Time, Value, Work } from "./parts.mjs";
+import { sayRefused } from "./queued.mjs";
 import { addressOf, setFilters } from "./route.mjs";
 import { countsOf } from "./jobs.mjs";
 import { duration, many, ZONE } from "./text.mjs";
@@ -23,8 +24,12 @@ export function Runs({ filters, service, services = [] }) {
   const of = JSON.stringify(query);
   const rest = older.of === of ? older : { runs: [], cursor: live.data?.cursor ?? null };
   const more = async () => {
-    const page = await api.runs({ ...query, limit: PAGE, cursor: rest.cursor });
-    setOlder({ of, runs: [...rest.runs, ...page.runs], cursor: page.cursor });
+    try {
+      const page = await api.runs({ ...query, limit: PAGE, cursor: rest.cursor });
+      setOlder({ of, runs: [...rest.runs, ...page.runs], cursor: page.cursor });
+    } catch (error) {
+      sayRefused(error);
+    }
   };
   return html`<${Section} id="runs" title="Runs" note=${`Times are those of ${ZONE}.`}>
     <${Filters} filters=${filters} service=${service} services=${services} />
@@ -36,7 +41,7 @@ export function Runs({ filters, service, services = [] }) {
           <${Table} label="Runs" head=${["Service", "What", "State", "Began", "Took", "Records"]}>
             ${all.map((run) => html`<${Row} key=${run.syncId} run=${run} />`)}
           <//>
-          ${rest.cursor && html`<button type="button" class="outline small" onClick=${more}>Show older runs</button>`}
+          ${rest.cursor && html`<${Work} class="outline small" onWork=${more}>Show older runs<//>`}
           <p class="hidden" role="status">${many(all.length, "run")} shown</p>`;
       }}
     <//>
