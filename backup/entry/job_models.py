@@ -209,11 +209,12 @@ class QueueStats(CamelAnswer):
 
 
 class SummaryAnswer(CamelAnswer):
-    """The numbers of one day; `hangfireStats` is another name of `queueStats`."""
+    """The numbers of one day, by service a page at a time; `hangfireStats` is another name of `queueStats`."""
 
     date: str
     summary: DaySummary
     by_type: list[TypeRow]
+    cursor: str | None
     queue_stats: QueueStats
     hangfire_stats: QueueStats
 

@@ -244,7 +244,7 @@ OPERATIONS: Sequence[Operation] = (
         "sync/dashboard/summary",
         "The numbers of a day, and the state of the queue.",
         {200: jobs.SummaryAnswer},
-        query={"date": {"type": "string", "format": "date"}},
+        query={"date": {"type": "string", "format": "date"}, "limit": _number(20, 200), "cursor": _CURSOR},
     ),
     Operation(
         "GetStats",
