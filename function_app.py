@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import azure.functions as func
 
@@ -69,6 +69,19 @@ def _respond(
     def work(who: str | None) -> http.Answer:
         registry, values = _registry(who), [name if isinstance(name, str) else name(req) for name in names]
         return verb(registry, *values, req.params, req.get_body())
+
+    return _answered(req, work)
+
+
+def _look(
+    req: func.HttpRequest, look: Callable[[Desk, Settings, Registry, Mapping[str, str]], http.Answer]
+) -> func.HttpResponse:
+    """Calls `look` with the records, the settings, the services and the query; returns its answer. Reads the settings
+    once: with hundreds of services they cost more than the look."""
+
+    def work(_: str | None) -> http.Answer:
+        settings = load_settings()
+        return look(desk_of(settings), settings, _registry_of(settings), req.params)
 
     return _answered(req, work)
 
@@ -190,7 +203,7 @@ def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("sync/dashboard/stats", methods=["GET"])
 def GetStats(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
-    return _answered(req, lambda _: job_api.get_stats(_desk(), load_settings(), _registry(), req.params))
+    return _look(req, job_api.get_stats)
 
 
 @app.route("sync/session/stats", methods=["GET"])
@@ -202,13 +215,13 @@ def GetSessionStats(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("sync/dashboard/overview", methods=["GET"])
 def GetOverview(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/overview?q=&limit=&cursor=: a row for each service, the worst first."""
-    return _answered(req, lambda _: dashboard_api.get_overview(_desk(), load_settings(), _registry(), req.params))
+    return _look(req, dashboard_api.get_overview)
 
 
 @app.route("sync/dashboard/calendar", methods=["GET"])
 def GetCalendar(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/calendar?service=&days=: runs due and made, changes and durations by day."""
-    return _answered(req, lambda _: dashboard_api.get_calendar(_desk(), load_settings(), _registry(), req.params))
+    return _look(req, dashboard_api.get_calendar)
 
 
 @app.route("sync/dashboard/runs/{id}", methods=["GET"])
