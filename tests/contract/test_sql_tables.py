@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import ColumnMissing, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
-from backup.core.model import Chunk
+from backup.core.model import Chunk, unread_in
 from backup.core.retry import Retry
 from backup.stores import Rules, Shape, Side, open_store, stamps_in
 from backup.stores.sql.rows import Rows, first_rows, values_of
@@ -186,11 +186,20 @@ def test_only_rows_that_the_rules_pick_are_seen(sql_bench: SqlBench) -> None:
     assert run_sync(source, backup) == (0, 1, 1, 0)
 
 
-def test_a_null_in_a_key_is_refused_on_sqlite(sqlite_bench: SqliteBench) -> None:
+def test_a_null_in_a_key_is_a_mark_in_the_first_chunk_and_more_than_a_thousand_are_refused(
+    sqlite_bench: SqliteBench,
+) -> None:
     sqlite_bench.sql("source", "CREATE TABLE {table} (Id TEXT PRIMARY KEY, Version INTEGER)")
-    sqlite_bench.sql("source", "INSERT INTO {table} VALUES (?, 1)", [(None,), ("a",)])
-    with pytest.raises(SchemaMismatch, match="NULL"):
-        list(sqlite_bench.open("source").chunks())
+    sqlite_bench.sql("source", "INSERT INTO {table} VALUES (?, 1)", [(None,), ("a",), ("b",)])
+    store = sqlite_bench.open("source", chunk_size=1)
+    first, second, *_ = store.chunks()
+    assert (store.fingerprint(first), store.fingerprint(second) is None) == (None, False)
+    stamps = stamps_in(store, first)
+    assert {key: unread.of_key for key, unread in unread_in(stamps).items()} == {("NULL, row 1",): True}
+    assert stamps.keys() == {("NULL, row 1",), ("a",)}
+    sqlite_bench.sql("source", "INSERT INTO {table} VALUES (?, 1)", [(None,)] * 1_000)
+    with pytest.raises(SchemaMismatch, match="more than 1000 rows with NULL in their key"):
+        sqlite_bench.open("source").fingerprint(Chunk())
 
 
 def test_odd_column_names_do_not_disturb(sql_bench: SqlBench) -> None:
