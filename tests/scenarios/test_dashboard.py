@@ -274,3 +274,13 @@ def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_re
                     "() => { window.seen = 'visible'; document.dispatchEvent(new Event('visibilitychange')) }"
                 )
             assert tab.troubles == []
+
+
+def test_a_person_without_a_role_is_told_so_once(browser: Browser, stage: Stage) -> None:
+    stage.settings["WEBSITE_AUTH_ENABLED"] = "True"
+    with stage.served() as address, Tab(browser, address) as tab:
+        tab.type_key(KEY)
+        expect(tab.page.get_by_role("heading", level=1)).to_have_text("You may not look here")
+        expect(tab.page.get_by_role("alert")).to_contain_text("Nobody is signed in.")
+        assert tab.faults() == []
+        assert tab.troubles == []

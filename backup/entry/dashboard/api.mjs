@@ -8,8 +8,10 @@ const SIGNED_OUT = { Message: "The app asks who you are.", Hint: "Load this page
 const WORK_SECONDS = 240; // Azure ends a request after 230 s
 
 // "tried": one request finds out whether a key is needed, and whether it is right, before all others are sent. "open": all
-// may be sent. "asked": a key is needed. "wrong": the one that was typed is not it.
+// may be sent. "asked": a key is needed. "wrong": the one that was typed is not it. "refused": this person may not look.
 export const access = new Store("tried");
+// What was said to whom is refused.
+export const refusal = new Store(null);
 // Whether the server answers: since when it does not (milliseconds), else null.
 export const silentSince = new Store(null);
 
@@ -114,6 +116,11 @@ export async function tryKey() {
     await api.overview({ limit: 1 });
   } catch (error) {
     if (error instanceof NotAnswered || error.status === 401) return;
+    if (error.status === 403) {
+      refusal.value = error;
+      access.value = "refused";
+      return;
+    }
   }
   access.value = "open";
 }

@@ -1,6 +1,6 @@
 // The page: asks for the key where one is needed, says when the server is silent, and shows the view of the address.
 import { Actions } from "./actions.mjs";
-import { access, api, hasKey, setKey, silentSince, tryKey } from "./api.mjs";
+import { access, api, hasKey, refusal, setKey, silentSince, tryKey } from "./api.mjs";
 import { Calendar } from "./calendar.mjs";
 import { Charts } from "./charts.mjs";
 import { Failures } from "./failures.mjs";
@@ -8,7 +8,7 @@ import { html } from "./html.mjs";
 import { Job, OpenJobs } from "./jobs.mjs";
 import { useLive, watchSilence } from "./live.mjs";
 import { askOverview, countUnsafe, Headline, Services } from "./overview.mjs";
-import { Live, Name, Notices, Section, useClock } from "./parts.mjs";
+import { Live, Name, Notices, Refusal, Section, useClock } from "./parts.mjs";
 import { route } from "./route.mjs";
 import { Run } from "./run.mjs";
 import { Runs } from "./runs.mjs";
@@ -30,6 +30,8 @@ function App() {
     <${Silence} />
     <main id="main" tabindex="-1">
       ${is === "open" && html`<${View} key=${`${view}/${name}`} view=${view} name=${name} filters=${filters} />`}
+      ${is === "refused" && html`<div class="view"><h1 tabindex="-1">You may not look here</h1><${Refusal} error=${refusal.value} />
+        <p><button type="button" onClick=${() => (access.value = "tried")}>Try again</button></p></div>`}
       ${is === "tried" && html`<p class="dim" aria-busy="true">Reading …</p>`}
       ${(is === "asked" || is === "wrong") && html`<${KeyGate} wrong=${is === "wrong"} />`}
     </main>
