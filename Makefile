@@ -43,7 +43,7 @@ mutants: setup ## Break the app in small ways and print what no test notices; ha
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 torture: setup ## Run the reliability tests at length, and others with their full sizes; hours
-	TORTURE=1 $(PYTEST) tests/reliability tests/scenarios/test_memory.py tests/unit
+	TORTURE=1 $(PYTEST) -o faulthandler_timeout=7200 tests/reliability tests/scenarios/test_memory.py tests/unit
 
 bench: setup .venv-bench/.installed ## Measure syncs beside other ways to do the same; ARGS="--engine postgresql"
 	@$(BIN)/python -m benchmarks $(ARGS)

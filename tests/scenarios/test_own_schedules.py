@@ -126,10 +126,8 @@ def test_a_clock_that_jumps_back_queues_no_occurrence_twice_and_one_that_was_ahe
     assert office.look("customer") == [("customer", "2026-12-02T00:00:00+00:00")]
     office.time += timedelta(days=365)  # a wrong clock
     assert office.look("customer") == [("customer", "2027-12-02T00:00:00+00:00")]
-    office.time = datetime(2026, 12, 2, 12, 0, tzinfo=UTC)
-    assert office.look("customer") == []
-    queued = office.look_now_and_then(datetime(2026, 12, 3, 1, 0, tzinfo=UTC))
-    assert queued == [("customer", "2026-12-03T00:00:00+00:00")]
+    office.time = datetime(2026, 12, 3, 0, 30, tzinfo=UTC)  # put right, half an hour after the night that it had missed
+    assert office.look("customer") == [("customer", "2026-12-03T00:00:00+00:00")]
     office.time -= timedelta(hours=2)
     assert office.look_now_and_then(datetime(2026, 12, 3, 1, 0, tzinfo=UTC)) == []
 
