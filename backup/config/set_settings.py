@@ -152,7 +152,7 @@ class SetSection(Shared):
     def sections(self) -> Mapping[str, TableSection]:
         """What counts for single tables or containers, by name."""
         sections = self.container if self.is_cosmos else self.table
-        named = {name: TableSection(where=where) for name, where in self.where.items()}
+        named = {name: TableSection().model_copy(update={"where": where}) for name, where in self.where.items()}
         return {**named, **sections}
 
     @model_validator(mode="after")
@@ -164,9 +164,10 @@ class SetSection(Shared):
             raise ValueError(f'{word} is missing: name patterns, such as {word} = ["*"] for all')
         if self.is_cosmos and not self.database:
             raise ValueError("database is missing: a set of containers needs it")
-        named_sql = [name for name, section in self.container.items() if section.where_sql]
-        if named_sql:
-            raise ValueError(f"where_sql is for tables; write the condition of {named_sql[0]} as where")
+        for name, section in self.container.items():
+            for option in ("where_sql", "columns", "key"):
+                if option in section.model_fields_set:
+                    raise ValueError(f"{option} is for tables, and {name} is a container")
         if twice := sorted(name for name in self.where if (self.container if self.is_cosmos else self.table).get(name)):
             raise ValueError(f"where and [{word[:-1]}] both have {twice[0]}; write its where in its section")
         return self

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from math import inf
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
@@ -20,6 +21,7 @@ from backup.verbs.lately import deleted_lately
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
+_FILTERED = " filter "  # before the hash of the filter, if there is one
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
@@ -163,9 +165,9 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     """The steps of a run that asks its source for what has changed since the last watermark, if the source knows that.
 
     Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
-    completed, and carries the time of the last full comparison. Without a watermark, when the last full comparison is
-    old, with force, and with a limit, only stamps count. A run with a limit does not read first what has changed
-    lately, because it goes by the order of keys.
+    completed, and carries the time of the last full comparison and a hash of the filter. Without a watermark, when the
+    last full comparison is old, with another filter, with force, and with a limit, only stamps count. A run with a
+    limit does not read first what has changed lately, because it goes by the order of keys.
     """
     now = steps.now()
     incremental = session.source.incremental
@@ -173,15 +175,18 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     if mark is None:
         return steps
     last = session.last_synced()
-    since, _, compared = ((last and last.watermark) or "").partition(_COMPARED)
+    since, _, rest = ((last and last.watermark) or "").partition(_COMPARED)
+    compared, _, filtered = rest.partition(_FILTERED)
+    own_filter = sha256(session.policy.where.encode()).hexdigest()[:16] if session.policy.where else ""
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # A record that an undo brought back may have the same seconds as the record that the undo took away.
     undone = last is not None and any(run.undone for run in session.history.later(last, session.opening))
     full = session.run.forced or session.run.limit is not None or undone
-    full = full or not since or datetime.fromisoformat(compared) < oldest
+    # Records of another filter may be as many, written in the same seconds.
+    full = full or filtered != own_filter or not since or datetime.fromisoformat(compared) < oldest
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared
-        session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}")
+        session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}{own_filter and _FILTERED}{own_filter}")
     overlap = session.policy.overlap_seconds
     if session.run.limit is not None:
         return replace(steps, full=True)

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from azure.cosmos import CosmosClient, PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import (
@@ -390,3 +392,44 @@ def test_tables_of_several_schemas_share_one_history(postgres_shop: Shop) -> Non
     assert postgres_shop.rows("b.t")[0][0] == 7
     histories = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'SyncHistory'"
     assert postgres_shop.column(histories) == ["public"]
+
+
+def test_a_set_of_containers_copies_those_that_fit_and_follows_its_filter(
+    cosmos_server: str, cosmos_server_backup: str
+) -> None:
+    database = f"shop{uuid4().hex[:8]}"
+    with CosmosClient.from_connection_string(cosmos_server) as client:
+        source = client.create_database(database)
+        for name in ("orders", "cart", "cart-old", "other"):
+            container = source.create_container(name, PartitionKey("/pk"))
+            container.upsert_item({"id": "1", "pk": "a", "type": "Order"})
+            container.upsert_item({"id": "2", "pk": "a", "type": "Draft"})
+    text = f"""
+[set.shop]
+source = '{cosmos_server}'
+backup = '{cosmos_server_backup}'
+database = '{database}'
+containers = ["orders", "cart*", "nothing*"]
+exclude = ["*-old"]
+where = {{ orders = {{ type = KIND }} }}
+"""
+
+    def sync(kind: str) -> dict[str, Outcome]:
+        registry = Registry(load_settings({"BACKUP_TOML": text.replace("KIND", kind)}))
+        return {outcome.run.service: outcome for outcome in registry.sync("shop", Trigger.CLI)}
+
+    first = sync("'Order'")
+    assert first.keys() == {"shop", "shop/orders", "shop/cart"}
+    assert isinstance(first["shop"].error, ConfigError)
+    assert (first["shop/orders"].run.counts.inserted, first["shop/cart"].run.counts.inserted) == (1, 2)
+    other = sync("'Draft'")["shop/orders"].run.counts  # as many documents, written in the same second
+    assert (other.inserted, other.deleted) == (1, 1)
+    both = sync("['Order', 'Draft']")
+    assert (both["shop/orders"].run.counts.inserted, both["shop/cart"].run.counts.processed) == (1, 0)
+    [plan] = plan_of(Registry(load_settings({"BACKUP_TOML": text.replace("KIND", "'Draft'")})), "shop/orders").services
+    assert (plan.key, plan.version, plan.foresight) == (
+        *("partition key, id", "_etag"),
+        Foresight(deletes=1, source_records=1, backup_records=2),
+    )
+    left = sync("'Draft'")["shop/orders"]
+    assert (left.error, left.run.counts.deleted) == (None, 1)

@@ -104,6 +104,8 @@ def test_containers_need_a_database_and_tables_take_none_of_them() -> None:
     account = '[set.shop]\nsource = "AccountEndpoint=https://a/"\nbackup = "AccountEndpoint=https://b/"\n'
     assert "database is missing" in mistakes(account + 'containers = "*"\n')
     assert "its source has containers, no tables" in mistakes(account + 'database = "d"\ntables = "*"\n')
+    columns = 'database = "d"\ncontainers = "a"\n[set.shop.container.a]\ncolumns = { exclude = ["b"] }\n'
+    assert "columns is for tables, and a is a container" in mistakes(account + columns)
     orders = 'database = "d"\ncontainers = "orders"\nwhere = { orders = { type = "Order" } }\n'
     assert read(account + orders)["shop"].sections["orders"].where == {"type": "Order"}
 
