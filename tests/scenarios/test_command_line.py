@@ -4,6 +4,8 @@ import json
 import os
 import pty
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,17 @@ def test_the_demo_shows_exact_counts_however_often_it_runs(tmp_path: Path) -> No
             ["customer", "Completed", "versions", "equal", "0", "0", "0", "97"],
             ["order", "Completed", "versions", "equal", "0", "0", "0", "57"],
         ]
+
+
+def test_the_demo_backs_up_a_set_and_brings_a_deleted_row_back(tmp_path: Path) -> None:
+    ended = cli(tmp_path, {}, "demo", "--folder", "here")
+    runs = [line.split() for line in ended.out.splitlines() if line.strip().startswith("shop/")]
+    names = ["Categories", "Customers", "Order", "Orders", "Payments", "Products", "Payments", "Payments"]
+    assert [row[0] for row in runs] == [f"shop/{name}" for name in names]
+    assert runs[6][1:8] == ["Completed", "versions", "equal", "0", "0", "1", "2"]
+    with closing(sqlite3.connect(tmp_path / "here" / "shop.db")) as shop:
+        assert shop.execute("SELECT * FROM Payments WHERE Id = 2").fetchall() == [(2, 2, "2026-11-02")]
+    assert b"ada@example.com" not in (tmp_path / "here" / "shop_backup.db").read_bytes()
 
 
 def test_the_demo_ends_with_its_history_in_full(tmp_path: Path) -> None:

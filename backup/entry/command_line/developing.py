@@ -16,6 +16,7 @@ from backup.core.errors import ConfigError
 from backup.core.model import utc_now
 from backup.dev import sample
 from backup.dev.demo import FILES, run_demo
+from backup.dev.demo_set import SHOP_FILES, run_demo_of_a_set
 from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.log_lines import release_logs
 from backup.entry.command_line.options import Config
@@ -74,11 +75,13 @@ def sample_command(config: Config = None) -> None:
 def demo_command(
     folder: Annotated[Path, typer.Option(help="Folder for its databases, which it replaces")] = Path("data/demo"),
 ) -> None:
-    """Sync two embedded databases four times and show what each run did."""
+    """Sync two embedded databases four times and then a set of six tables, and show what each run did."""
     logging.getLogger("backup").setLevel(logging.WARNING)
     with errors_shown(False):
         registry = run_demo(folder, show_outcomes)
+        run_demo_of_a_set(folder, show_outcomes)
         say("The last rows of SyncHistory", "bold")
         runs = [run for name in registry.names() for run in registry.get(name).past.history(4)]
         show_history(sorted(runs, key=lambda run: run.started_at, reverse=True), utc_now())
-        say(f"The databases, with SyncHistory in the backups, lie in {folder}/: {', '.join(FILES.values())}")
+        files = ", ".join((*FILES.values(), *SHOP_FILES))
+        say(f"The databases, with SyncHistory in the backups, lie in {folder}/: {files}")
