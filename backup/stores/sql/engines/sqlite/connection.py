@@ -29,13 +29,8 @@ class OpenFile(sqlite3.Connection):
 
 def is_same_file(connection: Any, path: Path) -> bool:
     """Whether the path still leads to the file that the connection has opened."""
-    identity = identity_of(connection)
+    identity = connection.identity if isinstance(connection, OpenFile) else None
     return identity is not None and identity == _identity(path)
-
-
-def identity_of(connection: Any) -> tuple[int, int] | None:
-    """Device and inode of the file that the connection has opened."""
-    return connection.identity if isinstance(connection, OpenFile) else None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.sqlite import listing, system_tables, text
-from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, identity_of, is_same_file
+from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName
@@ -72,6 +72,9 @@ def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
 @cache
 def _writer(path: Path) -> RLock:  # noqa: ARG001 - the cache has one lock for each path
     return RLock()
+
+
+_FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
 
 
 class SqliteDialect:
@@ -139,7 +142,7 @@ class SqliteDialect:
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Compares device and inode: one file may have several names."""
-        return identity_of(here.connection.driver_connection) == identity_of(there.connection.driver_connection)
+        return Path(here.scalar(_FILE)).samefile(there.scalar(_FILE))
 
     server_clock: sa.ColumnElement[datetime] | None = None
 
