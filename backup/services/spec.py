@@ -67,8 +67,16 @@ class ServiceSpec:
 
 
 def specs_of(settings: Settings) -> Sequence[ServiceSpec]:
-    """The services that the settings configure: first the presets of the app, then the others by name."""
-    return [spec_of(settings, name) for name in settings.services]
+    """The services that the settings configure: first the presets of the app, then the others by name. Makes them once
+    for the same settings: requests ask again and again, and settings do not change."""
+    global _made
+    made = _made
+    if made is None or made[0] is not settings:
+        made = _made = settings, tuple(spec_of(settings, name) for name in settings.services)
+    return made[1]
+
+
+_made: tuple[Settings, Sequence[ServiceSpec]] | None = None
 
 
 def spec_of(settings: Settings, name: str) -> ServiceSpec:
