@@ -6,7 +6,7 @@ import { useLive } from "./live.mjs";
 import { Live, Name, Section, Work } from "./parts.mjs";
 import { sayRefused } from "./queued.mjs";
 import { RecordDiff } from "./record.mjs";
-import { route, setFilters } from "./route.mjs";
+import { addressOf, route, setFilters } from "./route.mjs";
 import { useStore } from "./store.mjs";
 import { Restore } from "./take_back.mjs";
 import { keyText, many, number } from "./text.mjs";
@@ -39,6 +39,7 @@ export function Changes({ run }) {
       ${["", ...KINDS].map((kind) => html`<button type="button" key=${kind} class="small ${only === kind ? "" : "outline"}" aria-pressed=${only === kind}
         onClick=${() => setFilters({ only: kind }, false)}>${kind ? `${number(run.counts[kind] ?? 0)} ${kind}` : "All"}</button>`)}
     </div>
+    ${live.error?.kind === "UnknownService" && html`<p><a href=${addressOf("overview", "", { q: `${run.service}/` })}>The runs of the services of this set</a> have them.</p>`}
     <${Live} live=${live}>
       ${(page) => html`
         ${page.mayBePurged && html`<p class="dim">The run is older than the recycle bin keeps records: some of its changes may be gone.</p>`}

@@ -41,7 +41,10 @@ export function Failures({ service, since = {} }) {
   const live = useLive(() => askFailures(service), ["failures", service], 10);
   const [all, setAll] = useState(false);
   const chosen = useChosen((live.data?.failures ?? []).filter((failure) => failure.job).map((failure) => failure.id));
-  const over = (failure) => since[failure.service] && new Date(since[failure.service]) > new Date(failure.at);
+  const over = (failure) => {
+    const success = since[failure.service] ?? since[failure.service.split("/")[0]]; // of the set, which all of its services had
+    return success !== undefined && new Date(success) > new Date(failure.at);
+  };
   const open = (live.data?.failures ?? []).filter((failure) => !over(failure)).length;
   return html`<${Section} id="failures" title="Failures" note=${live.data && noteOf(live.data, open)}
       aside=${chosen.list.length > 0 && html`<${Bulk} chosen=${chosen} />`}>
