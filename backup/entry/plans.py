@@ -31,6 +31,7 @@ def _result(service: ServicePlan) -> dict[str, Any]:
         "Version": service.version,
         "Filter": service.filter,
         "LeftOut": list(service.left_out),
+        "Masked": list(service.masked),
         **counts,
         "Notes": list(service.notes),
         "Error": None if service.error is None else redact(str(service.error)),

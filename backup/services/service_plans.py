@@ -27,8 +27,9 @@ class ServicePlan:
     """What a sync would do with one service.
 
     `key` and `version` say what they are and why. `filter` is empty without one. `left_out` are the columns that are
-    not copied. `foresight` is None for a service that would fail with `error`; then nothing else may be known. `notes`
-    are sentences: what the backup lacks and would get, and what a person may want to know.
+    not copied, `masked` the columns or properties whose values are hidden, each with its mask. `foresight` is None for
+    a service that would fail with `error`; then nothing else may be known. `notes` are sentences: what the backup lacks
+    and would get, and what a person may want to know.
     """
 
     service: str
@@ -36,6 +37,7 @@ class ServicePlan:
     version: str = ""
     filter: str = ""
     left_out: Sequence[str] = ()
+    masked: Sequence[str] = ()
     foresight: Foresight | None = None
     notes: Sequence[str] = ()
     error: BackupError | None = None
@@ -83,6 +85,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
         version_text_of(spec, listed),
         " and ".join([*where, *filter(None, [rules.where_sql])]),
         left_out,
+        [f"{name} ({mask.kind})" for name, mask in rules.masking.masks.items()] if rules.masking else [],
     )
     if spec.refused is not None:
         return _with(plan, error=spec.refused)

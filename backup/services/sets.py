@@ -159,6 +159,9 @@ class ServiceSet:
             if is_late and self._section.on_new_table == "fail":
                 spec = replace(spec, refused=_new_table(spec.name))
             specs[name] = spec
+        if not specs and not errors and not ignored:
+            hint = "Correct tables, containers or exclude in backup.toml."
+            errors.append(ConfigError(f"The set {self.name} has no table or container: all are excluded.", hint=hint))
         gone = self._gone(in_source, in_backup)
         if gone or ignored:
             event("set.tables", level=logging.WARNING, set=self.name, gone=", ".join(gone), ignored=", ".join(ignored))

@@ -354,6 +354,16 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     assert shape_plan(before).status == 400
 
 
+def test_a_plan_names_what_is_masked_and_a_set_without_tables_is_an_error(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(SHOP)
+    section = ('[set.shop.table."Customer"]', 'mask = { Fax = "null" }')
+    settings = {"BACKUP_TOML": sqlite_shop.text(*section), "BackupMask__Key": "sixteen characters"}
+    [plan] = plan_of(Registry(load_settings(settings)), "shop/Customer").services
+    assert list(plan.masked) == ["Fax (null)"]
+    [outcome] = sqlite_shop.sync('exclude = ["*"]').values()
+    assert "has no table or container" in str(outcome.error)
+
+
 def test_columns_that_look_like_a_version_are_named_in_the_plan_and_never_taken(shop: Shop) -> None:
     shop.run('CREATE TABLE "Dated" ("Id" INTEGER PRIMARY KEY, "ModifiedAt" TIMESTAMP, "Conversion" VARCHAR(9))')
     shop.sync(tables='"*Dated"')

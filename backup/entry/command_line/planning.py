@@ -71,6 +71,8 @@ def _show(plan: Plan) -> None:
             say(f"{service.service}: only records with {service.filter}", indent="  ")
         if service.left_out:
             say(f"{service.service}: without the columns {', '.join(service.left_out)}", indent="  ")
+        if service.masked:
+            say(f"{service.service}: masked: {', '.join(service.masked)}", indent="  ")
         for note in service.notes:
             say(f"{service.service}: {note}", indent="  ")
     for note in plan.notes:
