@@ -30,7 +30,7 @@ CALLS_AT_MOST = 100
 
 
 def registry_of(service: Service, **more: str) -> Registry:
-    settings = {f"BackupSync__{name}": value for name, value in more.items()}
+    settings = {f"BackupSync__{name}": value for name, value in more.items()} | {"BackupVerify__EveryDays": "0"}
     return Registry(load_settings({**service.settings, "BackupRetry__BaseSeconds": "0", **SLICES, **settings}))
 
 
@@ -341,7 +341,7 @@ def test_a_request_whose_time_is_up_is_answered_with_the_run_which_the_timer_end
     answer = http.post_sync(registry, {}, b"")
     [result] = answer.body["Results"]
     calls = 0
-    while timer.resume_open(load_settings({"BackupVerify__EveryDays": "0"}), registry):
+    while timer.resume_open(load_settings({}), registry):
         calls += 1
         assert calls < CALLS_AT_MOST
     [entry] = customers.backup.history()

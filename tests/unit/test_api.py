@@ -314,6 +314,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.Interrupted(), 503),
         (errors.GuardTripped(), 409),
         (errors.Conflict(), 409),
+        (errors.Forbidden(), 403),
         (errors.Cancelled(), 409),
         (errors.NotVerified(), 500),
         (errors.StoreError(), 500),
