@@ -119,7 +119,9 @@ class ServiceSet:
             return next((at for service, at in history.newest_starts() if self._is_own(service)), None)
 
     def _is_own(self, service: str) -> bool:
-        return service.lower().startswith(f"{self.name}/".lower())
+        """Whether the service is one of this set. A table that the file excludes now is none any more."""
+        set_name, _, table = service.partition("/")
+        return set_name.lower() == self.name.lower() and self.rival_of(table) is not None
 
     @contextmanager
     def _history(self) -> Iterator[History]:

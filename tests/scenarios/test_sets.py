@@ -274,6 +274,16 @@ def test_without_its_source_a_set_fails_table_by_table_and_its_past_can_be_seen(
     ]
 
 
+def test_an_open_run_of_a_table_that_is_excluded_now_is_left_alone(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(SHOP)
+    sqlite_shop.sync(EXCLUDE)
+    sqlite_shop.run(
+        """UPDATE "SyncHistory" SET "Status" = 'InProgress' WHERE "ServiceName" <> 'shop/Invoice'""", "backup"
+    )
+    fewer = 'exclude = ["*tmp_*", "*Keyless", "Order*", "odd*"]'
+    assert sqlite_shop.registry(fewer).directory.to_look_after() == ["shop/Customer"]
+
+
 def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:
     shop.sync(EXCLUDE)
     again = f"[set.twin]\nsource = '{shop.source}'\nbackup = '{shop.backup}'\ntables = '*Customer'"
