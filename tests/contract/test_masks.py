@@ -9,7 +9,7 @@ import pytest
 
 from backup.core.errors import ConfigError, StoreError
 from backup.core.masks import Mask, Masking
-from backup.core.model import WHOLE, Action, Record
+from backup.core.model import WHOLE, Action, Image, Record
 from backup.mirror.comparison import Depth, Report, verify
 from backup.stores import Rules, Store
 from tests.contract.benches import Bench, CosmosBench, Role, SqlBench
@@ -293,3 +293,36 @@ def test_a_source_may_have_such_a_column_of_its_own_without_masks(sql_bench: Sql
     backup.catalog.initialize(source)
     assert run_sync(source, backup) == (1, 0, 0, 0)
     assert run_sync(*opened(sql_bench, Rules())) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("null", ["", "NOT NULL"], ids=["emptied", "deleted"])
+def test_exchanged_values_leave_what_is_not_written_as_it_is(sql_bench: SqlBench, null: str) -> None:
+    """Others have values that are unique, too: a masked column, one that is not copied, one that the backup lacks."""
+    bench, given = (
+        sql_bench,
+        Rules(version=("Version",), exclude=("Fax",), masking=Masking({"Mail": Mask("email")}, KEY)),
+    )
+    names = "Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, Nick varchar(9)"
+    bench.sql(
+        "source", f"CREATE TABLE {{table}} ({names} {null} UNIQUE, Mail varchar(40) UNIQUE, Fax varchar(9) UNIQUE)"
+    )
+    rows = [(1, 1, "a", ADDRESS, "11"), (2, 1, "b", f"x{ADDRESS}", "22")]
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({', '.join([bench.mark] * 5)})", rows)
+    source, backup = opened(bench, given)
+    backup.catalog.initialize(source)
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    [copied] = backup.read(None, WHOLE)
+    bench.sql("source", "ALTER TABLE {table} ADD Later varchar(9)")
+    bench.sql("source", f"CREATE UNIQUE INDEX {bench.quote(f'{bench.name}_later')} ON {{table}} (Later)")
+    bench.sql("source", "UPDATE {table} SET Nick = 'c', Later = Fax WHERE Id = 1")
+    bench.sql("source", "UPDATE {table} SET Nick = 'a', Later = Fax WHERE Id = 2")
+    bench.sql("source", "UPDATE {table} SET Nick = 'b' WHERE Id = 1")
+
+    source, _ = opened(bench, given)
+    assert source.relational is not None
+    kept: list[Image] = []
+    originals = [backup.copies.original(copy) for copy in copied]
+    source.relational.exchange(originals, lambda images, *_: kept.extend(images))
+    assert bench.rows("source") == [(*row, row[4]) for row in rows]
+    assert len(kept) >= 2
+    assert ADDRESS not in repr(kept)
