@@ -9,7 +9,7 @@ from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceM
 from backup.core.model import SideName
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
-from backup.stores.listing import Listed
+from backup.stores.listing import ForeignKey, Listed
 from backup.stores.sibling import LongText, Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
 
@@ -22,6 +22,7 @@ __all__ = [
     "CopyNote",
     "Drift",
     "Fence",
+    "ForeignKey",
     "Keep",
     "Limits",
     "Listed",
