@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, GuardTripped, NotInitialized
 from backup.core.foreseen import foreseen
+from backup.core.model import Run
 from backup.mirror.foresight import Foresight
+from backup.runs import upgrade
+from backup.runs.history import History, is_synced
+from backup.runs.open_runs import is_left_sync
 from backup.services.registry import Registry
+from backup.services.service import SyncService
 from backup.services.sets import Members, unique_key
 from backup.services.spec import ServiceSpec
 from backup.services.turns import side_by_side
 from backup.stores import Drift, Listed
+from backup.verbs.sync import RULES
 
 _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
@@ -102,7 +108,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
             foresight=Foresight(inserts=records, source_records=records),
             notes=["The backup has no table yet; the sync makes it.", *version_hints(spec, listed)],
         )
-    notes = [*_drift_notes(drift), *version_hints(spec, listed)]
+    notes = [*_drift_notes(drift), *_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
     try:
         sizes = foresight.source_records, foresight.backup_records
         spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
@@ -153,6 +159,25 @@ def version_hints(spec: ServiceSpec, listed: Listed | None) -> list[str]:
         f'{" and ".join(alike)} may be a version. If every write changes it, version = ["{alike[0]}"] lets a sync read '
         f"this column alone, and not the content of all {copied} columns."
     ]
+
+
+def _rules_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
+    """A sentence if the rules are others than those of the sync in progress, or of the last one. Reads SyncHistory."""
+    with service.stores() as (source, backup):
+        opening = upgrade.read(backup, spec.name)
+        if opening is None:
+            return []
+        rules = source.traits.masks, spec.selection
+
+        def differ(run: Run) -> bool:
+            return run.selection is not None and (run.masks, run.selection) != rules
+
+        if any(is_left_sync(run) and differ(run) for run in opening.open_runs):
+            return [f"{RULES} are others than those of the sync in progress: it begins anew."]
+        last = opening.first(is_synced, lambda: History(backup).last_synced(spec.name))
+        if last is not None and differ(last):
+            return [f"{RULES} are others than in the last sync; the numbers count what that changes."]
+    return []
 
 
 def _drift_notes(drift: Drift) -> list[str]:
