@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from backup.core.retry import Retry
 from backup.runs.history_entries import HISTORY
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
+from backup.stores.sibling import FieldType, Look, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import FIELD_TYPES, SqlSibling
 from backup.stores.sql.declared import declare
@@ -805,6 +807,46 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
     assert " ".join(text.split()).startswith(
         "SELECT dbo.[SyncHistory].[SyncId] FROM dbo.[SyncHistory] WITH (REPEATABLEREAD, ROWLOCK) WHERE"
     )
+
+
+def test_what_a_run_reads_of_history_is_one_query() -> None:
+    """By SQL Server's rules: a subquery that is sorted has TOP; every part of UNION ALL has the same columns of the
+    same table, so neither a type nor a collation has to be agreed on, and no NULL without a type; the whole is sorted
+    by columns of the first part."""
+    asked: list[str] = []
+
+    class Connection:
+        def execute(self, query: Any, values: Mapping[str, Any]) -> Any:
+            sent = query.compile(dialect=dialect()).construct_expanded_state(values)
+            asked.append(" ".join(sent.statement.split()))
+            asked.append(repr(sent.positional_parameters))
+            return SimpleNamespace(mappings=lambda: [])
+
+    server = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    access = SqlAccess(server, Retry(), ConfigError, "backup")
+    access.attempts = lambda *_, **__: [nullcontext(Connection())]  # type: ignore[assignment]
+    fields: dict[str, FieldType] = {"Id": "name", "Place": "place", "Number": "integer", "At": "time", "Notes": "json"}
+    entries = SqlSibling(access, Shape("Runs", "runs", "Id", "Place", fields), lambda _: "dbo")
+    seen = entries.look(
+        [
+            Look({"Place": "p", "Id": ["a", "b"]}, "Number", 30, descending=True),
+            Look({"Place": None}, "At", 1),
+        ]
+    )
+    assert seen.entries == [[], []]
+
+    def part(number: int, top: int, condition: str, order: str) -> str:
+        columns = ", ".join(f"look{number}.[{name}]" for name in fields)
+        inner = ", ".join(f"dbo.[Runs].[{name}] AS [{name}]" for name in fields)
+        return (
+            f"SELECT {columns}, look{number}.place_in_look, {number} AS look_number, sysutcdatetime() AS server_time"
+            f" FROM (SELECT TOP {top} {inner}, row_number() OVER (ORDER BY {order}) AS place_in_look"
+            f" FROM dbo.[Runs] WHERE {condition} ORDER BY {order}) AS look{number}"
+        )
+
+    first = part(0, 30, "dbo.[Runs].[Place] = ? AND dbo.[Runs].[Id] IN (?, ?)", "dbo.[Runs].[Number] DESC")
+    second = part(1, 1, "dbo.[Runs].[Place] IS NULL", "dbo.[Runs].[At]")
+    assert asked == [f"{first} UNION ALL {second} ORDER BY look_number, place_in_look", "('p', 'a', 'b')"]
 
 
 # --- rows that nobody else may change ---------------------------------------------------------------------------------
