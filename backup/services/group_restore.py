@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from backup.core.errors import BackupError, BadRequest, RecordsSetAside
-from backup.core.model import Trigger, Verb
+from backup.core.log import event, redact
+from backup.core.model import Status, Trigger, Verb
 from backup.core.suggestions import quoted
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import NOBODY, Observer, Outcome
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from backup.services.sets import ServiceSet
-from backup.services.table_order import TableOrder, parents_first
+from backup.services.table_order import TableOrder, cycle_text, parents_first
 from backup.services.turns import AT_ONCE, side_by_side
 from backup.verbs.restoring import Wish
 
@@ -29,6 +30,8 @@ def restore_group(
     to: str | None = None,
     observer: Observer = NOBODY,
     trigger: Trigger = Trigger.CLI,
+    *,
+    constraints: bool = False,
 ) -> list[Outcome]:
     """Restores the services that a set or a pattern stands for, also those whose table is gone from the source. Returns
     an outcome of each, parents first. A service that fails does not disturb the others.
@@ -38,8 +41,12 @@ def restore_group(
     run; in a cycle what a foreign key refused is tried again. Their outcome is that of the last run, with the counts of
     all.
 
-    Raises BadRequest for a wish that is about one service, and for `to` with services of several sets; UnknownService
-    when there is no such service; what a store raises when the place of `to` cannot be asked. Then nothing was changed.
+    With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables. One
+    that cannot be made fails the outcome of its table; what was restored stays, and SyncHistory says Completed.
+
+    Raises BadRequest for a wish that is about one service, for `to` with services of several sets, and for
+    `constraints` where there can be none; UnknownService when there is no such service; what a store raises when the
+    place of `to` cannot be asked, or for `constraints` the source. Then nothing was changed.
     """
     if wish.run is not None or wish.keys:
         raise BadRequest(
@@ -55,8 +62,18 @@ def restore_group(
             "Nothing was changed.",
             hint="Restore one set at a time into another database.",
         )
+    if constraints:
+        if to is None or None in groups:
+            raise BadRequest(
+                "Foreign keys are made only where a set is restored into another database. Nothing was changed.",
+                hint="Name a set, and the other database with --to.",
+            )
+        for own_set in filter(None, groups):
+            own_set.check_constraints(to)
     restores = [_GroupRestore(registry, own_set, names, wish, to) for own_set, names in groups.items()]
-    return [outcome for restore in restores for outcome in restore.run(options, observer, trigger)]
+    return [
+        outcome for restore in restores for outcome in restore.run(options, observer, trigger, constraints=constraints)
+    ]
 
 
 class _GroupRestore:
@@ -65,7 +82,7 @@ class _GroupRestore:
     def __init__(
         self, registry: Registry, own_set: ServiceSet | None, services: Sequence[str], wish: Wish, to: str | None
     ) -> None:
-        self._registry, self._to = registry, to
+        self._registry, self._own_set, self._to = registry, own_set, to
         self._at_once = AT_ONCE if own_set is None else own_set.at_once
         self._service_of = {service if own_set is None else service.partition("/")[2]: service for service in services}
         foreign_keys = [] if own_set is None else own_set.foreign_keys(to)
@@ -73,7 +90,7 @@ class _GroupRestore:
         self._wish = replace(wish, beside=self._order.linked)
         self._outcomes: dict[str, list[Outcome]] = {}
 
-    def run(self, options: Options, observer: Observer, trigger: Trigger) -> list[Outcome]:
+    def run(self, options: Options, observer: Observer, trigger: Trigger, *, constraints: bool) -> list[Outcome]:
         """Restores; returns an outcome for each service."""
 
         def pass_over(levels: Iterable[Sequence[str]], wish: Wish, tables: frozenset[str]) -> int:
@@ -104,7 +121,34 @@ class _GroupRestore:
             refused = frozenset(table for table in order.linked if isinstance(self._error(table), RecordsSetAside))
             if not refused or not pass_over(order.levels, wish, refused):
                 break
-        return [self._whole(table) for level in order.levels for table in level]
+        outcomes = {table: self._whole(table) for level in order.levels for table in level}
+        if constraints and self._own_set is not None:
+            self._add_foreign_keys(outcomes, self._own_set, dry_run=options.dry_run)
+        return [*outcomes.values()]
+
+    def _add_foreign_keys(self, outcomes: dict[str, Outcome], own_set: ServiceSet, *, dry_run: bool) -> None:
+        """Makes the foreign keys of the source, and notes in the outcomes of their tables what became of each."""
+        for foreign_key in own_set.foreign_keys():
+            child, parent = outcomes.get(foreign_key.table), outcomes.get(foreign_key.referred)
+            if child is None or self._to is None:
+                continue
+            named, error = f"The foreign key {foreign_key.name} to {foreign_key.referred}", child.error
+            if parent is None or parent.error is not None or error is not None:
+                note = f"{named} was not made: not all of its rows were restored."
+            elif dry_run:
+                note = f"{named} would be made."
+            else:
+                try:
+                    own_set.add_foreign_key(foreign_key, self._to)
+                    note = f"{named} is there."
+                except BackupError as caught:
+                    note, error = f"{named} could not be made.", caught
+            event("restore.foreign_key", service=child.run.service, note=note, error=error)
+            run = replace(child.run, notes=(*child.run.notes, note))
+            if error is not None and child.error is None:
+                run = run.ended(Status.FAILED, run.completed_at or run.started_at, run.counts, redact(str(error)))
+                run = replace(run, error_kind=type(error).__name__)
+            outcomes[foreign_key.table] = replace(child, run=run, error=error)
 
     def _error(self, table: str) -> BackupError | None:
         return self._outcomes[table][-1].error
@@ -123,11 +167,7 @@ class _GroupRestore:
         }
         skipped = max(0, counts.skipped - written["inserted"] - written["updated"])
         notes = [note for outcome in outcomes for note in outcome.run.notes]
-        notes += [
-            f"Its foreign keys form a cycle: {' → '.join((*cycle, cycle[0]))}."
-            for cycle in self._order.cycles
-            if table in cycle
-        ]
+        notes += [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
         run = replace(
             last.run,
             started_at=outcomes[0].run.started_at,

@@ -16,8 +16,9 @@ from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync
 from backup.services.registry import Registry
 from backup.services.service import SyncService
-from backup.services.sets import Members, unique_key
+from backup.services.sets import Members, ServiceSet, unique_key
 from backup.services.spec import ServiceSpec
+from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
 from backup.stores import Drift, Listed
 from backup.verbs.sync import RULES
@@ -25,6 +26,7 @@ from backup.verbs.sync import RULES
 _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
 )
+_NAMED_AT_MOST = 20
 _VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
 
 
@@ -73,7 +75,7 @@ def plan_of(registry: Registry, name: str) -> Plan:
         except Exception as error:
             return ServicePlan(service, error=foreseen(error))
 
-    notes = [note for set_name, found in sets.items() for note in _notes_of(set_name, found.members)]
+    notes = [note for found in sets.values() for note in (*_notes_of(found.name, found.members), *_order_notes(found))]
     errors = [error for found in sets.values() for error in found.members.errors]
     return Plan(side_by_side(plan, services), notes, errors)
 
@@ -200,3 +202,14 @@ def _notes_of(set_name: str, members: Members) -> list[str]:
         *(f"{set_name}: {table} is gone from the source. Its copy stays." for table in members.gone),
         *(f"{set_name}: {table} is new, and on_new_table is ignore." for table in members.ignored),
     ]
+
+
+def _order_notes(own_set: ServiceSet) -> list[str]:
+    """In which order foreign keys put the tables, and which cycles they form."""
+    order = parents_first([*own_set.members.specs], own_set.foreign_keys())
+    levels = [linked for level in order.levels if (linked := [table for table in level if table in order.linked])]
+    notes = [f"{own_set.name}: {cycle_text(cycle)}" for cycle in order.cycles]
+    if levels:
+        texts = [", ".join(level[:_NAMED_AT_MOST]) + (" …" if len(level) > _NAMED_AT_MOST else "") for level in levels]
+        notes.append(f"{own_set.name}: by its foreign keys a restore writes {'; then '.join(texts)}.")
+    return notes

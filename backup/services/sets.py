@@ -13,7 +13,15 @@ from typing import Any
 
 from backup.config.set_settings import SetSection, TableSection, options_of
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing, StoreError, UnknownService
+from backup.core.errors import (
+    BackupError,
+    BadRequest,
+    ConfigError,
+    NotInitialized,
+    SourceMissing,
+    StoreError,
+    UnknownService,
+)
 from backup.core.log import event
 from backup.core.masks import Masking
 from backup.core.suggestions import did_you_mean, quoted
@@ -23,7 +31,18 @@ from backup.runs.upgrade import OWN_NAMES
 from backup.services.patterns import is_pattern, matching
 from backup.services.places import TARGET
 from backup.services.spec import ServiceSpec
-from backup.stores import ForeignKey, Limits, Listed, Rules, Side, SideName, list_places, open_store
+from backup.stores import (
+    ForeignKey,
+    Limits,
+    Listed,
+    Rules,
+    Side,
+    SideName,
+    add_foreign_key,
+    dialect_of,
+    list_places,
+    open_store,
+)
 
 AT_ONCE_IN_A_SET = 4
 """How many services of a set run at once, unless the set says another number."""
@@ -105,10 +124,28 @@ class ServiceSet:
         `target`. Raises what a store raises for a target that exists."""
         foreign_keys = [key for listed in self.members.listed.values() for key in listed.foreign_keys]
         if target is not None and not self._section.is_cosmos:
-            side = replace(self._side("source", ""), role="target place", setting=TARGET, connection_string=target)
             with suppress(SourceMissing):  # the restore makes it
-                foreign_keys += [key for listed in list_places(side, self._limits) for key in listed.foreign_keys]
+                places = list_places(self._target(target), self._limits)
+                foreign_keys += [key for listed in places for key in listed.foreign_keys]
         return foreign_keys
+
+    def check_constraints(self, target: str) -> None:
+        """Raises BadRequest where `add_foreign_key` cannot add one, and the error of a source that cannot be asked for
+        its foreign keys."""
+        if self._section.is_cosmos or dialect_of(self._target(target), self._limits).in_process:
+            product = "Cosmos DB has no foreign keys" if self._section.is_cosmos else "SQLite cannot add foreign keys"
+            raise BadRequest(f"{product}. Nothing was changed.", hint="Restore without constraints.")
+        for error in self.members.errors:
+            if isinstance(error, StoreError):
+                raise error
+
+    def add_foreign_key(self, foreign_key: ForeignKey, target: str) -> None:
+        """As `stores.add_foreign_key`, in the database of the connection string `target`."""
+        add_foreign_key(self._target(target), foreign_key, self._limits)
+
+    def _target(self, connection_string: str) -> Side:
+        side = self._side("source", "")
+        return replace(side, role="target place", setting=TARGET, connection_string=connection_string)
 
     def rival_of(self, table: str) -> ServiceSpec | None:
         """The service that this set would have for a table of this name, for comparing places; None without one. Asks

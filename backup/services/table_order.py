@@ -50,3 +50,8 @@ def parents_first(tables: Sequence[str], foreign_keys: Iterable[ForeignKey]) -> 
         levels.append(level)
         sorter.done(*level)
     return TableOrder(levels, cycles, linked)
+
+
+def cycle_text(cycle: Sequence[str]) -> str:
+    """A sentence that names the tables of a cycle."""
+    return f"The foreign keys of {' → '.join((*cycle, cycle[0]))} form a cycle."

@@ -6,15 +6,19 @@ import json
 from collections.abc import Sequence
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
-from backup.core.errors import BadRequest, RecordsSetAside, UnknownService
+from backup.core.errors import BadRequest, ConstraintRefused, RecordsSetAside, UnknownService
 from backup.core.model import Status
 from backup.entry import http
 from backup.runs.outcome import Outcome
 from backup.services.group_restore import restore_group
 from backup.services.service import Options
+from backup.services.service_plans import plan_of
 from backup.services.table_order import parents_first
 from backup.stores import ForeignKey
+from backup.stores.sql.constraints import constraint_of
 from backup.verbs.restoring import Wish
 from tests.emulators.servers import postgres_database
 from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
@@ -45,9 +49,11 @@ def shop(request: pytest.FixtureRequest) -> Shop:
     return shop
 
 
-def restore(shop: Shop, wish: Wish = NEWEST, options: Options = WRITE, to: str | None = None) -> dict[str, Outcome]:
+def restore(
+    shop: Shop, wish: Wish = NEWEST, options: Options = WRITE, to: str | None = None, *, constraints: bool = False
+) -> dict[str, Outcome]:
     """The outcomes by table, in their order."""
-    outcomes = restore_group(shop.registry(), "shop", wish, options, to)
+    outcomes = restore_group(shop.registry(), "shop", wish, options, to, constraints=constraints)
     return {outcome.run.service.removeprefix(f"shop/{shop.prefix}"): outcome for outcome in outcomes}
 
 
@@ -56,6 +62,8 @@ def in_order(tables: Sequence[str]) -> bool:
 
 
 def test_a_set_is_restored_parents_first(shop: Shop) -> None:
+    (note,) = plan_of(shop.registry(), "shop").notes
+    assert note.endswith("; then ".join(f"{shop.prefix}{table}" for table in ("Customer", "Border", "Aline")) + ".")
     shop.run(EMPTY)
     preview = restore(shop, options=Options(dry_run=True))
     assert shop.column(COUNT, "source") == [0, 0, 0]
@@ -102,6 +110,7 @@ def test_a_cycle_is_named_and_tried_again(postgres_shop: Shop) -> None:  # noqa:
     assert shop.column('SELECT "Boss" FROM "Store" ORDER BY "Id"', "source") == [1, 2]
     assert {table: outcome.run.counts.inserted for table, outcome in outcomes.items()} == {"Staff": 3, "Store": 2}
     assert any("form a cycle" in note for note in outcomes["Staff"].run.notes)
+    assert any("form a cycle" in note for note in plan_of(shop.registry(), "shop").notes)
 
 
 def test_what_refers_to_itself_across_tables_stays_refused_and_is_named(postgres_shop: Shop) -> None:  # noqa: F811
@@ -175,3 +184,52 @@ def test_cycles_are_broken_and_names_are_compared_as_the_server_has_them() -> No
     (cycle,) = order.cycles
     assert set(zip(cycle, [*cycle[1:], cycle[0]], strict=True)) == {("a", "b"), ("b", "c"), ("c", "a")}
     assert parents_first(["a", "A"], keys("a A")).levels == [["A"], ["a"]]
+
+
+DEFINED = "SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1"
+
+
+def test_another_database_gets_the_foreign_keys_where_all_rows_are(
+    postgres_shop: Shop,  # noqa: F811
+    postgres: str,
+) -> None:
+    shop = postgres_shop
+    shop.run(
+        TABLES + 'ALTER TABLE "Alone" ADD CONSTRAINT "odd, name" FOREIGN KEY ("Boss", "Id") REFERENCES "Aline"'
+        " ON DELETE CASCADE ON UPDATE SET NULL DEFERRABLE INITIALLY DEFERRED"
+    )
+    shop.sync()
+    with postgres_database(postgres) as target:
+        there = Shop(target, shop.backup, shop.prefix)
+        preview = restore(shop, options=Options(dry_run=True), to=target, constraints=True)
+        assert any("would be made" in note for note in preview["Alone"].run.notes)
+        there.run('CREATE TABLE "Customer" ("Id" INTEGER, "Name" VARCHAR(40))')  # a foreign key cannot refer to it
+        failed = {table for table, outcome in restore(shop, to=target, constraints=True).items() if outcome.error}
+        assert failed == {"Customer"}
+        there.run('DROP TABLE "Customer"')
+        for _ in range(2):
+            outcomes = restore(shop, to=target, constraints=True)
+            assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+            assert there.column(DEFINED, "source") == shop.column(DEFINED, "source")
+        there.run('ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"; INSERT INTO "Border" VALUES (7, 7)')
+        error = restore(shop, to=target, constraints=True)["Border"].error
+        assert isinstance(error, ConstraintRefused)
+        assert "Border_Customer_fkey" in str(error)
+
+
+def test_foreign_keys_are_made_only_where_they_can_be(sqlite_shop: Shop) -> None:  # noqa: F811
+    shop = sqlite_shop
+    shop.run(TABLES)
+    with pytest.raises(BadRequest, match="only where a set is restored into another database"):
+        restore(shop, constraints=True)
+    with pytest.raises(BadRequest, match="SQLite cannot add foreign keys"):
+        restore(shop, to=shop.source.replace("source", "target"), constraints=True)
+
+
+def test_a_foreign_key_is_declared_for_sql_server_as_it_was() -> None:
+    key = ForeignKey("FK one", "dbo.[a.b]", ["X", "Y"], "sales.Order", ["x]", "y"], "SET NULL", "CASCADE")
+    statement = sa.schema.AddConstraint(constraint_of(key)).compile(dialect=mssql_dialect())  # type: ignore[no-untyped-call]
+    assert str(statement) == (
+        "ALTER TABLE [dbo].[a.b] ADD CONSTRAINT [FK one] FOREIGN KEY([X], [Y]) REFERENCES [sales].[Order] ([x]]], [y])"
+        " ON DELETE SET NULL ON UPDATE CASCADE"
+    )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from backup.config.given_services import ALL
+from backup.core.errors import BadRequest
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneOrSet, Only, Yes
@@ -50,6 +51,9 @@ def restore_command(
     to: Annotated[
         str | None, typer.Option(metavar="CONNECTION", help="Write into this database instead of the source")
     ] = None,
+    constraints: Annotated[
+        bool, typer.Option("--constraints", help="With --to, of a set: then make the source's foreign keys there")
+    ] = False,
     overwrite_newer: Annotated[
         bool, typer.Option("--overwrite-newer", help="Also records that are newer than in the backup")
     ] = False,
@@ -72,6 +76,8 @@ def restore_command(
     with errors_shown(as_json):
         registry = open_registry(config)
         is_group = registry.directory.is_group(service) and service.lower() != ALL
+        if constraints and not is_group:
+            raise BadRequest("--constraints is for a set. Nothing was changed.", hint="Name a set, or leave it out.")
         restored_name = service if is_group else registry.get(service).name
         wish = Wish(
             None if at is None else moment_of(at),
@@ -86,7 +92,7 @@ def restore_command(
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as observer:
             if is_group:
-                outcomes = restore_group(registry, service, wish, options, to, observer)
+                outcomes = restore_group(registry, service, wish, options, to, observer, constraints=constraints)
             else:
                 outcomes = [registry.get(service).restore(wish, options, to, observer)]
         answer = http.shape_restores(outcomes) if is_group else http.shape_one(outcomes[0])

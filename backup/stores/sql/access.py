@@ -171,6 +171,15 @@ class SqlAccess:
             table.create,
         )
 
+    def add_foreign_key(self, constraint: sa.ForeignKeyConstraint) -> None:
+        """Adds the constraint to its table, unless the table has a foreign key of this name."""
+        table, name = constraint.table, str(constraint.name)
+        self._make(
+            f"add the foreign key {name}",
+            lambda cx: name in {key["name"] for key in sa.inspect(cx).get_foreign_keys(table.name, table.schema)},
+            lambda cx: cx.execute(sa.schema.AddConstraint(constraint)),
+        )
+
     def _make(
         self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
     ) -> None:
