@@ -343,12 +343,15 @@ def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Sh
     assert (whole.error, whole.run.status, whole.run.counts.skipped) == (None, Status.COMPLETED, 8)
 
 
-def work_on_set(shop: Shop, folder: Path, *lines: str, **settings: str) -> tuple[Job, Desk, int]:
-    """The job of the set as it ended, and how many slices it took."""
+def work_on_set(
+    shop: Shop, folder: Path, *lines: str, occurrence: str | None = None, **settings: str
+) -> tuple[Job, Desk, int]:
+    """The job of the set as it ended, and how many slices it took. With an occurrence the schedule has queued it."""
     values = {"BackupJobs__File": str(folder / "jobs.db"), "BACKUP_TOML": shop.text(*lines), **settings}
     loaded = load_settings(values)
     desk = open_desk(loaded)
-    job = desk.ask(Request("shop"), "http")
+    job = desk.records.enqueue(Request("shop"), "timer" if occurrence else "http", occurrence=occurrence)
+    assert job is not None
     for slices in range(1, 100):
         worked = worker_of(loaded, desk).work(job.job_id)
         assert worked is not None
@@ -366,6 +369,18 @@ def test_a_job_of_a_set_is_one_run_in_the_records_and_the_numbers(sqlite_shop: S
     assert (run["service"], run["jobId"], run["status"]) == ("shop", job.job_id, "Completed")
     day = RunNumbers(desk.keys).day(date.fromisoformat(run["startedAt"][:10]))
     assert {service: numbers["runs"] for service, numbers in day.items()} == {"shop": 1}
+
+
+def test_a_scheduled_job_of_a_set_purges_and_verifies_each_of_its_services(sqlite_shop: Shop, tmp_path: Path) -> None:
+    sqlite_shop.run(SHOP)
+    sqlite_shop.sync(EXCLUDE)
+    names = sqlite_shop.column('SELECT DISTINCT "ServiceName" FROM "RecycleBin" ORDER BY 1')
+    assert len(names) == 4
+    verified = """SELECT "ServiceName" FROM "SyncHistory" WHERE "Trigger" = 'verify' AND "Verified" = 1 ORDER BY 1"""
+    for occurrence, purged in ((None, False), ("2026-12-01T00:00:00+00:00", True)):
+        work_on_set(sqlite_shop, tmp_path, EXCLUDE, "recycle_days = 1e-9", occurrence=occurrence)
+        assert sqlite_shop.column('SELECT COUNT(*) FROM "RecycleBin"') == ([0] if purged else [8])
+        assert sqlite_shop.column(verified) == (names if purged else [])
 
 
 def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
@@ -483,7 +498,7 @@ where = {{ orders = {{ type = KIND }} }}
     assert first.keys() == {"shop", "shop/orders", "shop/cart"}
     assert isinstance(first["shop"].error, ConfigError)
     assert (first["shop/orders"].run.counts.inserted, first["shop/cart"].run.counts.inserted) == (1, 2)
-    other = sync("'Draft'")["shop/orders"].run.counts  # as many documents, written in the same second
+    other = sync("'Draft'")["shop/orders"].run.counts
     assert (other.inserted, other.deleted) == (1, 1)
     both = sync("['Order', 'Draft']")
     assert (both["shop/orders"].run.counts.inserted, both["shop/cart"].run.counts.processed) == (1, 0)
@@ -494,3 +509,38 @@ where = {{ orders = {{ type = KIND }} }}
     )
     left = sync("'Draft'")["shop/orders"]
     assert (left.error, left.run.counts.deleted) == (None, 1)
+
+
+def test_another_filter_finds_as_many_documents_of_the_same_seconds(
+    cosmos_server: str, cosmos_server_backup: str
+) -> None:
+    database = f"shop{uuid4().hex[:8]}"
+
+    def sync(kind: str) -> Run:
+        text = f"""
+[set.shop]
+source = '{cosmos_server}'
+backup = '{cosmos_server_backup}'
+database = '{database}'
+containers = "orders"
+where = {{ orders = {{ type = ["{kind}", "Both"] }} }}
+"""
+        settings = {"BACKUP_TOML": text, "BackupSync__OverlapSeconds": "0"}
+        [outcome] = Registry(load_settings(settings)).sync("shop", Trigger.CLI)
+        assert outcome.error is None, outcome.error
+        return outcome.run
+
+    with CosmosClient.from_connection_string(cosmos_server) as client:
+        container = client.create_database(database).create_container("orders", PartitionKey("/pk"))
+
+        def written(number: str, kind: str) -> int:
+            return int(container.upsert_item({"id": number, "pk": "a", "type": kind})["_ts"])
+
+        while written("1", "Order") != (second := written("2", "Draft")):
+            pass
+        while written("3", "Both") == second:  # so that the last sync's watermark lies behind the first two
+            pass
+    assert sync("Order").counts.inserted == 2
+    counts = sync("Draft").counts
+    assert (counts.inserted, counts.deleted, counts.skipped) == (1, 1, 1)
+    assert sync("Draft").counts.processed == 0

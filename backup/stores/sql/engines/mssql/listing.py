@@ -36,7 +36,7 @@ _INDEXES = sa.text(
     JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id
     JOIN sys.columns c ON c.object_id = k.object_id AND c.column_id = k.column_id
     WHERE o.type = 'U' AND o.is_ms_shipped = 0 AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0
-      AND k.key_ordinal > 0
+      AND i.is_hypothetical = 0 AND k.key_ordinal > 0
     ORDER BY s.name, o.name, i.name, k.key_ordinal
     """
 )
@@ -72,7 +72,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
                 kind.strip() == "V",
                 columns,
                 row_version=next((column.name for column in columns if column.type in _VERSIONS), None),
-                records=None if rows is None else int(rows),
+                records=None if rows is None or rows < 0 else int(rows),  # Babelfish has -1 before ANALYZE
             )
         )
     indexes = [
