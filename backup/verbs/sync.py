@@ -12,6 +12,7 @@ from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.log import event
+from backup.core.model import Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import refuse_early, sync_stores
 from backup.mirror.writing import Steps
@@ -106,7 +107,10 @@ def _purge_what_is_clear(session: Session, masks: str) -> None:
     """Purges the images of earlier runs, once each copy has these masks for the first time: older images may show what
     the masks hide."""
     last = session.last_synced()
-    if last is None or last.masks != masks:
+    later = [] if last is None else session.history.later(last, session.opening)
+    # A sync without these masks that failed, or had a limit, has written clear copies all the same.
+    clear = [run for run in later if run.verb is Verb.SYNC and run.masks != masks and run.counts.processed]
+    if last is None or last.masks != masks or clear:
         purged = session.recycled.purge(session.run.started_at)
         if purged:
             session.note(f"The masks are new: {purged} older images, which may show what they hide, were purged.")

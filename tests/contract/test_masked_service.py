@@ -134,6 +134,22 @@ def test_masks_that_begin_later_leave_no_clear_value_behind(masked: Masked) -> N
     assert CLEAR[0] not in masked.backup()
 
 
+def test_a_sync_without_masks_that_did_not_reach_its_end_leaves_no_clear_image(masked: Masked) -> None:
+    masked.service().initialize()
+    masked.sync()
+    for version in (2, 3):
+        masked.bench.sql("source", f"UPDATE {{table}} SET Version = {version} WHERE Id = 1")
+        partial = masked.service("").sync(Trigger.CLI, Options(limit=1))
+        assert partial.run.counts.updated == 1
+    assert CLEAR[0] in masked.backup()
+    begun = masked.sync()
+    assert CLEAR[0] not in masked.backup()
+    assert any("purged" in note for note in begun.run.notes)
+    # A sync that failed before it changed anything is no reason to purge.
+    assert masked.service("", SourceThingDb__Table="Nowhere").sync(Trigger.CLI).error is not None
+    assert not any("purged" in note for note in masked.sync().run.notes)
+
+
 def test_masks_that_change_between_two_slices_of_a_sync_reach_every_copy(masked: Masked) -> None:
     service = masked.service("Name=null", BackupSync__ChunkSize="1")
     service.initialize()
