@@ -1,37 +1,45 @@
 """`make mutants`: breaks the app in small ways, one at a time, and prints which of them no test notices.
 
-The sample is fixed: those mutants whose names have the lowest hashes. A change elsewhere in the code leaves it alone.
-Each is tried in a copy of the project, by the tests that need nothing but SQLite. What survives for a reason stands in
-`tests/mutants.txt`, with it: `path function: before → after | reason`. ARGS="--number 20 --under runs" tries less.
-Ends with 1 where a mutant survives that is not named there.
+The sample is fixed by its seed: of every module the mutant with the lowest hash, then those with the lowest of all. A
+change elsewhere in the code leaves it alone. First all tests that need no server but Azurite run once, to learn which
+of them run which line. A mutant is tried in a copy of the project, by the tests that run its lines: the cheapest of
+each file first, then the others, for a minute at most. A test that fails without the mutant too counts for nothing. A
+mutant that does not end counts as noticed only if the same tests end without it in the same time.
+
+What survives for a reason stands in `tests/mutants.txt`, with it: `path function: before → after | reason`. Ends with 1
+where a mutant survives that is not named there, or where time was up.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import compileall
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from py_compile import PycInvalidationMode
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
+
+from tests.tests_of_lines import TestsOfLines
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("mirror", "recycle_bin", "runs")
 NAMED = Path(__file__).with_suffix(".txt")
-SECONDS_AT_MOST = 600  # what hangs is noticed
-TESTS = [
-    *("-x", "-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider"),
-    *("-k", "not cosmos and not postgres and not mssql and not azurite"),
-    *("tests/unit", "tests/contract", "tests/scenarios", "tests/reliability"),
-    *(f"--ignore=tests/{file}.py" for file in ("unit/test_mixing", "scenarios/test_memory", "scenarios/test_bench")),
-]
+SERVERS = "tests/emulators/node_modules"
+STAGES_SECONDS = (10, 50)  # of tests for a mutant: of the cheapest, then of the others
 SWAPPED: dict[type[ast.AST], Any] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And},
@@ -41,30 +49,46 @@ SWAPPED: dict[type[ast.AST], Any] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One small change of one file: `after` stands for what is between two offsets."""
+    """One small change of one file: `after` stands for what is between two offsets. Lines count from 1."""
 
     path: str
     function: str
     start: int
     end: int
+    lines: range
     before: str
     after: str
+    ordinal: int = 1  # among those of the function that say the same
 
     @property
     def name(self) -> str:
-        return f"{self.path} {self.function}: {' '.join(self.before.split())} → {' '.join(self.after.split())}"
+        change = f"{' '.join(self.before.split())} → {' '.join(self.after.split())}"
+        return f"{self.path} {self.function}: {change}" + (f" ({self.ordinal})" if self.ordinal > 1 else "")
 
-    @property
-    def rank(self) -> str:
-        return hashlib.sha256(self.name.encode()).hexdigest()
+    def rank(self, seed: int) -> str:
+        return hashlib.sha256(f"{seed} {self.name}".encode()).hexdigest()
 
     def apply(self, source: bytes) -> bytes:
         return source[: self.start] + self.after.encode() + source[self.end :]
 
 
+def sample(seed: int, number: int) -> list[Mutant]:
+    """That many mutants, at least one of every module that has any, by module."""
+    of_modules = [
+        sorted(mutants_of(file), key=lambda mutant: mutant.rank(seed))
+        for package in PACKAGES
+        for file in sorted((ROOT / "backup" / package).rglob("*.py"))
+    ]
+    first = [mutants[0] for mutants in of_modules if mutants]
+    others = sorted((mutant for mutants in of_modules for mutant in mutants[1:]), key=lambda mutant: mutant.rank(seed))
+    chosen = first + others[: max(0, number - len(first))]
+    return sorted(chosen, key=lambda mutant: (mutant.path, mutant.start))
+
+
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """All that this script knows to do to the file. Annotations, messages and log lines are left alone."""
     source = path.read_bytes()
+    said = Counter[str]()
     offsets = [0]
     for line in source.splitlines(keepends=True):
         offsets.append(offsets[-1] + len(line))
@@ -76,7 +100,10 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             assert isinstance(node, ast.expr | ast.stmt)
             start = offsets[node.lineno - 1] + node.col_offset
             end = offsets[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
-            yield Mutant(str(path.relative_to(ROOT)), function, start, end, source[start:end].decode(), after)
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            mutant = Mutant(str(path.relative_to(ROOT)), function, start, end, lines, source[start:end].decode(), after)
+            said[mutant.name] += 1
+            yield replace(mutant, ordinal=said[mutant.name])
         for field, child in ast.iter_fields(node):
             if field in ("annotation", "returns", "decorator_list") or isinstance(node, ast.Raise | ast.JoinedStr):
                 continue
@@ -100,7 +127,7 @@ def changed(node: ast.AST, function: str) -> Iterator[str]:
             yield f"({ast.unparse(ast.Compare(left, [SWAPPED[type(operator)](), *others], comparators))})"
         case ast.BoolOp(operator, values):
             yield f"({ast.unparse(ast.BoolOp(SWAPPED[type(operator)](), values))})"
-        case ast.BinOp(left, operator, right) if type(operator) in SWAPPED:
+        case ast.BinOp(left, operator, right) if function and type(operator) in SWAPPED:
             yield f"({ast.unparse(ast.BinOp(left, SWAPPED[type(operator)](), right))})"
         case ast.UnaryOp(ast.Not(), operand):
             yield f"({ast.unparse(operand)})"
@@ -112,56 +139,110 @@ def changed(node: ast.AST, function: str) -> Iterator[str]:
             yield "pass"
 
 
-def noticed(folder: Path, mutant: Mutant | None) -> bool:
-    """Whether a test fails, or hangs, in the copy of the project with that change."""
-    file = folder / mutant.path if mutant else None
-    source = file.read_bytes() if file else b""
-    if mutant and file:
-        file.write_bytes(mutant.apply(source))
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-m", "pytest", *TESTS]
-    try:
-        process = subprocess.run(
-            command, cwd=folder, env=env, timeout=SECONDS_AT_MOST, capture_output=True, text=True, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        if file:
-            file.write_bytes(source)
-    if process.returncode and mutant is None:
-        print(process.stdout[-3000:])
-    return process.returncode != 0
+class Trial:
+    """Copies of the project, in each of which one mutant at a time is tried."""
+
+    def __init__(self, folder: Path, at_once: int) -> None:
+        self._folder = folder
+        self._copies = SimpleQueue[Path]()
+        for number in range(at_once):
+            self._copies.put(copied(folder / f"project-{number}"))
+
+    def outcome(self, mutant: Mutant, tests: TestsOfLines) -> str:
+        """What notices it: a test's name, or that it does not end. Empty where it survives."""
+        copy = self._copies.get()
+        try:
+            stages = tests.stages(mutant.path, mutant.lines, STAGES_SECONDS)
+            return next(filter(None, (self._noticed(copy, mutant, stage, tests) for stage in stages)), "")
+        finally:
+            self._copies.put(copy)
+
+    def _noticed(self, copy: Path, mutant: Mutant, names: Sequence[str], tests: TestsOfLines) -> str:
+        limit = 30 + 5 * sum(tests.seconds[name] for name in names)
+        while names:
+            file = copy / mutant.path
+            source = file.read_bytes()
+            file.write_bytes(mutant.apply(source))
+            try:
+                failed = first_failure(copy, names, limit)
+            finally:
+                file.write_bytes(source)
+            if failed is None:  # no end: of the mutant, or of a slow machine
+                return "it does not end" if first_failure(copy, names, limit) == "" else ""
+            if not failed or first_failure(copy, [failed], limit) == "":
+                return failed
+            print(f"{failed} fails without any mutant", flush=True)
+            names = [name for name in names if name != failed]
+        return ""
+
+
+def copied(folder: Path) -> Path:
+    left_out = shutil.ignore_patterns(".git", ".venv*", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache")
+    shutil.copytree(ROOT, folder, ignore=left_out)
+    if (ROOT / SERVERS).is_dir():
+        (folder / SERVERS).symlink_to((ROOT / SERVERS).resolve())
+    # Python compares compiled files with their sources by hash from now on: by time it would miss a mutant.
+    compileall.compile_dir(folder / "backup", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+    return folder
+
+
+def first_failure(folder: Path, names: Sequence[str], seconds: float) -> str | None:
+    """The first of those tests that fails there; empty if all pass, None if they do not end in that time."""
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
+    # Into a file: a program that a test leaves behind would hold a pipe open.
+    with (
+        TemporaryFile("w+") as said,
+        subprocess.Popen(
+            command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the programs of its tests
+        said.seek(0)
+        lines = [line.split(" ", 1)[1] for line in said if line.startswith(("FAILED ", "ERROR "))]
+    if process.returncode == 0:
+        return ""
+    failed = [name for name in names if any(line.startswith(name) for line in lines)]
+    return max(failed, key=len, default=names[0])  # none is named where an import fails
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--number", type=int, default=40)
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--number", type=int, default=80)
+    asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--minutes", type=float, default=30)
-    asked.add_argument("--under", choices=PACKAGES, action="append")
+    asked.add_argument("--at-once", type=int, default=2)
+    asked.add_argument("--under", choices=PACKAGES, action="append", help="try only those of the sample that lie there")
+    asked.add_argument("--lines", type=Path, help="folder that keeps which test runs which line, for the next time")
     given = asked.parse_args()
-    files = [file for name in given.under or PACKAGES for file in (ROOT / "backup" / name).rglob("*.py")]
-    sample = sorted((one for file in files for one in mutants_of(file)), key=lambda one: one.rank)[: given.number]
+    end = time.monotonic() + given.minutes * 60
+    under = tuple(f"backup/{package}/" for package in given.under or PACKAGES)
+    mutants = [mutant for mutant in sample(given.seed, given.number) if mutant.path.startswith(under)]
     reasons = dict(line.split(" | ", 1) for line in NAMED.read_text().splitlines() if " | " in line)
-    survived, tried, end = list[Mutant](), 0, time.monotonic() + given.minutes * 60
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary, "project")
-        left_out = shutil.ignore_patterns(".git", ".venv*", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache")
-        shutil.copytree(ROOT, folder, ignore=left_out)
-        if noticed(folder, None):
-            print("The tests fail without any mutant.")
-            return 1
-        for tried, mutant in enumerate(sample, 1):
-            if time.monotonic() > end:
-                tried -= 1
-                break
-            alive = not noticed(folder, mutant)
-            survived += [mutant] * alive
-            print("survived" if alive else "noticed ", mutant.name, flush=True)
-    print(f"{len(survived)} of {tried} survived.")
+    survived, tried = list[Mutant](), 0
+    with TemporaryDirectory() as temporary, ThreadPoolExecutor(given.at_once) as threads:
+        tests = TestsOfLines.learned(ROOT, given.lines or Path(temporary, "lines"))
+        trial = Trial(Path(temporary), given.at_once)
+
+        def outcome(mutant: Mutant) -> str | None:
+            return trial.outcome(mutant, tests) if time.monotonic() < end - sum(STAGES_SECONDS) else None
+
+        for mutant, by in zip(mutants, threads.map(outcome, mutants), strict=True):
+            if by is None:
+                continue
+            tried += 1
+            survived += [mutant] * (not by)
+            print(f"noticed  {mutant.name} by {by}" if by else f"survived {mutant.name}", flush=True)
+    print(f"Seed {given.seed}: {tried} of {len(mutants)} mutants tried, {len(survived)} survived.")
     for mutant in survived:
         print(f"{mutant.name} | {reasons.get(mutant.name, 'not named in tests/mutants.txt')}")
-    return int(any(mutant.name not in reasons for mutant in survived))
+    return int(tried < len(mutants) or any(mutant.name not in reasons for mutant in survived))
 
 
 if __name__ == "__main__":

@@ -119,11 +119,11 @@ OPERATIONS: Sequence[Operation] = (
         "RestoreSource",
         "POST",
         f"backup/restore/{_ANY_REST}",
-        "Writes the backup's state into the source, of one service or of a set.",
-        {200: models.RunAnswer | models.SyncsAnswer, 207: models.SyncsAnswer},
+        "Writes the backup's state into the source.",
+        {200: models.RunAnswer},
         body=requests.RestoreRequest,
         statuses=_WORKS,
-        failed=_RUN_FAILED | models.SyncsAnswer,
+        failed=_RUN_FAILED,
     ),
     Operation(
         "InitializeBackup",
@@ -267,7 +267,7 @@ OPERATIONS: Sequence[Operation] = (
         "sync/dashboard/overview",
         "Every service at a glance, the worst first, a page at a time.",
         {200: jobs.OverviewAnswer},
-        query={"q": _TEXT, "limit": _number(20, 200), "cursor": _CURSOR},
+        query={"q": _TEXT, **_PAGE},
     ),
     Operation(
         "GetCalendar",

@@ -15,12 +15,14 @@ from azure.cosmos import ContainerProxy
 
 from backup.core.errors import StoreError
 from backup.core.model import Action, Chunk, Image, Key, Record, Run
+from backup.core.timeline import Timeline
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
+from backup.recycle_bin import bin as recycle_bin
 from backup.recycle_bin import entries
-from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.bin import RecycleBin, _size
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import CopyNote, Keep, Shape, Store, stamps_in
 from tests.contract import test_postgresql_types, test_sqlite_types
@@ -636,6 +638,30 @@ def test_pages_of_large_records_are_small(sqlite_bench: SqliteBench, monkeypatch
     assert max(sizes[1:]) <= 3
 
 
+def test_pages_of_small_records_grow_fourfold_up_to_the_most(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create()
+    it = recycled(bench)
+    monkeypatch.setattr(entries, "_FIRST_PAGE", 1)
+    monkeypatch.setattr(entries, "PAGE", 6)
+    it.add(map(str, range(14)), 1)
+    sync_id = run_at(1)[0].sync_id
+    assert [len(page) for page in it.bin.of_run(sync_id)] == [1, 4, 6, 3]
+    assert [len(page) for page in it.bin.of_run(sync_id, records=False)] == [6, 6, 2]
+
+
+def test_a_batch_ends_after_the_record_that_makes_it_too_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create(Item(n) for n in range(7))
+    it = recycled(bench)
+    it.write(keys(bench, *range(7)), 1)
+    it.delete(keys(bench, *range(7)), 2)
+    sync_id = run_at(2)[0].sync_id
+    [size] = {_size(kept) for kept in it.of(2).values()}
+    monkeypatch.setattr(recycle_bin, "_BYTES_AT_ONCE", 2 * size)
+    assert [len(batch) for batch in it.bin.of_run(sync_id)] == [3, 3, 1]
+    without = [kept for batch in it.bin.of_run(sync_id, records=False) for kept in batch]
+    assert [len(batch) for batch in it.bin.with_records(without)] == [3, 3, 1]
+
+
 def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Bench, many: int) -> None:
     bench.create()
     it = recycled(bench)
@@ -690,6 +716,20 @@ def test_purge_deletes_only_what_is_older_a_batch_at_a_time(
     assert sum(batches) == many
     assert max(batches) <= many / 4
     assert it.bin.purge(moment(2)) == 0
+
+
+def test_purge_passes_over_pages_of_a_run_whose_clock_was_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create()
+    it = recycled(bench)
+    runs = [replace(run_at(n)[0], started_at=moment(n), number=n) for n in (1, 2, 3)]
+    runs[1] = replace(runs[1], started_at=moment(-9_000))  # it was between the others
+    it.add(["old"], 1)
+    for n in range(4):
+        it.bin.recorder(runs[1], lambda n=n: moment(n - 9_000))([], None, [(f"young {n}",)])  # type: ignore[misc]
+    monkeypatch.setattr(entries, "PAGE", 2)
+    of_all_runs = RecycleBin(it.backup, "contract", lambda: Timeline(runs, moment(4)))
+    assert of_all_runs.purge(moment(3)) == 1  # the others count as begun then: they are not older
+    assert [len(it.of(n)) for n in (1, 2)] == [0, 4]
 
 
 # --- an older release's table -----------------------------------------------------------------------------------------

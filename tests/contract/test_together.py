@@ -94,6 +94,18 @@ def test_after_a_delete_keys_are_kept_one_by_one(it: Recycled, resumed: bool) ->
     assert entries(it) == 20
 
 
+def test_the_first_call_of_a_run_does_not_ask_what_earlier_calls_have_kept(
+    it: Recycled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(*asked: object) -> int:
+        raise AssertionError(asked)
+
+    monkeypatch.setattr(it.bin._entries, "count", count)
+    it.bin.recorder(*run_at(1))([], None, [(1,)])
+    monkeypatch.undo()
+    assert entries(it) == 1
+
+
 def test_sides_have_entries_of_their_own(it: Recycled) -> None:
     run, now = run_at(1)
     for side in ("source", "backup"):

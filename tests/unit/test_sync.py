@@ -98,6 +98,42 @@ def test_the_backup_and_the_counts_are_what_a_model_of_two_dicts_says(
     )
 
 
+@pytest.mark.parametrize(("changed", "fingerprints"), [(1, 1), (20, 2)])
+def test_few_changes_are_proven_by_their_stamps_and_many_by_the_fingerprint_of_their_piece(
+    changed: int, fingerprints: int
+) -> None:
+    source = MemoryStore("source", [record(number, 2) for number in range(40)], chunk_size=50)
+    backup = MemoryStore("backup", [record(number, 1 if number < changed else 2) for number in range(40)])
+    asked = list[None]()
+    source.on["fingerprint"] = lambda: asked.append(None)
+    assert run_sync(source, backup).updated == changed
+    assert len(asked) == fingerprints
+
+
+@pytest.mark.parametrize(("extra", "cuts"), [(10, 0), (11, 1)])
+def test_a_chunk_of_which_the_backup_has_more_than_twice_the_records_is_cut_by_the_backups_keys(
+    monkeypatch: pytest.MonkeyPatch, extra: int, cuts: int
+) -> None:
+    monkeypatch.setattr("backup.mirror.chunk._WHOLE_BELOW", 0)
+    source = MemoryStore("source", [record(number) for number in range(10)], chunk_size=50)
+    backup = MemoryStore("backup", [record(number) for number in range(10 + extra)])
+    asked = list[None]()
+    backup.on["chunks"] = lambda: asked.append(None)
+    settled = list[Settled]()
+    after = Spread.after
+
+    def spied(spread: Spread, last: Settled) -> Spread:
+        settled.append(last)
+        return after(spread, last)
+
+    monkeypatch.setattr(Spread, "after", spied)
+    assert run_sync(source, backup).deleted == extra
+    assert len(asked) == cuts
+    assert [(chunk.deletes, chunk.source_records, chunk.backup_records) for chunk in settled] == [
+        (extra, 10, 10 + extra)
+    ]
+
+
 @given(sides, sides)
 def test_a_forced_sync_leaves_the_backup_equal_to_its_source(source: list[Stored], backup: list[Stored]) -> None:
     source_store, backup_store = MemoryStore("source", [*source, record(99)]), MemoryStore("backup", backup)

@@ -145,8 +145,7 @@ class _Bars(Observer):
         self._bars, self._tasks = bars, tasks
 
     def progress(self, service: str, counts: Counts) -> None:
-        if service in self._tasks:  # a restore also works on services whose table is gone
-            self._bars.update(self._tasks[service], completed=counts.seen - counts.deleted)
+        self._bars.update(self._tasks[service], completed=counts.seen - counts.deleted)
 
 
 def _source_count(registry: Registry, name: str) -> int | None:

@@ -1,0 +1,130 @@
+"""Which test runs which line, and how long each test takes: for `make mutants`.
+
+Coverage measures the lines. As a plugin of pytest this module tells it which test runs at the moment. Tests that need a
+server other than Azurite are left out, and so are long ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Self
+
+import pytest
+from coverage import Coverage, CoverageData
+
+TESTS = [
+    *("tests/unit", "tests/contract", "tests/scenarios"),
+    *(f"--ignore=tests/{file}.py" for file in ("unit/test_mixing", "scenarios/test_memory", "scenarios/test_bench")),
+]
+OPTIONS = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider"]
+MEASURE = """
+[run]
+source = backup
+parallel = true
+core = ctrace
+patch =
+  subprocess
+  fork
+  _exit
+"""
+LEFT_OUT = frozenset({"postgres", "cosmos_server", "plain_cosmos_server", "rabbit", "browser"})
+
+
+@dataclass(frozen=True)
+class TestsOfLines:
+    """What one run of all the tests has shown."""
+
+    root: Path
+    seconds: dict[str, float]
+    data: CoverageData
+
+    @classmethod
+    def learned(cls, root: Path, folder: Path) -> Self:
+        """From the folder, if it has that; else it runs the tests, four minutes, and puts it there.
+
+        Tests that fail are printed and left out.
+        """
+        seconds, data = folder / "seconds.json", folder / "data"
+        if not seconds.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "measure").write_text(MEASURE + f"data_file = {data}\n")
+            env = {**os.environ, "TESTS_OF_LINES": str(seconds), "PYTHONDONTWRITEBYTECODE": ""}
+            coverage = [sys.executable, "-m", "coverage"]
+            run = ["run", f"--rcfile={folder}/measure", "-m", "pytest", "-p", "tests.tests_of_lines"]
+            subprocess.run([*coverage, *run, *OPTIONS, *TESTS], cwd=root, env=env, check=False)
+            subprocess.run([*coverage, "combine", "-q", f"--rcfile={folder}/measure"], cwd=root, check=True)
+        known = CoverageData(str(data))
+        known.read()
+        return cls(root, json.loads(seconds.read_text()), known)
+
+    def of(self, path: str, lines: range) -> list[str]:
+        """The tests that run one of the lines; for lines that run at import, those that run any line of the file.
+
+        The cheapest of each file come first, then the next of each file.
+        """
+        by_line = self.data.contexts_by_lineno(str(self.root / path))
+        names = {name for line in lines for name in by_line.get(line, ()) if name in self.seconds}
+        if not names and any(by_line.get(line) for line in lines):
+            names = {name for contexts in by_line.values() for name in contexts if name in self.seconds}
+        files = defaultdict[str, list[str]](list)
+        for name in sorted(names, key=lambda name: (self.seconds[name], name)):
+            files[name.split("::")[0]].append(name)
+        return [name for name in chain(*zip_longest(*files.values())) if name]
+
+    def stages(self, path: str, lines: range, seconds: Sequence[float]) -> list[list[str]]:
+        """Of those tests, what takes so many seconds, then what takes so many seconds of the others …"""
+        names = iter(self.of(path, lines))
+        return [stage for limit in seconds if (stage := self._within(names, limit))]
+
+    def _within(self, names: Iterator[str], seconds: float) -> list[str]:
+        taken = list[str]()
+        for name in names:
+            taken.append(name)
+            seconds -= self.seconds[name]
+            if seconds <= 0:
+                break
+        return taken
+
+
+_seconds: defaultdict[str, float] = defaultdict(float)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if _needs_a_server(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not _needs_a_server(item)]
+
+
+def _needs_a_server(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", [])
+    return not LEFT_OUT.isdisjoint(names) or any(word in item.name for word in ("cosmos", "postgres", "mssql"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """With its fixtures: what only the first test of a file prepares counts for that test."""
+    if coverage := Coverage.current():
+        coverage.switch_context(item.nodeid)
+    yield
+    if coverage:
+        coverage.switch_context("")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _seconds[report.nodeid] += report.duration if report.passed else math.inf
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # pytest-xdist's own process hears of all tests
+        Path(os.environ["TESTS_OF_LINES"]).write_text(
+            json.dumps({name: seconds for name, seconds in _seconds.items() if seconds < math.inf})
+        )
