@@ -134,6 +134,23 @@ def test_masks_that_begin_later_leave_no_clear_value_behind(masked: Masked) -> N
     assert CLEAR[0] not in masked.backup()
 
 
+def test_the_words_of_a_trigger_show_no_clear_value(
+    postgresql_bench: SqlBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    masked, bench = Masked(postgresql_bench), postgresql_bench
+    masked.service().initialize()
+    masked.sync()
+    bench.sql("source", "UPDATE {table} SET Version = 2, Town = 'Rome'")
+    raised = f"CREATE FUNCTION {bench.quoted('f')}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE"
+    bench.sql("source", f"{raised} '%% stays', OLD.mail USING ERRCODE = '23514'; END $$")
+    call = f"FOR EACH ROW EXECUTE FUNCTION {bench.quoted('f')}()"
+    bench.sql("source", f"CREATE TRIGGER t BEFORE UPDATE ON {{table}} {call}")
+    refused = masked.service().restore(Wish(without_masked=True, overwrite_newer=True))
+    assert "the server refused it (23514)" in str(refused.error)
+    for shown in (repr(shape_one(refused)), masked.backup(), caplog.text):
+        assert CLEAR[0] not in shown
+
+
 def test_a_sync_without_masks_that_did_not_reach_its_end_leaves_no_clear_image(masked: Masked) -> None:
     masked.service().initialize()
     masked.sync()

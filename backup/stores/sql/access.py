@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import TypeVar
@@ -30,6 +32,8 @@ from backup.stores.values import Drift
 
 T = TypeVar("T")
 
+_OF_RECORDS = ("refused", "constraint", "unique", "undecoded")
+
 
 class SqlAccess:
     """One side's way to its database. `missing` is the error for a database or table that does not exist.
@@ -45,6 +49,9 @@ class SqlAccess:
         self.names: set[str] = set()
         """The names of this side's tables and schemas, in lower case. The side is not initialized only if one of these
         is missing."""
+
+        self.hides_values = False
+        """Whether the side's records have values that no error may show: those that a source's masks hide."""
 
         self._retry, self._call_seconds = retry, call_seconds
 
@@ -225,6 +232,8 @@ class SqlAccess:
 
     def _error(self, operation: str, error: BaseException, writes: bool) -> BackupError:
         failure = self.dialect.failure(error if isinstance(error, Exception) else Exception(str(error)))
+        if self.hides_values and failure.kind in _OF_RECORDS:
+            failure = replace(failure, text=_without_words(error))
         message = f"Could not {operation} in the {self.label}: {failure.text}"
         match failure.kind:
             case "missing" if failure.name and not self._is_own(failure.name.lower()):
@@ -256,3 +265,12 @@ class SqlAccess:
     def close(self) -> None:
         """Gives the connections back. The store can be used again."""
         self.dialect.close()
+
+
+def _without_words(error: BaseException) -> str:
+    """What stands for the words of a server that may quote a record, as those of a trigger do."""
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or ""
+    if not code and error.args and re.fullmatch(r"[0-9A-Z]{5}", str(error.args[0])):
+        code = error.args[0]
+    reason = f"the server refused it ({code})" if code else "the server refused it"
+    return f"{reason}. Its words may quote masked values; only its own log has them."

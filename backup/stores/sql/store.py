@@ -54,6 +54,7 @@ class SqlStore:
             masks=rules.masking.mark if rules.masking else None,
         )
         self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
+        self.access.hides_values = bool(rules.masking) and rules.is_source
         self.access.names.update(part.lower() for part in (schema, name) if part)
         self._limits, self._of_set = limits, rules.of_set
 
