@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, timedelta, tzinfo
 from functools import lru_cache
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,9 +167,16 @@ class Settings(BaseSettings):
 
     def max_age(self, service: str) -> timedelta | None:
         """Returns how old the last successful sync of the service, or of the set, may be; None: as old as it likes."""
-        own = self._own_of(service)
-        hours = self.max_age_hours if own is None or own.max_age_hours is None else own.max_age_hours
+        hours = self._max_hours(service)
         return timedelta(hours=hours) if hours else None
+
+    def max_ages(self, services: Iterable[str]) -> list[float]:
+        """Returns what `max_age` does, of each in the same order, in seconds; infinite for None. For many services."""
+        return [(self._max_hours(service) or inf) * 3600 for service in services]
+
+    def _max_hours(self, service: str) -> float:
+        own = self._own_of(service)
+        return self.max_age_hours if own is None or own.max_age_hours is None else own.max_age_hours
 
     def _own_of(self, service: str) -> BackupSettings | SetSection | None:
         """What the service, or the set that it belongs to, says itself."""

@@ -2,79 +2,63 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from enum import StrEnum
 from typing import Any
 
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.entry.answers import time_text
+from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceView, views_of
 from backup.jobs.desk import Desk
-from backup.jobs.job import State
+from backup.jobs.job import Job, State
 from backup.jobs.listing import PAGE_AT_MOST, page_of_jobs
 from backup.jobs.run_numbers import percentile
 
 _DUE_AT_MOST = 10_000
-_LOOKS = ("sync", "verify", "drill")
-
-
-class ServiceState(StrEnum):
-    """How safe a service is, the worst first."""
-
-    OVERDUE = "Overdue"
-    FAILED = "Failed"
-    DIFFERS = "Differs"
-    SAFE = "Safe"
 
 
 def shape_overview(
-    desk: Desk, settings: Settings, names: Iterable[str], text: str | None, limit: int, cursor: str | None
+    desk: Desk, settings: Settings, names: Sequence[str], text: str | None, limit: int, cursor: str | None
 ) -> dict[str, Any]:
     """Returns a row for each service, the worst first, a page at a time; and how many services are in each state.
 
     A service is overdue when its last success is older than its MaxAgeHours, or when it has none: absence alone counts,
-    and no error need be on record. Cost: one read for each thousand services, and one for each running job.
+    and no error need be on record. Cost: one small read for all services, one for the rows of the page, and one for
+    each running job.
     """
     now = desk.now().astimezone(UTC)
-    last = desk.runs.last_of_all()
+    glances = desk.runs.glances(names)
     at_work = {
         job.request.service.lower(): job
         for job in page_of_jobs(desk.keys, state=State.PROCESSING, limit=PAGE_AT_MOST).jobs
     }
-    states = {name: _state_of(last.get(name.lower(), {}), settings.max_age(name), now) for name in names}
-    wanted = [name for name in states if not text or text.lower() in name.lower()]
-    order = list(ServiceState)
-    places = sorted((f"{order.index(states[name])}:{name}", name) for name in wanted)
-    following = [(place, name) for place, name in places if cursor is None or place > cursor]
-    next_due = _next_due(settings, (name for _, name in following[:limit]), now)
-    rows = []
-    for _, name in following[:limit]:
-        due = next_due.get(name)
-        known, allowed, job = last.get(name.lower(), {}), settings.max_age(name), at_work.get(name.lower())
-        success = known.get("success")
-        rows.append(
-            {
-                "service": name,
-                "state": states[name].value,
-                "overdue": states[name] is ServiceState.OVERDUE,
-                "lastSuccess": success,
-                "lastSuccessAgeSeconds": _age(success, now),
-                "allowedAgeSeconds": round(allowed.total_seconds()) if allowed else None,
-                "lastFailure": known.get("failure"),
-                "records": (success or {}).get("records"),
-                "versionsProven": known.get("versions"),
-                "contentsProven": known.get("contents"),
-                "lastVerify": known.get("verify"),
-                "lastRestoreDrill": known.get("drill"),
-                "nextOccurrence": time_text(due) if due else None,
-                "job": {"jobId": job.job_id, "progress": job.percent or 0, "verb": job.request.verb} if job else None,
-            }
+    views = views_of(settings, names, glances, now)
+    places = [(f"{view.rank}:{view.name}", view) for view in views if not text or text.lower() in view.name.lower()]
+    following = sorted(place for place in places if cursor is None or place[0] > cursor)
+    page = [view for _, view in following[:limit]]
+    next_due = _next_due(settings, (view.name for view in page), now)
+    lasts = desk.runs.last_of_each([name for view in page for name in (view.name, view.success_of, view.trouble_of)])
+    rows = [
+        _service_row(
+            view,
+            [lasts[name.lower()] for name in (view.name, view.success_of, view.trouble_of)],
+            settings.max_age(view.name),
+            now,
+            next_due.get(view.name),
+            at_work.get(view.name.lower()),
         )
-    totals = {state.value.lower(): sum(found is state for found in states.values()) for state in order}
+        for view in page
+    ]
+    totals = Counter(view.rank for view in views)
     return {
         "now": time_text(now),
-        "totals": {"services": len(states), **totals, "running": len(at_work)},
+        "totals": {
+            "services": len(views),
+            **{state.value.lower(): totals[rank] for rank, state in enumerate(WORST_FIRST)},
+            "running": len(at_work),
+        },
         "services": rows,
         "cursor": following[limit - 1][0] if len(following) > limit else None,
     }
@@ -85,33 +69,48 @@ def shape_calendar(
 ) -> dict[str, Any]:
     """Returns each of the last `days` days (UTC), today included: runs due and made, changed records, durations.
 
-    Of one service, or of all `names` together. A service counts from its first run on. Cost: two reads; the number of
-    services does not matter.
+    Of one service, or of all `names` together. A service counts from its first run on. Cost: one read of the days, and
+    one small read for all services.
     """
     now = desk.now().astimezone(UTC)
     first = now.date() - timedelta(days=days - 1)
     by_day = desk.runs.days(service, first, now.date())
-    last = desk.runs.last_of_all() if service is None else {service.lower(): desk.runs.last(service)}
-    began = {
-        name: datetime.fromisoformat(last[name.lower()]["first"])
-        for name in names
-        if "first" in last.get(name.lower(), {})
-    }
+    glances = desk.runs.glances(names)
+    firsts = {name: glances[name.lower()].first for name in names if name.lower() in glances}
+    began = {name: datetime.fromtimestamp(first, UTC) for name, first in firsts.items() if first is not None}
     due = _due_by_day(settings, first, now, began)
     rows = [_day_row(day, by_day.get(day, {}), due.get(day, 0)) for day in (first + timedelta(n) for n in range(days))]
     return {"service": service, "days": rows}
 
 
-def _state_of(last: Mapping[str, Any], allowed: timedelta | None, now: datetime) -> ServiceState:
-    success, failure = _moment(last.get("success")), last.get("failure")
-    if success is None or (allowed is not None and now - success > allowed):
-        return ServiceState.OVERDUE
-    failed_at = _moment(failure)
-    if failure and failed_at and failed_at > success and failure.get("verb", "sync") in _LOOKS:
-        return ServiceState.FAILED
-    compared = [last[kind] for kind in ("verify", "drill") if kind in last]
-    newest: Mapping[str, Any] = max(compared, key=lambda entry: str(entry["at"]), default={})
-    return ServiceState.DIFFERS if newest.get("verified") is False else ServiceState.SAFE
+def _service_row(
+    view: ServiceView,
+    lasts: Sequence[Mapping[str, Any]],
+    allowed: timedelta | None,
+    now: datetime,
+    due: datetime | None,
+    job: Job | None,
+) -> dict[str, Any]:
+    """The row of a service. `lasts`: its own last runs, those with its last success, and those with its trouble."""
+    state = WORST_FIRST[view.rank]
+    known, of_success, of_trouble = lasts
+    success = of_success.get("success")
+    return {
+        "service": view.name,
+        "state": state.value,
+        "overdue": state is ServiceState.OVERDUE,
+        "lastSuccess": success,
+        "lastSuccessAgeSeconds": _age(success, now),
+        "allowedAgeSeconds": round(allowed.total_seconds()) if allowed else None,
+        "lastFailure": of_trouble.get("failure"),
+        "records": known.get("success", {}).get("records"),
+        "versionsProven": known.get("versions"),
+        "contentsProven": known.get("contents"),
+        "lastVerify": of_trouble.get("verify"),
+        "lastRestoreDrill": of_trouble.get("drill"),
+        "nextOccurrence": time_text(due) if due else None,
+        "job": {"jobId": job.job_id, "progress": job.percent or 0, "verb": job.request.verb} if job else None,
+    }
 
 
 def _moment(entry: Mapping[str, Any] | None) -> datetime | None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from backup.core.model import Action, SideName, Status, Trigger, Verb
-from backup.entry.dashboard_shapes import ServiceState
+from backup.entry.service_states import ServiceState
 from backup.jobs.job import State
 
 

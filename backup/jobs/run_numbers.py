@@ -2,20 +2,21 @@
 
 `day:` has the numbers of a day and a service, in the order of their names. `stat:` has those of one service and day,
 `total:` those of all services and a day together, both with the durations. `last:` has a service's last success,
-failure, verify and drill, what was last proven, when its first run began, and whether it was told that it is silent.
-Days are UTC's.
+failure, verify and drill, what was last proven, when its first run began, and whether it was told that it is silent;
+`glance:` has the part of it that tells how safe the service is (`glances`). Days are UTC's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from backup.core.model import Run, Status, Verb
 from backup.jobs.events import recovered
+from backup.jobs.glances import Glance, all_glances, glance_change, glance_of
 from backup.jobs.key_values import NEW, Change, KeyValues
 from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed
@@ -26,6 +27,7 @@ _LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}
 _NAME_SORTED = 120  # hexadecimal digits, two for each byte
 _DAYS_AT_MOST = 1_000
 _SERVICES_AT_ONCE = 1_000
+_EACH_AT_MOST = 50
 
 
 class RunNumbers:
@@ -59,6 +61,24 @@ class RunNumbers:
         `versions` and `contents`, the last runs that proved these; and `first`, when its first run began."""
         item = self._keys.get(f"last:{hashed(service)}")
         return item.value if item else {}
+
+    def last_of_each(self, services: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Returns what `last` does, of each of the services, by its name in small letters; empty without a run. Cost:
+        a read for each service; of many services, what `last_of_all` costs."""
+        names = sorted({name.lower() for name in services})
+        if len(names) > _EACH_AT_MOST:
+            last = self.last_of_all()
+            return {name: last.get(name, {}) for name in names}
+        items = self._keys.get_all([f"last:{hashed(name)}" for name in names])
+        return {name: item.value if item else {} for name, item in zip(names, items, strict=True)}
+
+    def glances(self, services: Sequence[str]) -> Mapping[str, Glance]:
+        """Returns the glance at each of the services, and at every other that is kept, by its name in small letters.
+        Cost: one small read; and what `last_of_each` costs for services without a glance."""
+        glances = all_glances(self._keys)
+        without = [name for name in services if name.lower() not in glances]
+        last = self.last_of_each(without) if without else {}
+        return {**glances, **{name: glance_of(of_service) for name, of_service in last.items()}}
 
     def last_of_all(self) -> Mapping[str, Mapping[str, Any]]:
         """Returns what `last` does, of every service with a run, by its name in small letters. Cost: a read for each
@@ -141,7 +161,8 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     value = {**before, **began, **dict.fromkeys(kinds, entry)}
     silence = value.pop("overdue", None) if "success" in kinds else None
     told = outbox.changes(recovered(run, silence)) if silence is not None else []
-    return [Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW), *told]
+    of_service = Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW)
+    return [of_service, glance_change(keys, run.service, value), *told]
 
 
 def _with_run(numbers: Mapping[str, Any], run: Run, *, made: bool, with_durations: bool = False) -> dict[str, Any]:

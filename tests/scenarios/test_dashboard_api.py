@@ -13,9 +13,10 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError, BadRequest, UnknownRecord, UnknownRun
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.model import Counts, Proof, Run, Status, Trigger, Verb
 from backup.entry import dashboard_api, job_api
 from backup.jobs.desk import Desk, open_desk
+from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.services.registry import Registry
 from tests.scenarios import places
@@ -212,6 +213,44 @@ def test_the_worst_service_comes_first_and_silence_alone_makes_one_overdue(many:
         pages.append(many.overview(limit="2", cursor=pages[-1]["cursor"]))
     assert [row for part in pages for row in part["services"]] == body["services"]
     assert [row["service"] for row in many.overview(q="SERVICE3")["services"]] == ["service3"]
+
+
+def test_a_service_without_a_glance_is_told_by_its_last_runs(many: Page) -> None:
+    for run in (ended(2, 30), ended(3, 12), ended(3, 10, "It broke."), ended(4, 30), ended(5, 12)):
+        many.desk.runs.save(run)
+    before = many.overview()
+    many.desk.keys.commit([Change(item.key, None) for item in many.desk.keys.scan("glance:", limit=99)])
+    assert many.overview() == before
+    assert [row["service"] for row in before["services"] if row["state"] == "Safe"] == ["service4", "service5"]
+
+
+def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(tmp_path: Path) -> None:
+    text = "[set.Shop]\nsource = 'sqlite:///s.db'\nbackup = 'sqlite:///b.db'\ntables = '*'\n"
+    page = Page(None, tmp_path / "jobs.db", BACKUP_TOML=text)
+    page.desk = replace(page.desk, now=lambda: NOW)
+
+    def save(service: str, hours_ago: float, error: str | None = None, verb: Verb = Verb.SYNC, **fields: Any) -> None:
+        page.desk.runs.save(replace(ended(1, hours_ago, error, verb), service=service, **fields))
+
+    def told() -> tuple[Any, ...]:
+        [row] = page.overview()["services"]
+        failure = row["lastFailure"] or {}
+        return row["state"], row["lastSuccessAgeSeconds"], failure.get("error")
+
+    save("Shop/A", 60)
+    assert told() == ("Overdue", None, None)  # nobody knows yet what else there is
+    save("Shop", 50)
+    save("Shop/Left", 3000)
+    save("Shop/B", 20)
+    assert told()[0] == "Overdue"  # A is as old as the set
+    save("Shop/A", 10)
+    assert told() == ("Safe", 20 * 3600 - 10, None)
+    save("Shop/B", 5, "It broke.")
+    assert told() == ("Failed", 20 * 3600 - 10, "It broke.")
+    save("Shop/B", 4)
+    save("shop/a", 3, verb=Verb.VERIFY, proof=Proof(differing=1))
+    assert told() == ("Differs", 10 * 3600 - 10, None)
+    page.desk.keys.close()
 
 
 def test_what_was_proven_last_is_told(customers: Place, page: Page) -> None:

@@ -12,7 +12,8 @@ from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AsJson, Config
 from backup.entry.command_line.terminal import errors_shown, key_text, plain, print_answer, say, show_grid
-from backup.entry.dashboard_shapes import ServiceState, shape_overview
+from backup.entry.dashboard_shapes import shape_overview
+from backup.entry.service_states import ServiceState
 from backup.jobs.desk import desk_of
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
