@@ -47,6 +47,7 @@ torture: setup ## Run the reliability tests at length, and others with their ful
 
 bench: setup .venv-bench/.installed ## Measure syncs beside other ways to do the same; ARGS="--engine postgresql"
 	@$(BIN)/python -m benchmarks $(ARGS)
+	$(if $(ARGS),,@$(BIN)/python -m benchmarks.job_api)
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check .

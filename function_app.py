@@ -212,6 +212,12 @@ def GetSessionStats(req: func.HttpRequest) -> func.HttpResponse:
     return _answered(req, lambda _: session_api.get_session_stats(req.params))
 
 
+@app.route("sync/dashboard/me", methods=["GET"])
+def GetCaller(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/sync/dashboard/me: who asks, and whether this caller may write."""
+    return _answered(req, lambda _: dashboard_api.get_caller(req.headers, req.params))
+
+
 @app.route("sync/dashboard/overview", methods=["GET"])
 def GetOverview(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/overview?q=&limit=&cursor=: a row for each service, the worst first."""
@@ -227,7 +233,7 @@ def GetCalendar(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("sync/dashboard/runs/{id}", methods=["GET"])
 def GetRun(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/runs/{id}: the summary of a run."""
-    return _answered(req, lambda _: dashboard_api.get_run(_desk(), req.route_params["id"], req.params))
+    return _answered(req, lambda _: dashboard_api.get_run(_desk(), _registry(), req.route_params["id"], req.params))
 
 
 @app.route("sync/dashboard/runs/{id}/changes", methods=["GET"])
@@ -316,7 +322,7 @@ def GetOpenApi(req: func.HttpRequest) -> func.HttpResponse:
 
 
 def _file(req: func.HttpRequest, name: str) -> func.HttpResponse:
-    file = served(name, req.url, req.headers.get("if-none-match"))
+    file = served(name, req.url, req.headers.get("if-none-match"), req.headers.get("accept-encoding"))
     return func.HttpResponse(file.content, status_code=file.status, headers=file.headers)
 
 

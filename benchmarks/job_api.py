@@ -1,8 +1,9 @@
-"""`python -m benchmarks.job_api`: what each request of the API of jobs costs with few records and with many.
+"""`python -m benchmarks.job_api`: what each request of the page and of the API of jobs costs with few records and many.
 
 Fills two files of records (the embedded default) through the app's own code: 10 services with 1,000 runs, and 200 with
-100,000, a job for each run. Then it asks each request many times and prints the processor's time of both, and their
-ratio. It reads the answers whole, as HTTP sends them.
+100,000, a job for each run. One service of each has databases too, with as many runs as its share. Then it asks each
+request many times and prints the processor's time of both, and their ratio. It reads the answers whole, as HTTP sends
+them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ AIM = 2.0
 _DAYS = 100
 _FAILED_OF = 11  # not a divisor of the services, so that each has failures
 _NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
+
+
+_A_RUN = Run("service1", Trigger.CLI, False, _NOW - timedelta(days=300))
 
 
 @dataclass(frozen=True)
@@ -130,8 +134,29 @@ def fill(file: Path, size: Size) -> list[str]:
     return ids
 
 
-def requests(desk: Desk, settings: Settings, registry: Registry, job_id: str) -> Mapping[str, Callable[[], Answer]]:
-    """Returns the requests of the API, by how they are written."""
+def make_runs(file: Path, settings: Settings, number: int) -> list[str]:
+    """Makes the databases of the service `service1`, and that many runs that each change 20 of its 200 records. Returns
+    their ids."""
+    ids = []
+    with closing(sqlite3.connect(_file_of(file, "Source", 1))) as source:
+        source.execute("CREATE TABLE Records (Id INTEGER PRIMARY KEY, Version INTEGER NOT NULL, Name TEXT NOT NULL)")
+        source.executemany("INSERT INTO Records VALUES (?, 0, 'somebody')", ((key,) for key in range(200)))
+        source.commit()
+        registry = Registry(settings)
+        registry.get("service1").initialize()
+        for night in range(number):
+            source.execute("UPDATE Records SET Version = Version + 1 WHERE Id % 10 = ?", (night % 10,))
+            source.commit()
+            [outcome] = registry.sync("service1", Trigger.CLI)
+            ids.append(outcome.run.sync_id)
+    return ids
+
+
+def requests(
+    desk: Desk, settings: Settings, registry: Registry, job_id: str, run_id: str
+) -> Mapping[str, Callable[[], Answer]]:
+    """Returns the requests of the API, by how they are written. `run_id`: a run of a service with databases."""
+    summary_id = str(job_api.get_job(desk, job_id, {}).body["syncId"])
 
     def history(**query: str) -> Callable[[], Answer]:
         return lambda: job_api.get_history(desk, query)
@@ -146,9 +171,14 @@ def requests(desk: Desk, settings: Settings, registry: Registry, job_id: str) ->
         "history?status=Failed": history(status="Failed"),
         "history?verb=sync": history(verb="sync"),
         "history?service=&status=Failed&limit=5": history(service="service0", status="Failed", limit="5"),
+        "history?status=Failed&verb=sync": history(status="Failed", verb="sync"),
+        "history?service=&status=Completed&verb=sync": history(service="service3", status="Completed", verb="sync"),
         "history?from=": history(**{"from": since}),
+        "history?q=": history(q="nothing like it"),
         "jobs": jobs(),
         "jobs?state=Succeeded": jobs(state="Succeeded"),
+        "jobs?state=Failed&limit=20": jobs(state="Failed", limit="20"),
+        "jobs?state=Processing": jobs(state="Processing"),
         "jobs?type=": jobs(type="service3"),
         "jobs?state=Failed&type=&limit=5": jobs(state="Failed", type="service0", limit="5"),
         "jobs?q=": jobs(q="nothing like it"),
@@ -157,20 +187,31 @@ def requests(desk: Desk, settings: Settings, registry: Registry, job_id: str) ->
         "summary": lambda: job_api.get_summary(desk, {"date": str(_NOW.date())}),
         "stats": lambda: job_api.get_stats(desk, settings, registry, {}),
         "overview": lambda: dashboard_api.get_overview(desk, settings, registry, {}),
+        "overview?q=&limit=1": lambda: dashboard_api.get_overview(
+            desk, settings, registry, {"q": "service7", "limit": "1"}
+        ),
         "calendar": lambda: dashboard_api.get_calendar(desk, settings, registry, {}),
+        "calendar?days=90": lambda: dashboard_api.get_calendar(desk, settings, registry, {"days": "90"}),
+        "calendar?service=": lambda: dashboard_api.get_calendar(desk, settings, registry, {"service": "service3"}),
+        "runs/{id}": lambda: dashboard_api.get_run(desk, registry, summary_id, {}),
+        "runs/{id}/changes": lambda: dashboard_api.get_run_changes(desk, registry, run_id, {"limit": "25"}),
+        "runs/{id}/changes/record": lambda: dashboard_api.get_changed_record(desk, registry, run_id, {"key": "[5]"}),
     }
 
 
 def measure(folder: Path, small: Size = SMALL, large: Size = LARGE, rounds: int = 41) -> list[Measured]:
     """Fills a file of each size in the folder and asks each request `rounds` times, in turns. Cost of the usual sizes:
-    about a minute and 500 MB."""
+    two minutes and 500 MB."""
     asked = []
     for name, size in (("small", small), ("large", large)):
         file = folder / f"{name}.db"
         ids = fill(file, size)
         settings = _settings(file, size)
         desk = replace(open_desk(settings), now=lambda: _NOW)
-        asked.append(requests(desk, settings, Registry(settings), ids[len(ids) // 2]))
+        run_ids = make_runs(file, settings, size.runs // size.services)
+        run_id = run_ids[len(run_ids) // 20 * 10 + 5]  # in the middle, and one that changed record 5
+        desk.runs.save(replace(_A_RUN, sync_id=run_id))
+        asked.append(requests(desk, settings, Registry(settings), ids[len(ids) // 2], run_id))
     of_small, of_large = asked
     measured = []
     for name in of_small:
@@ -184,18 +225,22 @@ def measure(folder: Path, small: Size = SMALL, large: Size = LARGE, rounds: int 
     return measured
 
 
+def _file_of(file: Path, side: str, number: int) -> Path:
+    return file.with_name(f"{file.stem}-{side}{number}.db")
+
+
 def _settings(file: Path, size: Size) -> Settings:
     sides: dict[str, Any] = {}
     for number in range(size.services):
         for side in ("Source", "Backup"):
-            sides[f"{side}Service{number}Db__ConnectionString"] = f"sqlite:///{file.parent}/{side}{number}.db"
+            sides[f"{side}Service{number}Db__ConnectionString"] = f"sqlite:///{_file_of(file, side, number)}"
             sides[f"{side}Service{number}Db__Table"] = "Records"
     return load_settings({**sides, "BackupJobs__File": str(file)})
 
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="how often each request is asked")] = 41,
-    runs: Annotated[int, typer.Option(min=200, help="runs of the larger file")] = LARGE.runs,
+    runs: Annotated[int, typer.Option(min=4_000, help="runs of the larger file")] = LARGE.runs,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
 ) -> None:
     """Measures each request of the API of jobs with few records and with many."""

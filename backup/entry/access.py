@@ -36,6 +36,19 @@ class Principal:
     name: str
     roles: frozenset[str]
 
+    @property
+    def may_write(self) -> bool:
+        """Whether the roles allow more than to look."""
+        return OPERATOR in self.roles
+
+
+def signed_in(headers: Mapping[str, str]) -> Principal | None:
+    """Returns who asks; None where Easy Auth is not in front of the app, so nobody is known. Raises Forbidden for
+    claims that are missing or cannot be read."""
+    if not has_easy_auth():
+        return None
+    return principal_of({name.lower(): value for name, value in headers.items()}.get(_HEADER))
+
 
 def permitted(method: str, headers: Mapping[str, str]) -> str | None:
     """Returns the name of the person who asks; None where Easy Auth is not in front of the app, so nobody is known.
@@ -43,10 +56,10 @@ def permitted(method: str, headers: Mapping[str, str]) -> str | None:
     Raises Forbidden for a person without a role, for a reader who asks for more than to look (any method but GET and
     HEAD), and for claims that are missing or cannot be read.
     """
-    if not has_easy_auth():
+    principal = signed_in(headers)
+    if principal is None:
         return None
-    principal = principal_of({name.lower(): value for name, value in headers.items()}.get(_HEADER))
-    if OPERATOR in principal.roles:
+    if principal.may_write:
         return principal.name
     if READER not in principal.roles:
         raise Forbidden(

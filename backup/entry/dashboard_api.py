@@ -16,6 +16,7 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError, BadRequest, UnknownRun
 from backup.core.model import Action, Record, Trigger
 from backup.core.suggestions import quoted
+from backup.entry.access import OPERATOR, READER, signed_in
 from backup.entry.answers import Answer, shape_one, status_of
 from backup.entry.dashboard_shapes import shape_calendar, shape_overview
 from backup.entry.job_api import delete_job, number_in, post_retry
@@ -71,6 +72,16 @@ class BulkRequest(ApiRequest):
     job_ids: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=_JOBS_AT_ONCE)]
 
 
+def get_caller(headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
+    """Answers who asks, and whether this caller may write. Without Easy Auth nobody is known, and the key may write."""
+    check_query(query)
+    principal = signed_in(headers)
+    if principal is None:
+        return Answer(200, {"name": None, "roles": [], "mayWrite": True})
+    roles = [role for role in (READER, OPERATOR) if role in principal.roles]
+    return Answer(200, {"name": principal.name, "roles": roles, "mayWrite": principal.may_write})
+
+
 def get_overview(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with a row for each service, the worst first, a page at a time."""
     check_query(query, "q", "limit", "cursor")
@@ -90,13 +101,13 @@ def get_calendar(desk: Desk, settings: Settings, registry: Registry, query: Mapp
     )
 
 
-def get_run(desk: Desk, sync_id: str, query: Mapping[str, str]) -> Answer:
-    """Answers with the summary of a run. 404 without one."""
+def get_run(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
+    """Answers with the summary of a run, and whether it is of several services. 404 without one."""
     check_query(query)
     summary = desk.runs.get(sync_id)
     if summary is None:
         raise UnknownRun(f"There is no run {quoted(sync_id)}.", hint="Summaries of runs are kept for 400 days.")
-    return Answer(200, dict(summary))
+    return Answer(200, {**summary, "ofSeveral": registry.directory.is_group(summary["service"])})
 
 
 def get_run_changes(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -55,20 +57,28 @@ class Served:
     headers: Mapping[str, str]
 
 
-def served(name: str, address: str, seen: str | None = None) -> Served:
+def served(name: str, address: str, seen: str | None = None, accepted: str | None = None) -> Served:
     """Returns the file of this name below the page's address; the page itself for no name. 404 for all other names.
 
-    `address` is that of the request. `seen` is its If-None-Match: 304 for a file that has not changed. Reads the folder
+    `address` is that of the request. `seen` is its If-None-Match: 304 for a file that has not changed. `accepted` is
+    its Accept-Encoding: a file is compressed where that names gzip. Reads the folder once, and compresses each file
     once; no name of a request gets to the file system.
     """
     if not name and _ends_with_slash(address):
         return Served(301, b"", {**HEADERS, "Location": "../dashboard"})
-    file = _files().get(name or _PAGE)
-    if file is None:
+    name = name or _PAGE
+    if name not in _files():
         return Served(404, b"There is no such file.\n", {**HEADERS, "Content-Type": TYPES[".txt"]})
+    file = _compressed(name) if _takes_gzip(accepted or "") else _files()[name]
     if seen is not None and file.headers["ETag"] in [tag.strip().removeprefix("W/") for tag in seen.split(",")]:
         return Served(304, b"", file.headers)
     return file
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether the header names gzip, and not as what is refused (`q=0`)."""
+    codings = {coding.strip(): weight for coding, _, weight in (part.partition(";") for part in accepted.split(","))}
+    return "gzip" in codings and not re.fullmatch(r"\s*q=0(\.0*)?\s*", codings["gzip"])
 
 
 def _ends_with_slash(address: str) -> bool:
@@ -83,5 +93,16 @@ def _files() -> Mapping[str, Served]:
 
 
 def _file(content: bytes, kind: str) -> Served:
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    return Served(200, content, {**HEADERS, "Content-Type": kind, "ETag": tag})
+    return Served(200, content, {**HEADERS, "Content-Type": kind, "Vary": "Accept-Encoding", "ETag": _tag(content)})
+
+
+@cache
+def _compressed(name: str) -> Served:
+    file = _files()[name]
+    content = gzip.compress(file.content, mtime=0)
+    # A tag of its own: the same file has other bytes now.
+    return Served(200, content, {**file.headers, "Content-Encoding": "gzip", "ETag": _tag(content)})
+
+
+def _tag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'

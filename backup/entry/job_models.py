@@ -125,6 +125,12 @@ class RunSummary(CamelAnswer):
     requested_by: str = ""
 
 
+class RunDetails(RunSummary):
+    """The summary of a run, and whether it is of several services."""
+
+    of_several: bool = Field(description="Of a set or a pattern: the runs of its services have the changes.")
+
+
 class JobDetailsAnswer(JobAnswer):
     """A job with its run and its log."""
 
@@ -304,6 +310,14 @@ class JobAtWork(CamelAnswer):
     job_id: str
     progress: int
     verb: Verb
+
+
+class CallerAnswer(CamelAnswer):
+    """Who asks: a signed-in person or program; null where Easy Auth is not in front of the app."""
+
+    name: str | None
+    roles: list[str] = Field(description="Those of this app.")
+    may_write: bool
 
 
 class OverviewRow(CamelAnswer):

@@ -262,6 +262,14 @@ OPERATIONS: Sequence[Operation] = (
         {200: jobs.SessionStatsAnswer},
     ),
     Operation(
+        "GetCaller",
+        "GET",
+        "sync/dashboard/me",
+        "Who asks, and whether this caller may write.",
+        {200: jobs.CallerAnswer},
+        statuses=(400, 500),
+    ),
+    Operation(
         "GetOverview",
         "GET",
         "sync/dashboard/overview",
@@ -283,7 +291,7 @@ OPERATIONS: Sequence[Operation] = (
         "GET",
         "sync/dashboard/runs/{id}",
         "The summary of a run.",
-        {200: jobs.RunSummary},
+        {200: jobs.RunDetails},
         statuses=_LOOKS,
     ),
     Operation(

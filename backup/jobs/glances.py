@@ -63,7 +63,7 @@ def glance_change(keys: KeyValues, service: str, last: Mapping[str, Any]) -> Cha
 def all_glances(keys: KeyValues) -> dict[str, Glance]:
     """Returns the glance at each service that has been kept, by its name in small letters. One read."""
     items = keys.scan(_PREFIX, limit=_KEYS)
-    return {service: Glance(*values) for item in items for service, values in item.value.items()}
+    return {service: Glance._make(values) for item in items for service, values in item.value.items()}
 
 
 def _seconds(entry: Mapping[str, Any] | None) -> int | None:

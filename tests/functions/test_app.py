@@ -35,6 +35,7 @@ JOB_FUNCTIONS = {
     "GetSummary": ("sync/dashboard/summary", ["GET"], FUNCTION),
     "GetStats": ("sync/dashboard/stats", ["GET"], FUNCTION),
     "GetSessionStats": ("sync/session/stats", ["GET"], FUNCTION),
+    "GetCaller": ("sync/dashboard/me", ["GET"], FUNCTION),
     "GetOverview": ("sync/dashboard/overview", ["GET"], FUNCTION),
     "GetCalendar": ("sync/dashboard/calendar", ["GET"], FUNCTION),
     "GetRun": ("sync/dashboard/runs/{id}", ["GET"], FUNCTION),

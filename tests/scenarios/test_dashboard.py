@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -276,11 +279,34 @@ def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_re
             assert tab.troubles == []
 
 
-def test_a_person_without_a_role_is_told_so_once(browser: Browser, stage: Stage) -> None:
+def test_a_person_without_a_role_is_told_so_once_and_a_reader_gets_no_button_that_writes(
+    browser: Browser, stage: Stage
+) -> None:
+    with stage.desk() as (desk, registry):
+        registry.get("customer").initialize()
+        [outcome] = registry.sync("customer", Trigger.CLI)
+        asked = desk.ask(Request("customer"), "http")
     stage.settings["WEBSITE_AUTH_ENABLED"] = "True"
     with stage.served() as address, Tab(browser, address) as tab:
         tab.type_key(KEY)
         expect(tab.page.get_by_role("heading", level=1)).to_have_text("You may not look here")
         expect(tab.page.get_by_role("alert")).to_contain_text("Nobody is signed in.")
         assert tab.faults() == []
+
+        claims = [{"typ": "name", "val": "Ada"}, {"typ": "roles", "val": "backup.reader"}]
+        principal = base64.b64encode(json.dumps({"claims": claims}).encode()).decode()
+        tab.page.set_extra_http_headers({"X-MS-CLIENT-PRINCIPAL": principal})
+        tab.page.get_by_role("button", name="Try again").click()
+        expect(tab.page.get_by_text("Ada may look only")).to_be_visible()
+        words = {"Services", "Failures", "Running", "Runs", "Charts", "Nights", "Forget the key", "Clear"}
+        tab.row("Runs", "100 inserted").wait_for()
+        assert {*tab.page.get_by_role("button").all_inner_texts()} - words == {"30 days", "90 days"}
+        tab.page.goto(f"{address}#/run/{outcome.run.sync_id}")
+        tab.section("What it did to records").get_by_role("listitem").first.get_by_role("button").click()
+        tab.row("The record before and after the run", "Email").wait_for()
+        assert tab.page.get_by_role("button", name=re.compile("Restore|Undo")).count() == 0
+        tab.page.goto(f"{address}#/job/{asked.job_id}")
+        expect(tab.page.get_by_role("heading", level=1)).to_have_text("Job of customer")
+        expect(tab.page.get_by_role("region", name="States of the job")).to_be_visible()
+        assert tab.page.get_by_role("button", name=re.compile("Delete|Stop|Retry")).count() == 0
         assert tab.troubles == []

@@ -129,7 +129,7 @@ def test_a_deleted_record_is_restored_only_where_the_name_of_the_service_is_type
     assert set(customers.customer.source.contents()) - set(before) == {3}
     done = page.restore(second, only="deleted", confirm="Customer")
     assert set(customers.customer.source.contents()) - set(before) == {3, 11, 12}
-    summary = dashboard_api.get_run(page.desk, done["SyncId"], {}).body
+    summary = dashboard_api.get_run(page.desk, page.registry, done["SyncId"], {}).body
     assert (summary["verb"], summary["requestedBy"]) == ("restore", "Ada")
 
 

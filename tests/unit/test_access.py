@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from backup.core.errors import Forbidden
+from backup.core.errors import BadRequest, Forbidden
 from backup.entry.access import permitted
 from backup.entry.answers import error_answer
+from backup.entry.dashboard_api import get_caller
 
 MICROSOFT = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"
 
@@ -106,3 +107,15 @@ def test_a_name_is_a_short_text_on_one_line() -> None:
         {"claims": [{"typ": "who", "val": "Ada"}, {"typ": "roles", "val": "backup.reader"}], "name_typ": "who"}
     )
     assert permitted("GET", own) == "Ada"
+
+
+def test_whoever_asks_is_told_what_the_roles_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, both = signed_in("backup.reader", "other"), signed_in("backup.operator", "backup.reader")
+    monkeypatch.delenv("WEBSITE_AUTH_ENABLED", raising=False)
+    assert get_caller(reader, {}).body == {"name": None, "roles": [], "mayWrite": True}
+    monkeypatch.setenv("WEBSITE_AUTH_ENABLED", "True")
+    assert get_caller(reader, {}).body == {"name": "ada@example.com", "roles": ["backup.reader"], "mayWrite": False}
+    assert get_caller(both, {}).body["roles"] == ["backup.reader", "backup.operator"]
+    assert get_caller(both, {}).body["mayWrite"] is True
+    with pytest.raises(BadRequest):
+        get_caller(both, {"name": "Eve"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 
 import pytest
@@ -50,6 +51,29 @@ def test_a_file_that_has_not_changed_is_not_sent_again() -> None:
         file = served("app.mjs", ADDRESS, seen)
         assert (file.status, file.content, file.headers["ETag"]) == (304, b"", tag)
     assert served("app.mjs", ADDRESS, '"other"').status == 200
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip, deflate, br, zstd", True),
+        ("br;q=1.0, gzip;q=0.8", True),
+        ("gzip; q=0", False),
+        ("gzip;q=0.000", False),
+        ("br, x-gzip", False),
+        ("identity", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_file_is_compressed_where_the_browser_takes_that(accepted: str | None, compressed: bool) -> None:
+    plain, file = served("app.mjs", ADDRESS), served("app.mjs", ADDRESS, None, accepted)
+    assert (file.headers.get("Content-Encoding") == "gzip") is compressed
+    assert (gzip.decompress(file.content) if compressed else file.content) == plain.content
+    assert (file.headers["ETag"] != plain.headers["ETag"]) is compressed
+    assert file.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+    assert served("app.mjs", ADDRESS, file.headers["ETag"], accepted).status == 304
+    assert (served("app.mjs", ADDRESS, plain.headers["ETag"], accepted).status == 200) is compressed
 
 
 def test_the_policy_allows_nothing_of_other_hosts_and_no_script_in_the_page() -> None:

@@ -2,7 +2,7 @@
 import { api, NotAnswered } from "./api.mjs";
 import { html } from "./html.mjs";
 import { refresh } from "./live.mjs";
-import { Dialog, Name, say, Work } from "./parts.mjs";
+import { Dialog, Name, say, Work, Writing } from "./parts.mjs";
 import { sayRefused } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
 import { many } from "./text.mjs";
@@ -35,14 +35,14 @@ function queued(action, service) {
 
 export function ServiceActions({ service }) {
   const [open, setOpen] = useState(false);
-  return html`<div class="row tight">
+  return html`<${Writing}><div class="row tight">
     <${Work} class="small outline" onWork=${() => act("sync", service)}>Sync now<span class="hidden"> for ${service}</span><//>
     <button type="button" class="small ghost" aria-haspopup="dialog" onClick=${() => setOpen(true)}>More …<span class="hidden"> for ${service}</span></button>
     ${open && html`<${Dialog} title=${html`What shall be done with <${Name} text=${service} />?`} onClose=${() => setOpen(false)}
       footer=${html`<button type="button" class="outline" onClick=${() => setOpen(false)}>Close</button>`}>
       <${ActionList} service=${service} onDone=${() => setOpen(false)} />
     <//>`}
-  </div>`;
+  </div><//>`;
 }
 
 function ActionList({ service, onDone }) {

@@ -12,6 +12,8 @@ const WORK_SECONDS = 240; // Azure ends a request after 230 s
 export const access = new Store("tried");
 // What was said to whom is refused.
 export const refusal = new Store(null);
+// Who asks, as the app sees it. Whoever may not write gets no button that does.
+export const caller = new Store({ name: null, mayWrite: true });
 // Whether the server answers: since when it does not (milliseconds), else null.
 export const silentSince = new Store(null);
 
@@ -91,6 +93,7 @@ const ofRun = (id, what) => `sync/dashboard/runs/${path(id)}${what}`;
 const ofJob = (id, what = "") => `sync/dashboard/jobs/${path(id)}${what}`;
 
 export const api = {
+  me: () => get("sync/dashboard/me"),
   isUp: () => call("GET", "health"),
   overview: (query) => get("sync/dashboard/overview", query),
   calendar: (query) => get("sync/dashboard/calendar", query),
@@ -113,7 +116,7 @@ export const api = {
 // Sends the one request that tells whether all others may be sent. Throws nothing: a silent server is tried again later.
 export async function tryKey() {
   try {
-    await api.overview({ limit: 1 });
+    caller.value = await api.me();
   } catch (error) {
     if (error instanceof NotAnswered || error.status === 401) return;
     if (error.status === 403) {

@@ -1,6 +1,6 @@
 // The page: asks for the key where one is needed, says when the server is silent, and shows the view of the address.
 import { Actions } from "./actions.mjs";
-import { access, api, hasKey, refusal, setKey, silentSince, tryKey } from "./api.mjs";
+import { access, api, caller, hasKey, refusal, setKey, silentSince, tryKey } from "./api.mjs";
 import { Calendar } from "./calendar.mjs";
 import { Charts } from "./charts.mjs";
 import { Failures } from "./failures.mjs";
@@ -8,7 +8,7 @@ import { html } from "./html.mjs";
 import { Job, OpenJobs } from "./jobs.mjs";
 import { useLive, watchSilence } from "./live.mjs";
 import { askOverview, countUnsafe, Headline, Services } from "./overview.mjs";
-import { Live, Name, Notices, Refusal, Section, useClock } from "./parts.mjs";
+import { Live, Name, Notices, Refusal, Section, useClock, Writing } from "./parts.mjs";
 import { route } from "./route.mjs";
 import { Run } from "./run.mjs";
 import { Runs } from "./runs.mjs";
@@ -50,11 +50,14 @@ function View({ view, name, filters }) {
 
 function Top({ view }) {
   const asked = useStore(access) !== "open";
+  const { name, mayWrite } = useStore(caller);
+  const parts = PARTS.filter(([id]) => id !== "actions" || mayWrite);
   return html`<header class="top">
     <a class="brand" href="#/"><img src="dashboard/icon.svg" alt="" width="24" height="24" /> Backup</a>
     ${view === "overview" && !asked && html`<nav aria-label="Parts of the page"><ul>
-      ${PARTS.map(([id, label]) => html`<li key=${id}><button type="button" class="link" onClick=${() => jump(id)}>${label}</button></li>`)}
+      ${parts.map(([id, label]) => html`<li key=${id}><button type="button" class="link" onClick=${() => jump(id)}>${label}</button></li>`)}
     </ul></nav>`}
+    ${name && !asked && html`<span class="dim who"><${Name} text=${name} />${mayWrite ? "" : " may look only"}</span>`}
     ${hasKey() && !asked && html`<button type="button" class="ghost small" onClick=${forgetKey}>Forget the key</button>`}
   </header>`;
 }
@@ -119,7 +122,7 @@ function Overview({ only, filters }) {
     <${OpenJobs} service=${only} />
     <${Runs} filters=${filters} service=${only} services=${names} />
     <${Live} live=${numbers}>${({ days: byDay }) => html`<${Charts} rows=${byDay} days=${days} /><${Calendar} rows=${byDay} />`}<//>
-    <${Section} id="actions" title="Do now"><${Actions} service=${only} services=${names} /><//>
+    <${Writing}><${Section} id="actions" title="Do now"><${Actions} service=${only} services=${names} /><//><//>
     ${live.at && html`<p class="dim seen">Seen ${relative(live.at)}, ${exact(live.at)}.</p>`}
   </div>`;
 }

@@ -1,6 +1,6 @@
 // Several jobs chosen at once, and what can be done to all of them.
 import { html } from "./html.mjs";
-import { Dialog, Work } from "./parts.mjs";
+import { Dialog, Work, Writing } from "./parts.mjs";
 import { toMany } from "./queued.mjs";
 import { many } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
@@ -23,12 +23,12 @@ export function useChosen(ids) {
 }
 
 export function Choose({ chosen, id, label }) {
-  return html`<input type="checkbox" aria-label=${label} checked=${chosen.has(id)} onChange=${() => chosen.toggle(id)} />`;
+  return html`<${Writing}><input type="checkbox" aria-label=${label} checked=${chosen.has(id)} onChange=${() => chosen.toggle(id)} /><//>`;
 }
 
 export function ChooseAll({ chosen, label }) {
   const all = chosen.ids.length > 0 && chosen.list.length === chosen.ids.length;
-  return html`<label class="choose-all"><input type="checkbox" checked=${all} disabled=${chosen.ids.length === 0} onChange=${() => chosen.set(all ? [] : chosen.ids)} /> ${label}</label>`;
+  return html`<${Writing}><label class="choose-all"><input type="checkbox" checked=${all} disabled=${chosen.ids.length === 0} onChange=${() => chosen.set(all ? [] : chosen.ids)} /> ${label}</label><//>`;
 }
 
 export function Bulk({ chosen, mayRetry = true }) {

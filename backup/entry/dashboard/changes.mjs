@@ -3,10 +3,10 @@ import { api } from "./api.mjs";
 import { Choose, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
-import { Live, Name, Section, Work } from "./parts.mjs";
+import { Live, Name, Section, Work, Writing } from "./parts.mjs";
 import { sayRefused } from "./queued.mjs";
 import { RecordDiff } from "./record.mjs";
-import { addressOf, route, setFilters } from "./route.mjs";
+import { route, setFilters } from "./route.mjs";
 import { useStore } from "./store.mjs";
 import { Restore } from "./take_back.mjs";
 import { keyText, many, number } from "./text.mjs";
@@ -39,7 +39,6 @@ export function Changes({ run }) {
       ${["", ...KINDS].map((kind) => html`<button type="button" key=${kind} class="small ${only === kind ? "" : "outline"}" aria-pressed=${only === kind}
         onClick=${() => setFilters({ only: kind }, false)}>${kind ? `${number(run.counts[kind] ?? 0)} ${kind}` : "All"}</button>`)}
     </div>
-    ${live.error?.kind === "UnknownService" && html`<p><a href=${addressOf("overview", "", { q: `${run.service}/` })}>The runs of the services of this set</a> have them.</p>`}
     <${Live} live=${live}>
       ${(page) => html`
         ${page.mayBePurged && html`<p class="dim">The run is older than the recycle bin keeps records: some of its changes may be gone.</p>`}
@@ -74,9 +73,9 @@ function Restores({ run, chosen }) {
     if (done) chosen.set([]);
   };
   if (run.verb === "restore") return null;
-  return html`<div class="row tight">
+  return html`<${Writing}><div class="row tight">
     ${chosen.list.length > 0 && html`<button type="button" class="small" onClick=${() => setWish({ keys: chosen.list.map((key) => JSON.parse(key)) })}>Restore ${many(chosen.list.length, "chosen record")}</button>`}
     ${deleted > 0 && html`<button type="button" class="small outline" onClick=${() => setWish({ only: "deleted" })}>Restore all ${number(deleted)} it deleted</button>`}
     ${wish && html`<${Restore} run=${run} wish=${wish} onClose=${close} />`}
-  </div>`;
+  </div><//>`;
 }

@@ -4,7 +4,7 @@ import { api } from "./api.mjs";
 import { Bulk, Choose, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
-import { Badge, Live, Name, Problem, Section, Time, Value, Work } from "./parts.mjs";
+import { Badge, Live, Name, Problem, Section, Time, Value, Work, Writing } from "./parts.mjs";
 import { retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
 import { many } from "./text.mjs";
@@ -79,9 +79,9 @@ function Failure({ failure, chosen }) {
     </div>
     <${Problem} error=${failure.error ?? "It failed without a message."} hint=${failure.hint} kind=${failure.kind} />
     <div class="row">
-      ${failure.job
+      <${Writing}>${failure.job
         ? html`<${Work} class="small outline" onWork=${() => retryJob(failure.id, failure.service)}>Retry<//>`
-        : failure.verb in AGAIN && html`<${Work} class="small outline" onWork=${() => act(AGAIN[failure.verb], failure.service)}>Run again<//>`}
+        : failure.verb in AGAIN && html`<${Work} class="small outline" onWork=${() => act(AGAIN[failure.verb], failure.service)}>Run again<//>`}<//>
       <a class="button small ghost" href=${failure.link}>${failure.job ? "States and log" : "The run"}</a>
       ${failure.job && html`<${Log} id=${failure.id} />`}
     </div>

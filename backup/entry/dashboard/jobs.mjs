@@ -3,7 +3,7 @@ import { api } from "./api.mjs";
 import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { refresh, useLive } from "./live.mjs";
-import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work } from "./parts.mjs";
+import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
 import { duration, exact, many, number } from "./text.mjs";
@@ -62,7 +62,7 @@ function OpenJob({ job, chosen }) {
         ? html`<progress max="100" value=${job.progress} aria-label=${`Progress of ${job.job.service}`}></progress><span>${job.progress} % · ${countsOf(job.counts)}</span>`
         : html`<span class="dim">${job.dueAt ? html`waits until <${Time} at=${job.dueAt} inline />` : html`waits since <${Time} at=${job.stateAt ?? job.createdAt} inline />`}</span>`}
     </div>
-    <${Work} class="small outline" disabled=${stops} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//>
+    <${Writing}><${Work} class="small outline" disabled=${stops} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//><//>
   </li>`;
 }
 
@@ -99,8 +99,8 @@ function JobDetails({ job }) {
   return html`
     <div class="row">
       <${Badge} state=${job.cancelled && runs ? "Stopping" : job.state} /> <span>${wordsOf(job)}</span>
-      ${ended && html`<${Work} class="small" onWork=${() => retryJob(job.jobId, job.job.service)}>Retry<//>`}
-      <${Work} class="small outline" disabled=${job.state === "Deleted" || (job.cancelled && runs)} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//>
+      <${Writing}>${ended && html`<${Work} class="small" onWork=${() => retryJob(job.jobId, job.job.service)}>Retry<//>`}
+      <${Work} class="small outline" disabled=${job.state === "Deleted" || (job.cancelled && runs)} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//><//>
     </div>
     ${runs && html`<p><progress max="100" value=${job.progress} aria-label="Progress"></progress> ${job.progress} %</p>`}
     ${job.error && html`<${Problem} title="Why it failed" error=${job.error} hint=${job.hint} kind=${job.errorKind} />`}

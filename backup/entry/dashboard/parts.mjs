@@ -1,4 +1,5 @@
 // Small parts that all views share.
+import { caller } from "./api.mjs";
 import { html } from "./html.mjs";
 import { Store, useStore } from "./store.mjs";
 import { exact, relative } from "./text.mjs";
@@ -141,6 +142,11 @@ export function Notices() {
       <button type="button" class="ghost small" aria-label="Close this message" onClick=${() => drop(notice)}>✕</button>
     </div>`)}
   </div>`;
+}
+
+// What only those see who may write.
+export function Writing({ children }) {
+  return useStore(caller).mayWrite ? children : null;
 }
 
 // A button that is off while its work goes on, so that nothing is asked for twice.

@@ -2,7 +2,7 @@
 import { api } from "./api.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
-import { Live, Table, Value } from "./parts.mjs";
+import { Live, Table, Value, Writing } from "./parts.mjs";
 import { Restore } from "./take_back.mjs";
 import { many, shown } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
@@ -39,7 +39,7 @@ function Diff({ run, change, record }) {
     ${both && telling.length === 0 && html`<p class="dim">No column differs.</p>`}
     <div class="row">
       ${visible.length < rows.length || all ? html`<button type="button" class="link" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer columns" : `Show all ${many(rows.length, "column")}`}</button>` : null}
-      ${old && run.verb !== "restore" && html`<button type="button" class="small outline" onClick=${() => setRestores(true)}>Restore this record</button>`}
+      ${old && run.verb !== "restore" && html`<${Writing}><button type="button" class="small outline" onClick=${() => setRestores(true)}>Restore this record</button><//>`}
     </div>
     ${restores && html`<${Restore} run=${run} wish=${{ keys: [change.key] }} onClose=${() => setRestores(false)} />`}`;
 }

@@ -38,7 +38,7 @@ function Details({ run }) {
     <div class="row"><${Badge} state=${run.status} /> <span>${whatOf(run)}</span>
       ${run.verified && html`<${Badge} state="Succeeded" label="both sides were seen to be equal" />`}
       ${run.jobId && html`<a href=${addressOf("job", run.jobId)}>Its job and log</a>`}
-      ${wrote && run.verb !== "restore" && html`<${Undo} run=${run} />`}
+      ${wrote && run.verb !== "restore" && !run.ofSeveral && html`<${Undo} run=${run} />`}
     </div>
     ${run.status === "InProgress" && html`<p><progress max="100" value=${run.percent ?? 0} aria-label="Progress"></progress> ${run.percent ?? 0} %</p>`}
     ${run.error && html`<${Problem} title="Why it failed" error=${run.error} hint=${run.hint} kind=${run.errorKind} />`}
@@ -58,7 +58,8 @@ function Details({ run }) {
     ${run.notes?.length > 0 && html`<h2>Notes</h2><ul class="notes">${run.notes.map((note) => html`<li><${Value} text=${note} /></li>`)}</ul>`}
     ${run.failures?.length > 0 && html`<h2>Set aside</h2><ul class="notes">
       ${run.failures.map(([key, reason]) => html`<li><strong><${Value} text=${key} clip=${120} /></strong> <${Value} text=${reason} /></li>`)}</ul>`}
-    ${wrote && html`<${Changes} run=${run} />`}
+    ${wrote && !run.ofSeveral && html`<${Changes} run=${run} />`}
+    ${wrote && run.ofSeveral && html`<p class="calm"><a href=${addressOf("overview", "", { q: `${run.service.split("/")[0]}/` })}>The runs of its services</a> show what it did to records. Undo and restore are there.</p>`}
     ${!wrote && run.status !== "InProgress" && html`<p class="calm">${run.dryRun ? `A dry run writes nothing. It counted: ${countsOf(run.counts)}.` : "It changed no record."}</p>`}
   `;
 }

@@ -3,7 +3,7 @@
 import { api, NotAnswered } from "./api.mjs";
 import { html } from "./html.mjs";
 import { refresh } from "./live.mjs";
-import { Dialog, Name, Refusal, say, TypedName, Value, Work } from "./parts.mjs";
+import { Dialog, Name, Refusal, say, TypedName, Value, Work, Writing } from "./parts.mjs";
 import { addressOf } from "./route.mjs";
 import { keyText, many, number } from "./text.mjs";
 import { useEffect, useState } from "./vendor/hooks.mjs";
@@ -13,7 +13,7 @@ const UNKNOWN = "There is no answer. What was asked for may still go on, or be d
 
 export function Undo({ run }) {
   const [open, setOpen] = useState(false);
-  return html`<button type="button" class="small outline" data-variant="danger" onClick=${() => setOpen(true)}>Undo this run</button>
+  return html`<${Writing}><button type="button" class="small outline" data-variant="danger" onClick=${() => setOpen(true)}>Undo this run</button><//>
     ${open && html`<${TakeBack} title=${`Undo in the backup of ${run.service}`} verb="Undo" service=${run.service}
       note="The backup becomes what it was before this run. The source is not touched, so the next sync would make the same changes again."
       plan=${() => api.undo(run.syncId, {})}
