@@ -18,11 +18,12 @@ from benchmarks.engines.base import EngineMissing
 from benchmarks.figures import figures
 from benchmarks.jobs import EngineName
 from benchmarks.report import as_json, show, show_figures, show_machine
+from benchmarks.sets import UnchangedSet, unchanged_set
 from benchmarks.turns import Line, Turns
 from benchmarks.workloads import GROWTH, WORKLOADS
 
 ContenderName = StrEnum("ContenderName", list(CONTENDERS))  # type: ignore[misc]
-WorkloadName = StrEnum("WorkloadName", [*WORKLOADS, "cold", "growth"])  # type: ignore[misc]
+WorkloadName = StrEnum("WorkloadName", [*WORKLOADS, "cold", "growth", "set"])  # type: ignore[misc]
 _SIZES = (100_000, 1_000_000, 10_000_000)
 
 
@@ -31,7 +32,9 @@ def main(
     rows: Annotated[int, typer.Option(min=1000, help="customers, for the SQL engines")] = 1_000_000,
     orders: Annotated[int, typer.Option(min=1000, help="orders, for cosmos")] = 100_000,
     repeat: Annotated[int, typer.Option(min=1, help="rounds that are timed")] = 3,
-    workload: Annotated[list[WorkloadName] | None, typer.Option(help="only these; all but growth if none")] = None,
+    workload: Annotated[
+        list[WorkloadName] | None, typer.Option(help="only these; all but growth and set if none")
+    ] = None,
     contender: Annotated[list[ContenderName] | None, typer.Option(help="only these; the usual ones if none")] = None,
     size: Annotated[list[int] | None, typer.Option(min=1000, help="sizes of growth; 1e5, 1e6, 1e7 if none")] = None,
     folder: Annotated[Path, typer.Option(help="for files; what lies in it is lost")] = DATA,
@@ -46,6 +49,7 @@ def main(
     count = orders if engine == "cosmos" else rows
     lines: list[Line] = []
     growth: list[Line] = []
+    of_set: UnchangedSet | None = None
 
     def tell(message: str) -> None:
         progress.print(message, style="dim")
@@ -70,14 +74,17 @@ def main(
                     turns = Turns(opened, [CONTENDERS["ours"]], repeat, tell)
                     for growth_workload in GROWTH:
                         growth += shown(turns.run(growth_workload))
+        if "set" in names:
+            tell(f"{engine}: makes a set of tables")
+            of_set = unchanged_set(engine, folder, repeat)
     except EngineMissing as missing:
         progress.print(f"{engine} cannot be measured: {missing}", style="red")
         raise typer.Exit(2) from None
     cold = cold_start() if "cold" in names else None
-    measured_figures = figures(engine, lines, growth, cold)
+    measured_figures = figures(engine, lines, growth, cold, of_set)
     if as_json_:
         options = {"rows": count, "repeat": repeat}
-        print(json.dumps(as_json(engine, options, lines, growth, measured_figures, cold), indent=1))
+        print(json.dumps(as_json(engine, options, lines, growth, measured_figures, cold, of_set), indent=1))
         return
     if measured_figures:
         show_figures(console, measured_figures, cold)

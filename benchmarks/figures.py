@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.cold import ColdStart
 from benchmarks.jobs import EngineName
+from benchmarks.sets import UnchangedSet
 from benchmarks.turns import Line
 
 _MIB = 1024 * 1024
@@ -44,10 +45,22 @@ class _Lines:
         return next((line for line in self._lines if (line.workload, line.name) == (workload, name)), None)
 
 
-def figures(engine: EngineName, lines: Sequence[Line], growth: Sequence[Line], cold: ColdStart | None) -> list[Figure]:
+def figures(
+    engine: EngineName,
+    lines: Sequence[Line],
+    growth: Sequence[Line],
+    cold: ColdStart | None,
+    of_set: UnchangedSet | None,
+) -> list[Figure]:
     """Returns the figures for which the engine and the measured workloads have measures."""
     result = list(_of_cosmos(_Lines(lines)) if engine == "cosmos" else _of_sql(engine, _Lines(lines)))
     result += _of_growth(growth)
+    if of_set is not None:
+        name = f"set of {of_set.tables} tables of {of_set.rows:,} rows, nothing changed"
+        ratio = of_set.sync_seconds / of_set.floor_seconds
+        result.append(Figure(f"{name}: time / COUNT(*), SUM(Version) of each table on both sides", ratio, 3))
+        result.append(Figure(f"{name}: statements a table, with history", of_set.statements, 6))
+        result.append(Figure(f"{name}: connections of both sides", of_set.connections, 4))
     if cold is not None:
         result.append(Figure("cold start: seconds of import function_app", cold.import_seconds, 0.4))
         result.append(Figure("cold start: database drivers loaded", len(cold.drivers_loaded), 0))

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.cold import ColdStart
 from benchmarks.figures import Figure
+from benchmarks.sets import UnchangedSet
 from benchmarks.turns import LONG_SECONDS, Line
 from benchmarks.workloads import GROWTH, WORKLOADS
 
@@ -73,6 +74,7 @@ def as_json(
     growth: Sequence[Line],
     figures: Sequence[Figure],
     cold: ColdStart | None,
+    of_set: UnchangedSet | None,
 ) -> dict[str, Any]:
     """Returns all measures of the run as JSON values."""
     return {
@@ -82,6 +84,7 @@ def as_json(
         "lines": [_line(line) for line in lines],
         "growth": [_line(line) for line in growth],
         "cold_start": None if cold is None else asdict(cold),
+        "set": None if of_set is None else asdict(of_set),
         "figures": [{**asdict(figure), "reached": figure.reached} for figure in figures],
     }
 
