@@ -133,6 +133,8 @@ def secrets_in(address: str) -> list[str]:
 
 
 def _split(address: str) -> SplitResult:
+    if "\\" in address or not address.isprintable():  # of which libraries make different hosts
+        raise ValueError("it is not an address")
     try:
         parts = urlsplit(address)
         _ = parts.port

@@ -34,6 +34,10 @@ def test_several_addresses_stand_in_one_setting(text: str) -> None:
         ({"Notify__Webhooks": "http://hook.example/x", "Notify__WebhookSecret": SECRET}, "write https://"),
         ({"Notify__Webhooks": "ftp://hook.example/x", "Notify__WebhookSecret": SECRET}, "begins with ftp"),
         ({"Notify__Webhooks": "https://hook:port/x", "Notify__WebhookSecret": SECRET}, "not an address"),
+        # Some libraries take what follows the backslash for the host, some what stands before it.
+        ({"Notify__Webhooks": "http://hook.example\\@127.0.0.1/", "Notify__WebhookSecret": SECRET}, "not an address"),
+        ({"Notify__Webhooks": "https://hook\0.example/", "Notify__WebhookSecret": SECRET}, "not an address"),
+        ({"Notify__BrokerUrl": "amqp://rabbit.example\\@127.0.0.1/"}, "not an address"),
         ({"Notify__Webhooks": "https://hook.example/x"}, "Notify__WebhookSecret is missing"),
         ({"Notify__WebhookSecret": "secret"}, "begins with whsec_"),
         ({"Notify__WebhookSecret": "whsec_c2VjcmV0"}, "24 to 64 bytes"),
