@@ -40,6 +40,7 @@ PACKAGES = ("mirror", "recycle_bin", "runs")
 NAMED = Path(__file__).with_suffix(".txt")
 SERVERS = "tests/emulators/node_modules"
 STAGES_SECONDS = (10, 50)  # of tests for a mutant: of the cheapest, then of the others
+LAST_SECONDS = 300  # before the end no mutant begins: one that hangs takes as long
 SWAPPED: dict[type[ast.AST], Any] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And},
@@ -158,7 +159,7 @@ class Trial:
             self._copies.put(copy)
 
     def _noticed(self, copy: Path, mutant: Mutant, names: Sequence[str], tests: TestsOfLines) -> str:
-        limit = 30 + 5 * sum(tests.seconds[name] for name in names)
+        limit = 30 + 3 * sum(tests.seconds[name] for name in names)
         while names:
             file = copy / mutant.path
             source = file.read_bytes()
@@ -168,7 +169,10 @@ class Trial:
             finally:
                 file.write_bytes(source)
             if failed is None:  # no end: of the mutant, or of a slow machine
-                return "it does not end" if first_failure(copy, names, limit) == "" else ""
+                if first_failure(copy, names, limit) == "":
+                    return "tests that do not end"
+                print(f"{limit:g} s were too few for the tests of {mutant.name}", flush=True)
+                return ""
             if not failed or first_failure(copy, [failed], limit) == "":
                 return failed
             print(f"{failed} fails without any mutant", flush=True)
@@ -231,7 +235,7 @@ def main() -> int:
         trial = Trial(Path(temporary), given.at_once)
 
         def outcome(mutant: Mutant) -> str | None:
-            return trial.outcome(mutant, tests) if time.monotonic() < end - sum(STAGES_SECONDS) else None
+            return trial.outcome(mutant, tests) if time.monotonic() < end - LAST_SECONDS else None
 
         for mutant, by in zip(mutants, threads.map(outcome, mutants), strict=True):
             if by is None:

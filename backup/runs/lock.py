@@ -35,7 +35,7 @@ def open_lock(settings: Settings, retry: Retry) -> Lock:
     return lease
 
 
-def take(stack: ExitStack, lock: Lock, service: str, backup: str, wait_seconds: float = 0) -> CheckLock:
+def take(stack: ExitStack, lock: Lock, service: str, backup: str, wait_seconds: float) -> CheckLock:
     """Takes the lock until the stack is closed. Waits up to `wait_seconds` while another run has it.
 
     Returns a check that raises LockLost once the lock is lost. Raises Locked when the wait was too short.

@@ -2,13 +2,14 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -199,6 +200,29 @@ def test_a_run_bears_a_lost_heartbeat_and_stops_when_none_is_heard_for_too_long(
         seconds += 160
         with pytest.raises(LockLost):
             mine.check_young()
+
+
+def test_heartbeats_are_written_until_the_run_ends_whatever_it_does(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, heard = History.beat, list[bool]()
+    enough = Event()
+
+    def counted(history: History, *named: Any) -> bool:
+        heard.append(beat(history, *named))
+        if len(heard) == 2:
+            monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", DEADLINE_SECONDS)
+            enough.set()
+        return heard[-1]
+
+    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.001)
+    monkeypatch.setattr(History, "beat", counted)
+    with owned(sqlite_place):
+        assert enough.wait(DEADLINE_SECONDS)
+        [heart] = [thread for thread in threading.enumerate() if thread.name == "heart-customer"]
+    heart.join(DEADLINE_SECONDS / 2)
+    assert not heart.is_alive()
+    assert heard == [True, True]
 
 
 @pytest.mark.parametrize("asked", ["renew", "is_owned", "beat"])

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.runs import retention
 from backup.runs.history import History, is_synced
+from backup.runs.history_entries import entry_of
 from backup.runs.opening import NEWEST, Opening
 from backup.stores import Store
 from tests.scenarios.places import on_sqlite
@@ -56,6 +58,27 @@ def test_what_is_older_than_the_newest_runs_is_asked_for(backup: Store) -> None:
     assert [run.sync_id for run in history.later(last, opening)] == [died.sync_id]
 
 
+def test_entries_that_cannot_be_read_hide_none_that_can(backup: Store, caplog: pytest.LogCaptureFixture) -> None:
+    history, _ = save(backup, *map(ended, range(1, 4)))
+    unreadable = [{**entry_of(replace(ended(n), place=history.place)), "Status": "Odd"} for n in range(4, 9)]
+    history.entries.put(unreadable)
+    assert [run.number for run in history.runs("customer", 2)] == [3, 2]
+    assert "history.not_read" in caplog.text
+
+
+def test_an_entry_that_is_saved_again_is_replaced(backup: Store) -> None:
+    history, _ = save(backup, run := ended(1), replace(run, status=Status.FAILED))
+    assert [saved.status for saved in history.runs("customer", 9)] == [Status.FAILED]
+
+
+def test_a_run_that_could_not_begin_gets_the_number_after_the_highest(backup: Store) -> None:
+    history, _ = save(backup, ended(2), ended(7), ended(5))
+    assert history.next_number("customer") == 8
+    history.add(ended(0, status=Status.FAILED))
+    assert history.next_number("customer") == 9
+    assert history.next_number("order") == 1
+
+
 def test_what_all_runs_are_known_of_is_not_asked_for(backup: Store) -> None:
     runs = [ended(1), ended(2, status=Status.FAILED), ended(3, Verb.VERIFY)]
     _, opening = save(backup, *runs)
@@ -81,3 +104,37 @@ def test_the_bin_is_asked_for_its_newest_image_only_where_a_run_may_have_died() 
     assert Opening([ended(2)], open_runs=[ended(1)]).bin_may_be_newer
     assert Opening([ended(1)], has_unplaced=True).bin_may_be_newer
     assert Opening().bin_may_be_newer
+
+
+def test_old_runs_are_looked_at_once_each_latest_first_a_page_at_a_time(
+    backup: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PAGE", 2)
+    history, _ = save(backup, *map(ended, range(1, 7)))
+    pages = list(retention._begun_before(history, "customer", ended(6).started_at))
+    assert [[run.number for run in page] for page in pages] == [[5, 4], [3, 2], [1]]
+
+
+def test_runs_of_an_earlier_release_have_no_number_and_began_before_all_that_have_one() -> None:
+    first, early, other = ended(1), replace(ended(2), number=None), replace(ended(3), number=None)
+    opening = Opening([other, early, first])
+    assert opening.after(early) == [first]
+    assert opening.after(first) == []
+
+
+def test_syncs_and_verifies_are_found_by_what_they_did(backup: Store) -> None:
+    dry = replace(ended(2), dry_run=True)
+    verifying = replace(ended(3, Verb.VERIFY), status=Status.IN_PROGRESS, completed_at=None)
+    failed = ended(4, status=Status.FAILED)
+    syncing = replace(ended(5), status=Status.IN_PROGRESS, completed_at=None)
+    history, _ = save(backup, ended(1), dry, verifying, failed, syncing)
+    newest = history.newest_verify("customer")
+    assert newest is not None
+    assert newest.number == 3
+    assert history.newest_verify("order") is None
+    assert [run.number for run in history.newest_syncs("customer", 9)] == [5, 4, 1]
+    assert [run.number for run in history.newest_syncs("customer", 9, ended=True)] == [4, 1]
+    assert history.newest_starts() == [("customer", ended(n).started_at) for n in (5, 4, 1)]
+    assert failed.completed_at is not None
+    assert history.has_synced("customer", failed.completed_at - timedelta(seconds=1))
+    assert not history.has_synced("customer", failed.completed_at)

@@ -1,0 +1,32 @@
+"""Which values of a run answers have, and without which an entry of SyncHistory cannot be read."""
+
+import logging
+from datetime import UTC, datetime
+
+import pytest
+
+from backup.core.model import Counts, Run, Status, Trigger
+from backup.runs.history_entries import COLUMNS, entry_of, run_of
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+NEEDED = ["SyncId", "ServiceName", "StartedAt", "Status", "Trigger", "TriggeredBy"]
+ANSWERED = [
+    *("SyncId", "ServiceName", "StartedAt", "CompletedAt", "DurationMs", "Status", "Trigger", "DryRun"),
+    *("InsertedCount", "UpdatedCount", "DeletedCount", "SkippedCount", "TotalProcessed", "Verified", "Percent"),
+    *("RequestCharge", "Notes", "ErrorMessage", "FailedCount", "Failures", "Verb", "TriggeredBy", "ChangeLimit"),
+    "RemainingCount",
+]
+
+
+def test_answers_have_these_values_of_a_run() -> None:
+    assert [column.name for column in COLUMNS if column.answered] == ANSWERED
+
+
+@pytest.mark.parametrize("name", [column.name for column in COLUMNS if column.type is not None])
+def test_an_entry_is_read_without_a_value_unless_nobody_could_tell_its_run(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    run = Run("customer", Trigger.CLI, False, AT).ended(Status.COMPLETED, AT, Counts(inserted=1))
+    read = run_of({**entry_of(run), name: None})
+    assert (read is None) == (name in NEEDED) == ("history.not_read" in caplog.text)

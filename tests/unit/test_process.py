@@ -1,0 +1,29 @@
+"""How an entry of SyncHistory names the process that owns its run, and when that process is surely gone."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from backup.runs.process import Process, this_process
+
+
+def test_a_process_is_read_as_it_was_written_and_nothing_else_is_a_process() -> None:
+    here = this_process()
+    assert Process.read(str(here)) == here
+    assert [Process.read(text) for text in ("", "host", f"{here} more=1", str(here).replace("pid=", "pid=x"))] == [
+        None
+    ] * 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells when a process was started")
+def test_a_process_is_gone_when_its_number_is_free_or_another_one_has_it() -> None:
+    here = this_process()
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    assert not here.is_gone
+    assert replace(here, started="1").is_gone
+    assert replace(here, number=ended.pid).is_gone
+    for elsewhere in (replace(here, host="other"), replace(here, boot="other"), replace(here, namespace="other")):
+        assert not replace(elsewhere, number=ended.pid).is_gone
