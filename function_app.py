@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import azure.functions as func
 
@@ -65,12 +67,11 @@ def _respond(
     req: func.HttpRequest, verb: Callable[..., http.Answer], *names: str | Callable[[func.HttpRequest], str]
 ) -> func.HttpResponse:
     """Calls `verb` with the registry, the names of the address, the query and the body; returns its answer."""
-
-    def work(who: str | None) -> http.Answer:
-        registry, values = _registry(who), [name if isinstance(name, str) else name(req) for name in names]
-        return verb(registry, *values, req.params, req.get_body())
-
-    return _answered(req, work)
+    with _answering() as reply:
+        registry = _registry(permitted(req.method, req.headers))
+        values = [name if isinstance(name, str) else name(req) for name in names]
+        reply.answer = verb(registry, *values, req.params, req.get_body())
+    return reply.response()
 
 
 def _look(
@@ -88,16 +89,33 @@ def _look(
 
 def _answered(req: func.HttpRequest, work: Callable[[str | None], http.Answer]) -> func.HttpResponse:
     """Calls `work` with the name of who asks and returns its answer, or the answer for its error."""
+    with _answering() as reply:
+        reply.answer = work(permitted(req.method, req.headers))
+    return reply.response()
+
+
+@dataclass
+class _Reply:
+    """The answer to a request; None until there is one."""
+
+    answer: http.Answer | None = None
+
+    def response(self) -> func.HttpResponse:
+        """The answer as the host wants it."""
+        answer = self.answer
+        assert answer is not None  # noqa: S101 - for mypy; `_answering` has made it
+        headers = dict(answer.headers)
+        return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json", headers=headers)
+
+
+@contextmanager
+def _answering() -> Iterator[_Reply]:
+    """Inside, a reply gets its answer; it gets that of an error if one is raised."""
+    reply = _Reply()
     try:
-        answer = work(permitted(req.method, req.headers))
+        yield reply
     except Exception as error:
-        answer = http.error_answer(foreseen(error))
-    return _response(answer)
-
-
-def _response(answer: http.Answer) -> func.HttpResponse:
-    headers = dict(answer.headers)
-    return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json", headers=headers)
+        reply.answer = http.error_answer(foreseen(error))
 
 
 @app.route("backup/sync", methods=["POST"])
@@ -306,11 +324,9 @@ def PoisonedJob(message: func.QueueMessage) -> None:
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 def HealthCheck(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/health?deep=true"""
-    try:
-        answer = http.get_health(_registry, req.params, _more_concerns)
-    except Exception as error:
-        answer = http.error_answer(foreseen(error))
-    return _response(answer)
+    with _answering() as reply:
+        reply.answer = http.get_health(_registry, req.params, _more_concerns)
+    return reply.response()
 
 
 @app.route("openapi.json", methods=["GET"])

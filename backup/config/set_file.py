@@ -54,32 +54,40 @@ def read_sets(source: SetText, environment: Mapping[str, str]) -> Mapping[str, S
     `${NAME}` in a text becomes the value of NAME in the environment; `$${` stays `${`. Raises ConfigError, which lists
     the mistakes with their lines, and quotes no value.
     """
-    try:
-        document = tomllib.loads(source.text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source.name} is not TOML: {error}.", hint=_HINT) from None
-    lines = TomlLines(source.text)
-    mistakes: list[tuple[int, str]] = []
+    text = source.text.removeprefix("\ufeff")
+    mistakes: dict[tuple[tuple[str | int, ...], str], None] = {}
     known = {name.upper(): value for name, value in environment.items()}
+    with_variables: set[tuple[str | int, ...]] = set()
 
     def value_of_variable(name: str, path: tuple[str | int, ...]) -> str:
+        with_variables.add(path)
         value = known.get(name.upper(), "")
         if not value.strip():
-            meant = did_you_mean(name, environment)
-            mistakes.append((lines.line_of(path), f"The environment has no value of {name}.{meant}"))
+            mistakes[path, f"The environment has no value of {name}.{did_you_mean(name, environment)}"] = None
         return value
 
-    document = _replaced(document, (), value_of_variable)
+    try:
+        document = _replaced(tomllib.loads(text), (), value_of_variable)
+        sets = {} if mistakes else BackupFile.model_validate(document).sets
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source.name} is not TOML: {error}.", hint=_HINT) from None
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            place = tuple(part for part in fault["loc"] if part != "[key]")
+            is_secret = fault["type"] == "value_error" and place in with_variables  # such a message may quote the value
+            reason = "the value of its variable cannot stand here" if is_secret else fault["msg"]
+            mistakes[place, _sentence(fault["type"], reason, place)] = None
+    except RecursionError:
+        raise ConfigError(f"{source.name} has lists or tables in too many others.", hint=_HINT) from None
+    except ValueError:
+        raise ConfigError(f"{source.name} has a number with too many digits.", hint=_HINT) from None
     if not mistakes:
-        try:
-            return BackupFile.model_validate(document).sets
-        except ValidationError as error:
-            for fault in error.errors(include_url=False, include_input=False):
-                place = tuple(part for part in fault["loc"] if part != "[key]")
-                mistakes.append((lines.line_of(place), _sentence(fault["type"], fault["msg"], place)))
-    listed = [f"Line {line}: {sentence}" for line, sentence in sorted(dict.fromkeys(mistakes))]
-    rest = f" … and {len(listed) - _MISTAKES_AT_MOST} more." if len(listed) > _MISTAKES_AT_MOST else ""
-    raise ConfigError(f"{source.name} has mistakes. {' '.join(listed[:_MISTAKES_AT_MOST])}{rest}", hint=_HINT)
+        return sets
+    lines = TomlLines(text)  # which looks a line up slowly
+    placed = [(lines.line_of(path), sentence) for path, sentence in [*mistakes][:_MISTAKES_AT_MOST]]
+    listed = [f"Line {line}: {sentence}" for line, sentence in sorted(dict.fromkeys(placed))]
+    rest = f" … and {len(mistakes) - len(placed)} more." if len(mistakes) > len(placed) else ""
+    raise ConfigError(f"{source.name} has mistakes. {' '.join(listed)}{rest}", hint=_HINT)
 
 
 def _replaced(value: Any, path: tuple[str | int, ...], value_of: Callable[[str, tuple[str | int, ...]], str]) -> Any:

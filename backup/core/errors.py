@@ -11,6 +11,8 @@ class BackupError(Exception):
 
     retryable: ClassVar[bool] = False
     hint: str = ""
+    session_dropped: bool = False
+    """Whether the connection on which it happened was dropped because its session may have been the reason."""
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
         # `python -OO` has no docstrings.

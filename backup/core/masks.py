@@ -21,7 +21,12 @@ MaskKind = Literal["null", "hmac", "email", "text", "year"]
 HMAC_CHARACTERS = 16
 """How many characters a value masked by `hmac` has: 80 bits."""
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_YEAR = re.compile(r"\d{4}(?=-\d\d-\d\d(?:[T ]|$))", re.ASCII)
+_DATE = re.compile(
+    r"(?P<year>\d{4})-\d\d-\d\d"
+    r"(?P<time>([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?( ?Z| ?[+-]\d\d(:?\d\d){0,2})?( BC)?) *",
+    re.ASCII,
+)
+_ADDRESS = re.compile(r"(?P<local>\S+)@(?P<domain>[\w-]+(\.[\w-]+)*) *")
 _KEY_BYTES = 16
 
 
@@ -32,7 +37,7 @@ class Mask:
     - `null`: the copy has no value.
     - `hmac`: 16 letters and digits, the same for the same text, so that joins still work. Not to be guessed without the
       key.
-    - `email`: the part before the last @ as by `hmac`, the domain as it is. Without an @, as by `hmac`.
+    - `email`: the part before the last @ as by `hmac`, the domain as it is. A text that is no address, as by `hmac`.
     - `text`: the `text`, always the same.
     - `year`: the first day of the year of a date or time.
     """
@@ -76,8 +81,8 @@ class Masking:
             case "hmac":
                 return self.hmac(value)
             case "email":
-                local, at, domain = value.rpartition("@") if isinstance(value, str) else ("", "", "")
-                return f"{self.hmac(local)}@{domain}" if at else self.hmac(value)
+                address = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+                return f"{self.hmac(address['local'])}@{address['domain']}" if address else self.hmac(value)
 
     def hmac(self, value: Any) -> str:
         """The value as `hmac` masks it."""
@@ -112,10 +117,9 @@ def _first_of_year(value: Any) -> Any:
         return value.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
     if isinstance(value, date):
         return value.replace(month=1, day=1)
-    if isinstance(value, str) and (year := _YEAR.match(value)):
-        first = f"{year[0]}-01-01"
+    if isinstance(value, str) and (when := _DATE.fullmatch(value)):
         # A time's text keeps its form: 2024-05-06T07:08:09Z → 2024-01-01T00:00:00Z.
-        return first + re.sub(r"\d", "0", value[len(first) :])
+        return f"{when['year']}-01-01" + re.sub(r"\d", "0", when["time"])
     return None
 
 

@@ -249,6 +249,7 @@ class Run:
     - `scratch`: the place that a drill made and drops.
     - `limit`: how many changes a sync may make at most; None: no limit.
     - `masks`: the mark of the masks of a sync's copies; None: no masks.
+    - `selection`: the mark of the filter and the columns of a sync; None: an earlier release made the run.
     """
 
     service: str
@@ -282,6 +283,7 @@ class Run:
     scratch: str | None = None
     limit: int | None = None
     masks: str | None = None
+    selection: str | None = None
 
     def takes_over(self, open_run: Run) -> bool:
         """Returns whether this new run may resume the open one: both are syncs without a limit, and the open one does

@@ -130,6 +130,12 @@ def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     return Answer(202, answer.body | {"Message": f"{in_progress} of {len(outcomes)} syncs are in progress"})
 
 
+def shape_restores(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+    """The answer to a restore of several services: as `combined`."""
+    errors_by_service = [outcome.error for outcome in outcomes]
+    return combined(list(map(_result, outcomes)), errors_by_service, "restores completed successfully", now)
+
+
 def shape_past(shown: Shown) -> Answer:
     """The answer to `show`: one record and its changes, in the recycle bin's JSON. 404 if backup and bin lack it."""
 

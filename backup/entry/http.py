@@ -18,6 +18,7 @@ from backup.entry.answers import (
     shape_one,
     shape_past,
     shape_ran,
+    shape_restores,
     shape_syncs,
     shape_verifies,
     shape_verify,
@@ -36,6 +37,7 @@ from backup.entry.requests import (
 )
 from backup.mirror.comparison import Depth
 from backup.runs.runner import foreseen
+from backup.services.group_restore import restore_group
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import side_by_side
@@ -61,6 +63,7 @@ __all__ = [  # the answers too: callers need only this module
     "shape_one",
     "shape_past",
     "shape_ran",
+    "shape_restores",
     "shape_syncs",
     "shape_verifies",
     "shape_verify",
@@ -102,21 +105,25 @@ def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: 
 
 
 def post_restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Restores the service's source. Without `confirm` changes no record, and answers what would change."""
+    """Restores the service's source, or those of a set or a pattern. Without `confirm` changes no record, and answers
+    what would change."""
     check_query(query)
     request = parse_body(RestoreRequest, body)
-    restored = registry.get(service)
+    is_group = registry.directory.is_group(service) and service.lower() != ALL
+    restored_name = service if is_group else registry.get(service).name
     wish = Wish(
         request.at,
         tuple(request.keys),
         request.overwrite_newer,
         request.delete_extra,
-        None if request.run is None else registry.run_named(request.run, restored.name)[1],
+        None if request.run is None else registry.run_named(request.run, restored_name)[1],
         None if request.only is None else Action(request.only.title()),
         request.without_masked,
     )
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
-    return shape_one(restored.restore(wish, options, trigger=Trigger.HTTP))
+    if is_group:
+        return shape_restores(restore_group(registry, service, wish, options, trigger=Trigger.HTTP))
+    return shape_one(registry.get(service).restore(wish, options, trigger=Trigger.HTTP))
 
 
 def post_verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:

@@ -135,6 +135,7 @@ COLUMNS = (
     HistoryColumn("ChangeLimit", "integer", "limit", answered=True),
     HistoryColumn("RemainingCount", "integer", "counts.remaining", _COUNT_IF_ANY, answered=True),
     HistoryColumn("Masks", "name", "masks"),
+    HistoryColumn("Selection", "name", "selection"),
 )
 """In the order of a new table's columns. Later releases add columns at the end."""
 

@@ -15,7 +15,7 @@ class Policy:
 
     A source with a watermark is asked for what changed since `overlap_seconds` before the watermark. Every
     `full_every_days` a sync compares everything. A run sets aside no more than `max_failed_records`. `where` says in
-    words which records belong to the service; empty for all.
+    words which records belong to the service; empty for all. `selection` is a mark of the filter and the columns.
     """
 
     guard: Guard = field(default_factory=Guard)
@@ -26,6 +26,7 @@ class Policy:
     max_failed_records: int = 100
     history_days: float = 400
     where: str = ""
+    selection: str | None = None
 
     def kept_since(self, now: datetime) -> datetime:
         """The time before which images may be purged already."""

@@ -112,6 +112,17 @@ class Directory:
         """Returns what `chosen` does, without the names of sets that are not whole: for what reads the past alone."""
         return [service for service in self.chosen(name) if service.lower() not in self.sets]
 
+    def with_copies(self, name: str) -> list[str]:
+        """Returns the services that a set or a pattern stands for, also those whose table is gone from the source: for
+        what writes their copies somewhere. Raises UnknownService when there is none, or why a set is not whole."""
+        sets = self._sets_in(name)
+        services = matching(name, self.own_names)
+        services += [service for service_set in sets for service in _of_pattern(name, service_set.with_copies())]
+        if not services:
+            errors = (error for service_set in sets for error in service_set.members.errors)
+            raise next(errors, UnknownService(f"No service fits {quoted(name)}.", hint=_LISTED))
+        return services
+
     def chosen_entries(self, name: str) -> list[str]:
         """Returns what one job each is made for: every name of `entries` for "all"; else the service, the set or the
         pattern itself. Asks the databases of a set only for the name of one of its services.

@@ -147,9 +147,12 @@ class Registry:
         observer: Observer = NOBODY,
         wait_seconds: float | None = None,
         but: Collection[str] = (),
+        *,
+        tells_sets: bool = True,
     ) -> list[Outcome]:
         """Syncs the service, or all services side by side. A service that fails does not disturb the others. Leaves out
-        the services and sets in `but`.
+        the services and sets in `but`. The watcher hears of each service's run and, if `tells_sets`, of a whole set as
+        of one run.
 
         A sync stops after `SliceSeconds`, except from the command line. Then its outcome's run is in progress, and
         `resume` resumes it. Returns after `wait_seconds` at the latest (None: when all have ended). A sync that is at
@@ -157,48 +160,40 @@ class Registry:
         then has a run without an id. A timer's sync waits some seconds for the lock. It has an entry in SyncHistory
         even if it could not begin.
         """
-        syncs_by_set = self._sync_each(name, trigger, options, observer, wait_seconds, but)
-        for set_name, syncs in syncs_by_set.items():
-            # Numbers and pages show a set as one. A set whose time was up is shown once a job has ended it.
-            is_whole = set_name and (name.lower() == ALL or name.lower() == set_name.lower())
-            if is_whole and wait_seconds is None:
-                outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), [sync.outcome() for sync in syncs])
-                if not outcome.in_progress:
-                    self._watcher.ended(outcome)
-        return [sync.outcome() for syncs in syncs_by_set.values() for sync in syncs]
-
-    def _sync_each(
-        self,
-        name: str,
-        trigger: Trigger,
-        options: Options,
-        observer: Observer,
-        wait_seconds: float | None = None,
-        but: Collection[str] = (),
-    ) -> dict[str, list[SyncInTurn]]:
-        """As `sync`, by the name of the set; services of the settings have none."""
-        seconds_left = self._countdown(trigger)
-        groups: dict[str, list[SyncInTurn]] = {}
-        at_once: dict[str, int] = {}
-        for service in self.directory.chosen(name, but):
-            service_set = self.directory.set_with(service)
-            group = service_set.name if service_set else ""
-            at_once[group] = service_set.at_once if service_set else AT_ONCE
-            sync = SyncInTurn(
-                *(service, self.get, self.failed, trigger, options, observer, seconds_left),
-                at_once[group],
-                of_set=service_set is not None,
-            )
-            groups.setdefault(group, []).append(sync)
+        groups = self._turns(name, trigger, options, observer, but)
         pools, futures = [], []
-        for group, syncs in groups.items():
-            pools.append(ThreadPoolExecutor(min(len(syncs), at_once[group]), thread_name_prefix="sync"))
-            futures += [pools[-1].submit(sync.run) for sync in syncs]
+        for syncs in groups.values():
+            pools.append(ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync"))
+            for sync in syncs:
+                futures.append(pools[-1].submit(sync.run))
         wait(futures, wait_seconds)
         for pool in pools:
             pool.shutdown(wait=wait_seconds is None)
         for sync in (sync for syncs in groups.values() for sync in syncs if wait_seconds is None):
             sync.leave_entry()
+        for set_name, syncs in groups.items():
+            # Numbers and pages show a set as one. A set whose time was up is shown once a job has ended it.
+            is_whole = set_name and name.lower() in (ALL, set_name.lower())
+            if tells_sets and is_whole and wait_seconds is None:
+                outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), [sync.outcome() for sync in syncs])
+                if not outcome.in_progress:
+                    self._watcher.ended(outcome)
+        return [sync.outcome() for syncs in groups.values() for sync in syncs]
+
+    def _turns(
+        self, name: str, trigger: Trigger, options: Options, observer: Observer, but: Collection[str]
+    ) -> dict[str, list[SyncInTurn]]:
+        """The syncs to make, by the name of the set; services of the settings have none."""
+        seconds_left = self._countdown(trigger)
+        groups: dict[str, list[SyncInTurn]] = {}
+        for service in self.directory.chosen(name, but):
+            service_set = self.directory.set_with(service)
+            sync = SyncInTurn(
+                *(service, self.get, self.failed, trigger, options, observer, seconds_left),
+                service_set.at_once if service_set else AT_ONCE,
+                of_set=service_set is not None,
+            )
+            groups.setdefault(service_set.name if service_set else "", []).append(sync)
         return groups
 
     def sync_as_one(self, run: Run, options: Options, observer: Observer, *, resumed: bool) -> Outcome:
@@ -222,8 +217,7 @@ class Registry:
             outcomes = side_by_side(go_on, self.directory.open_services(run.service))
         else:
             self._watcher.started(run)
-            syncs_by_set = self._sync_each(run.service, trigger, options, progress)
-            outcomes = [sync.outcome() for syncs in syncs_by_set.values() for sync in syncs]
+            outcomes = self.sync(run.service, trigger, options, progress, tells_sets=False)
         outcome = as_one(run, outcomes)
         self._watcher.ended(outcome)
         return outcome

@@ -104,6 +104,7 @@ class SyncService:
             settings.max_failed_records,
             settings.history_days,
             spec.filter_text,
+            spec.selection,
         )
         self._runner = Runner(self.name, self._policy, lock, limits, now, self._places.other_tables, watcher)
         self.past = Past(self.name, self._places, self._policy, lock, now)
@@ -126,7 +127,7 @@ class SyncService:
         time is up, the outcome's run is in progress; `resume` resumes it.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        run = replace(run, limit=options.limit)
+        run = replace(run, limit=options.limit, selection=self._policy.selection)
         stores = self.stores if options.dry_run else self._stores_to_sync
         request = RunRequest(run, stores, sync_with_schema, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))

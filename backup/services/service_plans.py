@@ -9,16 +9,24 @@ from dataclasses import dataclass, field
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, GuardTripped, NotInitialized
 from backup.core.foreseen import foreseen
+from backup.core.model import Run
 from backup.mirror.foresight import Foresight
+from backup.runs import upgrade
+from backup.runs.history import History, is_synced
+from backup.runs.open_runs import is_left_sync
 from backup.services.registry import Registry
-from backup.services.sets import Members, unique_key
+from backup.services.service import SyncService
+from backup.services.sets import Members, ServiceSet, unique_key
 from backup.services.spec import ServiceSpec
+from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
 from backup.stores import Drift, Listed
+from backup.verbs.sync import RULES
 
 _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
 )
+_NAMED_AT_MOST = 20
 _VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
 
 
@@ -67,7 +75,7 @@ def plan_of(registry: Registry, name: str) -> Plan:
         except Exception as error:
             return ServicePlan(service, error=foreseen(error))
 
-    notes = [note for set_name, found in sets.items() for note in _notes_of(set_name, found.members)]
+    notes = [note for found in sets.values() for note in (*_notes_of(found.name, found.members), *_order_notes(found))]
     errors = [error for found in sets.values() for error in found.members.errors]
     return Plan(side_by_side(plan, services), notes, errors)
 
@@ -102,7 +110,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
             foresight=Foresight(inserts=records, source_records=records),
             notes=["The backup has no table yet; the sync makes it.", *version_hints(spec, listed)],
         )
-    notes = [*_drift_notes(drift), *version_hints(spec, listed)]
+    notes = [*_drift_notes(drift), *_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
     try:
         sizes = foresight.source_records, foresight.backup_records
         spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
@@ -155,6 +163,25 @@ def version_hints(spec: ServiceSpec, listed: Listed | None) -> list[str]:
     ]
 
 
+def _rules_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
+    """A sentence if the rules are others than those of the sync in progress, or of the last one. Reads SyncHistory."""
+    with service.stores() as (source, backup):
+        opening = upgrade.read(backup, spec.name)
+        if opening is None:
+            return []
+        rules = source.traits.masks, spec.selection
+
+        def differ(run: Run) -> bool:
+            return run.selection is not None and (run.masks, run.selection) != rules
+
+        if any(is_left_sync(run) and differ(run) for run in opening.open_runs):
+            return [f"{RULES} are others than those of the sync in progress: it begins anew."]
+        last = opening.first(is_synced, lambda: History(backup).last_synced(spec.name))
+        if last is not None and differ(last):
+            return [f"{RULES} are others than in the last sync; the numbers count what that changes."]
+    return []
+
+
 def _drift_notes(drift: Drift) -> list[str]:
     return [
         *(
@@ -175,3 +202,14 @@ def _notes_of(set_name: str, members: Members) -> list[str]:
         *(f"{set_name}: {table} is gone from the source. Its copy stays." for table in members.gone),
         *(f"{set_name}: {table} is new, and on_new_table is ignore." for table in members.ignored),
     ]
+
+
+def _order_notes(own_set: ServiceSet) -> list[str]:
+    """In which order foreign keys put the tables, and which cycles they form."""
+    order = parents_first([*own_set.members.specs], own_set.foreign_keys())
+    levels = [linked for level in order.levels if (linked := [table for table in level if table in order.linked])]
+    notes = [f"{own_set.name}: {cycle_text(cycle)}" for cycle in order.cycles]
+    if levels:
+        texts = [", ".join(level[:_NAMED_AT_MOST]) + (" …" if len(level) > _NAMED_AT_MOST else "") for level in levels]
+        notes.append(f"{own_set.name}: by its foreign keys a restore writes {'; then '.join(texts)}.")
+    return notes

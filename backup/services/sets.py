@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -13,7 +13,15 @@ from typing import Any
 
 from backup.config.set_settings import SetSection, TableSection, options_of
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, ConfigError, NotInitialized, StoreError, UnknownService
+from backup.core.errors import (
+    BackupError,
+    BadRequest,
+    ConfigError,
+    NotInitialized,
+    SourceMissing,
+    StoreError,
+    UnknownService,
+)
 from backup.core.log import event
 from backup.core.masks import Masking
 from backup.core.suggestions import did_you_mean, quoted
@@ -21,8 +29,20 @@ from backup.mirror.guard import Guard
 from backup.runs.history import History
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.patterns import is_pattern, matching
+from backup.services.places import TARGET
 from backup.services.spec import ServiceSpec
-from backup.stores import Limits, Listed, Rules, Side, SideName, list_places, open_store
+from backup.stores import (
+    ForeignKey,
+    Limits,
+    Listed,
+    Rules,
+    Side,
+    SideName,
+    add_foreign_key,
+    dialect_of,
+    list_places,
+    open_store,
+)
 
 AT_ONCE_IN_A_SET = 4
 """How many services of a set run at once, unless the set says another number."""
@@ -93,6 +113,39 @@ class ServiceSet:
             f"The set {self.name} has no service for {quoted(table)}.{did_you_mean(table, [*members.specs, *known])}",
             hint=f"`python -m backup plan {self.name}` lists its services.",
         )
+
+    def with_copies(self) -> list[str]:
+        """The names of its services, also of those whose table is gone from the source."""
+        members = self.members
+        return [*(spec.name for spec in members.specs.values()), *(f"{self.name}/{table}" for table in members.gone)]
+
+    def foreign_keys(self, target: str | None = None) -> list[ForeignKey]:
+        """The foreign keys of the set's tables in the source, and those in the database of the connection string
+        `target`. Raises what a store raises for a target that exists."""
+        foreign_keys = [key for listed in self.members.listed.values() for key in listed.foreign_keys]
+        if target is not None and not self._section.is_cosmos:
+            with suppress(SourceMissing):  # the restore makes it
+                places = list_places(self._target(target), self._limits)
+                foreign_keys += [key for listed in places for key in listed.foreign_keys]
+        return foreign_keys
+
+    def check_constraints(self, target: str) -> None:
+        """Raises BadRequest where `add_foreign_key` cannot add one, and the error of a source that cannot be asked for
+        its foreign keys."""
+        if self._section.is_cosmos or dialect_of(self._target(target), self._limits).in_process:
+            product = "Cosmos DB has no foreign keys" if self._section.is_cosmos else "SQLite cannot add foreign keys"
+            raise BadRequest(f"{product}. Nothing was changed.", hint="Restore without constraints.")
+        for error in self.members.errors:
+            if isinstance(error, StoreError):
+                raise error
+
+    def add_foreign_key(self, foreign_key: ForeignKey, target: str) -> None:
+        """As `stores.add_foreign_key`, in the database of the connection string `target`."""
+        add_foreign_key(self._target(target), foreign_key, self._limits)
+
+    def _target(self, connection_string: str) -> Side:
+        side = self._side("source", "")
+        return replace(side, role="target place", setting=TARGET, connection_string=connection_string)
 
     def rival_of(self, table: str) -> ServiceSpec | None:
         """The service that this set would have for a table of this name, for comparing places; None without one. Asks

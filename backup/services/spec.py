@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from backup.config.given_services import ALL, missing_side
 from backup.config.service_settings import ServiceSettings
@@ -58,6 +59,14 @@ class ServiceSpec:
         rules = self.rules
         named = [condition_text(name, value) for name, value in rules.where.items() if name in rules.required]
         return "; ".join([*named, *filter(None, [rules.where_sql])])
+
+    @property
+    def selection(self) -> str:
+        """A mark of what the settings choose: the filter, the columns that are copied, and the version."""
+        rules = self.rules
+        version = [name.lower() for name in rules.version if name in rules.required]
+        columns = (sorted(map(str.lower, names)) for names in (rules.include, rules.exclude))
+        return sha256(repr((self.filter_text, version, *columns)).encode()).hexdigest()[:16]
 
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""

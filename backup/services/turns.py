@@ -47,8 +47,8 @@ class SyncInTurn(Observer):
         of_set: bool = False,
     ) -> None:
         """SyncHistory also gets an entry of a sync that could not begin, if it is scheduled or one of a set (`of_set`):
-        there nobody looks at each."""
-        self._at_once, self._of_set = at_once, of_set
+        there nobody looks at each. `at_once` is how many of its kind run at once."""
+        self.at_once, self._of_set = at_once, of_set
         self._service, self._open_service, self._failed, self._trigger = service, open_service, failed, trigger
         self._options, self._observer, self._seconds_left = options, observer, seconds_left
         self._has_turn, self._has_begun = Event(), Event()
@@ -97,7 +97,7 @@ class SyncInTurn(Observer):
     def outcome(self) -> Outcome:
         """Returns how it ended, or a run in progress. Waits until it has begun, but not for its turn."""
         if not self._has_turn.is_set():
-            note = f"It waits for its turn: {self._at_once} services are synced at once."
+            note = f"It waits for its turn: {self.at_once} services are synced at once."
             run = new_run(self._service, Verb.SYNC, self._trigger, self._options)
             return Outcome(replace(run, sync_id="", notes=(note,)))
         self._has_begun.wait()

@@ -9,12 +9,13 @@ from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceM
 from backup.core.model import SideName
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
-from backup.stores.listing import Listed
+from backup.stores.listing import ForeignKey, Listed
 from backup.stores.sibling import LongText, Shape, Sibling
 from backup.stores.values import Drift, Limits, OnNewColumn, Rules, Written
 
 if TYPE_CHECKING:
     from backup.stores.cosmos.access import CosmosAccess
+    from backup.stores.sql.access import SqlAccess
     from backup.stores.sql.engines import Dialect
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "CopyNote",
     "Drift",
     "Fence",
+    "ForeignKey",
     "Keep",
     "Limits",
     "Listed",
@@ -34,6 +36,7 @@ __all__ = [
     "SideName",
     "Store",
     "Written",
+    "add_foreign_key",
     "cosmos_access",
     "dialect_of",
     "list_places",
@@ -108,18 +111,37 @@ def list_places(side: Side, limits: Limits) -> list[Listed]:
             return [Listed(container) for container in sorted(account.containers())]
         finally:
             account.close()
+    access = _open_database(side, limits, missing, name)
+    try:
+        for attempt in access.attempts("list the tables"):
+            with attempt as cx:
+                tables = list(access.dialect.list_tables(cx))
+    finally:
+        access.close()
+    return sorted(tables, key=lambda table: table.name)
+
+
+def add_foreign_key(side: Side, foreign_key: ForeignKey, limits: Limits) -> None:
+    """Adds the foreign key to its table in the side's SQL database, unless the table has one of this name. Not for
+    SQLite, which cannot.
+
+    Raises what a store raises; ConstraintRefused when rows do not fit it. Cost: the server looks at every row.
+    """
+    from backup.stores.sql.constraints import constraint_of
+
+    access = _open_database(side, limits, SourceMissing, f"{side.role} of {side.service}")
+    try:
+        access.add_foreign_key(constraint_of(foreign_key))
+    finally:
+        access.close()
+
+
+def _open_database(side: Side, limits: Limits, missing: type[BackupError], name: str) -> SqlAccess:
     from backup.stores.sql.access import SqlAccess
 
     dialect = dialect_of(side, limits)
     label = f"{name} ({dialect.product} {dialect.location})"
-    access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
-    try:
-        for attempt in access.attempts("list the tables"):
-            with attempt as cx:
-                tables = list(dialect.list_tables(cx))
-    finally:
-        access.close()
-    return sorted(tables, key=lambda table: table.name)
+    return SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
 
 
 def dialect_of(side: Side, limits: Limits) -> Dialect:

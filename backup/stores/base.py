@@ -167,8 +167,9 @@ class Relational(Protocol):
         """Whether a transaction of this store blocks all other writes to the other store's database. Then the other
         store's siblings have to be written in that transaction, too."""
 
-    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
-        """How many rows of other tables refer to rows of these keys, by the foreign key's name."""
+    def referring(self, keys: Sequence[Key], *, but: Collection[str] = ()) -> Mapping[str, int]:
+        """How many rows of other tables, except those of the names in `but`, refer to rows of these keys; by the
+        foreign key's name."""
 
     def triggers_on_delete(self) -> Sequence[str]:
         """The names of the table's triggers that a delete fires."""

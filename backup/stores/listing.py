@@ -16,12 +16,33 @@ class ListedColumn:
 
 
 @dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key of `table`: its columns, and those that they refer to, in the same order. Tables are spelled as in
+    `Listed`.
+
+    The actions are SQL's words. `deferrable`: it may be checked at the end of a transaction; `deferred`: it is, unless
+    a transaction says otherwise. `match_full`: its columns are NULL together, or not at all.
+    """
+
+    name: str
+    table: str
+    columns: Sequence[str]
+    referred: str
+    referred_columns: Sequence[str]
+    on_delete: str = "NO ACTION"
+    on_update: str = "NO ACTION"
+    deferrable: bool = False
+    deferred: bool = False
+    match_full: bool = False
+
+
+@dataclass(frozen=True)
 class Listed:
     """A table, a view or a container. `name` is what settings write for it, with brackets where it needs them.
 
     `unique_keys`: the columns of each unique index over columns that are never NULL, by the index's name. `row_version`
     is the column that the server changes with every write. `records` is about how many there are; None where the
-    catalogue does not know. A container has a name alone.
+    catalogue does not know. `foreign_keys` are those that the server enforces. A container has a name alone.
     """
 
     name: str
@@ -31,6 +52,7 @@ class Listed:
     unique_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     row_version: str | None = None
     records: int | None = None
+    foreign_keys: Sequence[ForeignKey] = ()
 
 
 @dataclass(frozen=True)
@@ -43,9 +65,14 @@ class UniqueIndex:
     is_primary: bool
 
 
-def with_keys(tables: Iterable[Listed], indexes: Iterable[UniqueIndex]) -> list[Listed]:
-    """Returns the tables with their primary keys and unique keys."""
+def with_keys(
+    tables: Iterable[Listed], indexes: Iterable[UniqueIndex], foreign_keys: Iterable[ForeignKey]
+) -> list[Listed]:
+    """Returns the tables with their primary keys, unique keys and foreign keys."""
     of_table: dict[str, list[UniqueIndex]] = {}
+    referring: dict[str, list[ForeignKey]] = {}
+    for foreign_key in foreign_keys:
+        referring.setdefault(foreign_key.table, []).append(foreign_key)
     for index in indexes:
         of_table.setdefault(index.table, []).append(index)
     keyed = []
@@ -54,5 +81,6 @@ def with_keys(tables: Iterable[Listed], indexes: Iterable[UniqueIndex]) -> list[
         always = {column.name for column in table.columns if not column.nullable}
         primary = next((tuple(index.columns) for index in own if index.is_primary), tuple(table.primary_key))
         unique = {index.name: tuple(index.columns) for index in own if always.issuperset(index.columns)}
-        keyed.append(replace(table, primary_key=primary, unique_keys=unique))
+        refers = tuple(referring.get(table.name, ()))
+        keyed.append(replace(table, primary_key=primary, unique_keys=unique, foreign_keys=refers))
     return keyed

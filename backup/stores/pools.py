@@ -102,7 +102,8 @@ class _Entry:
 
 
 class _Pools:
-    def __init__(self) -> None:
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._entries: dict[PoolKey, _Entry] = {}
         self._closer: threading.Thread | None = None
@@ -138,7 +139,7 @@ class _Pools:
 
     def _close_in_time(self) -> None:
         while True:
-            time.sleep(_LOOK_SECONDS)
+            self._sleep(_LOOK_SECONDS)
             self.close_idle(IDLE_SECONDS)
             with self._lock:
                 if all(entry.pool.is_empty for entry in self._entries.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -57,7 +57,7 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
             extra.add([*restored.extra.items()])
         if not keys and past is None:
             wanted += restoring.gone_since()
-        if wish.delete_extra and len(extra):
+        if wish.delete_extra and not wish.deletes_later and len(extra):
             if keys or past is not None:  # the guard always compares with the whole side
                 wanted, existing = session.backup.count(), into.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
@@ -65,14 +65,15 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
                 guard = replace(guard, deleted_lately=lambda: deleted_from_source_lately(session))
             label, dry_run = session.backup.place.label, session.run.dry_run
             guard.check_deletes(len(extra), wanted, existing, label, allowed=allowed, dry_run=dry_run)
-            _refuse_referred(into, extra)
+            _refuse_referred(into, extra, wish.beside if dry_run else ())
             triggers = () if into.relational is None else into.relational.triggers_on_delete()
             session.note(*(f"The {into.place.label} has a trigger on deletes: {name}." for name in triggers))
             for batch in extra.batches(into.traits.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
             which = "are only in" if past is None else "that the run inserted are in"
-            session.note(f"{len(extra)} records {which} the {into.place.label}; without delete-extra they stay.")
+            fate = "another run deletes them" if wish.deletes_later else "without delete-extra they stay"
+            session.note(f"{len(extra)} records {which} the {into.place.label}; {fate}.")
     restoring.try_again()
     if not session.run.dry_run:
         session.note(*(() if into.relational is None else into.relational.advance_counters()))
@@ -144,14 +145,14 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
         )
 
 
-def _refuse_referred(into: Store, extra: PendingDeletes) -> None:
-    """Raises GuardTripped when rows of other tables refer to records that the restore would delete. It would neither
-    count nor keep what the server does to those rows."""
+def _refuse_referred(into: Store, extra: PendingDeletes, beside: Collection[str]) -> None:
+    """Raises GuardTripped when rows of other tables, except those of `beside`, refer to records that the restore would
+    delete. It would neither count nor keep what the server does to those rows."""
     if into.relational is None:
         return
     rows_of: Counter[str] = Counter()
     for batch in extra.batches(into.traits.batch_size):
-        rows_of.update(into.relational.referring([key for key, _ in batch]))
+        rows_of.update(into.relational.referring([key for key, _ in batch], but=beside))
     if rows_of:
         named = ", ".join(f"{rows} rows of {reference}" for reference, rows in rows_of.items())
         raise GuardTripped(

@@ -27,6 +27,9 @@ class Wish:
 
     With the id of a `run`: the state before that run, of the records that it changed, or that it `only` inserted,
     updated or deleted. `without_masked`: only the values that are not masked, and only into records that exist.
+
+    `deletes_later`: another run follows, which deletes. `beside`: the tables that are restored with this one; a dry run
+    leaves out of account that their rows refer to records that would be deleted.
     """
 
     at: datetime | None = None
@@ -36,6 +39,8 @@ class Wish:
     run: str | None = None
     only: Action | None = None
     without_masked: bool = False
+    deletes_later: bool = False
+    beside: frozenset[str] = frozenset()
 
 
 class Restored(NamedTuple):

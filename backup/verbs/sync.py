@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from math import inf
+from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.log import event
@@ -23,6 +24,9 @@ from backup.verbs.lately import deleted_lately
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
+RULES = "Filter, columns, version or masks"
+"""What a person may change between two syncs, for sentences about it."""
+
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
@@ -57,23 +61,29 @@ def sync_with_schema(session: Session) -> None:
         *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
         *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
     ]
+    masks, selection = session.source.traits.masks, session.policy.selection
+    rules_changed = (run.masks, run.selection) != (masks, selection)
+    if session.resumed and rules_changed:
+        notes.append(f"{RULES} are others than when the sync began; it compares every record again.")
+    start, changed = session.start, dict[str, Any]()
     if notes:
         event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
-        # Recorded before it adds the columns, for the run may die right after.
-        forced = run.forced or bool(to_fill)
-        session.become(forced=forced, added_columns=to_fill, removed_columns=drift.removed, notes=(*run.notes, *notes))
-    masks = session.source.traits.masks
-    if session.run.masks != masks:
-        session.become(masks=masks)
+        changed |= {"forced": run.forced or bool(to_fill), "added_columns": to_fill}
+        changed |= {"removed_columns": drift.removed, "notes": (*run.notes, *notes)}
+    if rules_changed:
+        changed |= {"masks": masks, "selection": selection}
+    if session.resumed and (rules_changed or not {*to_fill} <= {*run.added_columns}):
+        # The chunks before the checkpoint are as the rules were then, or lack values.
+        start = start.begun_anew() if run.limit is None else Checkpoint()
+        changed |= {"checkpoint": start.to_text(), "watermark": None if rules_changed else run.watermark}
+    if changed:
+        # In a single write, and before it adds the columns: the run may die right after.
+        session.become(**changed)
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if relational is not None and not run.dry_run:
         relational.adapt(drift)
-    start = session.start
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # the key has another type now
-    lacks_values = not {*to_fill} <= {*run.added_columns} or run.masks != masks
-    if session.resumed and lacks_values:  # in the chunks before the checkpoint
-        start = start.begun_anew() if run.limit is None else Checkpoint()
     left = _sync(session, start)
     if left is not None:
         session.unfinished = True
@@ -179,8 +189,7 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     if mark is None:
         return steps
     last = session.last_synced()
-    since, _, rest = ((last and last.watermark) or "").partition(_COMPARED)
-    compared, _, filtered = rest.partition(_FILTERED)
+    since, compared, filtered = _parts(last.watermark if last else None)
     own_filter = sha256(session.policy.where.encode()).hexdigest()[:16] if session.policy.where else ""
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # A record that an undo brought back may have the same seconds as the record that the undo took away.
@@ -188,6 +197,8 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     full = session.run.forced or session.run.limit is not None or undone
     # Records of another filter may be as many, written in the same seconds.
     full = full or filtered != own_filter or not since or datetime.fromisoformat(compared) < oldest
+    # What began as a full comparison stays one. Without its watermark, a sync has begun anew with other rules.
+    full = full or (session.resumed and _parts(session.run.watermark)[1] != compared)
     if not (session.resumed and session.run.watermark):
         at = now.isoformat() if full else compared
         session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}{own_filter and _FILTERED}{own_filter}")
@@ -195,6 +206,13 @@ def _from_watermark(session: Session, steps: Steps) -> Steps:
     if session.run.limit is not None:
         return replace(steps, full=True)
     return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
+
+
+def _parts(watermark: str | None) -> tuple[str, str, str]:
+    """The mark of the source in a watermark, the time of the last full comparison, and the hash of the filter."""
+    since, _, rest = (watermark or "").partition(_COMPARED)
+    compared, _, filtered = rest.partition(_FILTERED)
+    return since, compared, filtered
 
 
 class _Saver:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from backup.core.errors import ConfigError, StoreError
-from backup.core.masks import Mask, Masking
-from backup.core.model import WHOLE, Action, Record
+from backup.core.masks import Mask, Masking, MaskKind
+from backup.core.model import WHOLE, Action, Image, Record
 from backup.mirror.comparison import Depth, Report, verify
 from backup.stores import Rules, Store
 from tests.contract.benches import Bench, CosmosBench, Role, SqlBench
@@ -198,6 +198,17 @@ def test_masks_that_a_column_cannot_have_are_refused_before_anything_is_read(
         backup.catalog.initialize(source)
 
 
+def test_a_mask_that_may_stand_for_two_columns_is_refused(postgresql_bench: SqlBench) -> None:
+    bench = postgresql_bench
+    bench.sql("source", 'CREATE TABLE {table} (Id integer PRIMARY KEY, "Mail" text, "mail" text, "Tags" varchar(40)[])')
+    source, _ = opened(bench, rules({"MAIL": Mask("null")}))
+    with pytest.raises(ConfigError, match=r"several columns .*: Mail, mail"):
+        source.count()
+    source, _ = opened(bench, rules({"Tags": Mask("hmac")}))
+    with pytest.raises(ConfigError, match=r"column Tags .*holds no text"):
+        source.count()
+
+
 def test_a_source_with_a_column_called_as_the_stamp_is_refused(sql_bench: SqlBench) -> None:
     sql_bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.format(null='')}, SourceStamp varchar(90))")
     source, _ = opened(sql_bench, rules())
@@ -212,9 +223,41 @@ def test_a_key_that_is_missing_or_short_is_refused() -> None:
     assert KEY not in repr(Masking(MASKS, KEY))
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "masked"),
+    [
+        ("year", "2024-05-06 Ada Lovelace called", None),
+        ("year", "2024-05-06 07:08 in 12 Main Street", None),
+        ("year", "2024-05-06T07:08:09.123+02:00", "2024-01-01T00:00:00.000+00:00"),
+        ("year", "2024-05-06 07:08:09.1234567 -05:30", "2024-01-01 00:00:00.0000000 -00:00"),
+        ("year", "2024-05-06 07:08:09+02", "2024-01-01 00:00:00+00"),
+        ("year", "0044-03-15 BC", "0044-01-01 BC"),
+        ("year", "2024-05-06  ", "2024-01-01"),
+        ("year", "infinity", None),
+        ("email", "call me @ home: 12 Main Street", "hmac"),
+        ("email", "ada@x.org, telephone 555 1234", "hmac"),
+        ("email", "Ada Lovelace@home", "hmac"),
+        ("email", "@ada.lovelace", "hmac"),
+        ("email", "ada@lovelace@x.org  ", "@x.org"),
+        ("email", "ada@bücher.example", "@bücher.example"),
+    ],
+)
+def test_a_text_that_is_no_date_and_no_address_shows_nothing(kind: MaskKind, text: str, masked: str | None) -> None:
+    masking = Masking({"Note": Mask(kind)}, KEY)
+    if kind == "email":
+        local = masking.hmac(text if masked == "hmac" else text.rpartition("@")[0])
+        masked = local + (masked or "").removeprefix("hmac")
+    assert masking.masked("Note", text) == masked
+
+
 ORDER = {"id": "1", "type": "Order", "status": "Paid", "lastModified": "2026-01-01T00:00:00Z", "customer": {"id": "a"}}
 DOCUMENTS = [
-    {**ORDER, "contact": {"mail": ADDRESS, "phones": [{"number": 42, "kind": "home"}]}, "born": "1815-12-10T01:02:03Z"},
+    {
+        **ORDER,
+        "contact.mail": ADDRESS,
+        "contact": {"mail": ADDRESS, "phones": [{"number": 42, "kind": "home"}]},
+        "born": "1815-12-10T01:02:03Z",
+    },
     {**ORDER, "id": "2", "contact": "none"},
 ]
 KEY_OF_1 = ('"a"', "1")
@@ -242,6 +285,7 @@ def test_masked_documents(cosmos_bench: CosmosBench) -> None:
     assert "ada" not in copy["contact"]["mail"]
     assert len(copy["contact"]["phones"][0]["number"]) == 16
     assert copy["contact"]["phones"][0]["kind"] == "home"
+    assert copy["contact.mail"] == copy["contact"]["mail"]  # a name may have dots of its own
     assert copy["born"] == "1815-01-01T00:00:00Z"
     assert documents(cosmos_bench)["2"]["contact"] == "none"
     source, backup = opened(cosmos_bench, order_rules())
@@ -270,6 +314,7 @@ def test_masked_documents(cosmos_bench: CosmosBench) -> None:
     restored = documents(cosmos_bench, "source")["1"]
     assert restored["status"] == "Sent"
     assert restored["contact"] == DOCUMENTS[0]["contact"]
+    assert restored["contact.mail"] == ADDRESS
     source.delete([KEY_OF_1])
     with pytest.raises(StoreError, match="cannot be restored"):
         source.write(changed, accept=lambda image: True)
@@ -279,7 +324,7 @@ def test_masked_documents(cosmos_bench: CosmosBench) -> None:
 
 def test_masks_of_what_tells_documents_apart_are_refused(cosmos_bench: CosmosBench) -> None:
     cosmos_bench.create()
-    for name in ("id", "status", "lastModified", "type", "customer", "customer.id", "_etag"):
+    for name in ("id", "status", "lastModified", "type", "customer", "customer.id", "customer.id.x", "_etag"):
         source, _ = opened(cosmos_bench, order_rules({name: Mask("null")}))
         with pytest.raises(ConfigError, match=f"property {name} .* cannot be masked"):
             list(source.read(None, WHOLE))
@@ -293,3 +338,36 @@ def test_a_source_may_have_such_a_column_of_its_own_without_masks(sql_bench: Sql
     backup.catalog.initialize(source)
     assert run_sync(source, backup) == (1, 0, 0, 0)
     assert run_sync(*opened(sql_bench, Rules())) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("null", ["", "NOT NULL"], ids=["emptied", "deleted"])
+def test_exchanged_values_leave_what_is_not_written_as_it_is(sql_bench: SqlBench, null: str) -> None:
+    """Others have values that are unique, too: a masked column, one that is not copied, one that the backup lacks."""
+    bench, given = (
+        sql_bench,
+        Rules(version=("Version",), exclude=("Fax",), masking=Masking({"Mail": Mask("email")}, KEY)),
+    )
+    names = "Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, Nick varchar(9)"
+    bench.sql(
+        "source", f"CREATE TABLE {{table}} ({names} {null} UNIQUE, Mail varchar(40) UNIQUE, Fax varchar(9) UNIQUE)"
+    )
+    rows = [(1, 1, "a", ADDRESS, "11"), (2, 1, "b", f"x{ADDRESS}", "22")]
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({', '.join([bench.mark] * 5)})", rows)
+    source, backup = opened(bench, given)
+    backup.catalog.initialize(source)
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    [copied] = backup.read(None, WHOLE)
+    bench.sql("source", "ALTER TABLE {table} ADD Later varchar(9)")
+    bench.sql("source", f"CREATE UNIQUE INDEX {bench.quote(f'{bench.name}_later')} ON {{table}} (Later)")
+    bench.sql("source", "UPDATE {table} SET Nick = 'c', Later = Fax WHERE Id = 1")
+    bench.sql("source", "UPDATE {table} SET Nick = 'a', Later = Fax WHERE Id = 2")
+    bench.sql("source", "UPDATE {table} SET Nick = 'b' WHERE Id = 1")
+
+    source, _ = opened(bench, given)
+    assert source.relational is not None
+    kept: list[Image] = []
+    originals = [backup.copies.original(copy) for copy in copied]
+    source.relational.exchange(originals, lambda images, *_: kept.extend(images))
+    assert bench.rows("source") == [(*row, row[4]) for row in rows]
+    assert len(kept) >= 2
+    assert ADDRESS not in repr(kept)

@@ -114,6 +114,29 @@ def test_idle_connections_are_closed_in_time_and_used_ones_are_not(things: Any) 
     assert state_of(things).reconnects == 0  # to close what is idle loses nothing
 
 
+def test_a_process_that_does_nothing_more_ends_its_last_connection_within_forty_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(pools, "_pools", pools._Pools(sleep))
+    opened_elsewhere = sqlite3.connect(":memory:", check_same_thread=False)
+    pool, lease = pools.lease(PoolKey.of("sqlite", "here"), 1, lambda: SharedPool(lambda: opened_elsewhere))
+    pool.clock = lambda: now[0]
+    before = set(threading.enumerate())
+    pool.connect().close()
+    lease.release()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # no further use
+    assert pool.is_empty
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened_elsewhere.execute("SELECT 1")
+    assert 1000 + pools.IDLE_SECONDS <= now[0] <= 1000 + 40
+
+
 def test_nothing_of_a_failed_use_is_left_for_the_next_one(things: Any) -> None:
     first = backend(things)
 
@@ -134,19 +157,23 @@ def test_nothing_of_a_failed_use_is_left_for_the_next_one(things: Any) -> None:
         assert cx.scalar(sa.text("SHOW row_security")) == "off"
 
 
-def test_a_column_that_is_altered_between_two_runs_breaks_no_statement_of_the_second(things: Any) -> None:
-    for _ in range(7):  # the driver prepares what it has sent five times
-        assert [list(batch) for batch in things.read(None, next(things.chunks()))] == [
-            [{"Id": 1, "Version": 1, "Name": "a"}]
-        ]
+def test_a_column_that_somebody_alters_breaks_no_statement_of_a_connection_that_lives_on(
+    postgres_database: str, things: Any
+) -> None:
+    def rows() -> list[tuple[Any, ...]]:
+        with things.access.once("read all", single=True) as cx:
+            return list(map(tuple, cx.execute(sa.text('SELECT * FROM "Things"'))))
+
+    for _ in range(7):  # a driver that prepares statements prepares what it has sent five times
+        assert rows() == [(1, 1, "a")]
     first = backend(things)
-    things.close()
-    with things.access.once("alter", writes=True) as cx:
-        cx.execute(sa.text('ALTER TABLE "Things" ALTER COLUMN "Version" TYPE bigint'))
-    assert [list(batch) for batch in things.read(None, next(things.chunks()))] == [
-        [{"Id": 1, "Version": 1, "Name": "a"}]
-    ]
-    assert backend(things) == first
+    # Through another connection: a driver forgets what it has prepared when it sends the change itself.
+    with sa.create_engine(postgres_database, poolclass=sa.NullPool).begin() as cx:
+        cx.execute(sa.text('ALTER TABLE "Things" ALTER COLUMN "Version" TYPE text'))
+    assert rows() == [(1, "1", "a")]
+    assert backend(things) == first  # it had no reason to be replaced
+    with things.access.once("look", single=True) as cx:
+        assert cx.scalar(sa.text("SELECT count(*) FROM pg_prepared_statements")) == 0
 
 
 def at_once(number: int, work: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
@@ -25,6 +26,8 @@ from backup.core.retry import Retry
 from backup.runs.history_entries import HISTORY
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
+from backup.stores.listing import ForeignKey, Listed, ListedColumn
+from backup.stores.sibling import FieldType, Look, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import FIELD_TYPES, SqlSibling
 from backup.stores.sql.declared import declare
@@ -43,6 +46,7 @@ from backup.stores.sql.engines.mssql.json import (
     update_statement,
 )
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
+from backup.stores.sql.engines.mssql.listing import list_tables
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
@@ -757,6 +761,89 @@ def test_reads_are_snapshots_where_the_database_allows_them_and_needs_it(
     assert "isolation_level" not in dialect.engine.get_execution_options()  # with which it writes
 
 
+_CATALOGUE = """
+CREATE TABLE sys.schemas (schema_id, name);
+CREATE TABLE sys.objects (object_id, schema_id, name, type, is_ms_shipped);
+CREATE TABLE sys.columns (object_id, column_id, name, user_type_id, is_nullable);
+CREATE TABLE sys.types (user_type_id, name);
+CREATE TABLE sys.partitions (object_id, index_id, rows);
+CREATE TABLE sys.indexes (object_id, index_id, name, is_primary_key, is_unique, has_filter, is_disabled,
+    is_hypothetical);
+CREATE TABLE sys.index_columns (object_id, index_id, column_id, key_ordinal);
+CREATE TABLE sys.foreign_keys (object_id, name, parent_object_id, referenced_object_id, is_disabled,
+    delete_referential_action_desc, update_referential_action_desc);
+CREATE TABLE sys.foreign_key_columns (constraint_object_id, constraint_column_id, parent_object_id, parent_column_id,
+    referenced_object_id, referenced_column_id);
+INSERT INTO sys.schemas VALUES (1, 'dbo'), (2, 'my.shop'), (4, 'sys');
+INSERT INTO sys.objects VALUES (10, 1, 'Line', 'U', 0), (11, 2, 'Order', 'U', 0), (12, 1, 'Open', 'V', 0),
+    (13, 1, 'shipped', 'U', 1), (14, 4, 'inner', 'U', 0), (15, 1, 'pk', 'PK', 0);
+INSERT INTO sys.types VALUES (56, 'int'), (189, 'timestamp');
+INSERT INTO sys.columns VALUES (10, 2, 'B', 56, 0), (10, 1, 'A', 56, 0), (10, 3, 'V', 189, 0), (10, 4, 'N', 56, 1),
+    (11, 1, 'Id', 56, 0), (12, 1, 'Id', 999, 0), (13, 1, 'Id', 56, 0), (14, 1, 'Id', 56, 0);
+INSERT INTO sys.partitions VALUES (10, 1, 4), (10, 1, 3), (10, 2, 7), (11, 0, -1);
+INSERT INTO sys.indexes VALUES (10, 1, 'PK', 1, 1, 0, 0, 0), (10, 2, 'one', 0, 1, 0, 0, 0),
+    (10, 3, 'null', 0, 1, 0, 0, 0),
+    (10, 4, 'filtered', 0, 1, 1, 0, 0), (10, 5, 'off', 0, 1, 0, 1, 0), (10, 6, 'many', 0, 0, 0, 0, 0),
+    (10, 7, 'hypothetical', 0, 1, 0, 0, 1), (12, 1, 'of a view', 0, 1, 0, 0, 0);
+INSERT INTO sys.index_columns VALUES (10, 1, 1, 2), (10, 1, 2, 1), (10, 2, 2, 1), (10, 2, 1, 0), (10, 3, 4, 1),
+    (10, 4, 1, 1), (10, 5, 1, 1), (10, 6, 1, 1), (10, 7, 1, 1), (12, 1, 1, 1);
+INSERT INTO sys.foreign_keys VALUES (20, 'FK', 10, 11, 0, 'SET_NULL', 'NO_ACTION'), (21, 'off', 10, 11, 1, '', '');
+INSERT INTO sys.foreign_key_columns VALUES (20, 1, 10, 2, 11, 1), (21, 1, 10, 1, 11, 1);
+"""
+
+
+def test_all_tables_of_a_database_are_listed_in_three_statements_that_need_no_parameter() -> None:
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    asked: list[str] = []
+    with engine.connect() as cx:  # stands in for a server: its catalogue, as far as the statements ask about it
+        cx.exec_driver_sql("ATTACH ':memory:' AS sys")
+        for statement in filter(str.strip, _CATALOGUE.split(";")):
+            cx.exec_driver_sql(statement)
+        sa.event.listen(engine, "before_execute", lambda _, clause, *__: asked.append(text(clause)))
+        line, view, order = list_tables(cx)
+    assert line == Listed(
+        "dbo.Line",
+        columns=[ListedColumn(name, type_, nullable) for name, type_, nullable in LINE],
+        primary_key=("B", "A"),
+        unique_keys={"PK": ("B", "A"), "one": ("B",)},
+        row_version="V",
+        records=7,
+        foreign_keys=(ForeignKey("FK", "dbo.Line", ["B"], "[my.shop].Order", ["Id"], "SET NULL"),),
+    )
+    assert view == Listed("dbo.Open", is_view=True, columns=[ListedColumn("Id", "", False)])
+    assert order == Listed("[my.shop].Order", columns=[ListedColumn("Id", "int", False)])
+    assert asked == LISTING
+
+
+LINE = [("A", "int", False), ("B", "int", False), ("V", "timestamp", False), ("N", "int", True)]
+LISTING = [
+    "SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), o.type, r.row_count,"
+    " CAST(c.name AS nvarchar(128)), CAST(t.name AS nvarchar(128)), c.is_nullable FROM sys.objects o"
+    " JOIN sys.schemas s ON s.schema_id = o.schema_id JOIN sys.columns c ON c.object_id = o.object_id"
+    " LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id LEFT JOIN ( SELECT p.object_id, SUM(p.rows) AS row_count"
+    " FROM sys.partitions p WHERE p.index_id IN (0, 1) GROUP BY p.object_id ) r ON r.object_id = o.object_id"
+    " WHERE o.type IN ('U', 'V') AND o.is_ms_shipped = 0 AND s.name NOT IN ('sys', 'INFORMATION_SCHEMA')"
+    " ORDER BY s.name, o.name, c.column_id",
+    "SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), CAST(i.name AS nvarchar(128)),"
+    " i.is_primary_key, CAST(c.name AS nvarchar(128)) FROM sys.indexes i"
+    " JOIN sys.objects o ON o.object_id = i.object_id"
+    " JOIN sys.schemas s ON s.schema_id = o.schema_id JOIN sys.index_columns k ON k.object_id = i.object_id"
+    " AND k.index_id = i.index_id JOIN sys.columns c ON c.object_id = k.object_id AND c.column_id = k.column_id"
+    " WHERE o.type = 'U' AND o.is_ms_shipped = 0 AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0"
+    " AND i.is_hypothetical = 0 AND k.key_ordinal > 0 ORDER BY s.name, o.name, i.name, k.key_ordinal",
+    "SELECT CAST(f.name AS nvarchar(128)), CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)),"
+    " CAST(q.name AS nvarchar(128)), CAST(t.name AS nvarchar(128)), f.delete_referential_action_desc,"
+    " f.update_referential_action_desc, CAST(p.name AS nvarchar(128)), CAST(r.name AS nvarchar(128))"
+    " FROM sys.foreign_keys f JOIN sys.objects o ON o.object_id = f.parent_object_id"
+    " JOIN sys.schemas s ON s.schema_id = o.schema_id JOIN sys.objects t ON t.object_id = f.referenced_object_id"
+    " JOIN sys.schemas q ON q.schema_id = t.schema_id"
+    " JOIN sys.foreign_key_columns k ON k.constraint_object_id = f.object_id"
+    " JOIN sys.columns p ON p.object_id = k.parent_object_id AND p.column_id = k.parent_column_id"
+    " JOIN sys.columns r ON r.object_id = k.referenced_object_id AND r.column_id = k.referenced_column_id"
+    " WHERE f.is_disabled = 0 ORDER BY s.name, o.name, f.name, k.constraint_column_id",
+]
+
+
 def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> None:
     def refuse() -> Any:
         raise sqlite3.OperationalError("08001", "no answer")
@@ -805,6 +892,46 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
     assert " ".join(text.split()).startswith(
         "SELECT dbo.[SyncHistory].[SyncId] FROM dbo.[SyncHistory] WITH (REPEATABLEREAD, ROWLOCK) WHERE"
     )
+
+
+def test_what_a_run_reads_of_history_is_one_query() -> None:
+    """By SQL Server's rules: a subquery that is sorted has TOP; every part of UNION ALL has the same columns of the
+    same table, so neither a type nor a collation has to be agreed on, and no NULL without a type; the whole is sorted
+    by columns of the first part."""
+    asked: list[str] = []
+
+    class Connection:
+        def execute(self, query: Any, values: Mapping[str, Any]) -> Any:
+            sent = query.compile(dialect=dialect()).construct_expanded_state(values)
+            asked.append(" ".join(sent.statement.split()))
+            asked.append(repr(sent.positional_parameters))
+            return SimpleNamespace(mappings=lambda: [])
+
+    server = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    access = SqlAccess(server, Retry(), ConfigError, "backup")
+    access.attempts = lambda *_, **__: [nullcontext(Connection())]  # type: ignore[assignment]
+    fields: dict[str, FieldType] = {"Id": "name", "Place": "place", "Number": "integer", "At": "time", "Notes": "json"}
+    entries = SqlSibling(access, Shape("Runs", "runs", "Id", "Place", fields), lambda _: "dbo")
+    seen = entries.look(
+        [
+            Look({"Place": "p", "Id": ["a", "b"]}, "Number", 30, descending=True),
+            Look({"Place": None}, "At", 1),
+        ]
+    )
+    assert seen.entries == [[], []]
+
+    def part(number: int, top: int, condition: str, order: str) -> str:
+        columns = ", ".join(f"look{number}.[{name}]" for name in fields)
+        inner = ", ".join(f"dbo.[Runs].[{name}] AS [{name}]" for name in fields)
+        return (
+            f"SELECT {columns}, look{number}.place_in_look, {number} AS look_number, sysutcdatetime() AS server_time"
+            f" FROM (SELECT TOP {top} {inner}, row_number() OVER (ORDER BY {order}) AS place_in_look"
+            f" FROM dbo.[Runs] WHERE {condition} ORDER BY {order}) AS look{number}"
+        )
+
+    first = part(0, 30, "dbo.[Runs].[Place] = ? AND dbo.[Runs].[Id] IN (?, ?)", "dbo.[Runs].[Number] DESC")
+    second = part(1, 1, "dbo.[Runs].[Place] IS NULL", "dbo.[Runs].[At]")
+    assert asked == [f"{first} UNION ALL {second} ORDER BY look_number, place_in_look", "('p', 'a', 'b')"]
 
 
 # --- rows that nobody else may change ---------------------------------------------------------------------------------

@@ -164,3 +164,43 @@ def test_settings_are_parsed_again_only_when_a_value_or_the_file_has_changed(tmp
     assert load_settings({**environment, "BackupSync__ChunkSize": "7"}).chunk_size == 7
     file.write_text("# changed")
     assert load_settings(environment) is not first
+
+
+PLAIN = '[set.a]\nsource = "sqlite:///a"\nbackup = "sqlite:///b"\ntables = ["*"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("a = " + "[" * 100_000, "in too many others", id="brackets"),
+        pytest.param("a = " + "{a=" * 100_000, "in too many others", id="braces"),
+        pytest.param("a" + ".a" * 900 + " = 1", "in too many others", id="dots"),
+        pytest.param(f"{PLAIN}recycle_days = {'9' * 5000}", "too many digits", id="digits"),
+    ],
+)
+def test_a_text_that_no_parser_can_take_is_a_mistake(text: str, message: str) -> None:
+    assert message in mistakes(text)
+
+
+@pytest.mark.parametrize("line", ['schedule = "0 0 2 * * ${S}"', 'time_zone = "${S}"', 'recycle_days = "${S}"'])
+def test_no_mistake_quotes_the_value_of_a_variable(line: str) -> None:
+    message = mistakes(PLAIN + line, {"S": "hunter2secret"})
+    assert "hunter2" not in message
+    assert "Line 5: set.a." in message
+
+
+def test_many_mistakes_are_counted_and_the_first_told_with_their_lines() -> None:
+    message = mistakes(PLAIN + "".join(f"x{n} = 1\n" for n in range(300)))
+    assert "Line 14: " in message
+    assert "Line 15: " not in message
+    assert "and 290 more" in message
+
+
+def test_the_mark_that_some_editors_put_before_a_text_does_not_count() -> None:
+    assert [*read("\ufeff" + PLAIN)] == ["a"]
+
+
+def test_a_mask_that_does_not_exist_is_not_quoted() -> None:
+    message = mistakes(f'{PLAIN}[set.a.table.x]\nmask = {{ Email = "hunter2" }}', {})
+    assert "Line 6: set.a.table.x.mask.Email: a mask is" in message
+    assert "hunter2" not in message

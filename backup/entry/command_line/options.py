@@ -11,6 +11,7 @@ import typer
 from backup.core.model import Action
 
 AnyService = Annotated[str, typer.Argument(help="A service, or all")]
+OneOrSet = Annotated[str, typer.Argument(help="A service, a set, or a pattern")]
 OneService = Annotated[str, typer.Argument(help="A service")]
 Yes = Annotated[bool, typer.Option("--yes", help="Write. Without --yes the command only shows what would change")]
 AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the guard's limits")]

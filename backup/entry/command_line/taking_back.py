@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from backup.config.given_services import ALL
+from backup.core.errors import BadRequest
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
-from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneService, Only, Yes
+from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneOrSet, Only, Yes
 from backup.entry.command_line.outcomes import show_outcomes
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import moment_of
+from backup.services.group_restore import restore_group
 from backup.services.service import Options
 from backup.verbs.restoring import Wish
 
@@ -36,7 +39,7 @@ def undo_command(
 
 
 def restore_command(
-    service: OneService,
+    service: OneOrSet,
     at: At = None,
     run: Annotated[
         str | None, typer.Option(metavar="ID", help="Only the records that this run changed, as before it")
@@ -48,6 +51,9 @@ def restore_command(
     to: Annotated[
         str | None, typer.Option(metavar="CONNECTION", help="Write into this database instead of the source")
     ] = None,
+    constraints: Annotated[
+        bool, typer.Option("--constraints", help="With --to, of a set: then make the source's foreign keys there")
+    ] = False,
     overwrite_newer: Annotated[
         bool, typer.Option("--overwrite-newer", help="Also records that are newer than in the backup")
     ] = False,
@@ -69,21 +75,28 @@ def restore_command(
     """
     with errors_shown(as_json):
         registry = open_registry(config)
-        restored = registry.get(service)
+        is_group = registry.directory.is_group(service) and service.lower() != ALL
+        if constraints and not is_group:
+            raise BadRequest("--constraints is for a set. Nothing was changed.", hint="Name a set, or leave it out.")
+        restored_name = service if is_group else registry.get(service).name
         wish = Wish(
             None if at is None else moment_of(at),
             tuple(key or ()),
             overwrite_newer,
             delete_extra,
-            None if run is None else registry.run_named(run, restored.name)[1],
+            None if run is None else registry.run_named(run, restored_name)[1],
             None if only is None else only.action,
             without_masked,
         )
         writes = yes and not dry_run
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as observer:
-            outcome = restored.restore(wish, options, to, observer)
-        print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
+            if is_group:
+                outcomes = restore_group(registry, service, wish, options, to, observer, constraints=constraints)
+            else:
+                outcomes = [registry.get(service).restore(wish, options, to, observer)]
+        answer = http.shape_restores(outcomes) if is_group else http.shape_one(outcomes[0])
+        print_answer(answer, as_json, lambda: show_outcomes(_preview(writes), outcomes))
 
 
 def _preview(writes: bool) -> str | None:

@@ -145,7 +145,8 @@ class _Bars(Observer):
         self._bars, self._tasks = bars, tasks
 
     def progress(self, service: str, counts: Counts) -> None:
-        self._bars.update(self._tasks[service], completed=counts.seen - counts.deleted)
+        if service in self._tasks:  # a restore also works on services whose table is gone
+            self._bars.update(self._tasks[service], completed=counts.seen - counts.deleted)
 
 
 def _source_count(registry: Registry, name: str) -> int | None:

@@ -36,7 +36,7 @@ class MaskedDocuments:
         self._masking = masking
         self._paths = {name: name.split(".") for name in masking.masks}
         for name, path in self._paths.items():
-            if path[0].startswith("_") or any(_overlap(path, other) for other in compared):
+            if path[0].startswith("_") or any(_overlap(name, ".".join(other)) for other in compared):
                 raise ConfigError(
                     f"The property {name} of the {label} cannot be masked: it is part of the key, the version or the "
                     "filter, or it is the server's. Nothing was read or written.",
@@ -55,8 +55,8 @@ class MaskedDocuments:
         """The document with masked values."""
         masked = deepcopy(dict(document))
         for name, path in self._paths.items():
-            for holder in _holders(masked, path):
-                holder[path[-1]] = self._masking.masked(name, holder[path[-1]])
+            for holder, last in _holders(masked, path):
+                holder[last] = self._masking.masked(name, holder[last])
         return masked
 
     def image(self, copy: Record) -> Record:
@@ -68,24 +68,31 @@ class MaskedDocuments:
     def merged(self, document: Record, copy: Record) -> Record:
         """What a restore writes over the source's document: the copy, with each property of the document that has a
         mask in it."""
-        names = {path[0] for path in self._paths.values()}
+        names = properties_of(self._masking)
         own = {name: value for name, value in document.items() if name in names}
         return {**{name: value for name, value in copy.items() if name not in names}, **own}
 
 
-def _overlap(path: Sequence[str], other: Sequence[str]) -> bool:
+def properties_of(masking: Masking) -> frozenset[str]:
+    """The properties of a document that a mask may change: of `a.b.c` these are `a`, `a.b` and `a.b.c`."""
+    paths = [name.split(".") for name in masking.masks]
+    return frozenset(".".join(path[:length]) for path in paths for length in range(1, len(path) + 1))
+
+
+def _overlap(path: str, other: str) -> bool:
     """Whether one of the two paths leads to the other, or to a part of it."""
-    length = min(len(path), len(other))
-    return [*path[:length]] == [*other[:length]]
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
-def _holders(value: Any, path: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects that hold the last name of the path."""
+def _holders(value: Any, path: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects that hold the last name of the path, each with this name. A name may have dots of its own."""
     if isinstance(value, list):
         for part in value:
             yield from _holders(part, path)
-    elif isinstance(value, dict) and path[0] in value:
-        if len(path) == 1:
-            yield value
-        else:
-            yield from _holders(value[path[0]], path[1:])
+    elif isinstance(value, dict):
+        for length in range(1, len(path) + 1):
+            name = ".".join(path[:length])
+            if name in value and length == len(path):
+                yield value, name
+            elif name in value:
+                yield from _holders(value[name], path[length:])

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 from backup.core.batched import batched
 from backup.core.errors import RecordRefused, StoreError
+from backup.core.masks import NO_MASKS
 from backup.core.model import (
     WHOLE,
     Action,
@@ -34,7 +35,7 @@ from backup.stores.cosmos.copies import CosmosCopies
 from backup.stores.cosmos.documents import MARK, belongs, key_to_json, own, texts
 from backup.stores.cosmos.incremental import CosmosIncremental
 from backup.stores.cosmos.keys import CosmosKeys
-from backup.stores.cosmos.masked import MaskedDocuments
+from backup.stores.cosmos.masked import MaskedDocuments, properties_of
 from backup.stores.cosmos.queries import Queries
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.cosmos.writes import CosmosWrites
@@ -72,8 +73,7 @@ class CosmosStore:
         self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
         self._siblings: dict[str, CosmosSibling] = {}
 
-        masks = rules.masking.masks if side == "source" and rules.masking is not None else ()
-        masked = frozenset(name.partition(".")[0] for name in masks)
+        masked = properties_of(rules.masking or NO_MASKS) if side == "source" else frozenset()
 
         def open_at(name: str) -> Store:
             return CosmosStore(access, name, rules, limits, side)

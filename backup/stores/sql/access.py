@@ -74,13 +74,11 @@ class SqlAccess:
         The body may run more than once. Pass `writes` for a body that writes: on SQLite it waits for its turn, and it
         commits only if the fence lets it. Only writes of the run's own entry pass `fenced=False`. A try ends after
         `seconds`, if this is less than every call's limit. One more try follows if the first met a text that the
-        dialect has to read in another way. `single`: the body is a single statement that reads, and needs no
-        transaction.
+        dialect has to read in another way, or an error of which the session may be the reason. `single`: the body is a
+        single statement that reads, and needs no transaction.
         """
         once = partial(self.once, operation, writes=writes, fenced=fenced, seconds=seconds, single=single)
-        return self._retry.attempts_in(
-            f"{operation}: {self.label}", lambda again: once(again=again), self._can_read_any_text
-        )
+        return self._retry.attempts_in(f"{operation}: {self.label}", lambda again: once(again=again), self._is_mended)
 
     @contextmanager
     def once(
@@ -125,7 +123,9 @@ class SqlAccess:
             self.dialect.leave_one()
             raise
 
-    def _can_read_any_text(self, error: Exception) -> bool:
+    def _is_mended(self, error: Exception) -> bool:
+        if isinstance(error, BackupError) and error.session_dropped:
+            return True  # the next try has another session
         return isinstance(error, UnicodeDecodeError | Undecoded) and self.dialect.read_any_text()
 
     @contextmanager
@@ -146,7 +146,9 @@ class SqlAccess:
                 " or BackupSync__MaxStatementSeconds for a call about a chunk.",
             ) from None
         except sa.exc.DBAPIError as error:
-            raise self._error(operation, error.orig or error, writes) from None
+            failed = self._error(operation, error.orig or error, writes)
+            failed.session_dropped = error.connection_invalidated
+            raise failed from None
         except OSError as error:
             raise self._error(operation, error, writes) from None
         except sa.exc.TimeoutError:
@@ -174,6 +176,15 @@ class SqlAccess:
             f"create the table {table.name}",
             lambda cx: sa.inspect(cx).has_table(table.name, schema=schema),
             table.create,
+        )
+
+    def add_foreign_key(self, constraint: sa.ForeignKeyConstraint) -> None:
+        """Adds the constraint to its table, unless the table has a foreign key of this name."""
+        table, name = constraint.table, str(constraint.name)
+        self._make(
+            f"add the foreign key {name}",
+            lambda cx: name in {key["name"] for key in sa.inspect(cx).get_foreign_keys(table.name, table.schema)},
+            lambda cx: cx.execute(sa.schema.AddConstraint(constraint)),
         )
 
     def _make(

@@ -120,7 +120,7 @@ class SqlBatch:
             keys = [key for key in keys if key not in looked_up.left]
         old, new, new_keys = _split(rows, keys, looked_up.existing)
         if old and replace is Replacing.EMPTIED:
-            self._empty([*looked_up.existing])
+            self._empty(columns, [*looked_up.existing])
         if old and replace is Replacing.DELETED:
             self._insert_anew(columns, old, [*looked_up.existing])
         elif old and not shape.identity.issuperset(columns):
@@ -134,18 +134,21 @@ class SqlBatch:
             keep(looked_up.waiting, self._cx, new_keys)
         return Written(frozenset(new_keys), frozenset(looked_up.existing), left=frozenset(looked_up.left))
 
-    def _empty(self, keys: Sequence[Key]) -> None:
-        """Sets the unique columns of these rows to NULL where they may be, so that other rows can take the values."""
+    def _empty(self, columns: Collection[str], keys: Sequence[Key]) -> None:
+        """Sets the unique columns among these to NULL where they may be, so that other rows can take the values. It
+        empties no column that the batch does not write, for nothing would fill it again."""
         shape = self._shape
-        unique = set().union(*unique_columns(self._cx, shape)) - {*shape.key_names}
+        unique = set().union(*unique_columns(self._cx, shape)).intersection(columns) - {*shape.key_names}
         names = [c.name for c in shape.columns if c.name in unique and c.nullable and not (c.computed or c.identity)]
         for part in key_batches(keys, shape, self._dialect, self._limits) if names else ():
             update = shape.table.update().where(shape.is_one_of(part)).values(dict.fromkeys(names))
             self._cx.execute(update)
 
     def _insert_anew(self, columns: tuple[str, ...], rows: Sequence[Row], keys: Sequence[Key]) -> None:
-        """Deletes the rows of these keys and inserts them with the values of `rows`. Other values stay."""
-        shape = self._shape
+        """Deletes the rows of these keys and inserts them with the values of `rows`. Other values stay: also those of
+        columns that are masked or not copied."""
+        shape = self._shape.whole
+        whole_batch = SqlBatch(self._cx, shape, self._dialect, self._limits)
         refuse_replacing(self._cx, shape, self._dialect)
         names = tuple(c.name for c in shape.columns if not c.computed)
         before: dict[Key, Record] = {}
@@ -153,7 +156,7 @@ class SqlBatch:
             refuse_to_touch_others(self._cx, shape, self._dialect, part, stays=True)
             left = list(part)
             while left:
-                images, _ = self.images(left, Action.UPDATED)
+                images, _ = whole_batch.images(left, Action.UPDATED)
                 before |= {image.key: image.record for image in images if image.record is not None}
                 left = rest(left, images)
         places = {name: columns.index(name) for name in columns}

@@ -48,6 +48,13 @@ class MaskedColumns:
                     "Nothing was read or written.",
                     hint="Name each column once; case does not count.",
                 )
+            alike = [column.name for column in columns if column.name.lower() == name.lower()]
+            if len(alike) > 1 and name not in alike:
+                raise ConfigError(
+                    f"The mask of {name} may stand for several columns of the {label}: {', '.join(alike)}. Nothing was "
+                    "read or written.",
+                    hint="Spell the column as the table does.",
+                )
             column = next(column for spelled_name, column in masked._masks.values() if spelled_name == name)
             if reason := _reason_against(mask, column, rules.compared | {*map(str.lower, key_names)}):
                 raise ConfigError(
@@ -124,4 +131,4 @@ def _reason_against(mask: Mask, column: Column, compared: Collection[str]) -> st
 
 
 def _is_of(parts: Sequence[str], base: str) -> bool:
-    return any(part in base for part in parts)
+    return any(part in base for part in parts) and not base.endswith(("[]", "range"))

@@ -24,6 +24,9 @@ _WAIT_SECONDS = 30.0
 """How long a thread waits for a connection when as many are open as may be."""
 
 
+_WAS_IDLE = "was idle"
+
+
 class SharedPool(sa.Pool):
     """Opens connections when there is work for them, gives the one used last first, and closes idle ones.
 
@@ -32,6 +35,8 @@ class SharedPool(sa.Pool):
 
     An idle connection is looked at before it is used. If it was lost, a new one takes its place. Whoever gives a
     connection back ends its transaction first (SQLAlchemy's reset), so the next user gets none of its locks.
+
+    After an error that the session may be the reason of, its connection and all older ones are replaced.
     """
 
     keeps_idle = True
@@ -41,6 +46,9 @@ class SharedPool(sa.Pool):
         super().__init__(creator, **options)
         self.is_usable: Callable[[ConnectionPoolEntry, float], bool] = lambda _entry, _idle_seconds: True
         """Whether a connection that was idle for so long can still be used. It must not wait for a server for long."""
+        self.is_session_lost: Callable[[Exception, bool], bool] = lambda _error, _was_idle: False
+        """Whether the session may be the reason of a statement's error. True as the second argument: the connection was
+        idle before, so its login or its database may have been made anew meanwhile."""
         self.engine: sa.Engine | None = None
         """The engine over the pool, which all its users share: so the server is asked once what it is."""
         self.login: Login = ConnectionLogin()
@@ -52,6 +60,19 @@ class SharedPool(sa.Pool):
         self._has_lost, self._reconnects = False, 0
         self._last_used_at: datetime | None = None
         sa.event.listen(self, "invalidate", self._note_lost)
+
+    def over(self, engine: sa.Engine) -> None:
+        """Makes `engine`, which was made with this pool, the engine of all users."""
+        self.engine = engine
+        sa.event.listen(engine, "handle_error", self._drop_lost)
+
+    def _drop_lost(self, context: sa.ExceptionContext) -> None:
+        if context.connection is None or context.is_disconnect:  # it was never open, or the driver says it itself
+            return
+        error = context.original_exception
+        was_idle = bool(context.connection.info.get(_WAS_IDLE))
+        if isinstance(error, Exception) and self.is_session_lost(error, was_idle):
+            context.is_disconnect = True  # SQLAlchemy then closes it, and those that were made before
 
     def _note_lost(self, _connection: Any, _entry: Any, error: BaseException | None) -> None:
         if error is not None:
@@ -70,6 +91,7 @@ class SharedPool(sa.Pool):
             is_young = time.time() - made_at < _AGE_SECONDS
             # What was made before another one was lost may be lost as well.
             if is_young and made_at > self._invalidate_time and self.is_usable(entry, self.clock() - since):
+                entry.info[_WAS_IDLE] = True
                 return entry
             self._has_lost |= is_young
             self._discard(entry)

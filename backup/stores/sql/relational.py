@@ -12,6 +12,7 @@ from backup.stores.base import Accept, Keep, Store
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import key_batches
 from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.writes import SqlWrites
@@ -49,7 +50,8 @@ class SqlRelational:
         catalog = other.catalog
         return isinstance(catalog, SqlCatalog) and self._access.dialect.is_one_file(catalog.access.dialect)
 
-    def referring(self, keys: Sequence[Key]) -> Mapping[str, int]:
+    def referring(self, keys: Sequence[Key], *, but: Collection[str] = ()) -> Mapping[str, int]:
+        left_out = {name.lower() for name in but}
         shape, dialect = self._catalog.shape, self._access.dialect
         counts: Counter[str] = Counter()
         for part in key_batches(keys, shape, dialect, self._limits):
@@ -60,6 +62,7 @@ class SqlRelational:
                         str(reference): referring(cx, reference, dialect, shape, part)
                         for reference in references
                         if not is_of_itself(reference, dialect, shape)
+                        and spelled_name(reference.schema, reference.table).lower() not in left_out
                     }
             counts.update(counts_of_part)
         return {name: count for name, count in counts.items() if count}

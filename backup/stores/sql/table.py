@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,7 +52,7 @@ class TableShape:
         self._any_case = {column.name.lower(): column for column in columns}
         self.label = label
         self.key = [self.table.c[name] for name in key_names]
-        self._rules, self._left_out = rules, left_out
+        self._table_name, self._rules, self._left_out = table_name, rules, left_out
         self._apply_rules(version=self.names, where=self.names)
         self.key_may_repeat = False
         self.nullable_key = [self.table.c[c.name] for c in columns if c.name in key_names and c.nullable]
@@ -212,6 +213,14 @@ class TableShape:
             return record  # `records` has masked it
         stamp = record.get(self.own_stamp.name) if self.own_stamp is not None else None
         return record if self.masked.made(stamp) else self.masked.record(record)
+
+    @cached_property
+    def whole(self) -> TableShape:
+        """The same table with all its columns and without masks: for what is read only to be put back at once."""
+        if self.masked is None and not self._left_out:
+            return self
+        columns = [*self.columns, *self._left_out]
+        return TableShape(columns, self.key_names, Rules(), self._table_name, self.label)
 
     def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
         """Selects stamps as flat rows: the key, the version's fields, and a last part. This is the hash of the row's

@@ -33,7 +33,7 @@ from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mssql import listing, system_tables
 from backup.stores.sql.engines.mssql.connection import TOKEN_SCOPE, connect
 from backup.stores.sql.engines.mssql.counters import advance
-from backup.stores.sql.engines.mssql.errors import failure
+from backup.stores.sql.engines.mssql.errors import failure, is_session_lost
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JSON,
@@ -110,9 +110,10 @@ class SqlServerDialect:
         engine = self._engine(self._where, poolclass=SharedPool)
         pool = engine.pool
         assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
-        pool.engine = engine
+        pool.over(engine)
         if self._where.token:
             pool.login = IdentityLogin(self._where.keywords.get("UID"), TOKEN_SCOPE)
+        pool.is_session_lost = is_session_lost
         pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)
         return pool
 

@@ -11,6 +11,12 @@ _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
+# Of sessions: it is being killed, the server shuts down, or the database is not back yet after a failover.
+_CODE_TRANSIENT |= {596, 615, 921, 922, 926, 952, 983, 4221, 6005}
+# The session is as good as before: it lost against another one, or the server has too much to do.
+_CODE_OF_GOOD_SESSIONS = {1205, 1222, 1807, 3960, 3961, 8645, 8651, 10928, 10929, 10936, 40501, 49918, 49919, 49920}
+# The login or the database may have been made anew, or the database only reads, since another server took its place.
+_CODE_OF_OLD_SESSIONS = {229, 230, 262, 297, 300, 911, 916, 976, 978, 3906, 4060, 15247, 15404, 15517, 18456}
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
 _OF_USERS = 50_000  # RAISERROR and THROW use codes from here on
@@ -19,6 +25,13 @@ _NOT_VERIFIED_HINT = (
     "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
     "in the connection string for a server of your own."
 )
+
+
+def is_session_lost(error: Exception, was_idle: bool) -> bool:
+    """Whether the session may be the reason of the error, by its number. Only one that was idle can be out of date."""
+    codes = _codes(error)
+    lost = _CODE_TRANSIENT - _CODE_OF_GOOD_SESSIONS
+    return bool(codes & (lost | _CODE_OF_OLD_SESSIONS if was_idle else lost))
 
 
 def failure(error: Exception, login: str | None) -> Failure:

@@ -1,4 +1,4 @@
-"""All tables and views of a database on SQL Server, in two statements."""
+"""All tables and views of a database on SQL Server, in three statements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from backup.stores.listing import Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, Listed, ListedColumn, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
 
 _VERSIONS = ("timestamp", "rowversion")
@@ -36,8 +36,27 @@ _INDEXES = sa.text(
     JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id
     JOIN sys.columns c ON c.object_id = k.object_id AND c.column_id = k.column_id
     WHERE o.type = 'U' AND o.is_ms_shipped = 0 AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0
-      AND k.key_ordinal > 0
+      AND i.is_hypothetical = 0 AND k.key_ordinal > 0
     ORDER BY s.name, o.name, i.name, k.key_ordinal
+    """
+)
+
+_FOREIGN_KEYS = sa.text(
+    """
+    SELECT CAST(f.name AS nvarchar(128)), CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)),
+           CAST(q.name AS nvarchar(128)), CAST(t.name AS nvarchar(128)),
+           f.delete_referential_action_desc, f.update_referential_action_desc,
+           CAST(p.name AS nvarchar(128)), CAST(r.name AS nvarchar(128))
+    FROM sys.foreign_keys f
+    JOIN sys.objects o ON o.object_id = f.parent_object_id
+    JOIN sys.schemas s ON s.schema_id = o.schema_id
+    JOIN sys.objects t ON t.object_id = f.referenced_object_id
+    JOIN sys.schemas q ON q.schema_id = t.schema_id
+    JOIN sys.foreign_key_columns k ON k.constraint_object_id = f.object_id
+    JOIN sys.columns p ON p.object_id = k.parent_object_id AND p.column_id = k.parent_column_id
+    JOIN sys.columns r ON r.object_id = k.referenced_object_id AND r.column_id = k.referenced_column_id
+    WHERE f.is_disabled = 0
+    ORDER BY s.name, o.name, f.name, k.constraint_column_id
     """
 )
 
@@ -53,7 +72,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
                 kind.strip() == "V",
                 columns,
                 row_version=next((column.name for column in columns if column.type in _VERSIONS), None),
-                records=None if rows is None else int(rows),
+                records=None if rows is None or rows < 0 else int(rows),  # Babelfish has -1 before ANALYZE
             )
         )
     indexes = [
@@ -62,4 +81,19 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
             cx.execute(_INDEXES).all(), key=lambda row: tuple(row[:4])
         )
     ]
-    return with_keys(tables, indexes)
+    foreign_keys = []
+    for named, group in groupby(cx.execute(_FOREIGN_KEYS).all(), key=lambda row: tuple(row[:7])):
+        name, schema, table, referred_schema, referred, on_delete, on_update = named
+        pairs = [tuple(row[7:]) for row in group]
+        foreign_keys.append(
+            ForeignKey(
+                name,
+                spelled_name(schema, table),
+                [column for column, _ in pairs],
+                spelled_name(referred_schema, referred),
+                [column for _, column in pairs],
+                on_delete.replace("_", " "),
+                on_update.replace("_", " "),
+            )
+        )
+    return with_keys(tables, indexes, foreign_keys)

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL
 from backup.stores.identity import IdentityLogin
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
+from backup.stores.sql.engines.postgresql.errors import is_session_lost
 from backup.stores.sql.engines.postgresql.values import set_up_values
 from backup.stores.sql.engines.prepared import LARGE
 from backup.stores.sql.pool import SharedPool
@@ -74,7 +75,8 @@ def pool_of(engine: sa.Engine, url: URL) -> SharedPool:
     """The engine's pool, ready to be shared."""
     pool = engine.pool
     assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
-    pool.engine, pool.is_usable = engine, _is_usable
+    pool.over(engine)
+    pool.is_usable, pool.is_session_lost = _is_usable, is_session_lost
     if logs_in_with_token(url):
         pool.login = IdentityLogin(None, _TOKEN_SCOPE)
     return pool

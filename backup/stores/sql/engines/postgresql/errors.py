@@ -21,6 +21,17 @@ _NOT_VERIFIED_HINT = (
     "certificate of a known authority, or name your own: ?sslrootcert=/path/root.crt. Or say ?sslmode=require in the "
     "connection string (encrypted, to whomever), or ?sslmode=disable."
 )
+# The database or the role is gone or was made anew; the server only reads now, since another one took its place.
+_OF_OLD_SESSIONS = ("3D000", "42704", "25006", "XX000", "42501")
+
+
+def is_session_lost(error: Exception, was_idle: bool) -> bool:
+    """Whether the session may be the reason of the error. Only one that was idle can be out of date."""
+    state = getattr(error, "sqlstate", None) or ""
+    if not was_idle or state not in _OF_OLD_SESSIONS:
+        return False
+    # A policy refuses a row, not the session; there may be thousands.
+    return not (state == "42501" and "new row violates" in str(error))
 
 
 def failure(error: Exception, login: str | None) -> Failure:

@@ -1,4 +1,4 @@
-"""All tables and views of a PostgreSQL database, in two statements."""
+"""All tables and views of a PostgreSQL database, in three statements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from backup.stores.listing import Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, Listed, ListedColumn, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
 
 # A partition shows in its parent.
@@ -38,6 +38,27 @@ _INDEXES = sa.text(
     """
 )
 
+_ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+_FOREIGN_KEYS = sa.text(
+    """
+    SELECT f.conname, n.nspname, c.relname, s.nspname, t.relname, f.confdeltype, f.confupdtype,
+           f.condeferrable, f.condeferred, f.confmatchtype = 'f',
+           array_agg(a.attname::text ORDER BY k.place), array_agg(b.attname::text ORDER BY k.place)
+    FROM pg_constraint f
+    JOIN pg_class c ON c.oid = f.conrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class t ON t.oid = f.confrelid
+    JOIN pg_namespace s ON s.oid = t.relnamespace
+    CROSS JOIN LATERAL unnest(f.conkey, f.confkey) WITH ORDINALITY AS k (column_number, referred_number, place)
+    JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.column_number
+    JOIN pg_attribute b ON b.attrelid = f.confrelid AND b.attnum = k.referred_number
+    WHERE f.contype = 'f' AND f.conparentid = 0
+    GROUP BY f.oid, f.conname, n.nspname, c.relname, s.nspname, t.relname, f.confdeltype, f.confupdtype,
+             f.condeferrable, f.condeferred, f.confmatchtype
+    ORDER BY n.nspname, c.relname, f.conname
+    """
+)
+
 
 def list_tables(cx: sa.Connection) -> list[Listed]:
     """The tables and views that the database has, with their columns and keys."""
@@ -55,4 +76,21 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
         UniqueIndex(spelled_name(schema, table), name, columns, is_primary)
         for schema, table, name, is_primary, columns in cx.execute(_INDEXES)
     ]
-    return with_keys(tables, indexes)
+    foreign_keys = []
+    for name, schema, table, referred_schema, referred, *details in cx.execute(_FOREIGN_KEYS):
+        on_delete, on_update, deferrable, deferred, match_full, columns, referred_columns = details
+        foreign_keys.append(
+            ForeignKey(
+                name,
+                spelled_name(schema, table),
+                columns,
+                spelled_name(referred_schema, referred),
+                referred_columns,
+                _ACTIONS[on_delete],
+                _ACTIONS[on_update],
+                deferrable,
+                deferred,
+                match_full,
+            )
+        )
+    return with_keys(tables, indexes, foreign_keys)

@@ -120,7 +120,7 @@ class SqliteDialect:
         # would leave the -wal and -shm of this one beside it.
         pool.keeps_idle = False
         pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.path)
-        pool.engine = _engine(pool)
+        pool.over(_engine(pool))
         return pool
 
     def close(self) -> None:

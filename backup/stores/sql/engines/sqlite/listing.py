@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.listing import Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, Listed, ListedColumn, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
 
 _TABLES = sa.text(
@@ -34,6 +34,15 @@ _INDEXES = sa.text(
     """
 )
 
+_FOREIGN_KEYS = sa.text(
+    """
+    SELECT m.name, f.id, f."table", f.on_delete, f.on_update, f."from", f."to"
+    FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
+    WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
+    ORDER BY m.name, f.id, f.seq
+    """
+)
+
 
 def list_tables(cx: sa.Connection) -> list[Listed]:
     """The tables and views that the file has, with their columns and keys. Leaves out virtual tables and what they
@@ -49,7 +58,26 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
         parts = [(column, is_plain) for *_, column, is_plain in group]
         if all(column is not None and is_plain for column, is_plain in parts):  # None: an expression
             indexes.append(UniqueIndex(spelled_name(None, table), name, [column for column, _ in parts], False))
-    return with_keys(tables, indexes)
+    by_name = {table.name.lower(): table for table in tables}
+    foreign_keys = []
+    for (table, number, referred, on_delete, on_update), group in groupby(
+        cx.execute(_FOREIGN_KEYS).all(), key=lambda row: tuple(row[:5])
+    ):
+        pairs = [(row[5], row[6]) for row in group]
+        named, parent = spelled_name(None, referred), by_name.get(spelled_name(None, referred).lower())
+        referred_columns = [column for _, column in pairs if column is not None]  # NULL: the primary key's
+        foreign_keys.append(
+            ForeignKey(
+                f"{table}_{number + 1}",
+                spelled_name(None, table),
+                [column for column, _ in pairs],
+                parent.name if parent else named,
+                referred_columns or (parent.primary_key if parent else ()),
+                on_delete,
+                on_update,
+            )
+        )
+    return with_keys(tables, indexes, foreign_keys)
 
 
 def _grouped(rows: list[Any], *, is_view: bool) -> list[Listed]:

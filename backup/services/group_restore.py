@@ -1,0 +1,178 @@
+"""A restore of many services, each in runs of its own: parents are written before children, and deleted after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from backup.core.errors import BackupError, BadRequest, RecordsSetAside
+from backup.core.log import event, redact
+from backup.core.model import Status, Trigger, Verb
+from backup.core.suggestions import quoted
+from backup.mirror.tally import CHANGES_NAMED
+from backup.runs.runner import NOBODY, Observer, Outcome
+from backup.services.registry import Registry
+from backup.services.service import NO_OPTIONS, Options
+from backup.services.sets import ServiceSet
+from backup.services.table_order import TableOrder, cycle_text, parents_first
+from backup.services.turns import AT_ONCE, side_by_side
+from backup.verbs.restoring import Wish
+
+_LATER_TRIES = 10
+"""How often tables of a cycle are tried again, at most."""
+
+
+def restore_group(
+    registry: Registry,
+    name: str,
+    wish: Wish,
+    options: Options = NO_OPTIONS,
+    to: str | None = None,
+    observer: Observer = NOBODY,
+    trigger: Trigger = Trigger.CLI,
+    *,
+    constraints: bool = False,
+) -> list[Outcome]:
+    """Restores the services that a set or a pattern stands for, also those whose table is gone from the source. Returns
+    an outcome of each, parents first. A service that fails does not disturb the others.
+
+    The order comes from the foreign keys in the source, as far as it can be asked, and in the place of `to`. Tables
+    that refer to others may have several runs: with `delete_extra` children delete before their parents, in a second
+    run; in a cycle what a foreign key refused is tried again. Their outcome is that of the last run, with the counts of
+    all.
+
+    With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables. One
+    that cannot be made fails the outcome of its table; what was restored stays, and SyncHistory says Completed.
+
+    Raises BadRequest for a wish that is about one service, for `to` with services of several sets, and for
+    `constraints` where there can be none; UnknownService when there is no such service; what a store raises when the
+    place of `to` cannot be asked, or for `constraints` the source. Then nothing was changed.
+    """
+    if wish.run is not None or wish.keys:
+        raise BadRequest(
+            f"A run and a key belong to one service, and {quoted(name)} stands for several. Nothing was changed.",
+            hint="Name the service, or name a time instead of a run.",
+        )
+    groups: dict[ServiceSet | None, list[str]] = {}
+    for service in registry.directory.with_copies(name):
+        groups.setdefault(registry.directory.set_with(service), []).append(service)
+    if to is not None and len(groups) > 1:
+        raise BadRequest(
+            f"{quoted(name)} stands for services of several sets, and their tables may have the same names. "
+            "Nothing was changed.",
+            hint="Restore one set at a time into another database.",
+        )
+    if constraints:
+        if to is None or None in groups:
+            raise BadRequest(
+                "Foreign keys are made only where a set is restored into another database. Nothing was changed.",
+                hint="Name a set, and the other database with --to.",
+            )
+        for own_set in filter(None, groups):
+            own_set.check_constraints(to)
+    restores = [_GroupRestore(registry, own_set, names, wish, to) for own_set, names in groups.items()]
+    return [
+        outcome for restore in restores for outcome in restore.run(options, observer, trigger, constraints=constraints)
+    ]
+
+
+class _GroupRestore:
+    """The restore of services that lie in one database: those of a set, or those that the settings name (None)."""
+
+    def __init__(
+        self, registry: Registry, own_set: ServiceSet | None, services: Sequence[str], wish: Wish, to: str | None
+    ) -> None:
+        self._registry, self._own_set, self._to = registry, own_set, to
+        self._at_once = AT_ONCE if own_set is None else own_set.at_once
+        self._service_of = {service if own_set is None else service.partition("/")[2]: service for service in services}
+        foreign_keys = [] if own_set is None else own_set.foreign_keys(to)
+        self._order: TableOrder = parents_first([*self._service_of], foreign_keys)
+        self._wish = replace(wish, beside=self._order.linked)
+        self._outcomes: dict[str, list[Outcome]] = {}
+
+    def run(self, options: Options, observer: Observer, trigger: Trigger, *, constraints: bool) -> list[Outcome]:
+        """Restores; returns an outcome for each service."""
+
+        def pass_over(levels: Iterable[Sequence[str]], wish: Wish, tables: frozenset[str]) -> int:
+            """Restores these tables level by level. Returns how many records that wrote or deleted."""
+
+            def restore(table: str) -> Outcome:
+                service = self._service_of[table]
+                own_wish = wish if table in self._order.linked else self._wish
+                try:
+                    return self._registry.get(service).restore(own_wish, options, self._to, observer, trigger)
+                except BackupError as error:
+                    return self._registry.failed(service, Verb.RESTORE, trigger, options, error)
+
+            written = 0
+            for level in levels:
+                chosen = [table for table in level if table in tables]
+                for table, outcome in zip(chosen, side_by_side(restore, chosen, self._at_once), strict=True):
+                    self._outcomes.setdefault(table, []).append(outcome)
+                    written += outcome.run.counts.processed
+            return written
+
+        order, wish = self._order, self._wish
+        deletes_apart = wish.delete_extra and not options.dry_run
+        pass_over(order.levels, replace(wish, deletes_later=deletes_apart), frozenset(self._service_of))
+        if deletes_apart:
+            pass_over(reversed(order.levels), wish, self._not_stopped(order.linked))
+        for _ in range(_LATER_TRIES if order.cycles or deletes_apart else 0):
+            refused = frozenset(table for table in order.linked if isinstance(self._error(table), RecordsSetAside))
+            if not refused or not pass_over(order.levels, wish, refused):
+                break
+        outcomes = {table: self._whole(table) for level in order.levels for table in level}
+        if constraints and self._own_set is not None:
+            self._add_foreign_keys(outcomes, self._own_set, dry_run=options.dry_run)
+        return [*outcomes.values()]
+
+    def _add_foreign_keys(self, outcomes: dict[str, Outcome], own_set: ServiceSet, *, dry_run: bool) -> None:
+        """Makes the foreign keys of the source, and notes in the outcomes of their tables what became of each."""
+        for foreign_key in own_set.foreign_keys():
+            child, parent = outcomes.get(foreign_key.table), outcomes.get(foreign_key.referred)
+            if child is None or self._to is None:
+                continue
+            named, error = f"The foreign key {foreign_key.name} to {foreign_key.referred}", child.error
+            if parent is None or parent.error is not None or error is not None:
+                note = f"{named} was not made: not all of its rows were restored."
+            elif dry_run:
+                note = f"{named} would be made."
+            else:
+                try:
+                    own_set.add_foreign_key(foreign_key, self._to)
+                    note = f"{named} is there."
+                except BackupError as caught:
+                    note, error = f"{named} could not be made.", caught
+            event("restore.foreign_key", service=child.run.service, note=note, error=error)
+            run = replace(child.run, notes=(*child.run.notes, note))
+            if error is not None and child.error is None:
+                run = run.ended(Status.FAILED, run.completed_at or run.started_at, run.counts, redact(str(error)))
+                run = replace(run, error_kind=type(error).__name__)
+            outcomes[foreign_key.table] = replace(child, run=run, error=error)
+
+    def _error(self, table: str) -> BackupError | None:
+        return self._outcomes[table][-1].error
+
+    def _not_stopped(self, tables: Iterable[str]) -> frozenset[str]:
+        """Those of the tables whose run went to its end."""
+        return frozenset(table for table in tables if isinstance(self._error(table), RecordsSetAside | None))
+
+    def _whole(self, table: str) -> Outcome:
+        """The outcome of all runs of a table as one."""
+        outcomes = self._outcomes[table]
+        last, counts = outcomes[-1], outcomes[-1].run.counts
+        written = {
+            kind: sum(getattr(outcome.run.counts, kind) for outcome in outcomes[:-1])
+            for kind in ("inserted", "updated", "deleted")
+        }
+        skipped = max(0, counts.skipped - written["inserted"] - written["updated"])
+        notes = [note for outcome in outcomes for note in outcome.run.notes]
+        notes += [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
+        run = replace(
+            last.run,
+            started_at=outcomes[0].run.started_at,
+            counts=replace(counts.plus(**written), skipped=skipped),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+        changes = dict.fromkeys(change for outcome in outcomes for change in outcome.changes)
+        return replace(last, run=run, changes=[*changes][:CHANGES_NAMED])

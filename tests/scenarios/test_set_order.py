@@ -1,0 +1,235 @@
+"""A set whose tables refer to each other is restored parents first, and deletes children first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
+
+from backup.core.errors import BadRequest, ConstraintRefused, RecordsSetAside, UnknownService
+from backup.core.model import Status
+from backup.entry import http
+from backup.runs.outcome import Outcome
+from backup.services.group_restore import restore_group
+from backup.services.service import Options
+from backup.services.service_plans import plan_of
+from backup.services.table_order import parents_first
+from backup.stores import ForeignKey
+from backup.stores.sql.constraints import constraint_of
+from backup.verbs.restoring import Wish
+from tests.emulators.servers import postgres_database
+from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+
+TABLES = """
+CREATE TABLE "Customer" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
+CREATE TABLE "Border" ("Id" INTEGER PRIMARY KEY, "Customer" INTEGER REFERENCES "Customer" ("Id"));
+CREATE TABLE "Aline" ("Border" INTEGER REFERENCES "Border" ("Id"), "Place" INTEGER, PRIMARY KEY ("Border", "Place"));
+CREATE TABLE "Alone" ("Id" INTEGER PRIMARY KEY, "Boss" INTEGER REFERENCES "Alone" ("Id"));
+"""
+ROWS = """
+INSERT INTO "Customer" VALUES (1, 'Ada'), (2, 'Chi');
+INSERT INTO "Border" VALUES (1, 1), (2, 2);
+INSERT INTO "Aline" VALUES (1, 1), (1, 2), (2, 1);
+INSERT INTO "Alone" VALUES (1, NULL), (2, 1);
+"""
+EMPTY = 'DELETE FROM "Aline"; DELETE FROM "Border"; DELETE FROM "Customer"; DELETE FROM "Alone"'
+COUNT = 'SELECT count(*) FROM "Customer" UNION ALL SELECT count(*) FROM "Border" UNION ALL SELECT count(*) FROM "Aline"'
+NEWEST, WRITE = Wish(), Options()
+
+
+@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+def shop(request: pytest.FixtureRequest) -> Shop:
+    """A shop on each server, whose tables refer to each other; its names sort children first."""
+    shop: Shop = request.getfixturevalue(request.param)
+    shop.run(TABLES + ROWS)
+    assert not [outcome.error for outcome in shop.sync().values() if outcome.error]
+    return shop
+
+
+def restore(
+    shop: Shop, wish: Wish = NEWEST, options: Options = WRITE, to: str | None = None, *, constraints: bool = False
+) -> dict[str, Outcome]:
+    """The outcomes by table, in their order."""
+    outcomes = restore_group(shop.registry(), "shop", wish, options, to, constraints=constraints)
+    return {outcome.run.service.removeprefix(f"shop/{shop.prefix}"): outcome for outcome in outcomes}
+
+
+def in_order(tables: Sequence[str]) -> bool:
+    return tables.index("Customer") < tables.index("Border") < tables.index("Aline")
+
+
+def test_a_set_is_restored_parents_first(shop: Shop) -> None:
+    (note,) = plan_of(shop.registry(), "shop").notes
+    assert note.endswith("; then ".join(f"{shop.prefix}{table}" for table in ("Customer", "Border", "Aline")) + ".")
+    shop.run(EMPTY)
+    preview = restore(shop, options=Options(dry_run=True))
+    assert shop.column(COUNT, "source") == [0, 0, 0]
+    outcomes = restore(shop)
+    assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+    assert in_order([*outcomes])
+    assert shop.column(COUNT, "source") == [2, 2, 3]
+    for table, outcome in outcomes.items():
+        assert outcome.run.counts == preview[table].run.counts
+    assert shop.column('SELECT count(*) FROM "SyncHistory" WHERE "Verb" = \'restore\'') == [8]
+
+
+def test_a_set_deletes_children_first(shop: Shop) -> None:
+    shop.run(
+        'INSERT INTO "Customer" VALUES (9, \'Eve\'); INSERT INTO "Border" VALUES (9, 9), (8, 1);'
+        'INSERT INTO "Aline" VALUES (9, 1), (8, 1);'
+        'DELETE FROM "Aline" WHERE "Border" = 2; DELETE FROM "Border" WHERE "Id" = 2'
+    )
+    wish = Wish(delete_extra=True)
+    preview = restore(shop, wish, Options(dry_run=True))
+    outcomes = restore(shop, wish)
+    for counted in (preview, outcomes):
+        assert [outcome.error for outcome in counted.values()] == [None] * 4
+        counts = {table: outcome.run.counts for table, outcome in counted.items()}
+        assert (counts["Border"].inserted, counts["Border"].deleted, counts["Border"].skipped) == (1, 2, 1)
+        assert (counts["Aline"].inserted, counts["Aline"].deleted, counts["Customer"].deleted) == (1, 2, 1)
+    assert shop.column(COUNT, "source") == [2, 2, 3]
+    assert not any("without delete-extra" in note for note in outcomes["Border"].run.notes)
+
+
+def test_a_cycle_is_named_and_tried_again(postgres_shop: Shop) -> None:  # noqa: F811
+    shop = postgres_shop
+    shop.run(
+        'CREATE TABLE "Staff" ("Id" INTEGER PRIMARY KEY, "Store" INTEGER);'
+        'CREATE TABLE "Store" ("Id" INTEGER PRIMARY KEY, "Boss" INTEGER REFERENCES "Staff" ("Id"));'
+        'ALTER TABLE "Staff" ADD FOREIGN KEY ("Store") REFERENCES "Store" ("Id");'
+        'INSERT INTO "Staff" VALUES (1, NULL); INSERT INTO "Store" VALUES (1, 1);'
+        'INSERT INTO "Staff" VALUES (2, 1); INSERT INTO "Store" VALUES (2, 2); INSERT INTO "Staff" VALUES (3, 2)'
+    )
+    shop.sync()
+    shop.run('UPDATE "Store" SET "Boss" = NULL; DELETE FROM "Staff"; DELETE FROM "Store"')
+    outcomes = restore(shop)
+    assert [outcome.error for outcome in outcomes.values()] == [None, None]
+    assert shop.column('SELECT "Boss" FROM "Store" ORDER BY "Id"', "source") == [1, 2]
+    assert {table: outcome.run.counts.inserted for table, outcome in outcomes.items()} == {"Staff": 3, "Store": 2}
+    assert any("form a cycle" in note for note in outcomes["Staff"].run.notes)
+    assert any("form a cycle" in note for note in plan_of(shop.registry(), "shop").notes)
+
+
+def test_what_refers_to_itself_across_tables_stays_refused_and_is_named(postgres_shop: Shop) -> None:  # noqa: F811
+    shop = postgres_shop
+    shop.run(
+        'CREATE TABLE "Staff" ("Id" INTEGER PRIMARY KEY, "Store" INTEGER);'
+        'CREATE TABLE "Store" ("Id" INTEGER PRIMARY KEY, "Boss" INTEGER REFERENCES "Staff" ("Id"));'
+        'ALTER TABLE "Staff" ADD FOREIGN KEY ("Store") REFERENCES "Store" ("Id");'
+        'INSERT INTO "Staff" VALUES (1, NULL), (2, NULL); INSERT INTO "Store" VALUES (1, 1);'
+        'UPDATE "Staff" SET "Store" = 1 WHERE "Id" = 1'
+    )
+    shop.sync()
+    shop.run('UPDATE "Store" SET "Boss" = NULL; DELETE FROM "Staff"; DELETE FROM "Store"')
+    outcomes = restore(shop)
+    assert all(isinstance(outcome.error, RecordsSetAside) for outcome in outcomes.values())
+    assert all([key for key, _ in outcome.run.failures] == ["[1]"] for outcome in outcomes.values())
+    assert shop.column('SELECT "Id" FROM "Staff"', "source") == [2]
+
+
+def test_another_database_gets_the_tables_in_their_order_also_those_that_are_gone(
+    postgres_shop: Shop,  # noqa: F811
+    postgres: str,
+) -> None:
+    shop = postgres_shop
+    shop.run(TABLES + ROWS)
+    shop.sync()
+    shop.run('DROP TABLE "Alone"')
+    with postgres_database(postgres) as target:
+        outcomes = restore(shop, to=target)
+        assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+        assert in_order([*outcomes])
+        there = Shop(target, shop.backup, shop.prefix)
+        assert there.column(COUNT, "source") == [2, 2, 3]
+        assert there.rows('"Alone"', "source") == [(1, None), (2, 1)]
+        there.run(EMPTY + ';ALTER TABLE "Border" ADD FOREIGN KEY ("Customer") REFERENCES "Customer" ("Id")')
+        shop.run('DROP TABLE "Aline"; DROP TABLE "Border"; DROP TABLE "Customer"')
+        assert [outcome.error for outcome in restore(shop, to=target).values()] == [None] * 4
+
+
+def test_over_http_a_table_that_fails_fails_alone(sqlite_shop: Shop) -> None:  # noqa: F811
+    shop = sqlite_shop
+    shop.run(TABLES + ROWS)
+    shop.sync()
+    shop.run(f'{EMPTY}; DROP TABLE "Border"; {TABLES.split(";")[1].rstrip()[:-1]}, CHECK ("Id" <> 2))')
+    answer = http.post_restore(shop.registry(), "shop", {}, json.dumps({"confirm": True}).encode())
+    assert (answer.status, answer.body["Message"]) == (207, "3 of 4 restores completed successfully")
+    failed = [result["ServiceName"] for result in answer.body["Results"] if result["Status"] == Status.FAILED]
+    assert failed == ["shop/Border"]
+    assert shop.column(COUNT, "source") == [2, 1, 3]
+    pattern = http.post_restore(shop.registry(), "shop/B*", {}, b"")
+    assert [result["ServiceName"] for result in pattern.body["Results"]] == ["shop/Border"]
+
+
+def test_a_restore_of_a_set_is_refused_for_what_belongs_to_one_service(sqlite_shop: Shop) -> None:  # noqa: F811
+    shop = sqlite_shop
+    shop.run(TABLES)
+    for wish in (Wish(keys=("1",)), Wish(run="abc")):
+        with pytest.raises(BadRequest, match="belong to one service"):
+            restore(shop, wish)
+    with pytest.raises(UnknownService, match="No service fits"):
+        restore_group(shop.registry(), "shop/x*", Wish())
+
+
+def test_cycles_are_broken_and_names_are_compared_as_the_server_has_them() -> None:
+    def keys(*pairs: str) -> list[ForeignKey]:
+        return [ForeignKey("f", child, ["c"], parent, ["p"]) for child, parent in (pair.split() for pair in pairs)]
+
+    order = parents_first(["a", "b", "c", "d"], keys("a B", "b c", "c a", "d d", "d elsewhere"))
+    assert sorted(map(sorted, order.cycles)) == [["a", "b", "c"]]
+    assert order.linked == {"a", "b", "c"}
+    (cycle,) = order.cycles
+    assert set(zip(cycle, [*cycle[1:], cycle[0]], strict=True)) == {("a", "b"), ("b", "c"), ("c", "a")}
+    assert parents_first(["a", "A"], keys("a A")).levels == [["A"], ["a"]]
+
+
+DEFINED = "SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1"
+
+
+def test_another_database_gets_the_foreign_keys_where_all_rows_are(
+    postgres_shop: Shop,  # noqa: F811
+    postgres: str,
+) -> None:
+    shop = postgres_shop
+    shop.run(
+        TABLES + 'ALTER TABLE "Alone" ADD CONSTRAINT "odd, name" FOREIGN KEY ("Boss", "Id") REFERENCES "Aline"'
+        " ON DELETE CASCADE ON UPDATE SET NULL DEFERRABLE INITIALLY DEFERRED"
+    )
+    shop.sync()
+    with postgres_database(postgres) as target:
+        there = Shop(target, shop.backup, shop.prefix)
+        preview = restore(shop, options=Options(dry_run=True), to=target, constraints=True)
+        assert any("would be made" in note for note in preview["Alone"].run.notes)
+        there.run('CREATE TABLE "Customer" ("Id" INTEGER, "Name" VARCHAR(40))')  # a foreign key cannot refer to it
+        failed = {table for table, outcome in restore(shop, to=target, constraints=True).items() if outcome.error}
+        assert failed == {"Customer"}
+        there.run('DROP TABLE "Customer"')
+        for _ in range(2):
+            outcomes = restore(shop, to=target, constraints=True)
+            assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+            assert there.column(DEFINED, "source") == shop.column(DEFINED, "source")
+        there.run('ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"; INSERT INTO "Border" VALUES (7, 7)')
+        error = restore(shop, to=target, constraints=True)["Border"].error
+        assert isinstance(error, ConstraintRefused)
+        assert "Border_Customer_fkey" in str(error)
+
+
+def test_foreign_keys_are_made_only_where_they_can_be(sqlite_shop: Shop) -> None:  # noqa: F811
+    shop = sqlite_shop
+    shop.run(TABLES)
+    with pytest.raises(BadRequest, match="only where a set is restored into another database"):
+        restore(shop, constraints=True)
+    with pytest.raises(BadRequest, match="SQLite cannot add foreign keys"):
+        restore(shop, to=shop.source.replace("source", "target"), constraints=True)
+
+
+def test_a_foreign_key_is_declared_for_sql_server_as_it_was() -> None:
+    key = ForeignKey("FK one", "dbo.[a.b]", ["X", "Y"], "sales.Order", ["x]", "y"], "SET NULL", "CASCADE")
+    statement = sa.schema.AddConstraint(constraint_of(key)).compile(dialect=mssql_dialect())  # type: ignore[no-untyped-call]
+    assert str(statement) == (
+        "ALTER TABLE [dbo].[a.b] ADD CONSTRAINT [FK one] FOREIGN KEY([X], [Y]) REFERENCES [sales].[Order] ([x]]], [y])"
+        " ON DELETE SET NULL ON UPDATE CASCADE"
+    )
