@@ -9,13 +9,12 @@ from backup.core.errors import BackupError, BadRequest, RecordsSetAside
 from backup.core.log import event, redact
 from backup.core.model import Status, Trigger, Verb
 from backup.core.suggestions import quoted
-from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import NOBODY, Observer, Outcome
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from backup.services.sets import ServiceSet
 from backup.services.table_order import TableOrder, cycle_text, parents_first
-from backup.services.turns import AT_ONCE, side_by_side
+from backup.services.turns import AT_ONCE, runs_as_one, side_by_side
 from backup.verbs.restoring import Wish
 
 _LATER_TRIES = 10
@@ -159,20 +158,6 @@ class _GroupRestore:
 
     def _whole(self, table: str) -> Outcome:
         """The outcome of all runs of a table as one."""
-        outcomes = self._outcomes[table]
-        last, counts = outcomes[-1], outcomes[-1].run.counts
-        written = {
-            kind: sum(getattr(outcome.run.counts, kind) for outcome in outcomes[:-1])
-            for kind in ("inserted", "updated", "deleted")
-        }
-        skipped = max(0, counts.skipped - written["inserted"] - written["updated"])
-        notes = [note for outcome in outcomes for note in outcome.run.notes]
-        notes += [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
-        run = replace(
-            last.run,
-            started_at=outcomes[0].run.started_at,
-            counts=replace(counts.plus(**written), skipped=skipped),
-            notes=tuple(dict.fromkeys(notes)),
-        )
-        changes = dict.fromkeys(change for outcome in outcomes for change in outcome.changes)
-        return replace(last, run=run, changes=[*changes][:CHANGES_NAMED])
+        outcome = runs_as_one(self._outcomes[table])
+        notes = [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
+        return replace(outcome, run=replace(outcome.run, notes=(*outcome.run.notes, *notes)))

@@ -28,7 +28,17 @@ from backup.services.directory import Directory
 from backup.services.nightly import purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
 from backup.services.spec import ServiceSpec
-from backup.services.turns import AT_ONCE, ProgressAsOne, SyncInTurn, as_one, could_not_begin, new_run, side_by_side
+from backup.services.table_order import parents_first
+from backup.services.turns import (
+    AT_ONCE,
+    ProgressAsOne,
+    SyncInTurn,
+    as_one,
+    could_not_begin,
+    in_turn,
+    new_run,
+    side_by_side,
+)
 from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
@@ -162,10 +172,9 @@ class Registry:
         """
         groups = self._turns(name, trigger, options, observer, but)
         pools, futures = [], []
-        for syncs in groups.values():
+        for set_name, syncs in groups.items():
             pools.append(ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync"))
-            for sync in syncs:
-                futures.append(pools[-1].submit(sync.run))
+            futures += in_turn(self._in_order(set_name, syncs), pools[-1])
         wait(futures, wait_seconds)
         for pool in pools:
             pool.shutdown(wait=wait_seconds is None)
@@ -195,6 +204,16 @@ class Registry:
             )
             groups.setdefault(service_set.name if service_set else "", []).append(sync)
         return groups
+
+    def _in_order(self, set_name: str, syncs: Sequence[SyncInTurn]) -> list[list[SyncInTurn]]:
+        """The syncs of a set, by what must be synced first. They are one group, unless somebody has given the backup's
+        tables foreign keys: then parents come first."""
+        service_set = self.directory.sets.get(set_name.lower())
+        if service_set is None or not service_set.members.copy_keys:
+            return [[*syncs]]
+        sync_of = {sync.service.partition("/")[2]: sync for sync in syncs}
+        levels = parents_first([*sync_of], service_set.members.copy_keys).levels
+        return [[sync_of[table] for table in level] for level in levels]
 
     def sync_as_one(self, run: Run, options: Options, observer: Observer, *, resumed: bool) -> Outcome:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the

@@ -61,7 +61,8 @@ class Members:
     """What a set has now. `specs`: its services by table, big tables first. `listed`: what the catalogue says of them.
 
     `errors`: why the set is not whole, such as a pattern that stands for nothing. `ignored`: new tables that the file
-    tells to ignore. `gone`: tables of the backup that the source does not have any more.
+    tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign
+    keys that somebody has given to the backup's tables; a sync makes none.
     """
 
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Members:
     errors: Sequence[BackupError] = ()
     ignored: Sequence[str] = ()
     gone: Sequence[str] = ()
+    copy_keys: Sequence[ForeignKey] = ()
 
 
 class ServiceSet:
@@ -220,7 +222,8 @@ class ServiceSet:
         gone = self._gone(in_source, in_backup)
         if gone or ignored:
             event("set.tables", level=logging.WARNING, set=self.name, gone=", ".join(gone), ignored=", ".join(ignored))
-        return Members(specs, chosen, errors, ignored, gone)
+        copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
+        return Members(specs, chosen, errors, ignored, gone, copy_keys)
 
     def _in_backup(self) -> list[Listed]:
         try:

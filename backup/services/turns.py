@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Event
 from typing import TypeVar
 
-from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetFailed, StoreUnavailable
+from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, RecordsSetAside, SetFailed, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import Counts, Run, Status, Trigger, Verb, utc_now
+from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService
 
@@ -48,8 +49,8 @@ class SyncInTurn(Observer):
     ) -> None:
         """SyncHistory also gets an entry of a sync that could not begin, if it is scheduled or one of a set (`of_set`):
         there nobody looks at each. `at_once` is how many of its kind run at once."""
-        self.at_once, self._of_set = at_once, of_set
-        self._service, self._open_service, self._failed, self._trigger = service, open_service, failed, trigger
+        self.service, self.at_once, self._of_set = service, at_once, of_set
+        self._open_service, self._failed, self._trigger = open_service, failed, trigger
         self._options, self._observer, self._seconds_left = options, observer, seconds_left
         self._has_turn, self._has_begun = Event(), Event()
         self._run: Run | None = None
@@ -59,7 +60,7 @@ class SyncInTurn(Observer):
     def run(self) -> None:
         self._has_turn.set()
         try:
-            service = self._open_service(self._service)
+            service = self._open_service(self.service)
             scheduled, seconds = self._trigger in (Trigger.TIMER, Trigger.JOB), self._seconds_left()
             wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
             outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds))
@@ -72,9 +73,23 @@ class SyncInTurn(Observer):
                 self.leave_entry()
         except Exception as error:
             failure = foreseen(error)
-            self._outcome = self._failed(self._service, Verb.SYNC, self._trigger, self._options, failure)
+            self._outcome = self._failed(self.service, Verb.SYNC, self._trigger, self._options, failure)
         finally:
             self._has_begun.set()
+
+    def run_after(self, others: Sequence[Future[None]]) -> None:
+        """As `run`, once the others have ended."""
+        wait(others)
+        self.run()
+
+    def run_again_after(self, others: Sequence[Future[None]]) -> None:
+        """Once the others have ended, syncs again if records were refused: they may fit now. Both runs are one outcome,
+        and have an entry each."""
+        wait(others)
+        first = self._outcome
+        if first is not None and isinstance(first.error, RecordsSetAside) and self._options.limit is None:
+            self.run()
+            self._outcome = runs_as_one([first, self.outcome()])
 
     def leave_entry(self) -> None:
         """Writes the entry of a sync that could not begin, if SyncHistory lacks it. May be repeated: another sync of
@@ -98,7 +113,7 @@ class SyncInTurn(Observer):
         """Returns how it ended, or a run in progress. Waits until it has begun, but not for its turn."""
         if not self._has_turn.is_set():
             note = f"It waits for its turn: {self.at_once} services are synced at once."
-            run = new_run(self._service, Verb.SYNC, self._trigger, self._options)
+            run = new_run(self.service, Verb.SYNC, self._trigger, self._options)
             return Outcome(replace(run, sync_id="", notes=(note,)))
         self._has_begun.wait()
         if self._outcome is not None:
@@ -165,6 +180,39 @@ def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: 
         hint=failures[0][1].hint or None,
         errors=tuple(error for _, error in failures),
     )
+
+
+def runs_as_one(outcomes: Sequence[Outcome]) -> Outcome:
+    """Returns the outcome of several runs of one service, the first one first: that of the last run, with what all have
+    written, changed and noted."""
+    last, counts = outcomes[-1], outcomes[-1].run.counts
+    written = {
+        kind: sum(getattr(outcome.run.counts, kind) for outcome in outcomes[:-1])
+        for kind in ("inserted", "updated", "deleted")
+    }
+    skipped = max(0, counts.skipped - written["inserted"] - written["updated"])
+    run = replace(
+        last.run,
+        started_at=outcomes[0].run.started_at,
+        counts=replace(counts.plus(**written), skipped=skipped),
+        notes=tuple(dict.fromkeys(note for outcome in outcomes for note in outcome.run.notes)),
+    )
+    changes = dict.fromkeys(change for outcome in outcomes for change in outcome.changes)
+    return replace(last, run=run, changes=[*changes][:CHANGES_NAMED])
+
+
+def in_turn(groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor) -> list[Future[None]]:
+    """Starts the syncs, group by group: those of a group once all groups before have ended. If there are several
+    groups, what was refused is synced again at the end, the last group first."""
+    rounds: list[list[Future[None]]] = []
+    for group in groups:
+        before = [future for futures in rounds for future in futures]
+        rounds.append([pool.submit(sync.run_after, before) for sync in group])
+    futures = [future for group_futures in rounds for future in group_futures]
+    for group in reversed(groups if len(groups) > 1 else ()):
+        before = [*futures]
+        futures += [pool.submit(sync.run_again_after, before) for sync in group]
+    return futures
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], at_once: int = AT_ONCE) -> list[Result]:

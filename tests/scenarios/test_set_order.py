@@ -233,3 +233,25 @@ def test_a_foreign_key_is_declared_for_sql_server_as_it_was() -> None:
         "ALTER TABLE [dbo].[a.b] ADD CONSTRAINT [FK one] FOREIGN KEY([X], [Y]) REFERENCES [sales].[Order] ([x]]], [y])"
         " ON DELETE SET NULL ON UPDATE CASCADE"
     )
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_backup_that_was_given_foreign_keys_is_synced_in_their_order(postgres_shop: Shop, at_once: int) -> None:  # noqa: F811
+    shop = postgres_shop
+    shop.run(TABLES + ROWS)
+    shop.sync()
+    shop.run(
+        'ALTER TABLE "Border" ADD FOREIGN KEY ("Customer") REFERENCES "Customer" ("Id");'
+        'ALTER TABLE "Aline" ADD FOREIGN KEY ("Border") REFERENCES "Border" ("Id")',
+        "backup",
+    )
+    shop.run(
+        'DELETE FROM "Aline" WHERE "Border" = 2; DELETE FROM "Border" WHERE "Id" = 2;'
+        'DELETE FROM "Customer" WHERE "Id" = 2; INSERT INTO "Customer" VALUES (3, NULL);'
+        'INSERT INTO "Border" VALUES (3, 3); INSERT INTO "Aline" VALUES (3, 1)'
+    )
+    outcomes = shop.sync(f"services_at_once = {at_once}", "max_delete_percent = 100")
+    assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+    counts = outcomes["Customer"].run.counts
+    assert (counts.inserted, counts.deleted, counts.skipped) == (1, 1, 1)
+    assert shop.column(COUNT) == shop.column(COUNT, "source")
