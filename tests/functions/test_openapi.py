@@ -122,7 +122,7 @@ def test_the_model_of_a_run_has_the_columns_that_are_answered() -> None:
 
 def test_every_answer_is_one_of_those_described(place: Place, tmp_path: Path) -> None:
     settings = {**place.settings, "BackupJobs__File": str(tmp_path / "jobs.db")}
-    ran = python(ROOT, settings, "-m", "tests.functions.conformance", str(rounds(5, 200)), str(SEED))
+    ran = python(ROOT, settings, "-m", "tests.functions.conformance", str(rounds(3, 200)), str(SEED))
     assert ran.code == 0, ran.out or ran.err
     statuses = {label: found for label, *found in (line.split("\t") for line in ran.out.splitlines())}
     assert len(statuses) == len(OPERATIONS)

@@ -199,7 +199,7 @@ def test_the_connection_may_break_after_any_commit(postgresql: Scene, subtests: 
 
     with DeafProxy(port, lambda n, of_line: False).running() as proxy, commits_that_write(proxy) as writing:
         check_run(postgresql, through(proxy))
-    for position in rounds(writing[::8], list(range(1, proxy.commits + 1))):
+    for position in rounds(writing[::12], list(range(1, proxy.commits + 1))):
         with subtests.test(lost=position):
             assert check(lambda n, of_line, lost=position: n == lost).lost == 1  # type: ignore[misc]
     with subtests.test(lost="the second of each connection"):  # its first is a retry
@@ -299,7 +299,7 @@ def test_the_answer_to_any_write_may_be_lost(
     monkeypatch.setattr(throttle, "AT_MOST", 1)  # the n-th write is the same in every run
     check_run(cosmos, losing(transport, lambda n, again: False))
     positions = range(1, transport.writes + 1)
-    for position in rounds(positions[:: len(positions) // 3 + 1], positions):
+    for position in rounds(positions[:: len(positions) // 2 + 1], positions):
         with subtests.test(lost=position):
             check_run(cosmos, losing(transport, lambda n, again, lost=position: n == lost))  # type: ignore[misc]
             assert (transport.lost, transport.repeated) == (1, 1)

@@ -47,8 +47,8 @@ QUICK = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "700", "Ba
 FULL = Depth(full=True)
 FIRST_STILL = 100_000
 """Keys from here on are no writer's."""
-ROWS, PLANTED = rounds((2_000, 400), (5_000, 1_000))
-DOCUMENTS, DAMAGED = rounds((60, 50), (210, 200))
+ROWS, PLANTED = rounds((2_000, 200), (5_000, 1_000))
+DOCUMENTS, DAMAGED = rounds((40, 32), (210, 200))
 
 Differences = set[tuple[Any, tuple[str, ...]]]
 
@@ -282,7 +282,7 @@ def test_each_of_many_corruptions_is_named_and_nothing_else_while_writers_work(o
     with writers:
         for some in (planted[: PLANTED // 2], planted[PLANTED // 2 :]):  # so that what the writers do is named too
             were = SQLITE.corrupt(backup, some, chance)
-            for _ in range(rounds(2, 20)):
+            for _ in range(rounds(1, 20)):
                 writers.wait_for(20)
                 outcome = on_sqlite.verify()
                 assert contents(outcome) == as_differences(some)
@@ -302,7 +302,7 @@ def test_writers_alone_raise_no_alarm_about_content(on_sqlite: Mirrored) -> None
     writers = Writers(lambda: VersionedHand(path_of(on_sqlite.service.source)), SEED, lasting=200, threads=3)
     writers.fill()
     with writers:
-        for _ in range(rounds(3, 30)):
+        for _ in range(rounds(2, 30)):
             on_sqlite.sync()
             writers.wait_for(20)
             assert contents(on_sqlite.verify()) == set()

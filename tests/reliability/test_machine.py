@@ -21,9 +21,9 @@ pytestmark = pytest.mark.timeout(rounds(600, 3600))
 
 STEPS = 25
 HISTORIES: dict[type[Machine], int] = {
-    Machine: rounds(8, 500),
-    PairsMachine: rounds(4, 500),
-    LettersMachine: rounds(4, 500),
+    Machine: rounds(6, 500),
+    PairsMachine: rounds(3, 500),
+    LettersMachine: rounds(3, 500),
 }
 """Of each shard."""
 SHARDS: dict[type[Machine], int] = {Machine: rounds(1, 12), PairsMachine: rounds(1, 4), LettersMachine: rounds(1, 4)}

@@ -87,7 +87,7 @@ def on_sqlite(folder: Path) -> Iterator[Written]:
     service = places.on_sqlite(folder).customer
     file = folder / "customers.db"
     file.touch()
-    yield customers(service, Writers(lambda: sqlite_hand(file, "Customers"), SEED), rounds(6, 200))
+    yield customers(service, Writers(lambda: sqlite_hand(file, "Customers"), SEED), rounds(4, 200))
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def on_postgres(server: str) -> Iterator[Written]:
         sides = Sql(source, "Customers"), Sql(backup, "Customers")
         address = sa.make_url(source).set(drivername="postgresql").render_as_string(hide_password=False)
         writers = Writers(lambda: postgres_hand(address, '"Customers"'), SEED)
-        yield customers(Service("customer", *sides), writers, rounds(3, 100))
+        yield customers(Service("customer", *sides), writers, rounds(2, 100))
 
 
 def customers(service: Service, writers: Writers, syncs: int) -> Written:
@@ -115,7 +115,7 @@ def on_cosmos(folder: Path, source: str, backup: str) -> Iterator[Written]:
     writers = Writers(
         lambda: CosmosHand(at.account, at.database, at.container),
         SEED,
-        lasting=rounds(80, 500),
+        lasting=rounds(50, 500),
         pause_seconds=rounds(0.03, PAUSE_SECONDS),
     )
     yield Written(service, writers, order_id, rounds(2, 40))

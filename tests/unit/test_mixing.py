@@ -16,7 +16,7 @@ from backup.stores.sql.engines.mixing import MIXES, NULL_AS, Mix
 from tests.reliability.effort import rounds
 
 Stamps = list[tuple[int, int]]
-CHANGES = rounds(100_000, 1_000_000)
+CHANGES = rounds(50_000, 1_000_000)
 EXTREMES = [0, 1, -1, 2**31 - 1, 2**31, -(2**31), 2**32, 638_700_000_000_000_000, 2**63 - 1, -(2**63), NULL_AS]
 
 
