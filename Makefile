@@ -31,7 +31,7 @@ test: lint ## Lint, then run every test
 	$(PYTEST)
 
 check: lint ## Lint, then run what needs no server: unit tests, and the contract on SQLite
-	$(PYTEST) tests/unit tests/contract -k "not cosmos and not postgres and not mssql and not azurite"
+	$(PYTEST) tests/unit tests/contract -m "not server" -k "not cosmos and not postgres and not mssql and not azurite"
 
 coverage: setup ## Run every test and print which lines of backup/ none runs; twice the time of `make test`
 	@rm -f .coverage .coverage.*

@@ -44,6 +44,22 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+# Fixtures that start a server or a browser, or need one that somebody has started.
+STARTED = frozenset(
+    {
+        *("azurite", "browser", "cosmos_server", "cosmos_server_backup", "plain_cosmos_server"),
+        *("plain_cosmos_server_backup", "postgres", "rabbit", "sqlserver_urls"),
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that ask for a server by its fixture: `make check` leaves them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not STARTED.isdisjoint(item.fixturenames):
+            item.add_marker("server")
+
+
 def pytest_collection_finish() -> None:
     """Has the garbage collector look seldom, and never at what lives as long as this process: a million objects."""
     gc.freeze()
