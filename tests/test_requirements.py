@@ -142,10 +142,11 @@ def owners() -> dict[str, str]:
     """The distribution that each installed module comes from, by its dotted name."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
+        name = canonicalize_name(distribution.metadata["Name"])  # which is read anew each time
         for file in distribution.files or ():
             parts = file.parts[:-1] if file.name == "__init__.py" else (*file.parts[:-1], file.name.partition(".")[0])
             if file.suffix in (".py", ".so", ".pyd") and len(parts) <= 3:
-                found[".".join(parts)] = canonicalize_name(distribution.metadata["Name"])
+                found[".".join(parts)] = name
     return found
 
 
