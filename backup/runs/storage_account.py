@@ -13,6 +13,9 @@ from backup.config.settings import Settings
 from backup.core.addresses import is_loopback
 from backup.core.errors import ConfigError, StoreUnavailable, TransientStoreError
 from backup.core.log import redact
+from backup.stores import pools
+from backup.stores.logins import Login
+from backup.stores.pools import PoolKey
 from backup.stores.secure import check_storage
 
 Client = TypeVar("Client")
@@ -21,6 +24,8 @@ Kind = Literal["blob", "queue", "table"]
 _SETTING = "AzureWebJobsStorage"
 # The retries and waits of the SDK would outlast a lease. The app's own retries are enough.
 _OPTIONS: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 10}
+_CONNECTIONS = 10
+_SCOPE = "https://storage.azure.com/.default"
 _PORTS: dict[Kind, int] = {"blob": 10000, "queue": 10001, "table": 10002}
 _ROLES: dict[Kind, str] = {
     "blob": "Storage Blob Data Contributor",
@@ -40,19 +45,8 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
     from_address: Callable[..., Client] = client
     from_string: Callable[..., Client] = client.from_connection_string  # type: ignore[attr-defined]
     connection = settings.storage_connection or ""
-
     if connection.strip().lower().startswith("usedevelopmentstorage=true"):
-        return from_string(development_storage(), **_OPTIONS)
-    if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):
-        try:
-            signed = from_string(connection, **_OPTIONS)
-        except ValueError:
-            raise _not_a_connection_string() from None
-        # A key signs the requests and stays here. A shared access signature is sent as it is.
-        url = str(getattr(signed, "url", ""))
-        if not re.search(r"AccountKey\s*=", connection, re.I) and not is_loopback(urlsplit(url).hostname or ""):
-            check_storage(url, _SETTING)
-        return signed
+        connection = development_storage()
     parts = dict(part.partition("=")[::2] for part in connection.split(";") if "=" in part)
     account = settings.storage_account or parts.get("AccountName")
     addresses = {
@@ -61,13 +55,36 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
         "table": settings.storage_table_uri,
     }
     address = addresses[kind] or parts.get(f"{kind.title()}Endpoint")
+    server = account or urlsplit(address or "").hostname or ""
+
+    if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):
+        try:
+            signed = from_string(connection, **_options(kind, server, connection))
+        except ValueError:
+            raise _not_a_connection_string() from None
+        # A key signs the requests and stays here. A shared access signature is sent as it is.
+        url = str(getattr(signed, "url", ""))
+        if not re.search(r"AccountKey\s*=", connection, re.I) and not is_loopback(urlsplit(url).hostname or ""):
+            check_storage(url, _SETTING)
+        return signed
     if not address and not account:
         raise _not_a_connection_string()
-    from backup.stores.identity import credential
+    from backup.stores.identity import IdentityLogin, credential
 
     address = address or f"https://{account}.{kind}.{parts.get('EndpointSuffix', 'core.windows.net')}"
     check_storage(address, f"{_SETTING}__{kind}ServiceUri" if addresses[kind] else _SETTING)
-    return from_address(address, credential=credential(settings.storage_client_id), **_OPTIONS)
+    client_id = settings.storage_client_id
+    options = _options(kind, server, address, client_id, login=IdentityLogin(client_id, _SCOPE))
+    return from_address(address, credential=credential(client_id), **options)
+
+
+def _options(kind: Kind, server: str, *ways: str | None, login: Login | None = None) -> dict[str, Any]:
+    """The options of a client. All that lead to the same service in the same `ways` share their connections."""
+    from backup.stores.http_pool import HttpPool
+
+    pool, lease = pools.lease(PoolKey.of(kind, server, *ways), 1, lambda: HttpPool(_CONNECTIONS, login))
+    lease.release()  # nobody closes these clients; the pool closes what is idle
+    return {**_OPTIONS, "transport": pool.transport(**_OPTIONS)}
 
 
 def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnavailable:

@@ -27,6 +27,7 @@ from backup.core.errors import (
     TransientStoreError,
 )
 from backup.core.retry import Attempt, Retry
+from backup.stores import pools
 from backup.stores.connection import Cosmos
 from backup.stores.cosmos.errors import (
     UnlessMissing,
@@ -37,7 +38,9 @@ from backup.stores.cosmos.errors import (
     retry_after_seconds,
 )
 from backup.stores.cosmos.throttle import Throttle
-from backup.stores.cosmos.transport import transport
+from backup.stores.http_pool import HttpPool
+from backup.stores.identity import IdentityLogin, credential
+from backup.stores.pools import Lease, PoolKey
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -81,24 +84,34 @@ class CosmosAccess:
         """Account and database, for messages. Without secrets."""
         return f"{self._where.endpoint.rstrip('/')}/{self._database}"
 
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._where.endpoint).hostname or ""
+
+    @property
+    def _is_emulated(self) -> bool:
+        return self._host in self._emulator_hosts | {"localhost", "127.0.0.1"}
+
+    @cached_property
+    def _leased(self) -> tuple[HttpPool, Lease]:
+        where, at_most, verified = self._where, self.throttle.at_most, not self._is_emulated
+        login = IdentityLogin(where.client_id, f"https://{self._host}/.default") if where.key is None else None
+        key = PoolKey.of("cosmos", where.endpoint.rstrip("/"), where.key, where.client_id, verified, at_most)
+        return pools.lease(key, at_most, lambda: HttpPool(at_most, login, verified=verified))
+
     @cached_property
     def _client(self) -> CosmosClient:
-        credential: Any = self._where.key
-        if credential is None:
-            from backup.stores.identity import credential as identity
-
-            credential = identity(self._where.client_id)
+        where, (pool, _) = self._where, self._leased
         options: dict[str, Any] = {}
-        host = urlsplit(self._where.endpoint).hostname or ""
-        emulated = host in self._emulator_hosts | {"localhost", "127.0.0.1"}
+        host = self._host
         if host in self._emulator_hosts:
             options["connection_verify"] = False
-        if emulated:
+        if self._is_emulated:
             # An emulator advertises its own address, which this process may not reach.
             options["enable_endpoint_discovery"] = False
         return CosmosClient(
-            self._where.endpoint,
-            credential,
+            where.endpoint,
+            credential(where.client_id) if where.key is None else where.key,
             user_agent_suffix="backup",
             connection_timeout=min(_CONNECT_SECONDS, self._max_call_seconds),
             read_timeout=min(_READ_SECONDS, self._max_call_seconds),
@@ -107,7 +120,7 @@ class CosmosAccess:
             # Called for each attempt of each request, also for those that the SDK makes itself.
             raw_request_hook=self._admit,
             raw_response_hook=self._take_in,
-            transport=transport(self.throttle.at_most, verified=not emulated),
+            transport=pool.transport(),
             **options,
         )
 
@@ -292,9 +305,11 @@ class CosmosAccess:
         return StoreError(message)
 
     def close(self) -> None:
-        """Closes the connections; the next use opens new ones."""
-        pool, client = self.__dict__.pop("_pool", None), self.__dict__.pop("_client", None)
+        """Gives the connections back. The next use takes them again."""
+        pool, client, leased = (self.__dict__.pop(name, None) for name in ("_pool", "_client", "_leased"))
         if pool is not None:
             pool.shutdown(wait=not interrupts.is_over())
         if client is not None:
             client.__exit__()
+        if leased is not None:
+            leased[1].release()
