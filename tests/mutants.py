@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from queue import SimpleQueue
@@ -73,17 +74,25 @@ class Mutant:
         return source[: self.start] + self.after.encode() + source[self.end :]
 
 
-def sample(seed: int, number: int) -> list[Mutant]:
-    """That many mutants, at least one of every module that has any, by module."""
-    of_modules = [
-        sorted(mutants_of(file), key=lambda mutant: mutant.rank(seed))
-        for package in PACKAGES
-        for file in sorted((ROOT / "backup" / package).rglob("*.py"))
-    ]
+@cache
+def all_mutants() -> list[list[Mutant]]:
+    """Those of each module."""
+    files = [file for package in PACKAGES for file in sorted((ROOT / "backup" / package).rglob("*.py"))]
+    return [list(mutants_of(file)) for file in files]
+
+
+def sample(seed: int, number: int, of_modules: Sequence[Sequence[Mutant]]) -> list[Mutant]:
+    """That many of the mutants, at least one of every module that has any, by module."""
+    of_modules = [sorted(mutants, key=lambda mutant: mutant.rank(seed)) for mutants in of_modules]
     first = [mutants[0] for mutants in of_modules if mutants]
     others = sorted((mutant for mutants in of_modules for mutant in mutants[1:]), key=lambda mutant: mutant.rank(seed))
     chosen = first + others[: max(0, number - len(first))]
     return sorted(chosen, key=lambda mutant: (mutant.path, mutant.start))
+
+
+def named() -> dict[str, str]:
+    """The reasons of the mutants that survive for one, by their names."""
+    return dict(line.split(" | ", 1) for line in NAMED.read_text().splitlines())
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
@@ -144,7 +153,6 @@ class Trial:
     """Copies of the project, in each of which one mutant at a time is tried."""
 
     def __init__(self, folder: Path, at_once: int) -> None:
-        self._folder = folder
         self._copies = SimpleQueue[Path]()
         for number in range(at_once):
             self._copies.put(copied(folder / f"project-{number}"))
@@ -227,8 +235,8 @@ def main() -> int:
     given = asked.parse_args()
     end = time.monotonic() + given.minutes * 60
     under = tuple(f"backup/{package}/" for package in given.under or PACKAGES)
-    mutants = [mutant for mutant in sample(given.seed, given.number) if mutant.path.startswith(under)]
-    reasons = dict(line.split(" | ", 1) for line in NAMED.read_text().splitlines() if " | " in line)
+    mutants = [mutant for mutant in sample(given.seed, given.number, all_mutants()) if mutant.path.startswith(under)]
+    reasons = named()
     survived, tried = list[Mutant](), 0
     with TemporaryDirectory() as temporary, ThreadPoolExecutor(given.at_once) as threads:
         tests = TestsOfLines.learned(ROOT, given.lines or Path(temporary, "lines"))

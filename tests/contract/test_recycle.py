@@ -659,7 +659,11 @@ def test_a_batch_ends_after_the_record_that_makes_it_too_large(bench: Bench, mon
     monkeypatch.setattr(recycle_bin, "_BYTES_AT_ONCE", 2 * size)
     assert [len(batch) for batch in it.bin.of_run(sync_id)] == [3, 3, 1]
     without = [kept for batch in it.bin.of_run(sync_id, records=False) for kept in batch]
-    assert [len(batch) for batch in it.bin.with_records(without)] == [3, 3, 1]
+    batches = list(it.bin.with_records(without))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert {kept.key: kept.record for batch in batches for kept in batch} == {
+        key: kept.record for key, kept in it.of(2).items()
+    }
 
 
 def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Bench, many: int) -> None:

@@ -29,6 +29,7 @@ def test_foresight_counts_every_record_once_in_equal_chunks_and_in_others() -> N
     backup = MemoryStore("backup", [record(number, 1 + (number != 4)) for number in (1, 2, 3, 4, 6, 10, 11)])
     assert foresee(source, backup) == Foresight(inserts=4, updates=1, deletes=2, source_records=9, backup_records=7)
     assert not backup.calls
+    assert Foresight() == Foresight(inserts=0, updates=0, deletes=0, source_records=0, backup_records=0)
 
 
 def test_the_checksum_of_a_fingerprint_is_of_its_last_two_sums() -> None:
