@@ -1,7 +1,7 @@
 """One sync between two stores in memory: its result, the order of its steps, and what it never does."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Literal
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.core.errors import GuardTripped, LockLost, StoreUnavailable
-from backup.core.model import WHOLE, Counts, Run, Trigger
+from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, StoreUnavailable
+from backup.core.model import WHOLE, Counts, Key, Run, Trigger
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settled, Spread
 from backup.mirror.guard import Guard
@@ -20,7 +20,7 @@ from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
-from backup.stores import Keep
+from backup.stores import Keep, Written
 from backup.verbs.sync import sync_with_schema
 from tests.unit.memory_server import Stored
 from tests.unit.memory_store import MemoryStore, fail_at_call, record
@@ -210,6 +210,24 @@ def test_a_record_that_is_there_again_right_before_its_delete_is_kept() -> None:
     counts = run_sync(source, backup)
     assert backup.contents().keys() == {1, 2}
     assert counts.deleted == 1
+
+
+def test_deletes_that_others_must_precede_are_made_in_as_many_rounds_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = MemoryStore("source", [record(9)])
+    backup = MemoryStore("backup", [record(n) for n in (1, 2, 3, 9)], batch_size=10)
+    delete = backup.delete
+
+    def constrained(keys: Sequence[Key], keep: Keep | None = None) -> Written:
+        """Each record refers to the one before it."""
+        if any((n,) in keys and n + 1 in backup.contents() for n in (1, 2)):
+            raise ConstraintRefused("A record refers to it.")
+        return delete(keys, keep)
+
+    monkeypatch.setattr(backup, "delete", constrained)
+    assert run_sync(source, backup) == Counts(deleted=3, skipped=1)
+    assert backup.contents().keys() == {9}
 
 
 def test_a_source_without_records_never_empties_a_backup() -> None:
