@@ -181,9 +181,9 @@ class Registry:
         for sync in (sync for syncs in groups.values() for sync in syncs if wait_seconds is None):
             sync.leave_entry()
         for set_name, syncs in groups.items():
-            # Numbers and pages show a set as one. A set whose time was up is shown once a job has ended it.
+            # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
             is_whole = set_name and name.lower() in (ALL, set_name.lower())
-            if tells_sets and is_whole and wait_seconds is None:
+            if tells_sets and is_whole:
                 outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), [sync.outcome() for sync in syncs])
                 if not outcome.in_progress:
                     self._watcher.ended(outcome)

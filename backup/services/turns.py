@@ -12,7 +12,7 @@ from typing import TypeVar
 from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, RecordsSetAside, SetFailed, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
-from backup.core.model import Counts, Run, Status, Trigger, Verb, utc_now
+from backup.core.model import Counts, Proof, Run, Status, Trigger, Verb, utc_now
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService
@@ -150,7 +150,8 @@ class ProgressAsOne(Observer):
 
 def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
     """Returns the outcome of all these syncs as that of one run: in progress while one of them is; failed with
-    SetFailed if some failed, or with Locked if these only met other runs. `run` is what was asked for."""
+    SetFailed if some failed, or with Locked if these only met other runs. It has proven what all of them have proven.
+    `run` is what was asked for."""
     counts = sum((outcome.run.counts for outcome in outcomes), Counts())
     failures = [(outcome.run.service, outcome.error) for outcome in outcomes if outcome.error is not None]
     errors = tuple(error for _, error in failures)
@@ -166,7 +167,9 @@ def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
         percent = 100 * (len(outcomes) - unfinished) // len(outcomes)
         return Outcome(replace(run, status=Status.IN_PROGRESS, counts=counts, percent=percent), error)
     status = Status.COMPLETED if error is None else Status.FAILED
-    run = replace(run, error_kind=type(error).__name__ if error else None)
+    proofs = [outcome.run.proof for outcome in outcomes if outcome.run.proof is not None]
+    proof = sum(proofs, Proof()) if len(proofs) == len(outcomes) else None
+    run = replace(run, error_kind=type(error).__name__ if error else None, proof=proof)
     return Outcome(run.ended(status, utc_now(), counts, redact(str(error)) if error else None), error)
 
 

@@ -28,10 +28,12 @@ from backup.core.errors import (
 )
 from backup.core.model import Run, Status, Trigger, utc_now
 from backup.entry import http
+from backup.entry.dashboard_shapes import shape_overview
 from backup.entry.plans import shape_plan
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Job, Request, State
 from backup.jobs.run_numbers import RunNumbers
+from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
 from backup.mirror.foresight import Foresight
 from backup.runs.outcome import NOBODY, Outcome, Turn
@@ -42,6 +44,7 @@ from backup.services.service_plans import plan_of
 from backup.stores import Limits
 from backup.verbs import sync
 from tests.emulators.servers import postgres_database
+from tests.scenarios.inside import command
 
 SHOP = """
 CREATE TABLE "Customer" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Fax" VARCHAR(20), "Country" VARCHAR(20));
@@ -381,6 +384,32 @@ def test_a_scheduled_job_of_a_set_purges_and_verifies_each_of_its_services(sqlit
         work_on_set(sqlite_shop, tmp_path, EXCLUDE, "recycle_days = 1e-9", occurrence=occurrence)
         assert sqlite_shop.column('SELECT COUNT(*) FROM "RecycleBin"') == ([0] if purged else [8])
         assert sqlite_shop.column(verified) == (names if purged else [])
+
+
+def test_a_set_that_http_synced_is_safe_and_has_proven_what_its_services_have(
+    sqlite_shop: Shop, tmp_path: Path
+) -> None:
+    sqlite_shop.run(SHOP)
+    values = {"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": sqlite_shop.text(EXCLUDE)}
+    settings = load_settings(values)
+    desk = open_desk(settings)
+    registry = Registry(settings, watcher=RunKeeper(desk.runs))
+    for name in ("all", "shop"):
+        registry.sync(name, Trigger.HTTP, wait_seconds=60)
+        [row] = shape_overview(desk, settings, ["shop"], None, 10, None)["services"]
+        assert (row["state"], row["records"], row["versionsProven"]["verified"]) == ("Safe", 8, True)
+
+
+def test_commands_say_which_variables_to_set_and_a_shared_note_once(sqlite_shop: Shop, tmp_path: Path) -> None:
+    sqlite_shop.run(SHOP)
+    ended = command(tmp_path, {}, "init", "SHOP_SOURCE")
+    assert (ended.code, "no environment variable SHOP_SOURCE" in ended.err) == (1, True)
+    ended = command(tmp_path, {"SHOP_SOURCE": sqlite_shop.source}, "init", "SHOP_SOURCE")
+    assert "Set MAIN_BACKUP to a connection string." in ended.out
+    values = {"SHOP_SOURCE": sqlite_shop.source, "MAIN_BACKUP": sqlite_shop.backup}
+    planned = command(tmp_path, {"BACKUP_CONFIG": str(tmp_path / "backup.toml"), **values}, "plan")
+    assert "services: The backup has no table yet" in planned.out
+    assert planned.out.count("no table yet") == 1
 
 
 def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
