@@ -160,7 +160,7 @@ def test_a_key_that_nobody_knows_is_exit_code_1(customers: Place, tmp_path: Path
     if options:
         assert (ended.json["Error"], ended.json["Key"], ended.json["Changes"]) == ("UnknownRecord", [4711], [])
     else:
-        assert "UnknownRecord The backup has no record 4711" in ended.err
+        assert "UnknownRecord: The backup has no record 4711" in ended.err
 
 
 # --- what changed -----------------------------------------------------------------------------------------------------

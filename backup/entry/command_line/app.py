@@ -25,19 +25,20 @@ from backup.entry.command_line.terminal import say, show_trouble
 from backup.entry.streams import flush_streams, outlive_readers
 from backup.notify.delivery import wait_for_delivery
 
-_HELP = """Keeps queryable mirrors of live databases, and every record that a run overwrites or deletes.
-
-Settings come from the environment. Settings that it does not have come from local.settings.json in the current folder,
-or from the file that --config names."""
+_HELP = (
+    "Keeps queryable mirrors of live databases, and every record that a run overwrites or deletes.\n\n"
+    "Settings come from the environment. Settings that it does not have come from local.settings.json in the current "
+    "folder, or from the file that --config names."
+)
 
 _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Back up": {
+        "init": planning.init_command,
+        "plan": planning.plan_command,
         "initialize": copying.initialize_command,
         "sync": copying.sync_command,
         "verify": copying.verify_command,
         "purge": copying.purge_command,
-        "init": planning.init_command,
-        "plan": planning.plan_command,
         "work": working.work_command,
     },
     "Look": {

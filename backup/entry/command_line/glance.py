@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 
 from backup.entry.answers import Answer
 from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AsJson, Config
-from backup.entry.command_line.terminal import errors_shown, key_text, plain, print_answer, say, show_grid
+from backup.entry.command_line.terminal import (
+    errors_shown,
+    key_text,
+    plain,
+    print_answer,
+    say,
+    show_grid,
+    width_of_results,
+)
 from backup.entry.dashboard_shapes import shape_overview
 from backup.entry.service_states import ServiceState
 from backup.jobs.desk import desk_of
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_UNITS = ((86_400, "d", 172_800), (3_600, "h", 3_600), (60, "min", 60), (1, "s", 1))
+"""Seconds and name of each unit, and from how many seconds on it is used: 26 hours are not one day."""
 _ALL = 1_000_000
-_MOST_CHARACTERS = 60
+_LEAST_CHARACTERS, _MOST_CHARACTERS = 18, 60
 
 
 def overview_command(
@@ -41,22 +51,37 @@ def overview_command(
 
 def show_changed_record(record: Mapping[str, Any]) -> None:
     """Prints the columns of a record that a run changed, the old value beside the new."""
-    old, new = record["old"] or {}, record["new"] or {}
     after = f"Until run {record['laterRun'][:8]}" if record["laterRun"] else "In the backup now"
-    columns = [GridColumn(""), GridColumn("Column"), GridColumn("Before the run"), GridColumn(after)]
+    titles = [
+        title if record[side] is not None else f"{title}: none"
+        for side, title in (("old", "Before the run"), ("new", after))
+    ]
+    columns = [GridColumn(""), GridColumn("Column"), *map(GridColumn, titles)]
+    names = [column["name"] for column in record["columns"]]
+    texts = [[_text_of(record[side], name) for side in ("old", "new")] for name in names]
+    longest = _longest_text(names)
     rows = [
         GridRow(
             [
-                "*" if column["differs"] else "",
-                plain(column["name"]),
-                _value_of(old, column["name"], record["old"] is None),
-                _value_of(new, column["name"], record["new"] is None),
+                *("*" if column["differs"] else "", plain(column["name"])),
+                *(text if cell_len(text) <= longest else f"{set_cell_size(text, longest - 1)}…" for text in values),
             ]
         )
-        for column in record["columns"]
+        for column, values in zip(record["columns"], texts, strict=True)
     ]
     title = f"Record {key_text(record['key'])} of {record['service']}: {record['change']} by run {record['syncId']}"
     show_grid(title, columns, rows)
+    if any(cell_len(text) > longest for values in texts for text in values):
+        say("Long values are cut. --json shows them whole.")
+
+
+def _longest_text(names: Sequence[str]) -> int:
+    """How wide a value may be, so that two of them stand beside the column's name."""
+    width = width_of_results()
+    if width is None:
+        return _MOST_CHARACTERS
+    beside = max(map(cell_len, ("Column", *map(plain, names)))) + len(" *    ")
+    return min(_MOST_CHARACTERS, max(_LEAST_CHARACTERS, (width - beside) // 2))
 
 
 def _show_overview(body: Mapping[str, Any]) -> None:
@@ -83,11 +108,13 @@ def _show_overview(body: Mapping[str, Any]) -> None:
 def _since(seconds: int | None) -> str:
     if seconds is None:
         return ""
-    return next((f"{seconds // unit} {name}" for unit, name in _UNITS if seconds >= unit), "0 s")
+    return next((f"{seconds // unit} {name}" for unit, name, least in _UNITS if seconds >= least), "0 s")
 
 
-def _value_of(record: Mapping[str, Any], name: str, is_gone: bool) -> str:
+def _text_of(record: Mapping[str, Any] | None, name: str) -> str:
+    """A value as a person reads it; empty if there is no record."""
+    if record is None:
+        return ""
     if name not in record:
-        return "" if is_gone else "(none)"
-    text = key_text([record[name]])
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+        return "(none)"
+    return "null" if record[name] is None else key_text([record[name]])

@@ -56,7 +56,9 @@ def show_command(
 
 
 def history_command(
-    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN", help="A service, all, or the id of a run")] = "all",
+    what: Annotated[
+        str, typer.Argument(metavar="SERVICE|RUN", help="A service, a set, a pattern of names, all, or the id of a run")
+    ] = "all",
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="Runs of each service (default 10), or changes of one run (100)"),
@@ -91,7 +93,7 @@ def history_command(
                 print_answer(http.Answer(200, record), as_json, lambda: show_changed_record(record))
                 return
             ran = service.past.ran(run_id, limit or 100, skip, None if only is None else only.action)
-            print_answer(http.shape_ran(ran), as_json, lambda: show_run(ran, now, skip))
+            print_answer(http.shape_ran(ran), as_json, lambda: show_run(ran, now, skip, only))
             return
         if skip or only is not None or key is not None:
             raise BadRequest(

@@ -10,7 +10,7 @@ import typer
 
 from backup.core.model import Action
 
-AnyService = Annotated[str, typer.Argument(help="A service, or all")]
+AnyService = Annotated[str, typer.Argument(help="A service, a set, a pattern of names, or all")]
 OneOrSet = Annotated[str, typer.Argument(help="A service, a set, or a pattern")]
 OneService = Annotated[str, typer.Argument(help="A service")]
 Yes = Annotated[bool, typer.Option("--yes", help="Write. Without --yes the command only shows what would change")]

@@ -13,6 +13,7 @@ from backup.entry.command_line.terminal import key_text, plain, say, show_grid, 
 from backup.entry.health import side_status
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.condition import hint_of
 from backup.runs.runner import Outcome
 
@@ -72,7 +73,12 @@ def _show_details(outcome: Outcome) -> None:
         changes = [(list(key), what) for key, what in outcome.changes]
         changes.sort(key=lambda change: (change[1], natural_order(change[0])))
         rows = [GridRow([plain(what), key_text(key)]) for key, what in changes]
-        show_grid(f"{run.service}: the first {len(rows)} records", [GridColumn("Change"), GridColumn("Key")], rows)
+        number = f"the first {len(rows)}" if len(rows) >= CHANGES_NAMED else str(len(rows))
+        show_grid(
+            f"{run.service}: {number} record{'' if len(rows) == 1 else 's'}",
+            [GridColumn("Change"), GridColumn("Key")],
+            rows,
+        )
     show_failures(run)
     for note in run.notes:
         say(f"{run.service}: {note}", indent="  ")

@@ -53,8 +53,9 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
         say("There is no such run.")
 
 
-def show_run(ran: Ran, now: datetime, skipped: int) -> None:
-    """Prints what SyncHistory says of a run, and one page of its changes. `skipped` is how many changes come before."""
+def show_run(ran: Ran, now: datetime, skipped: int, only: str | None = None) -> None:
+    """Prints what SyncHistory says of a run, and one page of its changes; `only` names the kind that was asked for.
+    `skipped` is how many changes come before."""
     run, counts = ran.run, ran.run.counts
     proof = proof_text(run, whole=run.verb is Verb.DRILL)
     done = f"{counts.inserted} inserted, {counts.updated} updated, {counts.deleted} deleted, {counts.skipped} skipped"
@@ -85,7 +86,9 @@ def show_run(ran: Ran, now: datetime, skipped: int) -> None:
         where = [GridColumn("Where")] if any(row.cells[1] for row in rows) else []
         rows = rows if where else [GridRow([row.cells[0], row.cells[2]]) for row in rows]
         page = f"{skipped + 1} to {skipped + len(rows)}" if skipped or ran.has_more else str(len(rows))
-        show_grid(f"Records that it changed: {page}", [GridColumn("Change"), *where, GridColumn("Key")], rows)
+        show_grid(
+            f"Records that it {only or 'changed'}: {page}", [GridColumn("Change"), *where, GridColumn("Key")], rows
+        )
     if ran.has_more:
         say(f"There are more. --skip {skipped + len(ran.changes)} shows the next; --limit sets how many at once.")
     if ran.may_be_purged and run.may_change_backup:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,12 @@ from backup.entry.plans import shape_plan
 from backup.services.first_file import first_file
 from backup.services.registry import limits_of
 from backup.services.service_plans import Plan, ServicePlan, plan_of
+
+_TOLD_APART = 3
+"""A note that more services share is printed once, with their number."""
+
+_NAME = re.compile(r"\w+")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def init_command(
@@ -38,6 +46,11 @@ def init_command(
     with errors_shown(False):
         limits = limits_of(settings_from(config))
         value = variable_named(source)
+        if value is None and _NAME.fullmatch(source):
+            raise ConfigError(
+                f"There is no environment variable {source}. Nothing was written.",
+                hint="Set it to the source's connection string, or give the string itself.",
+            )
         text = first_file(value or source, name, limits, database=database, variable=source if value else None)
         try:
             with file.open("x", encoding="utf-8") as opened:
@@ -48,7 +61,11 @@ def init_command(
             ) from None
         except OSError as error:
             raise ConfigError(f"{file} cannot be written: {error.strerror}.") from None
-        say(f"{file} is written. Set the variables that it names, then look at `python -m backup plan {name}`.")
+        unset = [named for named in dict.fromkeys(_VARIABLE.findall(text)) if not variable_named(named)]
+        what = "a connection string" if len(unset) == 1 else "connection strings"
+        todo = f" Set {' and '.join(unset)} to {what}." if unset else ""
+        say(f"{file} is written.{todo} See what a sync would do, table by table:")
+        say(f"  python -m backup plan {name}")
 
 
 def plan_command(service: AnyService = "all", config: Config = None, as_json: AsJson = False) -> None:
@@ -66,6 +83,7 @@ def _show(plan: Plan) -> None:
     columns = [GridColumn("Service"), GridColumn("Key", rank=1), GridColumn("Version", rank=2)]
     columns += [GridColumn(name, right=True) for name in ("Source", "Backup", "Insert", "Update", "Delete")]
     show_grid(None, columns, [GridRow(_cells(service)) for service in plan.services])
+    services_with = Counter(note for service in plan.services for note in service.notes)
     for service in plan.services:
         if service.filter:
             say(f"{service.service}: only records with {service.filter}", indent="  ")
@@ -74,7 +92,11 @@ def _show(plan: Plan) -> None:
         if service.masked:
             say(f"{service.service}: masked: {', '.join(service.masked)}", indent="  ")
         for note in service.notes:
-            say(f"{service.service}: {note}", indent="  ")
+            if services_with[note] <= _TOLD_APART:
+                say(f"{service.service}: {note}", indent="  ")
+    for note, number in services_with.items():
+        if number > _TOLD_APART:
+            say(f"{number} services: {note}", indent="  ")
     for note in plan.notes:
         say(note, indent="  ")
     for service in plan.services:

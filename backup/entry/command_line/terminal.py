@@ -103,16 +103,23 @@ def show_grid(title: str | None, columns: Sequence[GridColumn], rows: Sequence[G
 
 
 def show_trouble(what: str, message: str, hint: str) -> None:
-    """Prints to standard error what went wrong and, on a line of its own, what to do. `what` is in red."""
+    """Prints to standard error what went wrong and, on a line of its own, what to do. `what` is in red. Lines after the
+    first are indented, so that several troubles can be told apart."""
     width = _width_of(_err())
-    sentence = f"{what} {message}".strip()
-    for number, line in enumerate(lines_of(plain(sentence), width) if sentence else ()):
+    sentence = f"{what}: {message}" if what and message else f"{what}{message}"
+    for number, line in enumerate(lines_of(plain(sentence), width, "  ") if sentence else ()):
         text = Text(line)
         if number == 0 and what:
             text.stylize("bold red", 0, len(plain(what)))
         _err().print(text, soft_wrap=True)
-    for line in lines_of(plain(hint), width) if hint else ():
+    margin = "  " if sentence else ""
+    for line in lines_of(margin + plain(hint), width, margin) if hint else ():
         _err().print(Text(line), soft_wrap=True)
+
+
+def width_of_results() -> int | None:
+    """How wide a line of standard output may be; None: without limit."""
+    return _width_of(_out())
 
 
 def width_of_errors() -> int | None:
