@@ -172,7 +172,10 @@ class Undecoded(StoreError):
 class StoreUnavailable(StoreError):
     """The database cannot be reached or used."""
 
-    hint = "Check that the server runs, that its firewall admits this app, and the credentials in the setting."
+    hint = (
+        "Check that the server runs and has room on its disk, that its firewall admits this app, and the credentials "
+        "in the setting."
+    )
 
 
 class SourceMissing(StoreUnavailable):

@@ -9,7 +9,8 @@ from backup.core.errors import BadRequest, ConfigError, GuardTripped
 from backup.stores import Store
 
 _HINT = (
-    "Check that this is the right database, and that the records were deleted on purpose. If so, run once with "
+    "Check that this is the right database, and that the records were deleted, or the filter was changed, on purpose. "
+    "If so, run once with "
     '{"allowMassDelete": true} or --allow-mass-delete.'
 )
 

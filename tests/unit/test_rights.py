@@ -1,9 +1,15 @@
 """Which right a login lacks, in every server's words."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
+from sqlalchemy.engine import make_url
 
 from backup.stores.sql.engines.mssql.errors import failure
 from backup.stores.sql.engines.rights import mssql_hint, postgresql_hint
+from backup.stores.sql.engines.sqlite.connection import SqliteFile
 
 ODBC = "[42000] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]{} ({}) (SQLExecDirectW)."
 
@@ -74,7 +80,19 @@ def test_postgresqls_refusal_is_answered_with_the_grant(text: str, statement: st
             "denied",
         ),
         ("42S02", "Invalid object name 'SyncHistory'.", 208, "missing"),
+        ("42000", "Could not allocate space for object 'dbo.Rows' in database 'B'.", 1105, "unavailable"),
+        ("42000", "The transaction log for database 'B' is full due to 'LOG_BACKUP'.", 9002, "unavailable"),
     ],
 )
 def test_sql_server_tells_what_is_missing_from_what_is_refused(state: str, text: str, code: int, kind: str) -> None:
     assert failure(Exception(state, ODBC.format(text, code)), "app").kind == kind
+
+
+def test_a_full_disk_is_no_refusal_of_single_records(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "full.db")) as connection:
+        connection.execute("CREATE TABLE Things (Id INTEGER PRIMARY KEY, Text TEXT)")
+        connection.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            connection.execute("INSERT INTO Things VALUES (1, ?)", ("x" * 100_000,))
+    told = SqliteFile(make_url(f"sqlite:///{tmp_path / 'full.db'}")).failure(full.value)
+    assert (told.kind, told.text) == ("unavailable", "database or disk is full.")

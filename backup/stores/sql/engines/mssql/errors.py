@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backup.stores.sql.engines.failures import Failure, driver_text, name_in
+from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
 from backup.stores.sql.engines.rights import mssql_hint
 
 _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001", "01002"}
@@ -17,6 +17,7 @@ _CODE_TRANSIENT |= {596, 615, 921, 922, 926, 952, 983, 4221, 6005}
 _CODE_OF_GOOD_SESSIONS = {1205, 1222, 1807, 3960, 3961, 8645, 8651, 10928, 10929, 10936, 40501, 49918, 49919, 49920}
 # The login or the database may have been made anew, or the database only reads, since another server took its place.
 _CODE_OF_OLD_SESSIONS = {229, 230, 262, 297, 300, 911, 916, 976, 978, 3906, 4060, 15247, 15404, 15517, 18456}
+_CODE_FULL = {1101, 1105, 9002, 40544}  # a file group, a log, the quota of Azure SQL
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
 _OF_USERS = 50_000  # RAISERROR and THROW use codes from here on
@@ -54,6 +55,8 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("unavailable", text)
     if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # Babelfish's words
         return Failure("transient", text)
+    if codes & _CODE_FULL:
+        return Failure("unavailable", text, FULL_HINT)
     if codes & _CODE_UNIQUE:
         return Failure("unique", text)
     if codes & _CODE_CONSTRAINT or state == "23000":

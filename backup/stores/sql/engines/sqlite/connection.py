@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
-from backup.stores.sql.engines.failures import Failure, driver_text, name_in
+from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
 from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASH_OF_BYTES, exact_hash, exact_hash_of_bytes
 from backup.stores.sql.engines.sqlite.text import text_of
 
@@ -114,6 +114,8 @@ class SqliteFile:
             return Failure("missing", text, name=name_in(text))
         if "no such column" in text or "has no column named" in text:
             return Failure("column_missing", text)
+        if code == sqlite3.SQLITE_FULL:
+            return Failure("unavailable", text, FULL_HINT)
         if code in _UNUSABLE:
             return Failure("unavailable", text)
         if whole in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
