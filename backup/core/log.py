@@ -60,6 +60,7 @@ def _shown(value: Any) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps the Azure SDKs' request logs, which hold headers and URLs, out of the app's log."""
-    for name in ("azure", "urllib3", "msal", "kombu", "amqp"):
+    """Keeps the request logs of Azure's SDKs, which hold headers and URLs, out of the app's log; and those of pools of
+    connections, which quote drivers' messages with their values."""
+    for name in ("azure", "urllib3", "msal", "kombu", "amqp", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -290,7 +290,10 @@ class ServiceSet:
         section, options = self._options(table)
         rules = rules_of(options, section, listed)
         if options.mask:
-            rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
+            try:
+                rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}/{table} is left out. {error}", hint=error.hint) from None
         limits: dict[str, Any] = {name: getattr(options, name) for name in _GUARD}
         limits = {name: getattr(self._settings, name) if value is None else value for name, value in limits.items()}
         name = f"{self.name}/{table}"

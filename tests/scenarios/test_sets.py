@@ -400,6 +400,14 @@ def test_a_set_that_http_synced_is_safe_and_has_proven_what_its_services_have(
         assert (row["state"], row["records"], row["versionsProven"]["verified"]) == ("Safe", 8, True)
 
 
+def test_masks_without_a_key_name_the_table_that_is_left_out(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(SHOP)
+    plan = plan_of(sqlite_shop.registry(EXCLUDE, '[set.shop.table."Customer"]', 'mask = { Fax = "hmac" }'), "shop")
+    [error] = plan.errors
+    assert str(error).startswith("shop/Customer is left out. ")
+    assert "BackupMask__Key" in str(error)
+
+
 def test_commands_say_which_variables_to_set_and_a_shared_note_once(sqlite_shop: Shop, tmp_path: Path) -> None:
     sqlite_shop.run(SHOP)
     ended = command(tmp_path, {}, "init", "SHOP_SOURCE")

@@ -122,7 +122,9 @@ def _show_report(outcome: Outcome, report: Report, *, whole: bool) -> None:
             for key, difference in differences
         ]
         columns = [GridColumn("Kind"), GridColumn("Key"), GridColumn("What differs")]
-        show_grid(f"The first {len(rows)} differences", columns, rows)
+        total = sum(report.counts[kind] for kind in DifferenceKind)
+        which = f"The first {len(rows)} of {total} differences" if total > len(rows) else "What differs"
+        show_grid(which, columns, rows)
 
 
 def show_results(answer: http.Answer) -> None:
