@@ -63,7 +63,7 @@ def sync_with_schema(session: Session) -> None:
     ]
     masks, selection = session.source.traits.masks, session.policy.selection
     rules_changed = (run.masks, run.selection) != (masks, selection)
-    if session.resumed and rules_changed:
+    if session.resumed and rules_changed and run.selection is not None:  # an earlier release wrote none
         notes.append(f"{RULES} are others than when the sync began; it compares every record again.")
     start, changed = session.start, dict[str, Any]()
     if notes:
