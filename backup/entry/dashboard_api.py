@@ -85,7 +85,7 @@ def get_caller(headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
 def get_overview(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with a row for each service, the worst first, a page at a time."""
     check_query(query, "q", "limit", "cursor")
-    limit = number_in(query, "limit", 20, 200)
+    limit = number_in(query, "limit", 10, 200)
     return Answer(
         200, shape_overview(desk, settings, registry.directory.entries, query.get("q"), limit, query.get("cursor"))
     )

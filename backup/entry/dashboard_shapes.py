@@ -35,7 +35,8 @@ def shape_overview(
         for job in page_of_jobs(desk.keys, state=State.PROCESSING, limit=PAGE_AT_MOST).jobs
     }
     views = views_of(settings, names, glances, now)
-    places = [(f"{view.rank}:{view.name}", view) for view in views if not text or text.lower() in view.name.lower()]
+    wanted = [view for view in views if text.lower() in view.name.lower()] if text else views
+    places = [(f"{view.rank}:{view.name}", view) for view in wanted]
     following = sorted(place for place in places if cursor is None or place[0] > cursor)
     page = [view for _, view in following[:limit]]
     next_due = _next_due(settings, (view.name for view in page), now)

@@ -275,7 +275,7 @@ OPERATIONS: Sequence[Operation] = (
         "sync/dashboard/overview",
         "Every service at a glance, the worst first, a page at a time.",
         {200: jobs.OverviewAnswer},
-        query={"q": _TEXT, "limit": _number(20, 200), "cursor": _CURSOR},
+        query={"q": _TEXT, "limit": _number(10, 200), "cursor": _CURSOR},
     ),
     Operation(
         "GetCalendar",

@@ -60,9 +60,14 @@ def views_of(
     for name, allowed in zip(names, settings.max_ages(names), strict=True):
         lowered = name.lower()
         glance, success_of, trouble_of = glances.get(lowered, NOT_SEEN), name, name
-        if glance.success is not None and members.get(lowered):
+        if lowered in sets and glance.success is not None and members[lowered]:
             glance, success_of, trouble_of = _as_one(name, glance, glance.success, members[lowered])
-        views.append(ServiceView(name, _rank_of(glance, at, allowed), success_of, trouble_of))
+        success, failed, differs, _, _ = glance
+        if success is None or at - success > allowed:
+            rank = _OVERDUE
+        else:
+            rank = _FAILED if failed else _DIFFERS if differs else _SAFE
+        views.append(ServiceView(name, rank, success_of, trouble_of))
     return views
 
 
@@ -84,9 +89,3 @@ def _as_one(name: str, own: Glance, success: int, members: Mapping[str, Glance])
         trouble_of = failed or (name if own.differs else differs) or name
     glance = own._replace(success=success, failed=own.failed or failed is not None)
     return glance._replace(differs=own.differs or differs is not None), success_of, trouble_of
-
-
-def _rank_of(glance: Glance, at: int, allowed_seconds: float) -> int:
-    if glance.success is None or at - glance.success > allowed_seconds:
-        return _OVERDUE
-    return _FAILED if glance.failed else _DIFFERS if glance.differs else _SAFE

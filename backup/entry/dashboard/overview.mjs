@@ -7,7 +7,7 @@ import { addressOf } from "./route.mjs";
 import { Find } from "./runs.mjs";
 import { duration, many, number } from "./text.mjs";
 
-const PAGE = 20;
+const PAGE = 10;
 const FEW = 8;
 const NAMED = 3;
 const LABELS = { Never: "Never backed up", Overdue: "Overdue", Failed: "Last run failed", Differs: "Copy differs", Safe: "Safe" };

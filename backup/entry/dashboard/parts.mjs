@@ -13,12 +13,13 @@ const VARIANT = {
   Processing: "running", InProgress: "running", Enqueued: "waiting", Scheduled: "waiting", Pending: "waiting",
   Stopping: "warning", Deleted: "plain",
 };
+const WORDS = { InProgress: "In progress" };
 const SIGN = { success: "✓", danger: "✕", running: "▸", waiting: "◦", warning: "!", plain: "–" };
 
 // A state in colour, with a sign and its name: nobody has to tell colours apart.
 export function Badge({ state, label }) {
   const variant = VARIANT[state] ?? "plain";
-  return html`<span class="state" data-variant=${variant}><span aria-hidden="true">${SIGN[variant]}</span> ${label ?? state}</span>`;
+  return html`<span class="state" data-variant=${variant}><span aria-hidden="true">${SIGN[variant]}</span> ${label ?? WORDS[state] ?? state}</span>`;
 }
 
 // How long ago, and below it the exact time with its zone.

@@ -42,12 +42,12 @@ function Details({ run }) {
     </div>
     ${run.status === "InProgress" && html`<p><progress max="100" value=${run.percent ?? 0} aria-label="Progress"></progress> ${run.percent ?? 0} %</p>`}
     ${run.error && html`<${Problem} title="Why it failed" error=${run.error} hint=${run.hint} kind=${run.errorKind} />`}
-    <ul class="tiles">
+    ${(run.status !== "InProgress" || changed > 0) && html`<ul class="tiles">
       <${Tile} count=${inserted} word="inserted" /><${Tile} count=${updated} word="updated" /><${Tile} count=${deleted} word="deleted" />
       <${Tile} count=${run.counts?.skipped ?? 0} word="unchanged" />
       ${run.counts?.remaining > 0 && html`<${Tile} count=${run.counts.remaining} word="left for a later run" />`}
       ${run.counts?.failed > 0 && html`<${Tile} count=${run.counts.failed} word="set aside" bad />`}
-    </ul>
+    </ul>`}
     <dl class="facts">
       <div><dt>Began</dt><dd><${Time} at=${run.startedAt} /></dd></div>
       <div><dt>Ended</dt><dd><${Time} at=${run.completedAt} none="not yet" /></dd></div>

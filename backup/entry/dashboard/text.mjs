@@ -17,7 +17,8 @@ export function exact(time) {
 }
 
 export function zoneNow() {
-  return `${ZONE} (${exact(Date.now()).split(" ").slice(2).join(" ")})`;
+  const short = exact(Date.now()).split(" ").slice(2).join(" ");
+  return short === ZONE ? ZONE : `${ZONE} (${short})`;
 }
 
 // 2 h 5 min, 3 d 4 h, 41 s, 0.8 s: the two largest units.
