@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError, StoreError, TransientStoreError
 from backup.core.model import WHOLE, Action, Counts, Image, Key, Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
-from backup.stores import Rules, Shape
+from backup.stores import Rules, Shape, pools
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql import copy
 from backup.stores.sql.engines.sqlite import connection
@@ -286,6 +286,7 @@ def test_a_lock_of_somebody_else_is_not_waited_for_without_an_end(
     if sql_bench.kind == "sqlite":
         pytest.skip("SQLite has a timeout of its own, which the test before is about")
     monkeypatch.setattr(base, "LOCK_SECONDS", 1)
+    pools.close_idle()  # its sessions have the usual limit
     sql_bench.create([Item(1)])
     source, backup = sql_bench.pair(retry=ONE_TRY)
     assert run_sync(source, backup) == (1, 0, 0, 0)

@@ -40,7 +40,6 @@ _SETTINGS = {
     "row_security": "off",
     # A process that was stopped must not hold locks for long: its successor waits for them.
     "idle_in_transaction_session_timeout": "60s",
-    "lock_timeout": f"{base.LOCK_SECONDS}s",
 }
 
 
@@ -101,7 +100,11 @@ def _close_if_large(_connection: Any, record: Any) -> None:
 
 
 def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
-    settings = {**_SETTINGS, "statement_timeout": f"{ceil(call_seconds * 1000)}ms"}
+    settings = {
+        **_SETTINGS,
+        "lock_timeout": f"{base.LOCK_SECONDS}s",
+        "statement_timeout": f"{ceil(call_seconds * 1000)}ms",
+    }
     autocommit, connection.autocommit = connection.autocommit, True  # so that each of these is one statement
     try:
         if connection.info.server_version < _CHECKS_CLIENTS:
