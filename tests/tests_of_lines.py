@@ -22,7 +22,8 @@ import pytest
 from coverage import Coverage, CoverageData
 
 TESTS = [
-    *("tests/unit", "tests/contract", "tests/scenarios", "tests/reliability/test_mass_delete.py"),
+    *("tests/unit", "tests/contract", "tests/scenarios"),
+    *("tests/reliability/test_mass_delete.py", "tests/reliability/test_machine.py"),
     *(f"--ignore=tests/{file}.py" for file in ("unit/test_mixing", "scenarios/test_memory", "scenarios/test_bench")),
 ]
 OPTIONS = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider"]
