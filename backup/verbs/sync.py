@@ -25,8 +25,10 @@ _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
 RULES = "Filter, columns, version or masks"
+MASKS_CHANGED = "The masks are others than when the sync began; it compares every record again, and cannot be undone."
 """What a person may change between two syncs, for sentences about it."""
 
+_SOON = timedelta(seconds=1)  # what was kept up to now is older than this
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
@@ -63,7 +65,9 @@ def sync_with_schema(session: Session) -> None:
     ]
     masks, selection = session.source.traits.masks, session.policy.selection
     rules_changed = (run.masks, run.selection) != (masks, selection)
-    if session.resumed and rules_changed and run.selection is not None:  # an earlier release wrote none
+    if session.resumed and run.masks != masks:
+        notes.append(MASKS_CHANGED)
+    elif session.resumed and rules_changed and run.selection is not None:  # an earlier release wrote none
         notes.append(f"{RULES} are others than when the sync began; it compares every record again.")
     start, changed = session.start, dict[str, Any]()
     if notes:
@@ -105,13 +109,14 @@ def sync_with_schema(session: Session) -> None:
 
 def _purge_what_is_clear(session: Session, masks: str) -> None:
     """Purges the images of earlier runs, once each copy has these masks for the first time: older images may show what
-    the masks hide."""
+    the masks hide. So may this run's own, if its first slices had other masks."""
     last = session.last_synced()
     later = [] if last is None else session.history.later(last, session.opening)
     # A sync without these masks that failed, or had a limit, has written clear copies all the same.
     clear = [run for run in later if run.verb is Verb.SYNC and run.masks != masks and run.counts.processed]
     if last is None or last.masks != masks or clear:
-        purged = session.recycled.purge(session.run.started_at)
+        began, own_too = session.run.started_at, MASKS_CHANGED in session.run.notes
+        purged = session.recycled.purge(session.steps.now() + _SOON if own_too else began)
         if purged:
             session.note(f"The masks are new: {purged} older images, which may show what they hide, were purged.")
 

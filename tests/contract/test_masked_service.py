@@ -167,6 +167,20 @@ def test_a_sync_without_masks_that_did_not_reach_its_end_leaves_no_clear_image(m
     assert not any("purged" in note for note in masked.sync().run.notes)
 
 
+def test_masks_that_begin_between_two_slices_leave_no_clear_image(masked: Masked) -> None:
+    masked.service("").initialize()
+    masked.sync("")
+    masked.bench.sql("source", "UPDATE {table} SET Version = 2, Town = 'Rome'")
+    begun = masked.service("", BackupSync__ChunkSize="1").sync(Trigger.CLI, turn=Turn(0))
+    assert begun.in_progress
+    assert CLEAR[0] in masked.backup()
+    outcome = masked.service(BackupSync__ChunkSize="1").resume(Trigger.TIMER)
+    assert outcome is not None
+    assert outcome.error is None, outcome.error
+    assert CLEAR[0] not in masked.backup()
+    assert "images of 0 of the" in str(masked.service().undo(outcome.run.sync_id).error)
+
+
 def test_masks_that_change_between_two_slices_of_a_sync_reach_every_copy(masked: Masked) -> None:
     service = masked.service("Name=null", BackupSync__ChunkSize="1")
     service.initialize()
