@@ -57,7 +57,9 @@ class SyncInTurn(Observer):
         self._outcome: Outcome | None = None
         self._unrecorded: SyncService | None = None
 
-    def run(self) -> None:
+    def run(self, others: Sequence[Future[None]] = ()) -> None:
+        """Syncs, once the others have ended."""
+        wait(others)
         self._has_turn.set()
         try:
             service = self._open_service(self.service)
@@ -76,11 +78,6 @@ class SyncInTurn(Observer):
             self._outcome = self._failed(self.service, Verb.SYNC, self._trigger, self._options, failure)
         finally:
             self._has_begun.set()
-
-    def run_after(self, others: Sequence[Future[None]]) -> None:
-        """As `run`, once the others have ended."""
-        wait(others)
-        self.run()
 
     def run_again_after(self, others: Sequence[Future[None]]) -> None:
         """Once the others have ended, syncs again if records were refused: they may fit now. Both runs are one outcome,
@@ -210,7 +207,7 @@ def in_turn(groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor) ->
     rounds: list[list[Future[None]]] = []
     for group in groups:
         before = [future for futures in rounds for future in futures]
-        rounds.append([pool.submit(sync.run_after, before) for sync in group])
+        rounds.append([pool.submit(sync.run, before) for sync in group])
     futures = [future for group_futures in rounds for future in group_futures]
     for group in reversed(groups if len(groups) > 1 else ()):
         before = [*futures]

@@ -249,7 +249,7 @@ def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_re
             expect(page.get_by_role("dialog")).to_be_visible()
             keys.press("Escape")
             expect(page.get_by_role("dialog")).to_be_hidden()
-            assert tab.focused == "More … for customer"
+            page.wait_for_function("() => document.activeElement.textContent === 'More … for customer'", timeout=5_000)
             tab.tab_to("Runs")
             tab.tab_to("customer")
             keys.press("Enter")

@@ -101,7 +101,9 @@ def test_a_completed_run_is_recorded_as_it_was(customer: SyncService) -> None:
         owner=str(this_process()),
         attempt=run.attempt,
         heartbeat_at=run.heartbeat_at,
+        selection=run.selection,
     )
+    assert run.selection is not None
     assert run.completed_at is not None
     assert START < run.started_at < run.completed_at < START + timedelta(seconds=1000)
 
