@@ -64,3 +64,5 @@ def quiet_libraries() -> None:
     connections, which quote drivers' messages with their values."""
     for name in ("azure", "urllib3", "msal", "kombu", "amqp", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # SQLAlchemy names a pool's logger after its class, and logs each lost connection with a traceback.
+    logging.getLogger("backup.stores.sql.pool").setLevel(logging.CRITICAL)

@@ -91,7 +91,7 @@ def test_a_closed_client_leaves_the_connections_to_others(cosmos_server: str) ->
     ask(second)
     ask(first)  # it can be used again
     [state] = pools.states()
-    assert 1 <= state.open <= 2
+    assert 1 <= state.open <= 3  # a client of its own would have opened more
 
 
 # --- one pool, by itself ----------------------------------------------------------------------------------------------
