@@ -14,7 +14,7 @@ LOCKED := requirements.txt requirements/tests.txt requirements/worker.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check coverage mutants torture bench lint lock picture vendor without-npm
+.PHONY: help setup demo serve test again check coverage mutants torture bench lint lock picture vendor without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -29,6 +29,9 @@ serve: setup ## Serve the HTTP endpoints and the timer on 127.0.0.1:7071
 
 test: lint ## Lint, then run every test
 	$(PYTEST)
+
+again: setup ## Run only the tests that failed the last time
+	$(PYTEST) --last-failed --last-failed-no-failures none
 
 check: lint ## Lint, then run what needs no server: unit tests, and the contract on SQLite
 	$(PYTEST) tests/unit tests/contract -m "not server" -k "not cosmos and not postgres and not mssql and not azurite"

@@ -26,6 +26,13 @@ def opened(url: sa.URL, retry: Retry = ONE_TRY) -> Any:
     return open_store(side, Rules(version=("Version",)), Limits(retry=retry))
 
 
+def wait_until_ended(session: sa.Connection) -> None:
+    """Waits until the server has ended the session. The limit of the test ends a wait that is in vain."""
+    with pytest.raises(sa.exc.OperationalError):
+        session.execute(sa.text("SELECT pg_sleep(3600)"))
+    session.invalidate()
+
+
 def reconnects(store: Any) -> int:
     location = store.access.dialect.location
     return max(state.reconnects for state in pools.states() if state.server == location)
@@ -38,6 +45,10 @@ class Owned(NamedTuple):
     url: sa.URL
     run: Callable[..., None]
     on_server: Callable[..., None]
+
+    def session(self) -> Any:
+        """A session of the role's own, beside the pools."""
+        return sa.create_engine(self.url, poolclass=sa.NullPool).connect()
 
     def make_role(self) -> None:
         self.run(
@@ -136,12 +147,16 @@ def test_a_database_that_is_dropped_and_made_again_is_read_anew(owned: Owned) ->
 
 
 def test_a_server_that_ended_all_sessions_and_started_again_is_waited_for(owned: Owned) -> None:
-    store = opened(owned.url, AT_ONCE)
+    store = opened(owned.url, Retry(max_attempts=2000, base_seconds=0.05, max_seconds=0.05))
     with store.access.once("hold one") as cx:
         pid = cx.scalar(sa.text("SELECT pg_backend_pid()"))
         store.count()
-    os.kill(pid, signal.SIGKILL)  # on which the server ends all others, and recovers
+    with owned.session() as bystander:
+        os.kill(pid, signal.SIGKILL)  # on which the server ends all others, and recovers
+        wait_until_ended(bystander)
     assert store.count() == 1
+    with store.access.once("hold one"):
+        assert store.count() == 1
     store.close()
 
 
