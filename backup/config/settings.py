@@ -35,7 +35,7 @@ from backup.config.set_file import SetText, find_text, read_sets
 from backup.config.set_settings import SetSection
 from backup.config.setting_names import refuse_if_ours
 from backup.core.errors import ConfigError
-from backup.core.log import register_secret
+from backup.core.log import register_secret, write_json
 from backup.core.model import utc_now
 
 _NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     notify_digest_hour: int = Field(7, alias="Notify__DigestHour", ge=0, le=23)
     notify_heartbeat: WebAddress | None = Field(None, alias="Notify__HeartbeatUrl", repr=False)
     notify_source: SourceName = Field("/backup-services", alias="Notify__Source")
+
+    log_format: Literal["text", "json"] = Field("text", alias="BackupLog__Format")
 
     cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
 
@@ -218,6 +220,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     variables = dict(os.environ if environment is None else environment)
     where = {name.upper(): value for name, value in variables.items() if value.strip()}
     folders = [Path.cwd(), _HOST_FOLDER] if environment is None else []
+    # Before anything can be wrong: what is logged about other settings has this form too.
+    write_json(where.get("BACKUPLOG__FORMAT", "").strip() == "json")
     config, toml = where.get("BACKUP_CONFIG"), where.get("BACKUP_TOML")
     refuse_reference(config or "", "BACKUP_CONFIG")
     text = find_text(config, toml, folders)

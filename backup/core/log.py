@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Any
 
 logger = logging.getLogger("backup")
@@ -49,9 +52,61 @@ def _shown_character(character: str) -> str:
 
 
 def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Writes one line `name field=value …`. The worker forwards only this text, so the fields stand in it."""
-    if logger.isEnabledFor(level):
-        logger.log(level, "%s", " ".join([name, *(f"{key}={_shown(value)}" for key, value in fields.items())]))
+    """Writes one line `name field=value …`, or a JSON object after `write_json`. The worker forwards only this text, so
+    the fields stand in it. People who read a job's log get the first form either way, as the record's `plain_line`."""
+    if not logger.isEnabledFor(level):
+        return
+    line = " ".join([name, *(f"{key}={_shown(value)}" for key, value in fields.items())])
+    if not _writes_json:
+        logger.log(level, "%s", line)
+        return
+    text = _json_line(datetime.now(UTC), logging.getLevelName(level), name, fields)
+    logger.log(level, "%s", text, extra={_PLAIN: line})
+
+
+def plain_line_of(record: logging.LogRecord) -> str:
+    """The line of an event as people read it, whichever form was written."""
+    return str(getattr(record, _PLAIN, None) or record.getMessage())
+
+
+def write_json(wanted: bool) -> None:
+    """From now on `event` writes JSON objects, or lines for people. Of this process, for all its threads."""
+    global _writes_json
+    _writes_json = wanted
+
+
+class EventFormatter(logging.Formatter):
+    """A formatter of whole streams: while events are JSON, each line of the stream is an object, also those of
+    libraries, whose event is `log`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+        if not _writes_json:
+            return super().format(record)
+        if hasattr(record, _PLAIN):
+            return record.getMessage()
+        text = record.getMessage()
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        fields = {"logger": record.name, "message": text}
+        return _json_line(datetime.fromtimestamp(record.created, UTC), record.levelname, "log", fields)
+
+
+_PLAIN = "plain_line"
+_writes_json = False
+
+
+def _json_line(at: datetime, level: str, name: str, fields: dict[str, Any]) -> str:
+    values = {key: _plain_value(value) for key, value in fields.items()}
+    time_text = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"time": time_text, "level": level, "event": name, "fields": values})
+
+
+def _plain_value(value: Any) -> bool | int | float | str | None:
+    """The value as JSON has it: no number that JSON lacks, and no secret in a text."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return redact(value.isoformat() if isinstance(value, datetime) else str(value))
 
 
 def _shown(value: Any) -> str:

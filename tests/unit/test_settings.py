@@ -68,6 +68,7 @@ VALUES = {
     "BackupSchedule__TimeZone": ("Europe/Berlin", "Europe/Berlin"),
     "BackupSchedule__Enabled": ("false", False),
     "BackupSchedule__Mode": ("inline", "inline"),
+    "BackupLog__Format": ("json", "json"),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
     **{f"Backup{title}Db__CronExpression": ("0 30 2 * * *", "0 30 2 * * *") for title in ("Customer", "Order")},
     **{f"Backup{title}Db__TimeZone": ("Europe/Berlin", "Europe/Berlin") for title in ("Customer", "Order")},
@@ -103,6 +104,7 @@ def test_a_setting_is_read_by_its_name_whatever_the_case(name: str) -> None:
     text, value = VALUES[name]
     for spelling in (name, name.upper(), name.lower()):
         assert value_of(load_settings({spelling: text, **BESIDE.get(name, {})}), name) == value
+    load_settings({})  # the form of log lines belongs to the process
 
 
 @pytest.mark.parametrize("name", NAMES)

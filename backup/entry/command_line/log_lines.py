@@ -6,6 +6,7 @@ import logging
 import sys
 from logging.handlers import MemoryHandler
 
+from backup.core.log import EventFormatter
 from backup.entry.command_line.grid import lines_of
 from backup.entry.command_line.terminal import width_of_errors
 
@@ -15,7 +16,7 @@ _MAX_LINES = 10_000
 _NEVER = logging.CRITICAL + 1
 
 
-class _LineBreaker(logging.Formatter):
+class _LineBreaker(EventFormatter):
     """Breaks log lines between words, at the terminal's width."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -24,10 +25,11 @@ class _LineBreaker(logging.Formatter):
 
 def hold_logs() -> None:
     """Starts logging to standard error. If both streams are a terminal, lines wait for `release_logs`."""
-    logging.basicConfig(stream=sys.stderr, format=_FORMAT, level=logging.INFO)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    root = logging.getLogger()
+    [handler] = root.handlers
+    handler.setFormatter(EventFormatter(_FORMAT))
     if sys.stdout.isatty() and sys.stderr.isatty():
-        root = logging.getLogger()
-        [handler] = root.handlers
         handler.setFormatter(_LineBreaker(_FORMAT))
         root.handlers = [MemoryHandler(_MAX_LINES, _NEVER, handler, flushOnClose=True)]
 
