@@ -60,7 +60,7 @@ def _job_id(message: func.QueueMessage) -> str:
 
 
 def _sync_id(req: func.HttpRequest) -> str:
-    return str(req.route_params["syncId"])
+    return parse_service(req.route_params.get("syncId", ""))
 
 
 def _respond(
@@ -150,9 +150,9 @@ def VerifyBackup(req: func.HttpRequest) -> func.HttpResponse:
     return _respond(req, http.post_verify, _service)
 
 
-@app.route("backup/undo/{syncId}", methods=["POST"])
+@app.route("backup/undo/{*syncId:minlength(1)}", methods=["POST"])
 def UndoRun(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/backup/undo/{syncId}: makes the backup what it was before that run."""
+    """POST /api/backup/undo/{*syncId}: makes the backup what it was before that run, or before a set's last syncs."""
     return _respond(req, http.post_undo, _sync_id)
 
 

@@ -136,6 +136,12 @@ def shape_restores(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     return combined(list(map(_result, outcomes)), errors_by_service, "restores completed successfully", now)
 
 
+def shape_undos(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+    """The answer to an undo of several services: as `combined`."""
+    errors_by_service = [outcome.error for outcome in outcomes]
+    return combined(list(map(_result, outcomes)), errors_by_service, "undos completed successfully", now)
+
+
 def shape_past(shown: Shown) -> Answer:
     """The answer to `show`: one record and its changes, in the recycle bin's JSON. 404 if backup and bin lack it."""
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backup.config.given_services import ALL
-from backup.core.errors import BackupError
+from backup.core.errors import BackupError, BadRequest
 from backup.core.log import redact
 from backup.core.model import Action, Now, Trigger, utc_now
+from backup.core.suggestions import quoted
 from backup.entry.answers import (
     Answer,
     combined,
@@ -20,6 +21,7 @@ from backup.entry.answers import (
     shape_ran,
     shape_restores,
     shape_syncs,
+    shape_undos,
     shape_verifies,
     shape_verify,
 )
@@ -38,6 +40,7 @@ from backup.entry.requests import (
 from backup.mirror.comparison import Depth
 from backup.runs.runner import foreseen
 from backup.services.group_restore import restore_group
+from backup.services.group_undo import undo_group
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import side_by_side
@@ -50,6 +53,7 @@ __all__ = [  # the answers too: callers need only this module
     "error_answer",
     "get_health",
     "initialize",
+    "is_group_to_undo",
     "look",
     "post_initialize",
     "post_restore",
@@ -65,6 +69,7 @@ __all__ = [  # the answers too: callers need only this module
     "shape_ran",
     "shape_restores",
     "shape_syncs",
+    "shape_undos",
     "shape_verifies",
     "shape_verify",
 ]
@@ -97,11 +102,26 @@ def post_sync_of(registry: Registry, service: str, query: Mapping[str, str], bod
 
 
 def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
-    """Undoes a run. Without `confirm` changes no record, and answers what would change."""
+    """Undoes a run; or the last sync of each service, for a set or a pattern. Without `confirm` changes no record, and
+    answers what would change."""
     check_query(query)
     request = parse_body(UndoRequest, body)
+    if is_group_to_undo(registry, sync_id, through=request.through):
+        return shape_undos(undo_group(registry, sync_id, dry_run=not request.confirm, trigger=Trigger.HTTP))
     service, run_id = registry.run_named(sync_id)
     return shape_one(service.undo(run_id, through=request.through, dry_run=not request.confirm, trigger=Trigger.HTTP))
+
+
+def is_group_to_undo(registry: Registry, text: str, *, through: bool) -> bool:
+    """Returns whether the text stands for a set or a pattern, and for no run. Raises BadRequest with `through`, which
+    is about one run."""
+    is_group = registry.directory.is_group(text) and text.lower() != ALL
+    if is_group and through:
+        raise BadRequest(
+            f"{quoted(text)} stands for several services, and `through` is about one run. Nothing was changed.",
+            hint="Name the run, or leave `through` out: of each service the last sync is undone.",
+        )
+    return is_group
 
 
 def post_restore(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:

@@ -108,12 +108,12 @@ OPERATIONS: Sequence[Operation] = (
     Operation(
         "UndoRun",
         "POST",
-        "backup/undo/{syncId}",
-        "Makes the backup what it was before a run.",
-        {200: models.RunAnswer},
+        "backup/undo/{*syncId:minlength(1)}",
+        "Makes the backup what it was before a run, or before the last sync of each service of a set.",
+        {200: models.RunAnswer | models.SyncsAnswer, 207: models.SyncsAnswer},
         body=requests.UndoRequest,
         statuses=_WORKS,
-        failed=_RUN_FAILED,
+        failed=_RUN_FAILED | models.SyncsAnswer,
     ),
     Operation(
         "RestoreSource",

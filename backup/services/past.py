@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from backup.core.errors import BadRequest, UnknownRecord, UnknownRun
-from backup.core.model import Action, Key, Now, Record, Run, SideName
+from backup.core.model import Action, Key, Now, Record, Run, SideName, Status
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs import listing, upgrade
@@ -133,6 +133,26 @@ class Past:
             history, now = History(backup), clock_of(backup, self._now, opening.server_time)
             recycle_bin = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
             yield _Opened(backup, history, recycle_bin, opening, now)
+
+    def last_sync(self) -> tuple[Run | None, str]:
+        """Returns the newest sync that an undo may take back; else None, and why there is none.
+
+        There is none if the newest sync changed nothing, or if a later undo has taken it back. Dry runs do not count.
+        """
+        with self._opened() as opened:
+            history, recycled = opened.history, opened.recycle_bin
+            sync = next(iter(history.newest_syncs(self._service, 1)), None)
+            if sync is None:
+                return None, "It has no sync to take back."
+            if not (sync.counts.processed or recycled.counted(sync.sync_id).processed):
+                return None, f"Its last sync {sync.sync_id} changed nothing."
+            undone: dict[str, str] = {}
+            for run in history.later(sync, opened.opening):  # newest first: an undo that was undone counts for nothing
+                if run.undone and run.status is Status.COMPLETED and run.sync_id not in undone:
+                    undone |= dict.fromkeys(run.undone, run.sync_id)
+            if sync.sync_id in undone:
+                return None, f"Its last sync {sync.sync_id} was taken back already by {undone[sync.sync_id]}."
+            return sync, ""
 
     def last_begun(self) -> datetime | None:
         """Returns when the newest sync began; None without one. Dry runs do not count, and syncs that leave changes."""

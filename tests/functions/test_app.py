@@ -19,7 +19,7 @@ HTTP_FUNCTIONS = {
     "SyncOrder": ("backup/sync/order", ["POST"], FUNCTION),
     "SyncService": ("backup/sync/{*service:minlength(1)}", ["POST"], FUNCTION),
     "VerifyBackup": ("backup/verify/{*service:minlength(1)}", ["POST"], FUNCTION),
-    "UndoRun": ("backup/undo/{syncId}", ["POST"], FUNCTION),
+    "UndoRun": ("backup/undo/{*syncId:minlength(1)}", ["POST"], FUNCTION),
     "RestoreSource": ("backup/restore/{*service:minlength(1)}", ["POST"], FUNCTION),
     "InitializeBackup": ("backup/initialize", ["POST"], FUNCTION),
     "HealthCheck": ("health", ["GET"], ANONYMOUS),

@@ -15,23 +15,34 @@ from backup.entry.command_line.outcomes import show_outcomes
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import moment_of
 from backup.services.group_restore import restore_group
+from backup.services.group_undo import undo_group
 from backup.services.service import Options
 from backup.verbs.restoring import Wish
 
 
 def undo_command(
-    sync_id: Annotated[str, typer.Argument(help="The run's id or its beginning, as history shows it")],
+    sync_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="The run's id or its beginning, as history shows it; or a set, for its last syncs"
+        ),
+    ],
     through: Annotated[bool, typer.Option("--through", help="Also undo all later runs, newest first")] = False,
     yes: Yes = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the backup what it was before a run.
+    """Make the backup what it was before a run, or before the last sync of each service of a set.
 
     Without --yes it changes no record, and shows what would change.
     """
     with errors_shown(as_json):
         registry = open_registry(config)
+        if http.is_group_to_undo(registry, sync_id, through=through):
+            with progress_bars(registry, sync_id) as observer:
+                outcomes = undo_group(registry, sync_id, dry_run=not yes, observer=observer)
+            print_answer(http.shape_undos(outcomes), as_json, lambda: show_outcomes(_preview(yes), outcomes))
+            return
         service, run_id = registry.run_named(sync_id)
         with progress_bars(registry, service.name) as observer:
             outcome = service.undo(run_id, through=through, dry_run=not yes, observer=observer)

@@ -1,0 +1,153 @@
+"""An undo of many services: takes back the last sync of each. Refused as a whole if one of them is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from backup.core.errors import BackupError, Conflict, RecordsSetAside
+from backup.core.log import redact
+from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.runs.runner import NOBODY, Observer, Outcome
+from backup.services.registry import Registry
+from backup.services.service import Options
+from backup.services.sets import ServiceSet
+from backup.services.table_order import TableOrder, cycle_text, parents_first
+from backup.services.turns import AT_ONCE, new_run, runs_as_one, side_by_side
+
+_LATER_PASSES = 10
+"""How often tables that refer to each other are undone again, at most."""
+
+
+def undo_group(
+    registry: Registry,
+    name: str,
+    *,
+    dry_run: bool = False,
+    observer: Observer = NOBODY,
+    trigger: Trigger = Trigger.CLI,
+) -> list[Outcome]:
+    """Takes back the last sync of each service that a set or a pattern stands for. Returns an outcome of each.
+
+    A service whose last sync changed nothing, or was taken back already, has an outcome without a run; so the same
+    call may be repeated after a failure. First each undo has a dry run. If one of these fails, no record is changed,
+    and all outcomes have errors.
+
+    Only where somebody has given the backup's tables foreign keys, the order matters: children first, which deletes
+    them before their parents. What was refused is undone again in the other order, which inserts parents first, and so
+    on, as long as that takes something back.
+
+    Raises UnknownService when there is no such service.
+    """
+    groups: dict[ServiceSet | None, list[str]] = {}
+    for service in registry.directory.with_copies(name):
+        groups.setdefault(registry.directory.set_with(service), []).append(service)
+    undos = [_GroupUndo(registry, own_set, names, observer, trigger) for own_set, names in groups.items()]
+    previews = {service: outcome for undo in undos for service, outcome in undo.preview().items()}
+    refused = [outcome for outcome in previews.values() if outcome.error is not None]
+    if refused and not dry_run:
+        return [_held_back(outcome, refused[0]) for outcome in previews.values()]
+    if dry_run:
+        return [*previews.values()]
+    outcomes = previews | {service: outcome for undo in undos for service, outcome in undo.run().items()}
+    return [*outcomes.values()]
+
+
+class _GroupUndo:
+    """The undo of services whose backups lie in one database: those of a set, or those that settings name (None)."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        own_set: ServiceSet | None,
+        services: Sequence[str],
+        observer: Observer,
+        trigger: Trigger,
+    ) -> None:
+        self._registry, self._services, self._observer, self._trigger = registry, services, observer, trigger
+        self._at_once = AT_ONCE if own_set is None else own_set.at_once
+        self._service_of = {service if own_set is None else service.partition("/")[2]: service for service in services}
+        keys = () if own_set is None else own_set.members.copy_keys
+        self._order: TableOrder = parents_first([*self._service_of], keys)
+        self._run_of: dict[str, str] = {}
+        self._outcomes: dict[str, list[Outcome]] = {}
+
+    def preview(self) -> dict[str, Outcome]:
+        """A dry run of each service's undo. Remembers which run each is about."""
+
+        def look(service: str) -> Outcome:
+            try:
+                opened = self._registry.get(service)
+                last, reason = opened.past.last_sync()
+                if last is None:
+                    return _nothing(service, self._trigger, reason)
+                self._run_of[service] = last.sync_id
+                return opened.undo(last.sync_id, dry_run=True, observer=self._observer, trigger=self._trigger)
+            except BackupError as error:
+                return self._registry.failed(service, Verb.UNDO, self._trigger, Options(dry_run=True), error)
+
+        return dict(zip(self._services, side_by_side(look, self._services, self._at_once), strict=True))
+
+    def run(self) -> dict[str, Outcome]:
+        """Undoes each run that `preview` found."""
+        levels, children_first = self._order.levels, True
+        tables = frozenset(table for table, service in self._service_of.items() if service in self._run_of)
+        for _ in range(1 + _LATER_PASSES):
+            undone = self._pass_over(reversed(levels) if children_first else levels, tables)
+            tables = frozenset(table for table in self._order.linked & tables if self._is_refused(table))
+            if not tables or (not undone and not children_first):
+                break
+            children_first = not children_first
+        return {self._service_of[table]: self._whole(table) for table in self._outcomes}
+
+    def _pass_over(self, levels: Iterable[Sequence[str]], tables: frozenset[str]) -> int:
+        """Undoes these tables level by level. Returns how many records that wrote or deleted."""
+
+        def undo(table: str) -> Outcome:
+            service = self._service_of[table]
+            try:
+                opened = self._registry.get(service)
+                return opened.undo(self._run_of[service], observer=self._observer, trigger=self._trigger)
+            except BackupError as error:
+                return self._registry.failed(service, Verb.UNDO, self._trigger, Options(), error)
+
+        changed = 0
+        for level in levels:
+            chosen = [table for table in level if table in tables]
+            for table, outcome in zip(chosen, side_by_side(undo, chosen, self._at_once), strict=True):
+                self._outcomes.setdefault(table, []).append(outcome)
+                changed += outcome.run.counts.processed
+        return changed
+
+    def _is_refused(self, table: str) -> bool:
+        return isinstance(self._outcomes[table][-1].error, RecordsSetAside)
+
+    def _whole(self, table: str) -> Outcome:
+        """The outcome of all runs of a table as one."""
+        outcome = runs_as_one(self._outcomes[table])
+        # A later run writes again what an earlier one wrote; what was deleted, it does not find any more.
+        all_counts = [of_run.run.counts for of_run in self._outcomes[table]]
+        written = {kind: max(getattr(counts, kind) for counts in all_counts) for kind in ("inserted", "updated")}
+        counts = replace(outcome.run.counts, **written)
+        notes = [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
+        return replace(outcome, run=replace(outcome.run, counts=counts, notes=(*outcome.run.notes, *notes)))
+
+
+def _nothing(service: str, trigger: Trigger, reason: str) -> Outcome:
+    """The outcome of a service that has nothing to take back: it has no run."""
+    run = new_run(service, Verb.UNDO, trigger, Options())
+    run = replace(run, sync_id="", notes=(reason,))
+    return Outcome(run.ended(Status.COMPLETED, run.started_at, Counts()))
+
+
+def _held_back(preview: Outcome, refused: Outcome) -> Outcome:
+    """The outcome of an undo that was not made, because that of another service is refused."""
+    if preview.error is not None:
+        return preview
+    service = refused.run.service
+    error = Conflict(
+        f"{preview.run.service} was not undone, because the undo of {service} is refused. Nothing was changed.",
+        hint=f"Mend what refuses the undo of {service}, or undo single runs by their ids.",
+    )
+    run: Run = preview.run.ended(Status.FAILED, preview.run.started_at, Counts(), redact(str(error)))
+    return replace(preview, run=replace(run, error_kind=type(error).__name__), error=error, changes=())
