@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, timedelta, tzinfo
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -172,13 +172,25 @@ class Settings(BaseSettings):
         hours = self._max_hours(service)
         return timedelta(hours=hours) if hours else None
 
-    def max_ages(self, services: Iterable[str]) -> list[float]:
+    def max_ages(self, services: Sequence[str]) -> list[float]:
         """Returns what `max_age` does, of each in the same order, in seconds; infinite for None. For many services."""
+        if not self._own_max_hours:
+            return [(self.max_age_hours or inf) * 3600] * len(services)
         return [(self._max_hours(service) or inf) * 3600 for service in services]
 
     def _max_hours(self, service: str) -> float:
-        own = self._own_of(service)
-        return self.max_age_hours if own is None or own.max_age_hours is None else own.max_age_hours
+        named, own = service.lower(), self._own_max_hours
+        return own.get(named, own.get(named.partition("/")[0], self.max_age_hours))
+
+    @cached_property
+    def _own_max_hours(self) -> Mapping[str, float]:
+        """The MaxAgeHours of the services and sets that have one of their own, by their names in small letters."""
+        sections: dict[str, BackupSettings | SetSection] = {
+            **self.sets,
+            **{name: service.backup for name, service in self.services.items()},
+        }
+        hours = ((name.lower(), section.max_age_hours) for name, section in sections.items())
+        return {name: own for name, own in hours if own is not None}
 
     def _own_of(self, service: str) -> BackupSettings | SetSection | None:
         """What the service, or the set that it belongs to, says itself."""

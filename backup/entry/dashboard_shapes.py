@@ -10,7 +10,7 @@ from typing import Any
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.entry.answers import time_text
-from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceView, views_of
+from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceStates, ServiceView
 from backup.jobs.desk import Desk
 from backup.jobs.job import Job, State
 from backup.jobs.listing import PAGE_AT_MOST, page_of_jobs
@@ -29,16 +29,16 @@ def shape_overview(
     each running job.
     """
     now = desk.now().astimezone(UTC)
-    glances = desk.runs.glances(names)
+    states = ServiceStates(settings, desk.runs.glances(names), now)
     at_work = {
         job.request.service.lower(): job
         for job in page_of_jobs(desk.keys, state=State.PROCESSING, limit=PAGE_AT_MOST).jobs
     }
-    views = views_of(settings, names, glances, now)
-    wanted = [view for view in views if text.lower() in view.name.lower()] if text else views
-    places = [(f"{view.rank}:{view.name}", view) for view in wanted]
+    ranks = states.ranks(names)
+    wanted = text.lower() if text else ""
+    places = [(f"{rank}:{name}", rank, name) for rank, name in zip(ranks, names, strict=True) if wanted in name.lower()]
     following = sorted(place for place in places if cursor is None or place[0] > cursor)
-    page = [view for _, view in following[:limit]]
+    page = [states.view(name, rank) for _, rank, name in following[:limit]]
     next_due = _next_due(settings, (view.name for view in page), now)
     lasts = desk.runs.last_of_each([name for view in page for name in (view.name, view.success_of, view.trouble_of)])
     rows = [
@@ -52,11 +52,11 @@ def shape_overview(
         )
         for view in page
     ]
-    totals = Counter(view.rank for view in views)
+    totals = Counter(ranks)
     return {
         "now": time_text(now),
         "totals": {
-            "services": len(views),
+            "services": len(names),
             **{state.value.lower(): totals[rank] for rank, state in enumerate(WORST_FIRST)},
             "running": len(at_work),
         },

@@ -62,8 +62,10 @@ def glance_change(keys: KeyValues, service: str, last: Mapping[str, Any]) -> Cha
 
 def all_glances(keys: KeyValues) -> dict[str, Glance]:
     """Returns the glance at each service that has been kept, by its name in small letters. One read."""
-    items = keys.scan(_PREFIX, limit=_KEYS)
-    return {service: Glance._make(values) for item in items for service, values in item.value.items()}
+    glances: dict[str, Glance] = {}
+    for item in keys.scan(_PREFIX, limit=_KEYS):
+        glances.update(zip(item.value, map(Glance._make, item.value.values()), strict=True))
+    return glances
 
 
 def _seconds(entry: Mapping[str, Any] | None) -> int | None:

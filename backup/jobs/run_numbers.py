@@ -77,7 +77,9 @@ class RunNumbers:
         Cost: one small read; and what `last_of_each` costs for services without a glance."""
         glances = all_glances(self._keys)
         without = [name for name in services if name.lower() not in glances]
-        last = self.last_of_each(without) if without else {}
+        if not without:
+            return glances
+        last = self.last_of_each(without)
         return {**glances, **{name: glance_of(of_service) for name, of_service in last.items()}}
 
     def last_of_all(self) -> Mapping[str, Mapping[str, Any]]:
