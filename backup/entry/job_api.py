@@ -80,7 +80,7 @@ def get_job_details(desk: Desk, job_id: str, query: Mapping[str, str]) -> Answer
     check_query(query)
     job = _job(desk, job_id)
     run = desk.runs.get(job.sync_id) if job.sync_id else None
-    details = {"run": run, "log": desk.records.lines(job.job_id), "hint": job.hint, "errorKind": job.error_kind}
+    details = {"run": run, "log": desk.records.lines(job.job_id)}
     return Answer(200, {**shape_job(job), **details})
 
 

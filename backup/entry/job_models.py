@@ -82,6 +82,8 @@ class JobRow(CamelAnswer):
     attempt: int
     sync_id: str | None
     error: str | None
+    error_kind: str | None
+    hint: str | None
     cancelled: bool
 
 
@@ -136,8 +138,6 @@ class JobDetailsAnswer(JobAnswer):
 
     run: RunSummary | None
     log: list[str]
-    hint: str | None
-    error_kind: str | None
 
 
 class JobsAnswer(CamelAnswer):

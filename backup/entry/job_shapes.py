@@ -55,6 +55,8 @@ def shape_row(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "syncId": job.sync_id,
         "error": job.error,
+        "errorKind": job.error_kind,
+        "hint": job.hint,
         "cancelled": job.cancelled,
     }
 

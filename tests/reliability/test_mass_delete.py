@@ -268,6 +268,7 @@ def test_a_source_without_the_canary_is_a_409_before_the_first_write(customers: 
     status, answer = sync(customers, options, {"SourceCustomerDb__CanaryKey": "101"})
     assert (status, answer["Error"], answer["TotalProcessed"]) == (409, "GuardTripped", 0)
     assert "CanaryKey" in answer["Message"] + answer["Hint"]
+    assert "allowMassDelete" not in answer["Hint"]  # where it stands, the page offers to let the sync pass
     assert tables(customers) == before
 
 

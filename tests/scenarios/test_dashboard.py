@@ -152,6 +152,23 @@ def test_a_night_that_failed_is_understood_and_mended_and_what_was_deleted_comes
         expect(dialog).to_be_hidden()
         assert in_source(stage.folder, "SELECT count(*) FROM Customers", "customers_backup.db") == [(100,)]
         assert tab.faults() == []
+
+        in_source(stage.folder, "DELETE FROM Customers WHERE Id > 40")
+        page.goto(f"{address}#/")
+        page.get_by_role("button", name="Sync now for customer").click()
+        guarded = tab.section("Failures").get_by_role("listitem").filter(has_text="GuardTripped")
+        guarded.get_by_role("button", name="Allow these deletes once for customer").click()
+        expect(dialog).to_contain_text("would be deleted to match the source")
+        expect(dialog).to_contain_text("61 deleted.")
+        assert tab.faults() == []
+        allow = dialog.get_by_role("button", name="Allow once")
+        dialog.get_by_label("type the service's name").fill("order")
+        expect(allow).to_be_disabled()
+        dialog.get_by_label("type the service's name").fill("customer")
+        allow.click()
+        expect(dialog).to_be_hidden()
+        expect(tab.row("Runs", "61 deleted").filter(has_text="sync · by job")).to_contain_text("Completed")
+        assert in_source(stage.folder, "SELECT count(*) FROM Customers", "customers_backup.db") == [(39,)]
         assert tab.troubles == []
         assert not any(KEY in request.url for request in tab.asked)
         keys = [request.headers.get("x-functions-key") for request in tab.asked if "/api/sync/" in request.url]

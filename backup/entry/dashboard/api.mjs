@@ -109,6 +109,7 @@ export const api = {
   undo: (id, body) => post(ofRun(id, "/undo"), body),
   restore: (id, body) => post(ofRun(id, "/restore"), body),
   start: (body) => post("sync/start", body),
+  dryRun: (service) => call("POST", `backup/sync/${path(service)}`, { query: { dryRun: true, allowMassDelete: true }, seconds: WORK_SECONDS }),
   verify: (body) => post("sync/dashboard/verify", body),
   testNotify: () => post("sync/dashboard/notify/test"),
 };

@@ -75,7 +75,7 @@ function Restores({ run, chosen }) {
   if (run.verb === "restore") return null;
   return html`<${Writing}><div class="row tight">
     ${chosen.list.length > 0 && html`<button type="button" class="small" onClick=${() => setWish({ keys: chosen.list.map((key) => JSON.parse(key)) })}>Restore ${many(chosen.list.length, "chosen record")}</button>`}
-    ${deleted > 0 && html`<button type="button" class="small outline" onClick=${() => setWish({ only: "deleted" })}>Restore all ${number(deleted)} it deleted</button>`}
+    ${deleted > 0 && html`<button type="button" class="small outline" onClick=${() => setWish({ only: "deleted" })}>${deleted === 1 ? "Restore the one" : `Restore all ${number(deleted)}`} it deleted</button>`}
     ${wish && html`<${Restore} run=${run} wish=${wish} onClose=${close} />`}
   </div><//>`;
 }

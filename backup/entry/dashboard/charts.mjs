@@ -7,6 +7,7 @@ import uPlot from "./vendor/uplot.mjs";
 import { useEffect, useRef } from "./vendor/hooks.mjs";
 
 const HEIGHT = 200;
+const AXIS_FONT = "12px system-ui";
 const CHANGES = [["inserted", "Inserted", "--chart-1"], ["updated", "Updated", "--chart-2"], ["deleted", "Deleted", "--chart-3"]];
 const DURATIONS = [["medianDurationMs", "Median", "--chart-1"], ["p95DurationMs", "95 of 100 at most", "--chart-2"]];
 
@@ -29,7 +30,7 @@ export function Charts({ rows, days }) {
     <details><summary>The same as a table</summary>
       <${Table} label="Changes and durations by day" head=${["Day", ...CHANGES.map((line) => line[1]), ...DURATIONS.map((line) => line[1])]}>
         ${[...rows].reverse().filter((row) => row.runs).map((row) => html`<tr key=${row.date}><th scope="row">${row.date}</th>
-          ${CHANGES.map(([name]) => html`<td>${number(row[name] ?? 0)}</td>`)}${DURATIONS.map(([name]) => html`<td>${duration(seconds(row[name]))}</td>`)}</tr>`)}
+          ${CHANGES.map(([name, label]) => html`<td data-label=${label}>${number(row[name] ?? 0)}</td>`)}${DURATIONS.map(([name, label]) => html`<td data-label=${label}>${duration(seconds(row[name]))}</td>`)}</tr>`)}
       <//>
     </details>
   <//>`;
@@ -61,11 +62,19 @@ function Chart({ times, lines, write }) {
     <ul class="legend" aria-hidden="true">${lines.map((line) => html`<li class=${line.colour.slice(2)}>${line.label}</li>`)}</ul>`;
 }
 
+// As wide as the longest label: "10,000,000", "2 h 46 min".
+function widthOf(frame, labels) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = AXIS_FONT;
+  const widest = Math.max(0, ...(labels ?? []).map((label) => pen.measureText(label).width));
+  return Math.min(frame.clientWidth / 2, Math.ceil(widest) + 12);
+}
+
 function optionsOf(frame, lines, write) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const ink = getComputedStyle(frame).color;
-  const axis = { stroke: ink, font: "12px system-ui", grid: { stroke: colour("--chart-grid"), width: 1 }, ticks: { show: false } };
+  const axis = { stroke: ink, font: AXIS_FONT, grid: { stroke: colour("--chart-grid"), width: 1 }, ticks: { show: false } };
   return {
     width: Math.max(160, frame.clientWidth),
     height: HEIGHT,
@@ -73,7 +82,7 @@ function optionsOf(frame, lines, write) {
     cursor: { show: false },
     tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "UTC"),
     scales: { y: { range: (_, __, highest) => [0, Math.max(1e-9, highest || 1) * 1.05] } },
-    axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map((time) => new Date(time * 1000).toISOString().slice(5, 10)) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => write(tick)) }],
+    axes: [{ ...axis, space: 70, size: 28, values: (_, ticks) => ticks.map((time) => new Date(time * 1000).toISOString().slice(5, 10)) }, { ...axis, size: (_, labels) => widthOf(frame, labels), values: (_, ticks) => ticks.map((tick) => write(tick)) }],
     series: [{}, ...lines.map((line) => ({ label: line.label, stroke: colour(line.colour), width: 2, spanGaps: true, points: { show: true, size: 4 } }))],
   };
 }

@@ -7,6 +7,7 @@ import { useLive } from "./live.mjs";
 import { Badge, Live, Name, Problem, Section, Time, Value, Work, Writing } from "./parts.mjs";
 import { retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
+import { Allow, mayBeAllowed } from "./take_back.mjs";
 import { many } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
 
@@ -27,13 +28,17 @@ async function askFailures(service) {
   return { failures, more: cursor !== null || runsCursor !== null };
 }
 
+// `guarded`: what may pass the guard once. The job of a set has the runs of its services, each stopped or not.
 function ofJob(job, runs) {
-  const run = runs.find((each) => each.syncId === job.syncId);
-  return { service: job.job.service, verb: job.job.verb, error: job.error, hint: run?.hint, kind: job.errorKind ?? run?.errorKind, link: addressOf("job", job.jobId) };
+  const { service, verb } = job.job;
+  const own = { service, verb, error: job.error, errorKind: job.errorKind, hint: job.hint };
+  const guarded = (mayBeAllowed(own) ? [own] : runs.filter((run) => run.jobId === job.jobId && mayBeAllowed(run)));
+  return { ...own, guarded, link: addressOf("job", job.jobId) };
 }
 
 function ofRun(run) {
-  return { service: run.service, verb: run.verb, error: run.error, hint: run.hint, kind: run.errorKind, link: addressOf("run", run.syncId) };
+  const { service, verb, error, errorKind, hint } = run;
+  return { service, verb, error, errorKind, hint, guarded: mayBeAllowed(run) ? [run] : [], link: addressOf("run", run.syncId) };
 }
 
 // `since`: when each service last succeeded; a failure before that is over, and says so. None is ever left out.
@@ -77,11 +82,12 @@ function Failure({ failure, chosen }) {
       <strong><${Name} text=${failure.service} /></strong> <span>${failure.verb}</span> <${Badge} state="Failed" />
       <${Time} at=${failure.at} inline />
     </div>
-    <${Problem} error=${failure.error ?? "It failed without a message."} hint=${failure.hint} kind=${failure.kind} />
+    <${Problem} error=${failure.error ?? "It failed without a message."} hint=${failure.hint} kind=${failure.errorKind} />
     <div class="row">
       <${Writing}>${failure.job
         ? html`<${Work} class="small outline" onWork=${() => retryJob(failure.id, failure.service)}>Retry<//>`
         : failure.verb in AGAIN && html`<${Work} class="small outline" onWork=${() => act(AGAIN[failure.verb], failure.service)}>Run again<//>`}<//>
+      ${failure.guarded.map(({ service, error }) => html`<${Allow} key=${service} service=${service} error=${error} />`)}
       <a class="button small ghost" href=${failure.link}>${failure.job ? "States and log" : "The run"}</a>
       ${failure.job && html`<${Log} id=${failure.id} />`}
     </div>

@@ -6,6 +6,7 @@ import { refresh, useLive } from "./live.mjs";
 import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
+import { Allow, mayBeAllowed } from "./take_back.mjs";
 import { duration, exact, many, number } from "./text.mjs";
 import { useEffect, useRef } from "./vendor/hooks.mjs";
 
@@ -68,6 +69,7 @@ function OpenJob({ job, chosen }) {
 
 function wordsOf({ job, trigger, requestedBy, attempt }) {
   const words = [job.dryRun ? `dry run of a ${job.verb}` : job.forceFullSync ? `forced ${job.verb}` : job.verb];
+  if (job.allowMassDelete) words.push("past the guard");
   if (job.limit) words.push(`at most ${many(job.limit, "change")}`);
   words.push(requestedBy ? `by ${requestedBy}` : trigger && `by ${trigger}`);
   if (attempt > 1) words.push(`attempt ${attempt}`);
@@ -104,6 +106,7 @@ function JobDetails({ job }) {
     </div>
     ${runs && html`<p><progress max="100" value=${job.progress} aria-label="Progress"></progress> ${job.progress} %</p>`}
     ${job.error && html`<${Problem} title="Why it failed" error=${job.error} hint=${job.hint} kind=${job.errorKind} />`}
+    ${ended && mayBeAllowed({ ...job, verb: job.job.verb }) && html`<div class="row"><${Allow} service=${job.job.service} error=${job.error} /></div>`}
     <dl class="facts">
       <div><dt>Asked for</dt><dd><${Time} at=${job.createdAt} /></dd></div>
       <div><dt>Began</dt><dd><${Time} at=${job.startedAt} none="not yet" /></dd></div>
@@ -115,7 +118,7 @@ function JobDetails({ job }) {
     </dl>
     <h2>States</h2>
     <${Table} label="States of the job" head=${["State", "When", "Why"]}>
-      ${job.history.map((change) => html`<tr><td><${Badge} state=${change.stateName} /></td><td>${exact(change.createdAt)}</td><td><${Value} text=${change.reason ?? ""} /></td></tr>`)}
+      ${job.history.map((change) => html`<tr><th scope="row"><${Badge} state=${change.stateName} /></th><td data-label="When">${exact(change.createdAt)}</td><td data-label="Why"><div><${Value} text=${change.reason ?? ""} /></div></td></tr>`)}
     <//>
     <h2>Log</h2>
     <pre class="log" tabindex="0" aria-label="The last lines of the log">${job.log.join("\n") || "It has logged nothing yet."}</pre>

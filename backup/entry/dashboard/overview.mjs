@@ -69,7 +69,8 @@ function detailOf(kind, { services, totals }) {
   const others = (kind === "warning" ? totals.failed : totals.overdue + totals.differs) - Math.min(told.length, NAMED);
   const names = told.slice(0, NAMED).map((row, index) => html`${index > 0 && ", "}<strong><${Name} text=${row.service} /></strong> (${LABELS[stateOf(row)].toLowerCase()})`);
   const rest = kind === "warning" ? " The last success is still recent enough." : totals.failed > 0 && ` The last run of ${many(totals.failed, "other service")} failed.`;
-  return html`${names}${others > 0 && ` and ${number(others)} more`}.${rest}${nextRun}`;
+  const listed = told.length > 0 && html`${names}${others > 0 && ` and ${number(others)} more`}.`; // a search may have left none
+  return html`${listed}${rest}${nextRun}`;
 }
 
 export function Services({ live, only, filters, onMore }) {

@@ -5,8 +5,8 @@ import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
 import { Badge, Live, Name, Problem, Time, Value } from "./parts.mjs";
 import { addressOf } from "./route.mjs";
-import { whatOf } from "./runs.mjs";
-import { Undo } from "./take_back.mjs";
+import { comparedOf, whatOf } from "./runs.mjs";
+import { Allow, mayBeAllowed, Undo } from "./take_back.mjs";
 import { countsOf } from "./jobs.mjs";
 import { duration, number } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
@@ -37,11 +37,13 @@ function Details({ run }) {
   return html`
     <div class="row"><${Badge} state=${run.status} /> <span>${whatOf(run)}</span>
       ${run.verified && html`<${Badge} state="Succeeded" label="both sides were seen to be equal" />`}
+      ${comparedOf(run) === "differs" && html`<${Badge} state="Differs" label="the sides differ" />`}
       ${run.jobId && html`<a href=${addressOf("job", run.jobId)}>Its job and log</a>`}
       ${wrote && run.verb !== "restore" && !run.ofSeveral && html`<${Undo} run=${run} />`}
     </div>
     ${run.status === "InProgress" && html`<p><progress max="100" value=${run.percent ?? 0} aria-label="Progress"></progress> ${run.percent ?? 0} %</p>`}
     ${run.error && html`<${Problem} title="Why it failed" error=${run.error} hint=${run.hint} kind=${run.errorKind} />`}
+    ${mayBeAllowed(run) && html`<div class="row"><${Allow} service=${run.service} error=${run.error} /></div>`}
     ${(run.status !== "InProgress" || changed > 0) && html`<ul class="tiles">
       <${Tile} count=${inserted} word="inserted" /><${Tile} count=${updated} word="updated" /><${Tile} count=${deleted} word="deleted" />
       <${Tile} count=${run.counts?.skipped ?? 0} word="unchanged" />

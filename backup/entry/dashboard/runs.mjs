@@ -55,8 +55,16 @@ function Row({ run }) {
     <td data-label="State"><${Badge} state=${run.status} />${run.error && html`<small class="row-error"><${Value} text=${run.error} clip=${120} /></small>`}</td>
     <td data-label="Began"><${Time} at=${run.startedAt} /></td>
     <td data-label="Took">${run.status === "InProgress" ? `${run.percent ?? 0} %` : duration(run.durationMs === undefined ? null : run.durationMs / 1000)}</td>
-    <td data-label="Records">${run.verb === "verify" || run.verb === "drill" ? (run.verified ? "nothing differs" : "–") : countsOf(run.counts)}</td>
+    <td data-label="Records">${compares(run) ? { equal: "nothing differs", differs: html`<${Badge} state="Differs" />`, unknown: "–" }[comparedOf(run)] : countsOf(run.counts)}</td>
   </tr>`;
+}
+
+const compares = ({ verb }) => verb === "verify" || verb === "drill";
+
+// What a verify or a drill has seen. Another run, and one that has not come to its end, says nothing of that.
+export function comparedOf(run) {
+  if (!compares(run) || run.status !== "Completed") return "unknown";
+  return run.verified ? "equal" : "differs";
 }
 
 export function whatOf(run) {

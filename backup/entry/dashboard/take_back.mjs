@@ -1,5 +1,5 @@
-// What takes back: undo in the backup, restore into the source. Both first say what they would do, and do it only after the
-// service's name was typed.
+// What takes back, and what lets the guard be passed: undo in the backup, restore into the source, a sync that was stopped.
+// All first say what they would do, and do it only after the service's name was typed.
 import { api, NotAnswered } from "./api.mjs";
 import { html } from "./html.mjs";
 import { refresh } from "./live.mjs";
@@ -33,8 +33,26 @@ export function Restore({ run, wish, onClose }) {
     onClose=${onClose} />`;
 }
 
+// What says that a sync which the guard has stopped may pass if somebody wants it: the hint of the error.
+export function mayBeAllowed({ verb, errorKind, hint }) {
+  return verb === "sync" && errorKind === "GuardTripped" && (hint ?? "").includes("allowMassDelete");
+}
+
+// Starts a sync that passes the guard's limits, this once. `error`: what the guard has said, with its numbers.
+export function Allow({ service, error }) {
+  const [open, setOpen] = useState(false);
+  const these = (error ?? "").includes("would be updated") ? "these updates" : "these deletes";
+  return html`<${Writing}><button type="button" class="small outline" data-variant="danger" aria-haspopup="dialog" onClick=${() => setOpen(true)}>Allow ${these} once<span class="hidden"> for ${service}</span></button><//>
+    ${open && html`<${TakeBack} title=${`Allow ${these} of ${service} once`} verb="Allow once" service=${service}
+      note=${html`The guard stopped the sync: <strong><${Value} text=${error} clip=${600} /></strong> Go on only if the source is the right one, and if this was done on purpose. The recycle bin keeps what the sync deletes and overwrites.`}
+      plan=${() => api.dryRun(service)}
+      work=${(confirm) => confirm === service && api.start({ syncType: service, allowMassDelete: true })}
+      done=${({ jobId }) => say(`Queued: a sync of ${service} that the guard lets pass.`, { link: addressOf("job", jobId) })}
+      onClose=${() => setOpen(false)} />`}`;
+}
+
 // Says first what would change; does it only after the service's name was typed.
-function TakeBack({ title, note, option, service, plan, planOf, work, verb, onClose }) {
+function TakeBack({ title, note, option, service, plan, planOf, work, done, verb, onClose }) {
   const [preview, setPreview] = useState(null);
   const [refusal, setRefusal] = useState(null);
   const [typed, setTyped] = useState("");
@@ -49,15 +67,16 @@ function TakeBack({ title, note, option, service, plan, planOf, work, verb, onCl
     setRefusal(null);
     try {
       const answer = await work(typed);
-      const goesOn = answer.Status === "InProgress" ? " It goes on." : "";
-      say(`${title}: ${changesOf(answer)}.${goesOn}`, { link: addressOf("run", answer.SyncId) });
+      if (done) done(answer);
+      else sayDone(title, answer);
       onClose(true);
     } catch (error) {
       setRefusal(error);
     }
     refresh();
   };
-  const nothing = preview !== null && preview.TotalProcessed === 0;
+  const total = preview === null ? 0 : changedBy(preview);
+  const nothing = preview !== null && total === 0 && preview.Status !== "InProgress";
   return html`<${Dialog} title=${title} onClose=${() => onClose(false)} footer=${html`
       <button type="button" class="outline" onClick=${() => onClose(false)}>Cancel</button>
       <${Work} data-variant="danger" disabled=${!preview || typed !== service || nothing} onWork=${confirm}>${verb}<//>`}>
@@ -66,8 +85,9 @@ function TakeBack({ title, note, option, service, plan, planOf, work, verb, onCl
     ${option && html`<p>${option}</p>`}
     ${!preview && !refusal && html`<p aria-busy="true">Counting what would change …</p>`}
     ${preview && html`
-      <p role="status">${nothing ? "Nothing would change." : html`This would change ${many(preview.TotalProcessed, "record")}: ${changesOf(preview)}.`}</p>
-      <${Preview} changes=${preview.Changes ?? []} total=${preview.TotalProcessed} />
+      <p role="status">${nothing ? "Nothing would change." : html`This would change ${many(total, "record")}: ${changesOf(preview)}.`}
+        ${preview.Status === "InProgress" && " Not all was counted yet: there may be more."}</p>
+      <${Preview} changes=${preview.Changes ?? []} total=${total} />
       ${preview.Notes?.length > 0 && html`<ul class="notes">${[preview.Notes].flat().map((each) => html`<li><${Value} text=${each} /></li>`)}</ul>`}
       ${!nothing && html`<${TypedName} service=${service} typed=${typed} onTyped=${setTyped} />`}`}
   <//>`;
@@ -87,8 +107,19 @@ function Preview({ changes, total }) {
   </ul>`;
 }
 
+const COUNTS = [["InsertedCount", "inserted"], ["UpdatedCount", "updated"], ["DeletedCount", "deleted"]];
+
+function sayDone(title, answer) {
+  const goesOn = answer.Status === "InProgress" ? " It goes on." : "";
+  say(`${title}: ${changesOf(answer)}.${goesOn}`, { link: addressOf("run", answer.SyncId) });
+}
+
+function changedBy(answer) {
+  return COUNTS.reduce((sum, [name]) => sum + (answer[name] ?? 0), 0);
+}
+
 function changesOf(answer) {
-  return [["InsertedCount", "inserted"], ["UpdatedCount", "updated"], ["DeletedCount", "deleted"]]
+  return COUNTS
     .filter(([name]) => answer[name])
     .map(([name, word]) => `${number(answer[name])} ${word}`)
     .join(", ") || "nothing changed";
