@@ -55,6 +55,16 @@ class TimedCall:
                 self._cut()
                 self._cut = None
 
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """Inside, this thread gets the call's connection. Whatever it waits for there is cut with the call: see
+        `end_this_with` and `made_in_time`."""
+        _own.call = self
+        try:
+            yield
+        finally:
+            _own.call = None
+
     def is_over(self) -> bool:
         """Whether the time of the call is up, or that of the process."""
         return self.deadline <= time.monotonic() or (interrupts.is_over() and not self._is_last)
@@ -63,6 +73,24 @@ class TimedCall:
         """Raises CallEnded if the call was cut."""
         if self.was_cut:
             raise CallEnded
+
+
+_own = threading.local()
+"""The call for which this thread gets a connection."""
+
+
+def end_this_with(cut: Callable[[], None] | None) -> None:
+    """From now on `cut` ends the call for which this thread gets a connection, as `TimedCall.end_with` says."""
+    call: TimedCall | None = getattr(_own, "call", None)
+    if call is not None:
+        call.end_with(cut)
+
+
+def check_this() -> None:
+    """Raises CallEnded if the call for which this thread gets a connection was cut."""
+    call: TimedCall | None = getattr(_own, "call", None)
+    if call is not None:
+        call.check()
 
 
 class _Watch:
@@ -184,7 +212,12 @@ def left_in_time(seconds: float, work: Callable[[TimedCall], T]) -> T:
     its answer comes; `TimedCall.check` stops it there.
     """
     thread, call, future = _threads.take(), TimedCall(seconds), Future[T]()
-    thread.work.put((future, lambda: work(call)))
+
+    def begin() -> T:
+        with call.connecting():
+            return work(call)
+
+    thread.work.put((future, begin))
     while not _is_done(future, call):
         if call.is_over():
             call.cut()
@@ -229,6 +262,23 @@ class LeavableCalls:
     def _end(self) -> None:
         with suppress(Exception):
             self._at_last()
+
+
+def made_in_time(make: Callable[[], T], close: Callable[[T], object]) -> T:
+    """The connection that `make` makes, for the call for which this thread gets one: in another thread.
+
+    When the call is cut, that thread is left behind, and closes what it has made. Raises CallEnded then, and
+    StoreUnavailable when too many threads wait already.
+    """
+    made: list[T] = []
+
+    def work() -> T:
+        made.append(make())
+        return made[0]
+
+    making = LeavableCalls(lambda: [close(connection) for connection in made])
+    end_this_with(making.leave)
+    return making.make(work)
 
 
 def _is_done(future: Future[Any], call: TimedCall) -> bool:

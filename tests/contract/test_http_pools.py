@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 
 import pytest
 import requests
@@ -41,8 +42,14 @@ def access_to(account: str, key: str | None = None) -> CosmosAccess:
 
 
 def ask(access: CosmosAccess) -> None:
+    """Asks once, with at most two connections: with its first request a new client of the SDK has a thread of its own
+    look whether the account's region answers. Returns after that thread has ended; on a busy machine those of several
+    clients would else meet."""
     with pytest.raises(SourceMissing):
         access.containers()
+    for thread in enumerate_threads():
+        if thread.name == "cosmos-endpoint-refresh":
+            thread.join()
 
 
 def test_the_next_client_of_a_cosmos_account_gets_the_connections_of_the_last(cosmos_server: str) -> None:
@@ -52,7 +59,7 @@ def test_the_next_client_of_a_cosmos_account_gets_the_connections_of_the_last(co
         access.close()
     [state] = pools.states()
     assert state.kind == "cosmos"
-    assert 1 <= state.open <= 2  # a thread of the SDK looks for the account's regions at the same time
+    assert 1 <= state.open <= 2
     assert state.reconnects == 0
     assert (state.login.is_valid, state.login.refresh_count, state.last_used_at is None) == (True, 0, False)
     assert state.server in cosmos_server
@@ -91,7 +98,7 @@ def test_a_closed_client_leaves_the_connections_to_others(cosmos_server: str) ->
     ask(second)
     ask(first)  # it can be used again
     [state] = pools.states()
-    assert 1 <= state.open <= 3  # a client of its own would have opened more
+    assert 1 <= state.open <= 2
 
 
 # --- one pool, by itself ----------------------------------------------------------------------------------------------

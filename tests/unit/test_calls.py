@@ -15,6 +15,7 @@ from backup.core.retry import Retry
 from backup.stores import calls
 from backup.stores.calls import CallEnded, LeavableCalls, TimedCall, cut_in_time, left_in_time
 from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.engines.base import CONNECTIONS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 
@@ -77,8 +78,8 @@ def test_threads_are_left_behind_up_to_a_number_and_do_no_more_when_they_come_ba
 class Deaf(SqliteDialect):
     """SQLite by a driver that takes no word while it waits: a statement `answer()` waits for one."""
 
-    def __init__(self, url: URL, answer: threading.Event) -> None:
-        super().__init__(url)
+    def __init__(self, url: URL, answer: threading.Event, connections: int = CONNECTIONS) -> None:
+        super().__init__(url, connections)
         self._answer, self.closed = answer, threading.Semaphore(0)
 
     def _opener(self, mode: Literal["ro", "rw", "rwc"]) -> Any:
@@ -137,6 +138,17 @@ def test_a_driver_that_takes_no_word_is_left_and_what_it_had_written_is_undone(
         with attempt as cx:
             rows = cx.scalar(sa.text("SELECT COUNT(*) FROM Things"))
     assert rows == 1
+    access.close()
+
+
+def test_whoever_waits_for_a_connection_waits_no_longer_than_its_call_may_take(
+    deaf: tuple[SqlAccess, Deaf, threading.Event],
+) -> None:
+    _, given, _ = deaf
+    dialect = Deaf(URL.create("sqlite", database=given.location), threading.Event(), connections=1)
+    access = SqlAccess(dialect, Retry(max_attempts=1), SourceMissing, "source", call_seconds=0.1)
+    with dialect.reading(), pytest.raises(TransientStoreError, match=r"no answer within 0\.1 s"), access.once("count"):
+        pytest.fail("there is no second connection")
     access.close()
 
 

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, StoreUnavailable
+from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, Stopped, StoreUnavailable
 from backup.core.model import WHOLE, Counts, Key, Run, Trigger
+from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settled, Spread
+from backup.mirror.diff import Changes
 from backup.mirror.guard import Guard
+from backup.mirror.pair import Sides
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
-from backup.mirror.writing import Steps
+from backup.mirror.writing import Steps, Writing
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Keep, Written
@@ -268,6 +271,17 @@ def test_a_lost_lock_stops_the_run_before_its_next_batch(batches: int) -> None:
     with pytest.raises(LockLost):
         run_sync(source, backup, check_lock=check_lock)
     assert len(backup.calls) == batches
+
+
+@pytest.mark.parametrize("old", ["new", "old"], ids=["only its note", "its content"])
+def test_no_batch_is_written_once_the_work_of_another_chunk_has_failed(old: str) -> None:
+    source, backup = MemoryStore("source", [record(1, content="new")]), MemoryStore("backup", [record(1, content=old)])
+    run, tally, keys = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None), frozenset({(1,)})
+    with Workers(1) as workers:
+        writing = Writing(Sides(source, backup, workers), run, tally, steps(), workers.check)
+    with pytest.raises(Stopped):  # as after an error of other work
+        writing.write(WHOLE, Changes(frozenset(), keys, frozenset(), 0, touched=keys))
+    assert backup.calls == []
 
 
 def test_the_counts_of_a_failed_run_are_what_it_had_done() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
-from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -25,12 +24,10 @@ from backup.core.errors import (
     Undecoded,
 )
 from backup.core.retry import Attempt, Retry
-from backup.stores.calls import CallEnded, TimedCall, cut_in_time, left_in_time
+from backup.stores.calls import CallEnded, cut_in_time, left_in_time
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import CALL_SECONDS
 from backup.stores.values import Drift
-
-T = TypeVar("T")
 
 _OF_RECORDS = ("refused", "constraint", "unique", "undecoded")
 
@@ -94,34 +91,15 @@ class SqlAccess:
         """One try of a transaction. `again`: an earlier try may still be running on the server."""
         with self._in_words(operation, seconds, writes) as limit, cut_in_time(limit) as call, ExitStack() as stack:
             dialect = self.dialect
-            transaction = dialect.writing() if writes else dialect.asking() if single else dialect.reading()
-            # Nobody can cut a connection while it is being made, and the last writes of a process must not wait for it.
-            in_time = self.dialect.connects_in_time and not interrupts.requested()
-            cx = transaction.__enter__() if self.dialect.in_process or in_time else self._begun(transaction, limit)
-            stack.push(transaction)
-            call.end_with(self.dialect.cut(cx))
+            with call.connecting():
+                cx = stack.enter_context(
+                    dialect.writing() if writes else dialect.asking() if single else dialect.reading()
+                )
+            call.end_with(dialect.cut(cx))
             yield cx
             if writes and fenced and self.fence is not None:
                 self.fence(cx, again)
             call.check()
-
-    def _begun(self, transaction: AbstractContextManager[sa.Connection], limit: float) -> sa.Connection:
-        """The connection of a transaction. It begins in another thread, which is left behind if it takes too long."""
-
-        def begin(call: TimedCall) -> sa.Connection:
-            cx = transaction.__enter__()
-            if call.was_cut:
-                transaction.__exit__(None, None, None)
-            return cx
-
-        return self._left_in_time(limit, begin)
-
-    def _left_in_time(self, limit: float, work: Callable[[TimedCall], T]) -> T:
-        try:
-            return left_in_time(limit, work)
-        except CallEnded:
-            self.dialect.leave_one()
-            raise
 
     def _is_mended(self, error: Exception) -> bool:
         if isinstance(error, BackupError) and error.session_dropped:
@@ -219,7 +197,7 @@ class SqlAccess:
         """Does work that has no transaction. The thread that does it is left behind if it takes too long."""
         for attempt in self._retry.attempts(f"{operation}: {self.label}"):
             with attempt, self._in_words(operation) as limit:
-                self._left_in_time(limit, lambda _: work())
+                left_in_time(limit, lambda _: work())
 
     def alter(self, table: sa.Table, drift: Drift) -> None:
         """Runs the drift's statements on the table, in one transaction where the server allows that for DDL."""

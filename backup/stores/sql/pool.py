@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from backup.core.model import Now, utc_now
-from backup.stores import pools
+from backup.stores import calls, pools
 from backup.stores.logins import ConnectionLogin, Login
 from backup.stores.pools import PoolState
 
@@ -49,6 +49,8 @@ class SharedPool(sa.Pool):
         self.is_session_lost: Callable[[Exception, bool], bool] = lambda _error, _was_idle: False
         """Whether the session may be the reason of a statement's error. True as the second argument: the connection was
         idle before, so its login or its database may have been made anew meanwhile."""
+        self.cut: Callable[[Any], Callable[[], None] | None] = lambda _connection: None
+        """Makes what ends a wait for the server on a connection of the driver."""
         self.engine: sa.Engine | None = None
         """The engine over the pool, which all its users share: so the server is asked once what it is."""
         self.login: Login = ConnectionLogin()
@@ -60,6 +62,8 @@ class SharedPool(sa.Pool):
         self._has_lost, self._reconnects = False, 0
         self._last_used_at: datetime | None = None
         sa.event.listen(self, "invalidate", self._note_lost)
+        # The first of these listeners: the others ask the server.
+        sa.event.listen(self, "connect", lambda connection, _: calls.end_this_with(self.cut(connection)))
 
     def over(self, engine: sa.Engine) -> None:
         """Makes `engine`, which was made with this pool, the engine of all users."""
@@ -87,6 +91,7 @@ class SharedPool(sa.Pool):
             if idle is None:
                 return self._new()
             entry, since = idle
+            calls.end_this_with(self.cut(entry.dbapi_connection))
             made_at = getattr(entry, "last_connect_time", 0.0)
             is_young = time.time() - made_at < _AGE_SECONDS
             # What was made before another one was lost may be lost as well.
@@ -97,10 +102,15 @@ class SharedPool(sa.Pool):
             self._discard(entry)
 
     def _idle_or_none(self, opens_at: float, waits_until: float) -> tuple[ConnectionPoolEntry, float] | None:
-        """An idle connection and since when it is idle. None: open another one; there is room for it."""
+        """An idle connection and since when it is idle. None: open another one; there is room for it. Raises CallEnded
+        if this thread's call was cut meanwhile."""
+        calls.end_this_with(self._wake)
         with self._changed:
             self._last_used_at = self.now()
-            while not self._idle:
+            while True:
+                calls.check_this()
+                if self._idle:
+                    return self._idle.pop()
                 now, has_room = self.clock(), self._open < self._limit
                 if self._open == 0 or (has_room and now >= opens_at):
                     self._open += 1
@@ -108,7 +118,10 @@ class SharedPool(sa.Pool):
                 if not has_room and now >= waits_until:
                     raise sa.exc.TimeoutError("no connection was free")
                 self._changed.wait((opens_at if has_room else waits_until) - now)
-            return self._idle.pop()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _new(self) -> ConnectionPoolEntry:
         started = self.clock()

@@ -95,9 +95,6 @@ class Dialect(Protocol):
     no_stamp: sa.ColumnElement[Any]
     """What stands for a `keyed_hash` that a row does not have."""
 
-    connects_in_time: bool
-    """Whether opening a connection always ends in time. If not, the thread that opens it may have to be left behind."""
-
     @property
     def stamp_type(self) -> ServerType:
         """The type of the column that keeps a `keyed_hash`."""
@@ -112,9 +109,6 @@ class Dialect(Protocol):
 
     def close(self) -> None:
         """Gives the pool back. The next use leases it again."""
-
-    def leave_one(self) -> None:
-        """Says that a thread was left behind with a connection: the pool may open another one in its stead."""
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Whether two connections, each in a transaction, lead to the same database, by what their servers say.

@@ -29,12 +29,6 @@ class LeasedEngine:
         assert engine is not None  # noqa: S101 - for mypy; whoever makes a pool sets its engine
         return engine
 
-    def leave_one(self) -> None:
-        """Says that a thread was left behind with a connection: another one may be opened in its stead."""
-        with self._lock:
-            if self._leased is not None:
-                self._leased[0].widen(1)
-
     def close_idle(self) -> None:
         """Closes the pool's idle connections, so that the database can be dropped."""
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,7 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.core.errors import ConfigError
 from backup.core.masks import Masking
 from backup.core.model import Fingerprint
+from backup.stores.calls import made_in_time
 from backup.stores.connection import SqlServer
 from backup.stores.identity import IdentityLogin
 from backup.stores.listing import Listed
@@ -85,7 +86,6 @@ class SqlServerDialect:
     utc_time = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
     stamp_type = MssqlType("varbinary(40)", "varbinary")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("0x")
-    connects_in_time = False
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
@@ -114,6 +114,7 @@ class SqlServerDialect:
         if self._where.token:
             pool.login = IdentityLogin(self._where.keywords.get("UID"), TOKEN_SCOPE)
         pool.is_session_lost = is_session_lost
+        pool.cut = lambda connection: connection.leave
         pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)
         return pool
 
@@ -122,9 +123,6 @@ class SqlServerDialect:
             self.__dict__.pop(name, None)
         self._leased.release()
 
-    def leave_one(self) -> None:
-        self._leased.leave_one()
-
     def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
         try:
             import pyodbc  # type: ignore[import-not-found]
@@ -132,11 +130,11 @@ class SqlServerDialect:
             raise missing_driver(
                 "pyodbc", "It needs unixODBC: install Debian's libodbc2 (macOS: brew install unixodbc)."
             ) from error
-        call_seconds, halves = ceil(self._call_seconds), self._halves
+        made = partial(connect, pyodbc, where, ceil(self._call_seconds), halves=self._halves)
         engine = sa.create_engine(
             "mssql+pyodbc://",
             creator=lambda: LeavableConnection(
-                connect(pyodbc, where, call_seconds, halves=halves),
+                made_in_time(made, lambda driver: driver.close()),
                 lambda: pyodbc.OperationalError("08S01", "the connection was given up"),
             ),
             hide_parameters=True,

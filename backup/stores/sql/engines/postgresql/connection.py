@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import selectors
+import socket
 import ssl
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache, partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from backup.stores.calls import made_in_time
 from backup.stores.identity import IdentityLogin
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
@@ -63,11 +66,9 @@ def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
     """Makes each connection of the engine verify the server and log in as the URL says, and sets its session up."""
     sa.event.listen(engine, "connect", partial(_set_up_session, call_seconds))
     sa.event.listen(engine, "connect", set_up_values)
+    sa.event.listen(engine, "connect", _set_up_cursors)
     sa.event.listen(engine, "checkin", _close_if_large)
-    if url.query.get("sslmode") == "verify-full":
-        sa.event.listen(engine, "do_connect", _verify)
-    if logs_in_with_token(url):
-        sa.event.listen(engine, "do_connect", _log_in_with_token)
+    sa.event.listen(engine, "do_connect", partial(_connect, url))
 
 
 def pool_of(engine: sa.Engine, url: URL) -> SharedPool:
@@ -75,10 +76,21 @@ def pool_of(engine: sa.Engine, url: URL) -> SharedPool:
     pool = engine.pool
     assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
     pool.over(engine)
-    pool.is_usable, pool.is_session_lost = _is_usable, is_session_lost
+    pool.is_usable, pool.is_session_lost, pool.cut = _is_usable, is_session_lost, cut
     if logs_in_with_token(url):
         pool.login = IdentityLogin(None, _TOKEN_SCOPE)
     return pool
+
+
+def cut(connection: Any) -> Callable[[], None]:
+    """What ends a wait for the server on the driver's connection: for any thread."""
+
+    def shut() -> None:
+        # The thread that waits on the connection finds it broken. A server that hangs allows no other way.
+        with suppress(Exception), socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as ended:
+            ended.shutdown(socket.SHUT_RDWR)
+
+    return shut
 
 
 def _is_usable(entry: Any, _idle_seconds: float) -> bool:
@@ -119,12 +131,43 @@ def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
         connection.autocommit = autocommit
 
 
+def _set_up_cursors(connection: Any, _record: Any) -> None:
+    connection.server_cursor_factory = _server_cursor()
+
+
+@cache
+def _server_cursor() -> type:
+    from psycopg import Error, ServerCursor
+
+    class EndingCursor(ServerCursor[Any]):
+        """A cursor on the server that is closed also where its session was lost."""
+
+        def close(self) -> None:
+            try:
+                super().close()
+            except Error:
+                super().close()  # it knows by now that there is no server to ask
+
+    return EndingCursor
+
+
 def _set(connection: Any, settings: Mapping[str, str]) -> None:
     calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
     connection.execute(f"SELECT {calls}", [text for setting in settings.items() for text in setting])
 
 
-def _verify(dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+def _connect(url: URL, dialect: Any, _record: Any, args: Any, parameters: dict[str, Any]) -> Any:
+    def connect() -> Any:
+        if url.query.get("sslmode") == "verify-full":
+            _verify(dialect, parameters)
+        if logs_in_with_token(url):
+            _log_in_with_token(parameters)
+        return dialect.connect(*args, **parameters)
+
+    return made_in_time(connect, lambda connection: connection.close())
+
+
+def _verify(dialect: Any, parameters: dict[str, Any]) -> None:
     # With Kerberos the driver would use no TLS and verify nothing.
     parameters.setdefault("gssencmode", "disable")
     defaults = {option.keyword: option.val for option in dialect.dbapi.pq.Conninfo.get_defaults()}
@@ -143,7 +186,7 @@ def _root_certificates() -> str:
     return certifi.where()
 
 
-def _log_in_with_token(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+def _log_in_with_token(parameters: dict[str, Any]) -> None:
     from backup.stores.identity import credential
 
     parameters["password"] = credential().get_token(_TOKEN_SCOPE).token

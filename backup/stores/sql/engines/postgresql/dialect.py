@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from secrets import randbits
 from typing import Any
@@ -24,7 +23,7 @@ from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
-from backup.stores.sql.engines.postgresql.connection import connect_options, listen, pool_of
+from backup.stores.sql.engines.postgresql.connection import connect_options, cut, listen, pool_of
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
@@ -60,7 +59,6 @@ class PostgresqlDialect:
     utc_time = UtcTime(with_zone=True)
     stamp_type = ServerType("text")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")
-    connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
@@ -82,9 +80,6 @@ class PostgresqlDialect:
 
     def close(self) -> None:
         self._leased.release()
-
-    def leave_one(self) -> None:
-        self._leased.leave_one()
 
     def _engine(self, url: URL, **options: Any) -> sa.Engine:
         try:
@@ -145,14 +140,7 @@ class PostgresqlDialect:
         return self.engine.begin()
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
-        driver: Any = cx.connection.driver_connection
-
-        def shut() -> None:
-            # The thread that waits on the connection finds it broken. A server that hangs allows no other way.
-            with suppress(Exception), socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
-                connection.shutdown(socket.SHUT_RDWR)
-
-        return shut
+        return cut(cx.connection.driver_connection)
 
     def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         return query.with_for_update()

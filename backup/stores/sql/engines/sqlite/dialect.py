@@ -91,7 +91,6 @@ class SqliteDialect:
     utc_time = UtcTime(TimeOrText())  # type: ignore[no-untyped-call]
     stamp_type = type_of("TEXT")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")
-    connects_in_time = True
     row_count: sa.ColumnElement[int] = sa.func.count()
 
     def __init__(self, url: URL, connections: int = CONNECTIONS, *, read_only_by_default: bool = False) -> None:
@@ -125,9 +124,6 @@ class SqliteDialect:
 
     def close(self) -> None:
         self._leased.release()
-
-    def leave_one(self) -> None:
-        self._leased.leave_one()
 
     @property
     def _for_writing(self) -> sa.Engine:
