@@ -56,14 +56,14 @@ class TimedCall:
                 self._cut = None
 
     @contextmanager
-    def connecting(self) -> Iterator[None]:
-        """Inside, this thread gets the call's connection. Whatever it waits for there is cut with the call: see
+    def in_this_thread(self) -> Iterator[None]:
+        """Inside, this thread waits for nothing but the call. Pools and connections say how each wait is cut, by
         `end_this_with` and `made_in_time`."""
-        _own.call = self
+        before, _own.call = _this(), self
         try:
             yield
         finally:
-            _own.call = None
+            _own.call = before
 
     def is_over(self) -> bool:
         """Whether the time of the call is up, or that of the process."""
@@ -76,20 +76,22 @@ class TimedCall:
 
 
 _own = threading.local()
-"""The call for which this thread gets a connection."""
+
+
+def _this() -> TimedCall | None:
+    call: TimedCall | None = getattr(_own, "call", None)
+    return call
 
 
 def end_this_with(cut: Callable[[], None] | None) -> None:
-    """From now on `cut` ends the call for which this thread gets a connection, as `TimedCall.end_with` says."""
-    call: TimedCall | None = getattr(_own, "call", None)
-    if call is not None:
+    """From now on `cut` ends the call that is in this thread, if there is one, as `TimedCall.end_with` says."""
+    if (call := _this()) is not None:
         call.end_with(cut)
 
 
 def check_this() -> None:
-    """Raises CallEnded if the call for which this thread gets a connection was cut."""
-    call: TimedCall | None = getattr(_own, "call", None)
-    if call is not None:
+    """Raises CallEnded if the call that is in this thread was cut."""
+    if (call := _this()) is not None:
         call.check()
 
 
@@ -214,7 +216,7 @@ def left_in_time(seconds: float, work: Callable[[TimedCall], T]) -> T:
     thread, call, future = _threads.take(), TimedCall(seconds), Future[T]()
 
     def begin() -> T:
-        with call.connecting():
+        with call.in_this_thread():
             return work(call)
 
     thread.work.put((future, begin))
@@ -265,11 +267,13 @@ class LeavableCalls:
 
 
 def made_in_time(make: Callable[[], T], close: Callable[[T], object]) -> T:
-    """The connection that `make` makes, for the call for which this thread gets one: in another thread.
+    """The connection that `make` makes: for the call that is in this thread, in another one.
 
     When the call is cut, that thread is left behind, and closes what it has made. Raises CallEnded then, and
     StoreUnavailable when too many threads wait already.
     """
+    if _this() is None:
+        return make()
     made: list[T] = []
 
     def work() -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -17,11 +18,14 @@ from azure.core.pipeline.transport import RequestsTransport
 from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.retry import Retry as NoRetry
 from urllib3.util.ssl_ import create_urllib3_context
 
 from backup.core.model import Now, utc_now
 from backup.stores import pools
+from backup.stores.calls import end_this_with, made_in_time
 from backup.stores.logins import ConnectionLogin, Login
 from backup.stores.pools import PoolState
 
@@ -62,6 +66,17 @@ class HttpPool(HTTPAdapter):
 
     # --- what requests calls ------------------------------------------------------------------------------------------
 
+    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
+        """As requests says."""
+        super().init_poolmanager(*sizes, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *proxy: Any, **options: Any) -> Any:
+        """As requests says."""
+        manager = super().proxy_manager_for(*proxy, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
     def build_connection_pool_key_attributes(
         self, request: PreparedRequest, verify: bool | str, cert: Any = None
     ) -> tuple[Any, Any]:
@@ -84,6 +99,8 @@ class HttpPool(HTTPAdapter):
             self._last_used_at = self.now()
         try:
             response = super().send(*request, **options)
+            if not options.get("stream"):
+                response.content  # noqa: B018 - read now, so that it counts as running until then
             self._note(response)
         except RequestException:
             self._has_lost = self._has_answered
@@ -141,6 +158,40 @@ class HttpPool(HTTPAdapter):
                         getattr(connection, "sock", None) is not None for connection in manager.pools[key].pool.queue
                     )
         return idle
+
+
+class _Connection(HTTPConnection):
+    """Says of each wait how the call of its thread is cut."""
+
+    def connect(self) -> None:
+        made_in_time(super().connect, lambda _: self.close())
+        self._end_with_shut()
+
+    def request(self, *request: Any, **options: Any) -> None:
+        self._end_with_shut()
+        super().request(*request, **options)
+
+    def _end_with_shut(self) -> None:
+        def shut() -> None:
+            with suppress(OSError, TypeError):  # it is closed already
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not TLS's own, which another thread may be in
+
+        end_this_with(shut)
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    """As above, with TLS."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 def _roots(verify: bool | str) -> str:

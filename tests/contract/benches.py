@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -406,3 +407,11 @@ def drop_database(connection_string: str) -> None:
     cursor.close()
     connection.close()
     engine.dispose()
+
+
+def wait_for_the_sdk() -> None:
+    """Returns once no thread of the Cosmos SDK looks whether an account's region answers: each new client starts one
+    with its first request."""
+    for thread in threading.enumerate():
+        if thread.name == "cosmos-endpoint-refresh":
+            thread.join()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from threading import enumerate as enumerate_threads
 
 import pytest
 import requests
@@ -24,6 +23,7 @@ from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.http_pool import HttpPool
 from backup.stores.pools import PoolState
+from tests.contract.benches import wait_for_the_sdk
 from tests.emulators.front import self_signed
 
 
@@ -42,14 +42,11 @@ def access_to(account: str, key: str | None = None) -> CosmosAccess:
 
 
 def ask(access: CosmosAccess) -> None:
-    """Asks once, with at most two connections: with its first request a new client of the SDK has a thread of its own
-    look whether the account's region answers. Returns after that thread has ended; on a busy machine those of several
-    clients would else meet."""
+    """Asks once, with at most two connections: that of the request, and that of the SDK's thread, for which it waits.
+    On a busy machine those threads of several clients would else meet."""
     with pytest.raises(SourceMissing):
         access.containers()
-    for thread in enumerate_threads():
-        if thread.name == "cosmos-endpoint-refresh":
-            thread.join()
+    wait_for_the_sdk()
 
 
 def test_the_next_client_of_a_cosmos_account_gets_the_connections_of_the_last(cosmos_server: str) -> None:

@@ -6,17 +6,21 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
 
 from backup.core import interrupts
-from backup.core.errors import BackupError, Interrupted, TransientStoreError
+from backup.core.errors import BackupError, Interrupted, SourceMissing, TransientStoreError
 from backup.core.retry import Retry
 from backup.stores import Limits, Rules, Side, open_store, pools
+from backup.stores.connection import Cosmos, parse_connection
+from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.rows import small_rows
 from backup.stores.sql.store import SqlStore
+from tests.contract.benches import wait_for_the_sdk
 from tests.scenarios.proxy import Proxy
 
 DEADLINE_SECONDS = 30
@@ -75,6 +79,28 @@ def test_a_signal_lets_go_of_a_server_that_says_no_more(postgres: str, cut_after
     with Proxy(sa.make_url(postgres).port or 0, cut_after=cut_after, silent=True).running() as proxy:
         access = access_to(postgres, proxy.port)
         thread, errors = error_of(lambda: read(access))
+        assert proxy.reached.wait(DEADLINE_SECONDS)
+        interrupts.request(signal.SIGINT)
+        thread.join(DEADLINE_SECONDS)
+        assert [type(error) for error in errors] == [Interrupted]
+        access.close()
+
+
+@pytest.mark.usefixtures("mark")
+@pytest.mark.parametrize("is_known", [False, True], ids=["it logs in", "it asks"])
+def test_a_signal_lets_go_of_an_account_of_cosmos_db(cosmos_server: str, is_known: bool) -> None:
+    where = parse_connection(cosmos_server, "TEST")
+    assert isinstance(where, Cosmos)
+    port = urlsplit(where.endpoint).port or 0
+    with Proxy(port, cut_after=1_000_000 if is_known else 0, silent=True).running() as proxy:
+        where = Cosmos(where.endpoint.replace(str(port), str(proxy.port)), where.key)
+        access = CosmosAccess(where, "none", Retry(max_attempts=1), SourceMissing, "source")
+        if is_known:
+            with pytest.raises(SourceMissing):
+                access.containers()
+            wait_for_the_sdk()
+            proxy.cut_after = 0
+        thread, errors = error_of(access.containers)
         assert proxy.reached.wait(DEADLINE_SECONDS)
         interrupts.request(signal.SIGINT)
         thread.join(DEADLINE_SECONDS)

@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 import sqlalchemy
 
 NODE_PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
-START_SECONDS = 60
+START_SECONDS = 100
 STOP_SECONDS = 10
 MEMORY_BYTES = 4 << 30
 PARSED_QUERIES = 1_000

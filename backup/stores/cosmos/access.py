@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from math import inf
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from backup.core.errors import (
 )
 from backup.core.retry import Attempt, Retry
 from backup.stores import pools
+from backup.stores.calls import CallEnded, check_this, cut_in_time
 from backup.stores.connection import Cosmos
 from backup.stores.cosmos.errors import (
     UnlessMissing,
@@ -125,6 +127,7 @@ class CosmosAccess:
         )
 
     def _admit(self, request: Any) -> None:
+        check_this()  # the SDK tries again what was cut
         before = time.monotonic()
         request.context["reserved_units"] = self.throttle.admit()
         now = time.monotonic()
@@ -213,7 +216,12 @@ class CosmosAccess:
         interrupts.check()
         self._started = None
         try:
-            yield
+            # The SDK's own time limit ends requests. A signal does not wait for that.
+            with cut_in_time(interrupts.seconds_for(inf)) as call, call.in_this_thread():
+                yield
+        except CallEnded:
+            interrupts.check()
+            raise TransientStoreError(f"Could not {operation} in the {self.label}: there was no answer.") from None
         except binascii.Error:
             raise ConfigError(f"The AccountKey of the {self.label} is not a key: it is not base64.") from None
         except AzureError as error:

@@ -91,7 +91,7 @@ class SqlAccess:
         """One try of a transaction. `again`: an earlier try may still be running on the server."""
         with self._in_words(operation, seconds, writes) as limit, cut_in_time(limit) as call, ExitStack() as stack:
             dialect = self.dialect
-            with call.connecting():
+            with call.in_this_thread():
                 cx = stack.enter_context(
                     dialect.writing() if writes else dialect.asking() if single else dialect.reading()
                 )
