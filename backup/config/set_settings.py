@@ -89,6 +89,7 @@ class Common(Section):
 
     recycle_days: float | None = Field(default=None, gt=0, le=36_500)
     on_new_column: Literal["add", "fail", "ignore"] | None = None
+    deletes: Literal["mirror", "keep"] | None = None
     max_delete_percent: float | None = Field(default=None, ge=0, le=100)
     max_delete_percent_per_week: float | None = Field(default=None, ge=0, le=100)
     delete_guard_floor: int | None = Field(default=None, ge=0)

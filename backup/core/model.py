@@ -104,6 +104,10 @@ WHOLE = Chunk()
 """The whole key space."""
 
 
+KEEPS_DELETED = "+keep"
+"""The end of a run's `selection` if the copies of records that the source deleted stay in the backup."""
+
+
 class Action(StrEnum):
     """What a change did to a record."""
 
@@ -116,6 +120,7 @@ class Action(StrEnum):
 class Image:
     """A record as it was before a change of it. `record` and `version` are None if there was no record.
 
+    `version` alone is None for a copy that stayed in the backup after its source's record was deleted.
     `key` is the key that the change names. The record may have another spelling of it. `stamp` is set if the change
     asks first whether it may be made. Then a `stamp` of None says that the service's filter leaves the record out.
     """

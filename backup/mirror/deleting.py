@@ -20,7 +20,10 @@ _WAITING_AT_MOST = 10  # times the limit of records set aside: each record that 
 
 
 class Deleting:
-    """Makes the deletes of one run, and proves each batch right after it."""
+    """Makes the deletes of one run, and proves each batch right after it.
+
+    Where the copies of deleted records stay in the backup, it marks them.
+    """
 
     def __init__(self, source: Store, backup: Store, run: Run, tally: Tally, steps: Steps) -> None:
         self._source, self._backup = source, backup
@@ -66,7 +69,10 @@ class Deleting:
         deleted, waiting = list[Key](), list[Key]()
 
         def delete(part: Sequence[Key]) -> None:
-            self._backup.delete(part, self._steps.keep)
+            if self._backup.traits.keeps_deleted:
+                self._backup.mark_deleted(part, self._steps.keep, self._steps.now())
+            else:
+                self._backup.delete(part, self._steps.keep)
 
         def count(part: Sequence[Key]) -> None:
             deleted.extend(part)

@@ -63,7 +63,8 @@ _BEYOND_64_BITS = 1 << 63
 class Kept:
     """What an entry says about one key: its record before `action` of the run `sync_id`.
 
-    - `record`, `version`: None if there was no record before. `record` is also None if it was not read.
+    - `record`, `version`: None if there was no record before. `record` is also None if it was not read. `version` alone
+      is None for a copy that was marked as deleted.
     - `side`: where the record was: in the backup, or in the place that a restore wrote to.
     - `entry_id`: keys that were inserted together have the same.
     - `number`: the number of the run; 0 if it was not looked up.
@@ -78,6 +79,11 @@ class Kept:
     record: dict[str, Any] | None
     at: datetime
     number: int = 0
+
+    @property
+    def had_record(self) -> bool:
+        """Whether the service had a record of this key before the change."""
+        return self.version is not None
 
 
 # --- making them ------------------------------------------------------------------------------------------------------

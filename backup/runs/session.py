@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backup.core.model import Run, Verb
+from backup.core.model import KEEPS_DELETED, Run, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Report
 from backup.mirror.tally import Tally
@@ -69,6 +69,13 @@ class Session:
     def last_synced(self) -> Run | None:
         """The newest sync that completed before this run began."""
         return self.opening.first(is_synced, lambda: self.history.last_synced(self.run.service))
+
+    @property
+    def kept_deleted(self) -> bool:
+        """Whether the copies of deleted records stayed in the backup up to the last sync, and do so no more."""
+        if self.backup.traits.keeps_deleted or (last := self.last_synced()) is None:
+            return False
+        return (last.selection or "").endswith(KEEPS_DELETED)
 
     def charge(self) -> float | None:
         """What the run has cost in request units, with its earlier calls; None where nothing costs request units."""

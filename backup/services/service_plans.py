@@ -110,7 +110,9 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
             foresight=Foresight(inserts=records, source_records=records),
             notes=["The backup has no table yet; the sync makes it.", *version_hints(spec, listed)],
         )
-    notes = [*_drift_notes(drift), *_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
+    stay = rules.keeps_deleted and foresight.deletes
+    notes = [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
+    notes += [*_drift_notes(drift), *_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
     try:
         sizes = foresight.source_records, foresight.backup_records
         spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)

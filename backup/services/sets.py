@@ -357,6 +357,7 @@ def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rule
         include=options.columns.include,
         exclude=options.columns.exclude,
         of_set=True,
+        keeps_deleted=options.deletes == "keep",
     )
 
 

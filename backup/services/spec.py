@@ -12,7 +12,7 @@ from backup.config.settings import Settings
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, ConfigError
 from backup.core.masks import Masking
-from backup.core.model import SideName
+from backup.core.model import KEEPS_DELETED, SideName
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
 from backup.stores import OnNewColumn, Rules, Side
@@ -62,11 +62,13 @@ class ServiceSpec:
 
     @property
     def selection(self) -> str:
-        """A mark of what the settings choose: the filter, the columns that are copied, and the version."""
+        """A mark of what the settings choose: the filter, the columns that are copied, the version, and whether the
+        copies of deleted records stay."""
         rules = self.rules
         version = [name.lower() for name in rules.version if name in rules.required]
         columns = (sorted(map(str.lower, names)) for names in (rules.include, rules.exclude))
-        return sha256(repr((self.filter_text, version, *columns)).encode()).hexdigest()[:16]
+        mark = sha256(repr((self.filter_text, version, *columns)).encode()).hexdigest()[:16]
+        return f"{mark}{KEEPS_DELETED}" if rules.keeps_deleted else mark
 
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""

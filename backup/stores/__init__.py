@@ -80,6 +80,8 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     rules = replace(rules, is_source=side.role == "source")
     if side.role == "target place":
         rules = replace(rules, masking=None)
+    if side.role != "backup":
+        rules = replace(rules, keeps_deleted=False)
     name = f"{side.role} of {side.service}"
     if side.role == "backup":
         rules = rules.of_backup

@@ -154,6 +154,13 @@ class Relational(Protocol):
     def adapt(self, drift: Drift) -> None:
         """Runs the statements of a drift that this store's `drift` returned. May be repeated."""
 
+    def recognize_deleted(self) -> None:
+        """Says that rows of this backup may be marked as deleted, though such rows do not stay in it any more: so their
+        images say it, too."""
+
+    def forget_deleted(self) -> None:
+        """Takes the mark of a delete from all rows, after `recognize_deleted` and once every row is in the source."""
+
     def left_out(self, record: Record) -> Collection[str]:
         """The names of the record's values for which the table has no column."""
 
@@ -285,6 +292,13 @@ class Store(Protocol):
         decides as in `write`. Raises ConstraintRefused if other rows refer to one of these, whatever the delete would
         do to them; then nothing of the batch is deleted.
         """
+
+    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
+        """Marks the copies of these keys as deleted `at` this time, where the rules say that they stay. `keep` gets an
+        image of each, as of a delete. A write of the same key takes the mark away. May be repeated."""
+
+    def count_deleted(self) -> int:
+        """The number of copies that are marked as deleted. Cost: reads the table or container from end to end."""
 
     def fence_by(self, fence: Fence) -> None:
         """Makes every later write pass the fence."""

@@ -40,7 +40,8 @@ class Traits:
     values that the store has of it. `fingerprint_is_enough`: equal fingerprints alone mean equal stamps; else recent
     changes have to be compared first. `batch_size`: how many records to write at once. A run checks its lock only
     between batches, so a batch must not take long.
-    `masks`: the mark of the service's masks; None without masks.
+    `masks`: the mark of the service's masks; None without masks. `keeps_deleted`: a backup in which the copies of
+    records that the source deleted stay.
     """
 
     keys_are_exact: bool
@@ -49,6 +50,7 @@ class Traits:
     fingerprint_is_enough: bool
     batch_size: int
     masks: str | None = None
+    keeps_deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Rules:
 
     `of_set`: the service belongs to a set. All records of its backup are its own, so the filter does not apply there:
     a record that leaves the filter is a delete. History and bin are in the server's default schema, for the whole set.
+    `keeps_deleted`: copies of records that the source deleted stay in the backup, marked with the time. A marked copy
+    is no record of the service: nothing reads or counts it until the source has the record again.
     """
 
     version: tuple[str, ...] = ()
@@ -82,6 +86,7 @@ class Rules:
     of_set: bool = False
     masking: Masking | None = None
     is_source: bool = False
+    keeps_deleted: bool = False
 
     @property
     def of_backup(self) -> Rules:

@@ -154,7 +154,7 @@ class PastRun:
 
 def _stayed(key: Key, later: Kept | None, existing_keys: Collection[Key]) -> bool:
     """Whether the record existed after the run: the next later image says so, or else whether it exists now."""
-    return key in existing_keys if later is None else later.action is not Action.INSERTED
+    return key in existing_keys if later is None else later.had_record
 
 
 def _action_of(kept: Kept, *, stayed: bool) -> Action:

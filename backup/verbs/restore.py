@@ -47,7 +47,10 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, wish.keys)))
     runs_since = () if wish.at is None else _runs_since(session, wish.at)
     _refuse_masked(into, wish)
+    _refuse_marked(session)
     into_exists = _prepare(session, into)
+    if elsewhere and wish == Wish():
+        _note_deleted(session)
     restoring = Restoring(session, into, into_exists, wish, keys, runs_since, past=past, elsewhere=elsewhere)
     with PendingDeletes() as extra:
         wanted = existing = 0
@@ -98,6 +101,16 @@ def _refuse_masked(into: Store, wish: Wish) -> None:
             f"{into.place.label}. Nothing was changed.",
             hint="Restore without them, into records that exist: --without-masked on the command line, "
             "`withoutMasked` over HTTP. Or restore into another place: --to.",
+        )
+
+
+def _refuse_marked(session: Session) -> None:
+    """Raises BadRequest when copies may be marked as deleted that the rules do not know as such any more."""
+    if session.kept_deleted:
+        raise BadRequest(
+            f"The {session.backup.place.label} may have copies of records that the source had deleted, since deletes "
+            "was keep in its last sync, and now it is mirror. Nothing was changed.",
+            hint='Sync first, which deletes these copies. Or write deletes = "keep" for the restore.',
         )
 
 
@@ -160,6 +173,11 @@ def _refuse_referred(into: Store, extra: PendingDeletes, beside: Collection[str]
             "Nothing was deleted; what was inserted and updated stands.",
             hint="Delete or change those rows first, or restore without delete-extra. Nothing else lets this pass.",
         )
+
+
+def _note_deleted(session: Session) -> None:
+    if deleted := session.backup.count_deleted():
+        session.note(f"{deleted} records that the source has deleted stay in the backup; they are not restored.")
 
 
 def _prepare(session: Session, into: Store) -> bool:

@@ -112,8 +112,8 @@ class Restoring:
         for key in named_keys:
             if key not in keys:
                 self._session.note(f"The backup has no record {json.dumps(self._backup.keys.to_json(key))}.")
-        absent = [key for key in keys if key in images and images[key].action is Action.INSERTED]
-        present = [key for key in keys if not (key in images and images[key].action is Action.INSERTED)]
+        absent = [key for key in keys if key in images and not images[key].had_record]
+        present = [key for key in keys if not (key in images and not images[key].had_record)]
         touched = self._only_touched(chunk, only_of(place_stamps, keys), backup_stamps)
         plan = self._plan(present, images, touched, place_stamps, backup_stamps)
         if self._into.copies.masked:
@@ -279,7 +279,7 @@ class Restoring:
         first_images = self._first_images(kept.key for kept in entries)
         by_entry = {kept.entry_id: kept for kept in entries}
         gone = {key: by_entry[image.entry_id] for key, image in first_images.items() if image.entry_id in by_entry}
-        gone = {key: image for key, image in gone.items() if image.record is not None}
+        gone = {key: image for key, image in gone.items() if image.had_record}
         existing_keys = self._backup.matching(list(gone))
         if self._into_exists:
             existing_keys = existing_keys | self._into.matching(list(gone))

@@ -24,7 +24,7 @@ from backup.verbs.lately import deleted_lately
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
-RULES = "Filter, columns, version or masks"
+RULES = "Filter, columns, version, masks or deletes"
 MASKS_CHANGED = "The masks are others than when the sync began; it compares every record again, and cannot be undone."
 """What a person may change between two syncs, for sentences about it."""
 
@@ -86,6 +86,8 @@ def sync_with_schema(session: Session) -> None:
     refuse_early(session.source, backup, session.run, session.policy.guard)
     if relational is not None and not run.dry_run:
         relational.adapt(drift)
+        if session.kept_deleted:
+            relational.recognize_deleted()
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # the key has another type now
     left = _sync(session, start)
@@ -105,6 +107,11 @@ def sync_with_schema(session: Session) -> None:
         _leave_the_rest(session)
     elif masks is not None and not session.run.dry_run:
         _purge_what_is_clear(session, masks)
+    complete = not (failed or session.tally.counts.remaining or session.run.dry_run)
+    if complete and relational is not None and session.kept_deleted:
+        # Every row is in the source now, so a mark that is left is of a record that has come back.
+        session.steps.check_lock()
+        relational.forget_deleted()
 
 
 def _purge_what_is_clear(session: Session, masks: str) -> None:

@@ -149,8 +149,8 @@ class _TakingBack:
     def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
         """Takes back this action of a run on the records of these entries."""
         keys = [kept.key for kept in entries]
+        existing_keys = self._backup.matching(keys) if action is Action.INSERTED else set[Key]()
         if action is Action.INSERTED:
-            existing_keys = self._backup.matching(keys)
             keys = [key for key in keys if key in existing_keys]  # another undone run may have deleted the record again
         opposite, counted = _OPPOSITES[action]
         if self._session.run.dry_run:
@@ -160,7 +160,9 @@ class _TakingBack:
         for kept in entries:  # the image of an older run replaces that of a newer one
             self._waiting.pop(kept.key, None)
         if action is Action.INSERTED:
-            self._delete(keys)
+            # What was marked as deleted before gets its mark back.
+            self._write([(kept.key, kept.record) for kept in entries if kept.record is not None], counted)
+            self._delete([kept.key for kept in entries if kept.record is None and kept.key in existing_keys])
         else:
             self._write([(kept.key, kept.record) for kept in entries if kept.record is not None], counted)
 

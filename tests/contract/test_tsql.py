@@ -239,6 +239,16 @@ def test_an_update_leaves_identity_columns_as_they_are() -> None:
     assert text(things.update(("Id", "Version"))) == "UPDATE T SET [Version]=? WHERE T.[Id] = ?"
 
 
+def test_a_marked_row_is_left_out_of_every_query_and_marked_by_its_key() -> None:
+    deleted = column("DeletedAt", "datetime2", 8, 27, 7)
+    columns = [column("Id", "int", nullable=False), COLUMNS[-1], deleted]
+    rules, name = Rules(version=("Version",), keeps_deleted=True), TableName("my shop", "Things")
+    things = TableShape(columns, ("Id",), rules, name, "table", own_deleted=deleted)
+    assert [*map(text, things.filters)] == ["T.[DeletedAt] IS NULL"]
+    mark = things.table.update().where(things.is_one_of([(1,)])).values({"DeletedAt": "2026-01-02 03:04:05.678"})
+    assert text(mark).startswith("UPDATE T SET [DeletedAt]=convert(datetime2(7), ?, 121) WHERE T.[Id] IN (")
+
+
 def test_keys_are_looked_up_in_one_list_or_as_pairs() -> None:
     named = shape(("Name",))
     one = sa.delete(named.table).where(named.is_one_of([("a",)]))

@@ -16,7 +16,10 @@ from backup.core.model import Key, Record
 MARK = "_backup"
 """The property of a copy that holds the app's note: the source's etag and ts, the time and the run of the copy."""
 
-_COMPARED = {"etag", "ts"}
+DELETED_NOTE = "deletedAt"
+"""The part of a copy's note that says when its document was found to be deleted in the source."""
+
+_COMPARED = {"etag", "ts", DELETED_NOTE}
 _SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -34,6 +37,11 @@ _NAMEABLE = re.compile(r"[^/\\#?\t\r\n\ud800-\udfff]*[^/\\#?\t\r\n\ud800-\udfff 
 def is_nameable(name: str) -> bool:
     """Whether an address can name the document with this id. A batch has ids in its body and takes every id."""
     return name not in (".", "..") and _NAMEABLE.fullmatch(name) is not None
+
+
+def marked(copy: Record, deleted_at: str) -> dict[str, Any]:
+    """The copy with this time of its delete in its note."""
+    return {**own(copy), MARK: {**(copy.get(MARK) or {}), DELETED_NOTE: deleted_at}}
 
 
 def with_least_mark(copy: Record) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from backup.core.conditions import Condition, Range, Value
 from backup.core.masks import NO_MASKS
 from backup.core.model import WHOLE, Chunk, Key, Record, StampRow
-from backup.stores.cosmos.documents import MARK, partition_part, texts
+from backup.stores.cosmos.documents import DELETED_NOTE, MARK, partition_part, texts
 from backup.stores.cosmos.masked import marked_etag, marked_seconds
 from backup.stores.values import Rules
 
@@ -42,6 +42,9 @@ def path_of(names: Sequence[str]) -> str:
     return "c" + "".join(f"[{json.dumps(name)}]" for name in names)
 
 
+_DELETED = path_of([MARK, DELETED_NOTE])
+
+
 class Queries:
     """The queries about the documents of one service on one side.
 
@@ -59,6 +62,8 @@ class Queries:
         self._where_values: dict[str, Value] = {}
         for name, condition in rules.where.items():
             self._where.append(self._fulfils(path_of([name]), condition))
+        if rules.keeps_deleted and side == "backup":
+            self._where.append(f"NOT IS_DEFINED({_DELETED})")
 
     def _fulfils(self, path: str, condition: Condition) -> str:
         """The query text for the condition; adds its parameters."""
@@ -88,6 +93,10 @@ class Queries:
     def count(self, chunk: Chunk) -> Query:
         """The number of the service's documents in the chunk."""
         return self.within(chunk, "VALUE COUNT(1)")
+
+    def deleted(self) -> Query:
+        """The number of copies whose documents the source has deleted."""
+        return Query(select("VALUE COUNT(1)", f"IS_DEFINED({_DELETED})"), {})
 
     def sums(self, chunk: Chunk, many: bool) -> list[Query]:
         """The sum of `ts` over the service's documents in the chunk.

@@ -26,13 +26,13 @@ from backup.core.model import (
 )
 from backup.stores.base import Accept, Fence, Keep, Store
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.app_containers import CosmosSibling
+from backup.stores.cosmos.app_containers import CosmosSibling, utc_text
 from backup.stores.cosmos.catalog import CosmosCatalog
 from backup.stores.cosmos.chunks import CosmosChunks
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.copies import CosmosCopies
-from backup.stores.cosmos.documents import MARK, belongs, key_to_json, own, texts
+from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, marked, own, texts
 from backup.stores.cosmos.incremental import CosmosIncremental
 from backup.stores.cosmos.keys import CosmosKeys
 from backup.stores.cosmos.masked import MaskedDocuments, properties_of
@@ -63,6 +63,7 @@ class CosmosStore:
             fingerprint_is_enough=False,  # a document written twice in one second has the same `_ts`
             batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE),
             masks=rules.masking.mark if rules.masking else None,
+            keeps_deleted=rules.keeps_deleted,
         )
         self._access, self._rules = access, rules
         self._limits = replace(limits, batch_size=self.traits.batch_size)
@@ -120,6 +121,11 @@ class CosmosStore:
 
     def count(self) -> int:
         return self._chunks.count(WHOLE)
+
+    def count_deleted(self) -> int:
+        """As `Store.count_deleted`; one query."""
+        [count] = self._container.numbers([self._queries.deleted()]) if self.traits.keeps_deleted else [0]
+        return int(count or 0)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Chunks that are ranges of the document id alone. A container that fits into one chunk costs one count."""
@@ -208,6 +214,9 @@ class CosmosStore:
         else:
             document = document if self._masked is None else self._masked.image(document)
             etag = (document.get(MARK) or {}).get("etag")
+        if DELETED_NOTE in (document.get(MARK) or {}) and self._side == "backup":  # no record of the service any more
+            action = Action.INSERTED if action is Action.UPDATED else action
+            return Image(self.keys.of(document), action, own(document))
         stamp = Version(version, etag) if is_ours else None
         return Image(self.keys.of(document), action, own(document), version, stamp)
 
@@ -222,6 +231,14 @@ class CosmosStore:
             refused |= self._writes.delete(part)
         self._raise_refused("delete", refused)
         return Written(deleted=frozenset(keys))
+
+    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
+        refused: dict[Key, str] = {}
+        for part in batched(keys, self._limits.batch_size):
+            for documents in self._container.documents(part, of_service=True):
+                keep([self._image(document, Action.DELETED) for document in documents], None)
+                refused |= self._writes.upsert([marked(document, utc_text(at)) for document in documents])
+        self._raise_refused("mark", refused)
 
     def _raise_refused(self, operation: str, refused: Mapping[Key, str]) -> None:
         if not refused:

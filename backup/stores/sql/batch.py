@@ -88,7 +88,11 @@ class SqlBatch:
         return [dataclasses.replace(image, stamp=stamps.get(row_keys[image.key])) for image in images]
 
     def _image(self, record: Record, action: Action) -> Image:
+        """The image. A row that is marked as deleted was no record of the service, so a write of it is an insert."""
         shape = self._shape
+        if shape.is_deleted(record):
+            action = Action.INSERTED if action is Action.UPDATED else action
+            return Image(shape.key_of(record), action, shape.image(record))
         return Image(shape.key_of(record), action, shape.image(record), tuple(record[c.name] for c in shape.version))
 
     def write(
@@ -218,6 +222,16 @@ class SqlBatch:
             refuse_to_touch_others(self._cx, self._shape, self._dialect, part)
             self._cx.execute(self._shape.table.delete().where(self._shape.is_one_of(part)))
         return Written(deleted=frozenset(looked_up.existing), left=frozenset(looked_up.left))
+
+    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: str) -> None:
+        """Marks the rows of these keys as deleted at this time, and keeps an image of each, as of a delete."""
+        shape, deleted = self._shape, self._shape.own_deleted
+        if deleted is None:
+            raise StoreError(f"The {shape.label} has no column for the time of a delete. Nothing was changed.")
+        looked_up = self._keep_most(keys, Action.DELETED, keep, None)
+        keep(looked_up.waiting, self._cx)
+        for part in key_batches([*looked_up.existing], shape, self._dialect, self._limits):
+            self._cx.execute(shape.table.update().where(shape.is_one_of(part)).values({deleted.name: at}))
 
 
 @dataclass

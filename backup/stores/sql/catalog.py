@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import BackupError, NotInitialized, SourceMissing
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.declared import SYNCED_AT, declare, own_column
+from backup.stores.sql.declared import DELETED_AT, SYNCED_AT, declare, own_column, time_type
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
@@ -134,6 +134,8 @@ class SqlCatalog:
         shape = original.shape
         has_place = len(shape.columns) < self.access.dialect.max_columns and shape.find(SYNCED_AT) is None
         own_columns: list[sa.Column[Any]] = [sa.Column(SYNCED_AT, self.access.dialect.utc_time)] if has_place else []
+        if self._rules.keeps_deleted and shape.find(DELETED_AT) is None:
+            own_columns.append(sa.Column(DELETED_AT, self.access.dialect.utc_time))
         self._make(original, loosened(shape), *own_columns, *self._stamp_of(shape))
         self.drift(source, "add")
 
@@ -148,9 +150,10 @@ class SqlCatalog:
     def make_source_of(self, backup: Store) -> None:
         original = catalog_of(backup)
         dialect = self.access.dialect
-        declared = dialect.utc_time.compile(dialect=dialect.engine.dialect)
-        own = (own_column(original.shape.columns, SYNCED_AT, declared), original.shape.own_stamp)
-        self._make(original, [column for column in original.shape.columns if column not in own])
+        shape = original.shape
+        synced_at = own_column(shape.columns, SYNCED_AT, time_type(dialect).declared)
+        own = (synced_at, shape.own_stamp, shape.own_deleted)
+        self._make(original, [column for column in shape.columns if column not in own])
 
     def _make(self, original: SqlCatalog, columns: Sequence[Column], *own_columns: sa.Column[Any]) -> None:
         """Makes the table where it is missing: with these columns of the original, its key, and `own_columns`."""

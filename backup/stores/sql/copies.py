@@ -21,14 +21,19 @@ class SqlCopies:
         self._catalog = catalog
 
     def of(self, records: Sequence[Record], note: CopyNote) -> Sequence[Record]:
-        """The records with SyncedAt, if the backup's table has this column and the source's has not."""
+        """The records with SyncedAt, if the backup's table has this column and the source's has not; and without the
+        mark of a deleted record, where copies of these stay."""
         shape = self._catalog.shape
-        mark = shape.find(SYNCED_AT)
         names = (*records[0],) if records else ()
-        if not records or mark is None or mark in map(shape.find, names):
+        in_source = [*map(shape.find, names)]
+        marks = (shape.find(SYNCED_AT), milliseconds(note.at)), (shape.own_deleted, None)
+        own = {mark.name: value for mark, value in marks if mark is not None and mark not in in_source}
+        if not records or not own:
             return records  # the source's own SyncedAt wins
         rows = Rows(names, values_of(records, names), large=getattr(records, "large", False))
-        return rows.with_value(mark.name, _milliseconds(note.at))
+        for name, value in own.items():
+            rows = rows.with_value(name, value)
+        return rows
 
     def original(self, record: Record) -> Record:
         return record  # `write` leaves out values for which the table has no column
@@ -56,6 +61,6 @@ class SqlCopies:
         return frozenset(names[column.name] for column in shape.columns if column.computed and column.name in names)
 
 
-def _milliseconds(now: datetime) -> str:
-    """The time as text, which every column type of SyncedAt takes."""
+def milliseconds(now: datetime) -> str:
+    """The time as text, which every column type of SyncedAt and DeletedAt takes."""
     return now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{now.microsecond // 1000:03}"

@@ -10,11 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
-from backup.stores.sql.engines.column import Column, type_parts
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.column import Column, ServerType, type_parts
 from backup.stores.sql.engines.tables import TableAlone, TableName
 
 SYNCED_AT = "SyncedAt"
 """The column of a copy that says when it was made."""
+
+DELETED_AT = "DeletedAt"
+"""The column of a copy that says when its record was found to be deleted in the source; NULL while it is there."""
 
 
 def split_name(table: str) -> tuple[str | None, str]:
@@ -58,6 +62,11 @@ def _declared(
 
 # Each run reads its tables anew. A table that has not changed is the same object, so its statements are compiled once.
 _declared_once = lru_cache(maxsize=64)(_declared)
+
+
+def time_type(dialect: Dialect) -> ServerType:
+    """The type of the app's own times in the server's words."""
+    return ServerType(dialect.utc_time.compile(dialect=dialect.engine.dialect))
 
 
 def own_column(columns: Sequence[Column], name: str, declared: str) -> Column | None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from backup.core.errors import SchemaMismatch
-from backup.stores.sql.declared import SYNCED_AT
+from backup.stores.sql.declared import DELETED_AT, SYNCED_AT, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, type_parts
 from backup.stores.sql.masked import SOURCE_STAMP
@@ -37,10 +37,16 @@ def plan(
         elif column.name not in source.key_names:
             planning.add(column, on_new_column)
     if source.masked is not None and backup.own_stamp is None:
-        planning.add_own(Column(SOURCE_STAMP, dialect.stamp_type, nullable=True))
+        planning.add_own(Column(SOURCE_STAMP, dialect.stamp_type, nullable=True), "a masked copy")
+    if backup.keeps_deleted and (backup.own_deleted is None or source.find(DELETED_AT) is not None):
+        planning.add_own(Column(DELETED_AT, time_type(dialect), nullable=True), "a copy that keeps what was deleted")
     planning.refuse_ambiguous_names()
     for copy in backup.columns:
-        if source.find(copy.name) is None and copy not in (backup.find(SYNCED_AT), backup.own_stamp):
+        if source.find(copy.name) is None and copy not in (
+            backup.find(SYNCED_AT),
+            backup.own_stamp,
+            backup.own_deleted,
+        ):
             planning.note_removed(copy)
     return planning.drift()
 
@@ -79,12 +85,12 @@ class _Planning:
                 self._problems.append(f"column {column.name} ({column.type.declared}) is new in the source")
                 self._missing.append(statement)
 
-    def add_own(self, column: Column) -> None:
-        """Plans for a column that the app needs for itself."""
-        if self._backup.find(column.name) is None:
+    def add_own(self, column: Column, owner: str) -> None:
+        """Plans for a column that the app needs for itself; `owner` says in which copies."""
+        if self._backup.find(column.name) is None and self._source.find(column.name) is None:
             self._own[column.name] = self._dialect.add(self._backup.table, column)
         else:
-            self._problems.append(f"a masked copy needs the column {column.name} for itself, and there is another one")
+            self._problems.append(f"{owner} needs the column {column.name} for itself, and there is another one")
 
     def compare(self, column: Column, copy: Column) -> None:
         """Plans for a column that both sides have."""

@@ -40,6 +40,18 @@ class SqlRelational:
     def adapt(self, drift: Drift) -> None:
         self._catalog.adapt(drift)
 
+    def recognize_deleted(self) -> None:
+        self._catalog.shape.recognize_deleted(self._access.dialect)
+
+    def forget_deleted(self) -> None:
+        shape = self._catalog.shape
+        if shape.marks is None:
+            return
+        mark = shape.table.c[shape.marks.name]
+        for attempt in self._access.attempts("take marks of deletes away", writes=True):
+            with attempt as cx:
+                cx.execute(shape.table.update().where(mark.is_not(None)).values({mark.name: None}))
+
     def left_out(self, record: Record) -> Collection[str]:
         return [name for name in record if self._catalog.shape.find(name) is None]
 

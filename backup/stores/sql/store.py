@@ -52,6 +52,7 @@ class SqlStore:
             fingerprint_is_enough=True,
             batch_size=limits.batch_size,
             masks=rules.masking.mark if rules.masking else None,
+            keeps_deleted=rules.keeps_deleted,
         )
         self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
         self.access.hides_values = bool(rules.masking) and rules.is_source
@@ -97,7 +98,14 @@ class SqlStore:
         return now.astimezone(UTC) if now.tzinfo else now.replace(tzinfo=UTC)
 
     def count(self) -> int:
-        query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*self.shape.filters)
+        return self._count(self.shape.filters)
+
+    def count_deleted(self) -> int:
+        deleted = self.shape.own_deleted
+        return 0 if deleted is None else self._count([self.shape.table.c[deleted.name].is_not(None)])
+
+    def _count(self, conditions: Sequence[sa.ColumnElement[bool]]) -> int:
+        query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*conditions)
         for attempt in self.access.attempts("count", single=True):
             with attempt as cx:
                 count = cx.scalar(query)
@@ -141,6 +149,9 @@ class SqlStore:
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         return self._writes.delete(keys, keep, accept)
+
+    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
+        self._writes.mark_deleted(keys, keep, at)
 
     def fence_by(self, fence: Fence) -> None:
         own, entry = self.access.dialect, catalog_of(fence.beside).access.dialect

@@ -15,7 +15,7 @@ from backup.core.errors import ConfigError, SchemaMismatch
 from backup.core.masks import NO_MASKS, Masking
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
-from backup.stores.sql.declared import declare, own_column
+from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described, StampColumns
 from backup.stores.sql.engines.column import Column
@@ -42,9 +42,11 @@ class TableShape:
         left_out: Sequence[Column] = (),
         masked: MaskedColumns | None = None,
         own_stamp: Column | None = None,
+        own_deleted: Column | None = None,
     ) -> None:
         """`left_out` are the table's columns that are not copied. `masked`: the masks of a source's records, or of a
-        backup's images. `own_stamp`: a backup's SourceStamp."""
+        backup's images. `own_stamp`: a backup's SourceStamp. `own_deleted`: the DeletedAt of a backup where the copies
+        of deleted records stay."""
         self.columns, self.key_names, self.masked = columns, key_names, masked
         self.table = declare(table_name, columns, key_names)
         self.names = tuple(column.name for column in columns)
@@ -53,6 +55,9 @@ class TableShape:
         self.label = label
         self.key = [self.table.c[name] for name in key_names]
         self._table_name, self._rules, self._left_out = table_name, rules, left_out
+        self.own_deleted = own_deleted
+        self.marks = own_deleted
+        """The column by which a row is known to be marked as deleted. `recognize_deleted` sets it, too."""
         self._apply_rules(version=self.names, where=self.names)
         self.key_may_repeat = False
         self.nullable_key = [self.table.c[c.name] for c in columns if c.name in key_names and c.nullable]
@@ -102,13 +107,14 @@ class TableShape:
         left_out = [column for column in columns if not rules.takes(column.name)]
         masked: MaskedColumns | None = None
         own_stamp = own_column(columns, SOURCE_STAMP, dialect.stamp_type.declared)
+        own_deleted = own_column(columns, DELETED_AT, time_type(dialect).declared) if rules.keeps_deleted else None
         if rules.masking and rules.is_source:
             masked = MaskedColumns.checked(rules, copied, key_names, label, dialect.kind)
             # A masked value may be nothing, also where the table allows no NULL.
             copied = [replace(column, nullable=True) if column.name in masked.names else column for column in copied]
         elif rules.masking:
             masked = MaskedColumns(rules.masking, copied, dialect.kind)
-        shape = cls(copied, key_names, rules, described.table, label, left_out, masked, own_stamp)
+        shape = cls(copied, key_names, rules, described.table, label, left_out, masked, own_stamp, own_deleted)
         shape.key_may_repeat = rules.key_may_repeat and not primary
         shape._rows_at_most = described.rows_at_most
         return shape
@@ -159,6 +165,23 @@ class TableShape:
         ]
         if self._rules.where_sql is not None:
             self.filters.append(sa.literal_column(f"({self._rules.where_sql})"))
+        if self.own_deleted is not None:
+            self.filters.append(self.table.c[self.own_deleted.name].is_(None))
+
+    @property
+    def keeps_deleted(self) -> bool:
+        """Whether it is a backup in which the copies of deleted records stay."""
+        return self._rules.keeps_deleted
+
+    def is_deleted(self, record: Record) -> bool:
+        """Whether the record is a copy that is marked as deleted."""
+        return self.marks is not None and record.get(self.marks.name) is not None
+
+    def recognize_deleted(self, dialect: Dialect) -> None:
+        """Tells marked rows from others, also where they do not stay any more: they are records again, to be deleted.
+        Only for a table that had such rows: a source may have had a column of this name once."""
+        column = own_column(self.columns, DELETED_AT, time_type(dialect).declared)
+        self.marks = column if column is not None and column.name not in self.content else None
 
     @property
     def lacks_version(self) -> bool:

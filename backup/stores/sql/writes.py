@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from backup.core.errors import ConstraintRefused, StoreError, StoreUnavailable
 from backup.core.model import Key, Record
@@ -10,6 +11,7 @@ from backup.stores.base import Accept, Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import Replacing, SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.copies import milliseconds
 from backup.stores.values import Limits, Written
 
 
@@ -57,3 +59,11 @@ class SqlWrites:
             with attempt as cx:
                 deleted = SqlBatch(cx, shape, self._access.dialect, self._limits).delete(keys, keep, accept)
         return deleted
+
+    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
+        """As `Store.mark_deleted`."""
+        shape = self._catalog.shape
+        for attempt in self._access.attempts("mark records as deleted", writes=True) if keys else ():
+            with attempt as cx:
+                batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
+                batch.mark_deleted(keys, keep, milliseconds(at))
