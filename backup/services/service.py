@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -260,10 +260,12 @@ class SyncService:
         refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)
 
-    def foresee(self) -> tuple[Foresight, Drift]:
-        """Returns what a sync would do to records and to columns. Writes nothing. Cost: as a sync without its writes.
+    def foresee(self) -> tuple[Foresight, Drift, Collection[str]]:
+        """Returns what a sync would do to records and to columns, and the columns that it would fill though they are
+        not new: those that were left out for a while. To fill columns it updates every record that both sides have.
 
-        Raises the errors of the stores, and NotInitialized for a backup that has no table yet.
+        Writes nothing. Cost: as a sync without its writes. Raises the errors of the stores, and NotInitialized for a
+        backup that has no table yet.
         """
         with self.stores() as (source, backup):
             relational = backup.relational
@@ -271,7 +273,11 @@ class SyncService:
                 drift = backup.catalog.match(source)
             else:
                 drift = relational.drift(source, self._policy.on_new_column)
-            return foresee(source, backup), drift
+            opening, foresight = upgrade.read(backup, self.name), foresee(source, backup)
+            unfilled = History(backup).columns_to_fill(self.name, opening, drift.shared) if opening else set[str]()
+            if drift.added or drift.widened or unfilled:
+                foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
+            return foresight, drift, unfilled - {*drift.added, *drift.widened}
 
     def count(self) -> int:
         """Returns the number of records in the source. Cost: reads an index from end to end."""

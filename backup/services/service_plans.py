@@ -27,6 +27,7 @@ _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
 )
 _NAMED_AT_MOST = 20
+_COMES_BACK = "The column {} is copied again; the sync copies every record again to fill it."
 _VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
 
 
@@ -100,7 +101,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     if listed is not None and not listed.primary_key and not rules.key and not spec.source.container:
         plan = _with(plan, key="none")
     try:
-        foresight, drift = registry.get(service).foresee()
+        foresight, drift, unfilled = registry.get(service).foresee()
     except NotInitialized as error:
         if not spec.is_new:
             return _with(plan, error=error)
@@ -112,7 +113,8 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
         )
     stay = rules.keeps_deleted and foresight.deletes
     notes = [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
-    notes += [*_drift_notes(drift), *_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
+    notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
+    notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
     try:
         sizes = foresight.source_records, foresight.backup_records
         spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
@@ -180,7 +182,10 @@ def _rules_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
             return [f"{RULES} are others than those of the sync in progress: it begins anew."]
         last = opening.first(is_synced, lambda: History(backup).last_synced(spec.name))
         if last is not None and differ(last):
-            return [f"{RULES} are others than in the last sync; the numbers count what that changes."]
+            notes = [f"{RULES} are others than in the last sync; the numbers count what that changes."]
+            if rules[0] is not None and last.masks != rules[0]:
+                notes.append("Once every copy has the new masks, the bin's older images are purged.")
+            return notes
     return []
 
 

@@ -456,6 +456,26 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     assert shape_plan(before).status == 400
 
 
+def test_a_plan_counts_what_another_list_of_columns_or_another_mask_will_update(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(SHOP)
+    table = '[set.shop.table."Customer"]'
+    without, masked = (table, 'columns = { exclude = ["Fax"] }'), (table, 'mask = { Fax = "null" }')
+    sqlite_shop.settings["BackupMask__Key"] = "sixteen characters"
+    notes = {}
+    for name, lines in {"first": without, "new": (), "out": without, "back": (), "mask": masked, "clear": ()}.items():
+        plan = plan_of(sqlite_shop.registry(*lines), "shop/Customer").services[0]
+        run = sqlite_shop.sync(*lines, name="shop/Customer")["Customer"].run
+        assert run.status is Status.COMPLETED
+        assert plan.foresight is not None
+        assert (plan.foresight.inserts, plan.foresight.updates) == (run.counts.inserted, run.counts.updated), name
+        notes[name] = (run.counts.updated, " ".join(plan.notes))
+    assert [updated for updated, _ in notes.values()] == [0, 3, 0, 3, 3, 3]
+    assert "lacks the column Fax" in notes["new"][1]
+    assert "The column Fax is copied again" in notes["back"][1]
+    assert "older images are purged" in notes["mask"][1]
+    assert "older images are purged" not in notes["clear"][1]
+
+
 def test_a_plan_names_what_is_masked_and_a_set_without_tables_is_an_error(sqlite_shop: Shop) -> None:
     sqlite_shop.run(SHOP)
     section = ('[set.shop.table."Customer"]', 'mask = { Fax = "null" }')
