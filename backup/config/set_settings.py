@@ -113,6 +113,7 @@ class TableSection(Common):
     mask: Masks = {}
     version: Names = ()
     key: Names = ()
+    renamed_from: str | None = Field(default=None, min_length=1)
 
 
 class Shared(Common):
@@ -169,6 +170,14 @@ class SetSection(Shared):
             for option in ("where_sql", "columns", "key"):
                 if option in section.model_fields_set:
                     raise ValueError(f"{option} is for tables, and {name} is a container")
+            if section.renamed_from is not None:
+                raise ValueError(
+                    f"renamed_from is for tables: Cosmos DB cannot rename a container. Leave it out of {name}: "
+                    f"then the next sync copies {name} anew, and the copy of {section.renamed_from} stays"
+                )
+        for name, section in self.table.items():
+            if section.renamed_from is not None and {*"*?"} & {*name, *section.renamed_from}:
+                raise ValueError(f"renamed_from of {name}: it is from one table to one table, so neither is a pattern")
         if twice := sorted(name for name in self.where if (self.container if self.is_cosmos else self.table).get(name)):
             raise ValueError(f"where and [{word[:-1]}] both have {twice[0]}; write its where in its section")
         return self

@@ -22,6 +22,7 @@ from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.runs.lock import Lock
 from backup.runs.policy import Policy
+from backup.runs.renaming import take_name
 from backup.runs.runner import (
     NOBODY,
     WHOLE_TURN,
@@ -93,6 +94,11 @@ class SyncService:
         self.name, self._rules = spec.name, spec.rules
         self._is_new, self._refused = spec.is_new, spec.refused
         self._places = Places(spec, other_specs, limits)
+        self._renamed_from = spec.renamed_from
+        self._old_name, self._old_places = self.name, self._places
+        if spec.renamed_from is not None:
+            old = replace(spec, backup=spec.renamed_from)
+            self._old_name, self._old_places = old.backup.service, Places(old, other_specs, limits)
         self._limits, self._lock, self._now = limits, lock, now
         self._next_due = settings.schedule_of(spec.name).next_due if settings.schedule_enabled else None
         self._policy = Policy(
@@ -255,10 +261,23 @@ class SyncService:
 
     def _initialize(self, source: Store, backup: Store) -> None:
         self._places.try_to_tell_apart(source, backup)
+        self._rename(backup)
         backup.catalog.initialize(source)
         upgrade.create(backup, self.name)
         refuse_expiring(backup, self._policy)
         event("backup.initialized", service=self.name)
+
+    def _rename(self, backup: Store) -> None:
+        """Gives the backup's table its new name, if it still has the old one, while no run is at work on either."""
+        if self._renamed_from is None:
+            return
+        with (
+            self._old_places.stores() as (_, old),
+            self._lock(self.name, backup.place.location),
+            self._lock(self._old_name, old.place.location),
+        ):
+            take_name(backup, old, self.name, self._old_name)
+        event("backup.renamed", service=self.name, renamed_from=self._old_name)
 
     def foresee(self) -> tuple[Foresight, Drift, Collection[str]]:
         """Returns what a sync would do to records and to columns, and the columns that it would fill though they are
@@ -267,14 +286,14 @@ class SyncService:
         Writes nothing. Cost: as a sync without its writes. Raises the errors of the stores, and NotInitialized for a
         backup that has no table yet.
         """
-        with self.stores() as (source, backup):
+        with self._old_places.stores() as (source, backup):
             relational = backup.relational
             if relational is None:
                 drift = backup.catalog.match(source)
             else:
                 drift = relational.drift(source, self._policy.on_new_column)
-            opening, foresight = upgrade.read(backup, self.name), foresee(source, backup)
-            unfilled = History(backup).columns_to_fill(self.name, opening, drift.shared) if opening else set[str]()
+            opening, foresight = upgrade.read(backup, self._old_name), foresee(source, backup)
+            unfilled = History(backup).columns_to_fill(self._old_name, opening, drift.shared) if opening else set[str]()
             if drift.added or drift.widened or unfilled:
                 foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
             return foresight, drift, unfilled - {*drift.added, *drift.widened}

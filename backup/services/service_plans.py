@@ -27,6 +27,7 @@ _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
 )
 _NAMED_AT_MOST = 20
+_RENAMED = "The backup's table {} gets the new name first; its history and its bin follow."
 _COMES_BACK = "The column {} is copied again; the sync copies every record again to fill it."
 _VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
 
@@ -111,8 +112,10 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
             foresight=Foresight(inserts=records, source_records=records),
             notes=["The backup has no table yet; the sync makes it.", *version_hints(spec, listed)],
         )
+    old = spec.renamed_from
     stay = rules.keeps_deleted and foresight.deletes
-    notes = [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
+    notes = [_RENAMED.format(old.table)] if old is not None else []
+    notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
     try:

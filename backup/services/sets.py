@@ -201,10 +201,12 @@ class ServiceSet:
             return Members({name: self._spec(name, None) for name in copies}, errors=[error])
         chosen, errors = self._chosen(in_source)
         copied = {name for listed in in_backup if (name := _only(listed.name, chosen))}
-        specs, ignored = {}, []
+        specs, ignored, renamed = {}, [], set[str]()
+        source_names = [listed.name for listed in in_source]
         for name, listed in sorted(chosen.items(), key=lambda item: (-(item[1].records or 0), item[0])):
             is_new = name not in copied
-            is_late = is_new and bool(copied) and name not in self._section.patterns
+            old_name = self._old_name(name, in_backup)
+            is_late = is_new and not old_name and bool(copied) and name not in self._section.patterns
             if is_late and self._section.on_new_table == "ignore":
                 ignored.append(name)
                 continue
@@ -215,11 +217,14 @@ class ServiceSet:
                 continue
             if is_late and self._section.on_new_table == "fail":
                 spec = replace(spec, refused=_new_table(spec.name))
+            if old_name:
+                spec = self._renamed(spec, old_name, is_new=is_new, in_source=bool(_only(old_name, source_names)))
+                renamed.add(old_name)
             specs[name] = spec
         if not specs and not errors and not ignored:
             hint = "Correct tables, containers or exclude in backup.toml."
             errors.append(ConfigError(f"The set {self.name} has no table or container: all are excluded.", hint=hint))
-        gone = self._gone(in_source, in_backup)
+        gone = [name for name in self._gone(in_source, in_backup) if name not in renamed]
         if gone or ignored:
             event("set.tables", level=logging.WARNING, set=self.name, gone=", ".join(gone), ignored=", ".join(ignored))
         copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
@@ -310,6 +315,24 @@ class ServiceSet:
                 text = f"{name} has the primary key {primary}, and {section}.key names other columns."
                 return replace(spec, refused=ConfigError(text, hint="Remove key there: a primary key is its key."))
         return spec
+
+    def _old_name(self, table: str, in_backup: Sequence[Listed]) -> str:
+        """The name in the backup of the table from which the file says that this one was renamed; empty without one."""
+        _, options = self._options(table)
+        return _only(options.renamed_from, [listed.name for listed in in_backup]) if options.renamed_from else ""
+
+    def _renamed(self, spec: ServiceSpec, old_name: str, *, is_new: bool, in_source: bool) -> ServiceSpec:
+        """The service of a table that was renamed from `old_name`, of which the backup has a copy. Two names that both
+        exist on one side are no renaming: the source's tables are two then, and the backup's copies too."""
+        if is_new and in_source:
+            text = f"The source has {old_name} as well, so {spec.name} was not renamed from it."
+            hint = "Remove renamed_from: each has a copy of its own then."
+            return replace(spec, refused=ConfigError(text, hint=hint))
+        if not is_new and not in_source:
+            text = f"The backup has copies under both names, {old_name} and that of {spec.name}. Nothing was renamed."
+            hint = "Remove renamed_from to go on with the new copy; the old one stays. Or drop one of the two."
+            return replace(spec, refused=ConfigError(text, hint=hint))
+        return replace(spec, renamed_from=self._side("backup", old_name)) if is_new else spec
 
     def _options(self, table: str) -> tuple[str, TableSection]:
         """What counts for the table, and what messages call its section."""

@@ -28,6 +28,7 @@ class ServiceSpec:
 
     `recycle_days` and `on_new_column` are the service's own, or None for those of the settings. A service of a set
     `is_new` when its backup has no table yet; the first sync makes it. `refused` is why no run can do it.
+    `renamed_from`: the backup's table under the name that it still has; the next sync renames it.
 
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
@@ -42,6 +43,7 @@ class ServiceSpec:
     on_new_column: OnNewColumn | None = None
     is_new: bool = False
     refused: BackupError | None = None
+    renamed_from: Side | None = None
 
     def __post_init__(self) -> None:
         units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2

@@ -154,6 +154,15 @@ class Relational(Protocol):
     def adapt(self, drift: Drift) -> None:
         """Runs the statements of a drift that this store's `drift` returned. May be repeated."""
 
+    def take_over(
+        self, old: Store, beside: Sequence[Shape], before: Mapping[str, str], after: Mapping[str, str]
+    ) -> None:
+        """Gives the table of the store `old`, in this database, the schema and the name of this store.
+
+        In the same transaction, the entries of the siblings `beside` that have all the fields of `before` get those of
+        `after`. Does nothing if this store's table exists.
+        """
+
     def recognize_deleted(self) -> None:
         """Says that rows of this backup may be marked as deleted, though such rows do not stay in it any more: so their
         images say it, too."""

@@ -98,6 +98,12 @@ class SqlSibling:
                 row = cx.execute(query, values).first()
         return row is not None
 
+    def readdress(self, cx: sa.Connection, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+        """Gives all entries, and parts of entries, that have all the fields of `before` those of `after`."""
+        if sa.inspect(cx).has_table(self._table.name, schema=self._table.schema):
+            conditions = (self._table.c[name] == value for name, value in before.items())
+            cx.execute(self._table.update().where(*conditions).values(after))
+
     @property
     def _reading(self) -> str:
         return f"read {self._shape.name}"

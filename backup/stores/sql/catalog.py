@@ -41,6 +41,11 @@ class SqlCatalog:
         return TableName(self.schema or self.access.dialect.default_schema, self.name).spelled
 
     @property
+    def table_name(self) -> TableName:
+        """The table as the server knows it; where there is none, as it would be made."""
+        return self._existing or TableName(self.schema or self.access.dialect.default_schema, self.name)
+
+    @property
     def withheld(self) -> Collection[str]:
         """The names that the masks of a source have in the settings; none for any other store."""
         masking = self._rules.masking if self._rules.is_source else None

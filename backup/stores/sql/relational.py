@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+
+import sqlalchemy as sa
 
 from backup.core.errors import StoreError, StoreUnavailable
 from backup.core.model import Key, Record
 from backup.stores.base import Accept, Keep, Store
+from backup.stores.sibling import Shape
 from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
-from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.keys import spelled
@@ -22,8 +26,17 @@ from backup.stores.values import Drift, Limits, OnNewColumn, Written
 class SqlRelational:
     """The SQL part of one store: columns, references, triggers, counters and transactions of its table."""
 
-    def __init__(self, access: SqlAccess, catalog: SqlCatalog, writes: SqlWrites, limits: Limits) -> None:
+    def __init__(
+        self,
+        access: SqlAccess,
+        catalog: SqlCatalog,
+        writes: SqlWrites,
+        limits: Limits,
+        sibling: Callable[[Shape], SqlSibling],
+    ) -> None:
+        """`sibling` opens a table of the app's own beside this one."""
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
+        self._sibling = sibling
 
     def forget(self) -> None:
         self._catalog.forget()
@@ -39,6 +52,23 @@ class SqlRelational:
 
     def adapt(self, drift: Drift) -> None:
         self._catalog.adapt(drift)
+
+    def take_over(
+        self, old: Store, beside: Sequence[Shape], before: Mapping[str, str], after: Mapping[str, str]
+    ) -> None:
+        old_name, new_name = catalog_of(old).table_name, self._catalog.table_name
+        siblings = [self._sibling(shape) for shape in beside]
+        for attempt in self._access.attempts("rename the table", writes=True):
+            with attempt as cx:
+                dialect = self._access.dialect
+                if dialect.find(cx, new_name.schema, new_name.name) is not None:
+                    break
+                if new_name.schema is not None and not dialect.has_schema(cx, new_name.schema):
+                    cx.execute(sa.schema.CreateSchema(new_name.schema))
+                dialect.rename(cx, old_name, new_name)
+                for sibling in siblings:
+                    sibling.readdress(cx, before, after)
+        self._catalog.forget()
 
     def recognize_deleted(self) -> None:
         self._catalog.shape.recognize_deleted(self._access.dialect)

@@ -69,7 +69,7 @@ class SqlStore:
         self._reads = SqlReads(self.access, limits)
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
-        self.relational = SqlRelational(self.access, self.catalog, self._writes, limits)
+        self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table)
 
     incremental = None
     request_charge = None
@@ -159,6 +159,9 @@ class SqlStore:
         self.access.fence = lambda cx, again: fence.check_last(cx if shares_database else None, again)
 
     def sibling(self, shape: Shape) -> Sibling:
+        return self._own_table(shape)
+
+    def _own_table(self, shape: Shape) -> SqlSibling:
         return SqlSibling(self.access, shape, self._schema_of)
 
     def _schema_of(self, name: str) -> str | None:

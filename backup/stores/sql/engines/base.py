@@ -249,6 +249,9 @@ class Dialect(Protocol):
     def add(self, table: sa.Table, column: Column) -> str:
         """The statement that adds a nullable column of this name and type."""
 
+    def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
+        """Gives the table another name, and another schema, which exists, if that differs."""
+
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         """The statements that give the `old` column, under its name, the type of the `new` one, and allow NULL if the
         new one does."""

@@ -32,6 +32,16 @@ def spelled_name(schema: str | None, name: str) -> str:
     return ".".join(_bracketed(part) for part in (schema, name) if part is not None)
 
 
+def quoted_parts(dialect: sa.Dialect, *parts: str | None) -> str:
+    """The parts of a name that there are, such as schema and table, as a statement quotes them."""
+    return ".".join(dialect.identifier_preparer.quote_identifier(part) for part in parts if part)
+
+
+def send_ddl(cx: sa.Connection, statement: str) -> None:
+    """Runs the statement as it is. A driver would else take a % or ? in a name for a parameter."""
+    cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
 def _bracketed(part: str) -> str:
     is_plain = part.strip() == part != "" and not set(part) & set('.[]"')
     return part if is_plain else f"[{part.replace(']', ']]')}]"

@@ -50,7 +50,7 @@ from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many,
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
 
@@ -323,6 +323,15 @@ class SqlServerDialect:
 
     def add(self, table: sa.Table, column: Column) -> str:
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column.type, True)}"
+
+    def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
+        if table.schema != new.schema:
+            send_ddl(
+                cx, f"ALTER SCHEMA {quoted_parts(_SPELLING, new.schema)} TRANSFER {quoted_parts(_SPELLING, *table[:2])}"
+            )
+        if table.name != new.name:  # the new name is taken as it is, so it has no brackets
+            names = {"moved": quoted_parts(_SPELLING, new.schema, table.name), "name": new.name}
+            cx.execute(sa.text("EXEC sp_rename :moved, :name, 'OBJECT'"), names)
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         name, in_key = spelled_table(_SPELLING, table), not self.can_alter(table, old)

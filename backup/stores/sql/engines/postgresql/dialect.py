@@ -29,7 +29,7 @@ from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
 
@@ -245,6 +245,15 @@ class PostgresqlDialect:
     def add(self, table: sa.Table, column: Column) -> str:
         spelled = spelled_column(SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(SPELLING, table)} ADD COLUMN {spelled}"
+
+    def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
+        if table.schema != new.schema:
+            send_ddl(
+                cx, f"ALTER TABLE {quoted_parts(SPELLING, *table[:2])} SET SCHEMA {quoted_parts(SPELLING, new.schema)}"
+            )
+        if table.name != new.name:
+            moved = quoted_parts(SPELLING, new.schema, table.name)
+            send_ddl(cx, f"ALTER TABLE {moved} RENAME TO {quoted_parts(SPELLING, new.name)}")
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
         name = spelled_column(SPELLING, table, old.name)

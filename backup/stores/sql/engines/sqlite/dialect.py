@@ -34,7 +34,7 @@ from backup.stores.sql.engines.sqlite import listing, system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
 
@@ -303,6 +303,9 @@ class SqliteDialect:
     def add(self, table: sa.Table, column: Column) -> str:
         spelled = spelled_column(_SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
+
+    def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
+        send_ddl(cx, f"ALTER TABLE {quoted_parts(_SPELLING, *table[:2])} RENAME TO {quoted_parts(_SPELLING, new.name)}")
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:  # noqa: ARG002 - the same for every column
         old_name = spelled_column(_SPELLING, table, f"{table.name}_old")
