@@ -90,6 +90,7 @@ class Common(Section):
     recycle_days: float | None = Field(default=None, gt=0, le=36_500)
     on_new_column: Literal["add", "fail", "ignore"] | None = None
     deletes: Literal["mirror", "keep"] | None = None
+    indexes: bool | None = None
     max_delete_percent: float | None = Field(default=None, ge=0, le=100)
     max_delete_percent_per_week: float | None = Field(default=None, ge=0, le=100)
     delete_guard_floor: int | None = Field(default=None, ge=0)
@@ -166,8 +167,10 @@ class SetSection(Shared):
             raise ValueError(f'{word} is missing: name patterns, such as {word} = ["*"] for all')
         if self.is_cosmos and not self.database:
             raise ValueError("database is missing: a set of containers needs it")
+        if self.is_cosmos and self.indexes is not None:
+            raise ValueError("indexes is for tables: a container that the app makes is indexed like its source's")
         for name, section in self.container.items():
-            for option in ("where_sql", "columns", "key"):
+            for option in ("where_sql", "columns", "key", "indexes"):
                 if option in section.model_fields_set:
                     raise ValueError(f"{option} is for tables, and {name} is a container")
             if section.renamed_from is not None:

@@ -16,4 +16,4 @@ def take_name(backup: Store, old: Store, service: str, old_service: str) -> None
     assert backup.relational is not None  # noqa: S101 - for mypy; backup.toml refuses it for containers
     before = {"ServiceName": old_service, "Place": old.catalog.qualified_name()}
     after = {"ServiceName": service, "Place": backup.catalog.qualified_name()}
-    backup.relational.take_name(old, (HISTORY, RECYCLE_BIN), before, after)
+    backup.relational.take_over(old, (HISTORY, RECYCLE_BIN), before, after)

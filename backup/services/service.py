@@ -38,7 +38,7 @@ from backup.runs.scratch import name_of
 from backup.services.past import Past
 from backup.services.places import Places
 from backup.services.spec import ServiceSpec, spec_of
-from backup.stores import Drift, Limits, SideName, Store, open_store
+from backup.stores import Drift, IndexPlan, Limits, SideName, Store, open_store
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
@@ -297,6 +297,14 @@ class SyncService:
             if drift.added or drift.widened or unfilled:
                 foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
             return foresight, drift, unfilled - {*drift.added, *drift.widened}
+
+    def index_plan(self) -> IndexPlan:
+        """Returns how a sync would complete the backup's indexes. Reads the catalogue of both sides. Raises the errors
+        of the stores."""
+        with self._old_places.stores() as (source, backup):
+            relational = backup.relational
+            follows = relational is not None and backup.traits.follows_indexes
+            return relational.index_plan(source) if relational is not None and follows else IndexPlan()
 
     def count(self) -> int:
         """Returns the number of records in the source. Cost: reads an index from end to end."""

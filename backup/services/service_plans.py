@@ -20,7 +20,7 @@ from backup.services.sets import Members, ServiceSet, unique_key
 from backup.services.spec import ServiceSpec
 from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
-from backup.stores import Drift, Listed
+from backup.stores import Drift, IndexPlan, Listed
 from backup.verbs.sync import RULES
 
 _VERSION_NAMES = re.compile(
@@ -110,7 +110,11 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
         return _with(
             plan,
             foresight=Foresight(inserts=records, source_records=records),
-            notes=["The backup has no table yet; the sync makes it.", *version_hints(spec, listed)],
+            notes=[
+                "The backup has no table yet; the sync makes it.",
+                *version_hints(spec, listed),
+                *_index_notes(registry.get(service).index_plan()),
+            ],
         )
     old = spec.renamed_from
     stay = rules.keeps_deleted and foresight.deletes
@@ -118,6 +122,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
+    notes += _index_notes(registry.get(service).index_plan())
     try:
         sizes = foresight.source_records, foresight.backup_records
         spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
@@ -204,6 +209,14 @@ def _drift_notes(drift: Drift) -> list[str]:
             for name in drift.removed
         ),
         *(f"The column {name} is new and is not copied: on_new_column is ignore." for name in drift.ignored),
+    ]
+
+
+def _index_notes(plan: IndexPlan) -> list[str]:
+    return [
+        *(f"The sync makes the index {index.name}, over {', '.join(index.columns)}." for index in plan.missing),
+        *(f"The index {name} of the source is left out: {reason}." for name, reason in plan.left_out.items()),
+        *(f"The index {name} is gone from the source; the backup's stays." for name in plan.gone),
     ]
 
 

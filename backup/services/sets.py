@@ -381,6 +381,7 @@ def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rule
         exclude=options.columns.exclude,
         of_set=True,
         keeps_deleted=options.deletes == "keep",
+        follows_indexes=bool(options.indexes),
     )
 
 

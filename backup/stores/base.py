@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
 from backup.stores.codecs import Copies, Keys
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Drift, OnNewColumn, Place, Traits, Written
+from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
 
 
 class Fence(Protocol):
@@ -162,6 +162,12 @@ class Relational(Protocol):
         In the same transaction, the entries of the siblings `beside` that have all the fields of `before` get those of
         `after`. Does nothing if this store's table exists.
         """
+
+    def index_plan(self, source: Store) -> IndexPlan:
+        """How this backup's secondary indexes differ from its source's. Its table need not exist. Reads only."""
+
+    def make_index(self, index: SecondaryIndex) -> None:
+        """Makes the index, which `index_plan` has named, unless there is one of its name."""
 
     def recognize_deleted(self) -> None:
         """Says that rows of this backup may be marked as deleted, though such rows do not stay in it any more: so their

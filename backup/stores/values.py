@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -41,7 +41,7 @@ class Traits:
     changes have to be compared first. `batch_size`: how many records to write at once. A run checks its lock only
     between batches, so a batch must not take long.
     `masks`: the mark of the service's masks; None without masks. `keeps_deleted`: a backup in which the copies of
-    records that the source deleted stay.
+    records that the source deleted stay. `follows_indexes`: a backup that gets the source's secondary indexes.
     """
 
     keys_are_exact: bool
@@ -51,6 +51,25 @@ class Traits:
     batch_size: int
     masks: str | None = None
     keeps_deleted: bool = False
+    follows_indexes: bool = False
+
+
+@dataclass(frozen=True)
+class SecondaryIndex:
+    """An index of a backup's table beside its key: its name there, and its columns in their order."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """How a backup's indexes differ from its source's: those that it lacks; those of the source that it cannot get, by
+    name, each with the reason; and the names of those that it has and the source has no more."""
+
+    missing: Sequence[SecondaryIndex] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    gone: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,7 @@ class Rules:
     a record that leaves the filter is a delete. History and bin are in the server's default schema, for the whole set.
     `keeps_deleted`: copies of records that the source deleted stay in the backup, marked with the time. A marked copy
     is no record of the service: nothing reads or counts it until the source has the record again.
+    `follows_indexes`: the backup gets the source's secondary indexes, as plain ones.
     """
 
     version: tuple[str, ...] = ()
@@ -87,6 +107,7 @@ class Rules:
     masking: Masking | None = None
     is_source: bool = False
     keeps_deleted: bool = False
+    follows_indexes: bool = False
 
     @property
     def of_backup(self) -> Rules:

@@ -19,6 +19,7 @@ from backup.mirror.writing import Steps
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Store
+from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
 
 _SECONDS_BETWEEN_SAVES = 1.0
@@ -112,6 +113,8 @@ def sync_with_schema(session: Session) -> None:
         # Every row is in the source now, so a mark that is left is of a record that has come back.
         session.steps.check_lock()
         relational.forget_deleted()
+    if complete:
+        follow_indexes(session)
 
 
 def _purge_what_is_clear(session: Session, masks: str) -> None:

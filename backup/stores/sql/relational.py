@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.errors import StoreError, StoreUnavailable
+from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.model import Key, Record
 from backup.stores.base import Accept, Keep, Store
 from backup.stores.sibling import Shape
@@ -18,9 +19,10 @@ from backup.stores.sql.batch import key_batches
 from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
+from backup.stores.sql.indexes import creation, index_plan
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.writes import SqlWrites
-from backup.stores.values import Drift, Limits, OnNewColumn, Written
+from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, SecondaryIndex, Written
 
 
 class SqlRelational:
@@ -69,6 +71,30 @@ class SqlRelational:
                 for sibling in siblings:
                     sibling.readdress(cx, before, after)
         self._catalog.forget()
+
+    def index_plan(self, source: Store) -> IndexPlan:
+        original = catalog_of(source)
+        in_source = self._indexes_of(original)
+        columns, key = {column.name: column.name for column in original.shape.columns}, original.shape.key_names
+        in_backup: list[Mapping[str, Any]] = []
+        with suppress(NotInitialized):
+            shape = self._catalog.shape
+            columns = {name: copy.name for name in columns if (copy := shape.find(name)) is not None}
+            in_backup, key = self._indexes_of(self._catalog), shape.key_names
+        return index_plan(in_source, in_backup, columns, key, self._catalog.qualified_name())
+
+    def _indexes_of(self, catalog: SqlCatalog) -> list[Mapping[str, Any]]:
+        for attempt in catalog.access.attempts("list the indexes"):
+            with attempt as cx:
+                indexes = catalog.access.dialect.indexes(cx, catalog.table_name)
+        return [*indexes]
+
+    def make_index(self, index: SecondaryIndex) -> None:
+        table = self._catalog.table_name
+        for attempt in self._access.attempts(f"make the index {index.name}", writes=True):
+            with attempt as cx:
+                if index.name not in {existing["name"] for existing in self._access.dialect.indexes(cx, table)}:
+                    cx.execute(creation(table, index))
 
     def recognize_deleted(self) -> None:
         self._catalog.shape.recognize_deleted(self._access.dialect)

@@ -53,6 +53,7 @@ class SqlStore:
             batch_size=limits.batch_size,
             masks=rules.masking.mark if rules.masking else None,
             keeps_deleted=rules.keeps_deleted,
+            follows_indexes=rules.follows_indexes,
         )
         self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
         self.access.hides_values = bool(rules.masking) and rules.is_source

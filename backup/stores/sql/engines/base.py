@@ -249,6 +249,10 @@ class Dialect(Protocol):
     def add(self, table: sa.Table, column: Column) -> str:
         """The statement that adds a nullable column of this name and type."""
 
+    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
+        """The table's indexes beside its primary key, and its unique constraints, as SQLAlchemy describes them. An
+        expression has None among `column_names`."""
+
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         """Gives the table another name, and another schema, which exists, if that differs."""
 

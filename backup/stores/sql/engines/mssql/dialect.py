@@ -50,6 +50,7 @@ from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many,
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
+from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
@@ -323,6 +324,9 @@ class SqlServerDialect:
 
     def add(self, table: sa.Table, column: Column) -> str:
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column.type, True)}"
+
+    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
+        return inspected_indexes(cx, table)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         if table.schema != new.schema:

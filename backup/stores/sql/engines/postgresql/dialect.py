@@ -29,6 +29,7 @@ from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
+from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
@@ -245,6 +246,9 @@ class PostgresqlDialect:
     def add(self, table: sa.Table, column: Column) -> str:
         spelled = spelled_column(SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(SPELLING, table)} ADD COLUMN {spelled}"
+
+    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
+        return inspected_indexes(cx, table)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         if table.schema != new.schema:

@@ -304,6 +304,9 @@ class SqliteDialect:
         spelled = spelled_column(_SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
 
+    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
+        return listing.indexes_of(cx, table.name)
+
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         send_ddl(cx, f"ALTER TABLE {quoted_parts(_SPELLING, *table[:2])} RENAME TO {quoted_parts(_SPELLING, new.name)}")
 

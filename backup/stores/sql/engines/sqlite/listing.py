@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
@@ -31,6 +32,13 @@ _INDEXES = sa.text(
     WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%' AND i."unique" AND NOT i.partial AND i.origin <> 'pk'
       AND x.key
     ORDER BY m.name, i.name, x.seqno
+    """
+)
+
+_INDEXES_OF = sa.text(
+    """
+    SELECT i.name, i.partial, x.name FROM pragma_index_list(:table) i JOIN pragma_index_xinfo(i.name) x
+    WHERE i.origin <> 'pk' AND x.key ORDER BY i.name, x.seqno
     """
 )
 
@@ -78,6 +86,19 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
             )
         )
     return with_keys(tables, indexes, foreign_keys)
+
+
+def indexes_of(cx: sa.Connection, table: str) -> list[Mapping[str, Any]]:
+    """The table's indexes beside its primary key, as SQLAlchemy describes them, which leaves out some."""
+    rows = cx.execute(_INDEXES_OF, {"table": table}).all()
+    return [
+        {
+            "name": name.removeprefix("sqlite_"),  # no other index may have a name that begins so
+            "column_names": [row[2] for row in group],
+            "dialect_options": {"sqlite_where": True} if is_partial else {},
+        }
+        for (name, is_partial), group in groupby(rows, key=lambda row: tuple(row[:2]))
+    ]
 
 
 def _grouped(rows: list[Any], *, is_view: bool) -> list[Listed]:

@@ -1,0 +1,74 @@
+"""The secondary indexes of a table, and those that a backup's table gets like its source's. Drops none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.stores.sql.engines.tables import TableName
+from backup.stores.values import IndexPlan, SecondaryIndex
+
+_OF_THE_APP = re.compile(r"_bak[0-9a-f]{8}")
+_NAME_BYTES = 40
+_PLAIN_KINDS = (None, "", "btree")
+
+
+def index_plan(
+    in_source: Sequence[Mapping[str, Any]],
+    in_backup: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    key: Collection[str],
+    place: str,
+) -> IndexPlan:
+    """What the backup lacks of its source's indexes, and what it cannot get. `in_source` and `in_backup` are as
+    `Dialect.indexes` returns them, `columns` the source's copied columns with their names in the backup, `key` the
+    backup's key, `place` its table."""
+    existing = {tuple(index["column_names"]) for index in in_backup if index["column_names"]} | {tuple(key)}
+    wanted: set[tuple[str, ...]] = set()
+    missing, left_out = list[SecondaryIndex](), dict[str, str]()
+    for index in in_source:
+        if reason := _reason_against(index, columns):
+            left_out[str(index["name"])] = reason
+            continue
+        names = tuple(columns[name] for name in index["column_names"])
+        if names not in existing | wanted:
+            missing.append(SecondaryIndex(_name(str(index["name"]), place, names), names))
+        wanted.add(names)
+    gone = [
+        str(index["name"])
+        for index in in_backup
+        if _OF_THE_APP.fullmatch(str(index["name"])[-12:]) and tuple(index["column_names"]) not in wanted
+    ]
+    return IndexPlan(missing, left_out, gone)
+
+
+def _reason_against(index: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    options: Mapping[str, Any] = index.get("dialect_options") or {}
+    if None in index["column_names"]:
+        return "it is over an expression"
+    if absent := [name for name in index["column_names"] if name not in columns]:
+        return f"the column {absent[0]} is not copied"
+    if any(value is not None and name.endswith("_where") for name, value in options.items()):
+        return "it is for a part of the rows, and other rows may not fit into it"
+    kinds = (value for name, value in options.items() if name.endswith("_using"))
+    if kind := next((kind for kind in kinds if kind not in _PLAIN_KINDS), None):
+        return f"its kind is {kind}"
+    return "it holds whole columns" if any(name.endswith("_columnstore") for name in options) else ""
+
+
+def _name(source_name: str, place: str, columns: Sequence[str]) -> str:
+    """A name that no other index has: on some servers names are those of a whole schema, and long ones are cut."""
+    digest = sha256("\n".join((place, source_name, *columns)).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    start = source_name.encode("utf-8", "ignore")[:_NAME_BYTES].decode("utf-8", "ignore")
+    return f"{start}_bak{digest}"
+
+
+def creation(table: TableName, index: SecondaryIndex) -> sa.schema.CreateIndex:
+    """The statement that makes the index."""
+    columns = [sa.Column(name, sa.Integer) for name in index.columns]
+    sa.Table(table.name, sa.MetaData(), *columns, schema=table.schema)
+    return sa.schema.CreateIndex(sa.Index(index.name, *columns))
