@@ -16,6 +16,7 @@ from backup.entry import dashboard_api, http, job_api, notify_api, session_api
 from backup.entry.access import permitted
 from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
+from backup.entry.metrics import get_metrics
 from backup.entry.requests import parse_service
 from backup.entry.timer import last_firing
 from backup.jobs.desk import Desk, desk_of
@@ -105,7 +106,7 @@ class _Reply:
         answer = self.answer
         assert answer is not None  # noqa: S101 - for mypy; `_answering` has made it
         headers = dict(answer.headers)
-        return func.HttpResponse(answer.json, status_code=answer.status, mimetype="application/json", headers=headers)
+        return func.HttpResponse(answer.content, status_code=answer.status, mimetype=answer.media, headers=headers)
 
 
 @contextmanager
@@ -222,6 +223,12 @@ def GetSummary(req: func.HttpRequest) -> func.HttpResponse:
 def GetStats(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/sync/dashboard/stats?days=&limit=&cursor="""
     return _look(req, job_api.get_stats)
+
+
+@app.route("metrics", methods=["GET"])
+def GetMetrics(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/metrics: numbers of runs, services and jobs, in the text format of Prometheus."""
+    return _look(req, get_metrics)
 
 
 @app.route("sync/session/stats", methods=["GET"])

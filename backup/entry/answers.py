@@ -64,11 +64,19 @@ def _json(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP status, a body that `json` writes, and headers in addition to the usual ones."""
+    """An HTTP status, a body that `json` writes, and headers in addition to the usual ones. An answer that is no JSON
+    has a `text` and its `media` type instead."""
 
     status: int
     body: dict[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
+    media: str = "application/json"
+
+    @property
+    def content(self) -> str:
+        """What is sent: the text, or the body as JSON."""
+        return self.json if self.text is None else self.text
 
     @property
     def json(self) -> str:

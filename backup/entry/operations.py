@@ -255,6 +255,14 @@ OPERATIONS: Sequence[Operation] = (
         query={"days": _number(30, 366), "limit": _number(10, 50), "cursor": _CURSOR},
     ),
     Operation(
+        "GetMetrics",
+        "GET",
+        "metrics",
+        "Numbers of runs, services and jobs, in the text format of Prometheus.",
+        {200: str},
+        media="text/plain",
+    ),
+    Operation(
         "GetSessionStats",
         "GET",
         "sync/session/stats",

@@ -3,7 +3,8 @@
 `day:` has the numbers of a day and a service, in the order of their names. `stat:` has those of one service and day,
 `total:` those of all services and a day together, both with the durations. `last:` has a service's last success,
 failure, verify and drill, what was last proven, when its first run began, and whether it was told that it is silent;
-`glance:` has the part of it that tells how safe the service is (`glances`). Days are UTC's.
+`glance:` has the part of it that tells how safe the service is (`glances`). `sum:` has the sums of all runs of a
+service by verb, which only grow. Days are UTC's.
 """
 
 from __future__ import annotations
@@ -94,13 +95,29 @@ class RunNumbers:
                 break
         return by_service
 
+    def sums_of_all(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Returns the sums of all runs that have ended since sums are kept, by service in small letters and by verb:
+        `runs`, `failed`, `seconds`, `charge` (request units), and records by what became of them, `failedRecords` those
+        set aside. Dry runs do not count. Cost: a read for each thousand services."""
+        by_service: dict[str, Mapping[str, Mapping[str, float]]] = {}
+        after = ""
+        while items := self._keys.scan("sum:", after=after, limit=_SERVICES_AT_ONCE):
+            by_service |= {item.value["service"].lower(): item.value["verbs"] for item in items}
+            after = items[-1].key
+            if len(items) < _SERVICES_AT_ONCE:
+                break
+        return by_service
+
 
 def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox) -> list[Change]:
     """The changes that the end of this run makes to the numbers. `due_at`: the occurrence of the schedule that the run
     is for. A success that ends a silence puts the event about that into the `outbox`."""
     ended_on = (run.completed_at or run.started_at).astimezone(UTC).date()
     changes = _last_changes(keys, run, outbox)
-    if run.verb is not Verb.SYNC or "/" in run.service:  # the numbers of such a service are those of its set
+    is_of_set = run.verb is Verb.SYNC and "/" in run.service  # the numbers of such a service are those of its set
+    if not is_of_set:
+        changes.append(_sum_change(keys, run))
+    if run.verb is not Verb.SYNC or is_of_set:
         return changes
     made_on = due_at.astimezone(UTC).date() if due_at is not None and run.status is Status.COMPLETED else None
     day_key = _day_key(ended_on, run.service)
@@ -165,6 +182,19 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     told = outbox.changes(recovered(run, silence)) if silence is not None else []
     of_service = Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW)
     return [of_service, glance_change(keys, run.service, value), *told]
+
+
+def _sum_change(keys: KeyValues, run: Run) -> Change:
+    key = f"sum:{hashed(run.service)}"
+    item = keys.get(key)
+    verbs = dict(item.value["verbs"]) if item else {}
+    sums = _with_run(verbs.get(run.verb.value, {}), run, made=False)
+    sums.pop("completed", None)
+    sums["seconds"] = sums.get("seconds", 0) + (run.duration_ms or 0) / 1000
+    if run.request_charge is not None:
+        sums["charge"] = sums.get("charge", 0) + run.request_charge
+    verbs[run.verb.value] = {name: number for name, number in sums.items() if number}
+    return Change(key, {"service": run.service, "verbs": verbs}, item.etag if item else NEW)
 
 
 def _with_run(numbers: Mapping[str, Any], run: Run, *, made: bool, with_durations: bool = False) -> dict[str, Any]:

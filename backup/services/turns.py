@@ -166,7 +166,9 @@ def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
     status = Status.COMPLETED if error is None else Status.FAILED
     proofs = [outcome.run.proof for outcome in outcomes if outcome.run.proof is not None]
     proof = sum(proofs, Proof()) if len(proofs) == len(outcomes) else None
+    charges = [outcome.run.request_charge for outcome in outcomes if outcome.run.request_charge is not None]
     run = replace(run, error_kind=type(error).__name__ if error else None, proof=proof)
+    run = replace(run, request_charge=sum(charges) if charges else None)
     return Outcome(run.ended(status, utc_now(), counts, redact(str(error)) if error else None), error)
 
 
