@@ -149,17 +149,17 @@ def test_addresses_in_calls_exist() -> None:
 
 
 def test_commands_in_the_page_on_the_command_line_are_those_that_exist() -> None:
-    assert set(re.findall(r"python -m backup ([a-z]+)", COMMAND_LINE)) == COMMANDS.keys()
+    assert set(re.findall(r"python -m backup ([a-z]+(?:-[a-z]+)*)", COMMAND_LINE)) == COMMANDS.keys()
 
 
 def test_commands_in_all_documents_exist() -> None:
-    assert set(re.findall(r"python -m backup ([a-z]+)", EVERYTHING)) <= COMMANDS.keys()
+    assert set(re.findall(r"python -m backup ([a-z]+(?:-[a-z]+)*)", EVERYTHING)) <= COMMANDS.keys()
 
 
 def test_options_in_the_page_on_the_command_line_are_those_that_exist() -> None:
     existing = {name: options_of(command) for name, command in COMMANDS.items()}
     told = {
-        option: set(re.findall(r"`(\w+)`", commands))
+        option: set(re.findall(r"`([\w-]+)`", commands))
         for option, commands in re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*) \|", COMMAND_LINE, re.M)
         if option != "--help"
     }
@@ -170,7 +170,7 @@ def test_options_in_the_page_on_the_command_line_are_those_that_exist() -> None:
 
 
 def test_options_of_commands_in_examples_exist() -> None:
-    used = re.findall(r"python -m backup ([a-z]+)([^`\n]*)", EVERYTHING)
+    used = re.findall(r"python -m backup ([a-z]+(?:-[a-z]+)*)([^`\n]*)", EVERYTHING)
     wrong = [
         (command, option)
         for command, rest in used

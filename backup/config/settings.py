@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, timedelta, tzinfo
 from functools import cached_property, lru_cache
@@ -41,6 +42,7 @@ from backup.core.model import utc_now
 _NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
 _LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - _NO_LIMITS)
 _HOST_FOLDER = Path(__file__).parents[2]  # where host.json is
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
 _DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
 
 
@@ -230,14 +232,39 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     name.
     """
     variables = dict(os.environ if environment is None else environment)
-    where = {name.upper(): value for name, value in variables.items() if value.strip()}
-    folders = [Path.cwd(), _HOST_FOLDER] if environment is None else []
     # Before anything can be wrong: what is logged about other settings has this form too.
-    write_json(where.get("BACKUPLOG__FORMAT", "").strip() == "json")
+    write_json(_by_upper_name(variables).get("BACKUPLOG__FORMAT", "").strip() == "json")
+    return _read(
+        tuple(variables.items()), _set_text(variables, [Path.cwd(), _HOST_FOLDER] if environment is None else [])
+    )
+
+
+def given_settings() -> tuple[dict[str, str], SetText | None]:
+    """Returns the settings of this process that have a value, as texts, by the names that the documents have; and the
+    text of backup.toml, wherever it comes from. Raises ConfigError for a file of sets that cannot be read."""
+    variables = dict(os.environ)
+    known = _known_names(variables)
+    given = {known[name.lower()]: value for name, value in variables.items() if name.lower() in known and value.strip()}
+    text = _set_text(variables, [Path.cwd(), _HOST_FOLDER])
+    return {name: given[name] for name in known.values() if name in given}, text
+
+
+def _by_upper_name(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name.upper(): value for name, value in variables.items() if value.strip()}
+
+
+def _set_text(variables: Mapping[str, str], folders: list[Path]) -> SetText | None:
+    """The text of the sets: of a setting, or of the file in one of the folders."""
+    where = _by_upper_name(variables)
     config, toml = where.get("BACKUP_CONFIG"), where.get("BACKUP_TOML")
     refuse_reference(config or "", "BACKUP_CONFIG")
-    text = find_text(config, toml, folders)
-    return _read(tuple(variables.items()), text)
+    return find_text(config, toml, folders)
+
+
+def _known_names(variables: Mapping[str, str]) -> dict[str, str]:
+    """The settings that these variables may have, by their names in small letters."""
+    fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
+    return {**fixed, **{name.lower(): name for name in names_of(titles_in(list(variables)))}}
 
 
 @lru_cache(maxsize=4)  # each request asks several times, and hundreds of services take long to parse
@@ -245,7 +272,7 @@ def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
     """Parses the variables and the text of the sets. Raises as `load_settings` does, each time anew."""
     variables = dict(items)
     fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
-    known = {**fixed, **{name.lower(): name for name in names_of(titles_in(list(variables)))}}
+    known = _known_names(variables)
     every_name = tuple(known.values())
     for name, value in variables.items():
         if name.lower() in known:
@@ -323,8 +350,9 @@ def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
 def use_local_settings(path: Path) -> None:
     """Puts the `Values` of a file like local.settings.json into the environment, unless it has the name already.
 
-    Takes local.settings.json of a folder, if there is one. For the command line only: in Azure and under `func start`
-    the host does this. Raises ConfigError for a file that is missing or cannot be read.
+    Takes local.settings.json of a folder, if there is one. A value `${NAME}` is that of the variable NAME. For the
+    command line only: in Azure and under `func start` the host does this. Raises ConfigError for a file that is missing
+    or cannot be read, and for a variable without a value.
     """
     file = path / "local.settings.json" if path.is_dir() else path
     if file != path and not file.exists():
@@ -332,12 +360,19 @@ def use_local_settings(path: Path) -> None:
     hint = 'It is JSON like local.settings.json: {"Values": {"NAME": "value"}}.'
     try:
         values = json.loads(file.read_text(encoding="utf-8-sig")).get("Values", {})
-        for name, value in values.items():
-            os.environ.setdefault(name, str(value))
+        texts = {name: str(value) for name, value in values.items() if name not in os.environ}
     except FileNotFoundError:
         raise ConfigError(f"There is no file {file}.", hint="Name an existing one with --config.") from None
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{file.name} cannot be read: {error}.", hint=hint) from None
+    for name, text in texts.items():
+        reference = _REFERENCE.fullmatch(text)
+        if reference is not None and not os.environ.get(reference[1]):
+            raise ConfigError(
+                f"{file.name} takes {name} from the variable {reference[1]}, which has no value.",
+                hint=f"Set {reference[1]} in the environment. `backup export-config` leaves secrets out in this way.",
+            )
+        os.environ[name] = text if reference is None else os.environ[reference[1]]
 
 
 def variable_named(name: str) -> str | None:

@@ -17,7 +17,17 @@ from backup import __version__
 from backup.core import interrupts
 from backup.core.errors import Interrupted
 from backup.core.log import quiet_libraries
-from backup.entry.command_line import copying, developing, glance, looking, notifying, planning, taking_back, working
+from backup.entry.command_line import (
+    copying,
+    developing,
+    exporting,
+    glance,
+    looking,
+    notifying,
+    planning,
+    taking_back,
+    working,
+)
 from backup.entry.command_line.configuration import choose
 from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
@@ -48,6 +58,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "changes": looking.changes_command,
         "health": looking.health_command,
         "notify": notifying.notify_command,
+        "export-config": exporting.export_config_command,
     },
     "Take back": {
         "undo": taking_back.undo_command,
