@@ -72,6 +72,11 @@ class Registry:
         self.directory = Directory(settings, self._limits, specs)
 
     @property
+    def limits(self) -> Limits:
+        """The limits of each call."""
+        return self._limits
+
+    @property
     def wait_seconds(self) -> float:
         """How many seconds an HTTP request waits for its syncs."""
         return self._settings.wait_seconds

@@ -149,6 +149,20 @@ class ServiceSet:
         side = self._side("source", "")
         return replace(side, role="target place", setting=TARGET, connection_string=connection_string)
 
+    def database(self, role: SideName) -> Side:
+        """The side of all its services, without a table."""
+        return self._side(role, "")
+
+    @property
+    def named_tables(self) -> Sequence[str]:
+        """The tables or containers that the file names one by one; empty if it also has patterns."""
+        patterns = self._section.patterns
+        return () if any(map(is_pattern, patterns)) or not all("." in name for name in patterns) else patterns
+
+    def tables_in(self, side: Side) -> list[str]:
+        """The tables that the set has now, as the login of this side sees them. Raises what a store raises."""
+        return [*self._chosen(list_places(side, self._limits))[0]]
+
     def rival_of(self, table: str) -> ServiceSpec | None:
         """The service that this set would have for a table of this name, for comparing places; None without one. Asks
         no database."""

@@ -41,6 +41,7 @@ __all__ = [
     "cosmos_access",
     "dialect_of",
     "list_places",
+    "open_database",
     "open_store",
     "stamps_in",
 ]
@@ -114,7 +115,7 @@ def list_places(side: Side, limits: Limits) -> list[Listed]:
             return [Listed(container) for container in sorted(account.containers())]
         finally:
             account.close()
-    access = _open_database(side, limits, missing, name)
+    access = open_database(side, limits, missing, name)
     try:
         for attempt in access.attempts("list the tables"):
             with attempt as cx:
@@ -132,14 +133,16 @@ def add_foreign_key(side: Side, foreign_key: ForeignKey, limits: Limits) -> None
     """
     from backup.stores.sql.constraints import constraint_of
 
-    access = _open_database(side, limits, SourceMissing, f"{side.role} of {side.service}")
+    access = open_database(side, limits, SourceMissing, f"{side.role} of {side.service}")
     try:
         access.add_foreign_key(constraint_of(foreign_key))
     finally:
         access.close()
 
 
-def _open_database(side: Side, limits: Limits, missing: type[BackupError], name: str) -> SqlAccess:
+def open_database(side: Side, limits: Limits, missing: type[BackupError], name: str) -> SqlAccess:
+    """The access to the side's SQL database, for what is about no table. It connects when first used; `close` it.
+    Raises ConfigError for a connection string that cannot be read."""
     from backup.stores.sql.access import SqlAccess
 
     dialect = dialect_of(side, limits)

@@ -6,12 +6,13 @@ import itertools
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ from backup.core.retry import Retry
 from backup.runs.history_entries import HISTORY
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
+from backup.stores.grants import Grantee, Needed
 from backup.stores.listing import ForeignKey, Listed, ListedColumn
 from backup.stores.sibling import FieldType, Look, Shape
 from backup.stores.sql.access import SqlAccess
@@ -34,6 +36,7 @@ from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
+from backup.stores.sql.engines.mssql import rights
 from backup.stores.sql.engines.mssql.connection import connect, text_from
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
@@ -953,3 +956,80 @@ def test_rows_that_are_asked_about_are_locked_until_the_transaction_ends() -> No
     things = shape(columns=[COLUMNS[0], COLUMNS[-1]])
     query = SqlServerDialect(found).locked(things.select).where(things.is_one_of([(1,)]))
     assert "FROM [my shop].[Things] WITH (UPDLOCK, HOLDLOCK) \nWHERE" in str(query.compile(dialect=dialect()))
+
+
+def test_rights_are_spelled_for_any_name_and_a_named_identity() -> None:
+    client_id = UUID("00112233-4455-6677-8899-aabbccddeeff")
+    needed = Needed("source", ("sh]op's",), unmasks=True)
+    texts = [statement.sql for statement in rights.grant_statements(Grantee("a]pp'", client_id=client_id), needed)]
+    sid = "0x33221100554477668899AABBCCDDEEFF"
+    assert texts == [
+        "IF EXISTS (SELECT 1 FROM sys.database_principals WHERE name = N'a]pp''' AND sid <> "
+        f"{sid}) RAISERROR(N'[a]]pp''] is the user of another identity. DROP USER it first.', 16, 1)",
+        f"IF DATABASE_PRINCIPAL_ID(N'a]pp''') IS NULL CREATE USER [a]]pp'] WITH SID = {sid}, TYPE = E",
+        "GRANT SELECT ON SCHEMA::[sh]]op's] TO [a]]pp']",
+        "GRANT VIEW DEFINITION TO [a]]pp']",
+        "GRANT UNMASK TO [a]]pp']",
+    ]
+    of_object = rights.grant_statements(Grantee("app", object_id=client_id), Needed("backup", ("a'b",)))
+    external = f"CREATE USER [app] FROM EXTERNAL PROVIDER WITH OBJECT_ID = '{client_id}'"
+    assert [statement.sql for statement in of_object][:2] == [
+        "IF SCHEMA_ID(N'a''b') IS NULL EXEC(N'CREATE SCHEMA [a''b]')",
+        f"IF DATABASE_PRINCIPAL_ID(N'app') IS NULL {external}",
+    ]
+    with_password = rights.grant_statements(Grantee("app", has_password=True), Needed("source", ("dbo",)))
+    assert with_password[0].sql == "IF DATABASE_PRINCIPAL_ID(N'app') IS NULL CREATE USER [app] FOR LOGIN [app]"
+
+
+class _Rows(list[Any]):
+    def one(self) -> Any:
+        return self[0]
+
+
+class _Catalogue:
+    """Answers the queries of rights like a server on which the user is what the test says."""
+
+    def __init__(self, database: dict[str, int], tables: list[dict[str, Any]], masked: int = 0) -> None:
+        self.database, self.tables, self.masked = database, tables, masked
+        self.sent: list[str] = []
+
+    def execute(self, query: sa.TextClause, values: Mapping[str, Any] | None = None) -> Any:
+        compiled = str(query.compile(dialect=mssql_dialect()))  # type: ignore[no-untyped-call]
+        self.sent.append(compiled)
+        rows = [self.database] if "IS_ROLEMEMBER" in compiled else self.tables
+        return SimpleNamespace(mappings=lambda: _Rows(rows))
+
+    def scalar(self, query: sa.TextClause, values: Mapping[str, Any] | None = None) -> int:
+        return self.masked
+
+    def exec_driver_sql(self, text: str, execution_options: Any = None) -> None:
+        self.sent.append(text)
+
+
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "ALTER")
+
+
+@pytest.mark.parametrize(
+    ("role", "granted", "expected"),
+    [
+        ("source", ("SELECT",), []),
+        ("source", (), ["missing SELECT"]),
+        ("source", ("SELECT", "INSERT", "ALTER"), ["excess INSERT", "excess ALTER"]),
+        ("backup", RIGHTS, []),
+        ("backup", ("SELECT", "INSERT"), ["missing UPDATE", "missing DELETE", "missing ALTER"]),
+    ],
+)
+def test_rights_on_tables_that_are_missing_or_too_many(role: Any, granted: Sequence[str], expected: list[str]) -> None:
+    table = {"schema_name": "dbo", "table_name": "T", **{right: right in granted for right in RIGHTS}}
+    cx: Any = _Catalogue({"definition": 1, "unmask": 1, "owner": 0}, [table, {**table, "table_name": "Other"}])
+    seen = rights.look_at_rights(cx, Needed(role, ("dbo",), (("dbo", "T"),)), "o'app")
+    assert [f"{right.kind} {right.right}" for right in seen] == expected
+    assert {right.of for right in seen} <= {"dbo.T"}
+    assert (cx.sent[0], cx.sent[-1]) == ("EXECUTE AS USER = N'o''app'", "REVERT")
+
+
+def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:
+    cx: Any = _Catalogue({"definition": 0, "unmask": 0, "owner": 1}, [], masked=2)
+    seen = rights.look_at_rights(cx, Needed("source", ("dbo",)), None)
+    expected = ["missing VIEW DEFINITION", "excess db_owner", "missing UNMASK"]
+    assert [f"{right.kind} {right.right}" for right in seen] == expected

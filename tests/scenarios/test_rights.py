@@ -1,10 +1,11 @@
-"""The statements that docs/security.md has for PostgreSQL are all that the app needs for each verb."""
+"""The statements that docs/security.md has for PostgreSQL are all that the app needs; `grant` has and runs the same."""
 
 from __future__ import annotations
 
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -17,8 +18,9 @@ from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.verbs.restoring import Wish
 from tests.emulators.servers import postgres_database
+from tests.scenarios.inside import command
 from tests.scenarios.places import Sql
-from tests.scenarios.product import ROOT
+from tests.scenarios.product import ROOT, Ended
 
 SECTION = (ROOT / "docs/security.md").read_text().split("\n## PostgreSQL\n")[1].split("\n## ")[0]
 MADE_ONCE, READ, WRITTEN, RESTORED, AFTERWARDS = re.findall(r"```sql\n(.*?)```", SECTION, re.S)
@@ -36,12 +38,16 @@ class App:
         side.run(re.sub(r"\bapp\b", self.role, statements.replace("…", "secret")))
 
     @property
-    def service(self) -> SyncService:
+    def settings(self) -> dict[str, str]:
         settings: dict[str, str] = {}
         for prefix, side in (("SourceCustomerDb", self.source), ("BackupCustomerDb", self.backup)):
             url = sa.make_url(side.url).set(username=self.role, password="secret")
             settings |= Sql(url.render_as_string(hide_password=False), side.table).settings(prefix)
-        return Registry(load_settings(settings)).get("customer")
+        return settings
+
+    @property
+    def service(self) -> SyncService:
+        return Registry(load_settings(self.settings)).get("customer")
 
     def sync(self) -> tuple[int, int, int]:
         outcome = self.service.sync(Trigger.CLI, Options())
@@ -88,3 +94,116 @@ def test_the_grants_of_the_page_are_enough_for_each_verb(app: App) -> None:
     assert app.sync() == (0, 0, 0)
     app.source.run('DELETE FROM {table} WHERE "Id" = 1')
     assert isinstance(app.service.restore(Wish()).error, RightMissing)
+
+
+def blocks(section: str) -> list[list[str]]:
+    """The statements of each block of a section, a line each."""
+    text = (ROOT / "docs/security.md").read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return [block.strip().splitlines() for block in re.findall(r"```(?:sql|sh)\n(.*?)```", text, re.S)]
+
+
+def printed(folder: Path, settings: dict[str, str], *arguments: str) -> list[str]:
+    """What `grant --print` has printed, without its comments and empty lines."""
+    ended = command(folder, settings, "grant", "--print", *arguments)
+    assert ended.code == 0, ended.err
+    return [line for line in ended.out.splitlines() if line and not line.startswith(("-- ", "# ", "Backup of"))]
+
+
+@pytest.mark.parametrize(
+    ("section", "url", "role", "left_out"),
+    [
+        ("SQL Server and Azure SQL", "Server=h.database.windows.net;Database={}", "APP", 0),
+        ("PostgreSQL", "postgresql://app@h.postgres.database.azure.com/{}", "app", 1),
+    ],
+)
+def test_the_page_has_the_statements_that_grant_prints(
+    section: str, url: str, role: str, left_out: int, tmp_path: Path
+) -> None:
+    sides = {"Source": url.format("shop"), "Backup": url.format("backup")}
+    settings = {f"{side}CustomerDb__ConnectionString": text for side, text in sides.items()}
+    source, backup, restored, afterwards = blocks(section)[left_out:]
+    to = ("--to", role)
+    assert printed(tmp_path, settings, *to) == [*source, *backup]
+    assert printed(tmp_path, settings, *to, "--restore") == restored
+    assert printed(tmp_path, settings, *to, "--restore", "--revoke") == afterwards
+
+
+def test_the_page_has_the_roles_of_cosmos_db_that_grant_prints(tmp_path: Path) -> None:
+    sides = {side: f"AccountEndpoint=https://{side.lower()}.documents.azure.com:443/" for side in ("Source", "Backup")}
+    settings = {f"{side}OrderDb__ConnectionString": text for side, text in sides.items()}
+    assert printed(tmp_path, settings, "order") == blocks("Cosmos DB")[0]
+    [revoked] = printed(tmp_path, settings, "order", "--restore", "--revoke", "--resource-group", "shop")
+    assert "az cosmosdb sql role assignment delete --resource-group shop --account-name source" in revoked
+
+
+def administered(app: App, folder: Path, side: str, *arguments: str) -> Ended:
+    """What `grant` did on one side, as the superuser."""
+    settings = {**app.settings, "ADMIN": getattr(app, side).url}
+    return command(folder, settings, "grant", "--side", side, "--connect", "ADMIN", *arguments)
+
+
+def test_after_grant_the_login_can_sync_and_nothing_else(app: App, tmp_path: Path) -> None:
+    app.source.run("CREATE SCHEMA other")
+    for table in ("other.secrets", 'customer."Others"'):
+        app.source.run(f"CREATE TABLE {table} (id int PRIMARY KEY)")
+    for side in ("source", "backup", "source", "backup"):  # it may be repeated
+        ended = administered(app, tmp_path, side)
+        assert (ended.code, ended.err) == (0, "")
+    app.service.initialize()
+    assert app.sync() == (30, 0, 0)
+    source, backup = (url for name, url in app.settings.items() if name.endswith("ConnectionString"))
+    for url, statement in (
+        *((source, f"SELECT * FROM {table}") for table in ("other.secrets", 'customer."Others"')),
+        *((source, f'{verb} customer."Customers"') for verb in ("DELETE FROM", "TRUNCATE", "DROP TABLE")),
+        (source, "CREATE TABLE customer.mine (id int)"),
+        (backup, "CREATE SCHEMA mine"),
+        (backup, "CREATE ROLE mine"),
+    ):
+        with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
+            Sql(url, "customer.Customers").run(statement)
+
+
+def test_grant_says_what_is_granted_too_much_and_takes_a_restores_rights_back(app: App, tmp_path: Path) -> None:
+    app.grant(app.source, RESTORED)
+    assert (
+        "has more than it needs: INSERT, UPDATE, DELETE on customer.Customers."
+        in administered(app, tmp_path, "source").err
+    )
+    assert administered(app, tmp_path, "source", "--restore", "--revoke").code == 0
+    assert administered(app, tmp_path, "source").err == ""
+
+
+def test_grant_refuses_the_apps_own_login_and_another_database(app: App, tmp_path: Path) -> None:
+    own = command(tmp_path, app.settings, "grant", "customer")
+    assert (own.code, f"log in as {app.role} itself" in own.err) == (1, True)
+    settings = {**app.settings, "ADMIN": app.backup.url}
+    elsewhere = command(tmp_path, settings, "grant", "--side", "source", "--connect", "ADMIN")
+    assert (elsewhere.code, "another database than the source" in elsewhere.err) == (1, True)
+
+
+def run_as_it_is(url: str, *statements: str) -> None:
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as cx:
+        for statement in statements:
+            cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def test_any_name_is_granted_to_and_on(app: App, tmp_path: Path) -> None:
+    role, schema = f"Mr. {app.role} o'\"%s\\", 'we"ird 100%'
+    spelled, table = ('"' + name.replace('"', '""') + '"' for name in (role, schema))
+    table += '."T x"'
+    run_as_it_is(
+        app.source.url, f"CREATE ROLE {spelled}", f"CREATE SCHEMA {table[:-6]}", f"CREATE TABLE {table} (id int)"
+    )
+    settings = {
+        "SourceShopDb__ConnectionString": app.source.url,
+        "SourceShopDb__Table": f"[{schema}].[T x]",
+        "BackupShopDb__ConnectionString": app.backup.url,
+    }
+    try:
+        ended = command(tmp_path, settings, "grant", "shop", "--to", role)
+        assert (ended.code, ended.err) == (0, "")
+        run_as_it_is(app.source.url, f"SET ROLE {spelled}", f"SELECT * FROM {table}")
+        run_as_it_is(app.backup.url, f"SET ROLE {spelled}", f"CREATE TABLE {table} (id int)")
+    finally:
+        run_as_it_is(app.source.url, f"DROP OWNED BY {spelled}")
+        run_as_it_is(app.backup.url, f"DROP OWNED BY {spelled}", f"DROP ROLE {spelled}")

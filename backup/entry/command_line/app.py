@@ -22,6 +22,7 @@ from backup.entry.command_line import (
     developing,
     exporting,
     glance,
+    granting,
     looking,
     notifying,
     planning,
@@ -45,6 +46,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Back up": {
         "init": planning.init_command,
         "plan": planning.plan_command,
+        "grant": granting.grant_command,
         "initialize": copying.initialize_command,
         "sync": copying.sync_command,
         "verify": copying.verify_command,

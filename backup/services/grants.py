@@ -1,0 +1,184 @@
+"""What to grant to the app in each of its databases, and what is granted too much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+from backup.core.errors import ConfigError
+from backup.core.model import SIDES, SideName
+from backup.core.suggestions import quoted
+from backup.services.directory import Directory
+from backup.stores import Limits, Side
+from backup.stores.connection import Cosmos, parse_connection
+from backup.stores.grants import Grantee, Needed, RightSeen, Statement
+from backup.stores.rights import (
+    default_schema_of,
+    is_cosmos,
+    login_of,
+    look_at,
+    place_of,
+    run_statements,
+    statements_for,
+    tables_of,
+)
+
+_ROLES: dict[SideName, tuple[str, str]] = {
+    "source": ("Data Reader", "00000000-0000-0000-0000-000000000001"),
+    "backup": ("Data Contributor", "00000000-0000-0000-0000-000000000002"),
+}
+_NO_USERS = ("sqlite",)
+
+
+@dataclass(frozen=True)
+class GrantWish:
+    """What to grant, and to whom.
+
+    `name`: the app's user; None: the login that the connection string names. `sides`: of which. `restores`: what a
+    restore needs beside, in the sources alone; `revokes`: takes that back. `connection_string`: an administrator's,
+    instead of the settings'.
+    """
+
+    grantee: Grantee
+    sides: Sequence[SideName] = SIDES
+    restores: bool = False
+    revokes: bool = False
+    unmasks: bool = False
+    resource_group: str = "GROUP"
+    connection_string: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class DatabaseGrant:
+    """One database: the services that have a side there, what they need, and the statements; or the shell commands."""
+
+    side: Side
+    title: str
+    services: tuple[str, ...]
+    needed: Needed
+    grantee: Grantee
+    statements: Sequence[Statement] = ()
+    commands: Sequence[str] = ()
+
+
+def grants_of(directory: Directory, limits: Limits, name: str, wish: GrantWish) -> list[DatabaseGrant]:
+    """Returns what to grant in each database of the service, of the set, or of all. Databases that several services
+    share come once. Asks a database only for the tables of a set that has patterns without a schema.
+
+    Raises UnknownService, and ConfigError where nobody can tell to whom to grant.
+    """
+    by_place: dict[tuple[SideName, str, str], DatabaseGrant] = {}
+    for entry in directory.chosen_entries(name):
+        if entry.lower() not in directory.sets and directory.is_group(entry):
+            raise ConfigError(f"Rights are of whole databases, and {quoted(name)} is a pattern.", hint="Name its set.")
+        for role in wish.sides:
+            made = _grant_of(directory, limits, entry, role, wish)
+            key = role, *_place(made.side, limits)
+            by_place[key] = _together(by_place[key], made) if key in by_place else made
+    return [_spelled(made, limits, wish) for made in by_place.values()]
+
+
+def run_grants(made: DatabaseGrant, limits: Limits) -> None:
+    """Runs the statements. Raises what a store raises; ConfigError where the login is the app's own."""
+    login, _ = login_of(made.side)
+    if login is not None and login.lower() == made.grantee.name.lower():
+        raise ConfigError(
+            f"{made.title}: the settings log in as {login} itself, which cannot grant itself rights. Nothing was "
+            "changed.",
+            hint="Name the variable with an administrator's connection string with --connect, or print the statements "
+            "with --print.",
+        )
+    run_statements(made.side, limits, made.statements)
+
+
+def rights_seen(made: DatabaseGrant, limits: Limits) -> list[RightSeen]:
+    """Returns the rights that the app's user lacks now, and those beyond what it needs. Raises what a store raises."""
+    return look_at(made.side, limits, made.needed, made.grantee.name)
+
+
+def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, wish: GrantWish) -> DatabaseGrant:
+    service_set = directory.sets.get(entry.lower())
+    if service_set is not None:
+        side = service_set.database(role)
+        names: Sequence[str] = service_set.named_tables
+    else:
+        spec = directory.find(entry)[0]
+        spec.check()
+        side = spec.source if role == "source" else spec.backup
+        names = [side.table or side.default_table]
+    own = side
+    if wish.connection_string is not None:
+        side = replace(side, connection_string=wish.connection_string, setting="--connect", of_set=True)
+        if _place(side, limits) != _place(own, limits):
+            raise ConfigError(
+                f"--connect leads to another database than the {role} of {entry}. Nothing was changed.",
+                hint="Spell server and database as the settings do, and name one side with --side.",
+            )
+    if is_cosmos(side):
+        return DatabaseGrant(side, "", (entry,), Needed(role, ()), wish.grantee)
+    tables: Sequence[tuple[str, str]] = tables_of(side, limits, names)
+    schemas = {schema for schema, _ in tables}
+    if service_set is not None and not names:
+        asked = side if role == "source" else service_set.database("source")
+        schemas = {schema for schema, _ in tables_of(side, limits, service_set.tables_in(asked))}
+    if service_set is not None and role == "backup":
+        schemas.add(default_schema_of(side, limits))  # SyncHistory and the bin of a set lie there
+        tables = ()
+    needed = Needed(role, tuple(sorted(schemas)), tuple(tables), unmasks=wish.unmasks)
+    login, has_password = login_of(own)
+    name = wish.grantee.name or login
+    if not name and place_of(side, limits)[0] not in _NO_USERS:
+        raise ConfigError(
+            f"Nobody can tell who logs in to the {role} of {entry}: its connection string names no user.",
+            hint="Name the app's user, which for an identity is its name, with --to.",
+        )
+    has_password = has_password and name == login
+    return DatabaseGrant(side, "", (entry,), needed, replace(wish.grantee, name=name or "", has_password=has_password))
+
+
+def _together(one: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
+    """Both as one: of a database whose tables are not all named, every table of the schemas."""
+    tables = {*one.needed.tables, *other.needed.tables} if one.needed.tables and other.needed.tables else ()
+    schemas = tuple(sorted({*one.needed.schemas, *other.needed.schemas}))
+    needed = replace(one.needed, schemas=schemas, tables=tuple(sorted(tables)))
+    return replace(one, services=(*one.services, *other.services), needed=needed)
+
+
+def _spelled(made: DatabaseGrant, limits: Limits, wish: GrantWish) -> DatabaseGrant:
+    kind, location = _place(made.side, limits)
+    title = f"{made.needed.role.capitalize()} of {', '.join(made.services)}: {location}"
+    if kind == "cosmos":
+        if made.needed.role == "backup" and wish.restores:
+            return replace(made, title=title)
+        return replace(made, title=title, commands=_role_commands(made, wish))
+    needed = replace(made.needed, restores=wish.restores and made.needed.role == "source")
+    if wish.restores and made.needed.role == "backup":
+        return replace(made, title=title)
+    statements = statements_for(made.side, limits, made.grantee, needed, revokes=wish.revokes)
+    needed = replace(needed, restores=needed.restores and not wish.revokes)
+    return replace(made, title=title, needed=needed, statements=statements)
+
+
+def _role_commands(made: DatabaseGrant, wish: GrantWish) -> list[str]:
+    where = parse_connection(made.side.connection_string, made.side.named("ConnectionString"))
+    assert isinstance(where, Cosmos)  # noqa: S101 - for mypy; the place is Cosmos DB's
+    account = (urlsplit(where.endpoint).hostname or "").partition(".")[0]
+    role_name, role_id = _ROLES["backup" if made.needed.role == "backup" or wish.restores else "source"]
+    principal = str(made.grantee.object_id or "PRINCIPAL_ID")
+    az = "az cosmosdb sql role assignment"
+    of_account = f"--resource-group {wish.resource_group} --account-name {account}"
+    if not wish.revokes:
+        granted = f'--scope "/" --principal-id {principal} --role-definition-id {role_id}'
+        return [f"{az} create {of_account} {granted}  # {role_name}"]
+    own = f"[?principalId=='{principal}' && ends_with(roleDefinitionId, '{role_id}')].name"
+    listed = f'$({az} list {of_account} --query "{own}" --output tsv)'
+    return [f"{az} delete {of_account} --yes --role-assignment-id {listed}  # {role_name}"]
+
+
+def _place(side: Side, limits: Limits) -> tuple[str, str]:
+    if is_cosmos(side):
+        where = parse_connection(side.connection_string, side.named("ConnectionString"))
+        assert isinstance(where, Cosmos)  # noqa: S101 - for mypy
+        return "cosmos", where.endpoint.rstrip("/")
+    return place_of(side, limits)
