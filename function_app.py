@@ -12,7 +12,7 @@ import azure.functions as func
 from backup.config.settings import Settings, load_settings, schedule_binding
 from backup.core import interrupts
 from backup.core.log import quiet_libraries
-from backup.entry import dashboard_api, http, job_api, notify_api, session_api
+from backup.entry import dashboard_api, doctor_api, http, job_api, notify_api, session_api
 from backup.entry.access import permitted
 from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
@@ -167,6 +167,12 @@ def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
 def InitializeBackup(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/backup/initialize: creates what is missing of the backups."""
     return _respond(req, http.post_initialize)
+
+
+@app.route("backup/doctor", methods=["POST"])
+def ExamineSetup(req: func.HttpRequest) -> func.HttpResponse:
+    """POST /api/backup/doctor: examines settings, rights, clocks, storage and jobs, and changes nothing."""
+    return _answered(req, lambda _: doctor_api.post_doctor(load_settings, req.params, req.get_body()))
 
 
 @app.route("sync/start", methods=["POST"])

@@ -21,7 +21,7 @@ PACKAGES = [
     {"backup.services"},
     {"backup.jobs"},
     {"backup.notify"},
-    {"backup.dev"},
+    {"backup.dev", "backup.doctor"},
     {"backup.entry"},
     {"function_app", "backup.__main__"},
 ]

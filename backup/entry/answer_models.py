@@ -176,3 +176,32 @@ class HealthAnswer(PascalAnswer):
     timestamp: str
     checks: list[HealthCheckRow] = []
     reasons: list[HealthReasonRow] = []
+
+
+class DoctorRow(PascalAnswer):
+    """What one check has found, and what to do."""
+
+    status: Literal["ok", "warning", "failed"]
+    subject: str
+    check: str
+    message: str
+    hint: str | None
+    duration_ms: int
+
+
+class DoctorCounts(PascalAnswer):
+    """How many checks ended so."""
+
+    failed: int
+    warning: int
+    ok: int
+
+
+class DoctorAnswer(PascalAnswer):
+    """What an examination of the set-up has found; `success` unless a check has failed."""
+
+    success: bool
+    status: Literal["ok", "warning", "failed"]
+    counts: DoctorCounts
+    checks: list[DoctorRow]
+    timestamp: str

@@ -135,6 +135,14 @@ OPERATIONS: Sequence[Operation] = (
         failed=models.ErrorAnswer | models.InitializeAnswer,
     ),
     Operation(
+        "ExamineSetup",
+        "POST",
+        "backup/doctor",
+        "Examines settings, rights, clocks, storage and jobs, and changes nothing.",
+        {200: models.DoctorAnswer},
+        statuses=(400, 500),
+    ),
+    Operation(
         "HealthCheck",
         "GET",
         "health",

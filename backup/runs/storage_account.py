@@ -25,7 +25,6 @@ _SETTING = "AzureWebJobsStorage"
 # The retries and waits of the SDK would outlast a lease. The app's own retries are enough.
 _OPTIONS: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 10}
 _CONNECTIONS = 10
-_SCOPE = "https://storage.azure.com/.default"
 _PORTS: dict[Kind, int] = {"blob": 10000, "queue": 10001, "table": 10002}
 _ROLES: dict[Kind, str] = {
     "blob": "Storage Blob Data Contributor",
@@ -69,12 +68,12 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
         return signed
     if not address and not account:
         raise _not_a_connection_string()
-    from backup.stores.identity import IdentityLogin, credential
+    from backup.stores.identity import STORAGE_SCOPE, IdentityLogin, credential
 
     address = address or f"https://{account}.{kind}.{parts.get('EndpointSuffix', 'core.windows.net')}"
     check_storage(address, f"{_SETTING}__{kind}ServiceUri" if addresses[kind] else _SETTING)
     client_id = settings.storage_client_id
-    options = _options(kind, server, address, client_id, login=IdentityLogin(client_id, _SCOPE))
+    options = _options(kind, server, address, client_id, login=IdentityLogin(client_id, STORAGE_SCOPE))
     return from_address(address, credential=credential(client_id), **options)
 
 

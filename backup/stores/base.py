@@ -251,6 +251,9 @@ class Store(Protocol):
     def server_time(self) -> datetime | None:
         """The present time by the server's own clock; None where the database is a library in this process."""
 
+    def has_records(self) -> bool:
+        """Whether the service has any record. Reads one whole record, so it needs all the rights that reading needs."""
+
     def count(self) -> int:
         """The number of the service's records. Cost: reads an index from end to end."""
 

@@ -7,6 +7,10 @@ from typing import Any
 
 from backup.stores.logins import LoginState, TokenLogin
 
+SQL_SERVER_SCOPE = "https://database.windows.net/.default"
+POSTGRESQL_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
+STORAGE_SCOPE = "https://storage.azure.com/.default"
+
 _logins: dict[tuple[str | None, tuple[str, ...]], TokenLogin] = {}
 
 

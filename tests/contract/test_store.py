@@ -88,6 +88,7 @@ def test_initialize_makes_an_empty_backup(bench: Bench) -> None:
     source, backup = bench.open("source"), bench.open("backup")
     backup.catalog.initialize(source)
     assert backup.count() == 0
+    assert not backup.has_records()
     backup.catalog.match(source)
 
 
@@ -190,6 +191,7 @@ def test_a_table_dropped_after_its_first_use_is_an_error_and_not_empty(bench: Be
 def test_count_is_the_number_of_records(bench: Bench) -> None:
     bench.create(THREE)
     assert bench.open("source").count() == 3
+    assert bench.open("source").has_records()
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 8, 100])

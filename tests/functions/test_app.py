@@ -34,6 +34,7 @@ JOB_FUNCTIONS = {
     "DeleteJob": ("sync/dashboard/jobs/{id}", ["DELETE"], FUNCTION),
     "GetSummary": ("sync/dashboard/summary", ["GET"], FUNCTION),
     "GetStats": ("sync/dashboard/stats", ["GET"], FUNCTION),
+    "ExamineSetup": ("backup/doctor", ["POST"], FUNCTION),
     "GetMetrics": ("metrics", ["GET"], FUNCTION),
     "GetSessionStats": ("sync/session/stats", ["GET"], FUNCTION),
     "GetCaller": ("sync/dashboard/me", ["GET"], FUNCTION),

@@ -100,6 +100,9 @@ class MemoryStore:
     def server_time(self) -> datetime | None:
         return None
 
+    def has_records(self) -> bool:
+        return bool(self.records)
+
     def count(self) -> int:
         return len(self.records)
 

@@ -20,6 +20,7 @@ from backup.core.log import quiet_libraries
 from backup.entry.command_line import (
     copying,
     developing,
+    examining,
     exporting,
     glance,
     granting,
@@ -59,6 +60,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "show": looking.show_command,
         "changes": looking.changes_command,
         "health": looking.health_command,
+        "doctor": examining.doctor_command,
         "notify": notifying.notify_command,
         "export-config": exporting.export_config_command,
     },

@@ -119,6 +119,10 @@ class CosmosStore:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
+    def has_records(self) -> bool:
+        query = self._queries.within(WHOLE, "TOP 1 *")
+        return next(self._container.stream("read a document", query), None) is not None
+
     def count(self) -> int:
         return self._chunks.count(WHOLE)
 

@@ -98,6 +98,13 @@ class SqlStore:
                 now: datetime = cx.execute(sa.select(clock)).scalar_one()
         return now.astimezone(UTC) if now.tzinfo else now.replace(tzinfo=UTC)
 
+    def has_records(self) -> bool:
+        query = self.shape.select.where(*self.shape.filters).limit(1)
+        for attempt in self.access.attempts("read a record", single=True):
+            with attempt as cx:
+                row = cx.execute(query).first()
+        return row is not None
+
     def count(self) -> int:
         return self._count(self.shape.filters)
 

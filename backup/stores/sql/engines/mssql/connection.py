@@ -16,7 +16,6 @@ from backup.stores.sql.engines import base
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver waits that long even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _LOOK_SECONDS = 5
-TOKEN_SCOPE = "https://database.windows.net/.default"  # noqa: S105 - a scope, not a token
 
 
 def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = False) -> Any:
@@ -30,9 +29,9 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
     timeout = int(keywords.pop("LoginTimeout", _LOGIN_TIMEOUT_SECONDS))
     attributes = {}
     if where.token:
-        from backup.stores.identity import credential
+        from backup.stores.identity import SQL_SERVER_SCOPE, credential
 
-        token = credential(keywords.pop("UID", None)).get_token(TOKEN_SCOPE).token.encode("utf-16-le")
+        token = credential(keywords.pop("UID", None)).get_token(SQL_SERVER_SCOPE).token.encode("utf-16-le")
         attributes[_ACCESS_TOKEN_ATTRIBUTE] = struct.pack(f"<I{len(token)}s", len(token), token)
     keywords["Driver"] = _driver(pyodbc, keywords.get("Driver"))
     connection = pyodbc.connect(

@@ -23,7 +23,7 @@ from backup.core.masks import Masking
 from backup.core.model import Fingerprint
 from backup.stores.calls import made_in_time
 from backup.stores.connection import SqlServer
-from backup.stores.identity import IdentityLogin
+from backup.stores.identity import SQL_SERVER_SCOPE, IdentityLogin
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
@@ -32,7 +32,7 @@ from backup.stores.sql.engines.databases import create_database_if_missing, drop
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mssql import listing, system_tables
-from backup.stores.sql.engines.mssql.connection import TOKEN_SCOPE, connect
+from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.counters import advance
 from backup.stores.sql.engines.mssql.errors import failure, is_session_lost
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
@@ -113,7 +113,7 @@ class SqlServerDialect:
         assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
         pool.over(engine)
         if self._where.token:
-            pool.login = IdentityLogin(self._where.keywords.get("UID"), TOKEN_SCOPE)
+            pool.login = IdentityLogin(self._where.keywords.get("UID"), SQL_SERVER_SCOPE)
         pool.is_session_lost = is_session_lost
         pool.cut = lambda connection: connection.leave
         pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.stores.calls import made_in_time
-from backup.stores.identity import IdentityLogin
+from backup.stores.identity import POSTGRESQL_SCOPE, IdentityLogin
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql.errors import is_session_lost
@@ -25,7 +25,6 @@ from backup.stores.sql.engines.postgresql.values import set_up_values
 from backup.stores.sql.engines.prepared import LARGE
 from backup.stores.sql.pool import SharedPool
 
-_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 - a scope, not a token
 _ROOTS = (  # of Debian, Red Hat, Alpine and macOS
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -78,7 +77,7 @@ def pool_of(engine: sa.Engine, url: URL) -> SharedPool:
     pool.over(engine)
     pool.is_usable, pool.is_session_lost, pool.cut = _is_usable, is_session_lost, cut
     if logs_in_with_token(url):
-        pool.login = IdentityLogin(None, _TOKEN_SCOPE)
+        pool.login = IdentityLogin(None, POSTGRESQL_SCOPE)
     return pool
 
 
@@ -189,4 +188,4 @@ def _root_certificates() -> str:
 def _log_in_with_token(parameters: dict[str, Any]) -> None:
     from backup.stores.identity import credential
 
-    parameters["password"] = credential().get_token(_TOKEN_SCOPE).token
+    parameters["password"] = credential().get_token(POSTGRESQL_SCOPE).token

@@ -1,0 +1,1 @@
+"""What is wrong with a set-up, found by trying, without changing anything."""

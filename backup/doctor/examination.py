@@ -1,0 +1,138 @@
+"""The examination: every check of the settings, the app's parts and each service's sides, as one list of findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from backup.config.settings import Settings
+from backup.core.errors import BackupError
+from backup.core.model import Now, utc_now
+from backup.core.retry import Retry
+from backup.doctor.app_parts import job_findings, storage_checks, timer_findings, version_findings
+from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, found
+from backup.doctor.identities import identity_checks
+from backup.doctor.sides import Examiner, place_key, server_check, service_checks, set_checks, subject_of
+from backup.jobs.desk import open_desk
+from backup.services.directory import Directory
+from backup.services.registry import limits_of
+from backup.services.sets import ServiceSet
+from backup.services.spec import ServiceSpec
+from backup.stores import Side, SideName
+
+_ROLES: tuple[SideName, ...] = ("source", "backup")
+
+
+def examine(
+    settings: Settings, now: Now = utc_now, seconds: float = ALL_SECONDS, call_seconds: float = SERVER_SECONDS
+) -> list[Finding]:
+    """Returns what all checks have found: at most a few statements for each side, which change nothing.
+
+    A server is asked once, in whose name the services on it are looked at; those on a server that does not answer are
+    not. A call ends after `call_seconds`; all ends soon after `seconds`, whatever does not answer. Raises no error.
+    """
+    ends_at = time.monotonic() + seconds
+    retry = Retry(max_attempts=1, unanswered_attempts=1)
+    limits = replace(limits_of(settings), retry=retry, max_call_seconds=call_seconds)
+    examiner = Examiner(limits, now)
+    findings = [fine("settings", "settings", "can be used"), *version_findings()]
+    try:
+        directory = Directory(settings, limits)
+    except BackupError as error:
+        return [found("settings", "services", error), *version_findings()]
+    findings += timer_findings(settings, directory.entries, now())
+    specs, broken = _whole_specs(directory)
+    findings += broken
+    if not directory.entries:
+        text, hint = "no service is configured", "docs/configuration.md lists the settings of each."
+        findings.append(Finding(Grade.FAILED, "settings", "services", text, hint))
+    asked: list[tuple[Side, ServiceSpec | None]] = [
+        *((side, spec) for spec in specs for side in (spec.source, spec.backup)),
+        *((service_set.database(role), None) for service_set in directory.sets.values() for role in _ROLES),
+    ]
+    readable, unreadable = _readable(examiner, asked)
+    findings += unreadable
+    first: dict[tuple[str, ...], tuple[Side, ServiceSpec | None]] = {}
+    for side, spec in readable:
+        first.setdefault(place_key(examiner, side), (side, spec))
+    checks = [
+        *storage_checks(settings, now),
+        Check("jobs", "records", lambda: _of_jobs(settings, now)),
+        *identity_checks(settings, [side for side, _ in first.values()], now),
+    ]
+    findings += findings_of(checks, ends_at)
+    servers = [server_check(examiner, side, spec) for side, spec in first.values()]
+    told = findings_of(servers, ends_at)
+    down = {finding.subject for finding in told if finding.check == "connection" and finding.grade is not Grade.OK}
+    silent = {key for key, (side, _) in first.items() if subject_of(side) in down}
+    findings += [*told, *_others_on(silent, first, readable, examiner)]
+    return [*findings, *findings_of(_checks_of(examiner, specs, [*directory.sets.values()], readable, silent), ends_at)]
+
+
+def _of_jobs(settings: Settings, now: Now) -> list[Finding]:
+    desk = open_desk(settings.model_copy(update={"retry_max_attempts": 1}), now)
+    try:
+        return job_findings(settings, desk)
+    finally:
+        desk.keys.close()
+
+
+def _whole_specs(directory: Directory) -> tuple[list[ServiceSpec], list[Finding]]:
+    """The services that have both sides, and what is missing of the others."""
+    specs, findings = [], []
+    for name in directory.own_names:
+        try:
+            spec = directory.find(name)[0]
+            spec.check()
+            specs.append(spec)
+        except BackupError as error:
+            findings.append(found(name, "settings", error))
+    return specs, findings
+
+
+def _readable(
+    examiner: Examiner, asked: Sequence[tuple[Side, ServiceSpec | None]]
+) -> tuple[list[tuple[Side, ServiceSpec | None]], list[Finding]]:
+    """The sides whose connection strings can be read, and what is wrong with the others."""
+    readable, findings = [], []
+    for side, spec in asked:
+        try:
+            place_key(examiner, side)
+            readable.append((side, spec))
+        except BackupError as error:
+            findings.append(found(subject_of(side), "settings", error))
+    return readable, findings
+
+
+def _others_on(
+    silent: set[tuple[str, ...]],
+    first: dict[tuple[str, ...], tuple[Side, ServiceSpec | None]],
+    readable: Sequence[tuple[Side, ServiceSpec | None]],
+    examiner: Examiner,
+) -> list[Finding]:
+    """One finding for all other sides on each server that cannot be used."""
+    findings = []
+    for key in silent:
+        side = first[key][0]
+        number = sum(place_key(examiner, other) == key for other, _ in readable) - 1
+        if number:
+            text = f"{number} other sides there were not looked at"
+            findings.append(Finding(Grade.WARNING, subject_of(side), "others", text, "Mend the connection first."))
+    return findings
+
+
+def _checks_of(
+    examiner: Examiner,
+    specs: Sequence[ServiceSpec],
+    sets: Sequence[ServiceSet],
+    readable: Sequence[tuple[Side, ServiceSpec | None]],
+    silent: set[tuple[str, ...]],
+) -> list[Check]:
+    answering = {(side.service, side.role) for side, _ in readable if place_key(examiner, side) not in silent}
+    checks = []
+    for spec in specs:
+        checks += service_checks(examiner, spec, [role for role in _ROLES if (spec.name, role) in answering])
+    for service_set in sets:
+        checks += set_checks(examiner, service_set, [role for role in _ROLES if (service_set.name, role) in answering])
+    return checks

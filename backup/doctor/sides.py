@@ -1,0 +1,216 @@
+"""Looks at the sides of services: that they answer, their clocks, that one record can be read, and the rights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from backup.core.errors import BackupError, ColumnMissing, NotInitialized
+from backup.core.model import Now, SideName
+from backup.doctor.findings import Check, Finding, Grade, fine, found
+from backup.runs import upgrade
+from backup.services.sets import ServiceSet
+from backup.services.spec import ServiceSpec
+from backup.stores import Limits, Rules, Side, Store, list_places, open_store
+from backup.stores.grants import Needed, RightSeen, grouped
+from backup.stores.rights import is_cosmos, look_at, place_of, tables_of
+
+CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
+"""How far clocks may be apart. Tokens and signatures are refused beyond the second."""
+
+_INITIALIZE = "`python -m backup initialize`, or POST /api/backup/initialize."
+_TOO_WIDE = (
+    "Take the rights back: a login that cannot write to the source cannot spoil it. `backup grant` has the least."
+)
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """What the checks of a side need: the limits of calls, and the clock of this machine."""
+
+    limits: Limits
+    now: Now
+
+
+def subject_of(side: Side) -> str:
+    """Returns what findings call the side."""
+    return f"{side.service} {side.role}"
+
+
+def server_check(examiner: Examiner, side: Side, spec: ServiceSpec | None) -> Check:
+    """The check that the side's server answers, in whose name all its services are asked; and of its clock. `spec` is
+    None for a set."""
+    subject = subject_of(side)
+
+    def work() -> Iterator[Finding]:
+        if spec is None and is_cosmos(side):
+            number = len(list_places(side, examiner.limits))
+            yield fine(subject, "connection", f"answers; {number} containers")
+            return
+        store = open_store(side, spec.rules, examiner.limits) if spec is not None else _any_table(examiner, side)
+        try:
+            try:
+                store.ping()
+            except NotInitialized as error:
+                yield found(subject, "connection", error, Grade.WARNING)
+                return
+            yield fine(subject, "connection", f"answers: {store.place.location}")
+            yield clock_finding(subject, store.server_time(), examiner.now())
+        finally:
+            store.close()
+
+    return Check(subject, "connection", work)
+
+
+def clock_finding(subject: str, theirs: datetime | None, ours: datetime) -> Finding:
+    """Returns what the two clocks tell; None: the database is a library in this process."""
+    if theirs is None:
+        return fine(subject, "clock", "the database has the clock of this machine")
+    apart = abs(theirs - ours)
+    text = f"the server's clock is {apart.total_seconds():.1f} s {'ahead' if theirs > ours else 'behind'}"
+    hint = "Set the clock of this machine by NTP. Runs go by the server's clock; schedules and tokens by this one."
+    if apart > CLOCK_FAILS:
+        return Finding(Grade.FAILED, subject, "clock", text, hint)
+    if apart > CLOCK_WARNS:
+        return Finding(Grade.WARNING, subject, "clock", text, hint)
+    return fine(subject, "clock", text)
+
+
+def service_checks(examiner: Examiner, spec: ServiceSpec, roles: Sequence[SideName]) -> list[Check]:
+    """The checks of one service on those sides that answer."""
+    sides = {"source": spec.source, "backup": spec.backup}
+    return [_side_check(examiner, spec, sides[role]) for role in roles]
+
+
+def _side_check(examiner: Examiner, spec: ServiceSpec, side: Side) -> Check:
+    subject = subject_of(side)
+
+    def work() -> Iterator[Finding]:
+        store = open_store(side, spec.rules, examiner.limits)
+        try:
+            yield from _readable(store, subject)
+            if side.role == "backup":
+                yield from _own_tables(store, spec.name, subject)
+        except NotInitialized as error:
+            yield Finding(Grade.WARNING, subject, "table", str(error), _INITIALIZE)
+        except BackupError as error:
+            yield found(subject, "table", error)
+        finally:
+            store.close()
+        yield from _rights(examiner, side, subject)
+
+    return Check(subject, "table", work)
+
+
+def _readable(store: Store, subject: str) -> Iterator[Finding]:
+    name = store.catalog.qualified_name()
+    has_records = store.has_records()
+    yield fine(subject, "table", f"{name} can be read{'' if has_records else '; it has no record'}")
+    if subject.endswith("source") and not has_records:
+        hint = "Is it the right table, and the right filter? An empty source is not copied over a backup with records."
+        yield Finding(Grade.WARNING, subject, "records", f"{name} has no record of the service", hint)
+
+
+def _own_tables(store: Store, service: str, subject: str) -> Iterator[Finding]:
+    """Whether the app's own tables beside the backup are those of this release."""
+    try:
+        opening = upgrade.read(store, service)
+    except NotInitialized as error:
+        yield Finding(Grade.WARNING, subject, "SyncHistory", str(error), _INITIALIZE)
+        return
+    except (BackupError, ColumnMissing) as error:
+        yield found(subject, "SyncHistory", error)
+        return
+    if opening is None:
+        yield Finding(
+            *(Grade.WARNING, subject, "SyncHistory", "it is of an earlier release"),
+            "The next run brings it up to date, if its login may alter it; so does initialize.",
+        )
+    else:
+        yield fine(subject, "SyncHistory", f"of version {opening.version}, as this release writes it")
+
+
+def _rights(examiner: Examiner, side: Side, subject: str) -> Iterator[Finding]:
+    if is_cosmos(side):
+        yield _cosmos_rights(side, subject)
+        return
+    tables = tables_of(side, examiner.limits, [side.table or side.default_table])
+    role: SideName = "source" if side.role == "source" else "backup"
+    needed = Needed(role, tuple({schema for schema, _ in tables}), tuple(tables))
+    yield from _of_rights(look_at(side, examiner.limits, needed), role, subject)
+
+
+def _of_rights(seen: Sequence[RightSeen], role: SideName, subject: str) -> Iterator[Finding]:
+    missing = grouped([right for right in seen if right.right != "ownership"], "missing")
+    excess, alien = grouped(seen, "excess"), grouped([right for right in seen if right.right == "ownership"], "missing")
+    if missing:
+        text = f"the login lacks {missing}"
+        yield Finding(Grade.FAILED, subject, "rights", text, "`python -m backup grant` gives it, as an administrator.")
+    if alien:
+        text = f"the login lacks {alien}, so it cannot follow new columns"
+        yield Finding(Grade.WARNING, subject, "rights", text, "ALTER TABLE … OWNER TO the app's role.")
+    if excess:
+        yield Finding(Grade.WARNING, subject, "rights", f"the login has more than it needs: {excess}", _TOO_WIDE)
+    if not (missing or alien or excess):
+        yield fine(subject, "rights", "read alone" if role == "source" else "read and write")
+
+
+def _cosmos_rights(side: Side, subject: str) -> Finding:
+    if "accountkey" in side.connection_string.lower():
+        if side.role == "backup":
+            return fine(subject, "rights", "an account key may do everything")
+        hint = "Use an identity with the role Cosmos DB Built-in Data Reader: `backup grant` prints the command."
+        return Finding(Grade.WARNING, subject, "rights", "an account key may also write to the source", hint)
+    text = "the identity may read"
+    if side.role == "backup":
+        text += "; whether it may write, nobody can tell without a write: it needs Cosmos DB Built-in Data Contributor"
+    return fine(subject, "rights", text)
+
+
+def set_checks(examiner: Examiner, service_set: ServiceSet, roles: Sequence[SideName]) -> list[Check]:
+    """The checks of a set, a few statements for all of its tables, on those sides that answer."""
+    checks = [Check(f"{service_set.name} source", "tables", partial(_tables, service_set))] if "source" in roles else []
+    sides = [service_set.database(role) for role in roles]
+    return [
+        *checks,
+        *(Check(subject_of(side), "rights", partial(_set_rights, examiner, service_set, side)) for side in sides),
+    ]
+
+
+def _tables(service_set: ServiceSet) -> Iterator[Finding]:
+    members, subject = service_set.members, f"{service_set.name} source"
+    for error in members.errors:
+        yield found(subject, "tables", error)
+    for spec in members.specs.values():
+        if spec.refused is not None:
+            yield found(f"{spec.name} source", "tables", spec.refused)
+    if members.gone:
+        text = f"{len(members.gone)} tables of the backup are gone from the source: {', '.join(members.gone[:5])}"
+        yield Finding(Grade.WARNING, subject, "tables", text, "Their copies stay. Exclude them if that is meant.")
+    if members.specs:
+        yield fine(subject, "tables", f"{len(members.specs)} tables or containers belong to the set")
+
+
+def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iterator[Finding]:
+    if is_cosmos(side):
+        yield _cosmos_rights(side, subject_of(side))
+        return
+    role: SideName = "source" if side.role == "source" else "backup"
+    names = [spec.name.partition("/")[2] for spec in service_set.members.specs.values()]
+    tables = tables_of(side, examiner.limits, names)
+    needed = Needed(role, tuple({schema for schema, _ in tables}), tuple(tables))
+    yield from _of_rights(look_at(side, examiner.limits, needed), role, subject_of(side))
+
+
+def place_key(examiner: Examiner, side: Side) -> tuple[str, ...]:
+    """What tells servers apart: sides with the same key are asked once. The login is part of it."""
+    if is_cosmos(side):
+        return ("cosmos", side.connection_string, side.database or "")
+    return (*place_of(side, examiner.limits), side.connection_string)
+
+
+def _any_table(examiner: Examiner, side: Side) -> Store:
+    """A store of the side's database; nobody asks for its table."""
+    return open_store(replace(side, table="SyncHistory"), Rules(of_set=True), examiner.limits)

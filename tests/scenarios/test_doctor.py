@@ -1,0 +1,289 @@
+"""The doctor on set-ups that are broken in one place each: the line that says so, and that nothing was changed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.config.settings import load_settings
+from backup.core.errors import BadRequest
+from backup.core.model import Now, utc_now
+from backup.doctor.examination import examine
+from backup.doctor.findings import Check, Finding, Grade, findings_of, fine, worst
+from backup.entry.doctor_api import post_doctor
+from backup.jobs.desk import open_desk
+from backup.jobs.job import Request
+from backup.stores import tokens
+from tests.emulators.servers import postgres_database
+from tests.scenarios import places
+from tests.scenarios.inside import command, done
+from tests.scenarios.places import Place, Service, Sql
+
+
+def examined(settings: dict[str, str], now: Now = utc_now, **more: float) -> list[Finding]:
+    return examine(load_settings(settings), now, **more)
+
+
+def lines(findings: list[Finding]) -> set[tuple[str, str, str]]:
+    """Grade, subject and check of what is not ok."""
+    return {(each.grade.value, each.subject, each.check) for each in findings if each.grade is not Grade.OK}
+
+
+def the(findings: list[Finding], subject: str, check: str) -> Finding:
+    """The worst finding of a check."""
+    chosen = [each for each in findings if (each.subject, each.check) == (subject, check)]
+    return min(chosen, key=lambda each: list(Grade).index(each.grade))
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> dict[str, str]:
+    """The file of jobs of this test alone."""
+    return {"BackupJobs__File": str(tmp_path / "jobs" / "jobs.db")}
+
+
+def test_a_healthy_set_up_has_no_warning_and_stays_as_it_is(sqlite_place: Place, tmp_path: Path) -> None:
+    def contents() -> dict[str, str]:
+        return {path.name: sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir() if path.is_file()}
+
+    before = contents()
+    settings = {**sqlite_place.settings, "BackupJobs__File": str(tmp_path / "jobs.db")}
+    answer = done(command(tmp_path, settings, "doctor", "--json"))
+    assert (answer["Success"], answer["Status"], answer["Counts"]["Failed"]) == (True, "ok", 0)
+    assert contents() == before, "the file of jobs is not made either"
+    checks = {(row["Subject"], row["Check"]) for row in answer["Checks"]}
+    for subject in ("customer source", "order backup"):
+        assert {(subject, check) for check in ("connection", "clock", "table", "rights")} <= checks
+    assert ("order backup", "SyncHistory") in checks
+
+
+def test_a_missing_table_and_a_backup_that_was_never_made_are_told_apart(
+    tmp_path: Path, own_file: dict[str, str]
+) -> None:
+    place = places.on_sqlite(tmp_path)
+    places.filled_on_sqlite(tmp_path)
+    (tmp_path / "orders_backup.db").unlink()
+    settings = {**place.settings, **own_file, "SourceCustomerDb__Table": "Custmers"}
+    findings = examined(settings)
+    assert lines(findings) == {("failed", "customer source", "table"), ("warning", "order backup", "connection")}
+    assert "initialize" in the(findings, "order backup", "connection").hint
+    shown = command(tmp_path, settings, "doctor")
+    assert shown.code == 1
+    assert "1 failed, 1 warning" in shown.out
+
+
+def test_a_folder_that_cannot_be_written_is_a_missing_right(
+    sqlite_place: Place, own_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write anywhere, so this stands for a folder of another user.
+    monkeypatch.setattr(os, "access", lambda path, mode: "orders_backup" not in str(path))
+    findings = examined({**sqlite_place.settings, **own_file})
+    assert lines(findings) == {("failed", "order backup", "rights")}
+    assert "the login lacks writing on" in the(findings, "order backup", "rights").message
+
+
+def test_settings_that_cannot_be_used_are_the_one_thing_that_is_told(tmp_path: Path) -> None:
+    ended = command(tmp_path, {"BackupSync__ChunkSize": "many"}, "doctor", "--json")
+    [failed] = [row for row in ended.json["Checks"] if row["Status"] == "failed"]
+    assert (ended.code, failed["Subject"]) == (1, "settings")
+    assert "BackupSync__ChunkSize" in failed["Message"]
+    nothing = examined({})
+    assert "no service is configured" in the(nothing, "settings", "services").message
+
+
+def test_timers_that_do_nothing_or_too_long_are_told(sqlite_place: Place, own_file: dict[str, str]) -> None:
+    more = {
+        "BackupSchedule__Enabled": "false",
+        "BackupSync__SliceSeconds": "4000",
+        "BackupOrderDb__TimeZone": "Asia/Tokyo",
+    }
+    findings = examined({**sqlite_place.settings, **own_file, **more})
+    assert lines(findings) == {("warning", "timers", "schedule"), ("failed", "timers", "slices")}
+    assert any("in Asia/Tokyo: next" in each.message for each in findings)
+
+
+def test_jobs_that_nobody_works_on_are_told(sqlite_place: Place, own_file: dict[str, str]) -> None:
+    settings = load_settings({**sqlite_place.settings, **own_file})
+    desk = open_desk(settings, lambda: utc_now() - timedelta(hours=1))
+    desk.records.enqueue(Request("customer"), "http")
+    desk.keys.close()
+    findings = examined({**sqlite_place.settings, **own_file})
+    assert lines(findings) == {("failed", "jobs", "waiting")}
+
+
+class Roles:
+    """The service `shop` on PostgreSQL, each side as a login of its own; the superuser has the databases."""
+
+    def __init__(self, source: str, backup: str) -> None:
+        self.source, self.backup = Sql(source, "public.shop"), Sql(backup, "public.shop")
+        self.login = f"doctor_{uuid.uuid4().hex[:8]}"
+        self.source.run("CREATE TABLE {table} (id int PRIMARY KEY, name text)")
+        self.source.run("INSERT INTO {table} VALUES (1, 'a')")
+        Place(*[self.service(source, backup)] * 2).initialize()
+        self.source.run(f"CREATE ROLE {self.login} LOGIN PASSWORD 'hidden-password'")
+
+    def service(self, source: str, backup: str) -> Service:
+        return Service("shop", Sql(source, "public.shop"), Sql(backup, "public.shop"))
+
+    def as_login(self, url: str, password: str = "hidden-password") -> str:  # noqa: S107
+        text = sa.make_url(url).set(username=self.login, password=password)
+        return text.render_as_string(hide_password=False)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return self.service(self.as_login(self.source.url), self.as_login(self.backup.url)).settings
+
+
+@pytest.fixture
+def roles(postgres: str) -> Iterator[Roles]:
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+        made = Roles(source, backup)
+        yield made
+        for side in (made.source, made.backup):
+            side.run(f"DROP OWNED BY {made.login}")
+        made.source.run(f"DROP ROLE {made.login}")
+
+
+def test_rights_that_are_missing_and_too_many_are_named(roles: Roles, own_file: dict[str, str]) -> None:
+    roles.source.run(f"GRANT SELECT, INSERT ON {{table}} TO {roles.login}")
+    roles.backup.run(f"GRANT SELECT, INSERT ON {{table}} TO {roles.login}")
+    findings = examined({**roles.settings, **own_file})
+    assert "INSERT on public.shop" in the(findings, "shop source", "rights").message
+    assert the(findings, "shop source", "rights").grade is Grade.WARNING
+    lacking = the(findings, "shop backup", "rights")
+    assert (lacking.grade, "UPDATE, DELETE on public.shop" in lacking.message) == (Grade.FAILED, True)
+    roles.source.run(f"REVOKE ALL ON {{table}} FROM {roles.login}")
+    denied = the(examined({**roles.settings, **own_file}), "shop source", "table")
+    assert (denied.grade, "GRANT SELECT" in denied.hint) == (Grade.FAILED, True)
+
+
+def test_a_wrong_password_and_a_missing_driver_are_one_line_each_and_show_no_secret(
+    roles: Roles, own_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = roles.service(roles.as_login(roles.source.url, "hidden-other"), roles.backup.url).settings
+    findings = examined({**wrong, **own_file})
+    assert ("failed", "shop source", "connection") in lines(findings)
+    assert "password authentication failed" in the(findings, "shop source", "connection").message
+    assert not any("hidden" in each.message + each.hint for each in findings)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    driver = the(examined({**roles.settings, **own_file}), "shop source", "connection")
+    assert (driver.grade, "psycopg" in driver.message) == (Grade.FAILED, True)
+
+
+@pytest.mark.parametrize(("minutes", "grade"), [(0, Grade.OK), (2, Grade.WARNING), (-10, Grade.FAILED)])
+def test_a_clock_that_is_off_is_told(minutes: int, grade: Grade, roles: Roles, own_file: dict[str, str]) -> None:
+    settings = roles.service(roles.source.url, roles.backup.url).settings
+    findings = examined({**settings, **own_file}, lambda: utc_now() + timedelta(minutes=minutes))
+    assert the(findings, "shop source", "clock").grade is grade
+
+
+def test_a_silent_server_ends_as_a_line_and_its_other_services_are_not_waited_for(own_file: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        url = f"postgresql://u:hidden@127.0.0.1:{silent.getsockname()[1]}/d"
+        names = [f"{side}Shop{letter}Db" for letter in "ABCDEFGH" for side in ("Source", "Backup")]
+        settings = {f"{name}__ConnectionString": url for name in names}
+        settings |= {f"{name}__Table": f"t.{name}" for name in names}
+        findings = examined({**settings, **own_file}, call_seconds=0.5)
+    assert the(findings, "shopa source", "connection").grade is Grade.FAILED
+    assert "15 other sides" in the(findings, "shopa source", "others").message
+    assert not any(each.check == "table" for each in findings)
+
+
+def test_a_check_without_an_end_is_left_and_none_begins_when_the_time_is_up() -> None:
+    gate = socket.socketpair()
+    try:
+        stuck = Check("a", "b", lambda: [fine("a", "b", str(gate[0].recv(1)))])
+        [left] = findings_of([stuck], float("inf"), seconds=0.2)
+        assert (left.grade, "no answer within 0.2 s" in left.message) == (Grade.FAILED, True)
+    finally:
+        for end in gate[::-1]:
+            end.close()
+    [late] = findings_of([Check("a", "b", lambda: [fine("a", "b", "c")])], 0.0)
+    assert (late.grade, "not looked at" in late.message) == (Grade.FAILED, True)
+
+
+def test_a_storage_account_that_is_stopped_fails_in_each_service(sqlite_place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    endpoints = ";".join(f"{kind}Endpoint=http://127.0.0.1:{port}/a" for kind in ("Blob", "Queue", "Table"))
+    account = f"AccountName=a;AccountKey=aGlkZGVu;{endpoints}"
+    findings = examined({**sqlite_place.settings, "AzureWebJobsStorage": account}, call_seconds=1)
+    assert {("failed", "storage", kind) for kind in ("blob", "queue", "table")} <= lines(findings)
+    assert "start Azurite" in the(findings, "storage", "blob").hint
+    assert not any("aGlkZGVu" in each.message + each.hint for each in findings)
+
+
+def test_a_storage_account_answers_and_its_poison_queue_is_seen(sqlite_place: Place, azurite: str) -> None:
+    from azure.storage.queue import QueueClient
+
+    settings = {**sqlite_place.settings, "AzureWebJobsStorage": azurite}
+    assert ("warning", "storage", "poison queue") not in lines(examined(settings))
+    with QueueClient.from_connection_string(azurite, "backup-jobs-poison") as poison:
+        poison.create_queue()
+        try:
+            poison.send_message("x")
+            findings = examined(settings)
+        finally:
+            poison.delete_queue()
+    assert ("warning", "storage", "poison queue") in lines(findings)
+    assert the(findings, "storage", "clock").grade is Grade.OK
+
+
+def test_containers_are_looked_at_without_a_write(cosmos_place: Place, own_file: dict[str, str]) -> None:
+    before = cosmos_place.order.source.contents()
+    findings = examined({**cosmos_place.settings, **own_file})
+    assert lines(findings) == {("warning", "order source", "rights")}, "a key may also write to the source"
+    assert cosmos_place.order.source.contents() == before
+
+
+def test_a_set_is_asked_once_for_all_its_tables(tmp_path: Path, own_file: dict[str, str]) -> None:
+    places.filled_on_sqlite(tmp_path)
+    file = f'[set.shop]\nsource = "sqlite:///{tmp_path}/customers.db"\nbackup = "sqlite:///{tmp_path}/customers_backup.db"\n'
+    findings = examined({**own_file, "BACKUP_TOML": file + 'tables = ["Cust*"]'})
+    assert (lines(findings), "1 tables" in the(findings, "shop source", "tables").message) == (set(), True)
+    wrong = examined({**own_file, "BACKUP_TOML": file + 'tables = ["Cust*", "Invoice"]'})
+    assert "'Invoice'" in the(wrong, "shop source", "tables").message
+
+
+def test_an_identity_without_a_token_is_told_once_for_all_sides(
+    own_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def get_token(scope: str) -> Any:
+        asked.append(scope)
+        raise RuntimeError("hidden")
+
+    monkeypatch.setattr(tokens, "credential", lambda client_id: SimpleNamespace(get_token=get_token))
+    sides = {f"{side}OrderDb": "AccountEndpoint=https://127.0.0.1:1/" for side in ("Source", "Backup")}
+    settings = {f"{name}__{part}": "x" for name in sides for part in ("DatabaseName", "ContainerName")}
+    settings |= {f"{name}__ConnectionString": text for name, text in sides.items()}
+    settings["BackupOrderDb__ContainerName"] = "y"
+    token = the(examined({**settings, **own_file}, call_seconds=0.5), "identity", "token")
+    assert (token.grade, "RuntimeError" in token.message, "hidden" in token.message) == (Grade.FAILED, True, False)
+    assert asked == ["https://127.0.0.1/.default"]
+
+
+def test_over_http_it_takes_no_parameter_and_answers_200_also_when_something_is_wrong() -> None:
+    answer = post_doctor(lambda: load_settings({"BackupSync__ChunkSize": "many"}), {}, b"")
+    assert (answer.status, answer.body["Success"], answer.body["Status"]) == (200, False, "failed")
+    with pytest.raises(BadRequest):
+        post_doctor(lambda: load_settings({}), {"deep": "true"}, b"")
+    with pytest.raises(BadRequest):
+        post_doctor(lambda: load_settings({}), {}, b'{"a": 1}')
+
+
+def test_the_worst_finding_decides() -> None:
+    assert worst([]) is Grade.OK
+    graded = [Finding(grade, "", "", "") for grade in (Grade.OK, Grade.WARNING)]
+    assert worst(graded) is Grade.WARNING
