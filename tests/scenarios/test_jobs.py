@@ -15,6 +15,7 @@ import pytest
 
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import Locked, StoreUnavailable
+from backup.core.model import Counts
 from backup.core.retry import Retry
 from backup.jobs import table_key_values, worker
 from backup.jobs.desk import Desk, open_desk
@@ -132,17 +133,14 @@ def unreachable(_watcher: Observer) -> Registry:
 
 def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(office: Office) -> None:
     job = office.asked()
-    pauses: list[float] = []
-    for _ in range(RETRIES):
-        left = office.worked(job, registry=unreachable)
+    for minutes in (2, 4, 8, 16, 32):
+        before, left, after = office.clock(), office.worked(job, registry=unreachable), office.clock()
         assert (left.state, left.error) == (State.SCHEDULED, "Nothing answers there.")
         assert left.due_at is not None
+        assert left.due_at >= before + timedelta(minutes=minutes)
+        assert left.due_at <= after + timedelta(minutes=1.25 * minutes)
         assert office.worker().work(job.job_id) is None
-        pause = left.due_at - office.clock()
-        pauses.append(pause.total_seconds() / 60)
-        office.clock.ahead += pause
-    for minutes, least in zip(pauses, (2, 4, 8, 16, 32), strict=True):
-        assert least - 0.1 <= minutes <= 1.25 * least
+        office.clock.ahead += left.due_at - office.clock()
     left = office.worked(job, registry=unreachable)
     assert (left.state, left.attempt) == (State.FAILED, RETRIES + 1)
     again = office.desk.records.requeue(job.job_id, "Ada asked.")
@@ -180,22 +178,19 @@ def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkey
     monkeypatch.setattr(worker, "_BEAT_SECONDS", 0.01)
     settings = office.settings.model_copy(update={"batch_size": 1, "parallelism": 1})
     job = office.asked()
-    done = threading.Event()
+    progress = worker._Progress.progress
 
-    def cancel() -> None:
-        while not done.is_set():
-            current = office.job(job)
-            if current.state is State.PROCESSING and current.counts:
-                office.desk.records.cancel(job.job_id, "Ada asked.")
-                return
+    def cancelled(self: worker._Progress, service: str, counts: Counts) -> None:
+        progress(self, service, counts)
+        if counts.inserted == 10:
+            office.desk.records.cancel(job.job_id, "Ada asked.")
+            while self._stop is None:  # its heartbeats have not heard of it yet
+                threading.Event().wait(0.001)
 
-    thread = threading.Thread(target=cancel)
-    thread.start()
+    monkeypatch.setattr(worker._Progress, "progress", cancelled)
     left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
-    done.set()
-    thread.join()
     assert left.state is State.DELETED
-    assert 0 < left.counts["inserted"] < 100
+    assert left.counts["inserted"] == 11  # it hears of it when the next batch is written
     [run] = office.desk.runs.page().runs
     assert (run["status"], run["errorKind"]) == ("Failed", "Cancelled")
     with office.place.registry.get("customer").stores() as (_, backup):
