@@ -29,6 +29,7 @@ class Tally:
     - `failures`: the first hundred records set aside: the key as JSON, and the reason. Those of earlier calls of the
       same run are in it from the start, and are not counted again.
     - `aside`: the keys of the records that this call has set aside.
+    - `notes`: sentences for the run's entry.
     - `withheld`: deletes that the run did not make, because a key that cannot be read may belong to such a record.
     """
 
@@ -40,6 +41,7 @@ class Tally:
     changes: list[tuple[Key, str]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     aside: set[Key] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     withheld: int = 0
     _lock: Lock = field(default_factory=Lock)
 
@@ -56,6 +58,12 @@ class Tally:
                 (tuple(self.key_to_json(key)), outcome)
                 for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]
             ]
+
+    def note(self, text: str, once: str) -> None:
+        """Adds a sentence for the run's entry, unless there is one that begins with `once`."""
+        with self._lock:
+            if not any(noted.startswith(once) for noted in self.notes):
+                self.notes.append(f"{once} {text}")
 
     def set_aside(self, refusal: Refusal) -> None:
         """Counts and names records that could not be read or written. Raises RecordsSetAside once they are too many."""

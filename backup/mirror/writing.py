@@ -14,10 +14,11 @@ from backup.mirror.diff import Changes
 from backup.mirror.pair import Sides
 from backup.mirror.set_aside import Refusal, apart
 from backup.mirror.tally import Tally
-from backup.stores import CopyNote, Keep
+from backup.stores import CopyNote, Keep, NotRelayed
 
 _PARTS_WAITING = 16
 _WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
+_NOT_RELAYED = "The servers refused to copy parts of the table by themselves, so the app copied them record by record."
 _CHARACTERS_TOGETHER = 8 * 1024 * 1024
 
 
@@ -99,13 +100,38 @@ class Writing:
         return frozenset(self._waiting)
 
     def copy(self, chunk: Chunk) -> WriteCounts:
-        """Writes all records of a chunk where the backup has none, up to the first batch that cannot be read."""
-        written = WriteCounts()
+        """Writes all records of a chunk where the backup has none, up to the first batch that cannot be read.
+
+        The servers do it among themselves where they can.
+        """
         with self._copies_at_once:
-            for records in self._sides.read(None, chunk, self._tally.set_aside):
+            written, chunk_left = self._relay(chunk)
+            if chunk_left is None:
+                return written
+            for records in self._sides.read(None, chunk_left, self._tally.set_aside):
                 written = self._batch(records, None, Try.FIRST, written)
                 del records  # else it stays in memory beside the next batch
         return written
+
+    def _relay(self, chunk: Chunk) -> tuple[WriteCounts, Chunk | None]:
+        """Has the servers copy a chunk. Returns what they copied, and the part that this process has to copy."""
+        counts, relational = Counts(), self._backup.relational
+        if relational is None:
+            return WriteCounts(), chunk
+        self._check()
+        self._steps.check_lock()
+        note = CopyNote(self._run.sync_id, self._steps.now())
+        try:
+            for relayed in relational.relay(self._source, chunk, note, self._steps.keep):
+                self._tally.add(inserted=relayed)
+                counts = counts.plus(inserted=relayed)
+                self._check()
+                self._steps.check_lock()
+        except NotRelayed as refused:
+            if refused.error is not None:
+                self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
+            return WriteCounts(counts), refused.rest
+        return WriteCounts(counts), None
 
     def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> WriteCounts:
         """Writes the records that changed, except those that were set aside already."""

@@ -11,7 +11,7 @@ from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.listing import ForeignKey, Listed
 from backup.stores.sibling import LongText, Shape, Sibling
-from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, Rules, Written
+from backup.stores.values import Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
 
 if TYPE_CHECKING:
     from backup.stores.cosmos.access import CosmosAccess
@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "Listed",
     "LongText",
+    "NotRelayed",
     "OnNewColumn",
     "Rules",
     "Shape",

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
-from backup.stores.codecs import Copies, Keys
+from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
 
@@ -133,8 +133,8 @@ class Incremental(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `exchange`, `left_out` and `spelled` are for any number of threads; the first two raise what `Store.write`
-    raises. The others are for one thread.
+    `insert`, `relay`, `exchange`, `left_out` and `spelled` are for any number of threads; the first three raise what
+    `Store.write` raises. The others are for one thread.
     """
 
     def forget(self) -> None:
@@ -142,6 +142,14 @@ class Relational(Protocol):
 
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
+
+    def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
+        """Inserts the source's records of a chunk of which this store has none, without reading them into this process.
+
+        Yields the number of records after each transaction, which has a part of the chunk, in order. `keep` gets the
+        keys in the transaction. Raises NotRelayed, with the rest of the chunk, where the servers cannot do it or refuse
+        it; earlier transactions stay.
+        """
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         """As `Store.write`, but records can exchange unique values: it may first empty existing rows, or delete them

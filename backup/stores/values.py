@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from backup.core.conditions import Condition
+from backup.core.errors import BackupError
 from backup.core.masks import Masking
-from backup.core.model import Key
+from backup.core.model import Chunk, Key
 from backup.core.retry import Retry
 
 OnNewColumn = Literal["add", "fail", "ignore"]
@@ -173,6 +174,15 @@ class Written:
             self.deleted | other.deleted,
             self.left | other.left,
         )
+
+
+class NotRelayed(Exception):
+    """The servers cannot copy this part of a chunk by themselves. `error`: what they said; None if they were not
+    asked, because values have to be changed on the way."""
+
+    def __init__(self, rest: Chunk, error: BackupError | None = None) -> None:
+        super().__init__()
+        self.rest, self.error = rest, error
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,10 @@ def sync_with_schema(session: Session) -> None:
             relational.recognize_deleted()
     if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
         start = Checkpoint()  # the key has another type now
-    left = _sync(session, start)
+    try:
+        left = _sync(session, start)
+    finally:
+        session.note(*(note for note in session.tally.notes if note not in session.run.notes))
     if left is not None:
         session.unfinished = True
         return

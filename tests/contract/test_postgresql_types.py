@@ -20,6 +20,7 @@ from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules, stamps_in
 from backup.stores.exact_json import NotANumber, key_from_text, key_to_text
 from backup.stores.sql.engines.postgresql import copy
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from tests.contract.benches import NOW, ROLES, RUN, PostgresBench, Role, other_database
 from tests.contract.test_store import run_sync
 
@@ -92,6 +93,7 @@ def test_rows_with_bytes_and_large_values_are_copied_exactly(
 ) -> None:
     """Where bytes are read, all values come in the server's own form; rows with large values are written in pieces."""
     monkeypatch.setattr("backup.stores.sql.rows._LARGE_ROW", 1)
+    monkeypatch.setattr(PostgresqlDialect, "relay", lambda *_: None)
     in_pieces, text_of = Counter[int](), copy._text_of
 
     def counted(rows: Iterable[tuple[Any, ...]], cursor: Any) -> Iterator[bytes]:

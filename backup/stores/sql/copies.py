@@ -11,7 +11,9 @@ from backup.stores.codecs import CopyNote
 from backup.stores.exact_json import comparable
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.declared import SYNCED_AT
+from backup.stores.sql.engines.column import Column
 from backup.stores.sql.rows import Rows, values_of
+from backup.stores.sql.table import TableShape
 
 
 class SqlCopies:
@@ -59,6 +61,13 @@ class SqlCopies:
         shape = self._catalog.shape
         names = shape.content
         return frozenset(names[column.name] for column in shape.columns if column.computed and column.name in names)
+
+
+def mark_of(shape: TableShape, names: Sequence[str]) -> Column | None:
+    """The column SyncedAt of a backup's table; None if it has none, or if records with these names have a value for it:
+    the source's own SyncedAt wins."""
+    mark = shape.find(SYNCED_AT)
+    return None if mark is None or mark in map(shape.find, names) else mark
 
 
 def milliseconds(now: datetime) -> str:

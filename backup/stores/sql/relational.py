@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
-from backup.core.model import Key, Record
+from backup.core.model import Chunk, Key, Record
 from backup.stores.base import Accept, Keep, Store
+from backup.stores.codecs import CopyNote
 from backup.stores.sibling import Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
@@ -21,6 +22,7 @@ from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.indexes import creation, index_plan
 from backup.stores.sql.keys import spelled
+from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, SecondaryIndex, Written
 
@@ -39,12 +41,16 @@ class SqlRelational:
         """`sibling` opens a table of the app's own beside this one."""
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
         self._sibling = sibling
+        self._relay = SqlRelay(access, catalog, limits)
 
     def forget(self) -> None:
         self._catalog.forget()
 
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         return self._writes.write(records, keep, absent=True)
+
+    def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
+        return self._relay.insert(catalog_of(source), chunk, note, keep)
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         return self._writes.write(records, keep, accept, exchange=True)

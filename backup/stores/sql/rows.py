@@ -71,6 +71,13 @@ def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
     return all_rows
 
 
+def each_row(cx: sa.Connection, query: sa.Select[Any], count: int) -> Iterator[Sequence[Row]]:
+    """All rows of the query, `count` at a time."""
+    with _result(cx, query) as fetch:
+        while rows := fetch(count):
+            yield rows
+
+
 def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest: int | None) -> Fetched:
     """The query's rows, up to and with the row that makes them exceed `max_bytes`. Memory holds no other row.
 

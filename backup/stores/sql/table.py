@@ -215,6 +215,16 @@ class TableShape:
         assert stamp is not None  # noqa: S101 - for mypy; `stamps` hashes
         return (*self.names, SOURCE_STAMP), self.select.add_columns(stamp)
 
+    @property
+    def reads_as_stored(self) -> bool:
+        """Whether a record has the values of its row and nothing else: no mask changes it, and it has no stamp."""
+        return self.masked is None and self._stamping is None
+
+    @property
+    def has_own_condition(self) -> bool:
+        """Whether the filter has a condition in the language of the server."""
+        return self._rules.where_sql is not None
+
     def records(self, names: tuple[str, ...], rows: list[Row], *, large: bool = False) -> Rows:
         """The rows that a query for these names has read, as records. Those of a source are masked."""
         if self.masked is not None and self._rules.is_source:

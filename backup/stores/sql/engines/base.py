@@ -16,6 +16,7 @@ from backup.stores.listing import Listed
 from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.prepared import Prepared
+from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
@@ -188,6 +189,10 @@ class Dialect(Protocol):
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool
     ) -> None:
         """Inserts the rows in the fastest exact way. `identity`: they have values for an identity column."""
+
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+        """Inserts rows of a table in the database that `source` reaches, and returns their number. None, and nothing
+        was done, where this server has no exact way to do so without this process reading them."""
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         """Updates the table's rows with the same keys to these values."""

@@ -49,6 +49,7 @@ from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
+from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
@@ -232,6 +233,9 @@ class SqlServerDialect:
     ) -> None:
         _set_identity_insert(cx, spelled_table(_SPELLING, insert.table) if identity else None)
         self._write(cx, insert_statement, insert, rows)
+
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:  # noqa: ARG002 - never
+        return None  # a server cannot be told to read another one
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._write(cx, update_statement, update, rows)

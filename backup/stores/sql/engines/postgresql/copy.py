@@ -32,7 +32,7 @@ class Copying:
 
     def insert(self, cx: sa.Connection, insert: Prepared, rows: Sequence[Row]) -> None:
         """Inserts the rows, with their own values for identity columns."""
-        if self._may_copy(cx, insert.table):
+        if self.may_copy(cx, insert.table):
             _copy(cx, insert.table, insert.names, rows)
             return
         start, values, end = insert.text.rpartition(") VALUES (")
@@ -79,12 +79,12 @@ class Copying:
         if not missing:
             return
         new = driver_rows(table, missing, cx.dialect)
-        if self._may_copy(cx, table):
+        if self.may_copy(cx, table):
             _copy(cx, table, table.columns.keys(), new)
         else:
             send(cx, str(table.insert().compile(dialect=cx.dialect)), new)
 
-    def _may_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
+    def may_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
         """Whether the server takes COPY into the table: not where row-level security applies to this login."""
         name = spelled_table(SPELLING, table)
         if name not in self._rights:

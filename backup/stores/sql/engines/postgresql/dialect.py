@@ -26,9 +26,11 @@ from backup.stores.sql.engines.postgresql.collations import fitted
 from backup.stores.sql.engines.postgresql.connection import connect_options, cut, listen, pool_of
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
+from backup.stores.sql.engines.postgresql.relay import pass_blocks, relay_rows
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
+from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -96,6 +98,7 @@ class PostgresqlDialect:
             raise missing_driver("psycopg", "Install it: pip install 'psycopg[binary]'.") from error
         listen(engine, url, self._call_seconds)
         sa.event.listen(engine, "do_execute", send_copied)
+        sa.event.listen(engine, "do_execute", pass_blocks)
         sa.event.listen(engine, "do_execute", ask_for_bytes)
         sa.event.listen(engine, "do_executemany", send_copied)
         return engine
@@ -171,6 +174,10 @@ class PostgresqlDialect:
         identity: bool,  # noqa: ARG002 - COPY writes identity columns
     ) -> None:
         self._copying.insert(cx, insert, rows)
+
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> int | None:  # noqa: ARG002 - by its connection
+        # A server does not take COPY where row-level security applies to this login.
+        return relay_rows(cx, rows) if self._copying.may_copy(cx, rows.copy) else None
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._copying.update(cx, update, rows)

@@ -62,14 +62,11 @@ class SqliteFile:
         `ro` changes no byte of the file and of its -wal. Raises NotOpened where reading would create a -wal and a -shm
         that belong to another user than the file: the owner's program could not use them.
         """
-        mode = "rw" if self._mode == "rw" and mode == "ro" else "ro" if self._mode == "ro" else mode
-        if mode == "ro" and not self._immutable:
-            self._refuse_foreign_files()
-        immutable = "&immutable=1" if self._immutable else ""
+        spelled = self.spelled(mode)
         # Before it is opened: if another file takes its place meanwhile, the connection counts as one to the old file.
         identity = _identity(self.path)
         connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}{immutable}",
+            spelled,
             uri=True,
             factory=OpenFile,
             timeout=_BUSY_SECONDS,
@@ -88,6 +85,13 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def spelled(self, mode: Mode) -> str:
+        """The file's name for SQLite, which says how to open it. Raises NotOpened as `connect` does."""
+        mode = "rw" if self._mode == "rw" and mode == "ro" else "ro" if self._mode == "ro" else mode
+        if mode == "ro" and not self._immutable:
+            self._refuse_foreign_files()
+        return f"{self.path.as_uri()}?mode={mode}{'&immutable=1' if self._immutable else ''}"
 
     def failure(self, error: Exception) -> Failure:
         """What a driver's error means for this file."""

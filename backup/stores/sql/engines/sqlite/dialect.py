@@ -30,9 +30,11 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
+from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.sqlite import listing, system_tables, text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
+from backup.stores.sql.engines.sqlite.relay import detach, relay_rows
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -119,6 +121,7 @@ class SqliteDialect:
         # would leave the -wal and -shm of this one beside it.
         pool.keeps_idle = False
         pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.path)
+        sa.event.listen(pool, "checkin", detach)
         pool.over(_engine(pool))
         return pool
 
@@ -223,6 +226,16 @@ class SqliteDialect:
         identity: bool,  # noqa: ARG002 - SQLite takes explicit values everywhere
     ) -> None:
         insert.run(cx, rows)
+
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+        if not isinstance(source, SqliteDialect) or self.is_one_file(source):
+            return None
+        return relay_rows(cx, rows, source.attachable)
+
+    @property
+    def attachable(self) -> str:
+        """How a connection to another file names this one, to read it as this dialect does."""
+        return self._file.spelled(self._mode)
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         update.run(cx, rows)

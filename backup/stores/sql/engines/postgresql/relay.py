@@ -1,0 +1,134 @@
+"""Relays rows from one PostgreSQL server to another: COPY writes them on one side and reads them on the other.
+
+The rows pass this process as blocks of bytes. They are in the servers' binary form where both sides have the same
+types, and that form says the same on both. Otherwise they are texts, which each type reads as it writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.stores.sql.engines.column import ServerType, spelled_column, spelled_table, type_parts
+from backup.stores.sql.engines.postgresql.copy import SPELLING
+from backup.stores.sql.engines.postgresql.types import TextType
+from backup.stores.sql.engines.relayed import RelayedRows
+
+_BLOCK_BYTES = 64 * 1024
+_SENT, _RECEIVED = "relay_sent", "relay_received"
+# Types whose binary form is the same on every server of a version: no numbers of the catalogue, no encoding of its own.
+_PLAIN = {
+    *("smallint", "integer", "bigint", "numeric", "real", "double precision", "boolean", "bytea", "uuid"),
+    *("text", "character varying", "character", "json", "jsonb", "bit", "bit varying"),
+    *("date", "timestamp without time zone", "timestamp with time zone"),
+    *("time without time zone", "time with time zone", "interval"),
+    *("inet", "cidr", "macaddr", "macaddr8", "point", "line", "lseg", "box", "path", "polygon", "circle"),
+    *("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"),
+}
+
+Blocks = Iterator[bytes]
+
+
+class ReadFailed(Exception):
+    """The source's server ended its part. `error` is the driver's error."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def relay_rows(cx: sa.Connection, rows: RelayedRows) -> int:
+    """Inserts the rows and returns their number. Holds a block of them in memory, or one row if that is larger."""
+    with rows.reading() as source_cx:
+        # Other versions may write a value in another form.
+        versions = [_version(side) for side in (cx, source_cx)]
+        is_binary = versions[0] == versions[1] and all(_is_same_in_binary(*pair) for pair in rows.columns)
+        mark_type = "text" if rows.mark is None else _declared(rows.mark[0])
+        is_binary = is_binary and _is_plain(mark_type)
+        values = [_binary(*pair) if is_binary else pair[0] for pair in rows.columns]
+        if rows.mark is not None:
+            text = sa.cast(sa.literal(rows.mark[1]), sa.Text)
+            values.append(sa.cast(text, ServerType(mark_type)) if is_binary else text)
+        query = sa.select(*values).where(*rows.conditions)
+        form = "binary" if is_binary else "text"
+        names = ", ".join(spelled_column(SPELLING, rows.copy, name) for name in rows.names)
+        target = f"COPY {spelled_table(SPELLING, rows.copy)} ({names}) FROM STDIN (FORMAT {form})"
+        relayed = 0
+
+        def insert(blocks: Blocks) -> None:
+            nonlocal relayed
+            result = cx.exec_driver_sql(target, execution_options={_SENT: blocks})
+            relayed = result.rowcount
+
+        try:
+            source_cx.execute(query, execution_options={_RECEIVED: (form, insert)})
+        except ReadFailed as failed:
+            raise sa.exc.DBAPIError(None, None, failed.error) from None
+    return relayed
+
+
+def pass_blocks(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+    """Does the two halves of a relay. A listener of SQLAlchemy's event `do_execute`."""
+    if (blocks := context.execution_options.get(_SENT)) is not None:
+        with cursor.copy(statement) as copy:
+            for block in blocks:
+                copy.write(block)
+        return True
+    if (received := context.execution_options.get(_RECEIVED)) is not None:
+        form, insert = received
+        with cursor.copy(f"COPY ({statement}) TO STDOUT (FORMAT {form})", parameters) as copy:
+            insert(_blocks(copy, cursor.connection.Error))
+        return True
+    return None
+
+
+def _blocks(copy: Any, error: type[Exception]) -> Blocks:
+    """What the server sends, a row at a time, joined into larger pieces."""
+    joined = bytearray()
+    rows = iter(copy)
+    while True:
+        try:
+            row = next(rows, None)
+        except error as failed:
+            raise ReadFailed(failed) from None
+        if row is None:
+            break
+        joined += row
+        if len(joined) >= _BLOCK_BYTES:
+            yield bytes(joined)
+            joined.clear()
+    yield bytes(joined)
+
+
+def _is_same_in_binary(column: sa.Column[Any], copy: sa.Column[Any]) -> bool:
+    declared, copied = _declared(column), _declared(copy)
+    return declared == copied and not _is_foreign(copy) and _is_plain(declared)
+
+
+def _is_plain(declared: str) -> bool:
+    name = type_parts(declared)[0]
+    return name.removesuffix("[]") in _PLAIN
+
+
+def _binary(column: sa.Column[Any], copy: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """The column's value in its own type, not as the text that this process would read."""
+    if _is_foreign(column):
+        return sa.cast(column, sa.Text)
+    return sa.type_coerce(column, ServerType(_declared(copy)))
+
+
+def _is_foreign(column: sa.Column[Any]) -> bool:
+    """Whether the type is one that somebody created. It is declared as text."""
+    return isinstance(column.type, TextType) and _declared(column) == "text"
+
+
+def _declared(column: sa.Column[Any]) -> str:
+    declared: str = column.type.declared  # type: ignore[attr-defined] # a ServerType
+    return declared.split(" COLLATE ")[0]
+
+
+def _version(cx: sa.Connection) -> int:
+    version: Any = cx.dialect.server_version_info
+    return int(version[0])

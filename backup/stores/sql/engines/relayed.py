@@ -1,0 +1,40 @@
+"""Rows that go from one table into another without becoming values of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+
+class RelayedRows(NamedTuple):
+    """Rows of a source's table, and the columns of a copy's table that take their values.
+
+    - `columns`: each column of the source with the one that takes its values.
+    - `mark`: a column of the copy's own, and the text that each row gets there; None without such a column.
+    - `conditions`, `key`: which rows, in the order of these columns. Both name the source's table.
+    - `own_condition`: one of the conditions is a text that somebody wrote, which may name other tables.
+    - `reading`: opens a connection to the source for a single statement that reads.
+    """
+
+    columns: Sequence[tuple[sa.Column[Any], sa.Column[Any]]]
+    mark: tuple[sa.Column[Any], str] | None
+    conditions: Sequence[sa.ColumnElement[bool]]
+    key: Sequence[sa.Column[Any]]
+    own_condition: bool
+    reading: Callable[[], AbstractContextManager[sa.Connection]]
+
+    @property
+    def copy(self) -> sa.Table:
+        """The copy's table."""
+        table = self.columns[0][1].table
+        assert isinstance(table, sa.Table)  # noqa: S101 - for mypy
+        return table
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the copy's columns that get a value."""
+        marked = [] if self.mark is None else [self.mark[0].name]
+        return [*(copy.name for _, copy in self.columns), *marked]

@@ -1,0 +1,112 @@
+"""Copies parts of a chunk from server to server: the rows, the keys for the bin, and the fence in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
+from backup.core.model import Chunk, Key
+from backup.stores.base import Keep
+from backup.stores.chunk_size import ChunkSize
+from backup.stores.codecs import CopyNote
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.copies import mark_of, milliseconds
+from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.rows import each_row
+from backup.stores.sql.table import TableShape
+from backup.stores.values import Limits, NotRelayed
+
+_GROWTH = 4
+_KEYS_AT_ONCE = 10_000
+
+
+class SqlRelay:
+    """The relays into one table, for any number of threads.
+
+    The first transaction has as many rows as a batch, and each further one up to four times as many: as many as a
+    chunk, or as fit into half of `max_statement_seconds`.
+    """
+
+    def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
+        self._access, self._catalog, self._limits = access, catalog, limits
+        self._size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
+        self._rows = min(limits.batch_size, limits.chunk_size)
+
+    def insert(self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
+        """As `Relational.relay`."""
+        if source.access.dialect.kind != self._access.dialect.kind or not source.shape.reads_as_stored:
+            raise NotRelayed(chunk)
+        is_last = False
+        while not is_last:
+            bound = None
+            try:
+                if self._rows < self._limits.chunk_size:
+                    bound = self._bound(source, chunk, self._rows)
+                is_last = bound is None or bound == chunk.upto
+                relayed = self._transaction(source, chunk if bound is None else Chunk(chunk.after, bound), note, keep)
+            except StoreUnavailable:
+                raise
+            except (StoreError, NotInitialized) as error:
+                raise NotRelayed(chunk, error) from None
+            if relayed is None:
+                raise NotRelayed(chunk)
+            yield relayed
+            self._rows = min(self._size.chunk_size, max(self._rows, relayed) * _GROWTH)
+            chunk = Chunk(bound, chunk.upto)
+
+    def _bound(self, source: SqlCatalog, rest: Chunk, rows: int) -> Key | None:
+        """The key of the source's row at this place of the chunk; None if the chunk has fewer rows."""
+        shape = source.shape
+        query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
+        for attempt in source.access.attempts("find the next part", single=True):
+            with attempt as cx:
+                row = cx.execute(query.offset(rows - 1).limit(1)).first()
+        return None if row is None else tuple(row)
+
+    def _transaction(self, source: SqlCatalog, part: Chunk, note: CopyNote, keep: Keep) -> int | None:
+        shape = self._catalog.shape
+        rows = self._rows_of(source, part, note)
+        for attempt in self._access.attempts("relay records", writes=True):
+            with attempt as cx, self._size.measuring() as measured:
+                relayed = self._access.dialect.relay(cx, rows, source.access.dialect)
+                if relayed:
+                    measured.records = relayed
+                    _keep_keys(cx, shape, part, relayed, keep)
+        return relayed
+
+    def _rows_of(self, source: SqlCatalog, part: Chunk, note: CopyNote) -> RelayedRows:
+        original, copy = source.shape, self._catalog.shape
+        pairs = [(original.table.c[name], column) for name in original.names if (column := copy.find(name))]
+        mark = mark_of(copy, original.names)
+        return RelayedRows(
+            [(column, copy.table.c[taker.name]) for column, taker in pairs if copy.may_write(taker)],
+            None if mark is None else (copy.table.c[mark.name], milliseconds(note.at)),
+            [*original.within(part), *original.filters],
+            original.key,
+            original.has_own_condition,
+            lambda: source.access.once("read records", single=True),
+        )
+
+
+def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int, keep: Keep) -> None:
+    """Hands the keys of the relayed rows to `keep`. They are all that the part has, or the part was not empty."""
+    kept = 0
+    for keys in _keys(cx, shape, part, relayed):
+        keep([], cx, keys)
+        kept += len(keys)
+    if kept != relayed:
+        raise StoreError(f"The {shape.label} has got {kept - relayed} other records in a part that was empty.")
+
+
+def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int) -> Iterator[Sequence[Key]]:
+    conditions = [*shape.within(part), *shape.filters]
+    if len(shape.key) == 1:
+        [key] = shape.key
+        first, last = cx.execute(sa.select(sa.func.min(key), sa.func.max(key)).where(*conditions)).one()
+        if type(first) is int and type(last) is int and last - first + 1 == relayed:  # no key is left out
+            yield [(number,) for number in range(first, last + 1)]
+            return
+    yield from each_row(cx, sa.select(*shape.key).where(*conditions), _KEYS_AT_ONCE)

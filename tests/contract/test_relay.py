@@ -1,0 +1,220 @@
+"""The relay of a first copy: records go from server to server, and nothing that a batch promises is lost on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backup.core.errors import LockLost
+from backup.core.model import WHOLE, Action, Chunk
+from backup.mirror.guard import Guard
+from backup.mirror.tally import Tally
+from backup.mirror.walk import sync_stores
+from backup.mirror.writing import Steps
+from backup.recycle_bin.bin import RecycleBin
+from backup.stores import NotRelayed, Rules, Store
+from backup.stores.sql.engines.postgresql import relay as postgresql
+from backup.stores.sql.reads import SqlReads
+from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench
+from tests.contract.test_postgresql_types import VALUES
+
+CHUNKS = {"chunk_size": 40, "batch_size": 10}
+KEYS = {"integer": "{n}", "varchar(20)": "'key {n}'"}
+
+
+def reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every read of a chunk's whole records fail."""
+
+    def read(*_: Any) -> Any:
+        raise AssertionError("records were read")
+
+    monkeypatch.setattr(SqlReads, "read", read)
+
+
+def synced(source: Store, backup: Store) -> Tally:
+    """What a sync has counted and noted."""
+    backup.catalog.match(source)
+    recycled = RecycleBin(backup, RUN.service)
+    recycled.create()
+    tally = Tally(tell=lambda counts: None)
+    keep = recycled.recorder(RUN, lambda: NOW)
+    sync_stores(source, backup, RUN, tally, Guard(), Steps(lambda: None, lambda: NOW, keep, parallelism=2))
+    return tally
+
+
+def inserted(backup: Store) -> list[Any]:
+    """The keys of the run's entries in the bin, each of which says that its record was inserted."""
+    kept = [kept for page in RecycleBin(backup, RUN.service).of_run(RUN.sync_id) for kept in page]
+    assert {one.action for one in kept} <= {Action.INSERTED}
+    return sorted(one.key for one in kept)
+
+
+@pytest.mark.parametrize("type_", KEYS)
+def test_a_first_copy_reads_no_record_and_keeps_every_key(
+    sql_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, type_: str
+) -> None:
+    bench, numbers = sql_bench, [n for n in range(1, 131) if n not in (15, 63)]
+    bench.sql("source", f"CREATE TABLE {{table}} (id {type_} NOT NULL PRIMARY KEY, version integer, note varchar(9))")
+    for n in numbers:
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({KEYS[type_].format(n=n)}, {n % 3}, NULL)")
+    source, backup = bench.pair(**CHUNKS)
+    if bench.kind != "mssql":
+        reads_nothing(monkeypatch)
+    tally = synced(source, backup)
+    assert (tally.counts.inserted, tally.counts.processed, tally.notes) == (len(numbers), len(numbers), [])
+    assert tally.proof is not None
+    assert tally.proof.verified
+    query = "SELECT id, version, note FROM {table} ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    assert [*map(list, inserted(backup))] == [[row[0]] for row in bench.rows("source", query)]
+
+
+@pytest.mark.parametrize("form", ["binary", "text"])
+def test_postgresql_relays_every_type_in_either_form(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Types without a binary form that is the same everywhere are left out of the first."""
+    bench = postgresql_bench
+    if form == "text":
+        monkeypatch.setattr(postgresql, "_PLAIN", frozenset())
+    types = [name for name in VALUES if form == "text" or (is_plain(bench, name) and " to " not in name)]
+    assert len(types) > 20
+    columns = ", ".join(f"c{n} {name}" for n, name in enumerate(types))
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns})")
+    for place in range(max(map(len, VALUES.values())) + 1):
+        values = [VALUES[name][place] if place < len(VALUES[name]) else "NULL" for name in types]
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({place}, 1, {', '.join(values)})".replace("%", "%%"))
+    source, backup = bench.pair()
+    forms, blocks = set[str](), postgresql._blocks
+
+    def noted(copy: Any, error: type[Exception]) -> postgresql.Blocks:
+        forms.add(copy.formatter.format.name)
+        return blocks(copy, error)
+
+    monkeypatch.setattr(postgresql, "_blocks", noted)
+    reads_nothing(monkeypatch)
+    assert synced(source, backup).notes == []
+    assert forms == {form.upper()}
+    texts = ", ".join(f"c{n}::text, pg_typeof(c{n})::text" for n in range(len(types)))
+    query = f"SELECT id, {texts} FROM {{table}} ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+
+
+def is_plain(bench: PostgresBench, type_: str) -> bool:
+    """Whether the server's name of the type is one of those that are relayed in binary form."""
+    [[name]] = bench.rows("source", f"SELECT format_type('{type_}'::regtype, NULL)")
+    return postgresql._is_plain(name)
+
+
+def test_sqlite_relays_what_lies_in_a_row_byte_by_byte(
+    sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = sqlite_bench
+    bench.sql("source", "CREATE TABLE {table} (id INTEGER PRIMARY KEY, version INTEGER, a, b TEXT, c NUMERIC, d REAL)")
+    odd = "CAST(X'ff00fe' AS TEXT), CAST(X'ff' AS TEXT), 'no number', -0.0"
+    whole = "9223372036854775807, '12.50', 1e400, -9223372036854775808"
+    for n, values in enumerate([odd, whole, "X'00ff', '', '1.0', 'x'", "'1', 1, 1, 1", "NULL, NULL, NULL, NULL"]):
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {values})")
+    source, backup = bench.pair()
+    reads_nothing(monkeypatch)
+    assert synced(source, backup).notes == []
+    stored = ", ".join(f"typeof({name}), hex({name}), quote({name}) IS NULL" for name in "abcd")
+    query = f"SELECT id, version, {stored} FROM {{table}} ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+
+
+def test_what_the_server_refuses_is_copied_record_by_record_and_said_once(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    if bench.kind == "mssql":
+        pytest.skip("it relays nothing")
+    bench.create(Item(n, 1, f"name {n}") for n in range(100))
+    source, backup = bench.pair(**CHUNKS)
+    bench.sql("backup", f"CREATE UNIQUE INDEX one_name ON {bench.quoted()} (Name)")
+    bench.sql("source", "UPDATE {table} SET Name = 'name 7' WHERE Id IN (9, 70)")
+    tally = synced(source, backup)
+    aside = {number for (number,) in tally.aside}
+    assert (tally.counts.inserted, tally.counts.failed, len(aside & {7, 9, 70})) == (98, 2, 2)
+    [note] = tally.notes
+    assert note.startswith("The servers refused to copy parts of the table by themselves")
+    assert "name 7" not in note
+    assert bench.items("backup").keys() == {*range(100)} - aside
+    assert inserted(backup) == sorted((n,) for n in bench.items("backup"))
+
+
+def test_a_part_that_is_not_empty_after_all_is_left_as_it_is(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    if bench.kind == "mssql":
+        pytest.skip("it relays nothing")
+    bench.create(Item(n) for n in range(5, 25))
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    bench.put("backup", Item(2, 1, "of somebody else"))
+    keep = RecycleBin(backup, RUN.service)
+    keep.create()
+    with pytest.raises(NotRelayed) as refused:
+        relayed(source, backup, keep.recorder(RUN, lambda: NOW))
+    assert refused.value.rest == WHOLE
+    assert "1 other records" in str(refused.value.error)
+    assert bench.items("backup").keys() == {2}
+    assert inserted(backup) == []
+
+
+def relayed(source: Store, backup: Store, keep: Any, chunk: Chunk = WHOLE) -> list[int]:
+    assert backup.relational is not None
+    return [*backup.relational.relay(source, chunk, NOTE, keep)]
+
+
+class Taken:
+    """A fence that lets no more than `transactions` pass."""
+
+    def __init__(self, beside: Store, transactions: int) -> None:
+        self.beside, self.left = beside, transactions
+
+    def check_young(self) -> None: ...
+
+    def check_last(self, transaction: Any, again: bool) -> None:
+        if transaction is not None:
+            if self.left == 0:
+                raise LockLost
+            self.left -= 1
+
+
+def test_a_run_that_was_taken_over_commits_no_further_part(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    if bench.kind == "mssql":
+        pytest.skip("it relays nothing")
+    bench.create(Item(n) for n in range(100))
+    source, backup = bench.pair(**CHUNKS)
+    backup.catalog.match(source)
+    recycled = RecycleBin(backup, RUN.service)
+    recycled.create()
+    backup.fence_by(Taken(backup, 1))
+    with pytest.raises(LockLost):
+        relayed(source, backup, recycled.recorder(RUN, lambda: NOW))
+    assert bench.items("backup").keys() == {*range(10)}
+    assert inserted(backup) == [(n,) for n in range(10)]
+
+
+def test_a_condition_that_may_name_tables_is_asked_of_the_source_alone(sqlite_bench: SqliteBench) -> None:
+    bench, rules = sqlite_bench, Rules(version=("Version",), where_sql="Id IN (SELECT n FROM Others)")
+    bench.create(Item(n) for n in range(5))
+    bench.sql("source", "CREATE TABLE Others (n INTEGER)")
+    bench.sql("backup", "CREATE TABLE Others (n INTEGER)")
+    bench.sql("source", "INSERT INTO Others VALUES (1)")
+    bench.sql("backup", "INSERT INTO Others VALUES (2)")
+    source, backup = bench.open("source", rules=rules), bench.open("backup")
+    backup.catalog.initialize(source)
+    tally = synced(source, backup)
+    assert (tally.counts.inserted, tally.counts.processed, tally.notes) == (1, 1, [])
+    assert bench.items("backup").keys() == {1}
+
+
+def test_a_relay_leaves_no_trace_in_its_source_and_attaches_it_no_longer(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.create(Item(n) for n in range(100))
+    before = (bench.folder / "source.db").read_bytes()
+    source, backup = bench.pair(**CHUNKS)
+    synced(source, backup)
+    assert (bench.folder / "source.db").read_bytes() == before
+    assert bench.rows("backup", "SELECT name FROM pragma_database_list WHERE name NOT IN ('main', 'temp')") == []
