@@ -14,7 +14,7 @@ LOCKED := requirements.txt requirements/tests.txt requirements/worker.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test again check coverage mutants torture bench lint lock picture vendor without-npm
+.PHONY: help setup demo serve test again check coverage mutants torture bench lint policies lock picture vendor without-npm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -52,10 +52,14 @@ bench: setup .venv-bench/.installed ## Measure syncs beside other ways to do the
 	@$(BIN)/python -m benchmarks $(ARGS)
 	$(if $(ARGS),,@$(BIN)/python -m benchmarks.job_api)
 
-lint: setup ## Check style, format and types
+lint: setup ## Check style, format, types, and what must not be in infra/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.infra.lint
+
+policies: .venv-policies/.installed ## Check infra/ by checkov's policies, beside the rules of `make lint`; a minute
+	@.venv-policies/bin/checkov --config-file infra/checkov.yaml
 
 picture: setup ## Draw docs/demo.svg and docs/dashboard.png anew: what `make demo` prints, and the page
 	@$(BIN)/python docs/make_picture.py
@@ -94,6 +98,13 @@ vendor: setup ## Renew the libraries of the page from npm, as they are locked; A
 	@$(PYTHON) -m venv .venv-bench
 	@if .venv-bench/bin/pip install -qq -r benchmarks/requirements.txt; then touch $@; \
 	else rm -rf .venv-bench; echo "They cannot be installed: the tables will say so."; fi
+
+# Apart from the tests' packages, because it pins old releases of what they use too.
+.venv-policies/.installed: infra/checkov.txt Makefile
+	@echo "Installing checkov into .venv-policies (a minute, once) …"
+	@$(PYTHON) -m venv .venv-policies
+	@.venv-policies/bin/pip install -qq -r infra/checkov.txt
+	@touch $@
 
 # Azurite and a Cosmos server, for tests only. A laptop without them skips those tests; CI must have them.
 $(EMULATORS): tests/emulators/package.json tests/emulators/package-lock.json Makefile

@@ -272,8 +272,10 @@ class Runner:
             sync_id=run.sync_id,
             **asdict(run.counts),
             verified=run.verified,
+            dry_run=run.dry_run,
             duration_ms=run.duration_ms,
-            **({"error": error, "hint": error.hint} if error else {}),
+            **({} if run.request_charge is None else {"request_charge": run.request_charge}),
+            **({"error_kind": run.error_kind, "error": error, "hint": error.hint} if error else {}),
         )
         return Outcome(run, error, tuple(tally.changes))
 

@@ -128,7 +128,8 @@ def new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run
 def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
     """The outcome of a run that could not begin."""
     run = new_run(service, verb, trigger, options)
-    event(f"{verb}.failed", level=logging.ERROR, service=service, error=error, hint=error.hint)
+    kind = type(error).__name__
+    event(f"{verb}.failed", level=logging.ERROR, service=service, error_kind=kind, error=error, hint=error.hint)
     return Outcome(run.ended(Status.FAILED, run.started_at, Counts(), redact(str(error))), error)
 
 

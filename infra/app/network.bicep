@@ -1,0 +1,51 @@
+// The network: a subnet that the app is integrated with, and one for private endpoints.
+// Flex Consumption has no stable outgoing addresses, so no firewall rule by address would hold.
+param name string
+param location string
+param tags object
+
+@description('Private endpoints are used. Without them the subnet has service endpoints, which servers admit by rule.')
+param isPrivate bool
+
+var services = isPrivate ? [] : ['Microsoft.Storage', 'Microsoft.Sql', 'Microsoft.AzureCosmosDB']
+
+resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
+  name: name
+  location: location
+  tags: tags
+  properties: {
+    addressSpace: {
+      addressPrefixes: ['10.0.0.0/16']
+    }
+    subnets: [
+      {
+        name: 'app'
+        properties: {
+          addressPrefix: '10.0.0.0/24'
+          delegations: [
+            {
+              name: 'flex'
+              properties: {
+                serviceName: 'Microsoft.App/environments'
+              }
+            }
+          ]
+          serviceEndpoints: [for service in services: {
+            service: service
+          }]
+        }
+      }
+      {
+        name: 'endpoints'
+        properties: {
+          addressPrefix: '10.0.1.0/24'
+          privateEndpointNetworkPolicies: 'Disabled'
+        }
+      }
+    ]
+  }
+}
+
+output name string = network.name
+output appSubnetId string = '${network.id}/subnets/app'
+output endpointSubnetId string = '${network.id}/subnets/endpoints'

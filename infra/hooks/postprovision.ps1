@@ -1,0 +1,39 @@
+# After `azd provision`: grants the app's identity its rights in SQL databases, for which Azure has no resource.
+# It tries `backup grant`. Where that cannot reach a server, it prints the T-SQL and says where to run it.
+# azd hands the outputs of infra/main.bicep over as environment variables; by hand: azd hooks run postprovision
+$ErrorActionPreference = 'Stop'
+Set-Location (Join-Path $PSScriptRoot '../..')
+
+if (-not "$env:SourceCustomerDb__ConnectionString$env:SQL_SOURCE$env:SQL_BACKUP") {
+    Write-Output 'No SQL database: nothing to grant.'
+    exit 0
+}
+
+$python = '.venv/Scripts/python.exe'
+if (-not (Test-Path $python)) {
+    Write-Output 'The app''s packages are not installed here. Run:'
+    Write-Output '  py -3 -m venv .venv'
+    Write-Output '  .venv/Scripts/pip install --require-hashes -r requirements.txt'
+    Write-Output '  azd hooks run postprovision'
+    exit 0
+}
+
+& $python -m backup grant
+if ($LASTEXITCODE -eq 0) {
+    exit 0
+}
+
+Write-Output @'
+
+The rights in the SQL databases could not be granted from here. The app is made, and cannot read them yet.
+Run the statements below as the Entra administrator of each server, from a machine that reaches it:
+  - a server with a private endpoint: a machine in its virtual network, or a connected one;
+  - a server with network rules: admit your own address for the time of it, and run this again:
+      az sql server firewall-rule create --resource-group GROUP --server SERVER --name me `
+        --start-ip-address ADDRESS --end-ip-address ADDRESS
+      azd hooks run postprovision
+      az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
+
+'@
+& $python -m backup grant --print
+exit $LASTEXITCODE

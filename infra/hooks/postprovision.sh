@@ -1,0 +1,35 @@
+#!/bin/sh
+# After `azd provision`: grants the app's identity its rights in SQL databases, for which Azure has no resource.
+# It tries `backup grant`. Where that cannot reach a server, it prints the T-SQL and says where to run it.
+# azd hands the outputs of infra/main.bicep over as environment variables; by hand: azd hooks run postprovision
+set -eu
+cd "$(dirname "$0")/../.."
+
+if [ -z "${SourceCustomerDb__ConnectionString:-}${SQL_SOURCE:-}${SQL_BACKUP:-}" ]; then
+  echo "No SQL database: nothing to grant."
+  exit 0
+fi
+
+python=.venv/bin/python
+if [ ! -x "$python" ]; then
+  echo "The app's packages are not installed here. Run:  make setup  and then:  azd hooks run postprovision"
+  exit 0
+fi
+
+if "$python" -m backup grant; then
+  exit 0
+fi
+
+cat <<'TEXT'
+
+The rights in the SQL databases could not be granted from here. The app is made, and cannot read them yet.
+Run the statements below as the Entra administrator of each server, from a machine that reaches it:
+  - a server with a private endpoint: a machine in its virtual network, or a connected one;
+  - a server with network rules: admit your own address for the time of it, and run this again:
+      az sql server firewall-rule create --resource-group GROUP --server SERVER --name me \
+        --start-ip-address ADDRESS --end-ip-address ADDRESS
+      azd hooks run postprovision
+      az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
+
+TEXT
+"$python" -m backup grant --print

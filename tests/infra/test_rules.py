@@ -1,0 +1,86 @@
+"""That the rules over infra/ notice what they are for: each mistake is made on purpose."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.infra.bicep import INFRA, ROOT, BicepFile, bicep_file, bicep_files
+from tests.infra.rules import ROLES, mistakes
+
+
+def with_change(name: str, old: str, new: str) -> list[BicepFile]:
+    """The files of infra/, with a change of one."""
+    files = {file.name: file for file in bicep_files()}
+    assert old in files[name].text
+    return [*{**files, name: bicep_file(name, files[name].text.replace(old, new, 1))}.values()]
+
+
+def test_all_rules_hold() -> None:
+    assert mistakes(bicep_files()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("app/storage.bicep", "allowSharedKeyAccess: false", "allowSharedKeyAccess: true", "allowSharedKeyAccess"),
+        ("app/storage.bicep", "    allowSharedKeyAccess: false\n", "", "allowSharedKeyAccess"),
+        ("app/storage.bicep", "defaultAction: 'Deny'", "defaultAction: 'Allow'", "defaultAction"),
+        ("app/storage.bicep", "bypass: 'None'", "bypass: 'AzureServices'", "all of Azure"),
+        ("app/storage.bicep", "isPrivate ? 'Disabled' : 'Enabled'", "'Enabled'", "publicNetworkAccess"),
+        ("app/storage.bicep", "publicAccess: 'None'", "publicAccess: 'Blob'", "publicAccess"),
+        ("app/sql.bicep", "azureADOnlyAuthentication: true", "azureADOnlyAuthentication: false", "azureADOnly"),
+        ("app/sql.bicep", "minimalTlsVersion: '1.2'", "minimalTlsVersion: '1.0'", "minimalTlsVersion"),
+        (
+            "app/sql.bicep",
+            "    administrators: {",
+            "    administratorLogin: 'sa'\n    administrators: {",
+            "a login with",
+        ),
+        ("app/sql.bicep", "servers/virtualNetworkRules@", "servers/firewallRules@", "must not be"),
+        ("app/sql.bicep", "param deleteLock bool", "param deleteLock bool\nparam sqlPassword string", "for a secret"),
+        ("app/cosmos.bicep", "disableLocalAuth: true", "disableLocalAuth: false", "disableLocalAuth"),
+        ("app/cosmos.bicep", "ipRules: []", "ipRules: [{ ipAddressOrRange: '0.0.0.0' }]", "the whole internet"),
+        (
+            "app/cosmos.bicep",
+            "'00000000-0000-0000-0000-000000000002'",
+            "'5bd9cd88-fe45-4216-938b-f97437e15450'",
+            "a role",
+        ),
+        ("app/function.bicep", "httpsOnly: true", "httpsOnly: false", "httpsOnly"),
+        ("app/function.bicep", "allow: false", "allow: true", "properties.allow"),
+        ("app/function.bicep", "Microsoft.Web/sites@2024-04-01", "Microsoft.Web/sites@2024-04-01-preview", "a preview"),
+        ("app/watch.bicep", "DisableLocalAuth: true", "DisableLocalAuth: false", "DisableLocalAuth"),
+        ("main.bicep", "sourceSql = empty(", "sourceSql = 'Password=x' == '' ? '' : empty(", "a secret"),
+        ("main.bicep", "'app/identity.bicep'", "'br/public:avm/res/x:0.1.0'", "a registry"),
+        ("main.bicep", "    isPrivate: vnetEnabled\n  }\n}\n\nmodule watch", "  }\n}\n\nmodule watch", "isPrivate"),
+        ("main.bicep", "alertEmail: alertEmail", "alertMail: alertEmail", "alertMail"),
+        ("main.bicep", "identity.outputs.principalId", "identity.outputs.principal", "no output principal"),
+    ],
+)
+def test_a_mistake_is_told(file: str, old: str, new: str, told: str) -> None:
+    found = mistakes(with_change(file, old, new))
+    assert [line for line in found if told in line], found
+
+
+def test_a_comment_is_no_mistake() -> None:
+    assert mistakes(with_change("app/sql.bicep", "param serverName", "// never 0.0.0.0\nparam serverName")) == []
+
+
+def test_each_role_that_is_granted_is_in_the_documents() -> None:
+    granted = {role for file in bicep_files() for role in ROLES if role in file.text}
+    assert granted == ROLES.keys()
+    page = (ROOT / "docs/azure.md").read_text()
+    assert [name for name in ROLES.values() if name not in page] == []
+
+
+def test_the_parameters_are_those_of_the_template_and_of_the_documents() -> None:
+    [main] = [file for file in bicep_files() if file.name == "main.bicep"]
+    given = json.loads((INFRA / "main.parameters.json").read_text())["parameters"]
+    assert given.keys() == main.part("parameters").keys()
+    variables = {re.fullmatch(r"\$\{(\w+)\}", parameter["value"])[1] for parameter in given.values()}  # type: ignore[index]
+    of_azd = {name for name in variables if name.startswith("AZURE_")}
+    page = (ROOT / "docs/azure.md").read_text()
+    assert {name for name in variables - of_azd if f"`{name}`" not in page} == set()
