@@ -47,7 +47,7 @@ def monthly(records: int, known: Mapping[str, Any]) -> dict[str, float]:
         "the app: the nights": runs_gb_seconds * price["flex_gb_second"],
         "SQL backup: at work": at_work_hours * assumed["sql_vcores_at_work"] * vcore_hour,
         "SQL backup: until it pauses": awake_hours * deployed["sql_min_vcores"] * vcore_hour,
-        "SQL backup: stored": stored_gb * price["sql_gb_month"],
+        "SQL backup: room": max(deployed["sql_max_gb"], stored_gb) * price["sql_gb_month"],
         "Cosmos DB backup and source: request units": units / 1e6 * price["cosmos_serverless_ru_million"],
         "Cosmos DB backup: stored": stored_gb * price["cosmos_gb_month"],
         "private endpoints": deployed["private_endpoints"] * _HOURS_A_MONTH * price["private_endpoint_hour"],

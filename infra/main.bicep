@@ -47,6 +47,11 @@ param createBackup bool = true
 param backupSqlConnection string = ''
 param backupCosmosConnection string = ''
 
+@minValue(1)
+@maxValue(1024)
+@description('The most that the backup on SQL may hold. Azure charges for it, not for what is in it.')
+param sqlMaxGb int = 32
+
 @description('Whether services come from backup.toml beside host.json, instead of customer and order.')
 param useBackupFile bool = false
 
@@ -184,6 +189,7 @@ module sql 'app/sql.bicep' = if (makesSql) {
   params: {
     serverName: backupSqlServer
     databaseName: backupSqlDatabase
+    maxGb: sqlMaxGb
     location: location
     tags: tags
     administratorId: empty(sqlAdministratorId) ? principalId : sqlAdministratorId

@@ -12,6 +12,7 @@ from backup.core.log import event
 from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
 from backup.jobs.desk import Desk, is_queued
 from backup.jobs.job import State
+from backup.jobs.resting import at_rest, note_rest
 from backup.jobs.worker import worker_of
 from backup.notify.after_runs import after_runs
 from backup.notify.delivery import delivery_of, wait_for_delivery
@@ -38,6 +39,8 @@ def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due:
 def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
     """Queues missed occurrences, rings for waiting jobs, and calls `resume_open` for services without an open job.
 
+    Services and sets that are at rest are left alone, so that their databases may pause (`jobs/resting.py`).
+
     Where nothing is queued, it syncs services whose own schedules are due. The timer's host knows only the shared one.
     Meanwhile it delivers the events that wait, those about silence too.
 
@@ -51,6 +54,8 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
             desk.queue_due(settings, registry.directory.entries)
         desk.sweep()
         busy = desk.records.services_at_work()
+        if not is_inline:
+            busy |= at_rest(settings, desk, registry.directory.entries)
     except BackupError as error:
         event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
     try:
@@ -59,7 +64,7 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
         event("notify.not_looked", level=logging.WARNING, error=safe_text(error))
     delivery_of(settings, desk).start()
     try:
-        resume_open(settings, registry, busy=busy)
+        resume_open(settings, registry, busy=busy, now=desk.now, note_rest=lambda *rest: note_rest(desk, *rest))
     finally:
         if is_inline:
             run_own_schedules(settings, registry, busy=busy)

@@ -17,6 +17,7 @@ from backup.core.errors import BackupError, Locked, NotInitialized
 from backup.core.log import event
 from backup.core.model import Now, Status, Trigger, utc_now
 from backup.runs.runner import Outcome
+from backup.services.directory import ToLookAfter
 from backup.services.registry import Registry
 
 _FIRST_OCCURRENCE = timedelta(minutes=10)  # what was due before a service was there is not missed
@@ -60,7 +61,7 @@ def run_scheduled(
         _log_service(outcome, upcoming)
     for outcome in outcomes:
         if not outcome.in_progress and seconds_left() > 0:
-            failures += registry.look_after(outcome.run.service, now(), seconds_left, nightly=True)
+            failures += registry.look_after(outcome.run.service, now(), seconds_left, nightly=True).failures
     failed = sum(outcome.error is not None for outcome in outcomes)
     completed = sum(outcome.run.status is Status.COMPLETED for outcome in outcomes)
     level = logging.ERROR if failures else logging.INFO
@@ -122,12 +123,18 @@ def _log_service(outcome: Outcome, upcoming: datetime) -> None:
 
 
 def resume_open(
-    settings: Settings, registry: Registry, *, busy: Collection[str] = (), now: Now = utc_now
+    settings: Settings,
+    registry: Registry,
+    *,
+    busy: Collection[str] = (),
+    now: Now = utc_now,
+    note_rest: Callable[[str, datetime], None] = lambda *_: None,
 ) -> list[Outcome]:
-    """Resumes every unfinished sync, and logs a line for each. Leaves out services that jobs are `busy` with.
+    """Resumes every unfinished sync, and logs a line for each. Leaves out services and sets in `busy`.
 
     Then does the purges and verifies that have been due since the schedule's last time: while there is time or, if no
-    sync was resumed, at least a part of them.
+    sync was resumed, at least a part of them. `note_rest` is told of each service and set that has nothing left to do,
+    and of the schedule's last time.
 
     Raises BackupError after the last service if a sync or a verify failed.
     """
@@ -139,11 +146,17 @@ def resume_open(
     failures = _failures_of(outcomes)
     resumed = {outcome.run.service: outcome for outcome in outcomes}
     at = now()
-    for name in registry.directory.to_look_after(but=busy) if settings.schedule_enabled else ():
+    look = registry.directory.to_look_after(but=busy) if settings.schedule_enabled else ToLookAfter([], [])
+    for name in look.quiet_sets:
+        note_rest(name, settings.schedule_of(name).last_due(at))
+    for name in look.services:
         of_service = resumed.get(name)
         if (of_service is None or not of_service.in_progress) and (not outcomes or seconds_left() > 0):
             night = settings.schedule_of(name).last_due(at)
-            failures += registry.look_after(name, night, seconds_left, nightly=False)
+            upkeep = registry.look_after(name, night, seconds_left, nightly=False)
+            failures += upkeep.failures
+            if upkeep.nothing_left and of_service is None and name in registry.directory.own_names:
+                note_rest(name, night)
     _raise_if_any(failures)
     return outcomes
 

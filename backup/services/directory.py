@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from backup.config.given_services import ALL, known_names
 from backup.config.settings import Settings
@@ -14,6 +15,13 @@ from backup.services.spec import ServiceSpec, specs_of
 from backup.stores import Limits
 
 _LISTED = "docs/configuration.md lists the settings of each."
+
+
+class ToLookAfter(NamedTuple):
+    """The services that have a setting, and those of a set with a run in progress; and the sets without one."""
+
+    services: list[str]
+    quiet_sets: list[str]
 
 
 class Directory:
@@ -138,16 +146,20 @@ class Directory:
     def open_services(self, name: str) -> list[str]:
         """The services of the sets that `name` stands for that have a run in progress. Costs one query a set."""
         return [
-            service for service_set in self._sets_in(name) for service in _of_pattern(name, service_set.open_services())
+            service
+            for service_set in self._sets_in(name)
+            for service in _of_pattern(name, service_set.open_services() or [])
         ]
 
-    def to_look_after(self, but: Collection[str] = ()) -> list[str]:
-        """The services that every minute may have something to do for: those that have a setting, and those of a set
-        with a run in progress. Leaves out the services and sets in `but`. Costs one query a set."""
-        names = [*self.own_names]
+    def to_look_after(self, but: Collection[str] = ()) -> ToLookAfter:
+        """What every minute may have something to do for. Leaves out the services and sets in `but`. Costs one query a
+        set."""
+        names, quiet_sets = [*self.own_names], []
         for service_set in self.sets.values():
-            names += service_set.open_services() if service_set.name not in but else ()
-        return [name for name in names if name not in but]
+            services = service_set.open_services() if service_set.name not in but else None
+            names += services or ()
+            quiet_sets += [service_set.name] if services == [] else []
+        return ToLookAfter([name for name in names if name not in but], quiet_sets)
 
     def _fitting(self, pattern: str) -> list[str]:
         """The services of the sets that fit the pattern."""

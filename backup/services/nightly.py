@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, Locked
@@ -12,9 +13,18 @@ from backup.core.log import event
 from backup.mirror.comparison import Depth
 from backup.runs.outcome import Turn
 from backup.services.service import SyncService
+from backup.verbs.upkeep import Due
 
 _PURGE_SECONDS = 30.0
 """The longest time that a purge holds the lock: far less than a scheduled sync waits for it."""
+
+
+class Upkeep(NamedTuple):
+    """What was done: what failed, and whether it is certain that nothing is left to do until the schedule's next time,
+    unless somebody begins a run."""
+
+    failures: list[str]
+    nothing_left: bool = False
 
 
 def purge_and_verify(
@@ -25,8 +35,8 @@ def purge_and_verify(
     seconds_left: Callable[[], float],
     *,
     nightly: bool,
-) -> list[str]:
-    """Purges and verifies the service, when due; returns what failed.
+) -> Upkeep:
+    """Purges and verifies the service, when due.
 
     A purge that fails is an error in the scheduled run (`nightly`) and a warning in the minutes after it. A purge that
     meets another run is neither: a later minute tries again.
@@ -39,14 +49,14 @@ def purge_and_verify(
             event("schedule.purged", service=name, entries=purged.images, runs=purged.runs)
     except Locked as error:
         event("schedule.waits", service=name, error=error)
-        return []
+        return Upkeep([])
     except BackupError as error:
         level = logging.ERROR if nightly else logging.WARNING
         event("schedule.not_finished", level=level, service=name, error=error, hint=error.hint)
-        return [f"{name}: {type(error).__name__}"] if nightly else []
+        return Upkeep([f"{name}: {type(error).__name__}"] if nightly else [])
     if due.verify and (not nightly or seconds_left() > 0):
-        return _verify(service, settings, seconds_left())
-    return []
+        return Upkeep(_verify(service, settings, seconds_left()))
+    return Upkeep([], nothing_left=due == Due())
 
 
 def _verify(service: SyncService, settings: Settings, seconds: float) -> list[str]:

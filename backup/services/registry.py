@@ -25,7 +25,7 @@ from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock
 from backup.runs.runner import NOBODY, Observer, Outcome, Turn
 from backup.services.directory import Directory
-from backup.services.nightly import purge_and_verify
+from backup.services.nightly import Upkeep, purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
 from backup.services.spec import ServiceSpec
 from backup.services.table_order import parents_first
@@ -265,7 +265,7 @@ class Registry:
         Returns an outcome for each service with an open sync, but none where a run is at work now.
         """
         seconds_left = self._countdown(trigger)
-        names = self.directory.to_look_after(but)
+        names = self.directory.to_look_after(but).services
 
         def resume(service: str) -> Outcome | None:
             try:
@@ -276,8 +276,8 @@ class Registry:
 
         return [outcome for outcome in side_by_side(resume, names) if outcome is not None]
 
-    def look_after(self, name: str, night: datetime, seconds_left: Callable[[], float], *, nightly: bool) -> list[str]:
-        """Purges and verifies the service, as `purge_and_verify` does; returns what failed."""
+    def look_after(self, name: str, night: datetime, seconds_left: Callable[[], float], *, nightly: bool) -> Upkeep:
+        """Purges and verifies the service, as `purge_and_verify` does."""
         return purge_and_verify(self.get, name, self._settings, night, seconds_left, nightly=nightly)
 
     def failed(self, service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:

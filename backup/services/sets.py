@@ -171,8 +171,9 @@ class ServiceSet:
             return None
         return self._spec(table, None) if any(matching(pattern, [table]) for pattern in section.patterns) else None
 
-    def open_services(self) -> list[str]:
-        """The names of its services with a run in progress, by SyncHistory beside the backup. Costs one query."""
+    def open_services(self) -> list[str] | None:
+        """The names of its services with a run in progress, by SyncHistory beside the backup; None if that cannot be
+        read now. Costs one query."""
         try:
             with self._history() as history:
                 return list(filter(self._is_own, history.open_services()))
@@ -180,7 +181,7 @@ class ServiceSet:
             return []
         except StoreError as error:
             event("sync.not_looked_for", level=logging.WARNING, service=self.name, error=error)
-            return []
+            return None
 
     def last_begun(self) -> datetime | None:
         """When the newest sync of its services began; None without one. Costs one query. Raises what a store raises."""

@@ -23,10 +23,11 @@ _SECONDS_BETWEEN_SAVES = 1.0
 
 @dataclass(frozen=True)
 class Due:
-    """What a service needs now."""
+    """What a service needs now. `later`: more may be due before the schedule's next time, once a sync has ended."""
 
     purge: bool = False
     verify: bool = False
+    later: bool = False
 
 
 def due(
@@ -50,7 +51,7 @@ def due(
     since = night - _CLOCKS_APART
     is_open = any(not run.only_compares for run in opening.open_runs)
     if is_open or not (synced or _has_synced(history, opening, service, since)):
-        return Due()
+        return Due(later=True)
     oldest = recycled.oldest()
     return Due(
         purge=oldest is not None and oldest < policy.kept_since(night),

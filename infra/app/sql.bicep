@@ -1,6 +1,7 @@
 // The backup's SQL server: Entra alone, serverless, and a lock against deletion.
 param serverName string
 param databaseName string
+param maxGb int
 param location string
 param tags object
 param administratorId string
@@ -42,6 +43,7 @@ resource database 'Microsoft.Sql/servers/databases@2023-08-01' = {
   }
   properties: {
     autoPauseDelay: 60
+    maxSizeBytes: maxGb * 1024 * 1024 * 1024
     minCapacity: json('0.5')
     requestedBackupStorageRedundancy: 'Geo'
     zoneRedundant: false

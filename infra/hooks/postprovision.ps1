@@ -18,7 +18,11 @@ if (-not (Test-Path $python)) {
     exit 0
 }
 
-& $python -m backup grant
+$grant = @(
+    '-m', 'backup', 'grant', '--to', $env:SERVICE_BACKUP_IDENTITY_NAME, '--client-id', $env:SERVICE_BACKUP_IDENTITY_CLIENT_ID,
+    '--object-id', $env:SERVICE_BACKUP_IDENTITY_PRINCIPAL_ID
+)
+& $python @grant
 if ($LASTEXITCODE -eq 0) {
     exit 0
 }
@@ -35,5 +39,5 @@ Run the statements below as the Entra administrator of each server, from a machi
       az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
 
 '@
-& $python -m backup grant --print
+& $python @grant --print
 exit $LASTEXITCODE

@@ -16,7 +16,12 @@ if [ ! -x "$python" ]; then
   exit 0
 fi
 
-if "$python" -m backup grant; then
+grant() {
+  "$python" -m backup grant --to "$SERVICE_BACKUP_IDENTITY_NAME" --client-id "$SERVICE_BACKUP_IDENTITY_CLIENT_ID" \
+    --object-id "$SERVICE_BACKUP_IDENTITY_PRINCIPAL_ID" "$@"
+}
+
+if grant; then
   exit 0
 fi
 
@@ -32,4 +37,4 @@ Run the statements below as the Entra administrator of each server, from a machi
       az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
 
 TEXT
-"$python" -m backup grant --print
+grant --print

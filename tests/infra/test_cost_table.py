@@ -41,6 +41,7 @@ def test_what_is_called_deployed_is_what_the_template_makes() -> None:
     sql = {name: config for name, _, config in files["app/sql.bicep"].resources()}["database"]["properties"]
     assert sql["autoPauseDelay"] == deployed["sql_pause_minutes"]
     assert f"json('{deployed['sql_min_vcores']}')" in files["app/sql.bicep"].text
+    assert f"param sqlMaxGb int = {deployed['sql_max_gb']}\n" in files["main.bicep"].text
     app = {name: config for name, _, config in files["app/function.bicep"].resources()}["app"]["properties"]
     assert app["functionAppConfig"]["scaleAndConcurrency"]["instanceMemoryMB"] == deployed["instance_gb"] * 1024
     endpoints = files["main.bicep"].text.count("'app/private-endpoint.bicep'")
@@ -50,6 +51,11 @@ def test_what_is_called_deployed_is_what_the_template_makes() -> None:
     assert len(watch["linesThatAlert"]["value"]) == deployed["alert_rules_5_minutes"]
     assert len(watch["signsOfLife"]["value"]) == deployed["alert_rules_15_minutes"]
     assert (INFRA / "queries").is_dir()
+
+
+def test_the_first_copy_costs_what_the_page_says() -> None:
+    dollars = KNOWN["documented"]["ru_per_write"] * KNOWN["prices"]["cosmos_serverless_ru_million"]
+    assert f"{dollars:.2f} dollars a million" in PAGE.read_text()
 
 
 def test_a_database_that_never_pauses_dominates_until_a_hundred_million_records() -> None:

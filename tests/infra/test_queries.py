@@ -29,7 +29,6 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     place = filled_on_sqlite(tmp_path_factory.mktemp("queries"))
     settings = {**place.settings, "BackupLog__Format": "json", "BackupSync__MaxAgeHours": "0.0000001"}
     with worker(ROOT, environment(settings)) as running:
-        post(running, "InitializeBackup")
         post(running, "SyncCustomer", query="?dryRun=true")
         post(running, "SyncCustomer")
         place.customer.backup.run("UPDATE {table} SET Name = 'changed here'")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -16,6 +18,7 @@ from tests.infra.bicep import INFRA, ROOT
 SCHEMAS = ROOT / "tests/infra/schemas"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 AZD = yaml.safe_load((ROOT / "azure.yaml").read_text())
+IDENTITY = ("NAME", "CLIENT_ID", "PRINCIPAL_ID")
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -100,8 +103,10 @@ def test_the_hooks_exist_for_both_kinds_of_shell_and_do_the_same() -> None:
     hooks = AZD["hooks"]["postprovision"]
     texts = {kind: (ROOT / hook["run"]).read_text() for kind, hook in hooks.items()}
     assert set(texts) == {"posix", "windows"}
+    outputs = set(re.findall(r"^output (\w+) ", (INFRA / "main.bicep").read_text(), re.M))
     for text in texts.values():
-        assert re.findall(r"-m backup (.*)", text.replace("; then", "")) == ["grant", "grant --print"]
+        assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) >= {"--to", "--client-id", "--object-id", "--print"}
+        assert set(re.findall(r"SERVICE_\w+|S(?:QL|ource)\w+", text.replace("SQL databases", ""))) - {"SQL"} <= outputs
     assert subprocess.run(["sh", "-n", str(ROOT / hooks["posix"]["run"])], check=False).returncode == 0
 
 
@@ -115,3 +120,22 @@ def test_the_container_runs_as_no_root_and_listens_where_compose_asks() -> None:
     [port] = re.findall(r"^EXPOSE (\d+)$", dockerfile, re.M)
     assert app["ports"] == [f"127.0.0.1:7071:{port}"]
     assert f"127.0.0.1:{port}/" in " ".join(app["healthcheck"]["test"])
+
+
+@pytest.mark.parametrize(("reached", "calls"), [(True, 1), (False, 2)])
+def test_the_hook_grants_and_prints_the_statements_where_it_reaches_no_server(
+    reached: bool, calls: int, tmp_path: Path
+) -> None:
+    hook = tmp_path / "infra/hooks/postprovision.sh"
+    program = tmp_path / ".venv/bin/python"
+    for path in (hook, program):
+        path.parent.mkdir(parents=True)
+    hook.write_text((INFRA / "hooks/postprovision.sh").read_text())
+    program.write_text(f'#!/bin/sh\necho "called: $*"\ncase "$*" in *--print) ;; *) exit {int(not reached)} ;; esac\n')
+    program.chmod(0o755)
+    outputs = {"SQL_SOURCE": "Server=x", **{f"SERVICE_BACKUP_IDENTITY_{part}": part for part in IDENTITY}}
+    ran = subprocess.run(["sh", str(hook)], env={**os.environ, **outputs}, capture_output=True, text=True, check=True)
+    told = [line for line in ran.stdout.splitlines() if line.startswith("called: ")]
+    granted = "called: -m backup grant --to NAME --client-id CLIENT_ID --object-id PRINCIPAL_ID"
+    assert told == [granted, f"{granted} --print"][:calls]
+    assert ("could not be granted" in ran.stdout) is not reached

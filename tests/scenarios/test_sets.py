@@ -324,7 +324,7 @@ def test_an_open_run_of_a_table_that_is_excluded_now_is_left_alone(sqlite_shop: 
         """UPDATE "SyncHistory" SET "Status" = 'InProgress' WHERE "ServiceName" <> 'shop/Invoice'""", "backup"
     )
     fewer = 'exclude = ["*tmp_*", "*Keyless", "Order*", "odd*"]'
-    assert sqlite_shop.registry(fewer).directory.to_look_after() == ["shop/Customer"]
+    assert sqlite_shop.registry(fewer).directory.to_look_after() == (["shop/Customer"], [])
 
 
 def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:

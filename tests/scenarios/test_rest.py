@@ -1,0 +1,124 @@
+"""Services with nothing left to do: no minute opens their databases, and everything that may come wakes them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backup.config.settings import Settings, load_settings
+from backup.core.errors import BackupError, StoreUnavailable
+from backup.core.model import Run, Status, Trigger
+from backup.entry.job_timer import each_minute
+from backup.jobs.desk import Desk, open_desk
+from backup.jobs.key_values import Change
+from backup.notify.after_runs import watcher_of
+from backup.services.registry import Registry
+from backup.stores import open_store
+from tests.scenarios.places import Place
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+class Nights:
+    """The minute timer of an app that queues jobs; its clock, and which stores each minute opened."""
+
+    def __init__(self, place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
+        self.now = NOON
+        given = {"BackupJobs__File": str(folder / "jobs.db"), "BackupSchedule__Mode": "queue", **more}
+        self.settings: Settings = load_settings({**place.customer.settings, **given})
+        self.desk: Desk = replace(open_desk(self.settings), now=lambda: self.now)
+        watcher = watcher_of(self.settings, self.desk, None)
+        self.registry = Registry(self.settings, watcher=watcher, now=lambda: self.now)
+        self.opened = 0
+        real = open_store
+
+        def counting(*arguments: object, **options: object) -> object:
+            self.opened += 1
+            return real(*arguments, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("backup.services.places.open_store", counting)
+
+    def minute(self, *, after: timedelta = MINUTE) -> int:
+        """Lets a minute pass; returns how many stores the timer opened."""
+        self.now += after
+        self.opened = 0
+        with suppress(BackupError):
+            each_minute(self.settings, self.registry, self.desk)
+        return self.opened
+
+    def until_it_rests(self) -> None:
+        """Syncs, and lets minutes pass until one opens nothing."""
+        self.registry.sync("customer", Trigger.TIMER)
+        for job in self.desk.records.waiting():
+            self.desk.records.cancel(job.job_id, "The test has synced.")
+        assert self.minute() > 0
+        for _ in range(5):
+            if self.minute() == 0:
+                return
+        raise AssertionError("it does not rest")
+
+
+@pytest.fixture
+def nights(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
+    made = Nights(sqlite_place, tmp_path, monkeypatch)
+    yield made
+    made.desk.keys.close()
+
+
+def test_a_service_that_never_synced_does_not_rest(nights: Nights) -> None:
+    assert [nights.minute() > 0 for _ in range(3)] == [True] * 3
+
+
+def test_after_a_night_no_minute_opens_a_store_until_the_next_time_of_the_schedule(nights: Nights) -> None:
+    nights.until_it_rests()
+    assert [nights.minute() for _ in range(3)] == [0, 0, 0]
+    for job in nights.desk.records.waiting():
+        nights.desk.records.cancel(job.job_id, "None is worked on here.")
+    assert nights.minute(after=timedelta(days=1)) == 0  # its job waits
+    for job in nights.desk.records.waiting():
+        nights.desk.records.cancel(job.job_id, "None is worked on here.")
+    assert nights.minute() > 0  # and may have left something
+
+
+def test_a_run_that_is_left_open_wakes_its_service(nights: Nights) -> None:
+    nights.until_it_rests()
+    run = Run("customer", Trigger.HTTP, forced=False, started_at=nights.now, status=Status.IN_PROGRESS)
+    nights.desk.runs.save(run)
+    assert nights.minute() > 0
+
+
+def test_an_open_run_of_another_service_wakes_nobody(nights: Nights) -> None:
+    nights.until_it_rests()
+    run = Run("customers", Trigger.HTTP, forced=False, started_at=nights.now, status=Status.IN_PROGRESS)
+    nights.desk.runs.save(run)
+    assert nights.minute() == 0
+
+
+def test_a_look_that_fails_is_no_rest(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights.registry.sync("customer", Trigger.TIMER)
+
+    def down(*_: object, **__: object) -> object:
+        nights.opened += 1
+        raise StoreUnavailable("It is down.")
+
+    monkeypatch.setattr("backup.services.places.open_store", down)
+    assert [nights.minute() > 0 for _ in range(3)] == [True] * 3
+
+
+def test_a_note_that_cannot_be_written_is_no_rest(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights.registry.sync("customer", Trigger.TIMER)
+    real = nights.desk.keys.commit
+
+    def refusing(changes: list[Change]) -> bool:
+        if any(change.key.startswith("rest:") for change in changes):
+            raise StoreUnavailable("The records cannot be written.")
+        return real(changes)
+
+    monkeypatch.setattr(nights.desk.keys, "commit", refusing)
+    assert [nights.minute() > 0 for _ in range(4)] == [True] * 4
