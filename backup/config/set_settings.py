@@ -15,6 +15,7 @@ from backup.config.schedule import CronText, ZoneName
 from backup.config.service_settings import mask_of
 from backup.core.conditions import Condition, Range, Value
 from backup.core.masks import Mask
+from backup.core.model import Throughput
 from backup.core.suggestions import did_you_mean
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -62,6 +63,22 @@ def _mask(value: Any) -> Mask:
     raise ValueError('a mask is "null", "hmac", "email", "year", or { text = "…" }')
 
 
+def _throughput(value: Any) -> Throughput:
+    if isinstance(value, Throughput):
+        return value
+    shared = isinstance(value, dict) and value.keys() == {"shared"}
+    units = value["shared"] if shared else value
+    autoscale = isinstance(units, dict) and units.keys() == {"autoscale"}
+    units = units["autoscale"] if autoscale else units
+    step, least = (1_000, 1_000) if autoscale else (100, 400)
+    if not isinstance(units, int) or isinstance(units, bool) or units < least or units % step:
+        raise ValueError(
+            "throughput is a number of request units a second, 400 or more in steps of 100; or { autoscale = 4000 }, "
+            "1000 or more in steps of 1000; or { shared = … } with one of these"
+        )
+    return Throughput(units, autoscale, shared)
+
+
 def _set_name(name: Any) -> str:
     if not isinstance(name, str) or not _SET_NAME.fullmatch(name) or name.lower() == ALL:
         raise ValueError("a set's name has letters, digits, _ and -, and is not all")
@@ -71,11 +88,22 @@ def _set_name(name: Any) -> str:
 Conditions = Mapping[str, Annotated[Condition, PlainValidator(_condition)]]
 """A filter as data: what each named field must be."""
 
+
+def _partition_key(_: Any) -> None:
+    raise ValueError(
+        "a copy has the partition key of its source: it is a part of each record's key, by which the sides are compared"
+    )
+
+
 Masks = Mapping[str, Annotated[Mask, PlainValidator(_mask)]]
 """The mask of each column or property that has one."""
 
 Names = Annotated[tuple[str, ...], PlainValidator(_names)]
 """Names of columns or patterns of tables. A single one may stand without a list."""
+
+
+Units = Annotated[Throughput, PlainValidator(_throughput)]
+"""The throughput of containers that the app makes."""
 
 
 class Section(BaseModel):
@@ -91,6 +119,7 @@ class Common(Section):
     on_new_column: Literal["add", "fail", "ignore"] | None = None
     deletes: Literal["mirror", "keep"] | None = None
     indexes: bool | None = None
+    throughput: Units | None = None
     max_delete_percent: float | None = Field(default=None, ge=0, le=100)
     max_delete_percent_per_week: float | None = Field(default=None, ge=0, le=100)
     delete_guard_floor: int | None = Field(default=None, ge=0)
@@ -115,6 +144,7 @@ class TableSection(Common):
     version: Names = ()
     key: Names = ()
     renamed_from: str | None = Field(default=None, min_length=1)
+    partition_key: Annotated[None, PlainValidator(_partition_key)] = None
 
 
 class Shared(Common):
@@ -169,7 +199,11 @@ class SetSection(Shared):
             raise ValueError("database is missing: a set of containers needs it")
         if self.is_cosmos and self.indexes is not None:
             raise ValueError("indexes is for tables: a container that the app makes is indexed like its source's")
+        if not self.is_cosmos and (self.throughput or any(table.throughput for table in self.table.values())):
+            raise ValueError("throughput is for containers, and its source has tables")
         for name, section in self.container.items():
+            if section.throughput is not None and section.throughput.shared:
+                raise ValueError(f"shared is the throughput of the whole database; {name} cannot have its own")
             for option in ("where_sql", "columns", "key", "indexes"):
                 if option in section.model_fields_set:
                     raise ValueError(f"{option} is for tables, and {name} is a container")

@@ -104,6 +104,16 @@ WHOLE = Chunk()
 """The whole key space."""
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """The request units a second of what the app makes on Cosmos DB: of a container, or `shared` by its database. With
+    `autoscale` they are the most to which the server scales."""
+
+    request_units: int
+    autoscale: bool = False
+    shared: bool = False
+
+
 KEEPS_DELETED = "+keep"
 """The end of a run's `selection` if the copies of records that the source deleted stay in the backup."""
 

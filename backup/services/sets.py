@@ -309,6 +309,8 @@ class ServiceSet:
     def _spec(self, table: str, listed: Listed | None, *, is_new: bool = False) -> ServiceSpec:
         section, options = self._options(table)
         rules = rules_of(options, section, listed)
+        if (units := self._section.throughput) is not None and units.shared:
+            rules = replace(rules, database_throughput=units)
         if options.mask:
             try:
                 rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
@@ -397,6 +399,7 @@ def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rule
         of_set=True,
         keeps_deleted=options.deletes == "keep",
         follows_indexes=bool(options.indexes),
+        throughput=None if options.throughput is None or options.throughput.shared else options.throughput,
     )
 
 

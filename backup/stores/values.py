@@ -9,7 +9,7 @@ from typing import Literal
 from backup.core.conditions import Condition
 from backup.core.errors import BackupError
 from backup.core.masks import Masking
-from backup.core.model import Chunk, Key
+from backup.core.model import Chunk, Key, Throughput
 from backup.core.retry import Retry
 
 OnNewColumn = Literal["add", "fail", "ignore"]
@@ -93,7 +93,9 @@ class Rules:
     a record that leaves the filter is a delete. History and bin are in the server's default schema, for the whole set.
     `keeps_deleted`: copies of records that the source deleted stay in the backup, marked with the time. A marked copy
     is no record of the service: nothing reads or counts it until the source has the record again.
-    `follows_indexes`: the backup gets the source's secondary indexes, as plain ones.
+    `follows_indexes`: the backup gets the source's secondary indexes, as plain ones. `throughput`,
+    `database_throughput`: of the container and the database that the app makes on Cosmos DB; None for what the account
+    gives.
     """
 
     version: tuple[str, ...] = ()
@@ -109,6 +111,8 @@ class Rules:
     is_source: bool = False
     keeps_deleted: bool = False
     follows_indexes: bool = False
+    throughput: Throughput | None = None
+    database_throughput: Throughput | None = None
 
     @property
     def of_backup(self) -> Rules:

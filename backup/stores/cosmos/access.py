@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
-from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey
+from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey, ThroughputProperties
 from azure.cosmos.exceptions import CosmosClientTimeoutError, CosmosResourceExistsError
 from azure.cosmos.http_constants import HttpHeaders
 
@@ -27,6 +27,7 @@ from backup.core.errors import (
     StoreUnavailable,
     TransientStoreError,
 )
+from backup.core.model import Throughput
 from backup.core.retry import Attempt, Retry
 from backup.stores import pools
 from backup.stores.calls import CallEnded, check_this, cut_in_time
@@ -178,8 +179,20 @@ class CosmosAccess:
                 names = [item["id"] for item in self._client.get_database_client(self._database).list_containers()]
         return names
 
-    def create_container(self, name: str, partition_paths: Sequence[str]) -> None:
-        """Creates the database and the container where they do not exist. Changes nothing that exists."""
+    def create_container(
+        self,
+        name: str,
+        partition_paths: Sequence[str],
+        indexing_policy: Mapping[str, Any] | None = None,
+        throughput: Throughput | None = None,
+        database_throughput: Throughput | None = None,
+    ) -> None:
+        """Creates the database and the container where they do not exist. Changes nothing that exists.
+
+        Without an indexing policy or a throughput they have what the account gives.
+        """
+        of_container, of_database = _offer(throughput), _offer(database_throughput)
+        policy = None if indexing_policy is None else dict(indexing_policy)
         paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
         key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
         for attempt in self.attempts(f"create the container {name}"):
@@ -189,9 +202,11 @@ class CosmosAccess:
                     return
                 # Another process may be creating them at this moment.
                 with suppress(CosmosResourceExistsError):
-                    self._client.create_database_if_not_exists(self._database)
+                    self._client.create_database_if_not_exists(self._database, offer_throughput=of_database)
                 with suppress(CosmosResourceExistsError):
-                    self._client.get_database_client(self._database).create_container_if_not_exists(name, key)
+                    self._client.get_database_client(self._database).create_container_if_not_exists(
+                        name, key, indexing_policy=policy, offer_throughput=of_container
+                    )
 
     def drop_container(self, name: str) -> None:
         """Drops the container; no error if it does not exist."""
@@ -321,3 +336,11 @@ class CosmosAccess:
             client.__exit__()
         if leased is not None:
             leased[1].release()
+
+
+def _offer(throughput: Throughput | None) -> int | ThroughputProperties | None:
+    """The throughput as the SDK wants it."""
+    if throughput is None:
+        return None
+    units = throughput.request_units
+    return ThroughputProperties(auto_scale_max_throughput=units) if throughput.autoscale else units

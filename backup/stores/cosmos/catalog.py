@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from backup.core.errors import SchemaMismatch
 from backup.stores.base import Store
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.app_containers import CosmosSibling
 from backup.stores.cosmos.container import CosmosContainer
-from backup.stores.cosmos.documents import MARK
+from backup.stores.cosmos.documents import DELETED_NOTE, MARK
 from backup.stores.cosmos.queries import path_of
-from backup.stores.values import Drift, Place
+from backup.stores.values import Drift, Place, Rules
+
+_NOTE_PATHS = tuple(f"/{MARK}/{part}/?" for part in ("ts", DELETED_NOTE))
 
 
 class CosmosCatalog:
@@ -24,8 +27,11 @@ class CosmosCatalog:
         place: Place,
         siblings: Mapping[str, CosmosSibling],
         open_at: Callable[[str], Store],
+        rules: Rules,
     ) -> None:
-        """`open_at` opens the container with a name, with the rules of this store."""
+        """`open_at` opens the container with a name, with the rules of this store, which also say how much
+        throughput a new one has."""
+        self._rules = rules
         self._access, self._container, self._place = access, container, place
         self._siblings, self._open_at = siblings, open_at
 
@@ -60,8 +66,13 @@ class CosmosCatalog:
         self.match(source)
 
     def make_like(self, other: Store) -> None:
-        paths = ["/" + "/".join(path) for path in _catalog_of(other).partition_paths]
-        self._access.create_container(self._place.name, paths)
+        """As `Catalog.make_like`, with the other's indexing policy, and without its unique keys: a copy may hold what
+        the other held at two moments."""
+        original = _catalog_of(other)
+        paths = ["/" + "/".join(path) for path in original.partition_paths]
+        policy = with_note(original._container.indexing_policy)
+        units = self._rules.throughput, self._rules.database_throughput
+        self._access.create_container(self._place.name, paths, policy, *units)
         self._container.forget()
 
     def make_source_of(self, backup: Store) -> None:
@@ -93,6 +104,14 @@ def _catalog_of(store: Store) -> CosmosCatalog:
     if not isinstance(store.catalog, CosmosCatalog):
         raise TypeError("the sides of a service are of one kind")
     return store.catalog
+
+
+def with_note(policy: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The indexing policy, which covers also what a run asks of the copies' notes."""
+    if policy is None:
+        return None
+    included = [path for path in policy.get("includedPaths", ()) if path.get("path") not in _NOTE_PATHS]
+    return {**policy, "includedPaths": [*included, *({"path": path} for path in _NOTE_PATHS)]}
 
 
 def _shown(paths: list[list[str]]) -> str:

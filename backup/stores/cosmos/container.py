@@ -52,6 +52,12 @@ class CosmosContainer:
         return [[part.strip('"') for part in path.strip("/").split("/")] for path in paths]
 
     @property
+    def indexing_policy(self) -> Mapping[str, Any] | None:
+        """Which properties the server indexes; None if it does not say, or indexes nothing."""
+        policy: Mapping[str, Any] | None = self._properties.get("indexingPolicy")
+        return policy if policy and policy.get("indexingMode") == "consistent" else None
+
+    @property
     def default_ttl(self) -> int | None:
         """After how many seconds the server deletes a document. None: never; -1: only one with a `ttl` of its own."""
         seconds: int | None = self._properties.get("defaultTtl")

@@ -81,7 +81,7 @@ class CosmosStore:
 
         self.keys, self.copies = CosmosKeys(self._container, access.label), CosmosCopies(masked)
         self.incremental = CosmosIncremental(self._container, self._queries)
-        self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at)
+        self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at, rules)
 
     buckets = None  # a GROUP BY would read every document
     relational = None
