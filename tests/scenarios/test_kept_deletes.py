@@ -100,6 +100,18 @@ def test_a_record_that_the_source_has_again_comes_back_to_life(shop: Shop) -> No
     assert shop.column('SELECT "Name" FROM "Thing" WHERE "Id" = 2') == ["two"]
 
 
+def test_a_table_whose_rows_are_all_marked_is_copied_over_them(shop: Shop) -> None:
+    shop.run('DELETE FROM "Thing"')
+    marking = done(service(shop).sync(Trigger.CLI, Options(allow_mass_delete=True)))
+    assert marking.counts == Counts(deleted=4)
+    shop.run("INSERT INTO \"Thing\" VALUES (2, 'again'), (5, 'new')")
+    back = sync(shop)
+    assert back.counts == Counts(inserted=2)
+    assert shop.column(DELETED) == [1, 3, 4]
+    assert done(service(shop).undo(back.sync_id)).counts.deleted == 2
+    assert shop.column(DELETED) == [1, 2, 3, 4]
+
+
 def test_an_undo_takes_the_mark_back_and_an_undo_of_that_sets_it_again(file_shop: Shop) -> None:
     undone = done(service(file_shop).undo(sync(file_shop).sync_id))
     assert (undone.counts.inserted, file_shop.column(DELETED)) == (1, [])

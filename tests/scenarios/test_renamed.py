@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import ConfigError
+from backup.core.errors import ConfigError, Locked
 from backup.core.model import Counts, Trigger
+from backup.core.retry import Retry
 from backup.mirror.foresight import Foresight
+from backup.runs.lock import open_lock
 from backup.services.registry import Registry
 from backup.services.service_plans import plan_of
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
@@ -60,6 +62,18 @@ def test_a_renamed_table_keeps_its_copy_its_history_and_its_bin(shop: Shop) -> N
     assert (restored.error, restored.run.counts.skipped) == (None, 3)
     again = shop.sync(*section(shop))["New"].run
     assert (again.counts.updated, again.number) == (1, (third.number or 0) + 3)
+
+
+def test_nothing_is_renamed_while_a_run_of_the_old_name_is_at_work(sqlite_shop: Shop) -> None:  # noqa: F811 - the fixture
+    sqlite_shop.run(ROWS)
+    sqlite_shop.sync()
+    settings = load_settings({"BACKUP_TOML": sqlite_shop.text()})
+    with Registry(settings).get("shop/Old: one").stores() as (_, backup):
+        location = backup.place.location
+    sqlite_shop.run(RENAME)
+    with open_lock(settings, Retry())("shop/Old: one", location):
+        assert isinstance(sqlite_shop.sync(*section(sqlite_shop))["New"].error, Locked)
+    assert "Old: one" in sqlite_shop.tables("backup")
 
 
 def test_a_copy_moves_to_another_schema_with_its_table(postgres_shop: Shop) -> None:  # noqa: F811 - the fixture
