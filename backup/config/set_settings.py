@@ -13,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from backup.config.given_services import ALL
 from backup.config.schedule import CronText, ZoneName
 from backup.config.service_settings import mask_of
+from backup.config.transform_steps import steps_of
 from backup.core.conditions import Condition, Range, Value
 from backup.core.masks import Mask
 from backup.core.model import Throughput
 from backup.core.suggestions import did_you_mean
+from backup.core.transforms import Step
 
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\((\d+|max)( ?, ?\d+)?\))?[A-Za-z0-9_ ]*")
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LIMITS = {"from": "lowest", "to": "highest", "above": "above", "below": "below"}
 _FOR_A_CONDITION = "write a value, a list of values, or a range such as { from = 1, below = 10 }"
@@ -53,6 +56,12 @@ def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError('write a list of names, such as ["Id"]')
     return tuple(names)
+
+
+def _type(value: Any) -> str:
+    if not isinstance(value, str) or not _TYPE.fullmatch(value):
+        raise ValueError("write a column's type as the backup's server spells it, such as nvarchar(40)")
+    return value
 
 
 def _mask(value: Any) -> Mask:
@@ -98,6 +107,9 @@ def _partition_key(_: Any) -> None:
 Masks = Mapping[str, Annotated[Mask, PlainValidator(_mask)]]
 """The mask of each column or property that has one."""
 
+TransformSteps = Annotated[tuple[Step, ...], PlainValidator(steps_of)]
+"""A transform: a function of one's own, or a list of steps."""
+
 Names = Annotated[tuple[str, ...], PlainValidator(_names)]
 """Names of columns or patterns of tables. A single one may stand without a list."""
 
@@ -141,10 +153,19 @@ class TableSection(Common):
     where_sql: str | None = Field(default=None, min_length=1)
     columns: ColumnList = ColumnList()
     mask: Masks = {}
+    transform: TransformSteps = ()
+    transform_version: str = Field(default="", max_length=100)
+    types: Mapping[str, Annotated[str, PlainValidator(_type)]] = {}
     version: Names = ()
     key: Names = ()
     renamed_from: str | None = Field(default=None, min_length=1)
     partition_key: Annotated[None, PlainValidator(_partition_key)] = None
+
+    @model_validator(mode="after")
+    def _transforms(self) -> Self:
+        if not self.transform and (self.types or self.transform_version):
+            raise ValueError("types and transform_version are for a transform, and there is none")
+        return self
 
 
 class Shared(Common):
@@ -212,6 +233,8 @@ class SetSection(Shared):
                     f"renamed_from is for tables: Cosmos DB cannot rename a container. Leave it out of {name}: "
                     f"then the next sync copies {name} anew, and the copy of {section.renamed_from} stays"
                 )
+            if section.types:
+                raise ValueError(f"types is for tables, and {name} is a container")
         for name, section in self.table.items():
             if section.renamed_from is not None and {*"*?"} & {*name, *section.renamed_from}:
                 raise ValueError(f"renamed_from of {name}: it is from one table to one table, so neither is a pattern")

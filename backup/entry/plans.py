@@ -32,6 +32,7 @@ def _result(service: ServicePlan) -> dict[str, Any]:
         "Filter": service.filter,
         "LeftOut": list(service.left_out),
         "Masked": list(service.masked),
+        "Transform": list(service.transform),
         **counts,
         "Notes": list(service.notes),
         "Error": None if service.error is None else redact(str(service.error)),

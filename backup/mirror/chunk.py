@@ -250,11 +250,12 @@ class Settling:
         Reads again the stamps of the records that differed. If they were many, it reads the fingerprints of the piece.
         """
         differed = len(before.source_stamps) + len(before.backup_stamps)
-        few = differed * _FEW_OF < before.source_records or not differed
+        few = differed * _FEW_OF < before.source_records or not differed or bool(before.left_out)
         equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
         if equal is not None:
             return equal
         source_rows, backup_rows = self._sides.stamp_rows(piece, before.buckets)
+        source_rows -= before.left_out
         source_stamps, backup_stamps = proof.split(self._source, source_rows, self._backup, backup_rows)
         differing = proof.differences(source_stamps, backup_stamps)
         moved = self._source.keys.stamps(source_rows ^ before.source_rows).keys() if differing else ()

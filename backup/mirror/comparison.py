@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from backup.core.errors import StoreError
-from backup.core.model import Chunk, Counts, Key, Proof, Stamps, Version, unread_in
+from backup.core.model import Chunk, Counts, Key, Proof, Stamps, Unread, Version, unread_in
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
@@ -23,6 +23,7 @@ from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.walk import chunks_of, in_time
 from backup.mirror.writing import forget, no_end
 from backup.stores import Store, stamps_in
+from backup.stores.values import LeftOut
 
 COMPARED_WHOLE = "Every record was compared whole."
 """The note of a verify that compared all contents."""
@@ -105,7 +106,17 @@ def verify(
             refuse(Refusal([key], StoreError(mark.reason)))
         source_stamps, backup_stamps = proof.without(source_stamps, unread), proof.without(backup_stamps, unread)
         differing = proof.differences(source_stamps, backup_stamps)
-        wrong = proof.lasting(source, backup, chunk, source_stamps, differing)
+        stamps_before, left_out = source_stamps, LeftOut()
+        if source.transforming is not None and differing:
+            left_out = source.transforming.left_out([*(differing.keys() & source_stamps.keys())])
+            for key, reason in sorted(left_out.failed.items(), key=str):
+                refuse(Refusal([key], StoreError(reason)))
+            unread |= {key: Unread(reason) for key, reason in left_out.failed.items()}
+            stamps_before, backup_stamps = proof.without(stamps_before, unread), proof.without(backup_stamps, unread)
+            source_stamps = proof.without(stamps_before, left_out.keys)
+            differing = proof.differences(source_stamps, backup_stamps)
+        wrong = proof.lasting(source, backup, chunk, stamps_before, differing)
+        wrong |= dict.fromkeys(wrong.keys() & left_out.keys, DifferenceKind.EXTRA)
         for key in _same_content(source, backup, chunk, wrong, source_stamps, backup_stamps):
             del wrong[key], differing[key]
         in_flight = len(differing) - len(wrong)
@@ -168,7 +179,12 @@ def _compare_records(
             and stamps_now.get(key) == equal[key]
         }
         report.add(dict.fromkeys(names, DifferenceKind.CONTENT), names)
-        report.proof += Proof(differing=len(names), in_flight=len(part) - len(names))
+        # A function that was changed, and not its version, may leave out what it gave before.
+        left_out = () if source.transforming is None else source.transforming.left_out([*part]).keys
+        extra = [key for key in left_out if key in copies and stamps_now.get(key) == equal[key]]
+        report.add(dict.fromkeys(extra, DifferenceKind.EXTRA), {})
+        wrong = len(names) + len(extra)
+        report.proof += Proof(differing=wrong, in_flight=len(part) - wrong)
 
 
 def _digests(store: Store, keys: Collection[Key], chunk: Chunk, refuse: Callable[[Refusal], None]) -> dict[Key, bytes]:

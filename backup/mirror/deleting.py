@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from backup.core.model import Action, Key, Proof, Run
+from backup.mirror.pair import belonging
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import apart
 from backup.mirror.tally import Tally
@@ -60,7 +61,7 @@ class Deleting:
         In the first round a refused key may take a few neighbours of its batch with it.
         """
         self._steps.check_lock()
-        present = self._source.matching(keys)
+        present = belonging(self._source, keys)
         gone = [key for key in keys if key not in present]
         if self._run.dry_run:
             self._tally.name(gone, Action.DELETED)

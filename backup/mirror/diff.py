@@ -35,6 +35,13 @@ class Changes:
         left = {name: getattr(self, name).difference(keys) for name in ("insert", "update", "delete", "touched")}
         return replace(self, **left)
 
+    def without_source(self, keys: Collection[Key]) -> Changes:
+        """Returns the changes if the source did not have the records of these keys, which are all to be written."""
+        if not keys:
+            return self
+        left = self.without(keys)
+        return replace(left, delete=left.delete.union(self.update.intersection(keys)))
+
     def within(
         self, room: int, free: Collection[Key], in_order: Callable[[Collection[Key]], Sequence[Key]]
     ) -> tuple[Changes, frozenset[Key]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps, Unread, unread_in
@@ -22,6 +22,8 @@ class Compared:
     - `equal`: the proof of the buckets that were not read, because their fingerprints are equal.
     - `unread`: the records of the source that could not be read, and the keys of the backup that could not.
     - `changes`: what to change. No key of `unread` is in it.
+    - `left_out`: the stamp rows of records that the source's transform leaves out. They count as if the source did not
+      have them, so `source_rows` and `source_stamps` lack them.
     """
 
     source_rows: set[StampRow]
@@ -32,6 +34,7 @@ class Compared:
     equal: Proof
     buckets: frozenset[int] | None
     unread: Mapping[Key, Unread]
+    left_out: frozenset[StampRow] = frozenset()
 
     @property
     def source_records(self) -> int:
@@ -144,6 +147,13 @@ class Sides:
         changes = compare(source_stamps, backup_stamps, force).without(unread.keys())
         if changes.insert and changes.delete:  # only then can an insert and a delete be the same key to the server
             changes = with_server_equality(changes, self.backup.matching(list(changes.insert)))
+        left_out = frozenset[StampRow]()
+        if self.source.transforming is not None and changes.write:
+            transformed = self.source.transforming.left_out(list(changes.write))
+            changes = changes.without_source(transformed.keys).without(transformed.failed)
+            unread |= {key: Unread(reason) for key, reason in transformed.failed.items()}
+            left_out = rows_of(self.source, source_rows if force else source_rows - backup_rows, transformed.keys)
+            source_rows, source_stamps = source_rows - left_out, proof.without(source_stamps, transformed.keys)
         skipped = equal.source.records + len(source_rows) - len(source_stamps) + changes.skipped
         return Compared(
             source_rows,
@@ -154,6 +164,7 @@ class Sides:
             equal,
             buckets,
             unread,
+            left_out,
         )
 
     def same_content(self, touched: frozenset[Key], piece: Chunk) -> set[Key]:
@@ -212,3 +223,15 @@ class Sides:
 
 def _is_large(records: Sequence[Record]) -> bool:
     return getattr(records, "large", False)
+
+
+def rows_of(store: Store, rows: Iterable[StampRow], keys: frozenset[Key]) -> frozenset[StampRow]:
+    """Returns those of the store's stamp rows that have one of these keys."""
+    return frozenset(row for row in rows if not keys.isdisjoint(store.keys.stamps({row}))) if keys else frozenset()
+
+
+def belonging(source: Store, keys: Sequence[Key]) -> set[Key]:
+    """Returns the keys that have a record in the source that belongs to the copy, as the server compares keys. A record
+    that the transform fails on belongs to it."""
+    present = source.matching(keys)
+    return present - source.transforming.left_out([*present]).keys if source.transforming and present else present

@@ -89,20 +89,27 @@ def read_apart(
 
     Cost and errors are those of `apart`.
     """
-    unread = set(keys)
-    try:
-        for records in read(frozenset(unread)):
-            unread.difference_update(map(key_of, records))
-            yield records
-            del records  # else it stays in memory beside the next batch
-    except Exception as caught:
-        _raise_if_of_all(caught)
-        if len(unread) <= 1:
-            refuse(Refusal(list(unread), _in_words(caught)))
-            return
-        middle, listed = len(unread) // 2, list(unread)
-        for half in (listed[:middle], listed[middle:]):
-            yield from read_apart(half, key_of, read, refuse)
+    unread, refused = set(keys), True
+    while refused:  # a batch that names the records that were refused has given the others
+        refused = False
+        try:
+            for records in read(frozenset(unread)):
+                unread.difference_update(map(key_of, records))
+                yield records
+                del records  # else it stays in memory beside the next batch
+        except RecordRefused as error:
+            refused = not unread.isdisjoint(error.refused)
+            unread.difference_update(error.refused)
+            for refusal in _each(error):
+                refuse(refusal)
+        except Exception as caught:
+            _raise_if_of_all(caught)
+            if len(unread) <= 1:
+                refuse(Refusal(list(unread), _in_words(caught)))
+                return
+            middle, listed = len(unread) // 2, list(unread)
+            for half in (listed[:middle], listed[middle:]):
+                yield from read_apart(half, key_of, read, refuse)
 
 
 def until_refused(batches: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:

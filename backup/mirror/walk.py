@@ -13,7 +13,7 @@ from backup.mirror.chunk import Settled, Settling, Spread
 from backup.mirror.deleting import Deleting
 from backup.mirror.foresight import foresee
 from backup.mirror.guard import Guard
-from backup.mirror.pair import Sides
+from backup.mirror.pair import Sides, belonging
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try
@@ -169,7 +169,7 @@ def _check_deletes(
     except GuardTripped:
         deletes = 0
         for keys in pending.batches(source.traits.batch_size):
-            gone = set(keys) - source.matching(keys)
+            gone = set(keys) - belonging(source, keys)
             deletes += len(gone)
             if run.dry_run:
                 tally.name(gone, Action.DELETED)
@@ -183,7 +183,7 @@ def _part(source: Store, pending: PendingDeletes, within: PendingDeletes, room: 
         fitting = room - len(within)
         within.add(keys[:fitting])
         if left := keys[fitting:]:
-            tally.add(remaining=len(left) - len(source.matching(left)))
+            tally.add(remaining=len(left) - len(belonging(source, left)))
 
 
 def _settle_again(

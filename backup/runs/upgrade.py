@@ -14,9 +14,11 @@ from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history import History
 from backup.runs.history_entries import HISTORY, VERSION
 from backup.runs.opening import Opening
+from backup.runs.set_catalog import SET_CATALOG
 from backup.stores import Store
 
-OWN_NAMES = frozenset(name.lower() for shape in (HISTORY, RECYCLE_BIN) for name in (shape.name, shape.container))
+_OWN_SHAPES = (HISTORY, RECYCLE_BIN, SET_CATALOG)
+OWN_NAMES = frozenset(name.lower() for shape in _OWN_SHAPES for name in (shape.name, shape.container))
 """The names, in lower case, that no backup of a service may have."""
 
 

@@ -40,7 +40,8 @@ def restore_group(
     run; in a cycle what a foreign key refused is tried again. Their outcome is that of the last run, with the counts of
     all.
 
-    With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables. One
+    With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables, or
+    had at the last sync if it cannot be asked. One
     that cannot be made fails the outcome of its table; what was restored stays, and SyncHistory says Completed.
 
     Raises BadRequest for a wish that is about one service, for `to` with services of several sets, and for
@@ -127,6 +128,8 @@ class _GroupRestore:
 
     def _add_foreign_keys(self, outcomes: dict[str, Outcome], own_set: ServiceSet, *, dry_run: bool) -> None:
         """Makes the foreign keys of the source, and notes in the outcomes of their tables what became of each."""
+        kept = own_set.kept
+        as_of = "" if kept is None else f" The source could not be asked: it is as kept since {kept.saved_at:%Y-%m-%d}."
         for foreign_key in own_set.foreign_keys():
             child, parent = outcomes.get(foreign_key.table), outcomes.get(foreign_key.referred)
             if child is None or self._to is None:
@@ -135,11 +138,11 @@ class _GroupRestore:
             if parent is None or parent.error is not None or error is not None:
                 note = f"{named} was not made: not all of its rows were restored."
             elif dry_run:
-                note = f"{named} would be made."
+                note = f"{named} would be made.{as_of}"
             else:
                 try:
                     own_set.add_foreign_key(foreign_key, self._to)
-                    note = f"{named} is there."
+                    note = f"{named} is there.{as_of}"
                 except BackupError as caught:
                     note, error = f"{named} could not be made.", caught
             event("restore.foreign_key", service=child.run.service, note=note, error=error)

@@ -186,6 +186,9 @@ class Registry:
         for sync in (sync for syncs in groups.values() for sync in syncs if wait_seconds is None):
             sync.leave_entry()
         for set_name, syncs in groups.items():
+            if set_name and not options.dry_run and any(sync.has_ended for sync in syncs):
+                self.directory.sets[set_name.lower()].keep_foreign_keys()
+        for set_name, syncs in groups.items():
             # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
             is_whole = set_name and name.lower() in (ALL, set_name.lower())
             if tells_sets and is_whole:

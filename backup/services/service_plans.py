@@ -37,9 +37,9 @@ class ServicePlan:
     """What a sync would do with one service.
 
     `key` and `version` say what they are and why. `filter` is empty without one. `left_out` are the columns that are
-    not copied, `masked` the columns or properties whose values are hidden, each with its mask. `foresight` is None for
-    a service that would fail with `error`; then nothing else may be known. `notes` are sentences: what the backup lacks
-    and would get, and what a person may want to know.
+    not copied, `masked` the columns or properties whose values are hidden, each with its mask. `transform` names its
+    steps and its version. `foresight` is None for a service that would fail with `error`; then nothing else may be
+    known. `notes` are sentences: what the backup lacks and would get, and what a person may want to know.
     """
 
     service: str
@@ -48,6 +48,7 @@ class ServicePlan:
     filter: str = ""
     left_out: Sequence[str] = ()
     masked: Sequence[str] = ()
+    transform: Sequence[str] = ()
     foresight: Foresight | None = None
     notes: Sequence[str] = ()
     error: BackupError | None = None
@@ -96,6 +97,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
         " and ".join([*where, *filter(None, [rules.where_sql])]),
         left_out,
         [f"{name} ({mask.kind})" for name, mask in rules.masking.masks.items()] if rules.masking else [],
+        list(rules.transform.summary) if rules.transform else [],
     )
     if spec.refused is not None:
         return _with(plan, error=spec.refused)
@@ -112,6 +114,10 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
             foresight=Foresight(inserts=records, source_records=records),
             notes=[
                 "The backup has no table yet; the sync makes it.",
+                *(
+                    ["The function may leave out some of these records."]
+                    * bool(rules.transform and rules.transform.may_leave_out)
+                ),
                 *version_hints(spec, listed),
                 *_index_notes(registry.get(service).index_plan()),
             ],

@@ -24,9 +24,12 @@ from backup.core.errors import (
 )
 from backup.core.log import event
 from backup.core.masks import Masking
+from backup.core.model import utc_now
 from backup.core.suggestions import did_you_mean, quoted
+from backup.core.transforms import Transform
 from backup.mirror.guard import Guard
 from backup.runs.history import History
+from backup.runs.set_catalog import KeptForeignKeys, keep_foreign_keys, kept_foreign_keys
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.patterns import is_pattern, matching
 from backup.services.places import TARGET
@@ -38,6 +41,7 @@ from backup.stores import (
     Rules,
     Side,
     SideName,
+    Store,
     add_foreign_key,
     dialect_of,
     list_places,
@@ -123,8 +127,11 @@ class ServiceSet:
 
     def foreign_keys(self, target: str | None = None) -> list[ForeignKey]:
         """The foreign keys of the set's tables in the source, and those in the database of the connection string
-        `target`. Raises what a store raises for a target that exists."""
+        `target`. For a source that cannot be asked, those that the last sync of the set has kept. Raises what a store
+        raises for a target that exists."""
         foreign_keys = [key for listed in self.members.listed.values() for key in listed.foreign_keys]
+        if (kept := self.kept) is not None:
+            foreign_keys = [*kept.foreign_keys]
         if target is not None and not self._section.is_cosmos:
             with suppress(SourceMissing):  # the restore makes it
                 places = list_places(self._target(target), self._limits)
@@ -133,13 +140,39 @@ class ServiceSet:
 
     def check_constraints(self, target: str) -> None:
         """Raises BadRequest where `add_foreign_key` cannot add one, and the error of a source that cannot be asked for
-        its foreign keys."""
+        its foreign keys, if no sync has kept them."""
         if self._section.is_cosmos or dialect_of(self._target(target), self._limits).in_process:
             product = "Cosmos DB has no foreign keys" if self._section.is_cosmos else "SQLite cannot add foreign keys"
             raise BadRequest(f"{product}. Nothing was changed.", hint="Restore without constraints.")
-        for error in self.members.errors:
-            if isinstance(error, StoreError):
+        if not self.members.listed and self.kept is None:
+            for error in self.members.errors:
                 raise error
+
+    @cached_property
+    def kept(self) -> KeptForeignKeys | None:
+        """The foreign keys that the last sync has kept beside the backup, if the source cannot be asked; else None.
+        Costs one query then."""
+        if self._section.is_cosmos or self.members.listed or not self.members.errors:
+            return None
+        try:
+            with self._beside() as backup:
+                return kept_foreign_keys(backup, self.name)
+        except BackupError as error:
+            event("set.foreign_keys_not_read", level=logging.WARNING, set=self.name, error=error, hint=error.hint)
+            return None
+
+    def keep_foreign_keys(self) -> None:
+        """Keeps the foreign keys of the source beside the backup, if it could be asked. Costs one query, and a write
+        where something has changed. Logs an error: the copies are right without it."""
+        members = self.members
+        if self._section.is_cosmos or not members.listed:
+            return
+        foreign_keys = [key for listed in members.listed.values() for key in listed.foreign_keys]
+        try:
+            with self._beside() as backup:
+                keep_foreign_keys(backup, self.name, foreign_keys, utc_now())
+        except BackupError as error:
+            event("set.foreign_keys_not_kept", level=logging.WARNING, set=self.name, error=error, hint=error.hint)
 
     def add_foreign_key(self, foreign_key: ForeignKey, target: str) -> None:
         """As `stores.add_foreign_key`, in the database of the connection string `target`."""
@@ -196,9 +229,15 @@ class ServiceSet:
     @contextmanager
     def _history(self) -> Iterator[History]:
         """SyncHistory beside the backup, for questions about no table alone."""
+        with self._beside() as backup:
+            yield History(backup)
+
+    @contextmanager
+    def _beside(self) -> Iterator[Store]:
+        """A store for what lies beside the backup of the whole set."""
         backup = open_store(self._side("backup", "SyncHistory"), Rules(of_set=True), self._limits)
         try:
-            yield History(backup)
+            yield backup
         finally:
             backup.close()
 
@@ -316,6 +355,9 @@ class ServiceSet:
                 rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
             except ConfigError as error:
                 raise ConfigError(f"{self.name}/{table} is left out. {error}", hint=error.hint) from None
+        if options.transform:
+            transform = Transform(options.transform, options.transform_version, options.types, self._settings.mask_key)
+            rules = replace(rules, transform=transform)
         limits: dict[str, Any] = {name: getattr(options, name) for name in _GUARD}
         limits = {name: getattr(self._settings, name) if value is None else value for name, value in limits.items()}
         name = f"{self.name}/{table}"

@@ -64,12 +64,13 @@ class ServiceSpec:
 
     @property
     def selection(self) -> str:
-        """A mark of what the settings choose: the filter, the columns that are copied, the version, and whether the
-        copies of deleted records stay."""
+        """A mark of what the settings choose: the filter, the columns that are copied, the version, the transform, and
+        whether the copies of deleted records stay."""
         rules = self.rules
         version = [name.lower() for name in rules.version if name in rules.required]
         columns = (sorted(map(str.lower, names)) for names in (rules.include, rules.exclude))
-        mark = sha256(repr((self.filter_text, version, *columns)).encode()).hexdigest()[:16]
+        transform = () if rules.transform is None else (rules.transform.text,)
+        mark = sha256(repr((self.filter_text, version, *columns, *transform)).encode()).hexdigest()[:16]
         return f"{mark}{KEEPS_DELETED}" if rules.keeps_deleted else mark
 
     def check(self) -> None:

@@ -106,6 +106,11 @@ class SyncInTurn(Observer):
     def ended(self, outcome: Outcome) -> None:
         self._observer.ended(outcome)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, as it is to stay or for this slice."""
+        return self._outcome is not None
+
     def outcome(self) -> Outcome:
         """Returns how it ended, or a run in progress. Waits until it has begun, but not for its turn."""
         if not self._has_turn.is_set():

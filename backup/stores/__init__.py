@@ -82,7 +82,7 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
     rules = replace(rules, is_source=side.role == "source")
     if side.role == "target place":
-        rules = replace(rules, masking=None)
+        rules = replace(rules, masking=None, transform=None)
     if side.role != "backup":
         rules = replace(rules, keeps_deleted=False)
     name = f"{side.role} of {side.service}"

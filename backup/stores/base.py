@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
+from backup.stores.values import Drift, IndexPlan, LeftOut, OnNewColumn, Place, SecondaryIndex, Traits, Written
 
 
 class Fence(Protocol):
@@ -130,6 +130,22 @@ class Incremental(Protocol):
         """
 
 
+class Transforming(Protocol):
+    """The transform of a source's records: `Store.read` gives what it makes of them. For any number of threads.
+
+    The server does not know the transform: stamps, fingerprints and `matching` are of the source's records, also of
+    those that the transform leaves out.
+    """
+
+    @property
+    def may_leave_out(self) -> bool:
+        """Whether a function of one's own decides which records belong to the copy, and what is in them."""
+
+    def left_out(self, keys: Sequence[Key]) -> LeftOut:
+        """Which records of these keys the transform leaves out, or fails on. Cost: reads the whole records, unless the
+        transform gives every record."""
+
+
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
@@ -246,6 +262,10 @@ class Store(Protocol):
         """What was written lately; None where the server does not know."""
 
     @property
+    def transforming(self) -> Transforming | None:
+        """The transform of its records; None for a store without one, and for every backup."""
+
+    @property
     def relational(self) -> Relational | None:
         """What only a table of a SQL server has; None for any other store."""
 
@@ -288,7 +308,8 @@ class Store(Protocol):
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
         """The whole records of these keys, which lie in the chunk, or all of the chunk (None), in batches. Leaves out
-        records that are gone."""
+        records that are gone, and those that its transform leaves out. Raises RecordRefused for records that the
+        transform fails on, after the others of their batch."""
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         """The keys that have a record, as the server compares keys (case, trailing spaces)."""

@@ -107,6 +107,17 @@ def comparable(value: Any) -> str:
     return f"{type(value).__name__} {len(value)} {digest.hexdigest()}"
 
 
+def comparable_number(value: Any) -> Any:
+    """A value that is equal for two values that a column of a declared type may give for one: 1.50 and 1.5, True and 1,
+    a text with and without spaces at its end."""
+    if isinstance(value, str):
+        return value.rstrip(" ")
+    if isinstance(value, bool | int | float | Decimal):
+        number = Decimal(str(int(value) if isinstance(value, bool) else value))
+        return (number.normalize(_ALL_DIGITS) or Decimal(0)) if number.is_finite() else number
+    return value
+
+
 def _pieces(record: Record) -> Iterator[str]:
     """The record's JSON, piece by piece."""
     before = "{"

@@ -11,6 +11,7 @@ from backup.core.errors import BackupError
 from backup.core.masks import Masking
 from backup.core.model import Chunk, Key, Throughput
 from backup.core.retry import Retry
+from backup.core.transforms import Stamping, Transform, stamping_of
 
 OnNewColumn = Literal["add", "fail", "ignore"]
 
@@ -83,7 +84,8 @@ class Rules:
     of names. `required`: names that a source on SQL must have as columns, each with the setting that says so.
 
     `masking`: the masks of the service; None for a place that is neither its source nor its backup. `is_source`: the
-    store is the source. It reads masked values, and writes no masked column.
+    store is the source. It reads masked values, and writes no masked column. `transform`: how a record that was read,
+    and masked, becomes that of the copy; None as for `masking`.
 
     The rest is for SQL. `key`: the columns that identify a row of a table or view without a primary key; a run checks
     that they do, if `key_may_repeat`. `include` and `exclude`: a source's columns that are copied; all if both are
@@ -108,6 +110,7 @@ class Rules:
     exclude: tuple[str, ...] = ()
     of_set: bool = False
     masking: Masking | None = None
+    transform: Transform | None = None
     is_source: bool = False
     keeps_deleted: bool = False
     follows_indexes: bool = False
@@ -119,6 +122,11 @@ class Rules:
         """The rules of the backup's store. Its table may still have columns that are no longer copied."""
         where = {} if self.of_set else self.where
         return replace(self, where=where, where_sql=None, required={}, include=(), exclude=())
+
+    @property
+    def stamping(self) -> Stamping:
+        """How the copies that masks and transform make are stamped."""
+        return stamping_of(self.masking, self.transform)
 
     @property
     def compared(self) -> frozenset[str]:
@@ -187,6 +195,22 @@ class NotRelayed(Exception):
     def __init__(self, rest: Chunk, error: BackupError | None = None) -> None:
         super().__init__()
         self.rest, self.error = rest, error
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Which records a transform does not give a copy: the `keys` of those that do not belong to it, and why the others
+    `failed`."""
+
+    keys: frozenset[Key] = frozenset()
+    failed: Mapping[Key, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.failed)
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        """The records of both."""
+        return LeftOut(self.keys | other.keys, {**self.failed, **other.failed})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from backup.core.model import Action, Run, Verb
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.runs.runner import Session
 from backup.stores import Store
+from backup.verbs.indexing import make_indexes
 from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately
 from backup.verbs.past_run import PastRun
 from backup.verbs.restoring import Restoring, Wish
@@ -31,7 +32,8 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     failed half-way may be repeated. If the wish names a run, it looks only at the records that the run changed. It
     tries again at the end what a constraint refused. It reads again what it wrote, so the counts are of what is there.
 
-    Of a source with masked columns it changes only the others, and only in records that exist, if the wish says so.
+    Another place than the source gets the backup's secondary indexes, once all records are there. Of a source with
+    masked columns it changes only the others, and only in records that exist, if the wish says so.
 
     Raises BadRequest for text that is no key, for a time that the bin does not reach, and for masked columns;
     UnknownRun for an unknown run; Conflict for a run whose images the bin does not all have; SchemaMismatch when the
@@ -81,6 +83,9 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     if not session.run.dry_run:
         session.note(*(() if into.relational is None else into.relational.advance_counters()))
     restoring.finish()
+    is_whole = not keys and past is None and not wish.deletes_later
+    if elsewhere and is_whole and session.run.verb is Verb.RESTORE and not session.run.dry_run:
+        make_indexes(session, into, session.backup)
 
 
 def exists(store: Store) -> bool:
@@ -94,10 +99,17 @@ def exists(store: Store) -> bool:
 
 
 def _refuse_masked(into: Store, wish: Wish) -> None:
-    """Raises BadRequest when the backup has only masked values of some of the source's columns."""
+    """Raises BadRequest when the backup has only masked or transformed values of some of the source's columns."""
+    if into.transforming is not None and into.transforming.may_leave_out:
+        raise BadRequest(
+            f"The backup has what a function made of the records of the {into.place.label}. Nobody knows which of its "
+            "values are the source's, so none is written there. Nothing was changed.",
+            hint="Restore into another place: --to.",
+        )
+    kind = "masked" if into.transforming is None else "masked or transformed"
     if (names := into.copies.masked) and not wish.without_masked:
         raise BadRequest(
-            f"The backup has only masked values of {', '.join(sorted(names))}, which do not belong into the "
+            f"The backup has only {kind} values of {', '.join(sorted(names))}, which do not belong into the "
             f"{into.place.label}. Nothing was changed.",
             hint="Restore without them, into records that exist: --without-masked on the command line, "
             "`withoutMasked` over HTTP. Or restore into another place: --to.",

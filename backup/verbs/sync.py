@@ -25,7 +25,7 @@ from backup.verbs.lately import deleted_lately
 _SECONDS_BETWEEN_SAVES = 1.0
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
-RULES = "Filter, columns, version, masks or deletes"
+RULES = "Filter, columns, version, masks, transform or deletes"
 MASKS_CHANGED = "The masks are others than when the sync began; it compares every record again, and cannot be undone."
 """What a person may change between two syncs, for sentences about it."""
 

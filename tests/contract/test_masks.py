@@ -170,7 +170,7 @@ def test_a_masked_source_gives_no_clear_value_and_keeps_its_own(sql_bench: SqlBe
     source.write([copies_of_all[0]])
     assert sql_bench.rows("source") == clear
     sql_bench.sql("source", "DELETE FROM {table} WHERE Id = 1")
-    with pytest.raises(StoreError, match="masked columns cannot be restored"):
+    with pytest.raises(StoreError, match="masked or transformed columns cannot be restored"):
         source.write([copies_of_all[0]])
     assert sql_bench.rows("source") == clear[1:]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
-from backup.core.errors import BadRequest, ConstraintRefused, RecordsSetAside, UnknownService
+from backup.core.errors import BadRequest, ConstraintRefused, RecordsSetAside, SourceMissing, UnknownService
 from backup.core.model import Status
 from backup.entry import http
 from backup.runs.outcome import Outcome
@@ -138,9 +139,17 @@ def test_another_database_gets_the_tables_in_their_order_also_those_that_are_gon
     shop.run(TABLES + ROWS)
     shop.sync()
     shop.run('DROP TABLE "Alone"')
+    shop.run('CREATE INDEX "by boss_bak01234567" ON "Alone" ("Boss", "Id")', "backup")
     with postgres_database(postgres) as target:
         outcomes = restore(shop, to=target)
         assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+        [index] = Shop(target, shop.backup, shop.prefix).column(
+            "SELECT indexdef FROM pg_indexes WHERE indexname LIKE 'by%'", "source"
+        )
+        assert '"by boss_bak' in index
+        assert index.endswith('("Boss", "Id")')
+        assert "_bak01234567" not in index
+        assert any("The index by boss" in note for note in outcomes["Alone"].run.notes)
         assert in_order([*outcomes])
         there = Shop(target, shop.backup, shop.prefix)
         assert there.column(COUNT, "source") == [2, 2, 3]
@@ -255,3 +264,28 @@ def test_a_backup_that_was_given_foreign_keys_is_synced_in_their_order(postgres_
     counts = outcomes["Customer"].run.counts
     assert (counts.inserted, counts.deleted, counts.skipped) == (1, 1, 1)
     assert shop.column(COUNT) == shop.column(COUNT, "source")
+
+
+def test_foreign_keys_are_known_when_the_source_is_gone(postgres_shop: Shop, postgres: str) -> None:  # noqa: F811
+    shop = postgres_shop
+    shop.run(TABLES + ROWS)
+    gone = replace(shop, source=f"{shop.source}_gone")
+    shop.sync(tables='["Customer"]')
+    defined = shop.column(DEFINED, "source")
+    with postgres_database(postgres) as target:
+        there = Shop(target, shop.backup, shop.prefix)
+        shop.run('DROP TABLE "SetCatalog"', "backup")  # an earlier release has kept nothing
+        with pytest.raises(SourceMissing):
+            restore(gone, to=target, constraints=True)
+        shop.sync()
+        saved = shop.rows('"SetCatalog"')
+        shop.sync()
+        assert shop.rows('"SetCatalog"') == saved  # nothing has changed
+        outcomes = restore(gone, to=target, constraints=True)
+        assert [outcome.error for outcome in outcomes.values()] == [None] * 4
+        assert in_order([*outcomes])
+        assert there.column(DEFINED, "source") == defined
+        assert any("The source could not be asked" in note for note in outcomes["Border"].run.notes)
+    shop.run('ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"')
+    shop.sync()
+    assert "Border_Customer_fkey" not in repr(shop.rows('"SetCatalog"'))

@@ -25,7 +25,7 @@ class MemoryStore:
     `server` None: the store makes its own server, with its table on it.
     """
 
-    buckets = incremental = relational = request_charge = None
+    buckets = incremental = relational = request_charge = transforming = None
 
     def __init__(
         self,

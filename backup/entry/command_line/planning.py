@@ -91,6 +91,8 @@ def _show(plan: Plan) -> None:
             say(f"{service.service}: without the columns {', '.join(service.left_out)}", indent="  ")
         if service.masked:
             say(f"{service.service}: masked: {', '.join(service.masked)}", indent="  ")
+        if service.transform:
+            say(f"{service.service}: transformed: {', '.join(service.transform)}", indent="  ")
         for note in service.notes:
             if services_with[note] <= _TOLD_APART:
                 say(f"{service.service}: {note}", indent="  ")

@@ -9,31 +9,42 @@ from typing import Any
 from backup.core.errors import ConfigError
 from backup.core.masks import Masking
 from backup.core.model import Record
+from backup.core.transforms import MARK_DIGITS, Stamping, Transform
 from backup.stores.cosmos.documents import MARK
 
-_MARK_DIGITS = 7  # 28 bits: added to a time of 31 bits, sums stay exact
+
+def marked_etag(stamping: Stamping, etag: str | None) -> str | None:
+    """The etag under which a masked or transformed copy knows its document: another one for other rules."""
+    return f"{etag} {stamping.mark}" if etag and stamping else etag
 
 
-def marked_etag(masking: Masking, etag: str | None) -> str | None:
-    """The etag under which a masked copy knows its document: another one for other masks."""
-    return f"{etag} {masking.mark}" if etag and masking else etag
+def marked_seconds(stamping: Stamping) -> int:
+    """What the `ts` of such a copy has more than the `_ts` of its document: another number for other rules."""
+    return 1 + stamping.number if stamping else 0
 
 
-def marked_seconds(masking: Masking) -> int:
-    """What a masked copy's `ts` has more than the `_ts` of its document: another number for other masks."""
-    return 1 + int(masking.mark[:_MARK_DIGITS], 16) if masking else 0
+def noted(stamping: Stamping, document: Record) -> Record:
+    """The document with the etag and the `_ts` of its copy's note."""
+    copy = {**document, "_etag": marked_etag(stamping, document.get("_etag"))}
+    if isinstance(document.get("_ts"), int):
+        copy["_ts"] = document["_ts"] + marked_seconds(stamping)
+    return copy
 
 
 class MaskedDocuments:
     """The masks of one service over its documents. A mask's name is a property, or a path like `customer.email`, which
     may lead through lists."""
 
-    def __init__(self, masking: Masking, compared: Sequence[Sequence[str]], label: str) -> None:
-        """`compared` are the paths of the key, the version and the filter, which cannot be masked.
+    def __init__(
+        self, masking: Masking, compared: Sequence[Sequence[str]], label: str, transform: Transform | None = None
+    ) -> None:
+        """`compared` are the paths of the key, the version and the filter, which cannot be masked. The properties of a
+        copy have the names that its `transform` gives them.
 
         Raises ConfigError for a mask of one of them, or of a part of one.
         """
-        self._masking = masking
+        self._masking, self._transform = masking, transform
+        self._kept = {path[0] for path in compared} | {MARK}
         self._paths = {name: name.split(".") for name in masking.masks}
         for name, path in self._paths.items():
             if path[0].startswith("_") or any(_overlap(name, ".".join(other)) for other in compared):
@@ -43,34 +54,32 @@ class MaskedDocuments:
                     hint="Mask other properties.",
                 )
 
-    def of(self, document: Record) -> Record:
-        """The source's document as a copy may have it: with masked values, and the etag and `_ts` of its note."""
-        masked = self.masked(document)
-        masked["_etag"] = marked_etag(self._masking, document.get("_etag"))
-        if isinstance(document.get("_ts"), int):
-            masked["_ts"] = document["_ts"] + marked_seconds(self._masking)
-        return masked
-
-    def masked(self, document: Record) -> dict[str, Any]:
-        """The document with masked values."""
+    def masked(self, document: Record, transform: Transform | None = None) -> dict[str, Any]:
+        """The document with masked values; with a `transform`, the copy under whose names they stand."""
         masked = deepcopy(dict(document))
         for name, path in self._paths.items():
+            if transform is not None:
+                path = [transform.named(path[0]), *path[1:]]
             for holder, last in _holders(masked, path):
                 holder[last] = self._masking.masked(name, holder[last])
         return masked
 
     def image(self, copy: Record) -> Record:
-        """A copy as the bin may keep it: masked, unless these masks have made it."""
+        """A copy as the bin may keep it: masked, unless these masks have made it. Nobody knows where a function has put
+        the values of a copy, so of such a one the bin keeps the key, the version and the filter alone."""
         note = copy.get(MARK)
-        is_made = isinstance(note, dict) and str(note.get("etag")).endswith(f" {self._masking.mark}")
-        return copy if is_made else self.masked(copy)
+        _, space, mark = str(note.get("etag") if isinstance(note, dict) else "").rpartition(" ")
+        if space and mark[:MARK_DIGITS] == self._masking.mark[:MARK_DIGITS]:
+            return copy
+        if self._transform is not None and self._transform.may_leave_out:
+            return {name: value for name, value in copy.items() if name in self._kept}
+        return self.masked(copy, self._transform)
 
-    def merged(self, document: Record, copy: Record) -> Record:
-        """What a restore writes over the source's document: the copy, with each property of the document that has a
-        mask in it."""
-        names = properties_of(self._masking)
-        own = {name: value for name, value in document.items() if name in names}
-        return {**{name: value for name, value in copy.items() if name not in names}, **own}
+
+def merged(names: frozenset[str], document: Record, copy: Record) -> Record:
+    """What a restore writes over the source's document: the copy, with the document's own properties of these names."""
+    own = {name: value for name, value in document.items() if name in names}
+    return {**{name: value for name, value in copy.items() if name not in names}, **own}
 
 
 def properties_of(masking: Masking) -> frozenset[str]:

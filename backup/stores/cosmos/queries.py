@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from backup.core.conditions import Condition, Range, Value
-from backup.core.masks import NO_MASKS
 from backup.core.model import WHOLE, Chunk, Key, Record, StampRow
+from backup.core.transforms import Stamping
 from backup.stores.cosmos.documents import DELETED_NOTE, MARK, partition_part, texts
 from backup.stores.cosmos.masked import marked_etag, marked_seconds
 from backup.stores.values import Rules
@@ -49,13 +49,13 @@ class Queries:
     """The queries about the documents of one service on one side.
 
     They use a document's etag and the time of its last write (`_ts`, whole seconds). In the source these are the
-    server's. In the backup they are the source's, as the copy's note keeps them. Those of a masked source have the mark
-    of the masks.
+    server's. In the backup they are the source's, as the copy's note keeps them. Those of a masked or transformed
+    source have the mark of its rules.
     """
 
     def __init__(self, rules: Rules, side: Literal["source", "backup"]) -> None:
         self._rules = rules
-        self._masking = (rules.masking or NO_MASKS) if side == "source" else NO_MASKS
+        self._stamping = rules.stamping if side == "source" else Stamping()
         self._etag = "c._etag" if side == "source" else path_of([MARK, "etag"])
         self._ts = "c._ts" if side == "source" else path_of([MARK, "ts"])
         self._where: list[str] = []
@@ -104,7 +104,7 @@ class Queries:
         For `many` documents two sums, of the remainders by `SUM_STEP` and of the quotients: the server adds in doubles.
         A document without `ts` adds nothing.
         """
-        ts = f"({self._ts} + {marked_seconds(self._masking)})" if self._masking else self._ts
+        ts = f"({self._ts} + {marked_seconds(self._stamping)})" if self._stamping else self._ts
         parts = [f"{ts} % {SUM_STEP}", f"FLOOR({ts} / {SUM_STEP})"] if many else [ts]
         return [self.within(chunk, f"VALUE SUM({part})") for part in parts]
 
@@ -143,7 +143,7 @@ class Queries:
     def row_in(self, item: Record, levels: int) -> StampRow:
         """The stamp row in an item selected with `stamp`: partition key and id, version fields, etag; all as text."""
         version = texts(item.get(f"v{i}") for i in range(len(self._rules.version)))
-        return (*key_in(item, levels), *version, marked_etag(self._masking, item.get("etag") or None))
+        return (*key_in(item, levels), *version, marked_etag(self._stamping, item.get("etag") or None))
 
 
 def key_in(item: Record, levels: int) -> Key:

@@ -35,12 +35,13 @@ from backup.stores.cosmos.copies import CosmosCopies
 from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, marked, own, texts
 from backup.stores.cosmos.incremental import CosmosIncremental
 from backup.stores.cosmos.keys import CosmosKeys
-from backup.stores.cosmos.masked import MaskedDocuments, properties_of
+from backup.stores.cosmos.masked import MaskedDocuments, merged, noted, properties_of
 from backup.stores.cosmos.queries import Queries
 from backup.stores.cosmos.throttle import Throttle
+from backup.stores.cosmos.transformed import TransformedDocuments, touched_by
 from backup.stores.cosmos.writes import CosmosWrites
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import Limits, Place, Rules, Traits, Written
+from backup.stores.values import LeftOut, Limits, Place, Rules, Traits, Written
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the lowest throughput needs about ten seconds for them
 _WHOLE_SECONDS = timedelta(seconds=2)
@@ -74,12 +75,16 @@ class CosmosStore:
         self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
         self._siblings: dict[str, CosmosSibling] = {}
 
-        masked = properties_of(rules.masking or NO_MASKS) if side == "source" else frozenset()
+        self.transforming = None if rules.transform is None or side != "source" else CosmosTransforming(self)
+        withheld = frozenset[str]()
+        if side == "source":
+            withheld = properties_of(rules.masking or NO_MASKS)
+            withheld |= frozenset() if rules.transform is None else touched_by(rules.transform)
 
         def open_at(name: str) -> Store:
             return CosmosStore(access, name, rules, limits, side)
 
-        self.keys, self.copies = CosmosKeys(self._container, access.label), CosmosCopies(masked)
+        self.keys, self.copies = CosmosKeys(self._container, access.label), CosmosCopies(withheld)
         self.incremental = CosmosIncremental(self._container, self._queries)
         self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at, rules)
 
@@ -113,9 +118,25 @@ class CosmosStore:
         """The masks of the service; None where there are none."""
         if not self._rules.masking:
             return None
+        return MaskedDocuments(self._rules.masking, self._compared, self.place.label, self._rules.transform)
+
+    @cached_property
+    def _transformed(self) -> TransformedDocuments | None:
+        """The transform of a source's documents; None where there is none."""
+        if self._rules.transform is None or self._side != "source":
+            return None
+        return TransformedDocuments(self._rules.transform, self._compared, self.place.label)
+
+    @property
+    def _compared(self) -> list[list[str]]:
+        """The paths of what neither masks nor a transform may change."""
         names = ("id", *self._rules.version, *self._rules.where)
-        compared = [*([name] for name in names), *self._container.partition_paths]
-        return MaskedDocuments(self._rules.masking, compared, self.place.label)
+        return [*([name] for name in names), *self._container.partition_paths]
+
+    def _hidden(self, document: Record) -> Record:
+        """A source's document with masked values, and the etag and `_ts` of its copy's note."""
+        document = document if self._masked is None else self._masked.masked(document)
+        return noted(self._rules.stamping, document) if self._rules.stamping else document
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -149,10 +170,34 @@ class CosmosStore:
         return {row for row in map(self._container.row_in, items) if row[: len(paths) + 1] in wanted}
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
-        masked = self._masked if self._side == "source" else None
+        _, transformed = self._masked, self._transformed  # rules that do not fit are refused before anything is read
         for records in self._documents(keys, chunk):
-            yield records if masked is None else list(map(masked.of, records))
-            del records  # else memory would hold them beside the next batch
+            if transformed is None:
+                yield records if self._side == "backup" else list(map(self._hidden, records))
+                del records  # else memory would hold them beside the next batch
+                continue
+            copies, left_out = transformed.applied(map(self._hidden, records), self.keys.of)
+            del records
+            if copies:
+                yield copies
+            del copies
+            if left_out.failed:
+                self._raise_refused("transform", left_out.failed)
+
+    @property
+    def has_function(self) -> bool:
+        """As `Transforming.may_leave_out`."""
+        return self._rules.transform is not None and self._rules.transform.may_leave_out
+
+    def left_out(self, keys: Sequence[Key]) -> LeftOut:
+        """As `Transforming.left_out`."""
+        left_out, transformed = LeftOut(), self._transformed
+        if transformed is None:
+            return left_out
+        for records in self._documents(frozenset(keys), WHOLE):
+            left_out += transformed.applied(map(self._hidden, records), self.keys.of)[1]
+            del records
+        return left_out
 
     def _documents(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
         if keys is None:
@@ -171,7 +216,9 @@ class CosmosStore:
         if accept is not None:
             return self._change_if(accept, keep, wanted, Action.UPDATED)
         if self.copies.masked:
-            raise StoreError(f"Masked properties of the {self.place.label} cannot be restored. Nothing was written.")
+            raise StoreError(
+                f"Masked or transformed properties of the {self.place.label} cannot be restored. Nothing was written."
+            )
         written = Written()
         refused = {key: _EXPIRES for key, record in wanted.items() if self._would_expire(record)}
         for part in batched([key for key in wanted if key not in refused], self._limits.batch_size):
@@ -190,7 +237,7 @@ class CosmosStore:
         self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
     ) -> Written:
         make_image = partial(self._image, action=action)
-        merge = self._masked.merged if self._masked is not None and self._side == "source" else None
+        merge = partial(merged, self.copies.masked) if self.copies.masked else None
         written, refused = self._conditional.change(
             accept, keep, wanted, make_image, merge, deletes=action is Action.DELETED
         )
@@ -213,7 +260,7 @@ class CosmosStore:
         version = texts(map(document.get, self._rules.version))
         is_ours = belongs(document, self._rules.where)
         if self._side == "source":
-            document = document if self._masked is None else self._masked.of(document)
+            document = self._hidden(document)
             etag = document.get("_etag")
         else:
             document = document if self._masked is None else self._masked.image(document)
@@ -260,3 +307,17 @@ class CosmosStore:
     def sibling(self, shape: Shape) -> Sibling:
         self._siblings[shape.container] = CosmosSibling(self._access, shape)
         return self._siblings[shape.container]
+
+
+class CosmosTransforming:
+    """The transform of one source's documents."""
+
+    def __init__(self, store: CosmosStore) -> None:
+        self._store = store
+
+    @property
+    def may_leave_out(self) -> bool:
+        return self._store.has_function
+
+    def left_out(self, keys: Sequence[Key]) -> LeftOut:
+        return self._store.left_out(keys)

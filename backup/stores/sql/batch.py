@@ -23,7 +23,10 @@ from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
 _COMPOSITE_KEYS_AT_ONCE = 200
-_NOT_WHOLE = "Its masked columns cannot be restored, so no record can be inserted. Nothing of the batch was written."
+_NOT_WHOLE = (
+    "Its masked or transformed columns cannot be restored, so no record can be inserted. Nothing of the batch was "
+    "written."
+)
 
 
 class Replacing(Enum):

@@ -47,9 +47,16 @@ class SqlCatalog:
 
     @property
     def withheld(self) -> Collection[str]:
-        """The names that the masks of a source have in the settings; none for any other store."""
-        masking = self._rules.masking if self._rules.is_source else None
-        return masking.masks.keys() if masking else ()
+        """What the masks and the transform of a source name in the settings; nothing for any other store."""
+        if not self._rules.is_source:
+            return ()
+        masking, transform = self._rules.masking, self._rules.transform
+        return (*(masking.masks if masking else ()), *(transform.names if transform else ()))
+
+    @property
+    def declared(self) -> Collection[str]:
+        """The names of the copy's columns that the transform of the service declares; on both sides."""
+        return () if self._rules.transform is None else self._rules.transform.types
 
     def forget(self) -> None:
         """Makes the next use look up the table and read its columns anew."""
@@ -137,20 +144,20 @@ class SqlCatalog:
     def initialize(self, source: Store) -> None:
         original = catalog_of(source)
         shape = original.shape
-        has_place = len(shape.columns) < self.access.dialect.max_columns and shape.find(SYNCED_AT) is None
+        has_place = len(shape.copied) < self.access.dialect.max_columns and shape.find_copied(SYNCED_AT) is None
         own_columns: list[sa.Column[Any]] = [sa.Column(SYNCED_AT, self.access.dialect.utc_time)] if has_place else []
-        if self._rules.keeps_deleted and shape.find(DELETED_AT) is None:
+        if self._rules.keeps_deleted and shape.find_copied(DELETED_AT) is None:
             own_columns.append(sa.Column(DELETED_AT, self.access.dialect.utc_time))
         self._make(original, loosened(shape), *own_columns, *self._stamp_of(shape))
         self.drift(source, "add")
 
     def make_like(self, other: Store) -> None:
         original = catalog_of(other)
-        self._make(original, original.shape.columns, *self._stamp_of(original.shape))
+        self._make(original, original.shape.copied, *self._stamp_of(original.shape))
 
     def _stamp_of(self, source: TableShape) -> Sequence[sa.Column[Any]]:
-        """The column that copies of a masked source need."""
-        return [] if source.masked is None else [sa.Column(SOURCE_STAMP, self.access.dialect.stamp_type)]
+        """The column that copies of a masked or transformed source need."""
+        return [sa.Column(SOURCE_STAMP, self.access.dialect.stamp_type)] if source.needs_stamps else []
 
     def make_source_of(self, backup: Store) -> None:
         original = catalog_of(backup)
@@ -179,7 +186,7 @@ class SqlCatalog:
 
     def _fitted_to(self, source: TableShape) -> Mapping[str, Column]:
         """The source's columns whose collation this table does not have yet, as this database has to declare them."""
-        copies = ((column, self.shape.find(column.name)) for column in source.columns if column.collation)
+        copies = ((column, self.shape.find(column.name)) for column in source.copied if column.collation)
         differing = [column for column, copy in copies if copy is None or copy.collation != column.collation]
         return {column.name: column for column in self._fitted(differing, source)} if differing else {}
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from backup.core.errors import SourceMissing
 from backup.core.model import Record
 from backup.stores.codecs import CopyNote
-from backup.stores.exact_json import comparable
+from backup.stores.exact_json import comparable, comparable_number
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.declared import SYNCED_AT
 from backup.stores.sql.engines.column import Column
@@ -44,17 +44,20 @@ class SqlCopies:
         return {**dict.fromkeys(self._catalog.shape.names), **record}
 
     def content(self, record: Record) -> Mapping[str, str]:
-        names = self._catalog.shape.content
-        return {names[name]: comparable(value) for name, value in record.items() if name in names}
+        names, declared = self._catalog.shape.content, self._catalog.declared
+        return {
+            names[name]: comparable(comparable_number(value) if names[name] in declared else value)
+            for name, value in record.items()
+            if name in names
+        }
 
     @property
     def masked(self) -> frozenset[str]:
-        masks = self._catalog.withheld
+        names = frozenset(self._catalog.withheld)
         try:
-            masked = self._catalog.shape.masked if masks else None
+            return self._catalog.shape.withheld if names else names
         except SourceMissing:
-            return frozenset(masks)
-        return frozenset() if masked is None else frozenset(masked.names)
+            return names
 
     @property
     def filled(self) -> frozenset[str]:

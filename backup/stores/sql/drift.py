@@ -30,19 +30,23 @@ def plan(
     """
     planning = _Planning(source, backup, dialect, fitted)
     planning.compare_keys()
-    for column in source.columns:
+    declared = () if source.transformed is None else source.transformed.declared
+    for column in source.copied:
         copy = backup.find(column.name)
-        if copy is not None:
+        if copy is not None and column.name in declared:
+            planning.take(column, copy)
+        elif copy is not None:
             planning.compare(column, copy)
         elif column.name not in source.key_names:
             planning.add(column, on_new_column)
-    if source.masked is not None and backup.own_stamp is None:
-        planning.add_own(Column(SOURCE_STAMP, dialect.stamp_type, nullable=True), "a masked copy")
-    if backup.keeps_deleted and (backup.own_deleted is None or source.find(DELETED_AT) is not None):
+    if source.needs_stamps and backup.own_stamp is None:
+        owner = "a masked copy" if source.masked is not None else "a transformed copy"
+        planning.add_own(Column(SOURCE_STAMP, dialect.stamp_type, nullable=True), owner)
+    if backup.keeps_deleted and (backup.own_deleted is None or source.find_copied(DELETED_AT) is not None):
         planning.add_own(Column(DELETED_AT, time_type(dialect), nullable=True), "a copy that keeps what was deleted")
     planning.refuse_ambiguous_names()
     for copy in backup.columns:
-        if source.find(copy.name) is None and copy not in (
+        if source.find_copied(copy.name) is None and copy not in (
             backup.find(SYNCED_AT),
             backup.own_stamp,
             backup.own_deleted,
@@ -87,10 +91,17 @@ class _Planning:
 
     def add_own(self, column: Column, owner: str) -> None:
         """Plans for a column that the app needs for itself; `owner` says in which copies."""
-        if self._backup.find(column.name) is None and self._source.find(column.name) is None:
+        if self._backup.find(column.name) is None and self._source.find_copied(column.name) is None:
             self._own[column.name] = self._dialect.add(self._backup.table, column)
         else:
             self._problems.append(f"{owner} needs the column {column.name} for itself, and there is another one")
+
+    def take(self, column: Column, copy: Column) -> None:
+        """Plans for a column that a transform declares, and that both sides have. Its type is that of the backup: a
+        value that does not fit is refused with its record."""
+        self._shared.append(column.name)
+        if copy.computed or copy.identity:
+            self._problems.append(f"column {copy.name} is filled by the server and cannot hold a copy")
 
     def compare(self, column: Column, copy: Column) -> None:
         """Plans for a column that both sides have."""
@@ -117,7 +128,7 @@ class _Planning:
             self._alter(copy, wanted, f"column {copy.name} is NOT NULL, in the source it may be NULL")
 
     def refuse_ambiguous_names(self) -> None:
-        names = [copy.name for column in self._source.columns if (copy := self._backup.find(column.name))]
+        names = [copy.name for column in self._source.copied if (copy := self._backup.find(column.name))]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self._problems.append(f"column {name} stands for several columns of the source, which differ only in case")
 

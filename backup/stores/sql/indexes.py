@@ -62,6 +62,7 @@ def _reason_against(index: Mapping[str, Any], columns: Mapping[str, str]) -> str
 
 def _name(source_name: str, place: str, columns: Sequence[str]) -> str:
     """A name that no other index has: on some servers names are those of a whole schema, and long ones are cut."""
+    source_name = re.sub(f"{_OF_THE_APP.pattern}$", "", source_name)  # a copy of a copy
     digest = sha256("\n".join((place, source_name, *columns)).encode("utf-8", "surrogatepass")).hexdigest()[:8]
     start = source_name.encode("utf-8", "ignore")[:_NAME_BYTES].decode("utf-8", "ignore")
     return f"{start}_bak{digest}"

@@ -10,6 +10,7 @@ from backup.core.errors import ConfigError
 from backup.core.masks import HMAC_CHARACTERS, NO_MASKS, Mask, Masking
 from backup.core.model import Record
 from backup.core.suggestions import did_you_mean
+from backup.core.transforms import MARK_DIGITS, Transform
 from backup.stores.sql.engines.column import Column, type_parts
 from backup.stores.sql.engines.prepared import Row
 from backup.stores.sql.filters import named_column
@@ -26,10 +27,14 @@ _FRACTION = re.compile(r"\.0+")
 class MaskedColumns:
     """The masks of one service over one table."""
 
-    def __init__(self, masking: Masking, columns: Sequence[Column], kind: str) -> None:
-        """`kind` is the dialect's. Masks of other columns are ignored."""
-        self._masking, self._kind = masking, kind
-        masks = ((name, named_column(columns, name)) for name in masking.masks)
+    def __init__(
+        self, masking: Masking, columns: Sequence[Column], kind: str, transform: Transform | None = None
+    ) -> None:
+        """`kind` is the dialect's. Masks of other columns are ignored. The columns of a copy have the names that its
+        `transform` gives them."""
+        self._masking, self._kind, self._transform = masking, kind, transform
+        copied = ((name, name if transform is None else transform.named(name)) for name in masking.masks)
+        masks = ((name, named_column(columns, copied_name)) for name, copied_name in copied)
         self._masks = {column.name: (name, column) for name, column in masks if column is not None}
 
     @classmethod
@@ -80,10 +85,10 @@ class MaskedColumns:
         return column.name in self._masks
 
     def made(self, stamp: Any) -> bool:
-        """Whether these masks made the copy that has this SourceStamp."""
-        if isinstance(stamp, bytes):
-            return stamp.endswith(bytes.fromhex(self._masking.mark))
-        return isinstance(stamp, str) and stamp.endswith(self._masking.mark)
+        """Whether these masks made the copy that has this SourceStamp, with whatever transform."""
+        digits = stamp.hex() if isinstance(stamp, bytes) else stamp
+        mark = self._masking.mark
+        return isinstance(digits, str) and digits[-len(mark) :][:MARK_DIGITS] == mark[:MARK_DIGITS]
 
     def rows(self, names: Sequence[str], rows: list[Row]) -> list[Row]:
         """The rows, whose values have these names, with masked values."""
@@ -95,8 +100,11 @@ class MaskedColumns:
             columns[place] = [self._masked(name, value) for value in columns[place]]
         return list(zip(*columns, strict=True))
 
-    def record(self, record: Record) -> Record:
-        """The record with masked values."""
+    def image(self, record: Record, key_names: Collection[str]) -> Record:
+        """A copy that these masks have not made, as the bin may keep it. Nobody knows where a function has put the
+        values, so of such a copy the bin keeps the key alone."""
+        if self._transform is not None and self._transform.may_leave_out:
+            return {name: value if name in key_names else None for name, value in record.items()}
         return {name: self._masked(name, value) if name in self._masks else value for name, value in record.items()}
 
     def _masked(self, name: str, value: Any) -> Any:
@@ -113,6 +121,11 @@ class MaskedColumns:
             return masked.ljust(int(sizes[0]))
         # PostgreSQL prints no fraction of a full second.
         return _FRACTION.sub("", masked) if self._kind == "postgresql" and _is_of(_TIMES, base) else masked
+
+
+def is_text(declared: str) -> bool:
+    """Whether a column that is declared so holds text."""
+    return _is_of(_TEXTS, type_parts(declared)[0])
 
 
 def _reason_against(mask: Mask, column: Column, compared: Collection[str]) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 
-from backup.core.model import Action, Chunk, Image, Key, Record
+from backup.core.errors import RecordRefused
+from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch, key_batches, rest
 from backup.stores.sql.rows import Rows, first_rows, values_of
 from backup.stores.sql.table import TableShape
-from backup.stores.values import Limits
+from backup.stores.values import LeftOut, Limits
 
 
 class SqlReads:
@@ -21,7 +22,33 @@ class SqlReads:
         self._access, self._limits = access, limits
 
     def read(self, shape: TableShape, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:
-        """The chunk's records, or those of these keys, a batch at a time."""
+        """The chunk's records, or those of these keys, a batch at a time; transformed, if they are a source's that has
+        a transform. Raises RecordRefused for those that could not be transformed, after the others of their batch."""
+        if shape.transformed is None:
+            yield from self._rows(shape, keys, chunk)
+            return
+        for rows in self._rows(shape, keys, chunk):
+            records, left_out = shape.transformed.applied(rows)
+            del rows  # else memory would hold it beside the next batch
+            if records:
+                yield records
+            del records
+            if left_out.failed:
+                raise RecordRefused(
+                    f"{len(left_out.failed)} records of the {shape.label} could not be transformed.",
+                    refused=left_out.failed,
+                )
+
+    def left_out(self, shape: TableShape, keys: Sequence[Key]) -> LeftOut:
+        """Which records of these keys the transform leaves out, or fails on. Reads the whole records."""
+        left_out = LeftOut()
+        if shape.transformed is not None and not shape.transformed.never_fails:
+            for rows in self._rows(shape, frozenset(keys), WHOLE):
+                left_out += shape.transformed.applied(rows)[1]
+                del rows
+        return left_out
+
+    def _rows(self, shape: TableShape, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
         # For most of the chunk: page through it in key order. For a few keys: look each up.
         if keys is None or len(keys) * 2 > self._limits.chunk_size:
             yield from self._read_range(shape, keys, chunk)

@@ -81,7 +81,7 @@ class SqlRelational:
     def index_plan(self, source: Store) -> IndexPlan:
         original = catalog_of(source)
         in_source = self._indexes_of(original)
-        columns, key = {column.name: column.name for column in original.shape.columns}, original.shape.key_names
+        columns, key = {column.name: column.name for column in original.shape.copied}, original.shape.key_names
         in_backup: list[Mapping[str, Any]] = []
         with suppress(NotInitialized):
             shape = self._catalog.shape

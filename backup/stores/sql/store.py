@@ -25,7 +25,7 @@ from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relational import SqlRelational
 from backup.stores.sql.table import TableShape
 from backup.stores.sql.writes import SqlWrites
-from backup.stores.values import Limits, Place, Rules, Traits, Written
+from backup.stores.values import LeftOut, Limits, Place, Rules, Traits, Written
 
 
 class SqlStore:
@@ -70,6 +70,7 @@ class SqlStore:
         self._reads = SqlReads(self.access, limits)
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
+        self.transforming = SqlTransforming(self) if rules.transform is not None and rules.is_source else None
         self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table)
 
     incremental = None
@@ -135,6 +136,10 @@ class SqlStore:
         rows = self._chunks.stamp_rows("read the stamps", self.shape, self.shape.within(chunk))
         return rows if chunk.after is not None else rows | self._chunks.stamp_rows_without_keys(self.shape)
 
+    def left_out(self, keys: Sequence[Key]) -> LeftOut:
+        """As `Transforming.left_out`."""
+        return self._reads.left_out(self.shape, keys)
+
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         shape = self.shape
         return {
@@ -178,3 +183,18 @@ class SqlStore:
     def close(self) -> None:
         self.access.close()
         self.catalog.forget()
+
+
+class SqlTransforming:
+    """The transform of one source's records."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    @property
+    def may_leave_out(self) -> bool:
+        transformed = self._store.shape.transformed
+        return transformed is not None and transformed.may_leave_out
+
+    def left_out(self, keys: Sequence[Key]) -> LeftOut:
+        return self._store.left_out(keys)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
 from backup.core.errors import ConfigError, SchemaMismatch
-from backup.core.masks import NO_MASKS, Masking
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
+from backup.core.transforms import Stamping
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
@@ -24,6 +24,7 @@ from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.filters import filter_values, fulfils, named_column
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
+from backup.stores.sql.transformed import TransformedColumns
 from backup.stores.values import Rules
 
 _MOMENT_SECONDS = 10.0
@@ -43,11 +44,12 @@ class TableShape:
         masked: MaskedColumns | None = None,
         own_stamp: Column | None = None,
         own_deleted: Column | None = None,
+        transformed: TransformedColumns | None = None,
     ) -> None:
         """`left_out` are the table's columns that are not copied. `masked`: the masks of a source's records, or of a
         backup's images. `own_stamp`: a backup's SourceStamp. `own_deleted`: the DeletedAt of a backup where the copies
-        of deleted records stay."""
-        self.columns, self.key_names, self.masked = columns, key_names, masked
+        of deleted records stay. `transformed`: the transform of a source's records."""
+        self.columns, self.key_names, self.masked, self.transformed = columns, key_names, masked, transformed
         self.table = declare(table_name, columns, key_names)
         self.names = tuple(column.name for column in columns)
         self._exact = {column.name: column for column in columns}
@@ -72,7 +74,7 @@ class TableShape:
         self.own_stamp = own_stamp
         self._rows_at_most: int | None = None
         self._read_at = time.monotonic()
-        self._stamping: Masking | None = None  # of a source's records, if the backup keeps their stamps
+        self._stamping: Stamping | None = None  # of a source's records, if the backup keeps their stamps
         self._has_kept_stamps = False  # whether the stamps are those of the source's records, as the backup keeps them
 
     @classmethod
@@ -113,8 +115,12 @@ class TableShape:
             # A masked value may be nothing, also where the table allows no NULL.
             copied = [replace(column, nullable=True) if column.name in masked.names else column for column in copied]
         elif rules.masking:
-            masked = MaskedColumns(rules.masking, copied, dialect.kind)
-        shape = cls(copied, key_names, rules, described.table, label, left_out, masked, own_stamp, own_deleted)
+            masked = MaskedColumns(rules.masking, copied, dialect.kind, rules.transform)
+        transformed = None
+        if rules.transform is not None and rules.is_source:
+            transformed = TransformedColumns(rules.transform, copied, key_names, label)
+        own = own_stamp, own_deleted, transformed
+        shape = cls(copied, key_names, rules, described.table, label, left_out, masked, *own)
         shape.key_may_repeat = rules.key_may_repeat and not primary
         shape._rows_at_most = described.rows_at_most
         return shape
@@ -131,18 +137,32 @@ class TableShape:
         """The column with exactly this name; else the column whose name differs only in case; else None."""
         return self._exact.get(name) or self._any_case.get(name.lower())
 
+    @property
+    def copied(self) -> Sequence[Column]:
+        """The columns that a copy has: the table's own, or those that its transform gives."""
+        return self.columns if self.transformed is None else self.transformed.columns
+
+    def find_copied(self, name: str) -> Column | None:
+        """As `find`, among the columns that a copy has."""
+        return self.find(name) if self.transformed is None else named_column(self.copied, name)
+
+    @property
+    def needs_stamps(self) -> bool:
+        """Whether a copy needs the column SourceStamp: it cannot be compared with its record by what it holds."""
+        return self.masked is not None or self.transformed is not None
+
     def match(self, source: TableShape) -> None:
         """Makes versions and content hashes of both tables cover the columns that both have, under the source's names.
 
         The source decides which rows belong to the service: a filter column that only this table has is ignored.
         """
-        shared = {copy.name: column.name for column in source.columns if (copy := self.find(column.name))}
+        shared = {copy.name: column.name for column in source.copied if (copy := self.find(column.name))}
         self.content, source.content = shared, {name: name for name in shared.values()}
         self._apply_rules(version=shared.keys(), where=shared.keys())
-        source._apply_rules(version=shared.values(), where=source.names)
-        has_stamps = self.own_stamp is not None and source.find(self.own_stamp.name) is None
-        is_kept = source._rules.is_source and (source.masked is not None or has_stamps)
-        source._stamping = (source._rules.masking or NO_MASKS) if is_kept else None
+        source._apply_rules(version=shared.values() if source.transformed is None else source.names, where=source.names)
+        has_stamps = self.own_stamp is not None and source.find_copied(self.own_stamp.name) is None
+        is_kept = source._rules.is_source and (source.needs_stamps or has_stamps)
+        source._stamping = source._rules.stamping if is_kept else None
         self._has_kept_stamps = is_kept and has_stamps
 
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
@@ -200,7 +220,9 @@ class TableShape:
         has_version = bool(self.version) and not self._exact[self.version[0].name].nullable
         if has_version and self._stamping is None:
             return StampColumns(self.key, self.version, None)
-        shared = [self.table.c[name] for name in sorted(self.content, key=lambda name: self.content[name])]
+        # A transform reads all columns, and the copy may have each under another name.
+        content = self.content if self.transformed is None else dict.fromkeys(self.names, "")
+        shared = [self.table.c[name] for name in sorted(content, key=lambda name: content[name] or name)]
         if self._stamping is None:
             return StampColumns(self.key, self.version, dialect.content_hash(shared))
         hashed = self.version if has_version else shared
@@ -233,24 +255,31 @@ class TableShape:
 
     def may_write(self, column: Column) -> bool:
         """Whether a write gives the column a value. A source's masked column keeps the value that it has."""
-        return not (column.computed or (self.withholds and self.masked is not None and self.masked.has(column)))
+        return not (column.computed or (self.withholds and column.name in self.withheld))
 
     @property
     def withholds(self) -> bool:
-        """Whether the table is a source with masked columns. Nobody has the values of a new record for it."""
-        return self.masked is not None and self._rules.is_source
+        """Whether the table is a source with masked or transformed columns. Nobody has the values of a new record for
+        it."""
+        return self.needs_stamps and self._rules.is_source
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """The names of the columns that masks or the transform may change, in the source and in the copy."""
+        masked = () if self.masked is None else self.masked.names
+        return frozenset(masked).union(() if self.transformed is None else self.transformed.touched)
 
     def image(self, record: Record) -> Record:
         """The record as the bin may keep it: masked, unless it is a copy that the service's masks have made."""
         if self.masked is None or self._rules.is_source:
             return record  # `records` has masked it
         stamp = record.get(self.own_stamp.name) if self.own_stamp is not None else None
-        return record if self.masked.made(stamp) else self.masked.record(record)
+        return record if self.masked.made(stamp) else self.masked.image(record, self.key_names)
 
     @cached_property
     def whole(self) -> TableShape:
         """The same table with all its columns and without masks: for what is read only to be put back at once."""
-        if self.masked is None and not self._left_out:
+        if self.masked is None and self.transformed is None and not self._left_out:
             return self
         columns = [*self.columns, *self._left_out]
         return TableShape(columns, self.key_names, Rules(), self._table_name, self.label)
@@ -335,7 +364,7 @@ def _named_key(columns: Sequence[Column], rules: Rules) -> tuple[str, ...]:
 
 def loosened(source: TableShape) -> list[Column]:
     """The columns of a backup's table. All but the key's may be NULL: the source may drop or loosen any column."""
-    return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.columns]
+    return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.copied]
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:

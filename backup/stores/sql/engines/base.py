@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from backup.core.errors import BackupError
-from backup.core.masks import Masking
 from backup.core.model import Fingerprint
+from backup.core.transforms import Stamping
 from backup.stores.listing import Listed
 from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
@@ -210,9 +210,9 @@ class Dialect(Protocol):
         """A hash of the columns' exact values, NULL included, computed by the server. The same values in columns of the
         same types give the same hash on every server of this product."""
 
-    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
-        """A hash of the columns' exact values that nobody can guess without the key of the masks, and behind it the
-        mark of the masks. A column of `stamp_type` keeps it."""
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
+        """A hash of the columns' exact values that nobody can guess without the secret, if there is one, and behind it
+        the mark of the rules. A column of `stamp_type` keeps it."""
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         """The bucket of a key: a small number that the server computes from the exact value. None where that costs too

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.mssql import DATETIME2
 from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.core.errors import ConfigError
-from backup.core.masks import Masking
 from backup.core.model import Fingerprint
+from backup.core.transforms import Stamping
 from backup.stores.calls import made_in_time
 from backup.stores.connection import SqlServer
 from backup.stores.identity import SQL_SERVER_SCOPE, IdentityLogin
@@ -290,8 +290,8 @@ class SqlServerDialect:
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns)
 
-    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
-        return keyed_hash(columns, masking.stamp_secret, masking.mark)
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
+        return keyed_hash(columns, stamping.stamp_secret, stamping.mark)
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
         return None

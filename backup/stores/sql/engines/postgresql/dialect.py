@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.core.masks import Masking
 from backup.core.model import Fingerprint
+from backup.core.transforms import Stamping
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
@@ -212,8 +212,8 @@ class PostgresqlDialect:
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return fingerprint.content_hash(columns)
 
-    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
-        secret, mark = (sa.cast(sa.literal(text), sa.Text) for text in (masking.stamp_secret, masking.mark))
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
+        secret, mark = (sa.cast(sa.literal(text), sa.Text) for text in (stamping.stamp_secret, stamping.mark))
         return fingerprint.content_hash([secret, *columns]).op("||")(mark)
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:

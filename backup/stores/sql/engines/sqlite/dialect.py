@@ -19,8 +19,8 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
 from backup.core import interrupts
-from backup.core.masks import Masking
 from backup.core.model import Fingerprint
+from backup.core.transforms import Stamping
 from backup.stores.calls import CallEnded
 from backup.stores.listing import Listed
 from backup.stores.pools import PoolKey
@@ -276,9 +276,9 @@ class SqliteDialect:
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns, any_bytes=self._file.reads_any_bytes)
 
-    def keyed_hash(self, columns: Sequence[sa.Column[Any]], masking: Masking) -> sa.ColumnElement[Any]:
-        keyed = content_hash([sa.literal(masking.stamp_secret), *columns], any_bytes=self._file.reads_any_bytes)
-        return keyed.op("||")(sa.literal(masking.mark))
+    def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
+        keyed = content_hash([sa.literal(stamping.stamp_secret), *columns], any_bytes=self._file.reads_any_bytes)
+        return keyed.op("||")(sa.literal(stamping.mark))
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
         return None
