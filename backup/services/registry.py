@@ -18,6 +18,7 @@ from backup.core.errors import (
     UnknownRun,
 )
 from backup.core.log import event
+from backup.core.memory import give_back_large_pieces
 from backup.core.model import SIDES, Now, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.core.suggestions import quoted
@@ -64,6 +65,7 @@ class Registry:
         call. `specs` are the services (default: those of the settings). The `watcher` hears of every run.
 
         Raises what `Directory` raises."""
+        give_back_large_pieces()
         self._settings, self._now, self._watcher = settings, now, watcher
         retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
         retry = replace(retry, unanswered_attempts=unanswered_attempts)

@@ -66,7 +66,8 @@ class RecordReader:
                 if not self._fill():
                     raise
                 continue
-            return text + rest if text else str(rest)
+            text += str(rest)  # in place, as above: another text would be as long again
+            return text
 
     def _part(self) -> str:
         """The whole characters of a text that goes on behind the buffer."""

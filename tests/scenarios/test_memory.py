@@ -81,7 +81,7 @@ def test_a_large_record_costs_four_times_its_size_above_a_batch(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     place: Place = request.getfixturevalue(f"{kind}_place")
-    limits = {"MALLOC_MMAP_THRESHOLD_": "65536", "BackupSync__BatchBytes": str(BATCH_KIB << 10)}
+    limits = {"BackupSync__BatchBytes": str(BATCH_KIB << 10)}
     source, settings = place.customer.source, {**place.customer.settings, **limits}
     column = "blob" if kind == "sqlite" else "bytea"  # PostgreSQL's text for bytes is twice as long as they are
     source.run(f'ALTER TABLE {{table}} ADD "Data" {column}')
