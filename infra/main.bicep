@@ -350,7 +350,6 @@ output SERVICE_BACKUP_URI string = app.outputs.uri
 output SERVICE_BACKUP_IDENTITY_NAME string = identity.outputs.name
 output SERVICE_BACKUP_IDENTITY_CLIENT_ID string = identity.outputs.clientId
 output SERVICE_BACKUP_IDENTITY_PRINCIPAL_ID string = identity.outputs.principalId
-output SERVICE_BACKUP_IS_PRIVATE bool = vnetEnabled
 output SourceCustomerDb__ConnectionString string = hasSql && !useBackupFile ? sourceSql : ''
 output SourceCustomerDb__Table string = hasSql && !useBackupFile ? sourceSqlTable : ''
 output BackupCustomerDb__ConnectionString string = hasSql && !useBackupFile ? backupSql : ''

@@ -21,6 +21,8 @@ grant() {
     --object-id "$SERVICE_BACKUP_IDENTITY_PRINCIPAL_ID" "$@"
 }
 
+# One try: what cannot be reached from here is not reached a minute later.
+export BackupRetry__MaxAttempts=1
 if grant; then
   exit 0
 fi
@@ -37,4 +39,4 @@ Run the statements below as the Entra administrator of each server, from a machi
       az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
 
 TEXT
-grant --print
+grant --print || echo "docs/security.md has the statements, with APP for $SERVICE_BACKUP_IDENTITY_NAME."

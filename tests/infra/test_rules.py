@@ -76,11 +76,31 @@ def test_each_role_that_is_granted_is_in_the_documents() -> None:
     assert [name for name in ROLES.values() if name not in page] == []
 
 
+def variable_of(text: str) -> tuple[str, str]:
+    """The environment variable that azd puts in, and what it takes where that is missing or empty."""
+    match = re.fullmatch(r"\$\{(\w+)(?:=([^}]*))?\}", text)
+    assert match, text
+    return match[1], match[2] or ""
+
+
+def test_a_variable_that_is_empty_gives_a_parameter_its_default() -> None:
+    # The workflow hands over every variable, also those that nobody set; an empty text would be no number.
+    [main] = [file for file in bicep_files() if file.name == "main.bicep"]
+    given = json.loads((INFRA / "main.parameters.json").read_text())["parameters"]
+    defaults = {name: parameter["default"] for name, parameter in main.part("parameters").items()}
+    texts = {
+        name: str(default).lower() if isinstance(default, bool) else str(default) for name, default in defaults.items()
+    }
+    assert {name: variable_of(given[name]["value"])[1] for name in texts if defaults[name] is not None} == {
+        name: text for name, text in texts.items() if defaults[name] is not None
+    }
+
+
 def test_the_parameters_are_those_of_the_template_and_of_the_documents() -> None:
     [main] = [file for file in bicep_files() if file.name == "main.bicep"]
     given = json.loads((INFRA / "main.parameters.json").read_text())["parameters"]
     assert given.keys() == main.part("parameters").keys()
-    variables = {re.fullmatch(r"\$\{(\w+)\}", parameter["value"])[1] for parameter in given.values()}  # type: ignore[index]
+    variables = {variable_of(parameter["value"])[0] for parameter in given.values()}
     of_azd = {name for name in variables if name.startswith("AZURE_")}
     page = (ROOT / "docs/azure.md").read_text()
     assert {name for name in variables - of_azd if f"`{name}`" not in page} == set()
