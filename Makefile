@@ -73,6 +73,7 @@ lock: setup ## Pin what pyproject.toml asks for in requirements.txt and requirem
 	$(LOCK) 3.11 --group brokers -c requirements.txt -o requirements/brokers.txt; \
 	$(LOCK) 3.11 --group people -c requirements.txt -o requirements/people.txt; \
 	$(LOCK) 3.11 --group postgresql -c requirements.txt -o requirements/postgresql.txt; \
+	$(LOCK) 3.11 --group telemetry -c requirements.txt -o requirements/telemetry.txt; \
 	$(LOCK) 3.11 --group tests -c requirements.txt -o requirements/tests.txt; \
 	$(LOCK) 3.11 --group lock -o requirements/lock.txt; \
 	$(LOCK) 3.13 --group worker --no-deps -o requirements/worker.txt; \

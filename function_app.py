@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import azure.functions as func
 
 from backup.config.settings import Settings, load_settings, schedule_binding
-from backup.core import interrupts
+from backup.core import interrupts, spans
 from backup.core.log import quiet_libraries
 from backup.entry import dashboard_api, doctor_api, http, job_api, notify_api, session_api
 from backup.entry.access import permitted
@@ -18,6 +18,7 @@ from backup.entry.dashboard_files import served
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.metrics import get_metrics
 from backup.entry.requests import parse_service
+from backup.entry.telemetry_switch import switch_on
 from backup.entry.timer import last_firing
 from backup.jobs.desk import Desk, desk_of
 from backup.jobs.doorbell import QUEUE
@@ -30,6 +31,8 @@ from backup.services.registry import Registry
 quiet_libraries()
 logging.getLogger("backup").setLevel(logging.INFO)
 interrupts.handle_sigterm()
+
+_NONE: func.Context = None  # type: ignore[assignment] # the worker gives one to whoever asks, and takes no other type
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
@@ -110,6 +113,15 @@ class _Reply:
 
 
 @contextmanager
+def _traced(context: func.Context) -> Iterator[None]:
+    """Inside, spans of runs are parts of the invocation's, if telemetry is switched on."""
+    switch_on(load_settings)
+    host = getattr(context, "trace_context", None)
+    with spans.under(host and host.trace_parent, host and host.trace_state):
+        yield
+
+
+@contextmanager
 def _answering() -> Iterator[_Reply]:
     """Inside, a reply gets its answer; it gets that of an error if one is raised."""
     reply = _Reply()
@@ -120,47 +132,54 @@ def _answering() -> Iterator[_Reply]:
 
 
 @app.route("backup/sync", methods=["POST"])
-def TriggerSync(req: func.HttpRequest) -> func.HttpResponse:
+def TriggerSync(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/sync: one service or all of them."""
-    return _respond(req, http.post_sync)
+    with _traced(context):
+        return _respond(req, http.post_sync)
 
 
 @app.route("backup/sync/customer", methods=["POST"])
-def SyncCustomer(req: func.HttpRequest) -> func.HttpResponse:
+def SyncCustomer(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/sync/customer?force=true&dryRun=true&allowMassDelete=true&limit=1000"""
-    return _respond(req, http.post_sync_of, "customer")
+    with _traced(context):
+        return _respond(req, http.post_sync_of, "customer")
 
 
 @app.route("backup/sync/order", methods=["POST"])
-def SyncOrder(req: func.HttpRequest) -> func.HttpResponse:
+def SyncOrder(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/sync/order?force=true&dryRun=true&allowMassDelete=true&limit=1000"""
-    return _respond(req, http.post_sync_of, "order")
+    with _traced(context):
+        return _respond(req, http.post_sync_of, "order")
 
 
 # A service's name may have slashes, so it is the whole rest of an address. Azure tries longer routes first, and a rest
 # may be empty. Without minlength(1) this route would take the requests of TriggerSync.
 @app.route("backup/sync/{*service:minlength(1)}", methods=["POST"])
-def SyncService(req: func.HttpRequest) -> func.HttpResponse:
+def SyncService(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/sync/{*service}?force=true&dryRun=true&allowMassDelete=true&limit=1000"""
-    return _respond(req, http.post_sync_of, _service)
+    with _traced(context):
+        return _respond(req, http.post_sync_of, _service)
 
 
 @app.route("backup/verify/{*service:minlength(1)}", methods=["POST"])
-def VerifyBackup(req: func.HttpRequest) -> func.HttpResponse:
+def VerifyBackup(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/verify/{*service}: compares source and backup."""
-    return _respond(req, http.post_verify, _service)
+    with _traced(context):
+        return _respond(req, http.post_verify, _service)
 
 
 @app.route("backup/undo/{*syncId:minlength(1)}", methods=["POST"])
-def UndoRun(req: func.HttpRequest) -> func.HttpResponse:
+def UndoRun(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/undo/{*syncId}: makes the backup what it was before that run, or before a set's last syncs."""
-    return _respond(req, http.post_undo, _sync_id)
+    with _traced(context):
+        return _respond(req, http.post_undo, _sync_id)
 
 
 @app.route("backup/restore/{*service:minlength(1)}", methods=["POST"])
-def RestoreSource(req: func.HttpRequest) -> func.HttpResponse:
+def RestoreSource(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
     """POST /api/backup/restore/{*service}: writes the backup's state into the source."""
-    return _respond(req, http.post_restore, _service)
+    with _traced(context):
+        return _respond(req, http.post_restore, _service)
 
 
 @app.route("backup/initialize", methods=["POST"])
@@ -322,10 +341,11 @@ def TestNotifications(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.queue_trigger(arg_name="message", queue_name=QUEUE, connection="AzureWebJobsStorage")
-def WorkOnJob(message: func.QueueMessage) -> None:
+def WorkOnJob(message: func.QueueMessage, context: func.Context = _NONE) -> None:
     """Works on a waiting job. Fails when the job has failed for good; its record says so before."""
-    settings = load_settings()
-    work_on(settings, desk_of(settings), _job_id(message))
+    with _traced(context):
+        settings = load_settings()
+        work_on(settings, desk_of(settings), _job_id(message))
 
 
 @app.queue_trigger(arg_name="message", queue_name=f"{QUEUE}-poison", connection="AzureWebJobsStorage")
@@ -368,15 +388,17 @@ def DashboardFile(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("schedule"))
-def ScheduledSync(timer: func.TimerRequest) -> None:
+def ScheduledSync(timer: func.TimerRequest, context: func.Context = _NONE) -> None:
     """Queues or syncs every service on the schedule. Fails if an inline sync failed, after all had their turn."""
-    settings = load_settings()
-    last = last_firing(getattr(timer, "schedule_status", None))  # the library's abstract class does not declare it
-    on_schedule(settings, _registry_of(settings), desk_of(settings), past_due=timer.past_due, last=last)
+    with _traced(context):
+        settings = load_settings()
+        last = last_firing(getattr(timer, "schedule_status", None))  # the library's abstract class does not declare it
+        on_schedule(settings, _registry_of(settings), desk_of(settings), past_due=timer.past_due, last=last)
 
 
 @app.timer_trigger(arg_name="timer", schedule=schedule_binding("resume_schedule"))
-def ResumeSync(timer: func.TimerRequest) -> None:
+def ResumeSync(timer: func.TimerRequest, context: func.Context = _NONE) -> None:
     """Rings for waiting jobs, resumes open syncs, does due purges and verifies."""
-    settings = load_settings()
-    each_minute(settings, _registry_of(settings), desk_of(settings))
+    with _traced(context):
+        settings = load_settings()
+        each_minute(settings, _registry_of(settings), desk_of(settings))

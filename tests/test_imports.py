@@ -21,13 +21,13 @@ PACKAGES = [
     {"backup.services"},
     {"backup.jobs"},
     {"backup.notify"},
-    {"backup.dev", "backup.doctor"},
+    {"backup.dev", "backup.doctor", "backup.telemetry"},
     {"backup.entry"},
     {"function_app", "backup.__main__"},
 ]
 """Each knows only those of the rows before it, and itself. ARCHITECTURE.md draws the same rows."""
 DRIVERS = {"sqlite3", "pyodbc", "mssql_python_odbc", "psycopg", "azure.cosmos", "sqlalchemy", "azure.identity"}
-OF_SINKS = {"apprise", "kombu", "amqp"}
+OF_SINKS = {"apprise", "kombu", "amqp", "opentelemetry"}
 READS_THE_ENVIRONMENT = {"backup.config.settings", "backup.dev.host"}
 
 

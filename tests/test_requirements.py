@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ADDED = ("brokers", "people", "postgresql")
+ADDED = ("brokers", "people", "postgresql", "telemetry")
 GROUPS: dict[str, list[str | dict[str, str]]] = PYPROJECT["dependency-groups"]
 APP = ROOT / "requirements.txt"
 FILES = [APP, *sorted((ROOT / "requirements").glob("*.txt"))]
@@ -145,7 +145,7 @@ def owners() -> dict[str, str]:
         name = canonicalize_name(distribution.metadata["Name"])  # which is read anew each time
         for file in distribution.files or ():
             parts = file.parts[:-1] if file.name == "__init__.py" else (*file.parts[:-1], file.name.partition(".")[0])
-            if file.suffix in (".py", ".so", ".pyd") and len(parts) <= 3:
+            if file.suffix in (".py", ".so", ".pyd") and len(parts) <= 4:
                 found[".".join(parts)] = name
     return found
 

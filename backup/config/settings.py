@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     notify_source: SourceName = Field("/backup-services", alias="Notify__Source")
 
     log_format: Literal["text", "json"] = Field("text", alias="BackupLog__Format")
+    telemetry_exporter: Literal["azuremonitor", "process"] | None = Field(None, alias="BackupTelemetry__Exporter")
 
     cosmos_emulator_hosts: str = Field("", alias="CosmosDb__EmulatorHosts")
 

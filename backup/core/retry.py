@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import tenacity
 
-from backup.core import interrupts
+from backup.core import interrupts, spans
 from backup.core.errors import BackupError, TransientStoreError
 from backup.core.log import event
 
@@ -132,6 +132,7 @@ class Retry:
         return max(jittered, retry_after or 0.0)
 
     def _report(self, operation: str, number: int, seconds: float, error: Exception) -> None:
+        spans.count("backup.retries", error=type(error).__name__)
         event(
             "retry",
             level=logging.WARNING,

@@ -10,6 +10,7 @@ from threading import Event, Lock
 from types import TracebackType
 from typing import Self, TypeVar
 
+from backup.core import spans
 from backup.core.errors import Stopped
 
 Item = TypeVar("Item")
@@ -87,9 +88,10 @@ class Workers:
             yield from map(work, items)
             return
         waiting: deque[Future[Result]] = deque()
+        watched = spans.carried(self._watched)
         try:
             for item in items:
-                waiting.append(self._pool.submit(self._watched, work, item))
+                waiting.append(self._pool.submit(watched, work, item))
                 if len(waiting) >= self._parallelism:
                     yield waiting.popleft().result()
             while waiting:

@@ -44,7 +44,7 @@ def get_metrics(desk: Desk, settings: Settings, registry: Registry, query: Mappi
     runs and numbers of jobs, for up to a thousand services."""
     check_query(query)
     names = registry.directory.entries
-    metrics = [*_of_runs(desk, names), *_of_services(desk, settings, names), _of_jobs(desk)]
+    metrics = [*_of_runs(desk, names), *metrics_of_services(desk, settings, names), metrics_of_jobs(desk)]
     version = Metric("backup_info", "gauge", "The version of the app.", [Point({"version": __version__}, 1)])
     return Answer(200, {}, text=exposition([version, *metrics]), media=TEXT_FORMAT)
 
@@ -95,7 +95,8 @@ def _of_runs(desk: Desk, names: Sequence[str]) -> list[Metric]:
     ]
 
 
-def _of_services(desk: Desk, settings: Settings, names: Sequence[str]) -> list[Metric]:
+def metrics_of_services(desk: Desk, settings: Settings, names: Sequence[str]) -> list[Metric]:
+    """Returns how safe the services and sets are now, and when they last succeeded and failed."""
     now = desk.now().astimezone(UTC)
     glances = desk.runs.glances(names)
     states = ServiceStates(settings, glances, now)
@@ -155,7 +156,8 @@ def _of_each(name: str, meaning: str, values: Mapping[str, float]) -> Metric:
     return Metric(name, "gauge", meaning, [Point({"service": service}, value) for service, value in values.items()])
 
 
-def _of_jobs(desk: Desk) -> Metric:
+def metrics_of_jobs(desk: Desk) -> Metric:
+    """Returns how many jobs are in each state now."""
     numbers = desk.records.numbers()
     samples = [Point({"state": state.value.lower()}, number) for state, number in numbers.items()]
     return Metric("backup_jobs", "gauge", "Jobs in each state; those that wait are the depth of the queue.", samples)

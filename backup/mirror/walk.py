@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
+from backup.core import spans
 from backup.core.errors import GuardTripped
 from backup.core.model import WHOLE, Action, Chunk, Proof, Run
 from backup.core.workers import Workers
@@ -59,12 +61,19 @@ def sync_stores(
 
         if run.limit is not None:
             meet_again()  # now, so that `pending` has the deletes in the order of their keys
+
+        def settle(chunk_and_spread: tuple[Chunk, Spread]) -> Settled:
+            with spans.span("backup.chunk", service=run.service) as told:
+                settled = settling.settle(*chunk_and_spread)
+                told.tell(by=settled.by, source_records=settled.source_records, **asdict(settled.counts))
+            return settled
+
         caught_up, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())
         spread = Spread()
         # The generator gives a chunk, and the spread at that moment, when a worker is free. By then at most
         # `parallelism` earlier chunks are unsettled.
         chunks = ((chunk, spread) for chunk in in_time(at, source.chunks, steps.seconds_left))
-        for settled in [whole] if whole else workers.in_order(lambda item: settling.settle(*item), chunks):
+        for settled in [whole] if whole else workers.in_order(settle, chunks):
             spread = spread.after(settled)
             at = at.past(
                 settled.chunk,

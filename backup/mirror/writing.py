@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from threading import Lock, Semaphore
 
+from backup.core import spans
 from backup.core.errors import BackupError
 from backup.core.model import WHOLE, CheckLock, Chunk, Counts, Key, Now, Record, Run
 from backup.mirror.checkpoint import Checkpoint
@@ -209,12 +210,13 @@ class Writing:
             self._check()
             self._steps.check_lock()
             copies, keep, relational = self._copies(part), self._steps.keep, self._backup.relational
-            if relational is not None and which is Try.EXCHANGED:
-                relational.exchange(copies, keep)
-            elif relational is not None and inserts is None:
-                relational.insert(copies, keep)
-            else:
-                self._backup.write(copies, keep)
+            with spans.span("backup.batch", service=self._run.service, records=len(part)):
+                if relational is not None and which is Try.EXCHANGED:
+                    relational.exchange(copies, keep)
+                elif relational is not None and inserts is None:
+                    relational.insert(copies, keep)
+                else:
+                    self._backup.write(copies, keep)
 
         def count(part: Sequence[Record]) -> None:
             nonlocal counts

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 
-from backup.core import interrupts
+from backup.core import interrupts, spans
 from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreError, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
@@ -89,14 +89,18 @@ class Runner:
                 claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
-                    error = self._work(session, request, are_apart=are_apart)
-                    with interrupts.last_words():
-                        outcome: Outcome | None = self._end(session, error)
+                    with _span_of(session.run) as told:
+                        error = self._work(session, request, are_apart=are_apart)
+                        with interrupts.last_words():
+                            ended = self._end(session, error)
+                        _tell(told, ended)
+                    outcome: Outcome | None = ended
                 else:
                     outcome = claimed
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
+            _count(outcome)
             observer.ended(outcome)  # a call that only looked for a run to resume, and failed at that, is no run
         return outcome
 
@@ -278,6 +282,32 @@ class Runner:
             **({"error_kind": run.error_kind, "error": error, "hint": error.hint} if error else {}),
         )
         return Outcome(run, error, tuple(tally.changes))
+
+
+def _span_of(run: Run) -> AbstractContextManager[spans.Span]:
+    about = {"service": run.service, "verb": run.verb, "sync_id": run.sync_id, "trigger": run.trigger}
+    return spans.span("backup.run", **about, forced=run.forced, dry_run=run.dry_run)
+
+
+def _tell(told: spans.Span, outcome: Outcome) -> None:
+    run = outcome.run
+    told.tell(status=run.status, verified=run.verified, request_charge=run.request_charge, **asdict(run.counts))
+    if outcome.error is not None:
+        told.failed(outcome.error)
+
+
+def _count(outcome: Outcome) -> None:
+    """Adds an ended run to the numbers. One that only met another run is none."""
+    run = outcome.run
+    if not spans.is_heard() or run.completed_at is None or run.dry_run or isinstance(outcome.error, Locked):
+        return
+    spans.count("backup.runs", service=run.service, verb=run.verb, status=run.status)
+    spans.measure("backup.run.duration", (run.duration_ms or 0) / 1000, service=run.service, verb=run.verb)
+    for change, number in asdict(run.counts).items():
+        if number and change != "remaining":
+            spans.count("backup.records", number, service=run.service, verb=run.verb, change=change)
+    if run.request_charge:
+        spans.count("backup.request_units", run.request_charge, service=run.service, verb=run.verb)
 
 
 def _all_of(checks: Collection[CheckLock]) -> CheckLock:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from threading import Event
 from typing import TypeVar
 
+from backup.core import spans
 from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, RecordsSetAside, SetFailed, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
@@ -215,11 +216,11 @@ def in_turn(groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor) ->
     rounds: list[list[Future[None]]] = []
     for group in groups:
         before = [future for futures in rounds for future in futures]
-        rounds.append([pool.submit(sync.run, before) for sync in group])
+        rounds.append([pool.submit(spans.carried(sync.run), before) for sync in group])
     futures = [future for group_futures in rounds for future in group_futures]
     for group in reversed(groups if len(groups) > 1 else ()):
         before = [*futures]
-        futures += [pool.submit(sync.run_again_after, before) for sync in group]
+        futures += [pool.submit(spans.carried(sync.run_again_after), before) for sync in group]
     return futures
 
 
@@ -227,4 +228,4 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], at_once:
     """Calls `work` with each item, `at_once` items at a time, each in a thread. Returns the results in the order of the
     items."""
     with ThreadPoolExecutor(max_workers=max(1, min(len(items), at_once))) as pool:
-        return list(pool.map(work, items))
+        return list(pool.map(spans.carried(work), items))

@@ -69,6 +69,7 @@ VALUES = {
     "BackupSchedule__Enabled": ("false", False),
     "BackupSchedule__Mode": ("inline", "inline"),
     "BackupLog__Format": ("json", "json"),
+    "BackupTelemetry__Exporter": ("process", "process"),
     "BackupSync__OnNewColumn": ("ignore", "ignore"),
     **{f"Backup{title}Db__CronExpression": ("0 30 2 * * *", "0 30 2 * * *") for title in ("Customer", "Order")},
     **{f"Backup{title}Db__TimeZone": ("Europe/Berlin", "Europe/Berlin") for title in ("Customer", "Order")},

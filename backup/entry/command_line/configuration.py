@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from backup.config.settings import Settings, load_settings, use_local_settings
+from backup.entry.telemetry_switch import switch_on
 from backup.jobs.desk import desk_of
 from backup.notify.after_runs import watcher_of
 from backup.notify.concerns import concerns_now
@@ -37,6 +38,7 @@ def open_registry(path: Path | None) -> Registry:
     """The services that the settings configure."""
     # A person who waits wants to hear of a wrong port at once. The second try is for a server that restarts.
     settings = settings_from(path)
+    switch_on(lambda: settings)
     return Registry(settings, unanswered_attempts=2, watcher=watcher_of(settings, desk_of(settings)))
 
 
