@@ -20,6 +20,9 @@ from backup.stores.rights import is_cosmos, look_at, place_of, tables_of
 CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
 """How far clocks may be apart. Tokens and signatures are refused beyond the second."""
 
+_FOR_NEW_COLUMNS = frozenset({"ownership", "CREATE", "ALTER"})
+"""Without these a backup that is there is written to; only what is new in its source cannot be taken in."""
+
 _INITIALIZE = "`python -m backup initialize`, or POST /api/backup/initialize."
 _TOO_WIDE = (
     "Take the rights back: a login that cannot write to the source cannot spoil it. `backup grant` has the least."
@@ -143,17 +146,21 @@ def _rights(examiner: Examiner, side: Side, subject: str) -> Iterator[Finding]:
 
 
 def _of_rights(seen: Sequence[RightSeen], role: SideName, subject: str) -> Iterator[Finding]:
-    missing = grouped([right for right in seen if right.right != "ownership"], "missing")
-    excess, alien = grouped(seen, "excess"), grouped([right for right in seen if right.right == "ownership"], "missing")
+    missing = grouped([right for right in seen if right.right not in _FOR_NEW_COLUMNS], "missing")
+    to_alter = grouped([right for right in seen if right.right in _FOR_NEW_COLUMNS], "missing")
+    excess = grouped(seen, "excess")
     if missing:
         text = f"the login lacks {missing}"
         yield Finding(Grade.FAILED, subject, "rights", text, "`python -m backup grant` gives it, as an administrator.")
-    if alien:
-        text = f"the login lacks {alien}, so it cannot follow new columns"
-        yield Finding(Grade.WARNING, subject, "rights", text, "ALTER TABLE … OWNER TO the app's role.")
+    if to_alter:
+        text = f"the login lacks {to_alter}: it cannot follow new tables and columns"
+        hint = (
+            "`python -m backup grant` gives it. On PostgreSQL a table that is there also needs ALTER TABLE … OWNER TO."
+        )
+        yield Finding(Grade.WARNING, subject, "rights", text, hint)
     if excess:
         yield Finding(Grade.WARNING, subject, "rights", f"the login has more than it needs: {excess}", _TOO_WIDE)
-    if not (missing or alien or excess):
+    if not (missing or to_alter or excess):
         yield fine(subject, "rights", "read alone" if role == "source" else "read and write")
 
 

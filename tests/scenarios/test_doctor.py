@@ -162,6 +162,7 @@ def test_rights_that_are_missing_and_too_many_are_named(roles: Roles, own_file: 
     assert the(findings, "shop source", "rights").grade is Grade.WARNING
     lacking = the(findings, "shop backup", "rights")
     assert (lacking.grade, "UPDATE, DELETE on public.shop" in lacking.message) == (Grade.FAILED, True)
+    assert any("ownership on public.shop" in each.message for each in findings if each.grade is Grade.WARNING)
     roles.source.run(f"REVOKE ALL ON {{table}} FROM {roles.login}")
     denied = the(examined({**roles.settings, **own_file}), "shop source", "table")
     assert (denied.grade, "GRANT SELECT" in denied.hint) == (Grade.FAILED, True)
