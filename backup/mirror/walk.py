@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
 from backup.core import spans
 from backup.core.errors import GuardTripped
@@ -65,7 +64,7 @@ def sync_stores(
         def settle(chunk_and_spread: tuple[Chunk, Spread]) -> Settled:
             with spans.span("backup.chunk", service=run.service) as told:
                 settled = settling.settle(*chunk_and_spread)
-                told.tell(by=settled.by, source_records=settled.source_records, **asdict(settled.counts))
+                told.tell(by=settled.by, source_records=settled.source_records, **vars(settled.counts))
             return settled
 
         caught_up, whole = _catch_up(settling, run, steps, from_start=at == Checkpoint())

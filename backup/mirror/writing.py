@@ -122,16 +122,19 @@ class Writing:
         self._check()
         self._steps.check_lock()
         note = CopyNote(self._run.sync_id, self._steps.now())
-        try:
-            for relayed in relational.relay(self._source, chunk, note, self._steps.keep):
-                self._tally.add(inserted=relayed)
-                counts = counts.plus(inserted=relayed)
-                self._check()
-                self._steps.check_lock()
-        except NotRelayed as refused:
-            if refused.error is not None:
-                self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
-            return WriteCounts(counts), refused.rest
+        with spans.span("backup.relay", service=self._run.service) as told:
+            try:
+                for relayed in relational.relay(self._source, chunk, note, self._steps.keep):
+                    self._tally.add(inserted=relayed)
+                    counts = counts.plus(inserted=relayed)
+                    self._check()
+                    self._steps.check_lock()
+            except NotRelayed as refused:
+                if refused.error is not None:
+                    self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
+                return WriteCounts(counts), refused.rest
+            finally:
+                told.tell(records=counts.inserted)
         return WriteCounts(counts), None
 
     def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> WriteCounts:

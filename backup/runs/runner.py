@@ -291,7 +291,7 @@ def _span_of(run: Run) -> AbstractContextManager[spans.Span]:
 
 def _tell(told: spans.Span, outcome: Outcome) -> None:
     run = outcome.run
-    told.tell(status=run.status, verified=run.verified, request_charge=run.request_charge, **asdict(run.counts))
+    told.tell(status=run.status, verified=run.verified, request_charge=run.request_charge, **vars(run.counts))
     if outcome.error is not None:
         told.failed(outcome.error)
 

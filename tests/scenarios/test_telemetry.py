@@ -76,6 +76,7 @@ def test_a_run_is_a_span_its_chunks_are_parts_of_it_and_batches_of_chunks(heard:
     with spans.under(PARENT):
         outcomes = registry.sync("all", Trigger.HTTP)
     runs, chunks, batches = (heard.spans(f"backup.{name}") for name in ("run", "chunk", "batch"))
+    batches += heard.spans("backup.relay")  # servers that copy among themselves
     told = {attributes(run)["backup.service"]: attributes(run) for run in runs}
     assert told.keys() == {"customer", "order"}
     by_id = {outcome.run.sync_id: outcome.run for outcome in outcomes}
