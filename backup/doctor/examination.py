@@ -49,7 +49,7 @@ def examine(
         findings.append(Finding(Grade.FAILED, "settings", "services", text, hint))
     asked: list[tuple[Side, ServiceSpec | None]] = [
         *((side, spec) for spec in specs for side in (spec.source, spec.backup)),
-        *((service_set.database(role), None) for service_set in directory.sets.values() for role in _ROLES),
+        *((service_set.specs.side(role), None) for service_set in directory.sets.values() for role in _ROLES),
     ]
     readable, unreadable = _readable(examiner, asked)
     findings += unreadable

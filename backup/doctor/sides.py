@@ -179,7 +179,7 @@ def _cosmos_rights(side: Side, subject: str) -> Finding:
 def set_checks(examiner: Examiner, service_set: ServiceSet, roles: Sequence[SideName]) -> list[Check]:
     """The checks of a set, a few statements for all of its tables, on those sides that answer."""
     checks = [Check(f"{service_set.name} source", "tables", partial(_tables, service_set))] if "source" in roles else []
-    sides = [service_set.database(role) for role in roles]
+    sides = [service_set.specs.side(role) for role in roles]
     return [
         *checks,
         *(Check(subject_of(side), "rights", partial(_set_rights, examiner, service_set, side)) for side in sides),

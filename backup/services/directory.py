@@ -92,7 +92,7 @@ class Directory:
             spec = own_set.spec_of(table)
         others = [other for other in self._specs.values() if other is not spec]
         place = spec.source.table or spec.source.container or spec.source.default_table
-        rivals = (other.rival_of(place) for other in self.sets.values() if other is not own_set)
+        rivals = (other.specs.rival_of(place) for other in self.sets.values() if other is not own_set)
         return spec, [*others, *(rival for rival in rivals if rival is not None)]
 
     def chosen(self, name: str, but: Collection[str] = ()) -> list[str]:

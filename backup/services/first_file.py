@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from backup.services.sets import unique_key
+from backup.services.set_specs import unique_key
 from backup.stores import Limits, Listed, Side, list_places
 
 _HEAD = """\

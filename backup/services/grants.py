@@ -100,7 +100,7 @@ def rights_seen(made: DatabaseGrant, limits: Limits) -> list[RightSeen]:
 def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, wish: GrantWish) -> DatabaseGrant:
     service_set = directory.sets.get(entry.lower())
     if service_set is not None:
-        side = service_set.database(role)
+        side = service_set.specs.side(role)
         names: Sequence[str] = service_set.named_tables
     else:
         spec = directory.find(entry)[0]
@@ -120,7 +120,7 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
     tables: Sequence[tuple[str, str]] = tables_of(side, limits, names)
     schemas = {schema for schema, _ in tables}
     if service_set is not None and not names:
-        asked = side if role == "source" else service_set.database("source")
+        asked = side if role == "source" else service_set.specs.side("source")
         schemas = {schema for schema, _ in tables_of(side, limits, service_set.tables_in(asked))}
     if service_set is not None and role == "backup":
         schemas.add(default_schema_of(side, limits))  # SyncHistory and the bin of a set lie there

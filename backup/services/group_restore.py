@@ -69,7 +69,7 @@ def restore_group(
                 hint="Name a set, and the other database with --to.",
             )
         for own_set in filter(None, groups):
-            own_set.check_constraints(to)
+            own_set.foreign_keys.check_addable(to)
     restores = [_GroupRestore(registry, own_set, names, wish, to) for own_set, names in groups.items()]
     return [
         outcome for restore in restores for outcome in restore.run(options, observer, trigger, constraints=constraints)
@@ -85,7 +85,7 @@ class _GroupRestore:
         self._registry, self._own_set, self._to = registry, own_set, to
         self._at_once = AT_ONCE if own_set is None else own_set.at_once
         self._service_of = {service if own_set is None else service.partition("/")[2]: service for service in services}
-        foreign_keys = [] if own_set is None else own_set.foreign_keys(to)
+        foreign_keys = [] if own_set is None else own_set.foreign_keys.known(to)
         self._order: TableOrder = parents_first([*self._service_of], foreign_keys)
         self._wish = replace(wish, beside=self._order.linked)
         self._outcomes: dict[str, list[Outcome]] = {}
@@ -128,9 +128,10 @@ class _GroupRestore:
 
     def _add_foreign_keys(self, outcomes: dict[str, Outcome], own_set: ServiceSet, *, dry_run: bool) -> None:
         """Makes the foreign keys of the source, and notes in the outcomes of their tables what became of each."""
-        kept = own_set.kept
+        foreign_keys = own_set.foreign_keys
+        kept = foreign_keys.kept
         as_of = "" if kept is None else f" The source could not be asked: it is as kept since {kept.saved_at:%Y-%m-%d}."
-        for foreign_key in own_set.foreign_keys():
+        for foreign_key in foreign_keys.known():
             child, parent = outcomes.get(foreign_key.table), outcomes.get(foreign_key.referred)
             if child is None or self._to is None:
                 continue
@@ -141,7 +142,7 @@ class _GroupRestore:
                 note = f"{named} would be made.{as_of}"
             else:
                 try:
-                    own_set.add_foreign_key(foreign_key, self._to)
+                    foreign_keys.add(foreign_key, self._to)
                     note = f"{named} is there.{as_of}"
                 except BackupError as caught:
                     note, error = f"{named} could not be made.", caught

@@ -189,7 +189,7 @@ class Registry:
             sync.leave_entry()
         for set_name, syncs in groups.items():
             if set_name and not options.dry_run and any(sync.has_ended for sync in syncs):
-                self.directory.sets[set_name.lower()].keep_foreign_keys()
+                self.directory.sets[set_name.lower()].foreign_keys.keep()
         for set_name, syncs in groups.items():
             # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
             is_whole = set_name and name.lower() in (ALL, set_name.lower())

@@ -16,7 +16,9 @@ from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync
 from backup.services.registry import Registry
 from backup.services.service import SyncService
-from backup.services.sets import Members, ServiceSet, unique_key
+from backup.services.set_members import Members
+from backup.services.set_specs import unique_key
+from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
 from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
@@ -235,7 +237,7 @@ def _notes_of(set_name: str, members: Members) -> list[str]:
 
 def _order_notes(own_set: ServiceSet) -> list[str]:
     """In which order foreign keys put the tables, and which cycles they form."""
-    order = parents_first([*own_set.members.specs], own_set.foreign_keys())
+    order = parents_first([*own_set.members.specs], own_set.foreign_keys.known())
     levels = [linked for level in order.levels if (linked := [table for table in level if table in order.linked])]
     notes = [f"{own_set.name}: {cycle_text(cycle)}" for cycle in order.cycles]
     if levels:

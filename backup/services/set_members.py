@@ -1,0 +1,171 @@
+"""What a set has now: its services, by what the catalogues of its source and its backup say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from backup.core.errors import BackupError, ConfigError, NotInitialized
+from backup.core.log import event
+from backup.core.suggestions import did_you_mean, quoted
+from backup.runs.upgrade import OWN_NAMES
+from backup.services.patterns import is_pattern, matching
+from backup.services.set_specs import SetSpecs
+from backup.services.spec import ServiceSpec
+from backup.stores import ForeignKey, Listed, list_places
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a set has now. `specs`: its services by table, big tables first. `listed`: what the catalogue says of them.
+
+    `errors`: why the set is not whole, such as a pattern that stands for nothing. `ignored`: new tables that the file
+    tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that
+    somebody has given to the backup's tables; a sync makes none.
+    """
+
+    specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
+    listed: Mapping[str, Listed] = field(default_factory=dict)
+    errors: Sequence[BackupError] = ()
+    ignored: Sequence[str] = ()
+    gone: Sequence[str] = ()
+    copy_keys: Sequence[ForeignKey] = ()
+
+
+def members_of(specs: SetSpecs) -> Members:
+    """Returns what the set has now. Costs a handful of statements on each side. Raises no error: `errors` has it."""
+    in_backup = _in_backup(specs)
+    try:
+        in_source = list_places(specs.side("source"), specs.limits)
+    except BackupError as error:
+        # Each table that has a copy fails with an entry of its own, and its past can be seen.
+        event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
+        copies = _gone(specs, (), in_backup)
+        return Members({name: specs.spec(name, None) for name in copies}, errors=[error])
+    chosen, errors = chosen_tables(specs, in_source)
+    copied = {name for listed in in_backup if (name := same_name(listed.name, chosen))}
+    services, ignored, renamed = {}, [], set[str]()
+    source_names = [listed.name for listed in in_source]
+    for name, listed in sorted(chosen.items(), key=lambda item: (-(item[1].records or 0), item[0])):
+        is_new = name not in copied
+        old_name = _old_name(specs, name, in_backup)
+        is_late = is_new and not old_name and bool(copied) and name not in specs.section.patterns
+        if is_late and specs.section.on_new_table == "ignore":
+            ignored.append(name)
+            continue
+        try:
+            spec = specs.spec(name, listed, is_new=is_new)
+        except ConfigError as error:  # such as a name that nobody can type
+            errors.append(error)
+            continue
+        if is_late and specs.section.on_new_table == "fail":
+            spec = replace(spec, refused=_new_table(spec.name))
+        if old_name:
+            spec = _renamed(specs, spec, old_name, is_new=is_new, in_source=bool(same_name(old_name, source_names)))
+            renamed.add(old_name)
+        services[name] = spec
+    if not services and not errors and not ignored:
+        hint = "Correct tables, containers or exclude in backup.toml."
+        errors.append(ConfigError(f"The set {specs.name} has no table or container: all are excluded.", hint=hint))
+    gone = [name for name in _gone(specs, in_source, in_backup) if name not in renamed]
+    if gone or ignored:
+        event("set.tables", level=logging.WARNING, set=specs.name, gone=", ".join(gone), ignored=", ".join(ignored))
+    copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
+    return Members(services, chosen, errors, ignored, gone, copy_keys)
+
+
+def _in_backup(specs: SetSpecs) -> list[Listed]:
+    try:
+        return list_places(specs.side("backup"), specs.limits)
+    except NotInitialized:  # the first run makes the database
+        return []
+    except BackupError as error:  # each service will fail with it, one by one
+        event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
+        return []
+
+
+def chosen_tables(specs: SetSpecs, in_source: Sequence[Listed]) -> tuple[dict[str, Listed], list[BackupError]]:
+    """The tables that the patterns stand for, and the patterns that stand for nothing."""
+    section, names = specs.section, [listed.name for listed in in_source]
+    by_name = {listed.name: listed for listed in in_source}
+    kind = "container" if section.is_cosmos else "table"
+    chosen: dict[str, Listed] = {}
+    errors: list[BackupError] = []
+    keyed = {name for section_name in section.sections for name in matching(section_name, names)}
+    for pattern in section.patterns:
+        matched = matching(pattern, names)
+        if not matched:
+            meant = did_you_mean(pattern, names)
+            errors.append(
+                ConfigError(
+                    f"The set {specs.name} has the pattern {quoted(pattern)}, and the source has no {kind} for it."
+                    f"{meant}",
+                    hint="Correct it in backup.toml. All other services of the set were tried.",
+                )
+            )
+        for name in matched:
+            # A view has no key of its own, so a pattern for many tables takes it only with a section of its own.
+            if not by_name[name].is_view or not is_pattern(pattern) or name in keyed:
+                chosen[name] = by_name[name]
+    for pattern in section.exclude:
+        for name in matching(pattern, names):
+            chosen.pop(name, None)
+    for name in section.sections:
+        if not matching(name, chosen):
+            errors.append(
+                ConfigError(
+                    f"backup.toml has a section for {quoted(name)} in the set {specs.name}, which has no such "
+                    f"{kind}.{did_you_mean(name, chosen)}",
+                    hint="Correct it in backup.toml. All other services of the set were tried.",
+                )
+            )
+    return chosen, errors
+
+
+def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> list[str]:
+    """The copies in the backup whose table the source does not have any more."""
+    present = {listed.name.lower() for listed in in_source}
+    return [
+        listed.name
+        for listed in in_backup
+        if listed.name.lower() not in present
+        and listed.name.rpartition(".")[2].lower() not in OWN_NAMES
+        and (specs.section.is_cosmos or any(column.name == "SyncedAt" for column in listed.columns))
+        and specs.rival_of(listed.name) is not None
+    ]
+
+
+def _old_name(specs: SetSpecs, table: str, in_backup: Sequence[Listed]) -> str:
+    """The name in the backup of the table from which the file says that this one was renamed; empty without one."""
+    _, options = specs.options(table)
+    return same_name(options.renamed_from, [listed.name for listed in in_backup]) if options.renamed_from else ""
+
+
+def _renamed(specs: SetSpecs, spec: ServiceSpec, old_name: str, *, is_new: bool, in_source: bool) -> ServiceSpec:
+    """The service of a table that was renamed from `old_name`, of which the backup has a copy. Two names that both
+    exist on one side are no renaming: the source's tables are two then, and the backup's copies too."""
+    if is_new and in_source:
+        text = f"The source has {old_name} as well, so {spec.name} was not renamed from it."
+        hint = "Remove renamed_from: each has a copy of its own then."
+        return replace(spec, refused=ConfigError(text, hint=hint))
+    if not is_new and not in_source:
+        text = f"The backup has copies under both names, {old_name} and that of {spec.name}. Nothing was renamed."
+        hint = "Remove renamed_from to go on with the new copy; the old one stays. Or drop one of the two."
+        return replace(spec, refused=ConfigError(text, hint=hint))
+    return replace(spec, renamed_from=specs.side("backup", old_name)) if is_new else spec
+
+
+def same_name(name: str, names: Collection[str]) -> str:
+    """The one of the names that is meant: with the same case, else without regard to case; empty if there is none."""
+    if name in names:
+        return name
+    alike = [candidate for candidate in names if candidate.lower() == name.lower()]
+    return alike[0] if len(alike) == 1 else ""
+
+
+def _new_table(name: str) -> ConfigError:
+    return ConfigError(
+        f"{name} is new in the source, and on_new_table is fail. It was not backed up.",
+        hint="Run initialize to take it in, or name it in exclude.",
+    )

@@ -1,0 +1,147 @@
+"""A set's services one by one: what its entry of backup.toml makes of the name of a table or container."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from backup.config.set_settings import SetSection, TableSection, options_of
+from backup.config.settings import Settings
+from backup.core.errors import ConfigError
+from backup.core.masks import Masking
+from backup.core.transforms import Transform
+from backup.mirror.guard import Guard
+from backup.services.patterns import matching
+from backup.services.places import TARGET
+from backup.services.spec import ServiceSpec
+from backup.stores import Limits, Listed, Rules, Side, SideName, Store, open_store
+
+_GUARD = (
+    "max_delete_percent",
+    "max_delete_percent_per_week",
+    "delete_guard_floor",
+    "max_deletes",
+    "max_update_percent",
+)
+
+
+class SetSpecs:
+    """The sides and the services of one set, by the names of tables. Asks no database. For any thread."""
+
+    def __init__(self, name: str, section: SetSection, settings: Settings, limits: Limits) -> None:
+        self.name, self.section, self.limits, self._settings = name, section, limits, settings
+
+    def spec(self, table: str, listed: Listed | None, *, is_new: bool = False) -> ServiceSpec:
+        """Returns the service of the table, of which the catalogue says `listed`. Raises ConfigError for a service that
+        the file cannot make, such as one with a name that nobody can type."""
+        section, options = self.options(table)
+        rules = rules_of(options, section, listed)
+        if (units := self.section.throughput) is not None and units.shared:
+            rules = replace(rules, database_throughput=units)
+        if options.mask:
+            try:
+                rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}/{table} is left out. {error}", hint=error.hint) from None
+        if options.transform:
+            transform = Transform(options.transform, options.transform_version, options.types, self._settings.mask_key)
+            rules = replace(rules, transform=transform)
+        limits: dict[str, Any] = {name: getattr(options, name) for name in _GUARD}
+        limits = {name: getattr(self._settings, name) if value is None else value for name, value in limits.items()}
+        name = f"{self.name}/{table}"
+        spec = ServiceSpec(
+            *(name, self.side("source", table), self.side("backup", table), rules, Guard(**limits)),
+            recycle_days=options.recycle_days,
+            on_new_column=options.on_new_column,
+            is_new=is_new,
+        )
+        if listed is not None and listed.primary_key and options.key:
+            key, named = [name.lower() for name in listed.primary_key], [name.lower() for name in options.key]
+            if key != named:
+                primary = ", ".join(listed.primary_key)
+                text = f"{name} has the primary key {primary}, and {section}.key names other columns."
+                return replace(spec, refused=ConfigError(text, hint="Remove key there: a primary key is its key."))
+        return spec
+
+    def rival_of(self, table: str) -> ServiceSpec | None:
+        """The service that this set would have for a table of this name, for comparing places; None without one. Asks
+        no database."""
+        section = self.section
+        if any(matching(pattern, [table]) for pattern in section.exclude):
+            return None
+        return self.spec(table, None) if any(matching(pattern, [table]) for pattern in section.patterns) else None
+
+    def options(self, table: str) -> tuple[str, TableSection]:
+        """Returns what messages call the section of the table, and what counts for it."""
+        sections = self.section.sections
+        named = next((name for name in sections if matching(name, [table])), None)
+        kind = "container" if self.section.is_cosmos else "table"
+        own = sections[named] if named is not None else TableSection()
+        return f'set.{self.name}.{kind}."{named or table}"', options_of(self.section, own)
+
+    def side(self, role: SideName, table: str = "") -> Side:
+        """Returns the side of the service of this table; without one, the side of all services."""
+        section, is_cosmos = self.section, self.section.is_cosmos
+        database = section.database if role == "source" else section.backup_database or section.database
+        return Side(
+            service=f"{self.name}/{table}" if table else self.name,
+            role=role,
+            setting=f"set.{self.name}.{role}",
+            connection_string=section.source if role == "source" else section.backup,
+            table=None if is_cosmos or not table else table,
+            container=table if is_cosmos and table else None,
+            database=database,
+            emulator_hosts=self._settings.emulator_hosts,
+            of_set=True,
+        )
+
+    def target(self, connection_string: str) -> Side:
+        """Returns the side of all services in the database of the connection string, where a restore writes."""
+        side = self.side("source")
+        return replace(side, role="target place", setting=TARGET, connection_string=connection_string)
+
+    @contextmanager
+    def beside(self) -> Iterator[Store]:
+        """A store for what lies beside the backup of the whole set."""
+        backup = open_store(self.side("backup", "SyncHistory"), Rules(of_set=True), self.limits)
+        try:
+            yield backup
+        finally:
+            backup.close()
+
+
+def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rules:
+    """Returns the rules of a table: the key and the version that the file names, else those that the catalogue has."""
+    version = options.version or (() if listed is None or listed.row_version is None else (listed.row_version,))
+    key: Sequence[str] = ()
+    if listed is None or not listed.primary_key:
+        key = options.key or unique_key(listed)[1]
+    required = {
+        **dict.fromkeys(options.where, f"{section}.where"),
+        **dict.fromkeys(options.version, f"{section}.version"),
+        **dict.fromkeys(options.key, f"{section}.key"),
+        **dict.fromkeys((*options.columns.include, *options.columns.exclude), f"{section}.columns"),
+    }
+    return Rules(
+        tuple(version),
+        options.where,
+        required,
+        options.where_sql,
+        tuple(key),
+        key_may_repeat=bool(options.key),
+        include=options.columns.include,
+        exclude=options.columns.exclude,
+        of_set=True,
+        keeps_deleted=options.deletes == "keep",
+        follows_indexes=bool(options.indexes),
+        throughput=None if options.throughput is None or options.throughput.shared else options.throughput,
+    )
+
+
+def unique_key(listed: Listed | None) -> tuple[str, Sequence[str]]:
+    """Returns the unique index that stands in for a primary key, and its columns: the one with the fewest columns, the
+    first by name of several. Both are empty without one."""
+    indexes = sorted((listed.unique_keys if listed else {}).items(), key=lambda item: (len(item[1]), item[0]))
+    return indexes[0] if indexes else ("", ())
