@@ -13,7 +13,8 @@ from pydantic.json_schema import JsonSchemaMode
 
 from backup import __version__
 from backup.entry.answers import Answer
-from backup.entry.operations import OPERATIONS, Operation
+from backup.entry.operation import Operation
+from backup.entry.operations import OPERATIONS
 from backup.entry.requests import check_query
 
 _SECURITY: Mapping[str, Any] = {
