@@ -59,18 +59,19 @@ class Spread:
     """How changes are spread over the chunks so far. It decides how to compare the next chunk.
 
     `in_a_row` is how many chunks in a row, up to the last, had few changes each. `many` says whether the last chunk
-    that stamps settled had many changes.
+    that stamps settled had many changes. `copied` says whether the last chunk was copied whole.
     """
 
     in_a_row: int = 0
     many: bool = False
+    copied: bool = False
 
     def after(self, settled: Settled) -> Spread:
         """Returns the spread after a further settled chunk. Call it for the chunks in their order."""
         if settled.by == "fingerprints":
-            return replace(self, in_a_row=0)
+            return replace(self, in_a_row=0, copied=False)
         if settled.by == "copy":
-            return self
+            return replace(self, copied=True)
         changed = settled.counts.processed + settled.deletes
         many = changed * _FEW_OF >= settled.counts.seen
         return Spread(self.in_a_row + 1 if changed and not many else 0, many)
@@ -109,11 +110,15 @@ class Settling:
         """
         if self._may_skip and spread.is_all_over:
             return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
-        of_source, of_backup = self._sides.fingerprints(chunk)
+        may_copy = not self._run.dry_run and self._run.limit is None
+        # After a chunk that was copied, the backup probably has nothing here either. Then the source need not be asked.
+        of_backup = self._backup.fingerprint(chunk) if spread.copied and may_copy else None
+        of_source = None
+        if of_backup is None or of_backup.records:
+            of_source, of_backup = self._sides.fingerprints(chunk)
         if proof.are_equal(of_source, of_backup) and self._may_skip:
             return self._skip(chunk, of_source)
         copied = Counts()
-        may_copy = not self._run.dry_run and self._run.limit is None
         if of_backup is not None and of_backup.records == 0 and may_copy:
             copied = self._writing.copy(chunk).counts
             equal = self._sides.proven(chunk)
@@ -132,6 +137,16 @@ class Settling:
             settled = _joined(settled, self._settle_by_stamps(piece, counted, narrow=narrow))
             counted = 0  # if there are several pieces, none was copied
         return settled
+
+    @property
+    def expects_nothing(self) -> bool:
+        """Whether the source has probably not changed since the last run, and equal fingerprints are enough."""
+        return self._may_skip and self._steps.quiet_records > 0
+
+    def may_look_at_once(self, records: int) -> bool:
+        """Whether a statement about so many records takes no longer than it may, on both sides; by those before."""
+        sides = (self._source.relational, self._backup.relational)
+        return all(side is not None and side.may_look_at_once(records) for side in sides)
 
     def skip(self, chunk: Chunk) -> Settled | None:
         """Returns the settled chunk if its fingerprints are equal, else None."""

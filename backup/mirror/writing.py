@@ -40,6 +40,7 @@ class Steps:
     - `now`: the clock. `keep`: puts images into the recycle bin.
     - `parallelism`: how many chunks are settled at the same time.
     - `since`: the watermark. Changes of the source from `overlap_seconds` before it are read first. None: no watermark.
+    - `quiet_records`: how many records the source has, if it probably has not changed since the last run; else 0.
     - `full`: only stamps settle a chunk, never fingerprints.
     - `seconds_left`: returns how long the run may still work before it has to stop.
     - `save`: called with every checkpoint.
@@ -51,6 +52,7 @@ class Steps:
     parallelism: int = 1
     since: str | None = None
     overlap_seconds: float = 0.0
+    quiet_records: int = 0
     full: bool = False
     seconds_left: Callable[[], float] = no_end
     save: Callable[[Checkpoint], None] = forget

@@ -167,6 +167,10 @@ class Relational(Protocol):
         it; earlier transactions stay.
         """
 
+    def may_look_at_once(self, records: int) -> bool:
+        """Whether the fingerprint of so many records probably takes no longer than a statement may. The server must
+        have made one before, which was measured. Never where a fingerprint needs memory of this process."""
+
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         """As `Store.write`, but records can exchange unique values: it may first empty existing rows, or delete them
         and insert them anew. It deletes no row if that would change other rows."""

@@ -38,6 +38,11 @@ class ChunkSize:
             return self._largest
         return min(self._largest, max(_AT_LEAST, int(self._seconds / seconds_per_record)))
 
+    def suffices_for(self, records: int) -> bool:
+        """Whether a statement about so many records probably takes no longer than half of `max_seconds`. False before
+        one was measured."""
+        return 0 < self._seconds_per_record * records <= self._seconds
+
     @contextmanager
     def measuring(self, records: int = 0) -> Iterator[Measured]:
         """Measures the statement that runs inside. The number of records may be set before the end. A statement about

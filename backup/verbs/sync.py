@@ -169,7 +169,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts
     saver = _Saver(session)
-    steps = _from_watermark(session, replace(session.steps, save=saver.save))
+    steps = _from_watermark(session, replace(session.steps, save=saver.save, quiet_records=_quiet_records(session)))
     run = session.run
     guard = replace(session.policy.guard, deleted_lately=lambda: deleted_lately(session))
     try:
@@ -191,6 +191,18 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         skipped = max(0, seen - changed.inserted - changed.updated - failed)
         tally.counts = replace(changed, skipped=skipped, failed=failed, remaining=tally.counts.remaining)
     return None
+
+
+def _quiet_records(session: Session) -> int:
+    """How many records the source has, if the last sync changed nothing or copied everything; else 0.
+
+    A source that changes now and then is not worth a look at all of it at once, which would find it changed.
+    """
+    last = session.last_synced() if session.backup.relational is not None else None
+    if last is None or last.proof is None:
+        return 0
+    records, counts = last.proof.source.records, last.counts
+    return records if counts.processed == 0 or counts.inserted == records else 0
 
 
 def _from_watermark(session: Session, steps: Steps) -> Steps:

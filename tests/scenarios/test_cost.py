@@ -15,6 +15,7 @@ from backup.core.model import Counts, Trigger
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.buckets import SqlBuckets
+from backup.stores.sql.relational import SqlRelational
 from backup.stores.sql.store import SqlStore
 from tests.scenarios.places import Place, on_sqlite
 
@@ -96,6 +97,42 @@ def test_a_night_without_changes_reads_no_stamp_and_no_record(place: Place, monk
     assert asked["read the fingerprint"] == CHUNKS + 1  # the last chunk is open at its end
     assert asked["find the next chunk"] == CHUNKS + 1
     assert (asked["read the stamps"], asked["records"]) == (0, 0)
+
+
+def test_a_quiet_source_on_a_server_is_asked_for_its_first_chunk_and_for_all_the_rest(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a server would: SQLite makes a fingerprint in this process, and is not asked so.
+    at_once = SqlRelational.may_look_at_once
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda one, n: one._chunk_size.suffices_for(n))
+    change_last = "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000"
+    for statement, statements, changed in (
+        (None, 2, 0),  # after a first copy
+        (None, 2, 0),  # after a run that changed nothing
+        (change_last, 2 + CHUNKS, 1),  # all the rest differs, so it goes by chunks
+        (None, CHUNKS + 1, 0),  # after a run that changed something
+    ):
+        if statement is not None:
+            change(place, statement)
+        with counting(monkeypatch) as asked:
+            run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
+        assert run.counts == Counts(updated=changed, skipped=ROWS - changed)
+        assert run.verified
+        assert asked["read the fingerprint"] == statements
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", at_once)
+    with counting(monkeypatch) as asked:
+        registry(place).get("customer").sync(Trigger.CLI)
+    assert asked["read the fingerprint"] == CHUNKS + 1
+
+
+def test_a_first_copy_asks_the_source_once_for_each_fingerprint_but_the_first(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.customer.backup.run("DELETE FROM {table}")
+    with counting(monkeypatch) as asked:
+        run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
+    assert run.counts == Counts(inserted=ROWS)
+    assert asked["read the fingerprint"] == CHUNKS + 2  # a proof for each chunk, and a look at the first
 
 
 def test_a_few_changes_cost_the_stamps_of_their_buckets_and_their_own_records(

@@ -373,7 +373,9 @@ def settled(changed: int, records: int = 1_000, by: Literal["fingerprints", "cop
         ([settled(1), settled(0)], Spread(0, many=False)),
         ([settled(1), settled(0, by="fingerprints")], Spread(0, many=False)),
         ([settled(100), settled(0, by="fingerprints")], Spread(0, many=True)),
-        ([settled(1), settled(1_000, by="copy")], Spread(1, many=False)),
+        ([settled(1), settled(1_000, by="copy")], Spread(1, many=False, copied=True)),
+        ([settled(1_000, by="copy"), settled(1)], Spread(1, many=False)),
+        ([settled(1_000, by="copy"), settled(0, by="fingerprints")], Spread(0, many=False)),
         ([settled(0, by="fingerprints"), settled(1), settled(2)], Spread(2, many=False)),
     ],
 )

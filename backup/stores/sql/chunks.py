@@ -26,7 +26,7 @@ class SqlChunks:
 
     def __init__(self, access: SqlAccess, limits: Limits) -> None:
         self._access, self._limits = access, limits
-        self._chunk_size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
+        self.chunk_size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
         self._without_keys: set[StampRow] | None = None
 
     def within(self, shape: TableShape, whole: Chunk) -> Iterator[Chunk]:
@@ -34,11 +34,11 @@ class SqlChunks:
         after = whole.after
         if whole == WHOLE:
             self._refuse_repeated_keys(shape)
-            if shape.has_at_most(self._chunk_size.chunk_size):
+            if shape.has_at_most(self.chunk_size.chunk_size):
                 yield whole
                 return
         while True:
-            bound = self._bound(shape, Chunk(after, whole.upto), self._chunk_size.chunk_size)
+            bound = self._bound(shape, Chunk(after, whole.upto), self.chunk_size.chunk_size)
             if bound is None or bound == whole.upto:
                 yield Chunk(after, whole.upto)
                 return
@@ -54,7 +54,7 @@ class SqlChunks:
         query = query.offset(records - 1).limit(1)
         try:
             for attempt in self._attempts(operation, single=True):
-                with attempt as cx, self._chunk_size.measuring(records):
+                with attempt as cx, self.chunk_size.measuring(records):
                     row = cx.execute(query).first()
         except Undecoded:  # this key is no text: take the next that is
             keys, _ = readable_and_broken_keys(
@@ -100,7 +100,7 @@ class SqlChunks:
         try:
             for attempt in self._attempts(operation, single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
-                with attempt as cx, self._chunk_size.measuring() as measured:
+                with attempt as cx, self.chunk_size.measuring() as measured:
                     fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket)
                     measured.records = sum(fingerprint.records for fingerprint in (fingerprints or {}).values())
         except StoreError as error:
@@ -117,7 +117,7 @@ class SqlChunks:
         try:
             for attempt in self._attempts(operation):
                 query = shape.stamp_query(self._access.dialect).where(*conditions)
-                with attempt as cx, self._chunk_size.measuring() as measured:
+                with attempt as cx, self.chunk_size.measuring() as measured:
                     rows = small_rows(cx, query)
                     measured.records = len(rows)
         except StoreError as error:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.model import Chunk, Key, Record
 from backup.stores.base import Accept, Keep, Store
+from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
 from backup.stores.sibling import Shape
 from backup.stores.sql.access import SqlAccess
@@ -37,10 +38,11 @@ class SqlRelational:
         writes: SqlWrites,
         limits: Limits,
         sibling: Callable[[Shape], SqlSibling],
+        chunk_size: ChunkSize,
     ) -> None:
-        """`sibling` opens a table of the app's own beside this one."""
+        """`sibling` opens a table of the app's own beside this one. `chunk_size` measures the reads of chunks."""
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
-        self._sibling = sibling
+        self._sibling, self._chunk_size = sibling, chunk_size
         self._relay = SqlRelay(access, catalog, limits)
 
     def forget(self) -> None:
@@ -51,6 +53,9 @@ class SqlRelational:
 
     def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
+
+    def may_look_at_once(self, records: int) -> bool:
+        return not self._access.dialect.in_process and self._chunk_size.suffices_for(records)
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         return self._writes.write(records, keep, accept, exchange=True)

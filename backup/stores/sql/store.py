@@ -71,7 +71,9 @@ class SqlStore:
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
         self.transforming = SqlTransforming(self) if rules.transform is not None and rules.is_source else None
-        self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table)
+        self.relational = SqlRelational(
+            self.access, self.catalog, self._writes, limits, self._own_table, self._chunks.chunk_size
+        )
 
     incremental = None
     request_charge = None
