@@ -20,7 +20,7 @@ from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench
 from tests.contract.test_postgresql_types import VALUES
 
 CHUNKS = {"chunk_size": 40, "batch_size": 10}
-KEYS = {"integer": "{n}", "varchar(20)": "'key {n}'"}
+KEYS = {"integer": "{n}", "varchar(20)": "'key {n}'", "uuid": "'6f9619ff-8b86-d011-b42d-00c04fc{n:05}'"}
 
 
 def reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,10 @@ def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int) -> It
     conditions = [*shape.within(part), *shape.filters]
     if len(shape.key) == 1:
         [key] = shape.key
-        first, last = cx.execute(sa.select(sa.func.min(key), sa.func.max(key)).where(*conditions)).one()
+        # Not by min and max: SQLite reads all keys for both, and not every type that may be a key has these functions.
+        orders = (key.asc(), key.desc())
+        ends = (sa.select(key).where(*conditions).order_by(order).limit(1).scalar_subquery() for order in orders)
+        first, last = cx.execute(sa.select(*ends)).one()
         if type(first) is int and type(last) is int and last - first + 1 == relayed:  # no key is left out
             yield [(number,) for number in range(first, last + 1)]
             return
