@@ -239,8 +239,8 @@ class TableShape:
 
     @property
     def reads_as_stored(self) -> bool:
-        """Whether a record has the values of its row and nothing else: no mask changes it, and it has no stamp."""
-        return self.masked is None and self._stamping is None
+        """Whether a record has the values of its row and nothing else: no mask and no transform, and no stamp."""
+        return self.masked is None and self.transformed is None and self._stamping is None
 
     @property
     def has_own_condition(self) -> bool:
