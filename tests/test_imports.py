@@ -28,7 +28,7 @@ PACKAGES = [
 """Each knows only those of the rows before it, and itself. ARCHITECTURE.md draws the same rows."""
 DRIVERS = {"sqlite3", "pyodbc", "mssql_python_odbc", "psycopg", "azure.cosmos", "sqlalchemy", "azure.identity"}
 OF_SINKS = {"apprise", "kombu", "amqp", "opentelemetry"}
-READS_THE_ENVIRONMENT = {"backup.config.settings", "backup.dev.host"}
+READS_THE_ENVIRONMENT = {"backup.config.environment", "backup.dev.host"}
 
 
 def modules() -> dict[str, ast.Module]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import PlainValidator
 
 from backup.core.addresses import is_loopback
+from backup.core.errors import ConfigError
 from backup.core.suggestions import did_you_mean
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret begins with
@@ -130,6 +132,24 @@ def secrets_in(address: str) -> list[str]:
     hidden = [part for part in (*parts, *([] if "." in host else [host])) if len(part) >= _SECRET_PART]
     given = [part for part in (address, rest, login, password, *hidden) if part]
     return [*given, *map(unquote, given)]
+
+
+def check_signed(webhook_secrets: Sequence[str]) -> None:
+    """Raises ConfigError for webhooks without a secret."""
+    if not webhook_secrets:
+        raise ConfigError(
+            "Setting Notify__WebhookSecret is missing: it signs what goes to Notify__Webhooks.",
+            hint="docs/notifications.md says how to make one, and how a receiver verifies a signature.",
+        )
+
+
+def check_has_queues(has_storage_account: bool) -> None:
+    """Raises ConfigError for a storage queue without an account."""
+    if not has_storage_account:
+        raise ConfigError(
+            "Setting Notify__StorageQueue names a queue, but the app has no storage account.",
+            hint="Set AzureWebJobsStorage, or remove the setting.",
+        )
 
 
 def _split(address: str) -> SplitResult:

@@ -1,14 +1,10 @@
-"""The app's settings. Only this module reads the environment."""
+"""The app's settings: their names, their defaults, what they may be, and how they are read of variables."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, timedelta, tzinfo
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backup.config.environment import default_jobs_file, own_variables
 from backup.config.given_services import names_of, read_service, services_of, titles_in, unusable
 from backup.config.ncrontab import in_utc, time_zone
 from backup.config.notify_settings import (
@@ -27,6 +24,8 @@ from backup.config.notify_settings import (
     WebAddress,
     WebhookAddresses,
     WebhookSecrets,
+    check_has_queues,
+    check_signed,
     secrets_in,
 )
 from backup.config.references import refuse_reference
@@ -42,18 +41,7 @@ from backup.core.model import utc_now
 _NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
 _LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - _NO_LIMITS)
 _HOST_FOLDER = Path(__file__).parents[2]  # where host.json is
-_REFERENCE = re.compile(r"\$\{(\w+)\}")
 _DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
-
-
-def _default_jobs_file() -> str:
-    """A file in this user's state folder, one for each folder that the app runs in; empty where there is no such
-    folder."""
-    try:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        return str(state / "backup" / sha256(os.fsencode(Path.cwd())).hexdigest()[:16] / "jobs.db")
-    except (RuntimeError, OSError):  # a user without a home, a folder that was removed
-        return ""
 
 
 class Settings(BaseSettings):
@@ -78,7 +66,7 @@ class Settings(BaseSettings):
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
     schedule_mode: Literal["queue", "inline"] | None = Field(None, alias="BackupSchedule__Mode")
 
-    jobs_file: str = Field(default_factory=_default_jobs_file, alias="BackupJobs__File")
+    jobs_file: str = Field(default_factory=default_jobs_file, alias="BackupJobs__File")
     jobs_at_once: int = Field(5, alias="BackupJobs__AtOnce", ge=1, le=100)
 
     chunk_size: int = Field(50_000, alias="BackupSync__ChunkSize", ge=1, le=1_000_000)
@@ -232,7 +220,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     setting, for a value of the wrong form, for a reference to a vault that Azure could not resolve, and for a misspelt
     name.
     """
-    variables = dict(os.environ if environment is None else environment)
+    variables = own_variables() if environment is None else dict(environment)
     # Before anything can be wrong: what is logged about other settings has this form too.
     write_json(_by_upper_name(variables).get("BACKUPLOG__FORMAT", "").strip() == "json")
     return _read(
@@ -243,7 +231,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 def given_settings() -> tuple[dict[str, str], SetText | None]:
     """Returns the settings of this process that have a value, as texts, by the names that the documents have; and the
     text of backup.toml, wherever it comes from. Raises ConfigError for a file of sets that cannot be read."""
-    variables = dict(os.environ)
+    variables = own_variables()
     known = _known_names(variables)
     given = {known[name.lower()]: value for name, value in variables.items() if name.lower() in known and value.strip()}
     text = _set_text(variables, [Path.cwd(), _HOST_FOLDER])
@@ -262,17 +250,21 @@ def _set_text(variables: Mapping[str, str], folders: list[Path]) -> SetText | No
     return find_text(config, toml, folders)
 
 
+def _own_names() -> list[str]:
+    """The names of the settings that every app has, whatever its services are called."""
+    return [field.alias for field in Settings.model_fields.values() if field.alias]
+
+
 def _known_names(variables: Mapping[str, str]) -> dict[str, str]:
     """The settings that these variables may have, by their names in small letters."""
-    fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
-    return {**fixed, **{name.lower(): name for name in names_of(titles_in(list(variables)))}}
+    return {name.lower(): name for name in (*_own_names(), *names_of(titles_in(list(variables))))}
 
 
 @lru_cache(maxsize=4)  # each request asks several times, and hundreds of services take long to parse
 def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
     """Parses the variables and the text of the sets. Raises as `load_settings` does, each time anew."""
     variables = dict(items)
-    fixed = {field.alias.lower(): field.alias for field in Settings.model_fields.values() if field.alias}
+    own = {name.lower(): name for name in _own_names()}
     known = _known_names(variables)
     every_name = tuple(known.values())
     for name, value in variables.items():
@@ -280,9 +272,7 @@ def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
             refuse_reference(value, known[name.lower()])
         else:
             refuse_if_ours(name, every_name)
-    values = {
-        fixed[name.lower()]: value for name, value in variables.items() if name.lower() in fixed and value.strip()
-    }
+    values = {own[name.lower()]: value for name, value in variables.items() if name.lower() in own and value.strip()}
     services = services_of(variables)
     sets = read_sets(text, variables) if text is not None else {}
     given = {"services": services, "sets": sets}
@@ -290,31 +280,20 @@ def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
         settings = Settings(**values, **{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
     except ValidationError as error:
         raise unusable(error) from None
-    of_storage = _keys_in(settings.storage_connection or "")
-    for secret in (settings.serve_key, settings.mask_key, *of_storage, *_secrets_of_sinks(settings)):
+    for secret in _secrets_of(settings):
         register_secret(secret)
-    _check_sinks(settings)
+    if settings.notify_webhooks:
+        check_signed(settings.notify_webhook_secret)
+    if settings.notify_storage_queue:
+        check_has_queues(settings.has_storage_account)
     return settings
 
 
-def _secrets_of_sinks(settings: Settings) -> list[str]:
+def _secrets_of(settings: Settings) -> Iterator[str | None]:
     addresses = (*settings.notify_webhooks, *settings.notify_urls, settings.notify_broker, settings.notify_heartbeat)
-    secrets = [secret for address in addresses if address for secret in secrets_in(address)]
-    return [*settings.notify_webhook_secret, *secrets]
-
-
-def _check_sinks(settings: Settings) -> None:
-    """Raises ConfigError for a sink that lacks another setting."""
-    if settings.notify_webhooks and not settings.notify_webhook_secret:
-        raise ConfigError(
-            "Setting Notify__WebhookSecret is missing: it signs what goes to Notify__Webhooks.",
-            hint="docs/notifications.md says how to make one, and how a receiver verifies a signature.",
-        )
-    if settings.notify_storage_queue and not settings.has_storage_account:
-        raise ConfigError(
-            "Setting Notify__StorageQueue names a queue, but the app has no storage account.",
-            hint="Set AzureWebJobsStorage, or remove the setting.",
-        )
+    yield from (settings.serve_key, settings.mask_key, *_keys_in(settings.storage_connection or ""))
+    yield from settings.notify_webhook_secret
+    yield from (secret for address in addresses if address for secret in secrets_in(address))
 
 
 def _keys_in(connection: str) -> list[str]:
@@ -325,8 +304,7 @@ def _keys_in(connection: str) -> list[str]:
 def every_setting() -> list[str]:
     """Returns the names of all settings: the app's own, and those of the presets. Any other service has the same
     settings as these."""
-    fixed = [field.alias for field in Settings.model_fields.values() if field.alias]
-    return [*fixed, *names_of(titles_in([]))]
+    return [*_own_names(), *names_of(titles_in([]))]
 
 
 def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
@@ -337,7 +315,7 @@ def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
     the function checks whether it is due. The function also reports settings that cannot be used.
     """
     field, zone = Settings.model_fields[name], Settings.model_fields["schedule_time_zone"]
-    variables = {variable.lower(): value.strip() for variable, value in os.environ.items() if value.strip()}
+    variables = {variable.lower(): value.strip() for variable, value in own_variables().items() if value.strip()}
     schedule = variables.get(str(field.alias).lower())
     zone_name = variables.get(str(zone.alias).lower(), "UTC") if name == "schedule" else "UTC"
     try:
@@ -346,48 +324,3 @@ def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
     except ConfigError:
         pass
     return f"%{field.alias}%" if schedule else str(field.default)
-
-
-def use_local_settings(path: Path) -> None:
-    """Puts the `Values` of a file like local.settings.json into the environment, unless it has the name already.
-
-    Takes local.settings.json of a folder, if there is one. A value `${NAME}` is that of the variable NAME. For the
-    command line only: in Azure and under `func start` the host does this. Raises ConfigError for a file that is missing
-    or cannot be read, and for a variable without a value.
-    """
-    file = path / "local.settings.json" if path.is_dir() else path
-    if file != path and not file.exists():
-        return
-    hint = 'It is JSON like local.settings.json: {"Values": {"NAME": "value"}}.'
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig")).get("Values", {})
-        texts = {name: str(value) for name, value in values.items() if name not in os.environ}
-    except FileNotFoundError:
-        raise ConfigError(f"There is no file {file}.", hint="Name an existing one with --config.") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{file.name} cannot be read: {error}.", hint=hint) from None
-    for name, text in texts.items():
-        reference = _REFERENCE.fullmatch(text)
-        if reference is not None and not os.environ.get(reference[1]):
-            raise ConfigError(
-                f"{file.name} takes {name} from the variable {reference[1]}, which has no value.",
-                hint=f"Set {reference[1]} in the environment. `backup export-config` leaves secrets out in this way.",
-            )
-        os.environ[name] = text if reference is None else os.environ[reference[1]]
-
-
-def variable_named(name: str) -> str | None:
-    """Returns the value of the environment variable of this name; None without one."""
-    return os.environ.get(name) or None
-
-
-def terminal_columns() -> int | None:
-    """Returns the width of the terminal from the variable COLUMNS; None if that has no width."""
-    text = os.environ.get("COLUMNS", "")
-    return int(text) if text.isdecimal() and int(text) > 0 else None
-
-
-def has_easy_auth() -> bool:
-    """Whether Azure's sign-in (Easy Auth) is in front of the app. Azure says so in the variable WEBSITE_AUTH_ENABLED,
-    which no request can set."""
-    return os.environ.get("WEBSITE_AUTH_ENABLED", "").strip().lower() in ("true", "1")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from backup import __version__
-from backup.config.settings import Settings, variable_named
+from backup.config.environment import variable_named
+from backup.config.settings import Settings
 from backup.core.model import Now
 from backup.doctor.findings import Check, Finding, Grade, fine, found
 from backup.doctor.sides import clock_finding

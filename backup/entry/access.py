@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backup.config.settings import has_easy_auth
+from backup.config.environment import has_easy_auth
 from backup.core.errors import Forbidden
 
 READER = "backup.reader"

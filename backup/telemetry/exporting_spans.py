@@ -8,7 +8,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from backup import __version__
-from backup.config.settings import Settings, variable_named
+from backup.config.environment import variable_named
+from backup.config.settings import Settings
 from backup.core import spans
 from backup.core.errors import ConfigError
 from backup.core.foreseen import safe_text

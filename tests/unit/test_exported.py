@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from backup.config.environment import use_local_settings
 from backup.config.exported import exported_toml
 from backup.config.set_file import SetText, read_sets
-from backup.config.settings import Settings, load_settings, use_local_settings
+from backup.config.settings import Settings, load_settings
 from backup.core.errors import ConfigError
 from tests.scenarios.inside import command
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from backup.config.environment import use_local_settings
 from backup.config.given_services import side_name
-from backup.config.settings import Settings, every_setting, load_settings, schedule_binding, use_local_settings
+from backup.config.settings import Settings, every_setting, load_settings, schedule_binding
 from backup.core.errors import ConfigError
 from backup.core.masks import Mask
 from backup.services.spec import specs_of
@@ -520,7 +521,7 @@ def test_the_timer_is_bound_to_the_default_where_the_setting_is_missing(
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment of this test's own, in place of the process's."""
     mine: dict[str, str] = {"BackupSync__ChunkSize": "1"}
-    monkeypatch.setattr("backup.config.settings.os", SimpleNamespace(environ=mine))
+    monkeypatch.setattr("backup.config.environment.os", SimpleNamespace(environ=mine))
     return mine
 
 

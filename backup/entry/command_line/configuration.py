@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from pathlib import Path
 
-from backup.config.settings import Settings, load_settings, use_local_settings
+from backup.config.environment import use_local_settings
+from backup.config.settings import Settings, load_settings
 from backup.entry.telemetry_switch import switch_on
 from backup.jobs.desk import desk_of
 from backup.notify.after_runs import watcher_of

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from backup.config.settings import variable_named
+from backup.config.environment import variable_named
 from backup.core.errors import BackupError, ConfigError
 from backup.core.model import SIDES
 from backup.entry.command_line.configuration import open_registry

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from backup.config.environment import variable_named
 from backup.config.set_file import FILE_NAME
-from backup.config.settings import variable_named
 from backup.core.errors import ConfigError
 from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from backup.config.settings import terminal_columns
+from backup.config.environment import terminal_columns
 from backup.core.errors import BackupError, Interrupted
 from backup.core.log import redact, visible
 from backup.core.model import Counts
