@@ -6,11 +6,14 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.sources import ROOT, trees
+
 PACKAGES = [
     {"backup.core"},
     {"backup.config"},
@@ -31,16 +34,10 @@ OF_SINKS = {"apprise", "kombu", "amqp", "opentelemetry"}
 READS_THE_ENVIRONMENT = {"backup.config.environment", "backup.dev.host"}
 
 
-def modules() -> dict[str, ast.Module]:
+@cache
+def modules() -> Mapping[str, ast.Module]:
     """Every module of the product by its dotted name."""
-    paths = [ROOT / "function_app.py", *(ROOT / "backup").rglob("*.py")]
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
-        for path in paths
-    }
-
-
-MODULES = modules()
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): tree for path, tree in trees().items()}
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -70,11 +67,11 @@ def is_of(name: str, packages: set[str]) -> bool:
 
 
 def test_every_module_lies_in_a_package_that_has_a_row() -> None:
-    assert [name for name in MODULES if name != "backup" and row_of(package_of(name)) is None] == []
+    assert [name for name in modules() if name != "backup" and row_of(package_of(name)) is None] == []
 
 
 def test_every_row_names_packages_that_exist() -> None:
-    assert {package for row in PACKAGES for package in row} <= MODULES.keys()
+    assert {package for row in PACKAGES for package in row} <= modules().keys()
 
 
 def test_the_rows_are_those_that_the_architecture_draws() -> None:
@@ -90,20 +87,22 @@ def test_the_decision_on_packages_has_a_line_for_each() -> None:
     assert rows == [{package.removeprefix("backup.") for package in row} for row in PACKAGES[:-1]]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "backup"])
-def test_a_module_imports_its_own_package_and_those_of_earlier_rows_alone(name: str) -> None:
-    own = package_of(name)
-    row = row_of(own)
-    assert row is not None
-    packages = {package_of(one) for one in imported(MODULES[name])} - {own}
-    assert {package for package in packages if (row_of(package) or 0) >= row and row_of(package) is not None} == set()
+def test_a_module_imports_its_own_package_and_those_of_earlier_rows_alone() -> None:
+    refused = {}
+    for name in modules().keys() - {"backup"}:
+        own = package_of(name)
+        row = row_of(own)
+        assert row is not None, name
+        packages = {package_of(one) for one in imported(modules()[name])} - {own}
+        refused[name] = {package for package in packages if (other := row_of(package)) is not None and other >= row}
+    assert {name: packages for name, packages in refused.items() if packages} == {}
 
 
 def test_no_function_has_the_name_of_a_module_that_is_not_its_own() -> None:
-    stems = {name.split(".")[-1]: name for name in MODULES}
+    stems = {name.split(".")[-1]: name for name in modules()}
     named = {
         (node.name, name)
-        for name, tree in MODULES.items()
+        for name, tree in modules().items()
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and stems.get(node.name, name) != name
     }
@@ -111,24 +110,24 @@ def test_no_function_has_the_name_of_a_module_that_is_not_its_own() -> None:
 
 
 def test_no_two_modules_import_each_other() -> None:
-    uses = {name: {one for one in imported(tree) if one in MODULES} for name, tree in MODULES.items()}
+    uses = {name: {one for one in imported(tree) if one in modules()} for name, tree in modules().items()}
 
     def reaches(start: str, goal: str, seen: set[str]) -> bool:
         nearer = uses[start] - seen
         return goal in nearer or any(reaches(one, goal, seen | nearer) for one in nearer)
 
     # A package's __init__ opens what lies in it, and its modules use its names; so packages are left out.
-    alone = [name for name in MODULES if name not in ("backup", "backup.stores", "backup.stores.sql.engines")]
+    alone = [name for name in modules() if name not in ("backup", "backup.stores", "backup.stores.sql.engines")]
     assert [name for name in alone if reaches(name, name, {"backup.stores", "backup.stores.sql.engines"})] == []
 
 
 def test_the_functions_library_is_imported_by_the_triggers_and_the_local_host_alone() -> None:
-    users = {name for name, tree in MODULES.items() if any(is_of(one, {"azure.functions"}) for one in imported(tree))}
+    users = {name for name, tree in modules().items() if any(is_of(one, {"azure.functions"}) for one in imported(tree))}
     assert users == {"function_app", "backup.dev.host"}
 
 
 def test_drivers_are_imported_under_stores_alone() -> None:
-    users = {name for name, tree in MODULES.items() if any(is_of(one, DRIVERS) for one in imported(tree))}
+    users = {name for name, tree in modules().items() if any(is_of(one, DRIVERS) for one in imported(tree))}
     records = {"backup.jobs.sqlite_key_values"}  # they are not in a store: they must be there when no store is
     assert [name for name in users - records if not name.startswith("backup.stores")] == []
 
@@ -159,4 +158,4 @@ def reads_the_environment(tree: ast.AST) -> bool:
 
 
 def test_the_environment_is_read_by_the_settings_alone() -> None:
-    assert {name for name, tree in MODULES.items() if reads_the_environment(tree)} == READS_THE_ENVIRONMENT
+    assert {name for name, tree in modules().items() if reads_the_environment(tree)} == READS_THE_ENVIRONMENT

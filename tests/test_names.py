@@ -2,14 +2,21 @@
 
 import ast
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-BACKUP = Path(__file__).parent.parent / "backup"
+from tests.sources import trees
+
+BACKUP = Path("backup")
 ENGINES = BACKUP / "stores" / "sql" / "engines"
-MODULES = {path: ast.parse(path.read_text("utf-8")) for path in sorted(BACKUP.rglob("*.py"))}
 
 TYPE_VARIABLES = {"Item", "Other", "Result", "T"}
 """They stand for any type, in each module anew."""
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    """Those of the package `backup`."""
+    return ((path, tree) for path, tree in trees().items() if path.is_relative_to(BACKUP))
 
 
 def assigned(node: ast.AST) -> set[str]:
@@ -32,7 +39,7 @@ def defined(module: ast.Module) -> set[str]:
 def test_no_two_modules_define_the_same_name() -> None:
     """But engines: each has the same job to do on another server, so the same word is the same thing there."""
     places: dict[str, set[str]] = defaultdict(set)
-    for path, module in MODULES.items():
+    for path, module in modules():
         engine = path.is_relative_to(ENGINES) and path.parent != ENGINES
         place = path.relative_to(ENGINES).name if engine else str(path.relative_to(BACKUP))
         for name in defined(module):
@@ -43,7 +50,7 @@ def test_no_two_modules_define_the_same_name() -> None:
 
 def test_no_parameter_and_no_local_has_the_name_of_what_its_module_defines_or_imports() -> None:
     shadowed = []
-    for path, module in MODULES.items():
+    for path, module in modules():
         imports = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
         known = defined(module) | {(a.asname or a.name).split(".")[0] for node in imports for a in node.names}
         for function in ast.walk(module):

@@ -5,17 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
-
-import pytest
 
 from backup.config.service_settings import BY_DEFAULT
 from backup.config.settings import Settings, every_setting, load_settings
 from backup.services.registry import Registry
 from tests.infra.bicep import INFRA, ROOT, BicepFile, bicep_files, inner
 
-FILES: Mapping[str, BicepFile] = {file.name: file for file in bicep_files()}
-MAIN, APP = FILES["main.bicep"], FILES["app/function.bicep"]
+
+@cache
+def files() -> Mapping[str, BicepFile]:
+    return {file.name: file for file in bicep_files()}
+
+
+def main() -> BicepFile:
+    return files()["main.bicep"]
+
+
+def app() -> BicepFile:
+    return files()["app/function.bicep"]
+
+
+def of_the_file() -> set[str]:
+    return keys_of(main(), "fileSettings")
+
+
 OF_THE_HOST = {
     "AzureWebJobsStorage__credential",
     "AzureFunctionsJobHost__functionTimeout",
@@ -24,7 +39,6 @@ OF_THE_HOST = {
     "AZURE_CLIENT_ID",
 }
 """What the Functions host and azure-identity read. docs/azure.md names each."""
-OF_THE_FILE = set(MAIN.part("variables")["fileSettings"]["value"])
 SQL = "Server=x.database.windows.net;Database=y"
 COSMOS = "AccountEndpoint=https://x.documents.azure.com:443/"
 
@@ -49,19 +63,28 @@ def value_of(name: str) -> str:
     return given.get(name, "customer.Customers" if part == "Table" else "some-value")
 
 
-APP_SETTINGS = keys_of(APP, "appSettings")
-SERVICE_SETTINGS = keys_of(MAIN, "customerSettings") | keys_of(MAIN, "orderSettings")
-SCHEDULE_SETTINGS = keys_of(MAIN, "scheduleSettings")
+def app_settings() -> set[str]:
+    return keys_of(app(), "appSettings")
+
+
+def service_settings() -> set[str]:
+    return keys_of(main(), "customerSettings") | keys_of(main(), "orderSettings")
+
+
+def schedule_settings() -> set[str]:
+    return keys_of(main(), "scheduleSettings")
+
+
 FURTHER_SETTINGS = json.loads((INFRA / "settings.json").read_text())
 
 
 def test_every_name_is_one_that_the_app_or_the_host_knows() -> None:
     known = {*every_setting(), *OF_THE_HOST}
-    assert (APP_SETTINGS | SERVICE_SETTINGS | SCHEDULE_SETTINGS | set(FURTHER_SETTINGS)) - known == set()
+    assert (app_settings() | service_settings() | schedule_settings() | set(FURTHER_SETTINGS)) - known == set()
 
 
 def test_the_app_takes_these_settings_and_has_both_services() -> None:
-    names = APP_SETTINGS | SERVICE_SETTINGS | SCHEDULE_SETTINGS
+    names = app_settings() | service_settings() | schedule_settings()
     settings = load_settings({name: value_of(name) for name in names} | FURTHER_SETTINGS)
     registry = Registry(settings)
     assert registry.directory.own_names == ["customer", "order"]
@@ -76,15 +99,15 @@ def test_none_that_a_service_needs_is_missing() -> None:
         *(f"{side}{title}Db__ConnectionString" for side in ("Source", "Backup") for title in BY_DEFAULT),
         *(f"{side}OrderDb__{part}" for side in ("Source", "Backup") for part in ("DatabaseName", "ContainerName")),
     }
-    assert needed <= SERVICE_SETTINGS
+    assert needed <= service_settings()
 
 
 def test_all_three_services_of_the_storage_account_are_named_with_the_identity() -> None:
     of_storage = {
         str(field.alias) for field in Settings.model_fields.values() if "AzureWebJobsStorage__" in str(field.alias)
     }
-    assert of_storage - APP_SETTINGS == {"AzureWebJobsStorage__accountName"}  # the other way to name it
-    assert "AzureWebJobsStorage" not in APP_SETTINGS  # a connection string with a key
+    assert of_storage - app_settings() == {"AzureWebJobsStorage__accountName"}  # the other way to name it
+    assert "AzureWebJobsStorage" not in app_settings()  # a connection string with a key
 
 
 def test_what_flex_consumption_refuses_is_not_set() -> None:
@@ -94,44 +117,45 @@ def test_what_flex_consumption_refuses_is_not_set() -> None:
         "WEBSITE_TIME_ZONE",
         "WEBSITE_RUN_FROM_PACKAGE",
     }
-    assert refused & (APP_SETTINGS | SCHEDULE_SETTINGS | SERVICE_SETTINGS) == set()
+    assert refused & (app_settings() | schedule_settings() | service_settings()) == set()
 
 
 def test_the_outputs_are_settings_of_the_app_or_names_of_azd() -> None:
-    outputs = set(MAIN.part("outputs"))
+    outputs = set(main().part("outputs"))
     own = {name for name in outputs if not name.startswith(("AZURE_", "SERVICE_"))}
-    assert own - {*every_setting(), *OF_THE_FILE} == set()
+    assert own - {*every_setting(), *of_the_file()} == set()
     # The version that is empty by a parameter is the app's default; all others reach the command line too.
-    assert SERVICE_SETTINGS - own == {"SourceCustomerDb__Version"}
-    assert own - SERVICE_SETTINGS == OF_THE_FILE
+    assert service_settings() - own == {"SourceCustomerDb__Version"}
+    assert own - service_settings() == of_the_file()
 
 
 def test_the_app_refuses_none_of_the_outputs() -> None:
-    outputs = {name: value_of(name) for name in MAIN.part("outputs") if name not in OF_THE_FILE}
+    outputs = {name: value_of(name) for name in main().part("outputs") if name not in of_the_file()}
     assert Registry(load_settings(outputs)).directory.own_names == ["customer", "order"]
 
 
-@pytest.mark.parametrize("name", sorted(OF_THE_FILE))
-def test_a_backup_file_may_name_what_the_deployment_gives_it(name: str) -> None:
-    text = f'[set.x]\nsource = "${{{name}}}"\nbackup = "{SQL}"\ntables = ["*"]\n'
-    settings = load_settings({"BACKUP_TOML": text, name: SQL})
-    assert settings.sets["x"].source == SQL
+def test_a_backup_file_may_name_what_the_deployment_gives_it() -> None:
+    assert of_the_file()
+    for name in of_the_file():
+        text = f'[set.x]\nsource = "${{{name}}}"\nbackup = "{SQL}"\ntables = ["*"]\n'
+        settings = load_settings({"BACKUP_TOML": text, name: SQL})
+        assert settings.sets["x"].source == SQL, name
 
 
 def test_the_functions_host_gets_what_the_binding_of_the_queue_names() -> None:
     assert 'connection="AzureWebJobsStorage"' in (ROOT / "function_app.py").read_text()
-    assert "AzureWebJobsStorage__queueServiceUri" in APP_SETTINGS
+    assert "AzureWebJobsStorage__queueServiceUri" in app_settings()
 
 
 def test_the_plan_the_runtime_and_the_timeout_are_those_of_the_documents() -> None:
-    resources: dict[str, Any] = {name: config for name, _, config in APP.resources()}
-    app = resources["app"]["properties"]["functionAppConfig"]
+    resources: dict[str, Any] = {name: config for name, _, config in app().resources()}
+    configured = resources["app"]["properties"]["functionAppConfig"]
     assert resources["plan"]["sku"]["name"] == "FC1"
-    assert app["runtime"] == {"name": "python", "version": "3.12"}
-    assert app["scaleAndConcurrency"]["instanceMemoryMB"] == 2048
-    assert app["scaleAndConcurrency"]["alwaysReady"] == []
-    assert app["deployment"]["storage"]["authentication"]["type"] == "UserAssignedIdentity"
-    timeout = APP.part("variables")["appSettings"]["value"]["AzureFunctionsJobHost__functionTimeout"]
+    assert configured["runtime"] == {"name": "python", "version": "3.12"}
+    assert configured["scaleAndConcurrency"]["instanceMemoryMB"] == 2048
+    assert configured["scaleAndConcurrency"]["alwaysReady"] == []
+    assert configured["deployment"]["storage"]["authentication"]["type"] == "UserAssignedIdentity"
+    timeout = app().part("variables")["appSettings"]["value"]["AzureFunctionsJobHost__functionTimeout"]
     hours, minutes, seconds = map(int, timeout.split(":"))
     assert hours * 3600 + minutes * 60 + seconds > load_settings({}).slice_seconds
 
@@ -140,7 +164,7 @@ def test_the_backup_has_the_containers_that_initialize_makes() -> None:
     from backup.recycle_bin.entries import RECYCLE_BIN
     from backup.runs.history_entries import HISTORY
 
-    [containers] = [variable["value"] for variable in [FILES["app/cosmos.bicep"].part("variables")["containers"]]]
+    [containers] = [variable["value"] for variable in [files()["app/cosmos.bicep"].part("variables")["containers"]]]
     made = {container["name"]: container for container in containers}
     for shape in (HISTORY, RECYCLE_BIN):
         properties = {name: name[0].lower() + name[1:] for name in shape.fields}
@@ -153,15 +177,15 @@ def test_the_backup_has_the_containers_that_initialize_makes() -> None:
 
 def test_the_settings_in_the_documents_are_the_outputs_of_the_template() -> None:
     page = (ROOT / "docs/azure.md").read_text()
-    assert set(re.findall(r"`(SERVICE_\w+)`", page)) <= MAIN.part("outputs").keys()
-    assert {name for name in OF_THE_HOST | OF_THE_FILE if f"`{name}`" not in page} == set()
+    assert set(re.findall(r"`(SERVICE_\w+)`", page)) <= main().part("outputs").keys()
+    assert {name for name in OF_THE_HOST | of_the_file() if f"`{name}`" not in page} == set()
 
 
 def test_each_module_that_is_made_for_a_source_changes_nothing_else_there() -> None:
-    kinds = {name: [kind for _, kind, _ in FILES[name].resources()] for name in FILES if "source-" in name}
+    kinds = {name: [kind for _, kind, _ in files()[name].resources()] for name in files() if "source-" in name}
     assert kinds == {
         "app/source-cosmos.bicep": ["Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments"],
         "app/source-sql.bicep": ["Microsoft.Sql/servers/virtualNetworkRules"],
     }
-    [reader] = [inner(config) for _, _, config in FILES["app/source-cosmos.bicep"].resources()]
+    [reader] = [inner(config) for _, _, config in files()["app/source-cosmos.bicep"].resources()]
     assert "dataReader" in str(reader["properties"]["roleDefinitionId"])

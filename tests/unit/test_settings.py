@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,19 +102,21 @@ def value_of(settings: Settings, name: str) -> object:
     return getattr(holder, attribute)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_setting_is_read_by_its_name_whatever_the_case(name: str) -> None:
-    text, value = VALUES[name]
-    for spelling in (name, name.upper(), name.lower()):
-        assert value_of(load_settings({spelling: text, **BESIDE.get(name, {})}), name) == value
+@pytest.mark.parametrize("spelled", [str, str.upper, str.lower])
+def test_a_setting_is_read_by_its_name_whatever_the_case(spelled: Callable[[str], str]) -> None:
+    for name in NAMES:
+        text, value = VALUES[name]
+        assert value_of(load_settings({spelled(name): text, **BESIDE.get(name, {})}), name) == value, name
     load_settings({})  # the form of log lines belongs to the process
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("empty", ["", "  "])
-def test_an_empty_setting_is_the_same_as_a_missing_one(name: str, empty: str) -> None:
-    assert load_settings({name: empty}) == load_settings({})
-    assert load_settings({name: empty}).model_fields_set == set()
+def test_an_empty_setting_is_the_same_as_a_missing_one(empty: str) -> None:
+    missing = load_settings({})
+    for name in NAMES:
+        settings = load_settings({name: empty})
+        assert settings == missing, name
+        assert settings.model_fields_set == set(), name
 
 
 @pytest.mark.parametrize(
@@ -196,9 +199,8 @@ def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
         load_settings({name: "x"})
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
+def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant() -> None:
+    given = [
         *(
             (name.replace("__", between), name)
             for name in NAMES
@@ -220,11 +222,10 @@ def test_a_misspelt_setting_is_refused_by_its_name(name: str) -> None:
         ("BakupRetry__MaxAttempts", "BackupRetry__MaxAttempts"),
         ("CosmosDbs__EmulatorHost", "CosmosDb__EmulatorHosts"),
         ("BackupSync__CronExpression", "BackupSchedule__CronExpression"),
-    ],
-)
-def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}. Did you mean {meant}?")):
-        load_settings({name: "x"})
+    ]
+    for name, meant in given:
+        with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}. Did you mean {meant}?")):
+            load_settings({name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -362,9 +363,8 @@ def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
     assert load_settings({name: "x"}) == load_settings({})
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_a_value_that_cannot_be_used_is_refused_by_the_settings_name() -> None:
+    given = [
         *((name, value) for name in NUMBERS for value in ("many", "-1", "1,5", "0x10", "1 2")),
         *((name, "1e999") for name in ("BackupSync__ChunkSize", "BackupRetry__MaxAttempts")),
         *((name, "0") for name in ("BackupSync__ChunkSize", "BackupSync__BatchSize", "BackupRetry__MaxAttempts")),
@@ -392,21 +392,20 @@ def test_settings_of_others_are_no_business_of_the_app(name: str) -> None:
             ("BackupSchedule__CronExpression", value)
             for value in ("0 0 * * *", "daily", "99 0 0 * * *", "0 0 0 * * * *")
         ),
-    ],
-)
-def test_a_value_that_cannot_be_used_is_refused_by_the_settings_name(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"^Setting {name} has a value that cannot be used"):
-        load_settings({name: value})
+    ]
+    for name, value in given:
+        with pytest.raises(ConfigError, match=f"^Setting {name} has a value that cannot be used"):
+            load_settings({name: value})
 
 
 @pytest.mark.parametrize(
     "form", ["@Microsoft.KeyVault({})", " '@microsoft.keyvault ({})'", "a@Microsoft.AppConfiguration({})"]
 )
-@pytest.mark.parametrize("name", NAMES)
-def test_a_reference_that_was_not_resolved_is_called_so_in_every_setting(name: str, form: str) -> None:
-    with pytest.raises(ConfigError, match=f"^Setting {name} is still a reference") as raised:
-        load_settings({name: form.format("VaultName=v;SecretName=s3cret")})
-    assert "s3cret" not in str(raised.value) + raised.value.hint
+def test_a_reference_that_was_not_resolved_is_called_so_in_every_setting(form: str) -> None:
+    for name in NAMES:
+        with pytest.raises(ConfigError, match=f"^Setting {name} is still a reference") as raised:
+            load_settings({name: form.format("VaultName=v;SecretName=s3cret")})
+        assert "s3cret" not in str(raised.value) + raised.value.hint
 
 
 @pytest.mark.parametrize(
