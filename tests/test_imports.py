@@ -132,7 +132,18 @@ def test_drivers_are_imported_under_stores_alone() -> None:
     assert [name for name in users - records if not name.startswith("backup.stores")] == []
 
 
-@pytest.mark.parametrize("module", ["function_app", "backup.entry.command_line.app", "backup.stores"])
+def test_a_cold_app_is_seen_by_the_host_before_it_loads_what_calls_need() -> None:
+    script = "import sys; import function_app; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    own = {name for name in ran.stdout.split() if name.startswith("backup.")}
+    assert own == {
+        *("backup.config", "backup.config.bindings", "backup.config.environment"),
+        *("backup.core", "backup.core.errors", "backup.core.interrupts", "backup.core.log"),
+    }
+    assert "pydantic" not in ran.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["backup.entry.functions", "backup.entry.command_line.app", "backup.stores"])
 def test_a_start_loads_no_driver(module: str) -> None:
     script = f"import sys; import {module}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

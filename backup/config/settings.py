@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, timedelta, tzinfo
+from datetime import timedelta, tzinfo
 from functools import cached_property, lru_cache
 from math import inf
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backup.config.bindings import RESUME_SCHEDULE, SCHEDULE
 from backup.config.environment import default_jobs_file, own_variables
 from backup.config.given_services import names_of, read_service, services_of, titles_in, unusable
-from backup.config.ncrontab import in_utc, time_zone
+from backup.config.ncrontab import time_zone
 from backup.config.notify_settings import (
     Addresses,
     BrokerAddress,
@@ -34,9 +35,7 @@ from backup.config.service_settings import BackupSettings, ServiceSettings, Side
 from backup.config.set_file import SetText, find_text, read_sets
 from backup.config.set_settings import SetSection
 from backup.config.setting_names import refuse_if_ours
-from backup.core.errors import ConfigError
 from backup.core.log import register_secret, write_json
-from backup.core.model import utc_now
 
 _NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
 _LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - _NO_LIMITS)
@@ -60,8 +59,8 @@ class Settings(BaseSettings):
     set_file: str | None = Field(None, alias="BACKUP_CONFIG")
     set_text: str | None = Field(None, alias="BACKUP_TOML", repr=False)
 
-    schedule: CronText = Field("0 0 0 * * *", alias="BackupSchedule__CronExpression")
-    resume_schedule: CronText = Field("0 * * * * *", alias="BackupSchedule__ResumeCronExpression")
+    schedule: CronText = Field(SCHEDULE.default, alias="BackupSchedule__CronExpression")
+    resume_schedule: CronText = Field(RESUME_SCHEDULE.default, alias="BackupSchedule__ResumeCronExpression")
     schedule_time_zone: ZoneName = Field("UTC", alias="BackupSchedule__TimeZone")
     schedule_enabled: bool = Field(True, alias="BackupSchedule__Enabled")
     schedule_mode: Literal["queue", "inline"] | None = Field(None, alias="BackupSchedule__Mode")
@@ -305,22 +304,3 @@ def every_setting() -> list[str]:
     """Returns the names of all settings: the app's own, and those of the presets. Any other service has the same
     settings as these."""
     return [*_own_names(), *names_of(titles_in([]))]
-
-
-def schedule_binding(name: Literal["schedule", "resume_schedule"]) -> str:
-    """Returns the schedule that a timer's trigger declares: the name of the app setting, or the default if the setting
-    is missing, because the host refuses a timer whose setting does not resolve.
-
-    The host knows only UTC. For another time zone the trigger declares every time at which the schedule may be due, and
-    the function checks whether it is due. The function also reports settings that cannot be used.
-    """
-    field, zone = Settings.model_fields[name], Settings.model_fields["schedule_time_zone"]
-    variables = {variable.lower(): value.strip() for variable, value in own_variables().items() if value.strip()}
-    schedule = variables.get(str(field.alias).lower())
-    zone_name = variables.get(str(zone.alias).lower(), "UTC") if name == "schedule" else "UTC"
-    try:
-        if (clock := time_zone(zone_name)) is not UTC:
-            return in_utc(schedule or str(field.default), clock, utc_now())
-    except ConfigError:
-        pass
-    return f"%{field.alias}%" if schedule else str(field.default)

@@ -117,7 +117,8 @@ class _Function:
         self.trigger = next(binding for binding in bindings if binding["type"].endswith("Trigger"))
         for kind in {binding["type"] for binding in bindings} - {"httpTrigger", "http", "timerTrigger", "queueTrigger"}:
             raise ConfigError(f"{self.name}: the local host has no {kind}; `func start` of Core Tools has.")
-        parameters = set(inspect.signature(self.handler).parameters)
+        # The real worker gives a context to whoever asks. Here nobody has one.
+        parameters = set(inspect.signature(self.handler).parameters) - {"context"}
         bound = {binding["name"] for binding in bindings} - {"$return"}
         if parameters != bound:  # the real worker's rule; one such function takes down the whole app there
             raise ConfigError(f"{self.name} takes {sorted(parameters)}, but its bindings are {sorted(bound)}.")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from backup import __version__
+from backup.config.bindings import QUEUE
 from backup.config.environment import variable_named
 from backup.config.settings import Settings
 from backup.core.model import Now
 from backup.doctor.findings import Check, Finding, Grade, fine, found
 from backup.doctor.sides import clock_finding
 from backup.jobs.desk import Desk
-from backup.jobs.doorbell import QUEUE
 from backup.jobs.job import State
 from backup.jobs.table_key_values import TABLE
 from backup.runs.blob_lease import CONTAINER

@@ -7,11 +7,10 @@ import threading
 from contextlib import suppress
 from typing import Any, Protocol
 
+from backup.config.bindings import QUEUE
 from backup.config.settings import Settings
 from backup.core.foreseen import safe_text
 from backup.core.log import event
-
-QUEUE = "backup-jobs"
 
 
 class Doorbell(Protocol):

@@ -20,9 +20,9 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 from azure.storage.queue import QueueClient
 
+from backup.config.bindings import QUEUE
 from backup.config.settings import load_settings
 from backup.jobs.desk import Desk, open_desk
-from backup.jobs.doorbell import QUEUE
 from backup.runs.blob_lease import CONTAINER
 from tests.functions.worker import Worker, worker
 from tests.scenarios.places import Place, Sql, filled_on_sqlite

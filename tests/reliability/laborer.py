@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from backup.config.bindings import QUEUE
 from backup.config.settings import load_settings
 from backup.core.model import Counts, Run, Status, Trigger, utc_now
 from backup.dev.queues import QueueOptions, keep_reading
 from backup.jobs import records, worker
 from backup.jobs.desk import desk_of
-from backup.jobs.doorbell import QUEUE
 from backup.jobs.workers import work_until
 from backup.runs.outcome import Outcome
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from backup.config.bindings import RESUME_SCHEDULE, SCHEDULE, TIME_ZONE, schedule_binding
 from backup.config.environment import use_local_settings
 from backup.config.given_services import side_name
-from backup.config.settings import Settings, every_setting, load_settings, schedule_binding
+from backup.config.settings import Settings, every_setting, load_settings
 from backup.core.errors import ConfigError
 from backup.core.masks import Mask
 from backup.services.spec import specs_of
@@ -472,11 +473,16 @@ def test_the_environment_is_read_when_no_other_is_given(monkeypatch: pytest.Monk
 # The timer's binding
 
 
+def test_triggers_and_settings_have_the_same_names_for_schedules() -> None:
+    fields = [Settings.model_fields[name].alias for name in ("schedule", "resume_schedule", "schedule_time_zone")]
+    assert fields == [SCHEDULE.setting, RESUME_SCHEDULE.setting, TIME_ZONE]
+
+
 def test_a_timer_is_bound_to_its_setting_where_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BackupSchedule__CronExpression", "0 30 2 * * *")
     monkeypatch.setenv("BackupSchedule__ResumeCronExpression", "0 30 2 * * *")
-    assert schedule_binding("schedule") == "%BackupSchedule__CronExpression%"
-    assert schedule_binding("resume_schedule") == "%BackupSchedule__ResumeCronExpression%"
+    assert schedule_binding(SCHEDULE) == "%BackupSchedule__CronExpression%"
+    assert schedule_binding(RESUME_SCHEDULE) == "%BackupSchedule__ResumeCronExpression%"
 
 
 def test_a_time_zone_that_is_misspelt_is_answered_with_one_that_exists() -> None:
@@ -499,8 +505,8 @@ def test_a_timer_of_another_zone_fires_whenever_it_may_be_due(
 ) -> None:
     monkeypatch.setenv("BackupSchedule__CronExpression", schedule)
     monkeypatch.setenv("BackupSchedule__TimeZone", zone)
-    assert schedule_binding("schedule") == bound
-    assert schedule_binding("resume_schedule") == "0 * * * * *"
+    assert schedule_binding(SCHEDULE) == bound
+    assert schedule_binding(RESUME_SCHEDULE) == "0 * * * * *"
 
 
 @pytest.mark.parametrize("value", [None, "", " "])
@@ -510,7 +516,7 @@ def test_the_timer_is_bound_to_the_default_where_the_setting_is_missing(
     monkeypatch.delenv("BackupSchedule__CronExpression", raising=False)
     if value is not None:
         monkeypatch.setenv("BackupSchedule__CronExpression", value)
-    assert schedule_binding("schedule") == "0 0 0 * * *"
+    assert schedule_binding(SCHEDULE) == "0 0 0 * * *"
 
 
 # local.settings.json
