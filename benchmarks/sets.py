@@ -46,7 +46,7 @@ def unchanged_set(engine: EngineName, folder: Path, repeat: int) -> UnchangedSet
     with _databases(engine, folder) as (source, backup):
         names = [f"t{number:03}" for number in range(TABLES)]
         _fill(source, names)
-        sections = "".join(f'[set.bench.table."*{name}"]\nversion = "Version"\n' for name in names)
+        sections = "".join(f'[set.bench.table."{name}"]\nversion = "Version"\n' for name in names)
         text = f"[set.bench]\nsource = '{source}'\nbackup = '{backup}'\ntables = '*t???'\n{sections}"
 
         def sync() -> None:

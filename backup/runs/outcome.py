@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from backup.core.errors import BackupError
+from backup.core.errors import BackupError, Locked
+from backup.core.log import event
 from backup.core.model import Counts, Key, Run
 from backup.mirror.comparison import Report
 from backup.mirror.writing import no_end
@@ -30,6 +32,24 @@ class Outcome:
     def in_progress(self) -> bool:
         """Whether the run has not ended: it runs in the background, or another call will resume it."""
         return self.run.completed_at is None
+
+
+def tell_end(outcome: Outcome) -> None:
+    """Writes the end of the run into the log."""
+    run, error = outcome.run, outcome.error
+    locked = isinstance(error, Locked)  # another run is in progress; that is no failure of this run
+    event(
+        f"{run.verb}.{'locked' if locked else 'failed' if error else 'completed'}",
+        level=logging.ERROR if error and not locked else logging.INFO,
+        service=run.service,
+        sync_id=run.sync_id,
+        **asdict(run.counts),
+        verified=run.verified,
+        dry_run=run.dry_run,
+        duration_ms=run.duration_ms,
+        **({} if run.request_charge is None else {"request_charge": run.request_charge}),
+        **({"error_kind": run.error_kind, "error": error, "hint": error.hint} if error else {}),
+    )
 
 
 class Observer:

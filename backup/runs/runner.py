@@ -23,7 +23,7 @@ from backup.runs.history import History
 from backup.runs.lock import Lock, take
 from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_verify, take_over
 from backup.runs.opening import Opening, note_ahead
-from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn
+from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn, tell_end
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
 from backup.runs.session import RunRequest, Session, Stores, Work
@@ -100,7 +100,7 @@ class Runner:
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
-            _count(outcome)
+            count_run(outcome)
             observer.ended(outcome)  # a call that only looked for a run to resume, and failed at that, is no run
         return outcome
 
@@ -268,20 +268,9 @@ class Runner:
             run = replace(run, proof=tally.proof)
         run = replace(run, failures=(*tally.failures.items(),), error_kind=type(error).__name__ if error else None)
         run = run.ended(status, (now or self._now)(), tally.counts, redact(str(error)) if error else None)
-        locked = isinstance(error, Locked)  # another run is in progress; that is no failure of this run
-        event(
-            f"{run.verb}.{'locked' if locked else 'failed' if error else 'completed'}",
-            level=logging.ERROR if error and not locked else logging.INFO,
-            service=self._service,
-            sync_id=run.sync_id,
-            **asdict(run.counts),
-            verified=run.verified,
-            dry_run=run.dry_run,
-            duration_ms=run.duration_ms,
-            **({} if run.request_charge is None else {"request_charge": run.request_charge}),
-            **({"error_kind": run.error_kind, "error": error, "hint": error.hint} if error else {}),
-        )
-        return Outcome(run, error, tuple(tally.changes))
+        outcome = Outcome(run, error, tuple(tally.changes))
+        tell_end(outcome)
+        return outcome
 
 
 def _span_of(run: Run) -> AbstractContextManager[spans.Span]:
@@ -296,7 +285,7 @@ def _tell(told: spans.Span, outcome: Outcome) -> None:
         told.failed(outcome.error)
 
 
-def _count(outcome: Outcome) -> None:
+def count_run(outcome: Outcome) -> None:
     """Adds an ended run to the numbers. One that only met another run is none."""
     run = outcome.run
     if not spans.is_heard() or run.completed_at is None or run.dry_run or isinstance(outcome.error, Locked):

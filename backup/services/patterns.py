@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 
 def is_pattern(text: str) -> bool:
@@ -17,20 +18,70 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
     `*` stands for any characters, `?` for one. A pattern without a dot is also compared with the last part of a name. A
     name with the pattern's own case comes before others: case counts only where a name fits with it.
     """
-    candidates = list(names)
+    return NameIndex(names).matching(pattern)
+
+
+class NameIndex:
+    """Names that many patterns are compared with. A pattern that spells a name costs no look at the others."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = list(names)
+        self._alike: dict[str, list[int]] | None = None
+
+    def matching(self, pattern: str) -> list[str]:
+        """As the function `matching`."""
+        names = self._names
+        if len(names) > 1 and pattern.isascii() and not is_pattern(pattern):
+            names = self._spelled(pattern)
+        for is_exact in (True, False):
+            fits = _compiled(pattern, is_exact)
+            if matched := [name for name in names if any(map(fits, _texts(name, "." in pattern)))]:
+                return matched
+        return []
+
+    def _spelled(self, text: str) -> list[str]:
+        """The names that may be this text, in their order. Letters beyond ASCII have cases that only `re` knows."""
+        if self._alike is None:
+            self._alike = {}
+            for place, name in enumerate(self._names):
+                for spelled in {spelled.lower() for spelled in _texts(name, False)} if name.isascii() else {""}:
+                    self._alike.setdefault(spelled, []).append(place)
+        places = {*self._alike.get(text.lower(), ()), *self._alike.get("", ())}
+        return [self._names[place] for place in sorted(places)]
+
+
+class PatternIndex:
+    """Patterns that many names are compared with. Those that spell other names cost nothing."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = list(patterns)
+        self._alike: dict[str, list[int]] = {}
+        for place, pattern in enumerate(self._patterns):
+            spells_one = pattern.isascii() and not is_pattern(pattern)
+            self._alike.setdefault(pattern.lower() if spells_one else "", []).append(place)
+
+    def first(self, name: str) -> str | None:
+        """The first of the patterns that stands for the name; None without one."""
+        places: Iterable[int] = range(len(self._patterns))
+        if name.isascii():
+            texts = ("", *(text.lower() for text in _texts(name, False)))
+            places = sorted({place for text in texts for place in self._alike.get(text, ())})
+        return next((self._patterns[place] for place in places if matching(self._patterns[place], [name])), None)
+
+
+@lru_cache(maxsize=4_096)
+def _compiled(pattern: str, is_exact: bool) -> Callable[[str], object]:
     expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
-    for flags in (re.S, re.S | re.I):
-        compiled = re.compile(expression, flags)
-        if matched := [name for name in candidates if any(map(compiled.fullmatch, _texts(name, pattern)))]:
-            return matched
-    return []
+    return re.compile(expression, re.S if is_exact else re.S | re.I).fullmatch
 
 
-def _texts(name: str, pattern: str) -> Sequence[str]:
-    """The texts of a name that a pattern may mean: as settings spell it, without brackets, and its last part."""
+@lru_cache(maxsize=4_096)
+def _texts(name: str, has_dot: bool) -> Sequence[str]:
+    """The texts of a name that a pattern may mean: as settings spell it, without brackets, and its last part, unless
+    the pattern has a dot."""
     parts = [
         bracketed.replace("]]", "]") if bracketed else plain
         for bracketed, plain in re.findall(r"\[((?:[^]]|\]\])+)\]|([^.\[\]]+)", name)
     ]
     plain_texts = [name, ".".join(parts)]
-    return plain_texts if "." in pattern or not parts else [*plain_texts, parts[-1]]
+    return plain_texts if has_dot or not parts else [*plain_texts, parts[-1]]

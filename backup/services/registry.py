@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
 from backup.config.given_services import ALL
 from backup.config.settings import Settings
+from backup.core import spans
 from backup.core.errors import (
     BackupError,
     BadRequest,
@@ -40,6 +42,7 @@ from backup.services.turns import (
     new_run,
     side_by_side,
 )
+from backup.services.unchanged import SetLook
 from backup.stores import Limits, SideName
 
 _LONGEST_SYNC_ID = 100
@@ -181,7 +184,12 @@ class Registry:
         pools, futures = [], []
         for set_name, syncs in groups.items():
             pools.append(ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync"))
-            futures += in_turn(self._in_order(set_name, syncs), pools[-1])
+            looks = (
+                [pools[-1].submit(spans.carried(self._look), syncs, trigger)]
+                if set_name and options == NO_OPTIONS
+                else []
+            )
+            futures += in_turn(self._in_order(set_name, syncs), pools[-1], looks)
         wait(futures, wait_seconds)
         for pool in pools:
             pool.shutdown(wait=wait_seconds is None)
@@ -214,6 +222,17 @@ class Registry:
             )
             groups.setdefault(service_set.name if service_set else "", []).append(sync)
         return groups
+
+    def _look(self, syncs: Sequence[SyncInTurn], trigger: Trigger) -> None:
+        """Settles those of a set's syncs of which one look says that nothing has changed."""
+        sync_of, services = {sync.service: sync for sync in syncs}, []
+        for name in sync_of:
+            with suppress(BackupError):  # its own run says what is wrong
+                services.append(self.get(name))
+        look = SetLook(self._limits, self._lock, self._now)
+        for outcome in look.unchanged(services, trigger, syncs[0].seconds_left):
+            self._watcher.ended(outcome)
+            sync_of[outcome.run.service].settle(outcome)
 
     def _in_order(self, set_name: str, syncs: Sequence[SyncInTurn]) -> list[list[SyncInTurn]]:
         """The syncs of a set, by what must be synced first. They are one group, unless somebody has given the backup's

@@ -74,7 +74,8 @@ class Health:
 class SyncService:
     """One service: runs its verbs. Several threads may use it at once; the lock lets one of them write.
 
-    `past` reads and purges what runs left. Each call opens its stores anew, so that it sees the schema as it is.
+    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left. Each call opens its
+    stores anew, so that it sees the schema as it is.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class SyncService:
 
         Raises ConfigError when a connection string is missing.
         """
-        self.name, self._rules = spec.name, spec.rules
+        self.name, self._rules, self.spec = spec.name, spec.rules, spec
         self._is_new, self._refused = spec.is_new, spec.refused
         self._places = Places(spec, other_specs, limits)
         self._renamed_from = spec.renamed_from
@@ -101,7 +102,7 @@ class SyncService:
             self._old_name, self._old_places = old.backup.service, Places(old, other_specs, limits)
         self._limits, self._lock, self._now = limits, lock, now
         self._next_due = settings.schedule_of(spec.name).next_due if settings.schedule_enabled else None
-        self._policy = Policy(
+        self.policy = Policy(
             spec.guard,
             spec.on_new_column or settings.on_new_column,
             spec.recycle_days or settings.recycle_days,
@@ -112,8 +113,30 @@ class SyncService:
             spec.filter_text,
             spec.selection,
         )
-        self._runner = Runner(self.name, self._policy, lock, limits, now, self._places.other_tables, watcher)
-        self.past = Past(self.name, self._places, self._policy, lock, now)
+        self._runner = Runner(self.name, self.policy, lock, limits, now, self._places.other_tables, watcher)
+        self.past = Past(self.name, self._places, self.policy, lock, now)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a look that takes many tables together may say that nothing has changed: the table has a copy, and
+        its records are copied as they are and need no check of their own. Asks nobody."""
+        spec, rules = self.spec, self.spec.rules
+        has_own_rules = (
+            rules.masking
+            or rules.transform
+            or rules.where
+            or rules.where_sql
+            or rules.key_may_repeat
+            or spec.guard.canary
+        )
+        writes_more = spec.is_new or spec.renamed_from or rules.keeps_deleted or rules.follows_indexes
+        is_table_of_set = rules.of_set and spec.source.container is None
+        return is_table_of_set and not (has_own_rules or writes_more or spec.refused)
+
+    def may_share(self, source: Store, backup: Store) -> bool:
+        """Whether the settings may name one of its places for another service too. Asks nobody."""
+        same = source.place.location.lower() == backup.place.location.lower()
+        return same or self._places.may_share(source) or self._places.may_share(backup)
 
     def stores(self) -> AbstractContextManager[tuple[Store, Store]]:
         """Source and backup, closed at the end. Connects nowhere yet. Raises ConfigError when the settings name two
@@ -133,7 +156,7 @@ class SyncService:
         time is up, the outcome's run is in progress; `resume` resumes it.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        run = replace(run, limit=options.limit, selection=self._policy.selection)
+        run = replace(run, limit=options.limit, selection=self.policy.selection)
         stores = self.stores if options.dry_run else self._stores_to_sync
         request = RunRequest(run, stores, sync_with_schema, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))
@@ -264,7 +287,7 @@ class SyncService:
         self._rename(backup)
         backup.catalog.initialize(source)
         upgrade.create(backup, self.name)
-        refuse_expiring(backup, self._policy)
+        refuse_expiring(backup, self.policy)
         event("backup.initialized", service=self.name)
 
     def _rename(self, backup: Store) -> None:
@@ -291,7 +314,7 @@ class SyncService:
             if relational is None:
                 drift = backup.catalog.match(source)
             else:
-                drift = relational.drift(source, self._policy.on_new_column)
+                drift = relational.drift(source, self.policy.on_new_column)
             opening, foresight = upgrade.read(backup, self._old_name), foresee(source, backup)
             unfilled = History(backup).columns_to_fill(self._old_name, opening, drift.shared) if opening else set[str]()
             if drift.added or drift.widened or unfilled:

@@ -10,7 +10,7 @@ from backup.core.errors import BackupError, ConfigError, NotInitialized
 from backup.core.log import event
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.upgrade import OWN_NAMES
-from backup.services.patterns import is_pattern, matching
+from backup.services.patterns import NameIndex, is_pattern
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
 from backup.stores import ForeignKey, Listed, list_places
@@ -87,16 +87,16 @@ def _in_backup(specs: SetSpecs) -> list[Listed]:
 
 def chosen_tables(specs: SetSpecs, in_source: Sequence[Listed]) -> tuple[dict[str, Listed], list[BackupError]]:
     """The tables that the patterns stand for, and the patterns that stand for nothing."""
-    section, names = specs.section, [listed.name for listed in in_source]
+    section, names = specs.section, NameIndex(listed.name for listed in in_source)
     by_name = {listed.name: listed for listed in in_source}
     kind = "container" if section.is_cosmos else "table"
     chosen: dict[str, Listed] = {}
     errors: list[BackupError] = []
-    keyed = {name for section_name in section.sections for name in matching(section_name, names)}
+    keyed = {name for section_name in section.sections for name in names.matching(section_name)}
     for pattern in section.patterns:
-        matched = matching(pattern, names)
+        matched = names.matching(pattern)
         if not matched:
-            meant = did_you_mean(pattern, names)
+            meant = did_you_mean(pattern, by_name)
             errors.append(
                 ConfigError(
                     f"The set {specs.name} has the pattern {quoted(pattern)}, and the source has no {kind} for it."
@@ -109,10 +109,11 @@ def chosen_tables(specs: SetSpecs, in_source: Sequence[Listed]) -> tuple[dict[st
             if not by_name[name].is_view or not is_pattern(pattern) or name in keyed:
                 chosen[name] = by_name[name]
     for pattern in section.exclude:
-        for name in matching(pattern, names):
+        for name in names.matching(pattern):
             chosen.pop(name, None)
+    chosen_names = NameIndex(chosen)
     for name in section.sections:
-        if not matching(name, chosen):
+        if not chosen_names.matching(name):
             errors.append(
                 ConfigError(
                     f"backup.toml has a section for {quoted(name)} in the set {specs.name}, which has no such "

@@ -13,7 +13,7 @@ from backup.core.errors import ConfigError
 from backup.core.masks import Masking
 from backup.core.transforms import Transform
 from backup.mirror.guard import Guard
-from backup.services.patterns import matching
+from backup.services.patterns import PatternIndex, matching
 from backup.services.places import TARGET
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Listed, Rules, Side, SideName, Store, open_store
@@ -32,6 +32,7 @@ class SetSpecs:
 
     def __init__(self, name: str, section: SetSection, settings: Settings, limits: Limits) -> None:
         self.name, self.section, self.limits, self._settings = name, section, limits, settings
+        self._sections = PatternIndex(section.sections)
 
     def spec(self, table: str, listed: Listed | None, *, is_new: bool = False) -> ServiceSpec:
         """Returns the service of the table, of which the catalogue says `listed`. Raises ConfigError for a service that
@@ -76,7 +77,7 @@ class SetSpecs:
     def options(self, table: str) -> tuple[str, TableSection]:
         """Returns what messages call the section of the table, and what counts for it."""
         sections = self.section.sections
-        named = next((name for name in sections if matching(name, [table])), None)
+        named = self._sections.first(table)
         kind = "container" if self.section.is_cosmos else "table"
         own = sections[named] if named is not None else TableSection()
         return f'set.{self.name}.{kind}."{named or table}"', options_of(self.section, own)

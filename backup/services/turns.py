@@ -52,19 +52,22 @@ class SyncInTurn(Observer):
         there nobody looks at each. `at_once` is how many of its kind run at once."""
         self.service, self.at_once, self._of_set = service, at_once, of_set
         self._open_service, self._failed, self._trigger = open_service, failed, trigger
-        self._options, self._observer, self._seconds_left = options, observer, seconds_left
+        self._options, self._observer, self.seconds_left = options, observer, seconds_left
         self._has_turn, self._has_begun = Event(), Event()
         self._run: Run | None = None
         self._outcome: Outcome | None = None
         self._unrecorded: SyncService | None = None
+        self._is_settled = False
 
     def run(self, others: Sequence[Future[None]] = ()) -> None:
-        """Syncs, once the others have ended."""
+        """Syncs, once the others have ended, unless a look has settled it by then."""
         wait(others)
+        if self._is_settled:
+            return
         self._has_turn.set()
         try:
             service = self._open_service(self.service)
-            scheduled, seconds = self._trigger in (Trigger.TIMER, Trigger.JOB), self._seconds_left()
+            scheduled, seconds = self._trigger in (Trigger.TIMER, Trigger.JOB), self.seconds_left()
             wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
             outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds))
             # A caller hears at once why a run could not begin. The morning after, only history tells.
@@ -88,6 +91,14 @@ class SyncInTurn(Observer):
         if first is not None and isinstance(first.error, RecordsSetAside) and self._options.limit is None:
             self.run()
             self._outcome = runs_as_one([first, self.outcome()])
+
+    def settle(self, outcome: Outcome) -> None:
+        """Takes this for the outcome of the sync, before its turn has come: a look has settled it."""
+        self._outcome, self._is_settled = outcome, True
+        self._has_turn.set()
+        self._has_begun.set()
+        self._observer.progress(self.service, outcome.run.counts)
+        self._observer.ended(outcome)
 
     def leave_entry(self) -> None:
         """Writes the entry of a sync that could not begin, if SyncHistory lacks it. May be repeated: another sync of
@@ -210,10 +221,12 @@ def runs_as_one(outcomes: Sequence[Outcome]) -> Outcome:
     return replace(last, run=run, changes=[*changes][:CHANGES_NAMED])
 
 
-def in_turn(groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor) -> list[Future[None]]:
-    """Starts the syncs, group by group: those of a group once all groups before have ended. If there are several
-    groups, what was refused is synced again at the end, the last group first."""
-    rounds: list[list[Future[None]]] = []
+def in_turn(
+    groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor, first: Sequence[Future[None]] = ()
+) -> list[Future[None]]:
+    """Starts the syncs, group by group: those of a group once all groups before, and `first`, have ended. If there are
+    several groups, what was refused is synced again at the end, the last group first."""
+    rounds: list[list[Future[None]]] = [[*first]] if first else []
     for group in groups:
         before = [future for futures in rounds for future in futures]
         rounds.append([pool.submit(spans.carried(sync.run), before) for sync in group])

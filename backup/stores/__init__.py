@@ -10,13 +10,14 @@ from backup.core.model import SideName
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.listing import ForeignKey, Listed
-from backup.stores.sibling import LongText, Shape, Sibling
+from backup.stores.sibling import Groups, LongText, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
 
 if TYPE_CHECKING:
     from backup.stores.cosmos.access import CosmosAccess
     from backup.stores.sql.access import SqlAccess
     from backup.stores.sql.engines import Dialect
+    from backup.stores.sql.many_tables import ManyTables
 
 __all__ = [
     "Accept",
@@ -24,11 +25,13 @@ __all__ = [
     "Drift",
     "Fence",
     "ForeignKey",
+    "Groups",
     "IndexPlan",
     "Keep",
     "Limits",
     "Listed",
     "LongText",
+    "ManyTables",
     "NotRelayed",
     "OnNewColumn",
     "Rules",
@@ -44,6 +47,7 @@ __all__ = [
     "list_places",
     "open_database",
     "open_store",
+    "open_tables",
     "stamps_in",
 ]
 
@@ -73,8 +77,9 @@ class Side:
         return self.setting if self.of_set or self.role == "target place" else f"{self.setting}__{part}"
 
 
-def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
-    """The store of one side. It connects when first used.
+def open_store(side: Side, rules: Rules, limits: Limits, tables: ManyTables | None = None) -> Store:
+    """The store of one side. It connects when first used. With `tables`, which are of the same database, it is one of
+    them, and shares their connections.
 
     Without `side.table`, the table is `side.default_table`; on SQLite without its schema. Raises ConfigError for a
     connection string that cannot be read, or settings that do not fit it.
@@ -92,13 +97,26 @@ def open_store(side: Side, rules: Rules, limits: Limits) -> Store:
         return _open_cosmos(side, name, rules, limits, missing)
     from backup.stores.sql.store import SqlStore
 
-    dialect = dialect_of(side, limits)
+    shared = tables.dialect if tables is not None else None
+    dialect = shared or dialect_of(side, limits)
     default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):
         raise ConfigError(f"Setting {side.named('Table')} is missing; a SQL side needs it.")
     if side.role != "source":  # a backup gets such a column from its first run, a target place from its shape
         rules = replace(rules, required={})
-    return SqlStore(dialect, table, rules, limits, name, missing)
+    store = SqlStore(dialect, table, rules, limits, name, missing)
+    if tables is not None:
+        tables.stores.append(store)
+    return store
+
+
+def open_tables(side: Side, limits: Limits) -> ManyTables:
+    """Many tables of one SQL database, asked together. `open_store` opens each of them in it. It connects when first
+    used. Raises ConfigError for a connection string that cannot be read."""
+    from backup.stores.sql.many_tables import ManyTables
+
+    missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
+    return ManyTables(open_database(side, limits, missing, f"{side.role} of {side.service}"), limits)
 
 
 def list_places(side: Side, limits: Limits) -> list[Listed]:

@@ -75,6 +75,34 @@ class Seen(NamedTuple):
     at: datetime | None = None
 
 
+class Groups(NamedTuple):
+    """How entries form groups: by the fields `by` and `apart`.
+
+    The newest entry of a group has the highest `order` of those whose field `but[0]` is not `but[1]`. `highest`: the
+    fields whose highest value of the whole group is wanted, also of the entries that `but` leaves out. `counted`: a
+    field and a value; the number of entries that have it is wanted.
+    """
+
+    by: str
+    apart: str
+    order: str
+    but: tuple[str, str]
+    highest: tuple[str, ...]
+    counted: tuple[str, str]
+
+
+class Group(NamedTuple):
+    """A group: the values of its two fields, the highest values, how many entries are counted, and its newest entry;
+    None where all entries are left out. `at`: the time of the server, None where it has no clock."""
+
+    by: str
+    apart: str | None
+    highest: Mapping[str, Any]
+    counted: int
+    entry: Mapping[str, Any] | None
+    at: datetime | None
+
+
 class Sibling(Protocol):
     """A table or container for the app's own entries, beside a store's, in the same database.
 

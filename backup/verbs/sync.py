@@ -18,7 +18,7 @@ from backup.mirror.walk import refuse_early, sync_stores
 from backup.mirror.writing import Steps
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
-from backup.stores import Store
+from backup.stores import Drift, Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
 
@@ -60,7 +60,7 @@ def sync_with_schema(session: Session) -> None:
             "every record is copied again to fill it."
             for name in to_fill
         ),
-        *(("The source has no version column; every record is compared by its content.",) * drift.unversioned),
+        *notes_of(drift),
         *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
         *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
     ]
@@ -118,6 +118,11 @@ def sync_with_schema(session: Session) -> None:
         relational.forget_deleted()
     if complete:
         follow_indexes(session)
+
+
+def notes_of(drift: Drift) -> list[str]:
+    """What to note about columns that need no change."""
+    return ["The source has no version column; every record is compared by its content."] * drift.unversioned
 
 
 def _purge_what_is_clear(session: Session, masks: str) -> None:

@@ -38,19 +38,20 @@ class SqlSibling:
         access.names.add(shape.name.lower())
 
     @cached_property
-    def _table(self) -> sa.Table:
+    def table(self) -> sa.Table:
+        """The table, with the columns that it has or should get."""
         shape, schema = self._shape, self._schema_of(self._shape.name)
         time_type = self._access.dialect.utc_time
         return _table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema, time_type)
 
     @cached_property
     def _parts(self) -> EntryParts:
-        return EntryParts(self._access.dialect, self._shape, self._table)
+        return EntryParts(self._access.dialect, self._shape, self.table)
 
     def create(self) -> None:
         self._access.create_database()
-        self._access.create(self._table)
-        table = self._table
+        self._access.create(self.table)
+        table = self.table
         for attempt in self._access.attempts(f"complete {self._shape.name}", writes=True):
             with attempt as cx:
                 columns = sa.inspect(cx).get_columns(table.name, table.schema)
@@ -67,16 +68,16 @@ class SqlSibling:
             with attempt as cx:
                 for entry in entries:
                     if not (may_exist and self._is_replaced(cx, entry)):
-                        cx.execute(self._table.insert(), dict(entry))
+                        cx.execute(self.table.insert(), dict(entry))
             may_exist = True
 
     def _is_replaced(self, cx: sa.Connection, entry: Entry) -> bool:
-        return _has_changed(cx, _update(self._table), {**entry, _KEY: entry[self._shape.key]})
+        return _has_changed(cx, _update(self.table), {**entry, _KEY: entry[self._shape.key]})
 
     def change(
         self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None
     ) -> bool:
-        query, values = _update(self._table, _shape_of(only_if)), {**fields, **_values_of(key, only_if)}
+        query, values = _update(self.table, _shape_of(only_if)), {**fields, **_values_of(key, only_if)}
         if transaction is not None:
             return _has_changed(transaction, query, values)
         if seconds is not None:
@@ -89,7 +90,7 @@ class SqlSibling:
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
         lock = self._access.dialect.locked_for_share if transaction is not None else None
-        query = _select(self._table, _shape_of(only_if), lock)
+        query = _select(self.table, _shape_of(only_if), lock)
         values = _values_of(key, only_if)
         if transaction is not None:
             return transaction.execute(query, values).first() is not None
@@ -100,9 +101,9 @@ class SqlSibling:
 
     def readdress(self, cx: sa.Connection, before: Mapping[str, str], after: Mapping[str, str]) -> None:
         """Gives all entries, and parts of entries, that have all the fields of `before` those of `after`."""
-        if sa.inspect(cx).has_table(self._table.name, schema=self._table.schema):
-            conditions = (self._table.c[name] == value for name, value in before.items())
-            cx.execute(self._table.update().where(*conditions).values(after))
+        if sa.inspect(cx).has_table(self.table.name, schema=self.table.schema):
+            conditions = (self.table.c[name] == value for name, value in before.items())
+            cx.execute(self.table.update().where(*conditions).values(after))
 
     @property
     def _reading(self) -> str:
@@ -136,7 +137,7 @@ class SqlSibling:
         max_bytes: int | None = None,
     ) -> list[dict[str, Any]]:
         query = _query(
-            self._table,
+            self.table,
             _kinds_of(where),
             (above is not None, below is not None),
             order_by,
@@ -154,7 +155,7 @@ class SqlSibling:
 
     def look(self, looks: Sequence[Look]) -> Seen:
         kinds = tuple(_Look(_kinds_of(look.where), look.order_by, look.limit, look.descending) for look in looks)
-        query = _looks(self._table, kinds, self._access.dialect.server_clock)
+        query = _looks(self.table, kinds, self._access.dialect.server_clock)
         values = {
             f"{name}{number}": value
             for number, look in enumerate(looks)
@@ -177,7 +178,7 @@ class SqlSibling:
         """The query's first rows: at most `limit`, and none after the row that makes them exceed `max_bytes`."""
         if max_bytes is None:
             return [self._parts.whole(cx, dict(row)) for row in cx.execute(query, values).mappings().all()]
-        largest = self._access.dialect.largest_row_bytes(cx, self._table, query, values)
+        largest = self._access.dialect.largest_row_bytes(cx, self.table, query, values)
         bounded = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
         rows: list[dict[str, Any]] = []
         size = 0
@@ -190,9 +191,9 @@ class SqlSibling:
         return [self._parts.whole(cx, row) for row in rows]
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
-        conditions = [_condition(self._table.c[name], *_kind_of(value)) for name, value in where.items()]
-        column = self._table.c[by]
-        query = sa.select(sa.func.count()).select_from(self._table).where(column > above, column < below, *conditions)
+        conditions = [_condition(self.table.c[name], *_kind_of(value)) for name, value in where.items()]
+        column = self.table.c[by]
+        query = sa.select(sa.func.count()).select_from(self.table).where(column > above, column < below, *conditions)
         for attempt in self._access.attempts(f"count {self._shape.name}", single=True):
             with attempt as cx:
                 count = cx.scalar(query, _without_null(where))
@@ -201,9 +202,9 @@ class SqlSibling:
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
         if not keys:
             return
-        query = self._table.delete().where(self._table.c[self._shape.key].in_(keys))
+        query = self.table.delete().where(self.table.c[self._shape.key].in_(keys))
         if partition is not None:
-            query = query.where(self._table.c[self._shape.partition] == partition)
+            query = query.where(self.table.c[self._shape.partition] == partition)
         for attempt in self._access.attempts(f"purge {self._shape.name}", writes=True):
             with attempt as cx:
                 self._parts.delete(cx, keys)

@@ -63,6 +63,11 @@ class SqlCatalog:
         for name in ("shape", "_described"):
             self.__dict__.pop(name, None)
 
+    def know(self, described: Described | None) -> None:
+        """Makes this what the catalogue says of the table, as somebody has just read it."""
+        self.forget()
+        self.__dict__["_described"] = described
+
     @property
     def _existing(self) -> TableName | None:
         """The table that its name stands for; looked up once, so that all statements mean the same table."""

@@ -61,7 +61,7 @@ def _declared(
 
 
 # Each run reads its tables anew. A table that has not changed is the same object, so its statements are compiled once.
-_declared_once = lru_cache(maxsize=64)(_declared)
+_declared_once = lru_cache(maxsize=1_024)(_declared)
 
 
 def time_type(dialect: Dialect) -> ServerType:

@@ -137,6 +137,10 @@ class Dialect(Protocol):
     def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
         """What the catalogue says of the table that `find` returns, in as few statements as the server allows."""
 
+    def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
+        """What `describe` says of each of these tables, in a handful of statements for all where the server allows
+        that. None also for a table that has to be described for itself."""
+
     def login_schema(self, cx: sa.Connection) -> str | None:
         """The schema in which this login creates a table without a schema in its name; None where there are none."""
 

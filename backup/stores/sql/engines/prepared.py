@@ -26,6 +26,12 @@ def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **option
     cx.exec_driver_sql(text, rows, execution_options=options)
 
 
+def spelled_once(query: sa.Select[Any], dialect: sa.Dialect) -> tuple[str, tuple[Any, ...]]:
+    """The query in the driver's own spelling, and its parameters in order. It must have no list of values."""
+    compiled: Any = query.compile(dialect=dialect)
+    return str(compiled), tuple(compiled.params[name] for name in compiled.positiontup or ())
+
+
 class Prepared(NamedTuple):
     """An insert or update as the driver takes it: its text, the places in a row of its parameters, and their types.
 

@@ -267,6 +267,9 @@ class SqlServerDialect:
         existing = self.find(cx, schema, table)
         return None if existing is None else Described(existing)
 
+    def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
+        return [self.describe(cx, name.schema, name.name) for name in names]
+
     def login_schema(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 

@@ -197,6 +197,9 @@ class PostgresqlDialect:
     def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
         return system_tables.describe(cx, schema, table)
 
+    def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
+        return system_tables.describe_all(cx, names)
+
     def login_schema(self, cx: sa.Connection) -> str | None:
         return system_tables.login_schema(cx, self.default_schema)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.postgresql.types import IntegerType
+from backup.stores.sql.engines.prepared import spelled_once
 
 _FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
@@ -24,7 +26,12 @@ _ENCODING: Any = sa.literal_column(
 
 
 def content_hash(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
-    """The SHA-256 of the row's text."""
+    """The SHA-256 of the row's text. The same columns give the same object."""
+    return _content_hash(tuple(columns))
+
+
+@lru_cache(maxsize=1_024)
+def _content_hash(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
     whole = sa.cast(sa.func.row(*columns), sa.Text)  # two different rows have different texts
     return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, _ENCODING)), "hex")
 
@@ -50,17 +57,31 @@ def fingerprints(
     server: Any = cx.dialect.server_version_info
     if server[0] < _FIRST_WITH_HASHES:
         return None
+    if conditions or bucket is not None:
+        rows: Any = cx.execute(_query(stamps, conditions, bucket))
+    else:
+        rows = cx.exec_driver_sql(*_whole(cx.dialect, tuple(stamps.key), tuple(stamps.version), stamps.content))
+    return {
+        number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
+        for number, records, *values in rows
+    }
+
+
+@lru_cache(maxsize=1_024)
+def _whole(dialect: sa.Dialect, key: Any, version: Any, content: Any) -> tuple[str, tuple[Any, ...]]:
+    """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
+    return spelled_once(_query(StampColumns(key, version, content), (), None), dialect)
+
+
+def _query(
+    stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], bucket: sa.ColumnElement[Any] | None
+) -> sa.Select[Any]:
     sums = [sa.func.sum(_mixed(stamps, seed, seed == _SEEDS[0])) for seed in _SEEDS]
     first, *_ = [*stamps.version, None]
     if first is not None and isinstance(first.type, IntegerType):
         sums = [sa.func.sum(first), *sums]
     query = sa.select(sa.null() if bucket is None else bucket, sa.func.count(), *sums).where(*conditions)
-    if bucket is not None:
-        query = query.group_by(_FIRST_COLUMN)
-    return {
-        number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
-        for number, records, *values in cx.execute(query)
-    }
+    return query if bucket is None else query.group_by(_FIRST_COLUMN)
 
 
 def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.base import Described
@@ -11,20 +15,26 @@ from backup.stores.sql.engines.postgresql.collations import DEFAULT, NAMED
 from backup.stores.sql.engines.postgresql.types import type_of
 from backup.stores.sql.engines.tables import TableName
 
-_FIND = """
+_TABLES = """
     SELECT c.oid, n.nspname, c.relname, c.relkind = 'r' AS alone,
            -- Only of such tables is it known how many rows a page has at most.
            CASE WHEN c.relkind = 'r' AND m.amname = 'heap' THEN pg_relation_size(c.oid) END AS bytes
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam
-    WHERE c.relname = :table AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND
+    """
+_FIND = f"""{_TABLES} c.relname = :table
       AND (n.nspname = :schema OR (CAST(:schema AS text) IS NULL AND n.nspname = ANY (current_schemas(false))))
     ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1
     """
+_FIND_ALL = f"""{_TABLES} (n.nspname, c.relname) IN (
+        SELECT schema_name, table_name
+        FROM unnest(CAST(:schemas AS text[]), CAST(:tables AS text[])) AS t (schema_name, table_name)
+    )
+    """  # noqa: S608 - only constants
 _FIND_ALONE = sa.text(f"SELECT nspname, relname, alone FROM ({_FIND}) AS t")  # noqa: S608 - a constant
 _LOGIN_SCHEMA = sa.text("SELECT coalesce(current_schema(), :default)")
 # A domain counts as its base type. The collation of the database is named, but not declared: it is the default.
-_DESCRIBE = sa.text(
-    f"""
+_DESCRIPTION = f"""
     SELECT f.nspname, f.relname, f.alone, f.bytes, row_security_active(f.oid), current_user,
            a.attname, b.typname, format_type(b.oid, CASE WHEN b.oid = t.oid THEN a.atttypmod ELSE t.typtypmod END),
            n.nspname = 'pg_catalog', NOT a.attnotnull,
@@ -35,7 +45,7 @@ _DESCRIBE = sa.text(
                 THEN (SELECT {DEFAULT} FROM pg_database d WHERE d.datname = current_database())
                 WHEN c.oid IS NOT NULL THEN {NAMED} END,
            array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)
-    FROM ({_FIND}) AS f
+    FROM (TABLES) AS f
     LEFT JOIN pg_attribute a ON a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_type b ON b.oid = CASE WHEN t.typbasetype <> 0 THEN t.typbasetype ELSE t.oid END
@@ -43,9 +53,9 @@ _DESCRIBE = sa.text(
     LEFT JOIN pg_collation c ON c.oid = a.attcollation
     LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
-    ORDER BY a.attnum
+    ORDER BY f.oid, a.attnum
     """  # noqa: S608 - only constants, and expressions of `collations`
-)
+_DESCRIBE, _DESCRIBE_ALL = (sa.text(_DESCRIPTION.replace("TABLES", tables)) for tables in (_FIND, _FIND_ALL))
 _PAGE_BYTES, _ROWS_ON_A_PAGE = 8192, 291
 """A row takes at least 28 bytes of a page. On a server with larger pages, more of these fit into the same bytes."""
 
@@ -101,8 +111,18 @@ def columns(cx: sa.Connection, schema: str, table: str) -> list[Column]:
 def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | None:
     """The table that `find` returns, with all that `columns` says of it, in one statement."""
     rows = cx.execute(_DESCRIBE, {"table": table, "schema": schema}).all()
-    if not rows:
-        return None
+    return _described(rows) if rows else None
+
+
+def describe_all(cx: sa.Connection, names: Sequence[TableName]) -> list[Described | None]:
+    """What `describe` says of each of these tables, in one statement for all. None for one without a schema."""
+    values = {"schemas": [name.schema for name in names], "tables": [name.name for name in names]}
+    rows = cx.execute(_DESCRIBE_ALL, values).all()
+    described = {name: _described([*group]) for name, group in groupby(rows, key=lambda row: (row[0], row[1]))}
+    return [described.get((name.schema or "", name.name)) for name in names]
+
+
+def _described(rows: Sequence[Any]) -> Described:
     own_schema, own_name, alone, size, is_hidden, role = rows[0][:6]
     name = TableName(own_schema, own_name, alone)
     if is_hidden:

@@ -250,11 +250,15 @@ class SqliteDialect:
         return system_tables.find(cx, schema, table)
 
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
-        return listing.list_tables(cx)
+        return list(system_tables.remembered(cx, listing.list_tables))
 
     def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
         existing = self.find(cx, schema, table)
         return None if existing is None else Described(existing)
+
+    def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
+        described = system_tables.describe_all(cx)
+        return [described.get(name.name.lower()) for name in names]
 
     def login_schema(self, cx: sa.Connection) -> str | None:  # noqa: ARG002 - a file has no schemas
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
+from backup.stores.sql.engines.prepared import spelled_once
 from backup.stores.sql.engines.sqlite.text import text_of
 from backup.stores.sql.engines.tables import TableAlone
 
@@ -44,11 +45,17 @@ def exact_hash_of_bytes(*values: Any) -> str:
 def content_hash(columns: Sequence[Any], *, any_bytes: bool) -> sa.ColumnElement[Any]:
     """A hash of a row's exact values. `any_bytes`: its texts may be not valid UTF-8; the hash is the same either way.
 
-    For more columns than a function takes, it is a hash of the hashes of groups of columns.
+    For more columns than a function takes, it is a hash of the hashes of groups of columns. The same columns give the
+    same object.
     """
+    return _content_hash(tuple(columns), any_bytes)
+
+
+@lru_cache(maxsize=1_024)
+def _content_hash(columns: Sequence[Any], any_bytes: bool) -> sa.ColumnElement[Any]:
     if len(columns) > _ARGUMENTS:
         starts = range(0, len(columns), _ARGUMENTS)
-        columns = [content_hash(columns[start : start + _ARGUMENTS], any_bytes=any_bytes) for start in starts]
+        columns = [_content_hash(columns[start : start + _ARGUMENTS], any_bytes) for start in starts]
         any_bytes = False
     values = map(_in_digits, columns) if any_bytes else columns
     result: sa.ColumnElement[Any] = getattr(sa.func, HASH_OF_BYTES if any_bytes else HASH)(*values)
@@ -121,6 +128,32 @@ def _lists(
 ) -> Sequence[_Lists]:
     """A row for each bucket: its number, the number of records, the sum of their versions, a list of values for each
     column, and a list of content hashes."""
+    if not conditions and bucket is None:
+        text, values = _whole(
+            cx.dialect, tuple(stamps.key), tuple(stamps.version), stamps.content, tuple(affinities), any_bytes
+        )
+        cursor: Any = cx.exec_driver_sql(text, values).cursor  # the driver's own cursor converts nothing
+    else:
+        cursor = cx.execute(_query(stamps, affinities, conditions, bucket, any_bytes)).cursor
+    rows: Sequence[_Lists] = cursor.fetchall()
+    return rows if stamps.content is not None else [(*row, b"[]") for row in rows]
+
+
+@lru_cache(maxsize=1_024)
+def _whole(
+    dialect: sa.Dialect, key: Any, version: Any, content: Any, affinities: tuple[str, ...], any_bytes: bool
+) -> tuple[str, tuple[Any, ...]]:
+    """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
+    return spelled_once(_query(StampColumns(key, version, content), affinities, (), None, any_bytes), dialect)
+
+
+def _query(
+    stamps: StampColumns,
+    affinities: Sequence[str],
+    conditions: Sequence[sa.ColumnElement[bool]],
+    bucket: sa.ColumnElement[Any] | None,
+    any_bytes: bool,
+) -> sa.Select[Any]:
     key, version, content = stamps
     # JSON keeps different integers and different texts apart. For other values it is not exact.
     values: list[sa.ColumnElement[Any]] = [
@@ -144,11 +177,7 @@ def _lists(
     query = sa.select(group, sa.func.count(), sa.func.sum(number), *lists).where(*conditions)
     if content is not None:
         query = query.add_columns(_list(hashed, values[len(key)].is_(None) if version else None))
-    if bucket is not None:
-        query = query.group_by(_FIRST_COLUMN)
-    cursor: Any = cx.execute(query).cursor  # the driver's own cursor converts nothing
-    rows: Sequence[_Lists] = cursor.fetchall()
-    return rows if content is not None else [(*row, b"[]") for row in rows]
+    return query if bucket is None else query.group_by(_FIRST_COLUMN)
 
 
 def _plain(column: sa.Column[Any]) -> sa.ColumnElement[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from backup.core.errors import SchemaMismatch
+from backup.core.errors import BackupError, SchemaMismatch
+from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.sqlite.types import type_of
 from backup.stores.sql.engines.tables import TableName
@@ -63,7 +66,10 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         ),
         {"table": table, "schema": schema},
     )
-    collations: dict[str, str] = dict(key_index.all())
+    return _columns(table, rows, dict(key_index.all()))
+
+
+def _columns(table: str, rows: Iterable[Any], collations: Mapping[str, str]) -> list[Column]:
     for name, collation in collations.items():
         if collation.upper() not in _COLLATIONS:
             raise SchemaMismatch(
@@ -82,6 +88,74 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         )
         for name, declared, notnull, hidden, position, defaulted in rows
     ]
+
+
+# Of tables alone: a view may name what was dropped, and a virtual table may need a module that this process lacks.
+_ALL_COLUMNS = sa.text(
+    """
+    SELECT m.name, c.name, c.type, c."notnull", c.hidden, c.pk, c.dflt_value IS NOT NULL
+    FROM sqlite_master m JOIN pragma_table_xinfo(m.name, 'main') c
+    WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%' AND c.hidden <> 1
+    ORDER BY m.name, c.cid
+    """
+)
+_ALL_INDEXES = sa.text(
+    """
+    SELECT m.name, x.name, x.coll, i.origin = 'pk' AND x.key = 1
+    FROM sqlite_master m JOIN pragma_index_list(m.name, 'main') i JOIN pragma_index_xinfo(i.name, 'main') x
+    WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
+    """
+)
+_MASTER = sa.text("SELECT type, name, tbl_name, sql FROM sqlite_master")
+Said = TypeVar("Said")
+
+
+def describe_all(cx: sa.Connection) -> Mapping[str, Described]:
+    """What `find` and `columns` say of each table, by its name in small letters. Leaves out views and virtual
+    tables."""
+    return remembered(cx, _describe_all)
+
+
+def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
+    collations: dict[str, dict[str, str]] = {}
+    odd = set()
+    for table, column, collation, is_of_key in cx.execute(_ALL_INDEXES):
+        if str(collation or "BINARY").upper() not in _COLLATIONS:
+            odd.add(table)
+        if is_of_key:
+            collations.setdefault(table, {})[column] = collation
+    described = {}
+    for table, rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: str(row[0])):
+        name = TableName(None, table, alone=table in odd)
+        try:
+            read = _columns(table, [row[1:] for row in rows], collations.get(table, {}))
+            described[table.lower()] = Described(name, read)
+        except BackupError as error:
+            described[table.lower()] = Described(name, error=error)
+    return described
+
+
+def remembered(cx: sa.Connection, read: Callable[[sa.Connection], Said]) -> Said:
+    """What `read` reads of the catalogue. The statements that made the file's tables say all of it, so a second call
+    that sees the same statements reads nothing else."""
+    key = read, _master(cx)
+    said: Said | None = _remembered.get(key)
+    if said is not None:
+        return said
+    said = read(cx)
+    if _master(cx) == key[1]:  # else somebody has changed a table meanwhile
+        for oldest in [*_remembered][: max(0, len(_remembered) - _REMEMBERED_AT_MOST)]:
+            _remembered.pop(oldest, None)
+        _remembered[key] = said
+    return said
+
+
+_REMEMBERED_AT_MOST = 8
+_remembered: dict[tuple[Callable[[sa.Connection], Any], tuple[Any, ...]], Any] = {}
+
+
+def _master(cx: sa.Connection) -> tuple[Any, ...]:
+    return tuple(map(tuple, cx.execute(_MASTER)))
 
 
 def _declared(declared: str, collation: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,6 +65,7 @@ def affinity_of(column: sa.Column[Any]) -> str:
     return _affinity(column.type.declared)  # type: ignore[attr-defined] # a ServerType
 
 
+@lru_cache(maxsize=1_024)
 def _affinity(declared: str) -> str:
     name = type_parts(declared)[0]
     if not name:

@@ -1,0 +1,142 @@
+"""Many small tables of one side, asked together: one connection, and the catalogue in a handful of statements."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.core.errors import BackupError
+from backup.core.model import Fingerprint
+from backup.stores.sibling import Group, Groups, Shape
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.app_tables import SqlSibling
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.prepared import spelled_once
+from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.newest import groups_of
+from backup.stores.sql.store import SqlStore
+from backup.stores.values import Limits
+
+
+class ManyTables:
+    """The tables of one side that `open_store` has opened in it. Not for several threads."""
+
+    def __init__(self, access: SqlAccess, limits: Limits) -> None:
+        self._access, self._limits = access, limits
+        self.stores: list[SqlStore] = []
+
+    @property
+    def dialect(self) -> Dialect:
+        """The database of all its tables."""
+        return self._access.dialect
+
+    def is_same_database(self, other: ManyTables) -> bool:
+        """Whether both are in one database, by what the servers say of themselves."""
+        operation = "tell two databases apart"
+        with self._access.once(operation) as own_cx, other._access.once(operation) as other_cx:
+            return self.dialect.is_same_database(own_cx, other_cx)
+
+    def describe(self) -> set[str]:
+        """Tells each of its stores what the catalogue says now, and returns the `place.location` of those of which it
+        says something. Raises what a store raises."""
+        names = [
+            TableName(store.catalog.schema or self.dialect.default_schema, store.catalog.name) for store in self.stores
+        ]
+        for attempt in self._access.attempts("read the catalogue"):
+            with attempt as cx:
+                described = self.dialect.describe_all(cx, names)
+        for store, of_table in zip(self.stores, described, strict=True):
+            store.catalog.know(of_table)
+        pairs = zip(self.stores, described, strict=True)
+        return {store.place.location for store, of_table in pairs if of_table is not None}
+
+    def fingerprints(self, places: Collection[str]) -> Mapping[str, Fingerprint]:
+        """The fingerprints of those of its tables whose `place.location` is among these. Leaves out a table that has
+        more records than a chunk, that the server refuses to read, or that cannot be fingerprinted as one piece.
+
+        Each is of a moment of its own. Raises what a store raises if the server cannot be asked at all. Costs a
+        statement a table; where the server is a library in this process, two.
+        """
+        seconds = self._limits.chunk_call_seconds
+        for attempt in self._access.attempts("read the fingerprints of many tables", seconds=seconds, single=True):
+            fingerprints: dict[str, Fingerprint] = {}
+            with attempt as cx:
+                for store in self.stores:
+                    if store.place.location in places and (made := self._fingerprint(cx, store)) is not None:
+                        fingerprints[store.place.location] = made
+        return fingerprints
+
+    def _fingerprint(self, cx: sa.Connection, store: SqlStore) -> Fingerprint | None:
+        try:
+            shape = store.shape
+            if shape.nullable_key or shape.key_may_repeat:
+                return None
+            at_most = self._limits.chunk_size
+            if not shape.has_at_most(at_most):
+                count = cx.exec_driver_sql(*_counting(cx.dialect, shape.table, at_most + 1)).scalar()
+                if int(count or 0) > at_most:
+                    return None
+            made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters)
+        except BackupError:
+            return None
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
+        return None if made is None else made[None]
+
+    def newest(self, shape: Shape, groups: Groups, values: Sequence[str]) -> list[Group]:
+        """The groups of the app's own table beside these tables whose field `by` has one of these values. Costs one
+        statement. Raises ColumnMissing for a table of an earlier release, and what a store raises."""
+        for attempt in self._access.attempts(f"read {shape.name}", single=True):
+            with attempt as cx:
+                found = self._groups(cx, shape, groups, values)
+        return found
+
+    def add_next(self, shape: Shape, groups: Groups, entries: Sequence[Mapping[str, Any]]) -> set[str]:
+        """Inserts those entries whose `order` is the next one of their group, if no entry of the group is counted.
+        Returns the keys of the entries that are there now. Costs two statements. Raises what a store raises; then none
+        was inserted, unless only the answer was lost."""
+        values = [entry[groups.by] for entry in entries]
+        for attempt in self._access.attempts(f"write {shape.name}", writes=True, fenced=False):
+            with attempt as cx:
+                found = {(group.by, group.apart): group for group in self._groups(cx, shape, groups, values)}
+                there: list[str] = []
+                fitting: list[dict[str, Any]] = []
+                for entry in entries:
+                    group = found.get((entry[groups.by], entry[groups.apart]))
+                    if group is None or group.counted:
+                        continue
+                    if group.entry is not None and group.entry[shape.key] == entry[shape.key]:
+                        there.append(entry[shape.key])  # by an earlier try
+                    elif (group.highest[groups.order] or 0) + 1 == entry[groups.order]:
+                        fitting.append(dict(entry))
+                if fitting:
+                    cx.execute(self._sibling(shape).table.insert(), fitting)
+        return {*there, *(entry[shape.key] for entry in fitting)}
+
+    def _groups(self, cx: sa.Connection, shape: Shape, groups: Groups, values: Sequence[str]) -> list[Group]:
+        table, step = self._sibling(shape).table, self.dialect.max_parameters // 2
+        parts = [list(values[start : start + step]) for start in range(0, len(values), step)]
+        clock = self.dialect.server_clock
+        return [group for part in parts for group in groups_of(cx, table, groups, part, clock)]
+
+    def _sibling(self, shape: Shape) -> SqlSibling:
+        """The app's own table. For a set it is in the server's default schema."""
+        return SqlSibling(self._access, shape, lambda _name: self.dialect.default_schema)
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        for store in self.stores:
+            store.close()
+        self._access.close()
+
+
+@lru_cache(maxsize=1_024)
+def _counting(dialect: sa.Dialect, table: sa.Table, at_most: int) -> tuple[str, tuple[Any, ...]]:
+    """The statement that counts the table's rows, but no further than this; and its parameters."""
+    rows = sa.select(sa.literal_column("1")).select_from(table).limit(sa.literal_column(str(at_most))).subquery()
+    return spelled_once(sa.select(sa.func.count()).select_from(rows), dialect)

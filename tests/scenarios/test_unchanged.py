@@ -1,0 +1,281 @@
+"""One look at a set settles the tables of which nothing has changed. Everything else gets a run of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.config.settings import load_settings
+from backup.core.errors import Locked
+from backup.core.model import Counts, Run, Status, Trigger
+from backup.runs import unchanged_runs
+from backup.runs.history import History
+from backup.runs.runner import Runner
+from backup.services.registry import Registry
+from backup.services.service import Options
+from tests.emulators.servers import postgres_database
+from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop
+
+__all__ = ["postgres_shop", "sqlite_shop"]
+
+TABLES = """
+CREATE TABLE "A" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Version" INTEGER NOT NULL);
+CREATE TABLE "B" ("Id" VARCHAR(9) NOT NULL PRIMARY KEY, "Name" VARCHAR(40), "Price" NUMERIC(9, 2));
+INSERT INTO "A" VALUES (1, 'Ada', 1), (2, 'Bo', 1), (3, NULL, 1);
+INSERT INTO "B" VALUES ('x', 'Ada', 1.50), ('y', NULL, NULL)
+"""
+VERSION = '[set.shop.table.A]\nversion = "Version"'
+
+
+def synced(shop: Shop) -> Shop:
+    """Two tables that were synced: one with a version, one that is compared by its content."""
+    shop.run(TABLES)
+    assert {outcome.error for outcome in shop.sync(VERSION).values()} == {None}
+    return shop
+
+
+@pytest.fixture
+def shop(sqlite_shop: Shop) -> Shop:
+    """The synced tables in SQLite files."""
+    return synced(sqlite_shop)
+
+
+@pytest.fixture
+def own_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The services that got a run of their own from now on."""
+    services: list[str] = []
+    run = Runner.run
+
+    def noted(runner: Runner, *arguments: Any) -> Any:
+        services.append(runner._service.rpartition(".")[2].rpartition("/")[2])
+        return run(runner, *arguments)
+
+    monkeypatch.setattr(Runner, "run", noted)
+    return services
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """The statements of all engines inside the block, but for BEGIN."""
+    statements: list[str] = []
+
+    def sent(_cx: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", sent)
+    try:
+        yield statements
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", sent)
+
+
+def runs_of(shop: Shop, table: str) -> list[Run]:
+    return list(shop.registry(VERSION).get(shop.name(table)).past.history(10))
+
+
+@pytest.mark.parametrize("engine", ["sqlite_shop", "postgres_shop"])
+def test_a_set_of_which_nothing_has_changed_is_settled_by_one_look(
+    engine: str, request: pytest.FixtureRequest, own_runs: list[str]
+) -> None:
+    shop = synced(request.getfixturevalue(engine))
+    own_runs.clear()
+    outcomes = shop.sync(VERSION)
+    assert own_runs == []
+    assert {table: outcome.run.counts for table, outcome in outcomes.items()} == {
+        "A": Counts(skipped=3),
+        "B": Counts(skipped=2),
+    }
+    for table, records in (("A", 3), ("B", 2)):
+        newest, before = runs_of(shop, table)
+        assert newest.sync_id == outcomes[table].run.sync_id
+        assert (newest.status, newest.verified, newest.trigger) == (Status.COMPLETED, True, Trigger.CLI)
+        assert newest.proof == before.proof
+        assert newest.proof is not None
+        assert newest.proof.source.records == newest.proof.backup.records == records
+        assert (newest.number, before.number) == (2, 1)
+        assert before.completed_at is not None
+        assert newest.completed_at is not None
+        assert before.completed_at < newest.started_at <= newest.completed_at
+        assert newest.notes == before.notes
+    assert [run.number for run in runs_of(shop, "A")] == [2, 1]
+
+
+CHANGES: dict[str, tuple[str, str]] = {
+    "a record": ("source", 'UPDATE "A" SET "Version" = 2, "Name" = \'Zoe\' WHERE "Id" = 1'),
+    "a new record": ("source", "INSERT INTO \"A\" VALUES (9, 'New', 1)"),
+    "a deleted record": ("source", 'DELETE FROM "A" WHERE "Id" = 1'),
+    "a record of the backup": ("backup", 'UPDATE "A" SET "Version" = 7 WHERE "Id" = 2'),
+    "a lost record of the backup": ("backup", 'DELETE FROM "A" WHERE "Id" = 2'),
+    "a new column": ("source", 'ALTER TABLE "A" ADD "Fax" VARCHAR(20)'),
+    "a dropped column": ("source", 'ALTER TABLE "A" DROP COLUMN "Name"'),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_table_that_differs_gets_a_run_of_its_own_and_the_others_do_not(
+    shop: Shop, own_runs: list[str], change: str
+) -> None:
+    own_runs.clear()
+    side, statement = CHANGES[change]
+    shop.run(statement, side)
+    outcomes = shop.sync(VERSION)
+    assert own_runs == ["A"]
+    assert {outcome.error for outcome in outcomes.values()} == {None}
+    if "dropped" not in change:
+        assert [row[:3] for row in shop.rows('"A"')] == [row[:3] for row in shop.rows('"A"', "source")]
+    own_runs.clear()
+    shop.sync(VERSION)
+    # A column that is gone might come back: then every record must be copied again.
+    assert own_runs == (["A"] if "dropped" in change else [])
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        ("", Options(force=True)),
+        ("", Options(dry_run=True)),
+        ("", Options(limit=5)),
+        ("", Options(allow_mass_delete=True)),
+        ("where = { Id = { from = 1 } }", Options()),
+        ('where_sql = "1 = 1"', Options()),
+        ('mask = { Name = "null" }', Options()),
+        ('columns = { exclude = ["Name"] }', Options()),
+        ('key = ["Id"]', Options()),
+        ('deletes = "keep"', Options()),
+        ('transform = [{ constant = { Origin = "crm" } }]', Options()),
+    ],
+)
+def test_what_is_asked_for_otherwise_gets_a_run_of_its_own(
+    sqlite_shop: Shop, own_runs: list[str], lines: str, options: Options
+) -> None:
+    shop = sqlite_shop
+    shop.run(TABLES.replace('"Id" VARCHAR(9) NOT NULL PRIMARY KEY', '"Id" VARCHAR(9) NOT NULL'))
+    shop.run('CREATE UNIQUE INDEX "one" ON "B" ("Id")')
+    shop.sync(VERSION)
+    own_runs.clear()
+    registry = Registry(
+        load_settings({"BACKUP_TOML": shop.text(f"[set.shop.table.B]\n{lines}"), "BackupMask__Key": "k" * 40})
+    )
+    registry.sync("shop", Trigger.CLI)  # now the newest run followed the same rules
+    own_runs.clear()
+    registry.sync("shop", Trigger.CLI, options)
+    assert "B" in own_runs
+
+
+def spoil(shop: Shop, **fields: Any) -> None:
+    """Changes the entry of the newest run of A."""
+    service = shop.registry(VERSION).get(shop.name("A"))
+    with service.stores() as (_, backup):
+        history = History(backup)
+        [newest] = history.latest(service.name, 1)
+        history.save(replace(newest, **fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": Status.FAILED, "error": "It broke."},
+        {"proof": None},
+        {"dry_run": True},
+        {"masks": "others"},
+        {"selection": "another"},
+        {"removed_columns": ("Fax",)},
+        {"scratch": "left"},
+        {"counts": Counts(failed=1, skipped=2)},
+        {"number": 7_000_000_000, "place": None},
+    ],
+)
+def test_a_past_that_proves_nothing_is_not_built_on(shop: Shop, own_runs: list[str], fields: Any) -> None:
+    own_runs.clear()
+    spoil(shop, **fields)
+    own_runs.clear()
+    shop.sync(VERSION)
+    assert own_runs == ["A"]
+
+
+def test_a_service_that_another_run_works_on_is_left_to_it(shop: Shop, own_runs: list[str]) -> None:
+    own_runs.clear()
+    own_runs.clear()
+    registry = shop.registry(VERSION)
+    service = registry.get("shop/A")
+    with service.stores() as (_, backup), registry._lock("shop/A", backup.place.location):
+        outcomes = shop.sync(VERSION)
+    assert own_runs == ["A"]
+    assert isinstance(outcomes["A"].error, Locked)
+    assert outcomes["B"].run.number == 2
+    assert [run.number for run in runs_of(shop, "A")] == [1]
+
+
+def test_a_run_that_began_meanwhile_keeps_its_number(
+    shop: Shop, own_runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process with another kind of lock can do."""
+    own_runs.clear()
+    add: Callable[..., set[str]] = unchanged_runs.add
+
+    def late(*arguments: Any) -> set[str]:
+        service = shop.registry(VERSION).get(shop.name("A"))
+        with service.stores() as (_, backup):
+            [newest] = History(backup).latest(service.name, 1)
+            History(backup).save(replace(newest, sync_id="another", number=2), new=True)
+        return add(*arguments)
+
+    monkeypatch.setattr(unchanged_runs, "add", late)
+    outcomes = shop.sync(VERSION)
+    assert own_runs == ["A"]
+    assert [run.number for run in runs_of(shop, "A")] == [3, 2, 1]
+    assert outcomes["B"].run.number == 2
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_twenty_unchanged_tables_cost_a_few_statements_and_one_connection_a_side(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if engine == "sqlite":
+        cost_of_twenty(Shop(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/backup.db", ""), 4)
+        return
+    server = request.getfixturevalue("postgres")
+    with postgres_database(server) as source, postgres_database(server) as backup:
+        cost_of_twenty(Shop(source, backup, "public."), 2)
+
+
+def cost_of_twenty(shop: Shop, statements_a_table: int) -> None:
+    shop.run(";".join(f"CREATE TABLE t{n} (id INTEGER PRIMARY KEY, name VARCHAR(9))" for n in range(20)))
+    shop.sync()
+    opened: list[None] = []
+
+    def connected(*_: Any) -> None:
+        opened.append(None)
+
+    sa.event.listen(sa.Pool, "connect", connected)
+    with counted() as statements:
+        outcomes = shop.sync()
+    sa.event.remove(sa.Pool, "connect", connected)
+    assert {outcome.run.number for outcome in outcomes.values()} == {2}
+    assert len(statements) <= 20 * statements_a_table + 24  # the catalogues, the history, and its entries
+    assert len(opened) <= 5  # of each side for its list of tables, and for the look; of the backup for its foreign keys
+    assert sum("INSERT" in statement for statement in statements) == 1
+
+
+def test_a_table_that_cannot_be_read_fails_alone_and_by_its_own_run(shop: Shop, own_runs: list[str]) -> None:
+    own_runs.clear()
+    path = Path(shop.source.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as file:
+        [[page, size]] = file.execute(
+            "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = 'B'"
+        ).fetchall()
+    with path.open("r+b") as raw:
+        raw.seek((page - 1) * size)
+        raw.write(b"\xff" * size)
+    own_runs.clear()
+    outcomes = shop.sync(VERSION)
+    assert own_runs == ["B"]
+    assert outcomes["B"].run.status is Status.FAILED
+    assert outcomes["A"].run.counts == Counts(skipped=3)
