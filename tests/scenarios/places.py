@@ -44,7 +44,7 @@ class Sql:
 
     def run(self, statement: str, **values: Any) -> None:
         """Executes a statement, with the table's name for {table}, and values for names like :this."""
-        with _engine(self.url).begin() as cx:
+        with engine(self.url).begin() as cx:
             text = statement.format(table=cx.dialect.identifier_preparer.format_table(self._named()))
             cx.execute(sa.text(text), values) if values else cx.exec_driver_sql(text)
 
@@ -53,7 +53,7 @@ class Sql:
         return sa.table(name or table, schema=schema or None)
 
     def _run(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with _engine(self.url).connect() as cx:
+        with engine(self.url).connect() as cx:
             return [dict(row) for row in cx.execute(query).mappings()]
 
 
@@ -212,7 +212,8 @@ def on_postgres(source: str, backup: str) -> Place:
 
 
 @cache
-def _engine(url: str) -> sa.Engine:
+def engine(url: str) -> sa.Engine:
+    """Keeps no connection open, and asks a server once what an engine asks at first."""
     return sa.create_engine(url, poolclass=sa.NullPool)
 
 

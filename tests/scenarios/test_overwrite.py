@@ -21,6 +21,7 @@ from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.writes import SqlWrites
+from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.inside import command, counted, done, few_orders, named, refused, revised, synced
 from tests.scenarios.places import Cosmos, Place, Service, Sql
@@ -59,9 +60,8 @@ class Things:
 
     def rows(self, side: str = "source") -> Rows:
         place: Sql = getattr(self, side)
-        engine = sa.create_engine(place.url, poolclass=sa.NullPool)
         schema, _, name = place.table.rpartition(".")
-        with engine.connect() as cx:
+        with places.engine(place.url).connect() as cx:
             query = sa.select(sa.text("*")).select_from(sa.table(name, schema=schema or None))
             return {row[0]: tuple(row[1:]) for row in cx.execute(query)}
 
@@ -73,12 +73,13 @@ class Things:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def things(request: pytest.FixtureRequest, tmp_path: Path) -> Things:
+def things(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Things]:
     if request.param == "sqlite":
         source, backup = (Sql(f"sqlite:///{tmp_path / name}.db", "things") for name in ("source", "backup"))
-        return Things(source, backup, tmp_path)
-    url = request.getfixturevalue("postgres_database")
-    return Things(Sql(url, "things"), Sql(url, "kept.things"), tmp_path)
+        yield Things(source, backup, tmp_path)
+        return
+    with lent_database(request.getfixturevalue("postgres")) as url:
+        yield Things(Sql(url, "things"), Sql(url, "kept.things"), tmp_path)
 
 
 VERSIONED = "id INTEGER PRIMARY KEY, version INTEGER, a INTEGER"

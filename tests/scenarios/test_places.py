@@ -23,7 +23,7 @@ from backup.services.registry import Registry
 from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.stores import Limits
 from backup.verbs.restoring import Wish
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Place, Service, Sql
 
@@ -73,7 +73,7 @@ def sides_on(engine: str, request: pytest.FixtureRequest, folder: Path) -> Itera
         yield places.with_orders_on_cosmos(folder, *servers)
     else:
         postgres = request.getfixturevalue("postgres")
-        with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+        with lent_database(postgres) as source, lent_database(postgres) as backup:
             yield places.on_postgres(source, backup)
 
 

@@ -16,7 +16,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.stores import Store
 from backup.verbs.past_run import PastRun
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.inside import (
     alone,
@@ -42,7 +42,7 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A dozen orders, of which a night has deleted three, updated two and inserted one; some more came since."""
     if request.param == "postgres":
         server = request.getfixturevalue("postgres")
-        with postgres_database(server) as source, postgres_database(server) as backup:
+        with lent_database(server) as source, lent_database(server) as backup:
             yield few_orders(places.on_postgres(source, backup).order)
     elif request.param == "cosmos":
         accounts = [request.getfixturevalue(name) for name in ("cosmos_server", "cosmos_server_backup")]

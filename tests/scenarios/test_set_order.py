@@ -21,7 +21,7 @@ from backup.services.table_order import parents_first
 from backup.stores import ForeignKey
 from backup.stores.sql.constraints import constraint_of
 from backup.verbs.restoring import Wish
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 TABLES = """
@@ -140,7 +140,7 @@ def test_another_database_gets_the_tables_in_their_order_also_those_that_are_gon
     shop.sync()
     shop.run('DROP TABLE "Alone"')
     shop.run('CREATE INDEX "by boss_bak01234567" ON "Alone" ("Boss", "Id")', "backup")
-    with postgres_database(postgres) as target:
+    with lent_database(postgres) as target:
         outcomes = restore(shop, to=target)
         assert [outcome.error for outcome in outcomes.values()] == [None] * 4
         [index] = Shop(target, shop.backup, shop.prefix).column(
@@ -208,7 +208,7 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
         " ON DELETE CASCADE ON UPDATE SET NULL DEFERRABLE INITIALLY DEFERRED"
     )
     shop.sync()
-    with postgres_database(postgres) as target:
+    with lent_database(postgres) as target:
         there = Shop(target, shop.backup, shop.prefix)
         preview = restore(shop, options=Options(dry_run=True), to=target, constraints=True)
         assert any("would be made" in note for note in preview["Alone"].run.notes)
@@ -272,7 +272,7 @@ def test_foreign_keys_are_known_when_the_source_is_gone(postgres_shop: Shop, pos
     gone = replace(shop, source=f"{shop.source}_gone")
     shop.sync(tables='["Customer"]')
     defined = shop.column(DEFINED, "source")
-    with postgres_database(postgres) as target:
+    with lent_database(postgres) as target:
         there = Shop(target, shop.backup, shop.prefix)
         shop.run('DROP TABLE "SetCatalog"', "backup")  # an earlier release has kept nothing
         with pytest.raises(SourceMissing):

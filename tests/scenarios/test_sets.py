@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -43,7 +42,8 @@ from backup.services.service import NO_OPTIONS
 from backup.services.service_plans import plan_of
 from backup.stores import Limits
 from backup.verbs import sync
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
+from tests.scenarios import places
 from tests.scenarios.inside import command
 
 SHOP = """
@@ -106,8 +106,7 @@ class Shop:
             return [row[0] for row in cx.execute(sa.text(query))]
 
     def _begin(self, side: str) -> Any:
-        engine = sa.create_engine(self.source if side == "source" else self.backup, poolclass=sa.pool.NullPool)
-        return engine.begin()
+        return places.engine(self.source if side == "source" else self.backup).begin()
 
 
 @pytest.fixture
@@ -119,8 +118,7 @@ def sqlite_shop(tmp_path: Path) -> Shop:
 @pytest.fixture
 def postgres_shop(postgres: str) -> Iterator[Shop]:
     """The shop in two PostgreSQL databases."""
-    with ExitStack() as stack:
-        source, backup = (stack.enter_context(postgres_database(postgres)) for _ in range(2))
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
         yield Shop(source, backup, "public.")
 
 

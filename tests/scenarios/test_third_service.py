@@ -22,7 +22,7 @@ from backup.services.registry import Registry
 from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec, specs_of
 from backup.verbs.restoring import Wish
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Service, Sql
 
@@ -105,7 +105,7 @@ def invoices(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Invoice
         yield _filled(*sides)
     elif request.param == "postgresql":
         server = request.getfixturevalue("postgres")
-        with postgres_database(server) as source, postgres_database(server) as backup:
+        with lent_database(server) as source, lent_database(server) as backup:
             yield _filled(*(Sql(url, "sales.Invoices") for url in (source, backup)))
     else:
         accounts = [request.getfixturevalue(name) for name in ("cosmos_server", "cosmos_server_backup")]

@@ -20,7 +20,7 @@ from backup.core.model import Action, Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.services.registry import Registry
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places
 from tests.scenarios.inside import (
@@ -132,7 +132,7 @@ def cosmos_orders(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str)
 
 @pytest.fixture
 def two_postgres_databases(postgres: str) -> Iterator[tuple[str, str]]:
-    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
         yield source, backup
 
 

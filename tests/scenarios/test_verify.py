@@ -16,7 +16,7 @@ from backup.core.model import Trigger
 from backup.dev import sample
 from backup.entry.timer import run_scheduled
 from backup.services.registry import Registry
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places, product
 from tests.scenarios.inside import (
@@ -57,7 +57,7 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield place
         return
     server = request.getfixturevalue("postgres")
-    with postgres_database(server) as source, postgres_database(server) as backup:
+    with lent_database(server) as source, lent_database(server) as backup:
         place = few_orders(places.on_postgres(source, backup).order)
         synced(place, "order")
         yield place
