@@ -358,7 +358,7 @@ def test_without_a_key_the_identity_that_the_side_names_logs_in(
     def credential(name: str | None) -> None:
         raise Asked(name)
 
-    monkeypatch.setattr("backup.stores.cosmos.access.credential", credential)
+    monkeypatch.setattr("backup.stores.cosmos.connection.credential", credential)
     with pytest.raises(Asked) as caught:
         CosmosBench({"source": f"AccountEndpoint=https://account.invalid:1/{end}", "backup": ""}).open("source").ping()
     assert caught.value.args == (client_id,)

@@ -336,7 +336,7 @@ def test_a_request_that_never_has_a_good_answer_has_an_end(
     where = parse_connection(account.account, "TEST")
     assert isinstance(where, Cosmos)
     access = CosmosAccess(where, bench.database, Retry(1), SourceMissing, "source", max_call_seconds=0.2)
-    policy = access._client.client_connection.connection_policy
+    policy = access.connection.client.client_connection.connection_policy
     assert (policy.RequestTimeout, policy.ReadTimeout) == (0.2, 0.2)
     with monkeypatch.context() as refusing:
         busy = Answer(429, {"x-ms-retry-after-ms": "90"}, b"")

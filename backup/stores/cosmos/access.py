@@ -1,22 +1,19 @@
-"""Access to one Cosmos database: the client, retries, requests side by side, and the app's own errors."""
+"""Access to one Cosmos database: its containers, retries, requests side by side, and the app's own errors."""
 
 from __future__ import annotations
 
 import binascii
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from math import inf
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
-from azure.cosmos import ContainerProxy, CosmosClient, PartitionKey, ThroughputProperties
-from azure.cosmos.exceptions import CosmosClientTimeoutError, CosmosResourceExistsError
-from azure.cosmos.http_constants import HttpHeaders
+from azure.cosmos import ContainerProxy, DatabaseProxy, PartitionKey, ThroughputProperties
+from azure.cosmos.exceptions import CosmosResourceExistsError
 
 from backup.core import interrupts
 from backup.core.errors import (
@@ -29,9 +26,9 @@ from backup.core.errors import (
 )
 from backup.core.model import Throughput
 from backup.core.retry import Attempt, Retry
-from backup.stores import pools
-from backup.stores.calls import CallEnded, check_this, cut_in_time
+from backup.stores.calls import CallEnded, cut_in_time
 from backup.stores.connection import Cosmos
+from backup.stores.cosmos.connection import CosmosConnection
 from backup.stores.cosmos.errors import (
     UnlessMissing,
     http_status_of,
@@ -41,26 +38,17 @@ from backup.stores.cosmos.errors import (
     retry_after_seconds,
 )
 from backup.stores.cosmos.throttle import Throttle
-from backup.stores.http_pool import HttpPool
-from backup.stores.identity import IdentityLogin, credential
-from backup.stores.pools import Lease, PoolKey
 
 T = TypeVar("T")
 Item = TypeVar("Item")
-
-# The SDK writes these headers into the last answer, also into that of another thread, which may be copying its headers.
-# A new name makes that copy fail ("mutated during iteration"). A name that exists already does not.
-_WRITTEN_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
-_CONNECT_SECONDS, _READ_SECONDS = 5.0, 65.0
 
 
 class CosmosAccess:
     """One side's access to its database, for any number of threads. `missing` is the error for a database or container
     that does not exist.
 
-    The certificates of `emulator_hosts`, localhost and 127.0.0.1 are not verified. `units_per_second` is a ceiling for
-    the request units of all requests. A request with no answer after `max_call_seconds`, the SDK's own retries
-    included, counts as a lost connection.
+    `units_per_second` is a ceiling for the request units of all requests. For `emulator_hosts` and `max_call_seconds`
+    see `CosmosConnection`.
     """
 
     def __init__(
@@ -74,13 +62,11 @@ class CosmosAccess:
         units_per_second: float | None = None,
         max_call_seconds: float = 600.0,
     ) -> None:
-        self._max_call_seconds, self._call = max_call_seconds, threading.local()
-        self.check_young: Callable[[], None] | None = None
         self.throttle = Throttle(units_per_second)
+        self.connection = CosmosConnection(where, self.throttle, emulator_hosts, max_call_seconds)
         self._lock = threading.Lock()
         self.missing, self.label = missing, label
-        self._where, self._database = where, database
-        self._retry, self._emulator_hosts = retry, emulator_hosts
+        self._where, self._database, self._retry = where, database, retry
 
     @property
     def location(self) -> str:
@@ -88,79 +74,9 @@ class CosmosAccess:
         return f"{self._where.endpoint.rstrip('/')}/{self._database}"
 
     @property
-    def _host(self) -> str:
-        return urlsplit(self._where.endpoint).hostname or ""
-
-    @property
-    def _is_emulated(self) -> bool:
-        return self._host in self._emulator_hosts | {"localhost", "127.0.0.1"}
-
-    @cached_property
-    def _leased(self) -> tuple[HttpPool, Lease]:
-        where, at_most, verified = self._where, self.throttle.at_most, not self._is_emulated
-        login = IdentityLogin(where.client_id, f"https://{self._host}/.default") if where.key is None else None
-        key = PoolKey.of("cosmos", where.endpoint.rstrip("/"), where.key, where.client_id, verified, at_most)
-        return pools.lease(key, at_most, lambda: HttpPool(at_most, login, verified=verified))
-
-    @cached_property
-    def _client(self) -> CosmosClient:
-        where, (pool, _) = self._where, self._leased
-        options: dict[str, Any] = {}
-        host = self._host
-        if host in self._emulator_hosts:
-            options["connection_verify"] = False
-        if self._is_emulated:
-            # An emulator advertises its own address, which this process may not reach.
-            options["enable_endpoint_discovery"] = False
-        return CosmosClient(
-            where.endpoint,
-            credential(where.client_id) if where.key is None else where.key,
-            user_agent_suffix="backup",
-            connection_timeout=min(_CONNECT_SECONDS, self._max_call_seconds),
-            read_timeout=min(_READ_SECONDS, self._max_call_seconds),
-            # A document may have two megabytes. Without this each character beyond ASCII takes six bytes.
-            enable_compact_utf8_item_writes=True,
-            # Called for each attempt of each request, also for those that the SDK makes itself.
-            raw_request_hook=self._admit,
-            raw_response_hook=self._take_in,
-            transport=pool.transport(),
-            **options,
-        )
-
-    def _admit(self, request: Any) -> None:
-        check_this()  # the SDK tries again what was cut
-        before = time.monotonic()
-        request.context["reserved_units"] = self.throttle.admit()
-        now = time.monotonic()
-        # The time since the thread's request was first sent. Waiting in `admit` does not count.
-        started = self._started + now - before if self._started is not None else now
-        self._started = started
-        if now - started > self._max_call_seconds:
-            self._started = None  # the next request has its whole time again, also in a thread of the SDK
-            raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
-        if self.check_young is not None and getattr(self._call, "is_fenced", False):
-            self._call.is_fenced = False  # the check may send a request itself
-            self.check_young()
-            self._call.is_fenced = True
-
-    def _take_in(self, response: Any) -> None:
-        answer = response.http_response
-        for name in _WRITTEN_LATER:
-            answer.headers.setdefault(name, "0")
-        if answer.status_code < 400:
-            self._started = None
-        charge = float(answer.headers.get("x-ms-request-charge") or 0)
-        self.throttle.take_in(answer.status_code, charge, response.context.get("reserved_units") or 0.0)
-
-    @property
-    def _started(self) -> float | None:
-        """When this thread first sent the request that still has no good answer; None if there is none."""
-        started: float | None = getattr(self._call, "started", None)
-        return started
-
-    @_started.setter
-    def _started(self, value: float | None) -> None:
-        self._call.started = value
+    def _proxy(self) -> DatabaseProxy:
+        """The SDK's object for the database. Asks the server nothing."""
+        return self.connection.client.get_database_client(self._database)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -168,15 +84,13 @@ class CosmosAccess:
 
     def container(self, name: str) -> ContainerProxy:
         """The SDK's object for the container. Asks the server nothing."""
-        with self._lock:
-            client = self._client
-        return client.get_database_client(self._database).get_container_client(name)
+        return self._proxy.get_container_client(name)
 
     def containers(self) -> list[str]:
         """The names of the database's containers."""
         for attempt in self.attempts("list the containers"):
             with attempt:
-                names = [item["id"] for item in self._client.get_database_client(self._database).list_containers()]
+                names = [item["id"] for item in self._proxy.list_containers()]
         return names
 
     def create_container(
@@ -202,9 +116,9 @@ class CosmosAccess:
                     return
                 # Another process may be creating them at this moment.
                 with suppress(CosmosResourceExistsError):
-                    self._client.create_database_if_not_exists(self._database, offer_throughput=of_database)
+                    self.connection.client.create_database_if_not_exists(self._database, offer_throughput=of_database)
                 with suppress(CosmosResourceExistsError):
-                    self._client.get_database_client(self._database).create_container_if_not_exists(
+                    self._proxy.create_container_if_not_exists(
                         name, key, indexing_policy=policy, offer_throughput=of_container
                     )
 
@@ -212,7 +126,7 @@ class CosmosAccess:
         """Drops the container; no error if it does not exist."""
         for attempt in self.attempts(f"drop the container {name}"):
             with attempt, UnlessMissing():
-                self._client.get_database_client(self._database).delete_container(name)
+                self._proxy.delete_container(name)
 
     def attempts(self, operation: str) -> Iterator[Attempt[None]]:
         """The attempts of an operation, as many as the retry rule allows. Use each in a `with`:
@@ -229,7 +143,7 @@ class CosmosAccess:
     def once(self, operation: str) -> Iterator[None]:
         """A context for one attempt: the SDK's errors become the app's own."""
         interrupts.check()
-        self._started = None
+        self.connection.begin()
         try:
             # The SDK's own time limit ends requests. A signal does not wait for that.
             with cut_in_time(interrupts.seconds_for(inf)) as call, call.in_this_thread():
@@ -244,7 +158,7 @@ class CosmosAccess:
         except RuntimeError as error:
             if "during iteration" not in str(error):
                 raise
-            # The accident that `_WRITTEN_LATER` prevents, while the SDK makes an error.
+            # The accident that `_WRITTEN_LATER` of the connection prevents, while the SDK makes an error.
             raise TransientStoreError(f"Could not {operation} in the {self.label}: the SDK's threads met.") from None
 
     def side_by_side(
@@ -273,17 +187,9 @@ class CosmosAccess:
 
     def _in_a_slot(self, operation: str, item: Item, work: Callable[[Item], T], fenced: bool) -> T:
         for attempt in self.attempts(operation):
-            with attempt, self.throttle.slot(), self._fenced(fenced):
+            with attempt, self.throttle.slot(), self.connection.fenced(fenced):
                 result = work(item)
         return result
-
-    @contextmanager
-    def _fenced(self, fenced: bool) -> Iterator[None]:
-        self._call.is_fenced = fenced
-        try:
-            yield
-        finally:
-            self._call.is_fenced = False
 
     def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
         """The items as they come. The SDK's errors become the app's own. Not retried."""
@@ -329,13 +235,10 @@ class CosmosAccess:
 
     def close(self) -> None:
         """Gives the connections back. The next use takes them again."""
-        pool, client, leased = (self.__dict__.pop(name, None) for name in ("_pool", "_client", "_leased"))
+        pool = self.__dict__.pop("_pool", None)
         if pool is not None:
             pool.shutdown(wait=not interrupts.is_over())
-        if client is not None:
-            client.__exit__()
-        if leased is not None:
-            leased[1].release()
+        self.connection.close()
 
 
 def _offer(throughput: Throughput | None) -> int | ThroughputProperties | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import partial
 
 from backup.core.batched import batched
-from backup.core.errors import RecordRefused, StoreError
+from backup.core.errors import StoreError
 from backup.core.masks import NO_MASKS
 from backup.core.model import (
     WHOLE,
@@ -21,7 +20,6 @@ from backup.core.model import (
     Record,
     SideName,
     StampRow,
-    Version,
     utc_now,
 )
 from backup.stores.base import Accept, Fence, Keep, Store
@@ -32,16 +30,17 @@ from backup.stores.cosmos.chunks import CosmosChunks
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.copies import CosmosCopies
-from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, marked, own, texts
+from backup.stores.cosmos.documents import marked
 from backup.stores.cosmos.incremental import CosmosIncremental
 from backup.stores.cosmos.keys import CosmosKeys
-from backup.stores.cosmos.masked import MaskedDocuments, merged, noted, properties_of
+from backup.stores.cosmos.masked import merged, properties_of
 from backup.stores.cosmos.queries import Queries
+from backup.stores.cosmos.service_documents import ServiceDocuments, raise_refused
 from backup.stores.cosmos.throttle import Throttle
-from backup.stores.cosmos.transformed import TransformedDocuments, touched_by
+from backup.stores.cosmos.transformed import touched_by
 from backup.stores.cosmos.writes import CosmosWrites
 from backup.stores.sibling import Shape, Sibling
-from backup.stores.values import LeftOut, Limits, Place, Rules, Traits, Written
+from backup.stores.values import Limits, Place, Rules, Traits, Written
 
 _DOCUMENTS_AT_ONCE = 500  # an account of the lowest throughput needs about ten seconds for them
 _WHOLE_SECONDS = timedelta(seconds=2)
@@ -75,7 +74,6 @@ class CosmosStore:
         self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
         self._siblings: dict[str, CosmosSibling] = {}
 
-        self.transforming = None if rules.transform is None or side != "source" else CosmosTransforming(self)
         withheld = frozenset[str]()
         if side == "source":
             withheld = properties_of(rules.masking or NO_MASKS)
@@ -85,6 +83,9 @@ class CosmosStore:
             return CosmosStore(access, name, rules, limits, side)
 
         self.keys, self.copies = CosmosKeys(self._container, access.label), CosmosCopies(withheld)
+        documents = ServiceDocuments(self._container, self.keys, rules, side, access.label, self.traits.batch_size)
+        self._documents = documents
+        self.transforming = None if rules.transform is None or side != "source" else documents
         self.incremental = CosmosIncremental(self._container, self._queries)
         self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at, rules)
 
@@ -112,31 +113,6 @@ class CosmosStore:
         """The header `Date`, which has whole seconds. This process's finer clock, if both agree within two seconds."""
         server, here = self._container.asked_at(), utc_now()
         return here if server is None or abs(here - server) <= _WHOLE_SECONDS else server
-
-    @cached_property
-    def _masked(self) -> MaskedDocuments | None:
-        """The masks of the service; None where there are none."""
-        if not self._rules.masking:
-            return None
-        return MaskedDocuments(self._rules.masking, self._compared, self.place.label, self._rules.transform)
-
-    @cached_property
-    def _transformed(self) -> TransformedDocuments | None:
-        """The transform of a source's documents; None where there is none."""
-        if self._rules.transform is None or self._side != "source":
-            return None
-        return TransformedDocuments(self._rules.transform, self._compared, self.place.label)
-
-    @property
-    def _compared(self) -> list[list[str]]:
-        """The paths of what neither masks nor a transform may change."""
-        names = ("id", *self._rules.version, *self._rules.where)
-        return [*([name] for name in names), *self._container.partition_paths]
-
-    def _hidden(self, document: Record) -> Record:
-        """A source's document with masked values, and the etag and `_ts` of its copy's note."""
-        document = document if self._masked is None else self._masked.masked(document)
-        return noted(self._rules.stamping, document) if self._rules.stamping else document
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -170,41 +146,7 @@ class CosmosStore:
         return {row for row in map(self._container.row_in, items) if row[: len(paths) + 1] in wanted}
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
-        _, transformed = self._masked, self._transformed  # rules that do not fit are refused before anything is read
-        for records in self._documents(keys, chunk):
-            if transformed is None:
-                yield records if self._side == "backup" else list(map(self._hidden, records))
-                del records  # else memory would hold them beside the next batch
-                continue
-            copies, left_out = transformed.applied(map(self._hidden, records), self.keys.of)
-            del records
-            if copies:
-                yield copies
-            del copies
-            if left_out.failed:
-                self._raise_refused("transform", left_out.failed)
-
-    @property
-    def has_function(self) -> bool:
-        """As `Transforming.may_leave_out`."""
-        return self._rules.transform is not None and self._rules.transform.may_leave_out
-
-    def left_out(self, keys: Sequence[Key]) -> LeftOut:
-        """As `Transforming.left_out`."""
-        left_out, transformed = LeftOut(), self._transformed
-        if transformed is None:
-            return left_out
-        for records in self._documents(frozenset(keys), WHOLE):
-            left_out += transformed.applied(map(self._hidden, records), self.keys.of)[1]
-            del records
-        return left_out
-
-    def _documents(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[list[Record]]:
-        if keys is None:
-            yield from self._container.every_document(chunk)
-            return
-        for part in batched(list(keys), self._limits.batch_size):  # ids suffice, so the chunk does not matter
-            yield from self._container.documents(part, of_service=True)
+        return self._documents.read(keys, chunk)
 
     def matching(self, keys: Sequence[Key]) -> set[Key]:
         return self._container.keys_of_ids(keys).intersection(keys)
@@ -230,18 +172,18 @@ class CosmosStore:
                 keep((), None, [key for key in part if key not in existing_keys])
             refused |= self._writes.upsert([wanted[key] for key in part])
             written += Written(frozenset(part) - existing_keys, frozenset(existing_keys))
-        self._raise_refused("write", refused)
+        raise_refused("write", refused, self.place.label)
         return written
 
     def _change_if(
         self, accept: Accept, keep: Keep | None, wanted: Mapping[Key, Record | None], action: Action
     ) -> Written:
-        make_image = partial(self._image, action=action)
+        make_image = partial(self._documents.image, action=action)
         merge = partial(merged, self.copies.masked) if self.copies.masked else None
         written, refused = self._conditional.change(
             accept, keep, wanted, make_image, merge, deletes=action is Action.DELETED
         )
-        self._raise_refused("change", refused)
+        raise_refused("change", refused, self.place.label)
         return written
 
     def _would_expire(self, record: Record) -> bool:
@@ -252,24 +194,7 @@ class CosmosStore:
         return isinstance(seconds, int | float) and seconds > 0
 
     def images(self, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
-        # A write would also overwrite another service's document under such a key: so its image is kept too.
-        for records in self._container.documents(keys, of_service=False):
-            yield [self._image(record, action) for record in records]
-
-    def _image(self, document: Record, action: Action) -> Image:
-        version = texts(map(document.get, self._rules.version))
-        is_ours = belongs(document, self._rules.where)
-        if self._side == "source":
-            document = self._hidden(document)
-            etag = document.get("_etag")
-        else:
-            document = document if self._masked is None else self._masked.image(document)
-            etag = (document.get(MARK) or {}).get("etag")
-        if DELETED_NOTE in (document.get(MARK) or {}) and self._side == "backup":  # no record of the service any more
-            action = Action.INSERTED if action is Action.UPDATED else action
-            return Image(self.keys.of(document), action, own(document))
-        stamp = Version(version, etag) if is_ours else None
-        return Image(self.keys.of(document), action, own(document), version, stamp)
+        return self._documents.images(keys, action)
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         if accept is not None:
@@ -280,44 +205,20 @@ class CosmosStore:
                 for images in self.images(part, Action.DELETED):
                     keep(images, None)
             refused |= self._writes.delete(part)
-        self._raise_refused("delete", refused)
+        raise_refused("delete", refused, self.place.label)
         return Written(deleted=frozenset(keys))
 
     def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
         refused: dict[Key, str] = {}
         for part in batched(keys, self._limits.batch_size):
             for documents in self._container.documents(part, of_service=True):
-                keep([self._image(document, Action.DELETED) for document in documents], None)
+                keep([self._documents.image(document, Action.DELETED) for document in documents], None)
                 refused |= self._writes.upsert([marked(document, utc_text(at)) for document in documents])
-        self._raise_refused("mark", refused)
-
-    def _raise_refused(self, operation: str, refused: Mapping[Key, str]) -> None:
-        if not refused:
-            return
-        key, reason = next(iter(refused.items()))
-        raise RecordRefused(
-            f"Could not {operation} {len(refused)} documents in the {self.place.label}; all others of the batch were "
-            f"done. {json.dumps(key_to_json(key))}: {reason}",
-            refused=refused,
-        )
+        raise_refused("mark", refused, self.place.label)
 
     def fence_by(self, fence: Fence) -> None:
-        self._access.check_young = fence.check_young
+        self._access.connection.check_young = fence.check_young
 
     def sibling(self, shape: Shape) -> Sibling:
         self._siblings[shape.container] = CosmosSibling(self._access, shape)
         return self._siblings[shape.container]
-
-
-class CosmosTransforming:
-    """The transform of one source's documents."""
-
-    def __init__(self, store: CosmosStore) -> None:
-        self._store = store
-
-    @property
-    def may_leave_out(self) -> bool:
-        return self._store.has_function
-
-    def left_out(self, keys: Sequence[Key]) -> LeftOut:
-        return self._store.left_out(keys)

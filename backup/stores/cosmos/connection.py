@@ -1,0 +1,147 @@
+"""The client of one Cosmos DB account: its connections and login, and what each of its requests passes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from azure.cosmos import CosmosClient
+from azure.cosmos.exceptions import CosmosClientTimeoutError
+from azure.cosmos.http_constants import HttpHeaders
+
+from backup.stores import pools
+from backup.stores.calls import check_this
+from backup.stores.connection import Cosmos
+from backup.stores.cosmos.throttle import Throttle
+from backup.stores.http_pool import HttpPool
+from backup.stores.identity import IdentityLogin, credential
+from backup.stores.pools import Lease, PoolKey
+
+# The SDK writes these headers into the last answer, also into that of another thread, which may be copying its headers.
+# A new name makes that copy fail ("mutated during iteration"). A name that exists already does not.
+_WRITTEN_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 65.0
+
+
+class CosmosConnection:
+    """A client, made at its first use, for any number of threads.
+
+    The certificates of `emulator_hosts`, localhost and 127.0.0.1 are not verified. Each request waits for the
+    `throttle`. A request with no answer after `max_call_seconds`, the SDK's own retries included, counts as a lost
+    connection.
+    """
+
+    def __init__(
+        self, where: Cosmos, throttle: Throttle, emulator_hosts: frozenset[str], max_call_seconds: float
+    ) -> None:
+        self.throttle = throttle
+        self.check_young: Callable[[], None] | None = None
+        self._where, self._emulator_hosts, self._max_call_seconds = where, emulator_hosts, max_call_seconds
+        self._lock, self._call = threading.Lock(), threading.local()
+
+    @property
+    def client(self) -> CosmosClient:
+        """The SDK's object. Asks the server nothing."""
+        with self._lock:
+            return self._client
+
+    def begin(self) -> None:
+        """Says that the next request of this thread is a new one."""
+        self._started = None
+
+    @contextmanager
+    def fenced(self, fenced: bool) -> Iterator[None]:
+        """A context in which this thread sends each request only after `check_young`, if it is `fenced`."""
+        self._call.is_fenced = fenced
+        try:
+            yield
+        finally:
+            self._call.is_fenced = False
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._where.endpoint).hostname or ""
+
+    @property
+    def _is_emulated(self) -> bool:
+        return self._host in self._emulator_hosts | {"localhost", "127.0.0.1"}
+
+    @cached_property
+    def _leased(self) -> tuple[HttpPool, Lease]:
+        where, at_most, verified = self._where, self.throttle.at_most, not self._is_emulated
+        login = IdentityLogin(where.client_id, f"https://{self._host}/.default") if where.key is None else None
+        key = PoolKey.of("cosmos", where.endpoint.rstrip("/"), where.key, where.client_id, verified, at_most)
+        return pools.lease(key, at_most, lambda: HttpPool(at_most, login, verified=verified))
+
+    @cached_property
+    def _client(self) -> CosmosClient:
+        where, (pool, _) = self._where, self._leased
+        options: dict[str, Any] = {}
+        host = self._host
+        if host in self._emulator_hosts:
+            options["connection_verify"] = False
+        if self._is_emulated:
+            # An emulator advertises its own address, which this process may not reach.
+            options["enable_endpoint_discovery"] = False
+        return CosmosClient(
+            where.endpoint,
+            credential(where.client_id) if where.key is None else where.key,
+            user_agent_suffix="backup",
+            connection_timeout=min(_CONNECT_SECONDS, self._max_call_seconds),
+            read_timeout=min(_READ_SECONDS, self._max_call_seconds),
+            # A document may have two megabytes. Without this each character beyond ASCII takes six bytes.
+            enable_compact_utf8_item_writes=True,
+            # Called for each attempt of each request, also for those that the SDK makes itself.
+            raw_request_hook=self._admit,
+            raw_response_hook=self._take_in,
+            transport=pool.transport(),
+            **options,
+        )
+
+    def _admit(self, request: Any) -> None:
+        check_this()  # the SDK tries again what was cut
+        before = time.monotonic()
+        request.context["reserved_units"] = self.throttle.admit()
+        now = time.monotonic()
+        # The time since the thread's request was first sent. Waiting in `admit` does not count.
+        started = self._started + now - before if self._started is not None else now
+        self._started = started
+        if now - started > self._max_call_seconds:
+            self._started = None  # the next request has its whole time again, also in a thread of the SDK
+            raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
+        if self.check_young is not None and getattr(self._call, "is_fenced", False):
+            self._call.is_fenced = False  # the check may send a request itself
+            self.check_young()
+            self._call.is_fenced = True
+
+    def _take_in(self, response: Any) -> None:
+        answer = response.http_response
+        for name in _WRITTEN_LATER:
+            answer.headers.setdefault(name, "0")
+        if answer.status_code < 400:
+            self._started = None
+        charge = float(answer.headers.get("x-ms-request-charge") or 0)
+        self.throttle.take_in(answer.status_code, charge, response.context.get("reserved_units") or 0.0)
+
+    @property
+    def _started(self) -> float | None:
+        """When this thread first sent the request that still has no good answer; None if there is none."""
+        started: float | None = getattr(self._call, "started", None)
+        return started
+
+    @_started.setter
+    def _started(self, value: float | None) -> None:
+        self._call.started = value
+
+    def close(self) -> None:
+        """Gives the connections back. The next use takes them again."""
+        client, leased = (self.__dict__.pop(name, None) for name in ("_client", "_leased"))
+        if client is not None:
+            client.__exit__()
+        if leased is not None:
+            leased[1].release()
