@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -22,7 +21,6 @@ from backup.stores.sibling import Look
 
 _INTERRUPTED = "The run was interrupted before its end: its process was stopped or lost its connection."
 _OPEN_AT_ONCE = 100
-_LOOKED_BACK = 1_000
 EVERY_RUN = 1_000_000
 """A limit that no history reaches."""
 _PAGE = 100
@@ -129,26 +127,6 @@ class History:
     def open_runs(self, service: str) -> Sequence[Run]:
         """The runs that are InProgress, newest first; at most a hundred."""
         return self.runs(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
-
-    def open_services(self) -> list[str]:
-        """The services that have an InProgress run beside this backup, about any place; the first thousand."""
-        entries = self.entries.find(
-            {"Status": Status.IN_PROGRESS.value}, order_by="StartedAt", limit=_LOOKED_BACK, fields=("ServiceName",)
-        )
-        return list(dict.fromkeys(str(entry["ServiceName"]) for entry in entries))
-
-    def newest_starts(self) -> list[tuple[str, datetime]]:
-        """The services and starts of the newest thousand syncs beside this backup, about any place, newest first. Dry
-        runs are not among them."""
-        entries = self.entries.find(
-            {"DryRun": False, "Trigger": asked_for(Verb.SYNC)},
-            order_by="StartedAt",
-            descending=True,
-            limit=_LOOKED_BACK,
-            fields=("ServiceName", "StartedAt"),
-        )
-        pairs = ((entry["ServiceName"], entry["StartedAt"]) for entry in entries)
-        return [(str(service), at) for service, at in pairs if isinstance(at, datetime)]
 
     def with_scratch(self, service: str) -> list[Run]:
         """The runs whose scratch place may still exist; at most a hundred."""
@@ -263,29 +241,9 @@ class History:
             later_runs = self.runs(run.service, EVERY_RUN, above=run.number)
         return list(filter(_has_changed, later_runs))
 
-    def columns_to_fill(self, service: str, opening: Opening, shared: Collection[str]) -> set[str]:
-        """The columns of both sides (`shared`) that do not have the source's values in old rows.
-
-        A run added them and died before it filled them; or the source lacked them at the last sync and has them again.
-        """
-        columns: set[str] = set()
-        for run in chain(opening.newest, () if opening.is_whole else self._older(service, opening.newest)):
-            if run.dry_run:
-                continue
-            columns.update(run.removed_columns)
-            if is_synced(run):
-                break
-            columns.update(run.added_columns)
-        lower_names = {name.lower() for name in columns}
-        return {name for name in shared if name.lower() in lower_names}
-
     def about(self, service: str) -> dict[str, Any]:
         """The condition of the entries of the service's runs about this place."""
         return {"ServiceName": service, "Place": self.place}
-
-    def _older(self, service: str, runs: Sequence[Run]) -> Iterator[Run]:
-        """The runs before these, newest first; reads them when the caller asks for the first."""
-        yield from self.runs(service, _LOOKED_BACK, below=runs[-1].number if runs else None)
 
     def runs(
         self, service: str, limit: int, above: int | None = None, below: int | None = None, **where: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,13 +16,10 @@ from backup.core.log import event
 from backup.core.model import Now, Run, Trigger, Verb, utc_now
 from backup.core.retry import Retry
 from backup.mirror.comparison import COMPARED_WHOLE, Depth, verify
-from backup.mirror.foresight import Foresight, foresee
-from backup.runs import upgrade
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.runs.lock import Lock
 from backup.runs.policy import Policy
-from backup.runs.renaming import take_name
 from backup.runs.runner import (
     NOBODY,
     WHOLE_TURN,
@@ -37,12 +34,14 @@ from backup.runs.runner import (
 from backup.runs.scratch import name_of
 from backup.services.past import Past
 from backup.services.places import Places
+from backup.services.prospect import Prospect
+from backup.services.setup import Setup
 from backup.services.spec import ServiceSpec, spec_of
-from backup.stores import Drift, IndexPlan, Limits, SideName, Store, open_store
+from backup.stores import Limits, SideName, Store, open_store
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
-from backup.verbs.sync import refuse_expiring, sync_with_schema
+from backup.verbs.sync import sync_with_schema
 from backup.verbs.undo import undo
 from backup.verbs.upkeep import verify_on
 
@@ -74,8 +73,8 @@ class Health:
 class SyncService:
     """One service: runs its verbs. Several threads may use it at once; the lock lets one of them write.
 
-    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left. Each call opens its
-    stores anew, so that it sees the schema as it is.
+    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `prospect` is what a sync
+    would do. Each call opens its stores anew, so that it sees the schema as it is.
     """
 
     def __init__(
@@ -95,12 +94,11 @@ class SyncService:
         self.name, self._rules, self.spec = spec.name, spec.rules, spec
         self._is_new, self._refused = spec.is_new, spec.refused
         self._places = Places(spec, other_specs, limits)
-        self._renamed_from = spec.renamed_from
-        self._old_name, self._old_places = self.name, self._places
+        old_name, old_places = self.name, self._places
         if spec.renamed_from is not None:
             old = replace(spec, backup=spec.renamed_from)
-            self._old_name, self._old_places = old.backup.service, Places(old, other_specs, limits)
-        self._limits, self._lock, self._now = limits, lock, now
+            old_name, old_places = old.backup.service, Places(old, other_specs, limits)
+        self._limits, self._now = limits, now
         self._next_due = settings.schedule_of(spec.name).next_due if settings.schedule_enabled else None
         self.policy = Policy(
             spec.guard,
@@ -114,6 +112,8 @@ class SyncService:
             spec.selection,
         )
         self._runner = Runner(self.name, self.policy, lock, limits, now, self._places.other_tables, watcher)
+        self._setup = Setup(self.name, self._places, old_name, old_places, self.policy, lock)
+        self.prospect = Prospect(old_name, old_places, self.policy.on_new_column)
         self.past = Past(self.name, self._places, self.policy, lock, now)
 
     @property
@@ -178,7 +178,7 @@ class SyncService:
             raise self._refused
         with self.stores() as (source, backup):
             if self._is_new:
-                self._initialize(source, backup)
+                self._setup.complete(source, backup)
             yield source, backup
 
     def leave_entry(self, run: Run) -> bool:
@@ -280,54 +280,7 @@ class SyncService:
         """Creates what is missing of the backup's database, schema, table or container, and SyncHistory. Safe to
         repeat."""
         with self.stores() as (source, backup):
-            self._initialize(source, backup)
-
-    def _initialize(self, source: Store, backup: Store) -> None:
-        self._places.try_to_tell_apart(source, backup)
-        self._rename(backup)
-        backup.catalog.initialize(source)
-        upgrade.create(backup, self.name)
-        refuse_expiring(backup, self.policy)
-        event("backup.initialized", service=self.name)
-
-    def _rename(self, backup: Store) -> None:
-        """Gives the backup's table its new name, if it still has the old one, while no run is at work on either."""
-        if self._renamed_from is None:
-            return
-        with (
-            self._old_places.stores() as (_, old),
-            self._lock(self.name, backup.place.location),
-            self._lock(self._old_name, old.place.location),
-        ):
-            take_name(backup, old, self.name, self._old_name)
-        event("backup.renamed", service=self.name, renamed_from=self._old_name)
-
-    def foresee(self) -> tuple[Foresight, Drift, Collection[str]]:
-        """Returns what a sync would do to records and to columns, and the columns that it would fill though they are
-        not new: those that were left out for a while. To fill columns it updates every record that both sides have.
-
-        Writes nothing. Cost: as a sync without its writes. Raises the errors of the stores, and NotInitialized for a
-        backup that has no table yet.
-        """
-        with self._old_places.stores() as (source, backup):
-            relational = backup.relational
-            if relational is None:
-                drift = backup.catalog.match(source)
-            else:
-                drift = relational.drift(source, self.policy.on_new_column)
-            opening, foresight = upgrade.read(backup, self._old_name), foresee(source, backup)
-            unfilled = History(backup).columns_to_fill(self._old_name, opening, drift.shared) if opening else set[str]()
-            if drift.added or drift.widened or unfilled:
-                foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
-            return foresight, drift, unfilled - {*drift.added, *drift.widened}
-
-    def index_plan(self) -> IndexPlan:
-        """Returns how a sync would complete the backup's indexes. Reads the catalogue of both sides. Raises the errors
-        of the stores."""
-        with self._old_places.stores() as (source, backup):
-            relational = backup.relational
-            follows = relational is not None and backup.traits.follows_indexes
-            return relational.index_plan(source) if relational is not None and follows else IndexPlan()
+            self._setup.complete(source, backup)
 
     def count(self) -> int:
         """Returns the number of records in the source. Cost: reads an index from end to end."""

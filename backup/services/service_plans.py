@@ -106,7 +106,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     if listed is not None and not listed.primary_key and not rules.key and not spec.source.container:
         plan = _with(plan, key="none")
     try:
-        foresight, drift, unfilled = registry.get(service).foresee()
+        foresight, drift, unfilled = registry.get(service).prospect.foresee()
     except NotInitialized as error:
         if not spec.is_new:
             return _with(plan, error=error)
@@ -121,7 +121,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
                     * bool(rules.transform and rules.transform.may_leave_out)
                 ),
                 *version_hints(spec, listed),
-                *_index_notes(registry.get(service).index_plan()),
+                *_index_notes(registry.get(service).prospect.index_plan()),
             ],
         )
     old = spec.renamed_from
@@ -130,7 +130,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
-    notes += _index_notes(registry.get(service).index_plan())
+    notes += _index_notes(registry.get(service).prospect.index_plan())
     try:
         sizes = foresight.source_records, foresight.backup_records
         spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)

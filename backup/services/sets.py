@@ -14,6 +14,7 @@ from backup.core.errors import NotInitialized, StoreError, UnknownService
 from backup.core.log import event
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.history import History
+from backup.runs.of_all_services import newest_starts, services_at_work
 from backup.services.patterns import is_pattern
 from backup.services.set_foreign_keys import SetForeignKeys
 from backup.services.set_members import Members, chosen_tables, members_of, same_name
@@ -96,7 +97,7 @@ class ServiceSet:
         read now. Costs one query."""
         try:
             with self._history() as history:
-                return list(filter(self._is_own, history.open_services()))
+                return list(filter(self._is_own, services_at_work(history.entries)))
         except NotInitialized:
             return []
         except StoreError as error:
@@ -106,7 +107,7 @@ class ServiceSet:
     def last_begun(self) -> datetime | None:
         """When the newest sync of its services began; None without one. Costs one query. Raises what a store raises."""
         with self._history() as history:
-            return next((at for service, at in history.newest_starts() if self._is_own(service)), None)
+            return next((at for service, at in newest_starts(history.entries) if self._is_own(service)), None)
 
     def _is_own(self, service: str) -> bool:
         """Whether the service is one of this set. A table that the file excludes now is none any more."""

@@ -18,6 +18,7 @@ from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
 from backup.verbs.pieces import Piece, Pieces, only_of
+from backup.verbs.wanted import wanted_records
 from backup.verbs.writing_back import WritingBack
 
 
@@ -134,7 +135,7 @@ class Restoring:
         else:
             wanted_keys = frozenset(plan.inserts) | frozenset(plan.updates)
             together: list[Record] = []
-            for records in self._records_of(wanted_keys, images, filled, chunk):
+            for records in wanted_records(self._session, wanted_keys, images, filled, chunk):
                 if self._writing.exchanges:
                     together += records
                 else:
@@ -257,20 +258,6 @@ class Restoring:
             return has_changed(version, copy)
         return version.value != copy.value or (version.is_missing and version.etag is not None)
 
-    def _records_of(
-        self, keys: frozenset[Key], images: Mapping[Key, Kept], filled: Mapping[Key, Kept], chunk: Chunk
-    ) -> Iterator[list[Record]]:
-        """The records of these keys as the place should have them, some at a time."""
-        for entries in self._recycled.with_records(images[key] for key in keys if key in images):
-            yield [kept.record for kept in entries if kept.record is not None]
-            del entries  # else memory holds them beside the next
-        for records in self._backup.read(frozenset(key for key in keys if key not in images), chunk):
-            filled_here = {key: filled[key] for record in records if (key := self._backup.keys.of(record)) in filled}
-            whole = {kept.entry_id: kept for page in self._recycled.with_records(filled_here.values()) for kept in page}
-            image_of = {key: whole.get(kept.entry_id) for key, kept in filled_here.items()}
-            yield [_with_image(record, image_of.get(self._backup.keys.of(record))) for record in records]
-            del records, whole, image_of
-
     def _restore_keys(self, keys: Sequence[Key]) -> None:
         self.restore(self._pieces.of_keys(keys))
 
@@ -311,11 +298,3 @@ class Restoring:
     def _note_untouched(self, keys: Sequence[Key]) -> None:
         for key in keys:
             self._session.note(f"The run did no such thing to {json.dumps(self._backup.keys.to_json(key))}.")
-
-
-def _with_image(record: Record, image: Kept | None) -> Record:
-    """The record with the values of its image; columns that are newer than the image keep what filled them. An undo may
-    have emptied columns, so the image's values count."""
-    if image is None or image.record is None:
-        return record
-    return {**record, **{name: value for name, value in image.record.items() if value is not None}}

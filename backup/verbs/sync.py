@@ -16,6 +16,7 @@ from backup.core.model import Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import refuse_early, sync_stores
 from backup.mirror.writing import Steps
+from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Drift, Store
@@ -52,7 +53,7 @@ def sync_with_schema(session: Session) -> None:
         if not run.dry_run:  # once somebody alters the columns, nothing else shows that their values are old
             session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
         raise
-    unfilled = session.history.columns_to_fill(run.service, session.opening, drift.shared)
+    unfilled = columns_to_fill(session.history, run.service, session.opening, drift.shared)
     to_fill = tuple(sorted({*drift.added, *drift.widened, *unfilled}))
     notes = [
         *(

@@ -9,8 +9,10 @@ import pytest
 
 from backup.core.model import Counts, Run, Status, Trigger, Verb
 from backup.runs import retention
+from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.history import History, is_synced
 from backup.runs.history_entries import entry_of
+from backup.runs.of_all_services import newest_starts
 from backup.runs.opening import NEWEST, Opening
 from backup.stores import Store
 from tests.scenarios.places import on_sqlite
@@ -50,7 +52,7 @@ def test_what_is_older_than_the_newest_runs_is_asked_for(backup: Store) -> None:
     assert [run.number for run in opening.newest] == [run.number for run in reversed(verifies)]
     assert (opening.is_whole, opening.next_number) == (False, 4 + NEWEST)
     assert [run.number for run in opening.open_runs] == [3]
-    assert history.columns_to_fill("customer", opening, ["Id", "gone", "new"]) == {"gone", "new"}
+    assert columns_to_fill(history, "customer", opening, ["Id", "gone", "new"]) == {"gone", "new"}
     last = opening.first(is_synced, lambda: history.last_synced("customer"))
     assert last is not None
     assert last.sync_id == synced.sync_id
@@ -134,7 +136,7 @@ def test_syncs_and_verifies_are_found_by_what_they_did(backup: Store) -> None:
     assert history.newest_verify("order") is None
     assert [run.number for run in history.newest_syncs("customer", 9)] == [5, 4, 1]
     assert [run.number for run in history.newest_syncs("customer", 9, ended=True)] == [4, 1]
-    assert history.newest_starts() == [("customer", ended(n).started_at) for n in (5, 4, 1)]
+    assert newest_starts(history.entries) == [("customer", ended(n).started_at) for n in (5, 4, 1)]
     assert failed.completed_at is not None
     assert history.has_synced("customer", failed.completed_at - timedelta(seconds=1))
     assert not history.has_synced("customer", failed.completed_at)

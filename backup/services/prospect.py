@@ -1,0 +1,48 @@
+"""What a sync of one service would do, found out without writing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from backup.mirror.foresight import Foresight, foresee
+from backup.runs import upgrade
+from backup.runs.columns_to_fill import columns_to_fill
+from backup.runs.history import History
+from backup.services.places import Places
+from backup.stores import Drift, IndexPlan, OnNewColumn
+
+
+class Prospect:
+    """What a sync would do. Each call opens the stores anew. For any thread."""
+
+    def __init__(self, service: str, places: Places, on_new_column: OnNewColumn) -> None:
+        """`service` and `places` are those that the backup has now: of a table that is to be renamed, the old ones."""
+        self._name, self._places, self._on_new_column = service, places, on_new_column
+
+    def foresee(self) -> tuple[Foresight, Drift, Collection[str]]:
+        """Returns what a sync would do to records and to columns, and the columns that it would fill though they are
+        not new: those that were left out for a while. To fill columns it updates every record that both sides have.
+
+        Writes nothing. Cost: as a sync without its writes. Raises the errors of the stores, and NotInitialized for a
+        backup that has no table yet.
+        """
+        with self._places.stores() as (source, backup):
+            relational = backup.relational
+            if relational is None:
+                drift = backup.catalog.match(source)
+            else:
+                drift = relational.drift(source, self._on_new_column)
+            opening, foresight = upgrade.read(backup, self._name), foresee(source, backup)
+            unfilled = columns_to_fill(History(backup), self._name, opening, drift.shared) if opening else set[str]()
+            if drift.added or drift.widened or unfilled:
+                foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
+            return foresight, drift, unfilled - {*drift.added, *drift.widened}
+
+    def index_plan(self) -> IndexPlan:
+        """Returns how a sync would complete the backup's indexes. Reads the catalogue of both sides. Raises the errors
+        of the stores."""
+        with self._places.stores() as (source, backup):
+            relational = backup.relational
+            follows = relational is not None and backup.traits.follows_indexes
+            return relational.index_plan(source) if relational is not None and follows else IndexPlan()
