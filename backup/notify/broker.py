@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from backup.notify.sink import NotDelivered, Send
+from backup.notify.sink import NamedSink, NotDelivered, Send, event_text, install_hint
 
 _CONNECT_SECONDS = 5
 _CONFIRM_SECONDS = 10
 _NOT_FOUND = 404
-_HINT = (
-    "Install the packages of requirements/brokers.txt: for a deployment add the line `-r requirements/brokers.txt` to "
-    "requirements.txt. Until then the events wait."
-)
+_HINT = install_hint("brokers", "events")
 
 
 @dataclass(frozen=True)
-class Broker:
+class Broker(NamedSink):
     """A durable queue of the broker. RabbitMQ confirms each event before it counts as sent."""
 
-    name: str
-    label: str
-    keep: timedelta
     address: str = field(repr=False)
     queue: str
 
@@ -59,7 +51,7 @@ class Broker:
             raise _not_taken(error) from None
 
     def _publish(self, producer: Any, event: Mapping[str, Any], is_rabbit: bool) -> None:
-        body = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+        body = event_text(event)
         options = {"message_id": event["id"], "confirm_timeout": _CONFIRM_SECONDS} if is_rabbit else {}
         try:
             producer.publish(

@@ -7,26 +7,19 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from backup.core.suggestions import did_you_mean
 from backup.jobs.events import DIGEST, OVERDUE, RECOVERED, TEST
-from backup.notify.sink import NotDelivered, Send
+from backup.notify.sink import NamedSink, NotDelivered, Send, install_hint
 
-_HINT = (
-    "Install the packages of requirements/people.txt: for a deployment add the line `-r requirements/people.txt` to "
-    "requirements.txt. Until then the messages wait."
-)
+_HINT = install_hint("people", "messages")
 
 
 @dataclass(frozen=True)
-class People:
+class People(NamedSink):
     """One address of Apprise."""
 
-    name: str
-    label: str
-    keep: timedelta
     address: str = field(repr=False)
 
     @contextmanager

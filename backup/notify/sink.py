@@ -1,9 +1,11 @@
-"""What a sink is, and the error of one that does not take an event."""
+"""What a sink is, what all sinks share, and the error of one that does not take an event."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -39,3 +41,26 @@ class Sink(Protocol):
 
     def opened(self) -> AbstractContextManager[Send]:
         """Opens the sink; gives what sends one event after the other. Raises NotDelivered if it cannot be opened."""
+
+
+@dataclass(frozen=True)
+class NamedSink:
+    """The part of a `Sink` that all have alike."""
+
+    name: str
+    label: str
+    keep: timedelta
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """Returns the event in JSON, as sinks send it."""
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+
+
+def install_hint(group: str, waiting: str) -> str:
+    """Returns how to install the packages of an optional group; meanwhile the `waiting` wait."""
+    file = f"requirements/{group}.txt"
+    return (
+        f"Install the packages of {file}: for a deployment add the line `-r {file}` to requirements.txt. "
+        f"Until then the {waiting} wait."
+    )

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
-from backup.notify.sink import NotDelivered, Send
+from backup.notify.sink import NamedSink, NotDelivered, Send, event_text
 from backup.runs.storage_account import service_client, storage_error
 
 
 @dataclass(frozen=True)
-class StorageQueue:
+class StorageQueue(NamedSink):
     """A queue of the app's storage account; made if it is missing.
 
     Messages are in Base64, as queue triggers of Azure Functions expect them, and stay until somebody takes them.
     """
 
-    name: str
-    label: str
-    keep: timedelta
     settings: Settings = field(repr=False)
     queue: str
 
@@ -41,7 +36,7 @@ class StorageQueue:
 
         def send(event: Mapping[str, Any]) -> None:
             try:
-                client.send_message(json.dumps(event, separators=(",", ":"), ensure_ascii=False), time_to_live=-1)
+                client.send_message(event_text(event), time_to_live=-1)
             except AzureError as error:
                 raise _not_delivered(error) from None
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +17,7 @@ from backup import __version__
 from backup.config.notify_settings import secret_bytes
 from backup.core.addresses import is_loopback
 from backup.core.model import Now, utc_now
-from backup.notify.sink import NotDelivered, Send
+from backup.notify.sink import NamedSink, NotDelivered, Send, event_text
 
 _TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two bytes of the answer
 _REFUSALS = (400, 413, 415, 422)
@@ -27,12 +25,9 @@ _AGENT = f"backup-services/{__version__}"
 
 
 @dataclass(frozen=True)
-class Webhook:
+class Webhook(NamedSink):
     """An address to which events are posted."""
 
-    name: str
-    label: str
-    keep: timedelta
     address: str = field(repr=False)
     secrets: Sequence[str] = field(repr=False)
     now: Now = utc_now
@@ -44,19 +39,16 @@ class Webhook:
             yield lambda event: self._post(session, event)
 
     def _post(self, session: requests.Session, event: Mapping[str, Any]) -> None:
-        body = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+        body = event_text(event).encode()
         headers = {"Content-Type": "application/cloudevents+json; charset=utf-8", "User-Agent": _AGENT}
         headers |= signed(self.secrets, event["id"], int(self.now().timestamp()), body)
         _ask(lambda: session.post(self.address, data=body, headers=headers, **_OPTIONS))
 
 
 @dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(NamedSink):
     """An address that is asked after each good night. Whoever watches it raises the alarm when nobody asks."""
 
-    name: str
-    label: str
-    keep: timedelta
     address: str = field(repr=False)
 
     @contextmanager
