@@ -5,20 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from backup.config.given_services import ALL
 from backup.config.settings import Settings
-from backup.core import spans
-from backup.core.errors import (
-    BackupError,
-    BadRequest,
-    Locked,
-    UnknownRun,
-)
+from backup.core.errors import BackupError, BadRequest, Locked, UnknownRun
 from backup.core.log import event
 from backup.core.memory import give_back_large_pieces
 from backup.core.model import SIDES, Now, Run, Trigger, Verb, utc_now
@@ -28,17 +23,16 @@ from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock
 from backup.runs.runner import NOBODY, Observer, Outcome, Turn
 from backup.services.directory import Directory
+from backup.services.group_sync import GroupSync
 from backup.services.nightly import Upkeep, purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
 from backup.services.spec import ServiceSpec
-from backup.services.table_order import parents_first
 from backup.services.turns import (
     AT_ONCE,
     ProgressAsOne,
     SyncInTurn,
     as_one,
     could_not_begin,
-    in_turn,
     new_run,
     side_by_side,
 )
@@ -180,48 +174,31 @@ class Registry:
         then has a run without an id. A timer's sync waits some seconds for the lock. It has an entry in SyncHistory
         even if it could not begin.
         """
-        groups = self._turns(name, trigger, options, observer, but)
-        pools, futures = [], []
-        for set_name, syncs in groups.items():
-            pools.append(ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync"))
-            looks = (
-                [pools[-1].submit(spans.carried(self._look), syncs, trigger)]
-                if set_name and options == NO_OPTIONS
-                else []
-            )
-            futures += in_turn(self._in_order(set_name, syncs), pools[-1], looks)
-        wait(futures, wait_seconds)
-        for pool in pools:
-            pool.shutdown(wait=wait_seconds is None)
-        for sync in (sync for syncs in groups.values() for sync in syncs if wait_seconds is None):
-            sync.leave_entry()
-        for set_name, syncs in groups.items():
-            if set_name and not options.dry_run and any(sync.has_ended for sync in syncs):
-                self.directory.sets[set_name.lower()].foreign_keys.keep()
-        for set_name, syncs in groups.items():
+        group_sync = GroupSync(self.directory, self._turns(name, trigger, options, observer, but))
+        look = partial(self._look, trigger=trigger) if options == NO_OPTIONS else None
+        wait(group_sync.begin(look), wait_seconds)
+        group_sync.end(all_have_ended=wait_seconds is None)
+        if not options.dry_run:
+            group_sync.keep_foreign_keys()
+        for set_name, outcomes in group_sync.whole_sets(name) if tells_sets else ():
             # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
-            is_whole = set_name and name.lower() in (ALL, set_name.lower())
-            if tells_sets and is_whole:
-                outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), [sync.outcome() for sync in syncs])
-                if not outcome.in_progress:
-                    self._watcher.ended(outcome)
-        return [sync.outcome() for syncs in groups.values() for sync in syncs]
+            outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), outcomes)
+            if not outcome.in_progress:
+                self._watcher.ended(outcome)
+        return group_sync.outcomes()
 
     def _turns(
         self, name: str, trigger: Trigger, options: Options, observer: Observer, but: Collection[str]
-    ) -> dict[str, list[SyncInTurn]]:
-        """The syncs to make, by the name of the set; services of the settings have none."""
+    ) -> list[SyncInTurn]:
         seconds_left = self._countdown(trigger)
-        groups: dict[str, list[SyncInTurn]] = {}
-        for service in self.directory.chosen(name, but):
-            service_set = self.directory.set_with(service)
-            sync = SyncInTurn(
+        return [
+            SyncInTurn(
                 *(service, self.get, self.failed, trigger, options, observer, seconds_left),
-                service_set.at_once if service_set else AT_ONCE,
+                service_set.at_once if (service_set := self.directory.set_with(service)) else AT_ONCE,
                 of_set=service_set is not None,
             )
-            groups.setdefault(service_set.name if service_set else "", []).append(sync)
-        return groups
+            for service in self.directory.chosen(name, but)
+        ]
 
     def _look(self, syncs: Sequence[SyncInTurn], trigger: Trigger) -> None:
         """Settles those of a set's syncs of which one look says that nothing has changed."""
@@ -233,16 +210,6 @@ class Registry:
         for outcome in look.unchanged(services, trigger, syncs[0].seconds_left):
             self._watcher.ended(outcome)
             sync_of[outcome.run.service].settle(outcome)
-
-    def _in_order(self, set_name: str, syncs: Sequence[SyncInTurn]) -> list[list[SyncInTurn]]:
-        """The syncs of a set, by what must be synced first. They are one group, unless somebody has given the backup's
-        tables foreign keys: then parents come first."""
-        service_set = self.directory.sets.get(set_name.lower())
-        if service_set is None or not service_set.members.copy_keys:
-            return [[*syncs]]
-        sync_of = {sync.service.partition("/")[2]: sync for sync in syncs}
-        levels = parents_first([*sync_of], service_set.members.copy_keys).levels
-        return [[sync_of[table] for table in level] for level in levels]
 
     def sync_as_one(self, run: Run, options: Options, observer: Observer, *, resumed: bool) -> Outcome:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the

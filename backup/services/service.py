@@ -73,8 +73,8 @@ class Health:
 class SyncService:
     """One service: runs its verbs. Several threads may use it at once; the lock lets one of them write.
 
-    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `prospect` is what a sync
-    would do. Each call opens its stores anew, so that it sees the schema as it is.
+    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `prospect` is what a
+    sync would do. Each call opens its stores anew, so that it sees the schema as it is.
     """
 
     def __init__(

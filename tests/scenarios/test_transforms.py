@@ -121,12 +121,12 @@ def test_a_function_decides_what_belongs_and_a_record_that_does_not_is_a_delete(
     again = synced(shop, *lines)
     assert (again.run.counts.processed, again.run.counts.skipped) == (0, 2)
     proven(shop, *lines)
-    assert service(shop, *lines).foresee()[0].inserts == 0
+    assert service(shop, *lines).prospect.foresee()[0].inserts == 0
     erp.LEAVES_OUT.add(1)  # the function was changed, and its version was not
     assert synced(shop, *lines).run.counts.processed == 0
     assert not service(shop, *lines).verify(Depth(full=True)).run.verified
     first, lines = lines, (*lines, 'transform_version = "2"')
-    foresight = service(shop, *lines, "max_delete_percent = 100").foresee()[0]
+    foresight = service(shop, *lines, "max_delete_percent = 100").prospect.foresee()[0]
     assert (foresight.updates, foresight.deletes) == (1, 1)
     guarded = service(shop, *lines, "delete_guard_floor = 0", "max_deletes = 0").sync(Trigger.CLI)
     assert isinstance(guarded.error, GuardTripped)

@@ -1,0 +1,70 @@
+"""Syncs of several services by one call: side by side in their turns, those of a set in the order that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from backup.config.given_services import ALL
+from backup.core import spans
+from backup.runs.runner import Outcome
+from backup.services.directory import Directory
+from backup.services.table_order import parents_first
+from backup.services.turns import SyncInTurn, in_turn
+
+
+class GroupSync:
+    """The syncs of one call. Each set has threads of its own, and so have the services of the settings."""
+
+    def __init__(self, directory: Directory, syncs: Sequence[SyncInTurn]) -> None:
+        self._directory = directory
+        self._pools: list[ThreadPoolExecutor] = []
+        self._syncs_of: dict[str, list[SyncInTurn]] = {}
+        """By the name of the set; services of the settings have none."""
+
+        for sync in syncs:
+            service_set = directory.set_with(sync.service)
+            self._syncs_of.setdefault(service_set.name if service_set else "", []).append(sync)
+
+    def begin(self, look: Callable[[Sequence[SyncInTurn]], None] | None) -> list[Future[None]]:
+        """Starts the syncs in threads; returns what ends with each. The syncs of a set wait for a `look` at them."""
+        futures: list[Future[None]] = []
+        for set_name, syncs in self._syncs_of.items():
+            pool = ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync")
+            self._pools.append(pool)
+            looks = [pool.submit(spans.carried(look), syncs)] if set_name and look is not None else []
+            futures += in_turn(self._in_order(set_name, syncs), pool, looks)
+        return futures
+
+    def end(self, *, all_have_ended: bool) -> None:
+        """Gives the threads back when they end. If all have ended, writes the entries that SyncHistory lacks."""
+        for pool in self._pools:
+            pool.shutdown(wait=all_have_ended)
+        for sync in (sync for syncs in self._syncs_of.values() for sync in syncs if all_have_ended):
+            sync.leave_entry()
+
+    def _in_order(self, set_name: str, syncs: Sequence[SyncInTurn]) -> list[list[SyncInTurn]]:
+        """The syncs of a set, by what must be synced first. They are one group, unless somebody has given the backup's
+        tables foreign keys: then parents come first."""
+        service_set = self._directory.sets.get(set_name.lower())
+        if service_set is None or not service_set.members.copy_keys:
+            return [[*syncs]]
+        sync_of = {sync.service.partition("/")[2]: sync for sync in syncs}
+        levels = parents_first([*sync_of], service_set.members.copy_keys).levels
+        return [[sync_of[table] for table in level] for level in levels]
+
+    def keep_foreign_keys(self) -> None:
+        """Keeps the foreign keys of each set of which a sync has ended."""
+        for set_name, syncs in self._syncs_of.items():
+            if set_name and any(sync.has_ended for sync in syncs):
+                self._directory.sets[set_name.lower()].foreign_keys.keep()
+
+    def whole_sets(self, name: str) -> Iterator[tuple[str, list[Outcome]]]:
+        """Yields each set of which `name` stands for all services, and their outcomes."""
+        for set_name, syncs in self._syncs_of.items():
+            if set_name and name.lower() in (ALL, set_name.lower()):
+                yield set_name, [sync.outcome() for sync in syncs]
+
+    def outcomes(self) -> list[Outcome]:
+        """Returns how each ended, or its run in progress; set by set."""
+        return [sync.outcome() for syncs in self._syncs_of.values() for sync in syncs]

@@ -1,0 +1,56 @@
+"""What a store may be able to do besides: parts of chunks, what was written lately, a transform of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from backup.core.model import Chunk, Fingerprint, Key, StampRow
+from backup.stores.values import LeftOut
+
+
+class Buckets(Protocol):
+    """Parts of a chunk. A record's key decides its bucket, in the same way on both sides of a service.
+
+    A full chunk has about a thousand buckets, with some fifty records in each. For any number of threads.
+    """
+
+    def fingerprints(self, chunk: Chunk) -> Mapping[int, Fingerprint] | None:
+        """The fingerprints of the chunk's buckets that are not empty; None if the server cannot compute buckets of
+        such keys. Cost: that of the chunk's fingerprint, and a few numbers for each bucket."""
+
+    def stamp_rows(self, chunk: Chunk, buckets: Collection[int]) -> set[StampRow]:
+        """The stamps of the chunk's records in these buckets, which `fingerprints` has named. Cost: the keys of the
+        chunk."""
+
+
+class Incremental(Protocol):
+    """What was written lately, by the server's own clock. For the run's own thread."""
+
+    def watermark(self) -> str | None:
+        """The time of the newest record of the service, for `recent` of a later run; None if there are no records.
+
+        A run reads it before all else, and keeps it once everything is written.
+        """
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """The stamps of all records written since `overlap_seconds` before that watermark, a few thousand at a time.
+
+        May return earlier records as well.
+        """
+
+
+class Transforming(Protocol):
+    """The transform of a source's records: `Store.read` gives what it makes of them. For any number of threads.
+
+    The server does not know the transform: stamps, fingerprints and `matching` are of the source's records, also of
+    those that the transform leaves out.
+    """
+
+    @property
+    def may_leave_out(self) -> bool:
+        """Whether a function of one's own decides which records belong to the copy, and what is in them."""
+
+    def left_out(self, keys: Sequence[Key]) -> LeftOut:
+        """Which records of these keys the transform leaves out, or fails on. Cost: reads the whole records, unless the
+        transform gives every record."""
