@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from backup.config.settings import Settings, load_settings
-from backup.core.model import Counts, Proof, Run, Status, Total, Trigger
+from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger
 from backup.entry import dashboard_api, job_api
 from backup.entry.answers import Answer
 from backup.jobs.desk import Desk, open_desk

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.services.registry import Registry
 from benchmarks.engines.base import EngineMissing
 from benchmarks.jobs import EngineName

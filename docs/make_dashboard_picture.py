@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from backup.config.settings import load_settings  # noqa: E402 - the root is on the path only now
-from backup.core.model import Counts, Run, Status, Trigger  # noqa: E402
+from backup.core.run_values import Counts, Run, Status, Trigger  # noqa: E402
 from backup.dev.demo import FILES, run_demo  # noqa: E402
 from backup.jobs.desk import Desk, open_desk  # noqa: E402
 from backup.mirror.comparison import Depth  # noqa: E402

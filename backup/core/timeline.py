@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from backup.core.model import Run
+from backup.core.run_values import Run
 
 AHEAD = timedelta(minutes=5)
 """Right clocks differ by less. A time that is further ahead of the present, or behind an earlier one, is wrong."""

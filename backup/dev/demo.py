@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.dev import sample
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry

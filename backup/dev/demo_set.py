@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from backup.config.settings import load_settings
-from backup.core.model import Action, Trigger
+from backup.core.model import Action
+from backup.core.run_values import Trigger
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores import Limits, Rules, Side, open_store

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_pascal
 
-from backup.core.model import Status, Trigger, Verb
+from backup.core.run_values import Status, Trigger, Verb
 
 
 class PascalAnswer(BaseModel):

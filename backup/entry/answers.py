@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from backup.core import errors
 from backup.core.log import redact
-from backup.core.model import Counts, Now, Record, Run, utc_now
+from backup.core.model import Now, Record, utc_now
+from backup.core.run_values import Counts, Run
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
 from backup.runs.changes import RunChanges, counts_of

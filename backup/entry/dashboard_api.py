@@ -14,7 +14,8 @@ from pydantic import Field
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, BadRequest, UnknownRun
-from backup.core.model import Action, Record, Trigger
+from backup.core.model import Action, Record
+from backup.core.run_values import Trigger
 from backup.core.suggestions import quoted
 from backup.entry.access import OPERATOR, READER, signed_in
 from backup.entry.answers import Answer, shape_one, status_of

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from backup.core.model import Action, SideName, Verb
+from backup.core.model import Action, SideName
+from backup.core.run_values import Verb
 from backup.entry.job_models import CamelAnswer
 from backup.entry.number_models import LastRun
 from backup.entry.service_states import ServiceState

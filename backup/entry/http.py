@@ -8,7 +8,8 @@ from typing import Any
 from backup.config.given_services import ALL
 from backup.core.errors import BackupError, BadRequest
 from backup.core.log import redact
-from backup.core.model import Action, Now, Trigger, utc_now
+from backup.core.model import Action, Now, utc_now
+from backup.core.run_values import Trigger
 from backup.core.suggestions import quoted
 from backup.entry.answers import (
     Answer,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from backup.config.settings import Settings
 from backup.core.errors import BadRequest, Conflict, UnknownJob
-from backup.core.model import Status, Verb
+from backup.core.run_values import Status, Verb
 from backup.core.suggestions import did_you_mean, quoted
 from backup.entry.answers import Answer
 from backup.entry.job_shapes import shape_day, shape_job, shape_row, shape_stats

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from backup.core.model import Status, Trigger, Verb
+from backup.core.run_values import Status, Trigger, Verb
 from backup.jobs.job import State
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from backup import __version__
 from backup.config.settings import Settings
-from backup.core.model import Verb
+from backup.core.run_values import Verb
 from backup.entry.answers import Answer
 from backup.entry.requests import check_query
 from backup.entry.service_states import WORST_FIRST, ServiceStates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from backup.core.model import Verb
+from backup.core.run_values import Verb
 from backup.entry.job_models import CamelAnswer
 
 

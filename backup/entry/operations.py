@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backup.core.model import Status, Verb
+from backup.core.run_values import Status, Verb
 from backup.entry import answer_models as models
 from backup.entry import dashboard_api, job_api, requests
 from backup.entry import dashboard_models as page

@@ -15,7 +15,8 @@ from backup.config.ncrontab import was_due
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, Locked, NotInitialized
 from backup.core.log import event
-from backup.core.model import Now, Status, Trigger, utc_now
+from backup.core.model import Now, utc_now
+from backup.core.run_values import Status, Trigger
 from backup.runs.runner import Outcome
 from backup.services.directory import ToLookAfter
 from backup.services.registry import Registry

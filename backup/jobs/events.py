@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from backup.core import errors
 from backup.core.log import redact, visible
-from backup.core.model import Run, Status
+from backup.core.run_values import Run, Status
 
 OVERDUE = "backup.sync.overdue"
 RECOVERED = "backup.sync.recovered"

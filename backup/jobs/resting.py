@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
-from backup.core.model import Status
+from backup.core.run_values import Status
 from backup.jobs.desk import Desk
 from backup.jobs.key_values import Change
 from backup.jobs.listing import PAGE_AT_MOST

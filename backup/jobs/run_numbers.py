@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from backup.core.model import Run, Status, Verb
+from backup.core.run_values import Run, Status, Verb
 from backup.jobs.events import recovered
 from backup.jobs.glances import Glance, all_glances, glance_change, glance_of
 from backup.jobs.key_values import NEW, Change, KeyValues

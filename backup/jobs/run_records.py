@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from backup.core.errors import BadRequest, Locked, StoreUnavailable
 from backup.core.foreseen import safe_text
 from backup.core.log import event
-from backup.core.model import Run, Status, Trigger, Verb
+from backup.core.run_values import Run, Status, Trigger, Verb
 from backup.jobs.events import event_of
 from backup.jobs.job import Job
 from backup.jobs.key_values import NEW, Change, Item, KeyValues

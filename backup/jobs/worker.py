@@ -26,7 +26,8 @@ from backup.core.errors import (
     Unexpected,
 )
 from backup.core.log import event, redact
-from backup.core.model import Counts, Now, Run, Trigger, Verb
+from backup.core.model import Now
+from backup.core.run_values import Counts, Run, Trigger, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.job import Job, State

@@ -7,7 +7,8 @@ import logging
 from dataclasses import asdict, dataclass, field, replace
 
 from backup.core.log import event
-from backup.core.model import Chunk, Counts, Key, Proof, Total
+from backup.core.model import Chunk, Key
+from backup.core.run_values import Counts, Proof, Total
 from backup.stores.exact_json import key_from_text, key_to_text
 
 _RANGES_AT_MOST = 500

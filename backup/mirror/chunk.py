@@ -13,7 +13,8 @@ from typing import Literal
 
 from backup.core.errors import NotVerified, StoreError
 from backup.core.log import event
-from backup.core.model import WHOLE, Action, Chunk, Counts, Fingerprint, Key, Proof, Run
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
+from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
 from backup.mirror.diff import Changes, compare, went_back
 from backup.mirror.pair import Compared, Sides

@@ -11,7 +11,8 @@ from hashlib import blake2b
 from typing import Any
 
 from backup.core.errors import StoreError
-from backup.core.model import Chunk, Counts, Key, Proof, Stamps, Unread, Version, unread_in
+from backup.core.model import Chunk, Key, Stamps, Unread, Version, unread_in
+from backup.core.run_values import Counts, Proof
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from backup.core.model import Action, Key, Proof, Run
+from backup.core.model import Action, Key
+from backup.core.run_values import Proof, Run
 from backup.mirror.pair import belonging
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import apart

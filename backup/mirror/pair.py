@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Proof, Record, StampRow, Stamps, Unread, unread_in
+from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record, StampRow, Stamps, Unread, unread_in
+from backup.core.run_values import Proof
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.diff import Changes, compare, with_server_equality

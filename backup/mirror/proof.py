@@ -7,7 +7,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
 
-from backup.core.model import Chunk, Fingerprint, Key, Proof, StampRow, Stamps, Total
+from backup.core.model import Chunk, Fingerprint, Key, StampRow, Stamps
+from backup.core.run_values import Proof, Total
 from backup.mirror.diff import compare
 from backup.stores import Store
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from backup.core.errors import BackupError, RecordsSetAside
 from backup.core.log import event, redact
-from backup.core.model import Counts, Key, Proof
+from backup.core.model import Key
+from backup.core.run_values import Counts, Proof
 from backup.mirror.set_aside import Refusal
 
 CHANGES_NAMED = 1_000

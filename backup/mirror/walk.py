@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from backup.core import spans
 from backup.core.errors import GuardTripped
-from backup.core.model import WHOLE, Action, Chunk, Proof, Run
+from backup.core.model import WHOLE, Action, Chunk
+from backup.core.run_values import Proof, Run
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settled, Settling, Spread

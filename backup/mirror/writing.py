@@ -9,7 +9,8 @@ from threading import Lock, Semaphore
 
 from backup.core import spans
 from backup.core.errors import BackupError
-from backup.core.model import WHOLE, CheckLock, Chunk, Counts, Key, Now, Record, Run
+from backup.core.model import WHOLE, CheckLock, Chunk, Key, Now, Record
+from backup.core.run_values import Counts, Run
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import Changes
 from backup.mirror.pair import Sides

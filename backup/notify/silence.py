@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.core.log import event
-from backup.core.model import Status, Verb
+from backup.core.run_values import Status, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, failure_since, hours, moment_text, overdue, safe
 from backup.jobs.key_values import NEW, Change, Item

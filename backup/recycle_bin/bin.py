@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from backup.core.model import Action, Counts, Key, Now, Run
+from backup.core.model import Action, Key, Now
+from backup.core.run_values import Counts, Run
 from backup.core.timeline import Timeline
 from backup.recycle_bin import entries
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from backup.core.model import Counts, Run, Status
+from backup.core.run_values import Counts, Run, Status
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import EVERY_RUN, History
 from backup.runs.listing import listed

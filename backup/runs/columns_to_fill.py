@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from backup.core.model import Run
+from backup.core.run_values import Run
 from backup.runs.history import History, is_synced
 from backup.runs.opening import Opening
 

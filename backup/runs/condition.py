@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backup.core import errors
-from backup.core.model import Run, Status, Verb
+from backup.core.run_values import Run, Status, Verb
 from backup.runs.history import History
 from backup.runs.upgrade import read
 from backup.stores import SideName, Store

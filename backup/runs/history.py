@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from backup.core.errors import BadRequest, Interrupted
 from backup.core.log import event
-from backup.core.model import Run, Status, Trigger, Verb
+from backup.core.run_values import Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.runs.clock import ServerTime, elapsed
 from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, run_of

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from backup.core.log import event
-from backup.core.model import Counts, Proof, Run, Status, Total, Trigger, Verb
+from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.stores import Shape
 from backup.stores.sibling import FieldType
 

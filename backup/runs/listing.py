@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from backup.core.errors import BadRequest, Conflict, UnknownRun
-from backup.core.model import Run, Status
+from backup.core.run_values import Run, Status
 from backup.runs.history import History
 
 _PAGE = 100

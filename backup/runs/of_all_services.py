@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from backup.core.model import Status, Verb
+from backup.core.run_values import Status, Verb
 from backup.runs.history_entries import asked_for
 from backup.stores import Sibling
 

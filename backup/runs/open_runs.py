@@ -9,7 +9,8 @@ from datetime import datetime
 
 from backup.core.errors import ColumnMissing, Locked, NotInitialized, StoreError
 from backup.core.log import event
-from backup.core.model import Now, Run, Status, Verb
+from backup.core.model import Now
+from backup.core.run_values import Run, Status, Verb
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.opening import Opening

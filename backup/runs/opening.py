@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backup.core.log import event
-from backup.core.model import Now, Run
+from backup.core.model import Now
+from backup.core.run_values import Run
 from backup.core.timeline import AHEAD
 from backup.runs.clock import ServerTime
 from backup.runs.history_entries import VERSION

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 from backup.core.errors import BackupError, Locked
 from backup.core.log import event
-from backup.core.model import Counts, Key, Run
+from backup.core.model import Key
+from backup.core.run_values import Counts, Run
 from backup.mirror.comparison import Report
 from backup.mirror.writing import no_end
 

@@ -18,7 +18,8 @@ from typing import Any
 from backup.core import interrupts
 from backup.core.errors import BackupError, Locked, LockLost
 from backup.core.log import event
-from backup.core.model import Now, Run, Status
+from backup.core.model import Now
+from backup.core.run_values import Run, Status
 from backup.runs.clock import elapsed
 from backup.runs.history import History
 from backup.runs.process import Process, this_process

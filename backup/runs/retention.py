@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from backup.core.model import Run, Status
+from backup.core.run_values import Run, Status
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import SYNCED, History, is_synced
 from backup.runs.history_entries import run_of

@@ -11,7 +11,8 @@ from backup.core import interrupts, spans
 from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreError, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
-from backup.core.model import CheckLock, Now, Run, Status, Verb
+from backup.core.model import CheckLock, Now
+from backup.core.run_values import Run, Status, Verb
 from backup.core.timeline import AHEAD
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.tally import Tally

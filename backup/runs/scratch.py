@@ -6,7 +6,7 @@ import logging
 
 from backup.core.errors import BackupError
 from backup.core.log import event
-from backup.core.model import Run
+from backup.core.run_values import Run
 from backup.stores import Store
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backup.core.model import KEEPS_DELETED, Run, Verb
+from backup.core.run_values import KEEPS_DELETED, Run, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Report
 from backup.mirror.tally import Tally

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backup.core.model import Run, Status, Verb
+from backup.core.run_values import Run, Status, Verb
 from backup.runs.clock import ServerTime, elapsed
 from backup.runs.history import is_synced
 from backup.runs.history_entries import HISTORY, VERSION, entry_of, run_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backup.core.errors import BackupError, BadRequest, RecordsSetAside
 from backup.core.log import event, redact
-from backup.core.model import Status, Trigger, Verb
+from backup.core.run_values import Status, Trigger, Verb
 from backup.core.suggestions import quoted
 from backup.runs.runner import NOBODY, Observer, Outcome
 from backup.services.registry import Registry

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backup.core.errors import BackupError, Conflict, RecordsSetAside
 from backup.core.log import redact
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.runs.runner import NOBODY, Observer, Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options

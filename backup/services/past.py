@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from backup.core.errors import BadRequest, UnknownRecord, UnknownRun
-from backup.core.model import Action, Key, Now, Record, Run, SideName, Status
+from backup.core.model import Action, Key, Now, Record, SideName
+from backup.core.run_values import Run, Status
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs import listing, upgrade

@@ -16,8 +16,9 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError, BadRequest, Locked, UnknownRun
 from backup.core.log import event
 from backup.core.memory import give_back_large_pieces
-from backup.core.model import SIDES, Now, Run, Trigger, Verb, utc_now
+from backup.core.model import SIDES, Now, utc_now
 from backup.core.retry import Retry
+from backup.core.run_values import Run, Trigger, Verb
 from backup.core.suggestions import quoted
 from backup.mirror.comparison import Depth
 from backup.runs.lock import open_lock

@@ -13,8 +13,9 @@ from typing import Any
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.log import event
-from backup.core.model import Now, Run, Trigger, Verb, utc_now
+from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
+from backup.core.run_values import Run, Trigger, Verb
 from backup.mirror.comparison import COMPARED_WHOLE, Depth, verify
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, GuardTripped, NotInitialized
 from backup.core.foreseen import foreseen
-from backup.core.model import Run
+from backup.core.run_values import Run
 from backup.mirror.foresight import Foresight
 from backup.runs import upgrade
 from backup.runs.history import History, is_synced

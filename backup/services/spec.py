@@ -12,7 +12,8 @@ from backup.config.settings import Settings
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, ConfigError
 from backup.core.masks import Masking
-from backup.core.model import KEEPS_DELETED, SideName
+from backup.core.model import SideName
+from backup.core.run_values import KEEPS_DELETED
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
 from backup.stores import OnNewColumn, Rules, Side

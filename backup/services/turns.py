@@ -13,7 +13,8 @@ from backup.core import spans
 from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, RecordsSetAside, SetFailed, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
-from backup.core.model import Counts, Proof, Run, Status, Trigger, Verb, utc_now
+from backup.core.model import utc_now
+from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService

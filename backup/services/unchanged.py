@@ -17,7 +17,8 @@ from backup.core import interrupts
 from backup.core.errors import BackupError
 from backup.core.foreseen import foreseen
 from backup.core.log import event
-from backup.core.model import CheckLock, Counts, Now, Run, Status, Trigger
+from backup.core.model import CheckLock, Now
+from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.runs import unchanged_runs

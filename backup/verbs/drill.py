@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from backup.core.model import Counts
+from backup.core.run_values import Counts
 from backup.mirror.comparison import Depth, verify
 from backup.runs.runner import Session
 from backup.runs.scratch import name_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from backup.core.model import Run, Status, Verb
+from backup.core.run_values import Run, Status, Verb
 from backup.runs.runner import Session
 
 _WEEK = timedelta(days=7)

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from backup.core.errors import BadRequest
-from backup.core.model import Action, Key, Run, Verb
+from backup.core.model import Action, Key
+from backup.core.run_values import Run, Verb
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.recycle_bin.run_pages import Position, page_of_run

@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
-from backup.core.model import Action, Run, Verb
+from backup.core.model import Action
+from backup.core.run_values import Run, Verb
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.runs.runner import Session
 from backup.stores import Store

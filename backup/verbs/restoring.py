@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from backup.core.model import Action, Chunk, Key, Record, Run, Stamps, Version
+from backup.core.model import Action, Chunk, Key, Record, Stamps, Version
+from backup.core.run_values import Run
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import Sides

@@ -12,7 +12,7 @@ from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.log import event
-from backup.core.model import Verb
+from backup.core.run_values import Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import refuse_early, sync_stores
 from backup.mirror.writing import Steps

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from backup.core.errors import BackupError, BadRequest, Conflict, UnknownRun
-from backup.core.model import Action, Key, Record, Run, Status
+from backup.core.model import Action, Key, Record
+from backup.core.run_values import Run, Status
 from backup.mirror.set_aside import Refusal, apart
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept

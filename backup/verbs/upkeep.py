@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from backup.core.model import Run, Status, Verb
+from backup.core.run_values import Run, Status, Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth, verify
 from backup.recycle_bin.bin import RecycleBin

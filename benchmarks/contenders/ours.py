@@ -14,7 +14,7 @@ class Ours(Contender):
     def prepare(self, job: Job) -> Work:
         from backup.config.settings import load_settings
         from backup.core.log import quiet_libraries
-        from backup.core.model import Trigger
+        from backup.core.run_values import Trigger
         from backup.services.registry import Registry
         from backup.services.service import Options
 

@@ -21,8 +21,9 @@ import azure.cosmos
 import sqlalchemy as sa
 from azure.cosmos.exceptions import CosmosHttpResponseError
 
-from backup.core.model import Key, Run, Trigger, utc_now
+from backup.core.model import Key, utc_now
 from backup.core.retry import Retry
+from backup.core.run_values import Run, Trigger
 from backup.stores import CopyNote, Limits, Rules, Side, Store, open_store
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
 from backup.stores.sql.engines import open_dialect

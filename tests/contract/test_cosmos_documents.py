@@ -14,8 +14,9 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, RecordRefused, SchemaMismatch, StoreUnavailable
-from backup.core.model import Chunk, Trigger, Version
+from backup.core.model import Chunk, Version
 from backup.core.retry import Retry
+from backup.core.run_values import Trigger
 from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.guard import Guard
 from backup.mirror.proof import DifferenceKind

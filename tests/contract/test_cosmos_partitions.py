@@ -14,7 +14,8 @@ import pytest
 from azure.cosmos import CosmosClient, PartitionKey
 
 from backup.config.settings import load_settings
-from backup.core.model import WHOLE, Action, Chunk, Image, Key, Status, Trigger, Version
+from backup.core.model import WHOLE, Action, Chunk, Image, Key, Version
+from backup.core.run_values import Status, Trigger
 from backup.mirror.comparison import Depth
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry

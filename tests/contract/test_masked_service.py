@@ -8,7 +8,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.entry.answers import shape_one
 from backup.mirror.comparison import Depth
 from backup.runs.outcome import Outcome, Turn

@@ -14,7 +14,8 @@ import pytest
 from azure.cosmos import ContainerProxy
 
 from backup.core.errors import StoreError
-from backup.core.model import Action, Chunk, Image, Key, Record, Run
+from backup.core.model import Action, Chunk, Image, Key, Record
+from backup.core.run_values import Run
 from backup.core.timeline import Timeline
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally

@@ -10,7 +10,7 @@ from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.runs.runner import Turn
 from backup.services.registry import Registry
 from tests.emulators import batches

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError, StoreError, TransientStoreError
-from backup.core.model import WHOLE, Action, Counts, Image, Key, Run, Trigger
+from backup.core.model import WHOLE, Action, Image, Key
+from backup.core.run_values import Counts, Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules, Shape, pools
 from backup.stores.sql.engines import base

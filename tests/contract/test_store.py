@@ -23,8 +23,9 @@ from backup.core.errors import (
     StoreUnavailable,
     TransientStoreError,
 )
-from backup.core.model import WHOLE, Chunk, Image, Key, Run, Stamps
+from backup.core.model import WHOLE, Chunk, Image, Key, Stamps
 from backup.core.retry import Retry
+from backup.core.run_values import Run
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores

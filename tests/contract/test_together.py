@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from backup.core.model import Action, Chunk, Counts, Image, Key
+from backup.core.model import Action, Chunk, Image, Key
+from backup.core.run_values import Counts
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.stores import stamps_in
 from tests.contract.benches import ONE_TRY, Bench, CosmosBench, Item

@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.dev.host import build_app
 from backup.entry.openapi import description
 from backup.jobs.desk import desk_of

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from backup.core.model import Run, Trigger, utc_now
+from backup.core.model import utc_now
+from backup.core.run_values import Run, Trigger
 from backup.entry.answer_models import RunResult
 from backup.entry.answers import result_of
 from backup.entry.openapi import description

@@ -17,7 +17,8 @@ from typing import Any
 
 from backup.config.bindings import QUEUE
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Run, Status, Trigger, utc_now
+from backup.core.model import utc_now
+from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.dev.queues import QueueOptions, keep_reading
 from backup.jobs import records, worker
 from backup.jobs.desk import desk_of

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from backup.core.errors import BadRequest, Conflict, GuardTripped
-from backup.core.model import Action, Chunk, Counts, Run, Status, Trigger, Verb
+from backup.core.model import Action, Chunk
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth

@@ -30,7 +30,8 @@ from azure.cosmos import ContainerProxy
 from sqlalchemy.engine.default import DefaultDialect
 
 from backup.config.settings import load_settings
-from backup.core.model import CheckLock, Trigger
+from backup.core.model import CheckLock
+from backup.core.run_values import Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs import lock
 from backup.runs.history import History

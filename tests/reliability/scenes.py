@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from azure.cosmos import CosmosClient, DatabaseProxy
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
 from backup.stores.exact_json import record_from_text

@@ -13,7 +13,8 @@ from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import TransientStoreError
-from backup.core.model import WHOLE, Run, Status, Trigger
+from backup.core.model import WHOLE
+from backup.core.run_values import Run, Status, Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore

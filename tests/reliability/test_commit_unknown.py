@@ -14,7 +14,7 @@ from azure.core.exceptions import ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from sqlalchemy.engine.default import DefaultDialect
 
-from backup.core.model import Run, Status, Trigger
+from backup.core.run_values import Run, Status, Trigger
 from backup.stores.cosmos import throttle
 from tests.emulators.servers import postgres_database
 from tests.reliability import scenes

@@ -23,7 +23,7 @@ from azure.cosmos import ContainerProxy, CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import StoreUnavailable
-from backup.core.model import Status, Trigger
+from backup.core.run_values import Status, Trigger
 from backup.dev import sample
 from backup.mirror.comparison import Depth
 from backup.mirror.proof import DifferenceKind

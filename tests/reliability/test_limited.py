@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.runs.outcome import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options

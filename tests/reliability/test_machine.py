@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from backup.core.model import Action, Image, Run, Trigger
+from backup.core.model import Action, Image
+from backup.core.run_values import Run, Trigger
 from backup.recycle_bin import bin
 from backup.recycle_bin.bin import RecycleBin
 from backup.services.service import NO_OPTIONS, Options

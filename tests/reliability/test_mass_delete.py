@@ -12,7 +12,7 @@ import pytest
 from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Trigger
+from backup.core.run_values import Counts, Trigger
 from backup.entry import http
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options

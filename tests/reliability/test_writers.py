@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Status, Trigger
+from backup.core.run_values import Counts, Status, Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
 from tests.emulators.servers import postgres_database

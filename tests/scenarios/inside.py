@@ -14,7 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from backup.config.settings import load_settings
-from backup.core.model import Run, Trigger
+from backup.core.run_values import Run, Trigger
 from backup.dev import sample
 from backup.entry.command_line.app import cli
 from backup.services.registry import Registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backup.core.model import Counts
+from backup.core.run_values import Counts
 from backup.runs.runner import Observer
 
 

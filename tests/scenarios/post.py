@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.jobs.desk import open_desk
 from backup.jobs.outbox import OUTBOX
 from backup.notify.concerns import concerns_now

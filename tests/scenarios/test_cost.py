@@ -11,7 +11,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import NotVerified
-from backup.core.model import Counts, Trigger
+from backup.core.run_values import Counts, Trigger
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.buckets import SqlBuckets

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.dev import sample
 from backup.mirror.comparison import Depth
 from backup.services.service import SyncService

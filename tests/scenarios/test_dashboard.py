@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request, State
 from backup.services.registry import Registry

@@ -13,7 +13,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError, BadRequest, UnknownRecord, UnknownRun
-from backup.core.model import Counts, Proof, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.entry import dashboard_api, job_api
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.key_values import Change

@@ -14,7 +14,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError, BadRequest, Conflict, UnknownJob, UnknownService
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.entry import job_api
 from backup.entry.answers import Answer, error_answer
 from backup.jobs.desk import Desk, open_desk

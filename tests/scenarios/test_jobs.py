@@ -15,8 +15,8 @@ import pytest
 
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import Locked, StoreUnavailable
-from backup.core.model import Counts
 from backup.core.retry import Retry
+from backup.core.run_values import Counts
 from backup.jobs import table_key_values, worker
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Job, Request, State

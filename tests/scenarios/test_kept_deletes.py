@@ -11,7 +11,8 @@ from azure.cosmos import CosmosClient, PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import GuardTripped, SchemaMismatch
-from backup.core.model import Action, Counts, Run, Trigger
+from backup.core.model import Action
+from backup.core.run_values import Counts, Run, Trigger
 from backup.mirror.comparison import Depth
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry

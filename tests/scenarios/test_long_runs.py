@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from backup.config.settings import load_settings
 from backup.core.errors import GuardTripped
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.entry import http, timer
 from backup.mirror.guard import Guard
 from backup.runs.runner import Outcome

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from tests.reliability.effort import rounds
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import python

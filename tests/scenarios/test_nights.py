@@ -13,8 +13,8 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core import interrupts
 from backup.core.errors import BackupError
-from backup.core.model import Trigger
 from backup.core.retry import Retry
+from backup.core.run_values import Trigger
 from backup.entry.timer import resume_open, run_scheduled
 from backup.mirror.comparison import Depth
 from backup.recycle_bin.bin import RecycleBin

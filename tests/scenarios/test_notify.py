@@ -20,7 +20,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import Cancelled, GuardTripped
-from backup.core.model import Proof, Verb
+from backup.core.run_values import Proof, Verb
 from backup.jobs import table_key_values
 from backup.jobs.desk import open_desk
 from backup.jobs.job import Request

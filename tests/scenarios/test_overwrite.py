@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from backup.config.settings import load_settings
 from backup.core.errors import TransientStoreError
-from backup.core.model import Image, Key, Trigger
+from backup.core.model import Image, Key
 from backup.core.retry import Retry
+from backup.core.run_values import Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.services.registry import Registry
 from backup.stores.cosmos.conditional import ConditionalWrites

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.services.service import Options
 from tests.scenarios import places
 from tests.scenarios.inside import alone, command, done, raised, refused, remove, synced

@@ -14,7 +14,8 @@ from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError
-from backup.core.model import CheckLock, Run, Trigger, Verb
+from backup.core.model import CheckLock
+from backup.core.run_values import Run, Trigger, Verb
 from backup.dev import sample
 from backup.mirror.comparison import Depth
 from backup.recycle_bin.entries import RECYCLE_BIN

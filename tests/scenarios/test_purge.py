@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Proof, Run, Status, Total, Trigger, Verb
+from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.entry import http
 from backup.runs.history import History
 from backup.services.registry import Registry

@@ -6,8 +6,8 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, Locked
-from backup.core.model import Counts, Trigger
 from backup.core.retry import Retry
+from backup.core.run_values import Counts, Trigger
 from backup.mirror.foresight import Foresight
 from backup.runs.lock import open_lock
 from backup.services.registry import Registry

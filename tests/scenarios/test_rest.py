@@ -12,7 +12,7 @@ import pytest
 
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import BackupError, StoreUnavailable
-from backup.core.model import Run, Status, Trigger
+from backup.core.run_values import Run, Status, Trigger
 from backup.entry.job_timer import each_minute
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.key_values import Change

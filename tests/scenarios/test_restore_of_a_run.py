@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.model import Action, Image, Trigger, utc_now
+from backup.core.model import Action, Image, utc_now
+from backup.core.run_values import Trigger
 from backup.entry import http
 from backup.recycle_bin.bin import RecycleBin
 from backup.services.registry import Registry

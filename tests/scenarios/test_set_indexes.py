@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
-from backup.core.model import Run
+from backup.core.run_values import Run
 from backup.services.service_plans import plan_of
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.indexes import creation, index_plan

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
 from backup.core.errors import BadRequest, ConstraintRefused, RecordsSetAside, SourceMissing, UnknownService
-from backup.core.model import Status
+from backup.core.run_values import Status
 from backup.entry import http
 from backup.runs.outcome import Outcome
 from backup.services.group_restore import restore_group

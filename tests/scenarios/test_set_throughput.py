@@ -11,7 +11,7 @@ from azure.cosmos import CosmosClient, DatabaseProxy, PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.services.registry import Registry
 from backup.stores.cosmos.catalog import with_note
 

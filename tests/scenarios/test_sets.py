@@ -25,7 +25,8 @@ from backup.core.errors import (
     SourceMissing,
     UnknownService,
 )
-from backup.core.model import Run, Status, Trigger, utc_now
+from backup.core.model import utc_now
+from backup.core.run_values import Run, Status, Trigger
 from backup.entry import http
 from backup.entry.dashboard_shapes import shape_overview
 from backup.entry.plans import shape_plan

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backup.config.set_settings import SetSection
-from backup.core.model import Verb
+from backup.core.run_values import Verb
 from backup.jobs.events import overdue
 from backup.jobs.key_values import Change
 from backup.jobs.record_keys import hashed

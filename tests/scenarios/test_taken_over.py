@@ -16,7 +16,8 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import Locked, LockLost, TransientStoreError
-from backup.core.model import WHOLE, CheckLock, Run, Status, Trigger
+from backup.core.model import WHOLE, CheckLock
+from backup.core.run_values import Run, Status, Trigger
 from backup.runs import ownership
 from backup.runs.history import History
 from backup.runs.ownership import Ownership, is_alive

@@ -23,8 +23,8 @@ import function_app
 from backup.config.settings import load_settings
 from backup.core import spans
 from backup.core.errors import TransientStoreError
-from backup.core.model import Run, Trigger
 from backup.core.retry import Retry
+from backup.core.run_values import Run, Trigger
 from backup.entry import telemetry_switch
 from backup.jobs.desk import desk_of
 from backup.services.registry import Registry

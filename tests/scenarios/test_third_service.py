@@ -13,7 +13,7 @@ from azure.cosmos import CosmosClient, PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, GuardTripped, UnknownService
-from backup.core.model import Counts, Run, Trigger
+from backup.core.run_values import Counts, Run, Trigger
 from backup.dev import sample
 from backup.entry import http
 from backup.mirror.comparison import Depth

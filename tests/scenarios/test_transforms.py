@@ -14,7 +14,7 @@ from azure.cosmos import CosmosClient, PartitionKey
 from backup.config.settings import load_settings
 from backup.config.transform_steps import steps_of
 from backup.core.errors import BadRequest, ConfigError, GuardTripped, RecordsSetAside
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.core.transforms import Stamping, Transform, stamping_of
 from backup.mirror.comparison import Depth
 from backup.mirror.proof import DifferenceKind

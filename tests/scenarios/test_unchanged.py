@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from backup.config.settings import load_settings
 from backup.core.errors import Locked
-from backup.core.model import Counts, Run, Status, Trigger
+from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.runs import unchanged_runs
 from backup.runs.history import History
 from backup.runs.runner import Runner

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from azure.cosmos import CosmosClient, DatabaseProxy
 
 from backup.config.settings import load_settings
-from backup.core.model import Action, Run, Trigger
+from backup.core.model import Action
+from backup.core.run_values import Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.services.registry import Registry

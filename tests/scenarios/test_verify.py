@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.dev import sample
 from backup.entry.timer import run_scheduled
 from backup.services.registry import Registry

@@ -15,7 +15,7 @@ from backup.config.settings import load_settings
 from backup.core import errors
 from backup.core.errors import BackupError
 from backup.core.log import register_secret
-from backup.core.model import Counts, Proof, Run, Status, Trigger
+from backup.core.run_values import Counts, Proof, Run, Status, Trigger
 from backup.entry import http
 from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body, parse_service
 from backup.runs.runner import Outcome

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.core.model import WHOLE, Chunk, Counts, Key, Proof, Total
+from backup.core.model import WHOLE, Chunk, Key
+from backup.core.run_values import Counts, Proof, Total
 from backup.mirror import checkpoint
 from backup.mirror.checkpoint import Checkpoint
 

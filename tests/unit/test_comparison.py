@@ -1,6 +1,7 @@
 """What a verify of two stores in memory says, and what it leaves for the next call."""
 
-from backup.core.model import Chunk, Fingerprint, Total
+from backup.core.model import Chunk, Fingerprint
+from backup.core.run_values import Total
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth, Report, verify

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.mirror.foresight import foresee
 from backup.services.registry import Registry
 from tests.scenarios import places

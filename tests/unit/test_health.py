@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.entry import http
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History

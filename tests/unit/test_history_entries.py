@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backup.core.model import Counts, Run, Status, Trigger
+from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.runs.history_entries import COLUMNS, entry_of, run_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.core.errors import BadRequest, GuardTripped
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.entry.requests import SyncRequest, parse_body, parse_limit
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.guard import Guard

@@ -14,7 +14,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import BadRequest, StoreUnavailable
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.entry.metrics import Metric, Point, exposition, get_metrics
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request

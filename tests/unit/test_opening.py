@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.runs import retention
 from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.history import History, is_synced

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backup.core.errors import BadRequest
-from backup.core.model import Counts, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.jobs.run_numbers import percentile
 from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.jobs.sqlite_key_values import SqliteKeyValues

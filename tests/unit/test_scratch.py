@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from backup.core.errors import StoreUnavailable
-from backup.core.model import Run, Trigger
+from backup.core.run_values import Run, Trigger
 from backup.runs.scratch import drop_left, name_of
 from tests.unit.memory_store import MemoryStore
 

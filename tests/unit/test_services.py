@@ -24,8 +24,8 @@ from backup.core.errors import (
     UnknownService,
 )
 from backup.core.log import register_secret
-from backup.core.model import Counts, Proof, Run, Status, Total, Trigger
 from backup.core.retry import Retry
+from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger
 from backup.entry import http
 from backup.runs.history import History
 from backup.runs.lock import open_lock

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, Stopped, StoreUnavailable
-from backup.core.model import WHOLE, Counts, Key, Run, Trigger
+from backup.core.model import WHOLE, Key
+from backup.core.run_values import Counts, Run, Trigger
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settled, Spread

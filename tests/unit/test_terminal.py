@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from backup.core.errors import BackupError, StoreError
-from backup.core.model import Counts, Run, Status, Trigger
+from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.entry import http
 from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
 from backup.entry.command_line.past import show_history, show_past

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.core.model import Run, Trigger
+from backup.core.run_values import Run, Trigger
 from backup.core.timeline import Timeline
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -11,7 +11,8 @@ import typer
 from backup.core import interrupts
 from backup.core.errors import BackupError, Locked
 from backup.core.log import event, redact
-from backup.core.model import Trigger, utc_now
+from backup.core.model import utc_now
+from backup.core.run_values import Trigger
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from backup.core.model import Run
+from backup.core.run_values import Run
 from backup.entry import http
 from backup.entry.answers import report_of
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order

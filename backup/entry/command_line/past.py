@@ -8,7 +8,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from backup.core.model import Action, Counts, Run, Verb
+from backup.core.model import Action
+from backup.core.run_values import Counts, Run, Verb
 from backup.entry.answers import By
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.outcomes import duration_text, proof_text, show_failures

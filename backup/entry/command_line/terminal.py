@@ -21,7 +21,7 @@ from rich.text import Text
 from backup.config.environment import terminal_columns
 from backup.core.errors import BackupError, Interrupted
 from backup.core.log import redact, visible
-from backup.core.model import Counts
+from backup.core.run_values import Counts
 from backup.entry import http
 from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_of
 from backup.runs.runner import NOBODY, Observer, foreseen
