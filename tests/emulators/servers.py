@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,9 +28,10 @@ from tempfile import TemporaryDirectory
 
 import sqlalchemy
 
+from tests.emulators import guard
+
 NODE_PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
 START_SECONDS = 100
-STOP_SECONDS = 10
 MEMORY_BYTES = 4 << 30
 PARSED_QUERIES = 1_000
 LOCK_MILLISECONDS = 2_000
@@ -236,8 +236,8 @@ def running(command: Sequence[str | Path], home: Path, ready: str) -> Iterator[r
     """
     log = home / "log"
     with log.open("wb") as output:
-        guard = subprocess.Popen(
-            [sys.executable, "-I", __file__, *command],
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, *command],
             cwd=home,
             stdin=subprocess.PIPE,
             stdout=output,
@@ -245,15 +245,15 @@ def running(command: Sequence[str | Path], home: Path, ready: str) -> Iterator[r
             start_new_session=True,  # Ctrl-C is for pytest, which still needs its servers to clean up
         )
     try:
-        yield _wait_until_ready(guard, log, ready)
+        yield _wait_until_ready(process, log, ready)
     finally:
-        if guard.stdin is not None:
-            guard.stdin.close()  # on which it ends the server
+        if process.stdin is not None:
+            process.stdin.close()  # on which it ends the server
         try:
-            guard.wait(3 * STOP_SECONDS)
+            process.wait(3 * guard.STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(guard.pid, signal.SIGKILL)  # nothing else limits the time of what ends after the last test
-            guard.wait()
+            os.killpg(process.pid, signal.SIGKILL)  # nothing else limits the time of what ends after the last test
+            process.wait()
 
 
 def memory_folder() -> Path | None:
@@ -315,35 +315,14 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_ready(guard: subprocess.Popen[bytes], log: Path, ready: str) -> re.Match[str]:
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, ready: str) -> re.Match[str]:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        ended = guard.poll() is not None
+        ended = process.poll() is not None
         text = log.read_text(errors="replace")
         if found := re.search(ready, text, re.DOTALL):
             return found
         if ended or time.monotonic() > deadline:
             happened = "ended" if ended else f"was not ready after {START_SECONDS} s"
-            raise ServerFailed(f"{guard.args!r} {happened}. Its log:\n{text[-4000:]}")
+            raise ServerFailed(f"{process.args!r} {happened}. Its log:\n{text[-4000:]}")
         time.sleep(0.05)
-
-
-def _guard(command: Sequence[str]) -> int:
-    """Run a server and end it when standard input does: closed on purpose, or as its owner was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored behind a shell's `&`, and the server would inherit that
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-
-    def end_with_owner() -> None:
-        sys.stdin.read()
-        server.send_signal(signal.SIGINT)  # for PostgreSQL: without waiting for its clients
-        try:
-            server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-    threading.Thread(target=end_with_owner, daemon=True).start()
-    return server.wait()
-
-
-if __name__ == "__main__":
-    sys.exit(_guard(sys.argv[1:]))
