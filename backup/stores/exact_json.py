@@ -23,8 +23,9 @@ Text = TypeVar("Text", str, bytes)
 
 _ZIP_BEYOND = 1_000_000  # characters; a document of Cosmos DB may have 2 MB, whatever is in it
 _ZIPPED = "zlib:"
-_LONG = 4 << 20  # characters or bytes
-_PART = 3 << 18  # of 3 bytes Base64 makes 4 characters, which another multiple of 4 takes apart again
+_LONG = 1 << 20  # characters or bytes
+_PART = 3 << 14  # of 3 bytes Base64 makes 4 characters, which another multiple of 4 takes apart again
+# A character may take six in JSON, several times at once.
 _KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7)}
 _SAME_LETTERS = (
     str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA

@@ -78,6 +78,7 @@ def test_postgresql_relays_every_type_in_either_form(
     bench = postgresql_bench
     if form == "text":
         monkeypatch.setattr(postgresql, "_PLAIN", frozenset())
+        monkeypatch.setattr(postgresql, "_BLOCK_BYTES", 16)  # rows go in pieces, as large ones do
     types = [name for name in VALUES if form == "text" or (is_plain(bench, name) and " to " not in name)]
     assert len(types) > 20
     columns = ", ".join(f"c{n} {name}" for n, name in enumerate(types))
@@ -88,9 +89,9 @@ def test_postgresql_relays_every_type_in_either_form(
     source, backup = bench.pair()
     forms, blocks = set[str](), postgresql._blocks
 
-    def noted(copy: Any, error: type[Exception]) -> postgresql.Blocks:
+    def noted(copy: Any, *others: Any) -> postgresql.Blocks:
         forms.add(copy.formatter.format.name)
-        return blocks(copy, error)
+        return blocks(copy, *others)
 
     monkeypatch.setattr(postgresql, "_blocks", noted)
     reads_nothing(monkeypatch)

@@ -10,6 +10,7 @@ import pytest
 
 from backup.core.errors import StoreError
 from backup.recycle_bin.bin import RecycleBin
+from backup.stores.sql.engines.sqlite import text as sqlite_text
 from backup.stores.sql.engines.sqlite.text import text_of
 from tests.contract.benches import RUN, SqliteBench
 from tests.contract.test_store import run_sync
@@ -125,6 +126,37 @@ def test_text_that_is_no_utf_8_is_carried_byte_for_byte(sqlite_bench: SqliteBenc
     ]
     [key_again] = {backup.keys.from_text(json.dumps(backup.keys.to_json(kept[0].key)))}
     assert key_again == kept[0].key
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_large_texts_are_written_exactly(
+    sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """Sent as bytes where the file has UTF-8, so that Python holds no second form of them."""
+    for module in ("rows._LARGE_ROW", "engines.sqlite.text.LARGE_BYTES"):
+        monkeypatch.setattr(f"backup.stores.sql.{module}", 1)
+    sent, as_sent = list[Any](), sqlite_text._sent
+
+    def noted(cursor: Any, value: Any) -> Any:
+        sent.append(as_sent(cursor, value))
+        return sent[-1]
+
+    monkeypatch.setattr(sqlite_text, "_sent", noted)
+    bench = sqlite_bench
+    for side in ("source", "backup"):
+        bench.sql(side, f"PRAGMA encoding = '{encoding}'")
+    bench.sql("source", 'CREATE TABLE {table} (Id INTEGER PRIMARY KEY, V, "a?" TEXT, Version INTEGER)')
+    values = ["é漢🎉", "a\x00ü", "'?'ü", "12\u0660", b"\xc3\xbc", "plain", 7, None]
+    bench.sql("source", "INSERT INTO {table} VALUES (?, ?, 'ö?', 1)", list(enumerate(values)))
+    source, backup = bench.pair(batch_bytes=1)
+    run_sync(source, backup)
+    expected = bench.rows("source", SEEN)
+    bench.sql("source", "UPDATE {table} SET Version = NULL")
+    bench.sql("backup", "UPDATE {table} SET V = NULL, \"a?\" = ''")
+    assert run_sync(source, backup) == (0, len(values), 0, 0)
+    assert bench.rows("backup", SEEN) == expected
+    assert {tuple(row) for row in bench.rows("backup", 'SELECT typeof("a?"), "a?" FROM {table}')} == {("text", "ö?")}
+    assert any(isinstance(value, bytes) and value == "ö?".encode() for value in sent) == (encoding == "UTF-8")
 
 
 def test_a_file_that_is_not_there_is_not_made(sqlite_bench: SqliteBench) -> None:

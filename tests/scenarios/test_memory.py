@@ -76,19 +76,31 @@ def test_memory_does_not_grow_with_what_only_the_backup_has(tmp_path: Path) -> N
     assert many - few < MAY_GROW_BY_KIB
 
 
+def large_text(random: Random) -> str:
+    """CJK letters that cannot be compressed; the record's size counts as UTF-8."""
+    letters = bytearray(2 * ((RECORD_KIB << 10) // 3))
+    letters[::2] = random.randbytes(len(letters) // 2)
+    letters[1::2] = random.randbytes(len(letters) // 2).translate(bytes(0x4E + n % 80 for n in range(256)))
+    return letters.decode("utf-16-le")
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_large_record_costs_four_times_its_size_above_a_batch(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
+    """One record has bytes, the next one text."""
     place: Place = request.getfixturevalue(f"{kind}_place")
     limits = {"BackupSync__BatchBytes": str(BATCH_KIB << 10)}
     source, settings = place.customer.source, {**place.customer.settings, **limits}
-    column = "blob" if kind == "sqlite" else "bytea"  # PostgreSQL's text for bytes is twice as long as they are
-    source.run(f'ALTER TABLE {{table}} ADD "Data" {column}')
+    values = {"Data": "blob" if kind == "sqlite" else "bytea", "Text": "text"}
+    for name, type_ in values.items():
+        source.run(f'ALTER TABLE {{table}} ADD "{name}" {type_}')
     few = measured(tmp_path, settings, "-c", EVERYTHING)
     for version in (2, 3):
-        data = Random(version).randbytes(RECORD_KIB << 10)  # which cannot be compressed
-        source.run('UPDATE {table} SET "Version" = :version, "Data" = :data WHERE "Id" < 3', version=version, data=data)
+        random = Random(version)
+        for key, value in enumerate((random.randbytes(RECORD_KIB << 10), large_text(random)), 1):
+            change = f'UPDATE {{table}} SET "Version" = :version, "{[*values][key - 1]}" = :value WHERE "Id" = :key'
+            source.run(change, version=version, value=value, key=key)
         if version == 2:
             assert place.registry.sync("customer", Trigger.CLI)[0].error is None
     assert measured(tmp_path, settings, "-c", EVERYTHING) - few < BATCH_KIB + 4 * RECORD_KIB + UNEVEN_KIB

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, overload
 import sqlalchemy as sa
 
 from backup.core.model import Record
-from backup.stores.sql.engines.prepared import LARGE, OTHER_BYTES, Row, lengths, values_at
+from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES, OTHER_BYTES, Row, lengths, values_at
 
 _SMALL_ROWS_AT_ONCE = 10_000
 _ROWS_AT_ONCE = 512
-_LARGE_ROW = 4 * 1024 * 1024
+_LARGE_ROW = LARGE_BYTES
 
 
 class Rows(Sequence[Record]):

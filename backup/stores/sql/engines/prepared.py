@@ -16,6 +16,8 @@ OTHER_BYTES = 64
 LARGE = "large"
 """The mark in the info of a connection that has carried more bytes than a batch may have."""
 
+LARGE_BYTES = 1 << 20
+"""From how many characters or bytes on a value is so large that memory should not hold another copy of it."""
 
 HAS_BYTES = "has_bytes"
 """The option of a query that says whether it may read bytes, which a driver may have to ask for in another way."""

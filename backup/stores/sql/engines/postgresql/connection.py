@@ -142,10 +142,13 @@ def _server_cursor() -> type:
         """A cursor on the server that is closed also where its session was lost."""
 
         def close(self) -> None:
+            read = self.pgresult
             try:
                 super().close()
             except Error:
                 super().close()  # it knows by now that there is no server to ask
+            if read is not None:
+                read.clear()  # the cursor lives on in a cycle, and with it all that the server sent last
 
     return EndingCursor
 

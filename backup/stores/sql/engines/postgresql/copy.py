@@ -14,13 +14,12 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from backup.stores.exact_json import slices_of
 from backup.stores.sql.engines.column import spelled_column, spelled_table
-from backup.stores.sql.engines.prepared import LARGE, Prepared, Row, driver_rows, lengths, send
+from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES, Prepared, Row, driver_rows, lengths, send
 
 SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # other styles double each % in a name
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
 _STAGED = "backup_changes"
 _FEW = 20  # for so few rows a temporary table does not pay
-_LARGE = 1 << 20  # characters or bytes
 _MAY_STAGE = sa.text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
 
 
@@ -41,7 +40,7 @@ class Copying:
     def update(self, cx: sa.Connection, update: Prepared, rows: Sequence[Row]) -> None:
         """Updates the table's rows with the same keys to these values, through a temporary table."""
         # Large values go by COPY too: libpq would keep a parameter in memory twice.
-        few = len(rows) < _FEW and sum(sum(lengths([*row]) or ()) for row in rows) < _LARGE
+        few = len(rows) < _FEW and sum(sum(lengths([*row]) or ()) for row in rows) < LARGE_BYTES
         if few or not self._may_stage(cx):
             update.run(cx, rows)
             return

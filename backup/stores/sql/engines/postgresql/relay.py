@@ -6,7 +6,7 @@ types, and that form says the same on both. Otherwise they are texts, which each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from backup.stores.sql.engines.column import ServerType, spelled_column, spelled_table, type_parts
 from backup.stores.sql.engines.postgresql.copy import SPELLING
 from backup.stores.sql.engines.postgresql.types import TextType
+from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES
 from backup.stores.sql.engines.relayed import RelayedRows
 
 _BLOCK_BYTES = 64 * 1024
@@ -79,26 +80,32 @@ def pass_blocks(cursor: Any, statement: str, parameters: Any, context: Any) -> b
     if (received := context.execution_options.get(_RECEIVED)) is not None:
         form, insert = received
         with cursor.copy(f"COPY ({statement}) TO STDOUT (FORMAT {form})", parameters) as copy:
-            insert(_blocks(copy, cursor.connection.Error))
+            info = context.root_connection.info
+            insert(_blocks(copy, cursor.connection.Error, lambda: info.update({LARGE: True})))
         return True
     return None
 
 
-def _blocks(copy: Any, error: type[Exception]) -> Blocks:
-    """What the server sends, a row at a time, joined into larger pieces."""
+def _blocks(copy: Any, error: type[Exception], note_large: Callable[[], None]) -> Blocks:
+    """What the server sends, a row at a time: small rows joined into larger pieces, large ones in pieces."""
     joined = bytearray()
-    rows = iter(copy)
     while True:
         try:
-            row = next(rows, None)
+            row = copy.read()
         except error as failed:
             raise ReadFailed(failed) from None
-        if row is None:
+        if not row:
             break
-        joined += row
-        if len(joined) >= _BLOCK_BYTES:
+        if len(row) > LARGE_BYTES:
+            note_large()
+        if len(row) < _BLOCK_BYTES:
+            joined += row
+        if len(joined) >= _BLOCK_BYTES or len(row) >= _BLOCK_BYTES:
             yield bytes(joined)
             joined.clear()
+        if len(row) >= _BLOCK_BYTES:
+            yield from (bytes(row[start : start + _BLOCK_BYTES]) for start in range(0, len(row), _BLOCK_BYTES))
+        del row  # else memory would hold it beside the next one
     yield bytes(joined)
 
 

@@ -122,6 +122,7 @@ class SqliteDialect:
         pool.keeps_idle = False
         pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.path)
         sa.event.listen(pool, "checkin", detach)
+        sa.event.listen(pool, "checkin", text.forget_large)
         pool.over(_engine(pool))
         return pool
 
