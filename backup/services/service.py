@@ -117,23 +117,6 @@ class SyncService:
         self.prospect = Prospect(old_name, old_places, self.policy.on_new_column)
         self.past = Past(self.name, self._places, self.policy, lock, now)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether a look that takes many tables together may say that nothing has changed: the table has a copy, and
-        its records are copied as they are and need no check of their own. Asks nobody."""
-        spec, rules = self.spec, self.spec.rules
-        has_own_rules = (
-            rules.masking
-            or rules.transform
-            or rules.where
-            or rules.where_sql
-            or rules.key_may_repeat
-            or spec.guard.canary
-        )
-        writes_more = spec.is_new or spec.renamed_from or rules.keeps_deleted or rules.follows_indexes
-        is_table_of_set = rules.of_set and spec.source.container is None
-        return is_table_of_set and not (has_own_rules or writes_more or spec.refused)
-
     def may_share(self, source: Store, backup: Store) -> bool:
         """Whether the settings may name one of its places for another service too. Asks nobody."""
         same = source.place.location.lower() == backup.place.location.lower()

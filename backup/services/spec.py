@@ -74,6 +74,23 @@ class ServiceSpec:
         mark = sha256(repr((self.filter_text, version, *columns, *transform)).encode()).hexdigest()[:16]
         return f"{mark}{KEEPS_DELETED}" if rules.keeps_deleted else mark
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a look that takes many tables together may say that nothing has changed: the table has a copy, and
+        its records are copied as they are and need no check of their own."""
+        rules = self.rules
+        has_own_rules = (
+            rules.masking
+            or rules.transform
+            or rules.where
+            or rules.where_sql
+            or rules.key_may_repeat
+            or self.guard.canary
+        )
+        writes_more = self.is_new or self.renamed_from or rules.keeps_deleted or rules.follows_indexes
+        is_table_of_set = rules.of_set and self.source.container is None
+        return is_table_of_set and not (has_own_rules or writes_more or self.refused)
+
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""
         for side in (self.source, self.backup):

@@ -63,7 +63,7 @@ class SetLook:
     ) -> Iterator[Outcome]:
         """Yields the outcomes of those services of which nothing has changed. Each has its entry in SyncHistory by
         then. It ends when no second is left, and at an error: what it has not settled is as if it had not looked."""
-        plain = iter([service for service in services if service.is_plain])
+        plain = iter([service for service in services if service.spec.is_plain])
         while (seconds_left() or 1.0) > 0 and (part := list(islice(plain, TABLES_AT_ONCE))):
             try:
                 with interrupts.running(), ExitStack() as stack:
