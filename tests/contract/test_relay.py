@@ -125,6 +125,48 @@ def test_sqlite_relays_what_lies_in_a_row_byte_by_byte(
     assert bench.rows("backup", query) == bench.rows("source", query)
 
 
+@pytest.mark.parametrize("type_", ["INT", "NUMERIC", ""])
+def test_sqlite_keeps_the_keys_that_are_no_integers_between_integers(sqlite_bench: SqliteBench, type_: str) -> None:
+    bench = sqlite_bench
+    bench.sql("source", f"CREATE TABLE {{table}} (id {type_} NOT NULL PRIMARY KEY, version INTEGER)")
+    bench.sql("source", "INSERT INTO {table} VALUES (1, 1), (1.5, 1), (3, 1)")
+    source, backup = bench.pair()
+    assert synced(source, backup).counts.inserted == 3
+    assert inserted(backup) == [(1,), (1.5,), (3,)]
+
+
+@pytest.mark.parametrize("clause", ["REPLACE", "IGNORE"])
+def test_a_table_of_sqlite_that_passes_over_conflicts_refuses_them_all_the_same(
+    sqlite_bench: SqliteBench, clause: str
+) -> None:
+    bench = sqlite_bench
+    bench.create(Item(n, 1, f"name {n}") for n in range(100))
+    bench.sql("source", "UPDATE {table} SET Name = 'name 5' WHERE Id = 6")
+    columns = "Id INTEGER PRIMARY KEY, Version INTEGER"
+    bench.sql("backup", f"CREATE TABLE {{table}} ({columns}, Name varchar(2000) UNIQUE ON CONFLICT {clause})")
+    source, backup = bench.pair(**CHUNKS)
+    tally = synced(source, backup)
+    assert (tally.counts.inserted, tally.counts.failed, len(tally.aside)) == (99, 1, 1)
+    assert bench.items("backup").keys() == {*range(100)} - {number for (number,) in tally.aside}
+    assert inserted(backup) == sorted((n,) for n in bench.items("backup"))
+
+
+def test_a_part_of_which_a_trigger_deletes_rows_is_not_relayed(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.create(Item(n) for n in range(20))
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    bench.sql(
+        "backup",
+        "CREATE TRIGGER loses AFTER INSERT ON {table} WHEN NEW.Id = 9 BEGIN DELETE FROM {table} WHERE Id = 7; END",
+    )
+    keep = RecycleBin(backup, RUN.service)
+    keep.create()
+    with pytest.raises(NotRelayed):
+        relayed(source, backup, keep.recorder(RUN, lambda: NOW))
+    assert (bench.items("backup"), inserted(backup)) == ({}, [])
+
+
 def test_what_the_server_refuses_is_copied_record_by_record_and_said_once(sql_bench: SqlBench) -> None:
     bench = sql_bench
     if bench.kind == "mssql":
@@ -138,6 +180,7 @@ def test_what_the_server_refuses_is_copied_record_by_record_and_said_once(sql_be
     assert (tally.counts.inserted, tally.counts.failed, len(aside & {7, 9, 70})) == (98, 2, 2)
     [note] = tally.notes
     assert note.startswith("The servers refused to copy parts of the table by themselves")
+    assert f"Could not relay records in the {backup.place.label}" in note
     assert "name 7" not in note
     assert bench.items("backup").keys() == {*range(100)} - aside
     assert inserted(backup) == sorted((n,) for n in bench.items("backup"))
@@ -219,3 +262,18 @@ def test_a_relay_leaves_no_trace_in_its_source_and_attaches_it_no_longer(sqlite_
     synced(source, backup)
     assert (bench.folder / "source.db").read_bytes() == before
     assert bench.rows("backup", "SELECT name FROM pragma_database_list WHERE name NOT IN ('main', 'temp')") == []
+
+
+def test_a_relay_whose_connection_is_lost_gives_it_back(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.create(Item(n) for n in range(5))
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+
+    def keep(_: Any, cx: Any, __: Any) -> None:
+        cx.invalidate()  # as SQLAlchemy does when a statement is interrupted
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        relayed(source, backup, keep)
+    assert bench.items("backup") == {}

@@ -20,7 +20,7 @@ from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.prepared import HAS_BYTES, Row
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, refusing
 from backup.stores.sql.filters import filter_values, fulfils, named_column
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
@@ -321,13 +321,13 @@ class TableShape:
 
     def insert(self, names: Sequence[str]) -> sa.Insert:
         """An insert of these columns. Its parameters are `v0`, `v1` …, for a column's name may be any text."""
-        return self.table.insert().values(self._values(names))
+        return refusing(self.table.insert()).values(self._values(names))
 
     def update(self, names: Sequence[str]) -> sa.Update:
         """An update of these columns in the row whose key is `k0`, `k1` …; it does not change identity columns. Its
         further parameters are those of `insert`."""
         key = (column == sa.bindparam(f"k{i}", type_=column.type) for i, column in enumerate(self.key))
-        return self.table.update().where(*key).values(self._values(names, without=self.identity))
+        return refusing(self.table.update()).where(*key).values(self._values(names, without=self.identity))
 
     def _values(self, names: Sequence[str], without: frozenset[str] = frozenset()) -> dict[sa.Column[Any], Any]:
         columns = [self.table.c[name] for name in names]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+
+Statement = TypeVar("Statement", sa.Insert, sa.Update)
 
 
 class TableName(NamedTuple):
@@ -40,6 +42,12 @@ def quoted_parts(dialect: sa.Dialect, *parts: str | None) -> str:
 def send_ddl(cx: sa.Connection, statement: str) -> None:
     """Runs the statement as it is. A driver would else take a % or ? in a name for a parameter."""
     cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def refusing(statement: Statement) -> Statement:
+    """The statement, which fails where a row is refused. A table of SQLite may declare that such a row is passed over
+    in silence, or that it replaces others."""
+    return statement.prefix_with("OR ABORT", dialect="sqlite")
 
 
 def _bracketed(part: str) -> str:

@@ -40,8 +40,23 @@ class ReadFailed(Exception):
         self.error = error
 
 
+class WriteFailed(Exception):
+    """The backup's server ended its part. `error` is SQLAlchemy's error, which the source has nothing to do with."""
+
+    def __init__(self, error: sa.exc.DBAPIError) -> None:
+        super().__init__()
+        self.error = error
+
+
 def relay_rows(cx: sa.Connection, rows: RelayedRows) -> int:
     """Inserts the rows and returns their number. Holds a block of them in memory, or one row if that is larger."""
+    try:
+        return _relay(cx, rows)
+    except WriteFailed as failed:  # here, where nobody says any more that the source failed
+        raise failed.error from None
+
+
+def _relay(cx: sa.Connection, rows: RelayedRows) -> int:
     with rows.reading() as source_cx:
         # Other versions may write a value in another form.
         versions = [_version(side) for side in (cx, source_cx)]
@@ -60,8 +75,10 @@ def relay_rows(cx: sa.Connection, rows: RelayedRows) -> int:
 
         def insert(blocks: Blocks) -> None:
             nonlocal relayed
-            result = cx.exec_driver_sql(target, execution_options={_SENT: blocks})
-            relayed = result.rowcount
+            try:
+                relayed = cx.exec_driver_sql(target, execution_options={_SENT: blocks}).rowcount
+            except sa.exc.DBAPIError as error:
+                raise WriteFailed(error) from None
 
         try:
             source_cx.execute(query, execution_options={_RECEIVED: (form, insert)})

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.tables import refusing
 
 _ATTACHED = "relay_source"
 
@@ -27,13 +28,13 @@ def relay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> int | None:
     values = [column for column, _ in rows.columns]
     marked = [] if rows.mark is None else [sa.literal(rows.mark[1])]
     query = sa.select(*values, *marked).where(*rows.conditions).order_by(*rows.key)
-    insert = _in_main(rows.copy).insert().from_select(rows.names, query, include_defaults=False)
+    insert = refusing(_in_main(rows.copy).insert()).from_select(rows.names, query, include_defaults=False)
     return cx.execute(insert, execution_options={"schema_translate_map": {None: _ATTACHED}}).rowcount
 
 
 def detach(connection: Any, record: Any) -> None:
     """Lets go of the file that a connection has read. A listener of SQLAlchemy's pool event `checkin`."""
-    if record.info.pop(_ATTACHED, False):
+    if record.info.pop(_ATTACHED, False) and connection is not None:  # None: it was lost or interrupted, and is closed
         try:
             connection.execute(f"DETACH {_ATTACHED}")
         except sqlite3.Error:
