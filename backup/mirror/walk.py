@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from backup.core import spans
-from backup.core.errors import GuardTripped
+from backup.core.errors import GuardTripped, TransientStoreError
 from backup.core.model import WHOLE, Action, Chunk
 from backup.core.run_values import Proof, Run
 from backup.core.workers import Workers
@@ -152,10 +152,21 @@ def _settled(
         settled = settle(first)
         yield settled
         part = rest() if settled.by == "fingerprints" else None
-        if part is not None and (equal := settling.skip(part)) is not None:
+        if part is not None and (equal := _skipped(settling, part)) is not None:
             yield equal
             return
     yield from workers.in_order(settle, chunks)
+
+
+def _skipped(settling: Settling, part: Chunk) -> Settled | None:
+    """The part, settled, if its fingerprints are equal. None also if a server did not answer in time: a part that is
+    too large for one statement is no reason to fail."""
+    try:
+        return settling.skip(part)
+    except TransientStoreError as error:
+        if error.unanswered:
+            raise
+        return None
 
 
 def in_time(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import NotVerified
+from backup.core.errors import NotVerified, TransientStoreError
+from backup.core.model import Chunk
 from backup.core.run_values import Counts, Trigger
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
@@ -123,6 +124,24 @@ def test_a_quiet_source_on_a_server_is_asked_for_its_first_chunk_and_for_all_the
     with counting(monkeypatch) as asked:
         registry(place).get("customer").sync(Trigger.CLI)
     assert asked["read the fingerprint"] == CHUNKS + 1
+
+
+def test_a_quiet_source_that_does_not_answer_about_all_the_rest_is_asked_chunk_by_chunk(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint, refused = SqlStore.fingerprint, list[Chunk]()
+
+    def answered(store: SqlStore, chunk: Chunk) -> Any:
+        if chunk.upto is None and refused in ([], [chunk]):  # all the rest, of either side
+            refused[:] = [chunk]
+            raise TransientStoreError("there was no answer within 60 s")
+        return fingerprint(store, chunk)
+
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda one, n: one._chunk_size.suffices_for(n))
+    monkeypatch.setattr(SqlStore, "fingerprint", answered)
+    run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
+    assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)
+    assert refused
 
 
 def test_a_first_copy_asks_the_source_once_for_each_fingerprint_but_the_first(
