@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-Statement = TypeVar("Statement", sa.Insert, sa.Update)
+_Write = TypeVar("_Write", sa.Insert, sa.Update)
 
 
 class TableName(NamedTuple):
@@ -44,7 +44,7 @@ def send_ddl(cx: sa.Connection, statement: str) -> None:
     cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
-def refusing(statement: Statement) -> Statement:
+def refusing(statement: _Write) -> _Write:
     """The statement, which fails where a row is refused. A table of SQLite may declare that such a row is passed over
     in silence, or that it replaces others."""
     return statement.prefix_with("OR ABORT", dialect="sqlite")
