@@ -64,7 +64,7 @@ class SetLook:
         """Yields the outcomes of those services of which nothing has changed. Each has its entry in SyncHistory by
         then. It ends when no second is left, and at an error: what it has not settled is as if it had not looked."""
         plain = iter([service for service in services if service.spec.is_plain])
-        while (seconds_left() or 1.0) > 0 and (part := list(islice(plain, TABLES_AT_ONCE))):
+        while _has_time(seconds_left()) and (part := list(islice(plain, TABLES_AT_ONCE))):
             try:
                 with interrupts.running(), ExitStack() as stack:
                     outcomes = self._part(part, trigger, stack)
@@ -158,3 +158,7 @@ class SetLook:
             notes=tuple(notes_of(drift)),
             selection=policy.selection,
         )
+
+
+def _has_time(seconds_left: float | None) -> bool:
+    return seconds_left is None or seconds_left > 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
 from backup.core.model import SideName
+from backup.core.retry import Retry
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.listing import ForeignKey, Listed
@@ -113,10 +114,14 @@ def open_store(side: Side, rules: Rules, limits: Limits, tables: ManyTables | No
 def open_tables(side: Side, limits: Limits) -> ManyTables:
     """Many tables of one SQL database, asked together. `open_store` opens each of them in it. It connects when first
     used. Raises ConfigError for a connection string that cannot be read."""
-    from backup.stores.sql.many_tables import ManyTables
+    from backup.stores.sql.access import SqlAccess
+    from backup.stores.sql.many_tables import CALL_SECONDS, ManyTables
 
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
-    return ManyTables(open_database(side, limits, missing, f"{side.role} of {side.service}"), limits)
+    dialect, once = dialect_of(side, limits), Retry(max_attempts=1)
+    label = f"{side.role} of {side.service} ({dialect.product} {dialect.location})"
+    seconds = min(limits.max_call_seconds, CALL_SECONDS)
+    return ManyTables(SqlAccess(dialect, once, missing, label, seconds), limits)
 
 
 def list_places(side: Side, limits: Limits) -> list[Listed]:

@@ -13,13 +13,19 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.errors import Locked
+from backup.core.errors import Locked, TransientStoreError
+from backup.core.model import utc_now
 from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.runs import unchanged_runs
 from backup.runs.history import History
 from backup.runs.runner import Runner
-from backup.services.registry import Registry
+from backup.services.registry import Registry, limits_of
 from backup.services.service import Options
+from backup.services.unchanged import SetLook
+from backup.stores import open_tables
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
+from backup.stores.sql.many_tables import CALL_SECONDS, ManyTables
+from backup.stores.sql.store import SqlStore
 from tests.emulators.servers import postgres_database
 from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop
 
@@ -279,3 +285,51 @@ def test_a_table_that_cannot_be_read_fails_alone_and_by_its_own_run(shop: Shop, 
     assert own_runs == ["B"]
     assert outcomes["B"].run.status is Status.FAILED
     assert outcomes["A"].run.counts == Counts(skipped=3)
+
+
+def test_a_look_ends_when_no_second_is_left(shop: Shop) -> None:
+    registry = shop.registry(VERSION)
+    look = SetLook(limits_of(load_settings({})), registry._lock, utc_now)
+    services = [registry.get("shop/A"), registry.get("shop/B")]
+    assert list(look.unchanged(services, Trigger.TIMER, lambda: 0.0)) == []
+    assert len(list(look.unchanged(services, Trigger.TIMER, lambda: 0.1))) == 2
+
+
+def test_a_look_waits_once_for_a_table_that_does_not_answer_and_settles_those_that_did(
+    shop: Shop, own_runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that another session has locked."""
+    calls: list[str] = []
+    fingerprint = ManyTables._fingerprint
+
+    def silent(tables: ManyTables, cx: sa.Connection, store: SqlStore) -> Any:
+        calls.append(store.catalog.name)
+        if store.catalog.name == "B":
+            raise TransientStoreError("There was no answer.")
+        return fingerprint(tables, cx, store)
+
+    monkeypatch.setattr(ManyTables, "_fingerprint", silent)
+    own_runs.clear()
+    outcomes = shop.sync(VERSION)
+    assert own_runs == ["B"]
+    assert sorted(calls) == ["A", "A", "B", "B"]  # of each side
+    assert {outcome.run.number for outcome in outcomes.values()} == {2}
+
+
+def test_a_look_waits_once_for_a_catalogue_and_not_for_long(
+    shop: Shop, own_runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+
+    def silent(*_: Any) -> Any:
+        calls.append(None)
+        raise TransientStoreError("There was no answer.")
+
+    monkeypatch.setattr(SqliteDialect, "describe_all", silent)
+    own_runs.clear()
+    shop.sync(VERSION)
+    assert sorted(own_runs) == ["A", "B"]
+    assert len(calls) <= 2  # of each side
+    tables = open_tables(shop.registry(VERSION).get("shop/A").spec.source, limits_of(load_settings({})))
+    assert tables._access._call_seconds == CALL_SECONDS
+    tables.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.errors import BackupError
+from backup.core.errors import BackupError, TransientStoreError
 from backup.core.model import Fingerprint
 from backup.stores.sibling import Group, Groups, Shape
 from backup.stores.sql.access import SqlAccess
@@ -20,9 +21,13 @@ from backup.stores.sql.newest import groups_of
 from backup.stores.sql.store import SqlStore
 from backup.stores.values import Limits
 
+CALL_SECONDS = 30.0
+"""After how many seconds a call about many tables is cut: a table that somebody has locked must not hold up the others.
+"""
+
 
 class ManyTables:
-    """The tables of one side that `open_store` has opened in it. Not for several threads."""
+    """The tables of one side that `open_store` has opened in it. Not for several threads. Each call is tried once."""
 
     def __init__(self, access: SqlAccess, limits: Limits) -> None:
         self._access, self._limits = access, limits
@@ -55,18 +60,25 @@ class ManyTables:
 
     def fingerprints(self, places: Collection[str]) -> Mapping[str, Fingerprint]:
         """The fingerprints of those of its tables whose `place.location` is among these. Leaves out a table that has
-        more records than a chunk, that the server refuses to read, or that cannot be fingerprinted as one piece.
+        more records than a chunk, that the server refuses to read, that cannot be fingerprinted as one piece, or of
+        which there is no answer before the call ends.
 
         Each is of a moment of its own. Raises what a store raises if the server cannot be asked at all. Costs a
         statement a table; where the server is a library in this process, two.
         """
-        seconds = self._limits.chunk_call_seconds
-        for attempt in self._access.attempts("read the fingerprints of many tables", seconds=seconds, single=True):
-            fingerprints: dict[str, Fingerprint] = {}
-            with attempt as cx:
-                for store in self.stores:
-                    if store.place.location in places and (made := self._fingerprint(cx, store)) is not None:
-                        fingerprints[store.place.location] = made
+        fingerprints: dict[str, Fingerprint] = {}
+        try:
+            for attempt in self._access.attempts("read the fingerprints of many tables", single=True):
+                with attempt as cx:
+                    ends_at = time.monotonic() + CALL_SECONDS
+                    for store in self.stores:
+                        if time.monotonic() > ends_at:
+                            break
+                        if store.place.location in places and (made := self._fingerprint(cx, store)) is not None:
+                            fingerprints[store.place.location] = made
+        except TransientStoreError:
+            if not fingerprints:
+                raise
         return fingerprints
 
     def _fingerprint(self, cx: sa.Connection, store: SqlStore) -> Fingerprint | None:
