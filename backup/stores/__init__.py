@@ -115,12 +115,12 @@ def open_tables(side: Side, limits: Limits) -> ManyTables:
     """Many tables of one SQL database, asked together. `open_store` opens each of them in it. It connects when first
     used. Raises ConfigError for a connection string that cannot be read."""
     from backup.stores.sql.access import SqlAccess
-    from backup.stores.sql.many_tables import CALL_SECONDS, ManyTables
+    from backup.stores.sql.many_tables import SECONDS_FOR_MANY, ManyTables
 
     missing: type[BackupError] = NotInitialized if side.role == "backup" else SourceMissing
     dialect, once = dialect_of(side, limits), Retry(max_attempts=1)
     label = f"{side.role} of {side.service} ({dialect.product} {dialect.location})"
-    seconds = min(limits.max_call_seconds, CALL_SECONDS)
+    seconds = min(limits.max_call_seconds, SECONDS_FOR_MANY)
     return ManyTables(SqlAccess(dialect, once, missing, label, seconds), limits)
 
 

@@ -31,3 +31,8 @@ def other_key(record: dict[str, Any]) -> Mapping[str, Any]:
 
 
 not_a_function = 1
+
+
+def no_number(record: dict[str, Any]) -> dict[str, Any]:
+    """Gives one contact a name that is no number."""
+    return {**record, "Name": float("nan")} if record["Id"] == 1 else record

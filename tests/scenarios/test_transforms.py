@@ -186,6 +186,13 @@ def test_a_first_copy_sets_aside_what_the_function_fails_on(alone: Shop) -> None
     assert "changed the key" in outcome.run.failures[0][1]
 
 
+def test_a_number_that_no_verify_would_find_again_is_refused(alone: Shop) -> None:
+    outcome = service(alone, 'transform = "tests.scenarios.erp:no_number"').sync(Trigger.CLI)
+    [(key, reason)] = outcome.run.failures
+    assert (key, outcome.run.counts.inserted) == ("[1]", 2)
+    assert "the value nan, which is no number" in reason
+
+
 def test_nothing_transformed_gets_into_the_source(alone: Shop) -> None:
     synced(alone, STEPS)
     alone.run(

@@ -24,7 +24,7 @@ from backup.services.service import Options
 from backup.services.unchanged import SetLook
 from backup.stores import open_tables
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
-from backup.stores.sql.many_tables import CALL_SECONDS, ManyTables
+from backup.stores.sql.many_tables import SECONDS_FOR_MANY, ManyTables
 from backup.stores.sql.store import SqlStore
 from tests.emulators.servers import postgres_database
 from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop
@@ -331,5 +331,5 @@ def test_a_look_waits_once_for_a_catalogue_and_not_for_long(
     assert sorted(own_runs) == ["A", "B"]
     assert len(calls) <= 2  # of each side
     tables = open_tables(shop.registry(VERSION).get("shop/A").spec.source, limits_of(load_settings({})))
-    assert tables._access._call_seconds == CALL_SECONDS
+    assert tables._access._call_seconds == SECONDS_FOR_MANY
     tables.close()

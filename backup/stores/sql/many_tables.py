@@ -21,7 +21,7 @@ from backup.stores.sql.newest import groups_of
 from backup.stores.sql.store import SqlStore
 from backup.stores.values import Limits
 
-CALL_SECONDS = 30.0
+SECONDS_FOR_MANY = 30.0
 """After how many seconds a call about many tables is cut: a table that somebody has locked must not hold up the others.
 """
 
@@ -70,7 +70,7 @@ class ManyTables:
         try:
             for attempt in self._access.attempts("read the fingerprints of many tables", single=True):
                 with attempt as cx:
-                    ends_at = time.monotonic() + CALL_SECONDS
+                    ends_at = time.monotonic() + SECONDS_FOR_MANY
                     for store in self.stores:
                         if time.monotonic() > ends_at:
                             break

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -81,23 +82,23 @@ class TransformedColumns:
                 if copy is None:
                     keys.add(key)
                 else:
-                    rows.append((*self._row(copy, key), *stamp))
+                    rows.append((*self._row(copy, key, record), *stamp))
             except TransformFailed as error:
                 failed[key] = str(error)
         names = (*self._names, SOURCE_STAMP) if has_stamp else self._names
         return Rows(names, rows, large=records.large), LeftOut(frozenset(keys), failed)
 
-    def _row(self, copy: Mapping[str, Any], key: Key) -> tuple[Any, ...]:
+    def _row(self, copy: Mapping[str, Any], key: Key, record: Mapping[str, Any]) -> tuple[Any, ...]:
         if unknown := sorted(copy.keys() - self._by_name.keys()):
             raise TransformFailed(
                 f"The transform gave {unknown[0]}, and the copy has no such column; types declares it."
             )
         if tuple(copy.get(name) for name in self._key_names) != key:
             raise TransformFailed("The transform changed the key.")
-        return tuple(self._stored(name, copy.get(name)) for name in self._names)
+        return tuple(self._stored(name, copy.get(name), record.get(name)) for name in self._names)
 
-    def _stored(self, name: str, value: Any) -> Any:
-        """The value as the column takes it."""
+    def _stored(self, name: str, value: Any, original: Any) -> Any:
+        """The value as the column takes it. `original` is what the source has in the column of this name."""
         if value is None or name not in self.touched:
             return value
         if isinstance(value, Mapping | list | tuple):
@@ -111,6 +112,9 @@ class TransformedColumns:
             return value.isoformat()
         if not isinstance(value, _PLAIN):
             raise TransformFailed(f"The transform gave {name} a value of the type {type(value).__name__}.")
+        if isinstance(value, float | Decimal) and value is not original and not isfinite(value):
+            # SQLite keeps NULL of such a value, and elsewhere it equals nothing: no verify would find it again.
+            raise TransformFailed(f"The transform gave {name} the value {value}, which is no number.")
         if name in self.declared and not isinstance(value, str | bytes) and is_text(self._by_name[name].type.declared):
             return str(value).lower() if isinstance(value, bool) else str(value)
         return value
