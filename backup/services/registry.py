@@ -208,9 +208,13 @@ class Registry:
             with suppress(BackupError):  # its own run says what is wrong
                 services.append(self.get(name))
         look = SetLook(self._limits, self._lock, self._now)
-        for outcome in look.unchanged(services, trigger, syncs[0].seconds_left):
+        stops: list[BackupError] = []
+        for outcome in look.unchanged(services, trigger, lambda: 0.0 if stops else syncs[0].seconds_left()):
             self._watcher.ended(outcome)
-            sync_of[outcome.run.service].settle(outcome)
+            try:
+                sync_of[outcome.run.service].settle(outcome)
+            except BackupError as stop:  # what has its entry is settled all the same; the others hear it in their runs
+                stops.append(stop)
 
     def sync_as_one(self, run: Run, options: Options, observer: Observer, *, resumed: bool) -> Outcome:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the

@@ -13,11 +13,12 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.errors import Locked, TransientStoreError
+from backup.core.errors import Cancelled, Locked, TransientStoreError
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.runs import unchanged_runs
 from backup.runs.history import History
+from backup.runs.outcome import Observer
 from backup.runs.runner import Runner
 from backup.services.registry import Registry, limits_of
 from backup.services.service import Options
@@ -333,3 +334,14 @@ def test_a_look_waits_once_for_a_catalogue_and_not_for_long(
     tables = open_tables(shop.registry(VERSION).get("shop/A").spec.source, limits_of(load_settings({})))
     assert tables._access._call_seconds == SECONDS_FOR_MANY
     tables.close()
+
+
+def test_what_a_look_has_written_is_settled_though_somebody_cancels(shop: Shop, own_runs: list[str]) -> None:
+    class Cancelling(Observer):
+        def progress(self, service: str, counts: Counts) -> None:
+            raise Cancelled
+
+    own_runs.clear()
+    outcomes = shop.registry(VERSION).sync("shop", Trigger.CLI, observer=Cancelling())
+    assert own_runs == []
+    assert {outcome.run.status for outcome in outcomes} == {Status.COMPLETED}
