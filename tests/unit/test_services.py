@@ -564,5 +564,5 @@ def test_a_run_logs_its_start_and_its_end_with_its_counts(
     )
     assert lines[-1].startswith(
         f"sync.completed service=customer sync_id={run.sync_id} inserted=100 updated=0 deleted=0 skipped=0 failed=0"
-        " remaining=0 verified=True duration_ms="
+        " remaining=0 verified=True dry_run=False duration_ms="
     )
