@@ -18,7 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core import model
+from backup.core import run_values
 from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.mirror import chunk
@@ -154,7 +154,7 @@ class Bench:
         ids = map(UUID, map("{:032x}".format, count(1)))
         # And batches of two keys are enough for one entry of both, a few records for buckets, of one key each.
         self._patches: list[Any] = [
-            patch.object(model, "uuid4", lambda: next(ids)),
+            patch.object(run_values, "uuid4", lambda: next(ids)),
             patch.object(entries, "_FEWEST_TOGETHER", 2),
             patch.object(chunk, "_NARROW_ABOVE", 2),
             patch.object(mixing, "_NEIGHBOURS", 1),

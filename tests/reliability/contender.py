@@ -24,6 +24,7 @@ from backup.runs import blob_lease, ownership
 from backup.runs.runner import foreseen
 from backup.services.registry import Registry
 from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.writes import SqlWrites
 
 DEADLINE_SECONDS = 100
@@ -39,19 +40,26 @@ def tell(event: str, **fields: Any) -> None:
 
 def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
     """Makes a store tell each call of the method, and wait after its first one if that method is `wanted`."""
-    owner = {"drift": SqlCatalog}.get(method, SqlWrites)
-    original = getattr(owner, method)
+    owners: dict[Any, str] = {{"drift": SqlCatalog}.get(method, SqlWrites): method}
+    if method == "write":
+        owners[SqlRelay] = "_transaction"  # what servers copy among themselves is written as well
 
-    def told(self: Any, *arguments: Any, **options: Any) -> Any:
-        result = original(self, *arguments, **options)
-        tell("called", method=method)
-        if wanted() == method and not self.__dict__.setdefault("_was_held", False):
-            self.__dict__["_was_held"] = True
-            tell("holding")
-            _release.wait(DEADLINE_SECONDS)
-        return result
+    def hold(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
 
-    setattr(owner, method, told)
+        def told(self: Any, *arguments: Any, **options: Any) -> Any:
+            result = original(self, *arguments, **options)
+            tell("called", method=method)
+            if wanted() == method and not self.__dict__.setdefault("_was_held", False):
+                self.__dict__["_was_held"] = True
+                tell("holding")
+                _release.wait(DEADLINE_SECONDS)
+            return result
+
+        setattr(owner, name, told)
+
+    for owner, name in owners.items():
+        hold(owner, name)
 
 
 def trigger(start: threading.Barrier, settings: dict[str, str], service: str) -> None:

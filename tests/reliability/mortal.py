@@ -54,7 +54,9 @@ __all__ = ["Mortal", "Point", "one_of_each", "points_of", "written_by"]
 
 def written_by(statement: str) -> str | None:
     """The name of the table that a statement writes to; None for a statement that writes nothing."""
-    match = re.match(r'(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:ONLY )?(?:[\w"]+\.)?"?(\w+)', statement)
+    match = re.match(
+        r'(?:INSERT(?: OR ABORT)? INTO|UPDATE(?: OR ABORT)?|DELETE FROM|COPY) (?:ONLY )?(?:[\w"]+\.)?"?(\w+)', statement
+    )
     return match and match[1]
 
 

@@ -18,29 +18,36 @@ import os, signal, sys
 import sqlalchemy
 from backup import __main__
 from backup.stores.cosmos.store import CosmosStore
+from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.store import SqlStore
 from backup.stores.sql.writes import SqlWrites
 
 service, method, call, moment = sys.argv[1:]
-owner = {owners}.get(method, {store})
-original, calls = getattr(owner, method), 0
+calls = 0
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def killing(self, *arguments, **named):
-    global calls
-    calls += 1
-    if calls == int(call) and moment == "before":
-        die()
-    if calls == int(call) and moment == "uncommitted":
-        sqlalchemy.event.listen(sqlalchemy.Engine, "commit", die)
-    result = original(self, *arguments, **named)
-    if calls == int(call):
-        die()
-    return result
+def kill_in(owner, name):
+    original = getattr(owner, name)
 
-setattr(owner, method, killing)
+    def killing(self, *arguments, **named):
+        global calls
+        calls += 1
+        if calls == int(call) and moment == "before":
+            die()
+        if calls == int(call) and moment == "uncommitted":
+            sqlalchemy.event.listen(sqlalchemy.Engine, "commit", die)
+        result = original(self, *arguments, **named)
+        if calls == int(call):
+            die()
+        return result
+
+    setattr(owner, name, killing)
+
+kill_in({owners}.get(method, {store}), method)
+if method == "write":
+    kill_in(SqlRelay, "_transaction")  # what servers copy among themselves is written as well
 sys.argv = ["backup", "sync", service]
 __main__.main()
 """

@@ -173,22 +173,23 @@ def test_deletes_may_take_many_calls_and_each_is_counted_and_kept_once(customers
 
 KILLED = """
 import os, signal, sys
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.config.settings import load_settings
-from backup.stores.sql.writes import SqlWrites
+from backup.stores.sql.relay import SqlRelay
 
-original, calls = SqlWrites.write, 0
+original, calls = SqlRelay._transaction, 0
 
-def killing(self, *arguments, **options):
+def killing(self, *arguments):
     global calls
-    original(self, *arguments, **options)
+    relayed = original(self, *arguments)
     calls += 1
     if calls == 5:
         os.kill(os.getpid(), signal.SIGKILL)
+    return relayed
 
-SqlWrites.write = killing
+SqlRelay._transaction = killing
 registry = Registry(load_settings())
 registry.sync("all", Trigger.TIMER)
 while True:

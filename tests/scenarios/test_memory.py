@@ -27,7 +27,7 @@ RECORD_KIB, BATCH_KIB, UNEVEN_KIB = (mib << 10 for mib in rounds((6, 1, 13), (12
 EVERYTHING = """
 from backup.services.registry import Registry
 from backup.config.settings import load_settings
-from backup.core.model import Trigger
+from backup.core.run_values import Trigger
 from backup.mirror.comparison import Depth
 from backup.verbs.restoring import Wish
 
