@@ -154,7 +154,7 @@ def test_an_undo_deletes_all_that_was_inserted_before_it_writes_anything(monkeyp
 
 def spelled_anew_between_two_calls(machine: Machine) -> None:
     machine.fill(copied=False)
-    machine.sync([], Kill(1, "after", "write records"), NO_OPTIONS)
+    machine.sync([], Kill(1, "after", "relay records"), NO_OPTIONS)
     machine.resume([Write([0], None, False)], None, None)
 
 
