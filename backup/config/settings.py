@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta, tzinfo
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -159,20 +159,19 @@ class Settings(BaseSettings):
 
     def max_age(self, service: str) -> timedelta | None:
         """Returns how old the last successful sync of the service, or of the set, may be; None: as old as it likes."""
-        hours = self._max_hours(service)
+        own = self._own_of(service)
+        hours = self.max_age_hours if own is None or own.max_age_hours is None else own.max_age_hours
         return timedelta(hours=hours) if hours else None
 
     def max_ages(self, services: Sequence[str]) -> list[float]:
         """Returns what `max_age` does, of each in the same order, in seconds; infinite for None. For many services."""
-        if not self._own_max_hours:
+        own = self._own_max_hours()
+        if not own:
             return [(self.max_age_hours or inf) * 3600] * len(services)
-        return [(self._max_hours(service) or inf) * 3600 for service in services]
+        names = [service.lower() for service in services]
+        every = [own.get(name, own.get(name.partition("/")[0], self.max_age_hours)) for name in names]
+        return [(hours or inf) * 3600 for hours in every]
 
-    def _max_hours(self, service: str) -> float:
-        named, own = service.lower(), self._own_max_hours
-        return own.get(named, own.get(named.partition("/")[0], self.max_age_hours))
-
-    @cached_property
     def _own_max_hours(self) -> Mapping[str, float]:
         """The MaxAgeHours of the services and sets that have one of their own, by their names in small letters."""
         sections: dict[str, BackupSettings | SetSection] = {
