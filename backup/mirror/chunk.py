@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from threading import Semaphore
-from typing import Literal
 
 from backup.core.errors import NotVerified, StoreError
 from backup.core.log import event
@@ -20,67 +18,14 @@ from backup.mirror.diff import Changes, compare, went_back
 from backup.mirror.pair import Compared, Sides
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import Refusal
+from backup.mirror.settled import FEW_OF, NONE, Settled, Spread
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try, Writing
 
-NONE = Counts()
 _NAMED_IN_LOG = 10
 _STAMPS_AT_ONCE = 2
 _WHOLE_BELOW = 2_000
 _NARROW_ABOVE = 2_000
-_STREAK = 2
-_FEW_OF = 10
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A settled chunk.
-
-    - `source_records`, `backup_records`: how many records each side had there.
-    - `deletes`: how many keys only the backup has.
-    - `waiting`: how many records a constraint refused; they are tried again later.
-    - `proof`: None in a dry run, and where deletes or waiting records come first.
-    - `unread_keys`: whether the source has keys there that could not be read.
-    - `by`: what settled the chunk: equal fingerprints, a copy of the whole chunk, or stamps.
-    """
-
-    chunk: Chunk
-    counts: Counts
-    source_records: int
-    backup_records: int
-    deletes: int = 0
-    waiting: int = 0
-    proof: Proof | None = None
-    unread_keys: bool = False
-    by: Literal["fingerprints", "copy", "stamps"] = "stamps"
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How changes are spread over the chunks so far. It decides how to compare the next chunk.
-
-    `in_a_row` is how many chunks in a row, up to the last, had few changes each. `many` says whether the last chunk
-    that stamps settled had many changes. `copied` says whether the last chunk was copied whole.
-    """
-
-    in_a_row: int = 0
-    many: bool = False
-    copied: bool = False
-
-    def after(self, settled: Settled) -> Spread:
-        """Returns the spread after a further settled chunk. Call it for the chunks in their order."""
-        if settled.by == "fingerprints":
-            return replace(self, in_a_row=0, copied=False)
-        if settled.by == "copy":
-            return replace(self, copied=True)
-        changed = settled.counts.processed + settled.deletes
-        many = changed * _FEW_OF >= settled.counts.seen
-        return Spread(self.in_a_row + 1 if changed and not many else 0, many)
-
-    @property
-    def is_all_over(self) -> bool:
-        """Whether the next chunk has probably changed too."""
-        return self.in_a_row >= _STREAK
 
 
 class Settling:
@@ -135,7 +80,7 @@ class Settling:
         settled = Settled(chunk, copied, 0, 0, proof=None if self._run.dry_run else Proof())
         counted = copied.inserted
         for piece in pieces:
-            settled = _joined(settled, self._settle_by_stamps(piece, counted, narrow=narrow))
+            settled = settled.joined(self._settle_by_stamps(piece, counted, narrow=narrow))
             counted = 0  # if there are several pieces, none was copied
         return settled
 
@@ -178,7 +123,7 @@ class Settling:
             return equal
         settled = Settled(chunk, NONE, 0, 0, proof=Proof())
         for piece in self._backup.chunks(chunk):
-            settled = _joined(settled, self._settle_by_stamps(piece, None, which=which))
+            settled = settled.joined(self._settle_by_stamps(piece, None, which=which))
         return settled.proof
 
     def write_together(self) -> None:
@@ -266,7 +211,7 @@ class Settling:
         Reads again the stamps of the records that differed. If they were many, it reads the fingerprints of the piece.
         """
         differed = len(before.source_stamps) + len(before.backup_stamps)
-        few = differed * _FEW_OF < before.source_records or not differed or bool(before.left_out)
+        few = differed * FEW_OF < before.source_records or not differed or bool(before.left_out)
         equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
         if equal is not None:
             return equal
@@ -294,20 +239,6 @@ def _is_small(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> b
 def _are_few(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bool:
     return (
         of_source is not None and of_backup is not None and max(of_source.records, of_backup.records) <= _NARROW_ABOVE
-    )
-
-
-def _joined(settled: Settled, piece: Settled) -> Settled:
-    """The chunk as settled so far, with one more settled piece of it."""
-    return Settled(
-        settled.chunk,
-        settled.counts + piece.counts,
-        settled.source_records + piece.source_records,
-        settled.backup_records + piece.backup_records,
-        settled.deletes + piece.deletes,
-        settled.waiting + piece.waiting,
-        settled.proof + piece.proof if settled.proof is not None and piece.proof is not None else None,
-        settled.unread_keys or piece.unread_keys,
     )
 
 

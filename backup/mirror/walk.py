@@ -11,12 +11,13 @@ from backup.core.model import WHOLE, Action, Chunk
 from backup.core.run_values import Proof, Run
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.chunk import Settled, Settling, Spread
+from backup.mirror.chunk import Settling
 from backup.mirror.deleting import Deleting
 from backup.mirror.foresight import foresee
 from backup.mirror.guard import Guard
 from backup.mirror.pair import Sides, belonging
 from backup.mirror.pending_deletes import PendingDeletes
+from backup.mirror.settled import Settled, Spread
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try
 from backup.stores import Store

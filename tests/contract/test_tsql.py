@@ -31,7 +31,8 @@ from backup.stores.grants import Grantee, Needed
 from backup.stores.listing import ForeignKey, Listed, ListedColumn
 from backup.stores.sibling import FieldType, Look, Shape
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.app_tables import FIELD_TYPES, SqlSibling
+from backup.stores.sql.app_table_queries import FIELD_TYPES
+from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
@@ -769,8 +770,8 @@ def test_reads_are_snapshots_where_the_database_allows_them_and_needs_it(
                 cx.exec_driver_sql("INSERT INTO sys.databases VALUES (5, ?, ?)", row)
             cx.commit()
     dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
-    dialect.__dict__["engine"] = engine
-    assert dialect._reading.get_execution_options().get("isolation_level") == level
+    dialect._engines.__dict__["engine"] = engine
+    assert dialect._engines.reading.get_execution_options().get("isolation_level") == level
     assert "isolation_level" not in dialect.engine.get_execution_options()  # with which it writes
 
 
@@ -862,10 +863,10 @@ def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> 
         raise sqlite3.OperationalError("08001", "no answer")
 
     dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
-    dialect.__dict__["engine"] = sa.create_engine("sqlite://", creator=refuse)
+    dialect._engines.__dict__["engine"] = sa.create_engine("sqlite://", creator=refuse)
     for _ in range(2):
         with pytest.raises(sa.exc.OperationalError):
-            _ = dialect._reading
+            _ = dialect._engines.reading
 
 
 @pytest.mark.parametrize(("side", "first"), [("source", "Check the names"), ("backup", "Run initialize")])
@@ -880,7 +881,7 @@ def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(side: 
         cx.commit()
     where = Side("customer", side, "X", "Server=db;Database=shop;User Id=app;Password=x", "crm.Customers")
     store: Any = open_store(where, Rules(("Version",)), Limits())
-    store.access.dialect.__dict__ |= {"engine": engine, "_reading": engine}
+    store.access.dialect._engines.__dict__ |= {"engine": engine, "reading": engine}
     with pytest.raises((SourceMissing, NotInitialized), match="does not exist") as caught:
         store.count()
     assert caught.value.hint.startswith(first)

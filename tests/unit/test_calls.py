@@ -17,7 +17,9 @@ from backup.stores.calls import CallEnded, LeavableCalls, TimedCall, cut_in_time
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines.base import CONNECTIONS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
+from backup.stores.sql.engines.sqlite.connection import SqliteFile
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
+from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 
 DEADLINE_SECONDS = 30
 
@@ -75,15 +77,13 @@ def test_threads_are_left_behind_up_to_a_number_and_do_no_more_when_they_come_ba
     assert done == []
 
 
-class Deaf(SqliteDialect):
-    """SQLite by a driver that takes no word while it waits: a statement `answer()` waits for one."""
-
-    def __init__(self, url: URL, answer: threading.Event, connections: int = CONNECTIONS) -> None:
-        super().__init__(url, connections)
-        self._answer, self.closed = answer, threading.Semaphore(0)
+class DeafEngines(SqliteEngines):
+    def __init__(self, path: Path, connections: int, answer: threading.Event) -> None:
+        super().__init__(SqliteFile(URL.create("sqlite", database=str(path))), connections, read_only=False)
+        self.answer, self.closed = answer, threading.Semaphore(0)
 
     def _opener(self, mode: Literal["ro", "rw", "rwc"]) -> Any:
-        connect, answer, closed = super()._opener(mode), self._answer, self.closed
+        connect, answer, closed, path = super()._opener(mode), self.answer, self.closed, self.file.path
 
         class Connection(sqlite3.Connection):
             def close(self) -> None:
@@ -93,11 +93,20 @@ class Deaf(SqliteDialect):
 
         def opened() -> LeavableConnection:
             connect().close()
-            driver = sqlite3.connect(self.path, check_same_thread=False, factory=Connection)
+            driver = sqlite3.connect(path, check_same_thread=False, factory=Connection)
             driver.create_function("answer", 0, lambda: answer.wait(DEADLINE_SECONDS))
             return LeavableConnection(driver, lambda: sqlite3.ProgrammingError("Cannot operate on a closed database."))
 
         return opened
+
+
+class Deaf(SqliteDialect):
+    """SQLite by a driver that takes no word while it waits: a statement `answer()` waits for one."""
+
+    def __init__(self, url: URL, answer: threading.Event, connections: int = CONNECTIONS) -> None:
+        super().__init__(url, connections)
+        self._engines = DeafEngines(self.path, connections, answer)
+        self.closed = self._engines.closed
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         leave: Callable[[], None] = cast("LeavableConnection", cx.connection.driver_connection).leave

@@ -15,10 +15,10 @@ from backup.core.model import WHOLE, Key
 from backup.core.run_values import Counts, Run, Trigger
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.chunk import Settled, Spread
 from backup.mirror.diff import Changes
 from backup.mirror.guard import Guard
 from backup.mirror.pair import Sides
+from backup.mirror.settled import Settled, Spread
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps, Writing

@@ -20,6 +20,7 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion
+from backup.stores.sql.shaping import described_shape
 from backup.stores.sql.table import TableShape, loosened
 from backup.stores.values import Drift, OnNewColumn, Rules
 
@@ -110,7 +111,7 @@ class SqlCatalog:
             if not columns:
                 raise self.access.missing(f"The {self.access.label} does not exist.")
             described = Described(described.table, columns)
-        return TableShape.described(self.access.dialect, self._rules, described, self.access.label)
+        return described_shape(self.access.dialect, self._rules, described, self.access.label)
 
     def _missing_error(self) -> BackupError:
         access, dialect = self.access, self.access.dialect

@@ -11,17 +11,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from backup.core.errors import ConfigError, SchemaMismatch
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.transforms import Stamping
 from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import Described, StampColumns
+from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.prepared import HAS_BYTES, Row
 from backup.stores.sql.engines.tables import TableName, refusing
-from backup.stores.sql.filters import filter_values, fulfils, named_column
+from backup.stores.sql.filters import fulfils, named_column
+from backup.stores.sql.key_ranges import between
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
 from backup.stores.sql.transformed import TransformedColumns
@@ -72,63 +72,15 @@ class TableShape:
         self.content: Mapping[str, str] = {name: name for name in self.names}
         """The columns that the hash of a row's content covers: the name in this table → the name in the source."""
         self.own_stamp = own_stamp
-        self._rows_at_most: int | None = None
+        self.rows_at_most: int | None = None
         self._read_at = time.monotonic()
         self._stamping: Stamping | None = None  # of a source's records, if the backup keeps their stamps
         self._has_kept_stamps = False  # whether the stamps are those of the source's records, as the backup keeps them
 
-    @classmethod
-    def described(cls, dialect: Dialect, rules: Rules, described: Described, label: str) -> TableShape:
-        """The shape of a table whose columns were read from the catalogue. Raises the error of the description,
-        SchemaMismatch if the table has no usable key, and ConfigError as `filter_values`."""
-        if described.error is not None:
-            raise described.error
-        columns = described.columns or []
-        key = sorted((column.key_position, column.name) for column in columns if column.key_position)
-        primary = tuple(name for _, name in key)
-        key_names = primary or _named_key(columns, rules)
-        if not key_names:
-            raise SchemaMismatch(
-                f"The {label} has no primary key.",
-                hint="Only a table with a primary key can be backed up, or one of a set whose key backup.toml names.",
-            )
-        if needed := [name for name in (*key_names, *rules.version) if not rules.takes(name)]:
-            raise ConfigError(
-                f"The {label} needs the column {needed[0]} for its key or its version, and its list of columns leaves"
-                " it out. Nothing was changed.",
-                hint="Correct columns in backup.toml.",
-            )
-        for column in columns:
-            if column.name in key_names and not column.sortable:
-                raise SchemaMismatch(
-                    f"The {label} has the key column {column.name}, whose type has a sort order of its own.",
-                    hint="Only a key of the server's built-in types can be backed up.",
-                )
-        rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
-        copied = [column for column in columns if rules.takes(column.name)]
-        left_out = [column for column in columns if not rules.takes(column.name)]
-        masked: MaskedColumns | None = None
-        own_stamp = own_column(columns, SOURCE_STAMP, dialect.stamp_type.declared)
-        own_deleted = own_column(columns, DELETED_AT, time_type(dialect).declared) if rules.keeps_deleted else None
-        if rules.masking and rules.is_source:
-            masked = MaskedColumns.checked(rules, copied, key_names, label, dialect.kind)
-            # A masked value may be nothing, also where the table allows no NULL.
-            copied = [replace(column, nullable=True) if column.name in masked.names else column for column in copied]
-        elif rules.masking:
-            masked = MaskedColumns(rules.masking, copied, dialect.kind, rules.transform)
-        transformed = None
-        if rules.transform is not None and rules.is_source:
-            transformed = TransformedColumns(rules.transform, copied, key_names, label)
-        own = own_stamp, own_deleted, transformed
-        shape = cls(copied, key_names, rules, described.table, label, left_out, masked, *own)
-        shape.key_may_repeat = rules.key_may_repeat and not primary
-        shape._rows_at_most = described.rows_at_most
-        return shape
-
     def has_at_most(self, rows: int) -> bool:
         """Whether the table is known to have had no more rows a moment ago."""
-        is_known = self._rows_at_most is not None and time.monotonic() - self._read_at < _MOMENT_SECONDS
-        return is_known and (self._rows_at_most or 0) <= rows
+        is_known = self.rows_at_most is not None and time.monotonic() - self._read_at < _MOMENT_SECONDS
+        return is_known and (self.rows_at_most or 0) <= rows
 
     def key_of(self, record: Record) -> Key:
         return tuple(record[name] for name in self.key_names)
@@ -349,33 +301,9 @@ class TableShape:
         """The chunk's conditions: lexicographic over the key columns. Each begins with a condition on the first key
         column, so that the server seeks in the key's index."""
         conditions: list[sa.ColumnElement[bool]] = [column.is_not(None) for column in self.nullable_key]
-        if chunk.after is not None:
-            conditions.append(_after(self.key, chunk.after))
-        if chunk.upto is not None:
-            conditions.append(_upto(self.key, chunk.upto))
-        return conditions
-
-
-def _named_key(columns: Sequence[Column], rules: Rules) -> tuple[str, ...]:
-    """The key's columns that the rules name, as the table spells them; empty if it lacks one of them."""
-    key = [named_column(columns, name) for name in rules.key]
-    return tuple(column.name for column in key if column is not None) if all(key) else ()
+        return [*conditions, *between(self.key, chunk)]
 
 
 def loosened(source: TableShape) -> list[Column]:
     """The columns of a backup's table. All but the key's may be NULL: the source may drop or loosen any column."""
     return [column if column.name in source.key_names else replace(column, nullable=True) for column in source.copied]
-
-
-def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
-    beyond: sa.ColumnElement[bool] = key[0] > values[0]
-    if len(key) == 1:
-        return beyond
-    return sa.and_(key[0] >= values[0], sa.or_(beyond, _after(key[1:], values[1:])))
-
-
-def _upto(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
-    if len(key) == 1:
-        last: sa.ColumnElement[bool] = key[0] <= values[0]
-        return last
-    return sa.and_(key[0] <= values[0], sa.or_(key[0] < values[0], _upto(key[1:], values[1:])))

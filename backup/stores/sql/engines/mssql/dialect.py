@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import cached_property, partial
-from math import ceil
 from typing import Any
 from uuid import uuid4
 
@@ -21,20 +19,16 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
-from backup.stores.calls import made_in_time
 from backup.stores.connection import SqlServer
-from backup.stores.identity import SQL_SERVER_SCOPE, IdentityLogin
 from backup.stores.listing import Listed
-from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
-from backup.stores.sql.engines.failures import Failure, missing_driver
-from backup.stores.sql.engines.leased import LeasedEngine
+from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mssql import listing, system_tables
-from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.counters import advance
-from backup.stores.sql.engines.mssql.errors import failure, is_session_lost
+from backup.stores.sql.engines.mssql.engines import SqlServerEngines
+from backup.stores.sql.engines.mssql.errors import failure
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JSON,
@@ -45,8 +39,6 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
-from backup.stores.sql.engines.mssql.leavable import LeavableConnection
-from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.relayed import RelayedRows
@@ -54,23 +46,17 @@ from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
-from backup.stores.sql.pool import SharedPool
 
 _IGNORES_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
-_SNAPSHOTS = sa.text(
-    "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
-)
 # Such a lock belongs to one database. But other servers that speak T-SQL may share locks: so compare DB_ID() as well.
 _LOCK = sa.text(
     "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
 )
 _CLOCK = sa.func.sysutcdatetime(type_=sa.DateTime())
 _IDENTITY_INSERT = "identity insert"
-_TRUSTED_SECONDS = 2.0
-"""A connection that was used so lately need not be asked whether it is still there. Only a statement can tell."""
 _LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
 
 
@@ -92,65 +78,22 @@ class SqlServerDialect:
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
-        self._leased = LeasedEngine(connections)
+        self._engines = SqlServerEngines(where, connections, call_seconds)
         # `columns` sets them: the database's collation, and whether it has OPENJSON.
         self._collation: str | None = None
         self._has_openjson = True
-        self._halves = False
         self._ignores_hints: bool | None = None  # None: not asked yet
 
     @property
     def location(self) -> str:
-        return f"{self._where.address}/{self._where.database}"
+        return self._engines.location
 
-    @cached_property
+    @property
     def engine(self) -> sa.Engine:
-        ways = (sorted(self._where.keywords.items()), self._where.token, self._call_seconds, self._halves)
-        return self._leased.get(PoolKey.of(self.kind, self.location, *ways), self._pool)
-
-    def _pool(self) -> SharedPool:
-        engine = self._engine(self._where, poolclass=SharedPool)
-        pool = engine.pool
-        assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
-        pool.over(engine)
-        if self._where.token:
-            pool.login = IdentityLogin(self._where.keywords.get("UID"), SQL_SERVER_SCOPE)
-        pool.is_session_lost = is_session_lost
-        pool.cut = lambda connection: connection.leave
-        pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)
-        return pool
+        return self._engines.engine
 
     def close(self) -> None:
-        for name in ("engine", "_reading"):
-            self.__dict__.pop(name, None)
-        self._leased.release()
-
-    def _engine(self, where: SqlServer, **options: Any) -> sa.Engine:
-        try:
-            import pyodbc  # type: ignore[import-not-found]
-        except ImportError as error:
-            raise missing_driver(
-                "pyodbc", "It needs unixODBC: install Debian's libodbc2 (macOS: brew install unixodbc)."
-            ) from error
-        made = partial(connect, pyodbc, where, ceil(self._call_seconds), halves=self._halves)
-        engine = sa.create_engine(
-            "mssql+pyodbc://",
-            creator=lambda: LeavableConnection(
-                made_in_time(made, lambda driver: driver.close()),
-                lambda: pyodbc.OperationalError("08S01", "the connection was given up"),
-            ),
-            hide_parameters=True,
-            use_setinputsizes=False,  # `send_one` and `send_many` set them
-            fast_executemany=True,  # so that inserts reach `send_many`, not as statements with thousands of values
-            **options,
-        )
-        sa.event.listen(engine, "do_execute", send_one)
-        sa.event.listen(engine, "do_executemany", send_many)
-        sa.event.listen(engine, "begin", forget_writes)
-        return engine
-
-    def _server(self) -> sa.Engine:
-        return self._engine(self._where.with_database("master"), isolation_level="AUTOCOMMIT")
+        self._engines.close()
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Takes a lock with a new name on one connection. If the other cannot take it, their database is the same."""
@@ -165,10 +108,10 @@ class SqlServerDialect:
         return _CLOCK
 
     def ensure_database(self, like: Dialect | None = None) -> None:  # noqa: ARG002 - the server has its own permissions
-        create_database_if_missing(self, self._where.database, _EXISTS, self._server)
+        create_database_if_missing(self, self._where.database, _EXISTS, self._engines.of_server)
 
     def drop_database(self) -> None:
-        drop_database(self, self._where.database, _EXISTS, self._server)
+        drop_database(self, self._where.database, _EXISTS, self._engines.of_server)
 
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name), self._connections, self._call_seconds)
@@ -177,19 +120,7 @@ class SqlServerDialect:
         return self.reading()
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self._reading.begin()
-
-    @cached_property
-    def _reading(self) -> sa.Engine:
-        """Connections under SNAPSHOT, if the database allows it and READ_COMMITTED_SNAPSHOT is off."""
-        try:
-            with self.engine.connect() as cx:
-                states = cx.execute(_SNAPSHOTS).first()
-        except sa.exc.DBAPIError as error:
-            if self.failure(error.orig if isinstance(error.orig, Exception) else error).kind != "refused":
-                raise
-            states = None  # a server without this view has no snapshots either
-        return self.engine.execution_options(isolation_level="SNAPSHOT") if states == (1, False) else self.engine
+        return self._engines.reading.begin()
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
@@ -223,9 +154,7 @@ class SqlServerDialect:
         return False
 
     def read_any_text(self) -> bool:
-        if not self._halves:
-            self._halves = True
-            self.close()  # connections of another pool read them
+        self._engines.read_halves()
         return True
 
     def insert_rows(
@@ -370,13 +299,6 @@ def _set_identity_insert(cx: sa.Connection, table: str | None) -> None:
     cx.info[_IDENTITY_INSERT] = table
     if table is not None:
         cx.exec_driver_sql(f"SET IDENTITY_INSERT {table} ON")
-
-
-def _answers(engine: sa.Engine, entry: Any) -> bool:
-    try:
-        return bool(engine.dialect.do_ping(entry.dbapi_connection))
-    except Exception:  # whatever the driver says of a lost connection
-        return False
 
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from copy import copy as copy_of
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
-from functools import cache, cached_property, lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from threading import TIMEOUT_MAX, RLock
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,62 +16,32 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import URL
 
-from backup.core import interrupts
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
-from backup.stores.calls import CallEnded
 from backup.stores.listing import Listed
-from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.base import CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.failures import Failure
-from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.relayed import RelayedRows
-from backup.stores.sql.engines.sqlite import listing, system_tables, text
-from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
+from backup.stores.sql.engines.sqlite import listing, system_tables
+from backup.stores.sql.engines.sqlite.connection import SqliteFile
+from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
-from backup.stores.sql.engines.sqlite.relay import detach, relay_rows
+from backup.stores.sql.engines.sqlite.relay import relay_rows
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
-from backup.stores.sql.pool import SharedPool
 
 _SPELLING = SQLiteDialect()
-_NOWHERE = URL.create("sqlite")
-_STATEMENTS = 500
 _INTEGER = ServerType("INTEGER")
-
-
-@cache
-def _shared() -> tuple[sa.Dialect, Any]:
-    """SQLAlchemy's dialect after its first connection, and the cache of its compiled statements."""
-    engine = sa.create_engine(_NOWHERE)
-    sa.event.listen(engine, "do_execute", text.execute)
-    sa.event.listen(engine, "do_executemany", text.execute_many)
-    with engine.connect():
-        pass
-    engine.dispose()
-    return engine.dialect, sa.util.LRUCache(_STATEMENTS)
-
-
-def _engine(pool: sa.Pool) -> sa.Engine:
-    # Like create_engine, but with the shared dialect. Each run opens its stores again, and only engines of one dialect
-    # can share compiled statements.
-    dialect, compiled = _shared()
-    return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
 
 
 @lru_cache(maxsize=64)
 def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
     """The statement that inserts a row unless its primary key exists."""
     return str(sqlite_insert(table).on_conflict_do_nothing().compile(dialect=dialect))
-
-
-@cache
-def _writer(path: Path) -> RLock:  # noqa: ARG001 - the cache has one lock for each path
-    return RLock()
 
 
 _FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
@@ -97,10 +65,9 @@ class SqliteDialect:
 
     def __init__(self, url: URL, connections: int = CONNECTIONS, *, read_only_by_default: bool = False) -> None:
         """Only `writing` opens a file that is `read_only_by_default` for writing."""
-        self._file = SqliteFile(url)
-        self.path, self._connections = self._file.path, connections
-        self._read_only = read_only_by_default
-        self._leased = LeasedEngine(connections)
+        self._engines = SqliteEngines(SqliteFile(url), connections, read_only=read_only_by_default)
+        self._file, self._connections = self._engines.file, connections
+        self.path = self._file.path
 
     @property
     def location(self) -> str:
@@ -108,37 +75,10 @@ class SqliteDialect:
 
     @property
     def engine(self) -> sa.Engine:
-        key = PoolKey.of(self.kind, self.location, self._file.ways, self._mode)
-        return self._leased.get(key, self._pool)
-
-    @property
-    def _mode(self) -> Mode:
-        return "ro" if self._read_only else "rw"
-
-    def _pool(self) -> SharedPool:
-        pool = SharedPool(self._opener(self._mode), dialect=_shared()[0])
-        # A file costs nothing to open. One that nobody uses must not stay open: whoever puts another file in its place
-        # would leave the -wal and -shm of this one beside it.
-        pool.keeps_idle = False
-        pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.path)
-        sa.event.listen(pool, "checkin", detach)
-        sa.event.listen(pool, "checkin", text.forget_large)
-        pool.over(_engine(pool))
-        return pool
+        return self._engines.engine
 
     def close(self) -> None:
-        self._leased.release()
-
-    @property
-    def _for_writing(self) -> sa.Engine:
-        return self._writing_alone if self._read_only else self.engine
-
-    @cached_property
-    def _writing_alone(self) -> sa.Engine:
-        return _engine(sa.NullPool(self._opener("rw"), dialect=_shared()[0]))
-
-    def _opener(self, mode: Mode) -> Any:  # SQLAlchemy's type of a connection lacks some of the driver's
-        return partial(copy_of(self._file).connect, mode)  # a pool outlives what this dialect learns about its file
+        self._engines.close()
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Compares device and inode: one file may have several names."""
@@ -168,22 +108,8 @@ class SqliteDialect:
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
-    @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        # The file allows one writer at a time. Threads of this process queue here: waiting is fair and has no end.
-        # The driver would poll. While the process ends, they wait only a short time.
-        writer, seconds = _writer(self.path), interrupts.seconds_for(TIMEOUT_MAX)
-        if not writer.acquire(timeout=seconds):
-            raise CallEnded
-        try:
-            with self._for_writing.begin() as cx:
-                if seconds < TIMEOUT_MAX:
-                    cx.exec_driver_sql(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
-                # IMMEDIATE: the lock also covers what the transaction reads before its first change.
-                cx.exec_driver_sql("BEGIN IMMEDIATE")
-                yield cx
-        finally:
-            writer.release()
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self._engines.writing()
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         driver: Any = cx.connection.driver_connection
@@ -215,7 +141,7 @@ class SqliteDialect:
     def read_any_text(self) -> bool:
         if not self._file.reads_any_bytes:
             self._file.reads_any_bytes = True
-            self._leased.release()  # connections of another pool read them
+            self._engines.close()  # connections of another pool read them
         return True
 
     def insert_rows(
@@ -236,7 +162,7 @@ class SqliteDialect:
     @property
     def attachable(self) -> str:
         """How a connection to another file names this one, to read it as this dialect does."""
-        return self._file.spelled(self._mode)
+        return self._file.spelled(self._engines.mode)
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         update.run(cx, rows)
