@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from backup.stores.sql.engines.mssql import dialect, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.types import IntegerType
+from backup.stores.sql.engines.tables import TableName
 from tests.contract.benches import ONE_TRY, SqlServerBench
 from tests.contract.test_store import run_sync
 
@@ -76,6 +78,51 @@ def test_columns_that_the_server_fills_are_not_written(column: Any, computed: bo
     assert columns(**column)[0].computed is computed
 
 
+def test_many_tables_are_described_together_but_for_those_that_need_a_look_of_their_own() -> None:
+    names = [TableName("dbo", name) for name in ("Pay", "Staff", "Hidden", "CASE", "Absent")]
+    policies = sqlite_catalogue("VALUES (7, 0, 3)")
+    rows = [
+        {"schema_name": "dbo", "table_name": table, **PLAIN, "key_ordinal": 1, **column}
+        for table, column in (("Pay", {}), ("Staff", {"seen_masked": 1}), ("Hidden", {}), ("Case", {}))
+    ]
+    asked: list[Any] = []
+
+    class Server:
+        scalar = policies.scalar
+
+        def execute(self, query: Any, values: Any = None) -> Any:
+            if values is None:
+                return policies.execute(query)
+            asked.append(values)
+            return SimpleNamespace(mappings=lambda: rows)
+
+    dialect = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    pay, staff, hidden, case, absent = dialect.describe_all(Server(), names)  # type: ignore[arg-type]
+    assert pay is not None
+    assert staff is not None
+    assert (pay.table, [column.name for column in pay.columns or []]) == (names[0], ["Salary"])
+    assert isinstance(staff.error, ConfigError)
+    assert (hidden, case, absent) == (None, None, None)
+    assert asked == [{"tables": ["Absent", "CASE", "Hidden", "Pay", "Staff"], "schemas": ["dbo"]}]
+
+
+def sqlite_catalogue(predicates: str) -> sa.Connection:
+    """Stands in for a catalogue with tables and one policy, which has these predicates: table and kind."""
+    cx = sa.create_engine("sqlite://", poolclass=sa.StaticPool).connect()
+    cx.connection.create_function("OBJECT_ID", 1, lambda _: 1)
+    cx.exec_driver_sql("ATTACH ':memory:' AS sys")
+    for statement in (
+        "CREATE TABLE sys.security_policies AS SELECT 7 AS object_id, 1 AS is_enabled",
+        "CREATE TABLE sys.security_predicates (object_id, predicate_type, target_object_id)",
+        f"INSERT INTO sys.security_predicates {predicates}",
+        "CREATE TABLE sys.schemas AS SELECT 1 AS schema_id, 'dbo' AS name",
+        "CREATE TABLE sys.objects (object_id, schema_id, name)",
+        "INSERT INTO sys.objects VALUES (1, 1, 'Pay'), (2, 1, 'Staff'), (3, 1, 'Hidden')",
+    ):
+        cx.exec_driver_sql(statement)
+    return cx
+
+
 @pytest.mark.parametrize("has_openjson", [0, 1])
 def test_a_database_of_an_old_level_is_not_asked_for_openjson(has_openjson: int) -> None:
     assert isinstance(columns(has_openjson=has_openjson)[0].type, IntegerType) is bool(has_openjson)
@@ -84,8 +131,10 @@ def test_a_database_of_an_old_level_is_not_asked_for_openjson(has_openjson: int)
 def test_a_database_of_an_old_level_is_backed_up_all_the_same(
     mssql_bench: SqlServerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = system_tables._COLUMNS.text.replace("THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson")
-    monkeypatch.setattr(system_tables, "_COLUMNS", sa.text(old))
+    old = system_tables._COLUMNS_OF.text.replace(
+        "THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson"
+    )
+    monkeypatch.setattr(system_tables, "_COLUMNS_OF", sa.text(old))
     bench, said = mssql_bench, []
     bench.sql("source", "CREATE TABLE {table} (Id int NOT NULL PRIMARY KEY, Version int, T nvarchar(max), B binary(2))")
     rows = [(n, 1, f'say "{n}"\n\\ 漢' if n % 2 else None, b"\0\xff") for n in range(8)]

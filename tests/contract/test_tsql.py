@@ -39,7 +39,7 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql import rights
 from backup.stores.sql.engines.mssql.connection import connect, text_from
-from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect, _identity_insert
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JsonRows,
@@ -56,6 +56,7 @@ from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.filters import filter_values
+from backup.stores.sql.many_tables import _counting
 from backup.stores.sql.masked import MaskedColumns
 from backup.stores.sql.table import TableShape
 
@@ -229,6 +230,31 @@ def test_an_insert_converts_what_travels_as_text() -> None:
         " convert(datetimeoffset(7), ?, 121),"
         " convert(xml, ?, 1), ?, CAST(? COLLATE Latin1_General_CI_AS AS varchar(8000)), CAST(? AS hierarchyid), ?, ?)"
     )
+
+
+def test_the_rows_of_a_small_table_are_counted_by_a_subquery_whose_column_has_a_name() -> None:
+    query, values = _counting(dialect(), shape().table, 11)
+    counted = "(SELECT TOP 11 1 AS counted FROM [my shop].[Things]) AS anon_1"
+    assert " ".join(query.split()) == f"SELECT count(*) AS count_1 FROM {counted}"
+    assert values == ()
+
+
+def test_a_session_lets_identity_values_in_only_while_it_inserts_them() -> None:
+    """Else a table that is renamed or dropped later could not be named to take it back."""
+    asked: list[str] = []
+    cx: Any = SimpleNamespace(info={}, exec_driver_sql=lambda statement, **_: asked.append(statement))
+    with _identity_insert(cx, "dbo.[It's]"):
+        asked.append("INSERT")
+    on, off = "SET IDENTITY_INSERT dbo.[It's] ON", "SET IDENTITY_INSERT dbo.[It's] OFF"
+    assert asked == [on, "INSERT", off]
+    asked.clear()
+    with pytest.raises(OSError, match="lost"), _identity_insert(cx, "dbo.[It's]"):
+        raise OSError("lost")
+    with _identity_insert(cx, "T"):
+        asked.append("INSERT")
+    undone = f"IF OBJECT_ID(N'dbo.[It''s]') IS NOT NULL {off}"
+    assert asked == [on, undone, "SET IDENTITY_INSERT T ON", "INSERT", "SET IDENTITY_INSERT T OFF"]
+    assert cx.info == {}
 
 
 def test_an_update_finds_its_row_by_the_key_it_had() -> None:

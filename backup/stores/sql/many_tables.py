@@ -150,5 +150,6 @@ class ManyTables:
 @lru_cache(maxsize=1_024)
 def _counting(dialect: sa.Dialect, table: sa.Table, at_most: int) -> tuple[str, tuple[Any, ...]]:
     """The statement that counts the table's rows, but no further than this; and its parameters."""
-    rows = sa.select(sa.literal_column("1")).select_from(table).limit(sa.literal_column(str(at_most))).subquery()
+    # T-SQL wants a name for each column of a subquery, and the limit as a plain number.
+    rows = sa.select(sa.literal_column("1").label("counted")).select_from(table).limit(at_most).subquery()
     return spelled_once(sa.select(sa.func.count()).select_from(rows), dialect)

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.rights import row_security_hint
+from backup.stores.sql.engines.tables import TableName
 
 # SQL Server has the views from 2016 on; Babelfish does not have them.
 _HAS_POLICIES = sa.text("SELECT OBJECT_ID('sys.security_predicates')")
@@ -16,6 +17,16 @@ _POLICIES = sa.text(
     JOIN sys.security_predicates d ON d.object_id = p.object_id
     WHERE p.is_enabled = 1 AND d.predicate_type = 0 -- FILTER
         AND d.target_object_id = OBJECT_ID(CONCAT(QUOTENAME(:schema), '.', QUOTENAME(:table)))
+    """
+)
+_WITH_POLICIES = sa.text(
+    """
+    SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128))
+    FROM sys.security_policies p
+    JOIN sys.security_predicates d ON d.object_id = p.object_id
+    JOIN sys.objects o ON o.object_id = d.target_object_id
+    JOIN sys.schemas s ON s.schema_id = o.schema_id
+    WHERE p.is_enabled = 1 AND d.predicate_type = 0 -- FILTER
     """
 )
 _ROWS = sa.text(
@@ -35,6 +46,13 @@ def hidden_on_postgresql(schema: str, table: str, role: str) -> ConfigError:
         f"Row-level security of the table {schema}.{table} may hide rows from the role {role}.",
         hint=row_security_hint(table, role),
     )
+
+
+def with_policies(cx: sa.Connection) -> set[TableName]:
+    """The tables of a database of SQL Server on which a security policy lies that may hide rows."""
+    if cx.scalar(_HAS_POLICIES) is None:
+        return set()
+    return {TableName(schema, name) for schema, name in cx.execute(_WITH_POLICIES)}
 
 
 def refuse_hidden_on_sql_server(cx: sa.Connection, schema: str, table: str) -> None:

@@ -30,7 +30,7 @@ def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **option
 
 def spelled_once(query: sa.Select[Any], dialect: sa.Dialect) -> tuple[str, tuple[Any, ...]]:
     """The query in the driver's own spelling, and its parameters in order. It must have no list of values."""
-    compiled: Any = query.compile(dialect=dialect)
+    compiled: Any = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     return str(compiled), tuple(compiled.params[name] for name in compiled.positiontup or ())
 
 

@@ -6,8 +6,8 @@ level 130, that of SQL Server 2016. Without it each value goes as a parameter, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -160,8 +160,11 @@ class SqlServerDialect:
     def insert_rows(
         self, cx: sa.Connection, insert: Prepared, rows: Sequence[tuple[Any, ...]], *, identity: bool
     ) -> None:
-        _set_identity_insert(cx, spelled_table(_SPELLING, insert.table) if identity else None)
-        self._write(cx, insert_statement, insert, rows)
+        if not identity:
+            self._write(cx, insert_statement, insert, rows)
+            return
+        with _identity_insert(cx, spelled_table(_SPELLING, insert.table)):
+            self._write(cx, insert_statement, insert, rows)
 
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:  # noqa: ARG002 - never
         return None  # a server cannot be told to read another one
@@ -197,13 +200,22 @@ class SqlServerDialect:
         return None if existing is None else Described(existing)
 
     def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
-        return [self.describe(cx, name.schema, name.name) for name in names]
+        rows_of = system_tables.describe_all(cx, names)
+        return [self._described(name, rows_of[name]) if name in rows_of else None for name in names]
+
+    def _described(self, name: TableName, rows: Sequence[Mapping[str, Any]]) -> Described:
+        try:
+            return Described(name, self._columns(rows))
+        except ConfigError as error:
+            return Described(name, error=error)
 
     def login_schema(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-        rows = system_tables.describe(cx, schema or "dbo", table)
+        return self._columns(system_tables.describe(cx, schema or "dbo", table))
+
+    def _columns(self, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         if rows:
             self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
         return system_tables.columns_of(rows)
@@ -290,15 +302,21 @@ class SqlServerDialect:
         return failure(error, self._where.keywords.get("UID"))
 
 
-def _set_identity_insert(cx: sa.Connection, table: str | None) -> None:
-    """Lets the session insert values into the identity column of this table, and of no other: a session remembers one
-    table, also after its transaction, and a connection of the pool has had other users."""
-    allowed = cx.info.get(_IDENTITY_INSERT)
-    if allowed is not None and allowed != table:
-        cx.exec_driver_sql(f"SET IDENTITY_INSERT {allowed} OFF")
+@contextmanager
+def _identity_insert(cx: sa.Connection, table: str) -> Iterator[None]:
+    """Lets the session insert values into the identity column of this table, and of no other, within the block.
+
+    A session remembers one table, also after its transaction, and a connection of the pool has other users: the table
+    may be renamed or dropped by then, and cannot be named any more. After an error the next block undoes it.
+    """
+    if (left := cx.info.pop(_IDENTITY_INSERT, None)) is not None:
+        named = left.replace("'", "''")
+        send_ddl(cx, f"IF OBJECT_ID(N'{named}') IS NOT NULL SET IDENTITY_INSERT {left} OFF")
     cx.info[_IDENTITY_INSERT] = table
-    if table is not None:
-        cx.exec_driver_sql(f"SET IDENTITY_INSERT {table} ON")
+    send_ddl(cx, f"SET IDENTITY_INSERT {table} ON")
+    yield
+    send_ddl(cx, f"SET IDENTITY_INSERT {table} OFF")
+    del cx.info[_IDENTITY_INSERT]
 
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:

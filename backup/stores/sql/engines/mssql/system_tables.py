@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mssql.types import type_of
-from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
+from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server, with_policies
 from backup.stores.sql.engines.tables import TableName
 
 # A name without a schema means a table in the login's schema, else in dbo.
@@ -26,9 +26,9 @@ _FIND, _FIND_IN = (
     )
     for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
 )
-_COLUMNS = sa.text(
-    """
-    SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
+_COLUMNS = """
+    SELECT CAST(s.name AS nvarchar(128)) AS schema_name, CAST(o.name AS nvarchar(128)) AS table_name,
+           CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
            CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
            c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.default_object_id, k.key_ordinal,
@@ -48,9 +48,12 @@ _COLUMNS = sa.text(
     LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
     LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
     LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
-    WHERE o.name = :table AND s.name = :schema AND o.type IN ('U', 'V')
-    ORDER BY c.column_id
+    WHERE o.type IN ('U', 'V') AND TABLES
+    ORDER BY s.name, o.name, c.column_id
     """
+_COLUMNS_OF = sa.text(_COLUMNS.replace("TABLES", "o.name = :table AND s.name = :schema"))
+_COLUMNS_OF_ALL = sa.text(_COLUMNS.replace("TABLES", "o.name IN :tables AND s.name IN :schemas")).bindparams(
+    sa.bindparam("tables", expanding=True), sa.bindparam("schemas", expanding=True)
 )
 
 REFERENCES = sa.text(
@@ -93,8 +96,21 @@ def describe(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str
     Raises ConfigError if a policy hides rows from this login.
     """
     refuse_hidden_on_sql_server(cx, schema, table)
-    rows = cx.execute(_COLUMNS, {"table": table, "schema": schema}).mappings().all()
+    rows = cx.execute(_COLUMNS_OF, {"table": table, "schema": schema}).mappings().all()
     return [dict(row) for row in rows]
+
+
+def describe_all(cx: sa.Connection, names: Sequence[TableName]) -> dict[TableName, Sequence[Mapping[str, Any]]]:
+    """What `describe` returns for those of these tables that are spelled so and on which no security policy lies. Costs
+    three statements at most, which have a parameter for each name."""
+    if not names:
+        return {}
+    values = {"tables": sorted({name.name for name in names}), "schemas": sorted({name.schema or "" for name in names})}
+    described: dict[TableName, list[Mapping[str, Any]]] = {}
+    for row in cx.execute(_COLUMNS_OF_ALL, values).mappings():
+        described.setdefault(TableName(row["schema_name"], row["table_name"]), []).append(dict(row))
+    wanted = {*names} - with_policies(cx)
+    return {name: rows for name, rows in described.items() if name in wanted}
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
