@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,15 @@ from tests.scenarios.places import Place
 from tests.scenarios.product import ROOT
 
 DEEPEST = 10
+
+
+def waits(frame: FrameType | None) -> bool:
+    """Whether a thread of this stack waits for others: it has started them all."""
+    while frame is not None:
+        if frame.f_code is wait.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def own(frame: FrameType | None) -> list[str]:
@@ -39,7 +49,10 @@ def first_statement() -> Iterator[list[str]]:
         if not stack:
             main = threading.main_thread().ident or 0
             stack.extend(own(sys._getframe(1)))
-            stack.extend(own(sys._current_frames()[main]) if threading.get_ident() != main else ())
+            while threading.get_ident() != main:
+                if waits(frame := sys._current_frames()[main]):
+                    stack.extend(own(frame))
+                    break
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
     yield stack
