@@ -40,7 +40,7 @@ def draw(folder: Path) -> None:
     loaded = load_settings(settings)
     desk = open_desk(loaded)
     registry = Registry(loaded, watcher=desk.watcher())
-    _make_nights(desk, registry.names())
+    _make_nights(desk, registry.directory.names())
     registry.sync("all", Trigger.TIMER)
     registry.verify("customer", Depth(full=True), drilled=True)
     desk.keys.close()

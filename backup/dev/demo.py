@@ -42,7 +42,7 @@ def run_demo(folder: Path, show: Callable[[str, list[Outcome]], None]) -> Regist
         (folder / file).unlink(missing_ok=True)
     registry = demo_registry(folder)
     sample.fill(registry)
-    for name in registry.names():
+    for name in registry.directory.names():
         registry.get(name).initialize()
 
     def sync(title: str, force: bool = False) -> None:

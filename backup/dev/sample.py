@@ -116,7 +116,7 @@ def fill(registry: Registry) -> dict[str, int]:
 
     Raises ConfigError before it writes anything when one of them has records, or when no service has a sample.
     """
-    names = [name for name in registry.chosen(ALL) if name in SAMPLES]
+    names = [name for name in registry.directory.chosen(ALL) if name in SAMPLES]
     if not names:
         raise ConfigError("None of the services has a sample.", hint=f"There is one of {' and '.join(SAMPLES)}.")
     for name in names:

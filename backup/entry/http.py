@@ -174,7 +174,7 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
             return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
         return {"Service": service, "Status": "Initialized"}, None
 
-    results, failures = zip(*side_by_side(initialize_service, registry.chosen(ALL)), strict=True)
+    results, failures = zip(*side_by_side(initialize_service, registry.directory.chosen(ALL)), strict=True)
     return combined(results, failures, "backups initialized", now)
 
 

@@ -10,11 +10,10 @@ from backup.core.log import event, redact
 from backup.core.run_values import Status, Trigger, Verb
 from backup.core.suggestions import quoted
 from backup.runs.runner import NOBODY, Observer, Outcome
+from backup.services.group_passes import GroupPasses, by_set
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from backup.services.sets import ServiceSet
-from backup.services.table_order import TableOrder, cycle_text, parents_first
-from backup.services.turns import AT_ONCE, runs_as_one, side_by_side
 from backup.verbs.restoring import Wish
 
 _LATER_TRIES = 10
@@ -41,8 +40,8 @@ def restore_group(
     all.
 
     With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables, or
-    had at the last sync if it cannot be asked. One
-    that cannot be made fails the outcome of its table; what was restored stays, and SyncHistory says Completed.
+    had at the last sync if it cannot be asked. One that cannot be made fails the outcome of its table; what was
+    restored stays, and SyncHistory says Completed.
 
     Raises BadRequest for a wish that is about one service, for `to` with services of several sets, and for
     `constraints` where there can be none; UnknownService when there is no such service; what a store raises when the
@@ -53,9 +52,7 @@ def restore_group(
             f"A run and a key belong to one service, and {quoted(name)} stands for several. Nothing was changed.",
             hint="Name the service, or name a time instead of a run.",
         )
-    groups: dict[ServiceSet | None, list[str]] = {}
-    for service in registry.directory.with_copies(name):
-        groups.setdefault(registry.directory.set_with(service), []).append(service)
+    groups = by_set(registry, name)
     if to is not None and len(groups) > 1:
         raise BadRequest(
             f"{quoted(name)} stands for services of several sets, and their tables may have the same names. "
@@ -83,45 +80,37 @@ class _GroupRestore:
         self, registry: Registry, own_set: ServiceSet | None, services: Sequence[str], wish: Wish, to: str | None
     ) -> None:
         self._registry, self._own_set, self._to = registry, own_set, to
-        self._at_once = AT_ONCE if own_set is None else own_set.at_once
-        self._service_of = {service if own_set is None else service.partition("/")[2]: service for service in services}
         foreign_keys = [] if own_set is None else own_set.foreign_keys.known(to)
-        self._order: TableOrder = parents_first([*self._service_of], foreign_keys)
-        self._wish = replace(wish, beside=self._order.linked)
-        self._outcomes: dict[str, list[Outcome]] = {}
+        self._passes = GroupPasses(own_set, services, foreign_keys)
+        self._wish = replace(wish, beside=self._passes.order.linked)
 
     def run(self, options: Options, observer: Observer, trigger: Trigger, *, constraints: bool) -> list[Outcome]:
         """Restores; returns an outcome for each service."""
+        passes, order, wish = self._passes, self._passes.order, self._wish
 
         def pass_over(levels: Iterable[Sequence[str]], wish: Wish, tables: frozenset[str]) -> int:
             """Restores these tables level by level. Returns how many records that wrote or deleted."""
 
             def restore(table: str) -> Outcome:
-                service = self._service_of[table]
-                own_wish = wish if table in self._order.linked else self._wish
-                try:
-                    return self._registry.get(service).restore(own_wish, options, self._to, observer, trigger)
-                except BackupError as error:
-                    return self._registry.failed(service, Verb.RESTORE, trigger, options, error)
+                own_wish = wish if table in order.linked else self._wish
+                service = self._registry.get(passes.service_of[table])
+                return service.restore(own_wish, options, self._to, observer, trigger)
 
-            written = 0
-            for level in levels:
-                chosen = [table for table in level if table in tables]
-                for table, outcome in zip(chosen, side_by_side(restore, chosen, self._at_once), strict=True):
-                    self._outcomes.setdefault(table, []).append(outcome)
-                    written += outcome.run.counts.processed
-            return written
+            return passes.make(levels, tables, restore, failed)
 
-        order, wish = self._order, self._wish
+        def failed(service: str, error: BackupError) -> Outcome:
+            return self._registry.failed(service, Verb.RESTORE, trigger, options, error)
+
         deletes_apart = wish.delete_extra and not options.dry_run
-        pass_over(order.levels, replace(wish, deletes_later=deletes_apart), frozenset(self._service_of))
+        pass_over(order.levels, replace(wish, deletes_later=deletes_apart), frozenset(passes.service_of))
         if deletes_apart:
-            pass_over(reversed(order.levels), wish, self._not_stopped(order.linked))
+            not_stopped = (t for t in order.linked if isinstance(passes.error(t), RecordsSetAside | None))
+            pass_over(reversed(order.levels), wish, frozenset(not_stopped))
         for _ in range(_LATER_TRIES if order.cycles or deletes_apart else 0):
-            refused = frozenset(table for table in order.linked if isinstance(self._error(table), RecordsSetAside))
+            refused = passes.refused()
             if not refused or not pass_over(order.levels, wish, refused):
                 break
-        outcomes = {table: self._whole(table) for level in order.levels for table in level}
+        outcomes = {table: passes.whole(table) for level in order.levels for table in level}
         if constraints and self._own_set is not None:
             self._add_foreign_keys(outcomes, self._own_set, dry_run=options.dry_run)
         return [*outcomes.values()]
@@ -152,16 +141,3 @@ class _GroupRestore:
                 run = run.ended(Status.FAILED, run.completed_at or run.started_at, run.counts, redact(str(error)))
                 run = replace(run, error_kind=type(error).__name__)
             outcomes[foreign_key.table] = replace(child, run=run, error=error)
-
-    def _error(self, table: str) -> BackupError | None:
-        return self._outcomes[table][-1].error
-
-    def _not_stopped(self, tables: Iterable[str]) -> frozenset[str]:
-        """Those of the tables whose run went to its end."""
-        return frozenset(table for table in tables if isinstance(self._error(table), RecordsSetAside | None))
-
-    def _whole(self, table: str) -> Outcome:
-        """The outcome of all runs of a table as one."""
-        outcome = runs_as_one(self._outcomes[table])
-        notes = [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
-        return replace(outcome, run=replace(outcome.run, notes=(*outcome.run.notes, *notes)))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from backup.core.errors import BackupError, Conflict, RecordsSetAside
+from backup.core.errors import BackupError, Conflict
 from backup.core.log import redact
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.runs.runner import NOBODY, Observer, Outcome
+from backup.services.group_passes import GroupPasses, by_set
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.sets import ServiceSet
-from backup.services.table_order import TableOrder, cycle_text, parents_first
-from backup.services.turns import AT_ONCE, new_run, runs_as_one, side_by_side
+from backup.services.turns import AT_ONCE, new_run, side_by_side
 
 _LATER_PASSES = 10
 """How often tables that refer to each other are undone again, at most."""
@@ -39,10 +39,9 @@ def undo_group(
 
     Raises UnknownService when there is no such service.
     """
-    groups: dict[ServiceSet | None, list[str]] = {}
-    for service in registry.directory.with_copies(name):
-        groups.setdefault(registry.directory.set_with(service), []).append(service)
-    undos = [_GroupUndo(registry, own_set, names, observer, trigger) for own_set, names in groups.items()]
+    undos = [
+        _GroupUndo(registry, own_set, names, observer, trigger) for own_set, names in by_set(registry, name).items()
+    ]
     previews = {service: outcome for undo in undos for service, outcome in undo.preview().items()}
     refused = [outcome for outcome in previews.values() if outcome.error is not None]
     if refused and not dry_run:
@@ -66,11 +65,8 @@ class _GroupUndo:
     ) -> None:
         self._registry, self._services, self._observer, self._trigger = registry, services, observer, trigger
         self._at_once = AT_ONCE if own_set is None else own_set.at_once
-        self._service_of = {service if own_set is None else service.partition("/")[2]: service for service in services}
-        keys = () if own_set is None else own_set.members.copy_keys
-        self._order: TableOrder = parents_first([*self._service_of], keys)
+        self._passes = GroupPasses(own_set, services, () if own_set is None else own_set.members.copy_keys)
         self._run_of: dict[str, str] = {}
-        self._outcomes: dict[str, list[Outcome]] = {}
 
     def preview(self) -> dict[str, Outcome]:
         """A dry run of each service's undo. Remembers which run each is about."""
@@ -90,47 +86,33 @@ class _GroupUndo:
 
     def run(self) -> dict[str, Outcome]:
         """Undoes each run that `preview` found."""
-        levels, children_first = self._order.levels, True
-        tables = frozenset(table for table, service in self._service_of.items() if service in self._run_of)
-        for _ in range(1 + _LATER_PASSES):
-            undone = self._pass_over(reversed(levels) if children_first else levels, tables)
-            tables = frozenset(table for table in self._order.linked & tables if self._is_refused(table))
-            if not tables or (not undone and not children_first):
-                break
-            children_first = not children_first
-        return {self._service_of[table]: self._whole(table) for table in self._outcomes}
-
-    def _pass_over(self, levels: Iterable[Sequence[str]], tables: frozenset[str]) -> int:
-        """Undoes these tables level by level. Returns how many records that wrote or deleted."""
 
         def undo(table: str) -> Outcome:
-            service = self._service_of[table]
-            try:
-                opened = self._registry.get(service)
-                return opened.undo(self._run_of[service], observer=self._observer, trigger=self._trigger)
-            except BackupError as error:
-                return self._registry.failed(service, Verb.UNDO, self._trigger, Options(), error)
+            service = passes.service_of[table]
+            opened = self._registry.get(service)
+            return opened.undo(self._run_of[service], observer=self._observer, trigger=self._trigger)
 
-        changed = 0
-        for level in levels:
-            chosen = [table for table in level if table in tables]
-            for table, outcome in zip(chosen, side_by_side(undo, chosen, self._at_once), strict=True):
-                self._outcomes.setdefault(table, []).append(outcome)
-                changed += outcome.run.counts.processed
-        return changed
+        def failed(service: str, error: BackupError) -> Outcome:
+            return self._registry.failed(service, Verb.UNDO, self._trigger, Options(), error)
 
-    def _is_refused(self, table: str) -> bool:
-        return isinstance(self._outcomes[table][-1].error, RecordsSetAside)
+        passes, children_first = self._passes, True
+        levels = passes.order.levels
+        tables = frozenset(table for table, service in passes.service_of.items() if service in self._run_of)
+        for _ in range(1 + _LATER_PASSES):
+            changed = passes.make(reversed(levels) if children_first else levels, tables, undo, failed)
+            tables = passes.refused()
+            if not tables or (not changed and not children_first):
+                break
+            children_first = not children_first
+        return {passes.service_of[table]: self._whole(table) for table in passes.outcomes}
 
     def _whole(self, table: str) -> Outcome:
         """The outcome of all runs of a table as one."""
-        outcome = runs_as_one(self._outcomes[table])
+        outcome = self._passes.whole(table)
         # A later run writes again what an earlier one wrote; what was deleted, it does not find any more.
-        all_counts = [of_run.run.counts for of_run in self._outcomes[table]]
+        all_counts = [of_run.run.counts for of_run in self._passes.outcomes[table]]
         written = {kind: max(getattr(counts, kind) for counts in all_counts) for kind in ("inserted", "updated")}
-        counts = replace(outcome.run.counts, **written)
-        notes = [cycle_text(cycle) for cycle in self._order.cycles if table in cycle]
-        return replace(outcome, run=replace(outcome.run, counts=counts, notes=(*outcome.run.notes, *notes)))
+        return replace(outcome, run=replace(outcome.run, counts=replace(outcome.run.counts, **written)))
 
 
 def _nothing(service: str, trigger: Trigger, reason: str) -> Outcome:

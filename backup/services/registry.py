@@ -81,19 +81,11 @@ class Registry:
         """How many seconds an HTTP request waits for its syncs."""
         return self._settings.wait_seconds
 
-    def names(self) -> list[str]:
-        """As `Directory.names`."""
-        return self.directory.names()
-
     def get(self, name: str) -> SyncService:
         """Returns the service of this name. Raises what `Directory.find` raises, and ConfigError when one of the
         service's sides is missing."""
         spec, others = self.directory.find(name)
         return SyncService(spec, self._settings, self._limits, self._lock, self._now, others, self._watcher)
-
-    def chosen(self, name: str) -> list[str]:
-        """As `Directory.chosen`."""
-        return self.directory.chosen(name)
 
     def ping(self) -> list[Health]:
         """Asks every side of every configured service, 32 at once; returns how each answers."""
@@ -253,7 +245,7 @@ class Registry:
             except BackupError as error:
                 return self.failed(service, Verb.DRILL if drilled else Verb.VERIFY, trigger, NO_OPTIONS, error)
 
-        return side_by_side(verify, self.chosen(name))
+        return side_by_side(verify, self.directory.chosen(name))
 
     def resume(self, trigger: Trigger, *, but: Collection[str] = ()) -> list[Outcome]:
         """Resumes every open sync, side by side, for `SliceSeconds` in all. Leaves out the services in `but`.

@@ -158,7 +158,7 @@ class Place:
         self.initialize()
 
     def initialize(self) -> None:
-        for name in self.registry.names():
+        for name in self.registry.directory.names():
             self.registry.get(name).initialize()
 
 

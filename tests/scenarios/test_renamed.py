@@ -123,7 +123,7 @@ database = "shop"
 renamed_from = "{old}"
 """
     with pytest.raises(ConfigError) as refused:
-        Registry(load_settings({"BACKUP_TOML": text})).names()
+        Registry(load_settings({"BACKUP_TOML": text})).directory.names()
     assert said in str(refused.value)
 
 

@@ -84,11 +84,11 @@ WRONG = [
 @pytest.mark.parametrize(("lines", "said"), WRONG, ids=range(len(WRONG)))
 def test_what_a_container_cannot_have_is_refused_with_the_reason(lines: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        Registry(load_settings({"BACKUP_TOML": text(ACCOUNT, ACCOUNT.replace("//a", "//b"), lines)})).names()
+        Registry(load_settings({"BACKUP_TOML": text(ACCOUNT, ACCOUNT.replace("//a", "//b"), lines)})).directory.names()
     assert said in str(refused.value)
 
 
 def test_tables_have_no_throughput() -> None:
     file = "[set.shop]\nsource = 'sqlite:///a.db'\nbackup = 'sqlite:///b.db'\ntables = ['*']\nthroughput = 400\n"
     with pytest.raises(ConfigError, match="throughput is for containers"):
-        Registry(load_settings({"BACKUP_TOML": file})).names()
+        Registry(load_settings({"BACKUP_TOML": file})).directory.names()

@@ -152,20 +152,20 @@ def test_every_way_in_takes_a_set_a_pattern_or_one_service(shop: Shop) -> None:
     shop.sync(EXCLUDE)
     registry = shop.registry(EXCLUDE)
     fitting = [shop.name("Customer"), shop.name("Invoice")]
-    assert registry.chosen(f"SHOP/{shop.prefix}*i*") == [*fitting[1:], shop.name("Order Details")]
-    assert registry.chosen(shop.name("customer")) == [shop.name("Customer")]
-    assert set(registry.chosen("all")) == set(registry.chosen("shop")) == set(registry.chosen("shop/*"))
+    assert registry.directory.chosen(f"SHOP/{shop.prefix}*i*") == [*fitting[1:], shop.name("Order Details")]
+    assert registry.directory.chosen(shop.name("customer")) == [shop.name("Customer")]
+    assert len({frozenset(registry.directory.chosen(name)) for name in ("all", "shop", "shop/*")}) == 1
     answer = http.post_sync(registry, {}, json.dumps({"service": shop.name("C*")}).encode())
     assert [result["ServiceName"] for result in answer.body["Results"]] == [shop.name("Customer")]
     assert "Results" not in http.post_sync_of(registry, shop.name("Customer"), {}, b"").body
-    assert len(http.post_sync_of(registry, "shop", {}, b"").body["Results"]) == len(registry.names())
+    assert len(http.post_sync_of(registry, "shop", {}, b"").body["Results"]) == len(registry.directory.names())
     assert http.post_verify(registry, "shop/*", {}, b"").body["Verified"] is True
     with pytest.raises(UnknownService, match="is a set"):
         registry.get("shop")
     with pytest.raises(UnknownService, match=r"Did you mean \S*Customer"):
         registry.get(shop.name("Custmer"))
     with pytest.raises(UnknownService, match="No service fits"):
-        registry.chosen("shop/x*")
+        registry.directory.chosen("shop/x*")
 
 
 def test_a_pattern_that_stands_for_nothing_fails_and_the_rest_is_done(shop: Shop) -> None:
@@ -513,7 +513,7 @@ def test_names_that_differ_only_in_case_are_two_services_where_the_server_has_bo
     outcomes = postgres_shop.sync()
     assert {table: outcome.error for table, outcome in outcomes.items()} == {"Pair": None, "pair": None}
     assert [postgres_shop.rows(name)[0][0] for name in ('"Pair"', "pair")] == [1, 2]
-    assert postgres_shop.registry().chosen("shop/public.pair") == ["shop/public.pair"]
+    assert postgres_shop.registry().directory.chosen("shop/public.pair") == ["shop/public.pair"]
 
 
 def test_tables_of_several_schemas_share_one_history(postgres_shop: Shop) -> None:

@@ -136,7 +136,7 @@ def done(outcome: Outcome) -> Run:
 )
 def test_a_service_made_by_settings_alone_does_all_that_services_do(invoices: Invoices, version: str) -> None:
     services = registry(invoices.settings, Version=version, Where='"Type"=Sale')
-    assert services.names() == ["invoice"]
+    assert services.directory.names() == ["invoice"]
     service = services.get("Invoice")
     service.initialize()
     first = done(service.sync(Trigger.CLI))

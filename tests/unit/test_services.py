@@ -291,26 +291,26 @@ def registry(**settings: str) -> Registry:
 
 
 def test_services_are_those_that_the_settings_configure() -> None:
-    assert registry().names() == []
-    assert registry(BackupOrderDb__ConnectionString="sqlite:///x.db").names() == ["order"]
-    assert registry(BackupOrderDb__Table="a", SourceCustomerDb__Table="b").names() == ["customer", "order"]
+    assert registry().directory.names() == []
+    assert registry(BackupOrderDb__ConnectionString="sqlite:///x.db").directory.names() == ["order"]
+    assert registry(BackupOrderDb__Table="a", SourceCustomerDb__Table="b").directory.names() == ["customer", "order"]
 
 
 @pytest.mark.parametrize("name", ["customer", "Customer", "all ", "", "invoice"])
 def test_a_service_that_is_not_configured_is_unknown(name: str) -> None:
     with pytest.raises(UnknownService):
-        registry(SourceOrderDb__ConnectionString="sqlite:///x.db").chosen(name)
+        registry(SourceOrderDb__ConnectionString="sqlite:///x.db").directory.chosen(name)
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("ORDER", ["order"]), ("Order", ["order"]), ("All", ["order"])])
 def test_a_service_is_chosen_by_its_name_in_any_case(name: str, chosen: list[str]) -> None:
     sides = {f"{role}OrderDb__ConnectionString": f"sqlite:///{role}.db" for role in ("Source", "Backup")}
-    assert registry(**sides).chosen(name) == chosen
+    assert registry(**sides).directory.chosen(name) == chosen
 
 
 def test_without_any_service_there_is_nothing_to_choose_from() -> None:
     with pytest.raises(UnknownService, match="No service is configured"):
-        registry().chosen("all")
+        registry().directory.chosen("all")
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_without_any_service_there_is_nothing_to_choose_from() -> None:
 def test_a_service_that_is_half_configured_names_the_missing_setting(given: str, missing: str) -> None:
     half = registry(**{given: "sqlite:///x.db"})
     with pytest.raises(ConfigError, match=f"Setting {missing} is missing: service .* has no (source|backup)"):
-        half.get(half.names()[0])
+        half.get(half.directory.names()[0])
 
 
 @pytest.mark.parametrize("missing", ["DatabaseName", "ContainerName"])

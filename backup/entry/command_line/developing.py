@@ -44,7 +44,7 @@ def serve_command(
             )
         from backup.dev.host import serve as serve_app
 
-        if not open_registry(config).names():
+        if not open_registry(config).directory.names():
             show_trouble(
                 "",
                 "No service is configured yet: set what docs/configuration.md lists, or copy "
@@ -81,7 +81,7 @@ def demo_command(
         registry = run_demo(folder, show_outcomes)
         run_demo_of_a_set(folder, show_outcomes)
         say("The last rows of SyncHistory", "bold")
-        runs = [run for name in registry.names() for run in registry.get(name).past.history(4)]
+        runs = [run for name in registry.directory.names() for run in registry.get(name).past.history(4)]
         show_history(sorted(runs, key=lambda run: run.started_at, reverse=True), utc_now())
         files = ", ".join((*FILES.values(), *SHOP_FILES))
         say(f"The databases, with SyncHistory in the backups, lie in {folder}/: {files}")

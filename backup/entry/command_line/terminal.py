@@ -141,7 +141,10 @@ def progress_bars(registry: Registry, service: str) -> Iterator[Observer]:
     logging.getLogger("backup").setLevel(logging.WARNING)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_err(), transient=True) as bars:
-        tasks = {name: bars.add_task(name, total=_source_count(registry, name)) for name in registry.chosen(service)}
+        tasks = {
+            name: bars.add_task(name, total=_source_count(registry, name))
+            for name in registry.directory.chosen(service)
+        }
         yield _Bars(bars, tasks)
 
 
