@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Literal
 
 import azure.cosmos
 import sqlalchemy as sa
 from azure.cosmos.exceptions import CosmosHttpResponseError
+from filelock import FileLock
 
 from backup.core.model import Key, utc_now
 from backup.core.retry import Retry
@@ -408,6 +410,24 @@ def drop_database(connection_string: str) -> None:
     cursor.close()
     connection.close()
     engine.dispose()
+
+
+@contextmanager
+def made_databases(servers: Mapping[Role, str]) -> Iterator[Mapping[Role, str]]:
+    """A database on each of these servers, made for the block."""
+    one_at_a_time = FileLock(
+        Path(gettempdir()) / "contract-databases.lock"
+    )  # servers dislike CREATE DATABASE side by side
+    made = {role: named(text, f"contract_{role}_{uuid.uuid4().hex[:8]}") for role, text in servers.items()}
+    with one_at_a_time:
+        for text in made.values():
+            dialect = open_dialect(text, "TEST")
+            dialect.ensure_database()
+            dialect.engine.dispose()
+    yield made
+    with one_at_a_time:
+        for text in made.values():
+            drop_database(text)
 
 
 def wait_for_the_sdk() -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
-from filelock import FileLock
 
-from backup.stores.sql.engines import open_dialect
 from tests.contract.benches import (
     ROLES,
     SQL_SERVER,
@@ -26,7 +22,7 @@ from tests.contract.benches import (
     SqliteBench,
     SqlServerBench,
     drop_database,
-    named,
+    made_databases,
 )
 from tests.contract.memory_bench import MemoryBench
 
@@ -88,32 +84,15 @@ def cosmos_bench(cosmos_server: str, cosmos_server_backup: str) -> Iterator[Cosm
 @pytest.fixture(scope="session")
 def postgres_databases(postgres: str) -> Iterator[Mapping[Role, str]]:
     """Two databases of one server."""
-    with _databases(dict.fromkeys(ROLES, postgres)) as found:
+    with made_databases(dict.fromkeys(ROLES, postgres)) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def sqlserver_databases(sqlserver_urls: tuple[str, str]) -> Iterator[Mapping[Role, str]]:
     """Two databases, on the two servers that the environment names."""
-    with _databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as found:
+    with made_databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as found:
         yield found
-
-
-@contextmanager
-def _databases(servers: Mapping[Role, str]) -> Iterator[Mapping[Role, str]]:
-    one_at_a_time = FileLock(
-        Path(gettempdir()) / "contract-databases.lock"
-    )  # servers dislike CREATE DATABASE side by side
-    made = {role: named(text, f"contract_{role}_{uuid.uuid4().hex[:8]}") for role, text in servers.items()}
-    with one_at_a_time:
-        for text in made.values():
-            dialect = open_dialect(text, "TEST")
-            dialect.ensure_database()
-            dialect.engine.dispose()
-    yield made
-    with one_at_a_time:
-        for text in made.values():
-            drop_database(text)
 
 
 @contextmanager

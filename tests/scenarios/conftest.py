@@ -1,12 +1,13 @@
 """The places that scenarios run in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from backup.stores import pools
+from tests.contract.benches import ROLES, Role, made_databases
 from tests.emulators.servers import postgres_database
 from tests.scenarios import places
 from tests.scenarios.places import Place
@@ -25,6 +26,13 @@ def filled_databases(postgres: str) -> Iterator[list[str]]:
         places.on_postgres(source, backup).fill()
         pools.close_idle()  # a database that somebody is connected to cannot be copied
         yield [str(sa.make_url(url).database) for url in (source, backup)]
+
+
+@pytest.fixture(scope="session")
+def sqlserver_databases(sqlserver_urls: tuple[str, str]) -> Iterator[Mapping[Role, str]]:
+    """Two databases, on the two servers that the environment names."""
+    with made_databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as databases:
+        yield databases
 
 
 @pytest.fixture

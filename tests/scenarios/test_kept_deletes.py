@@ -19,7 +19,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.restoring import Wish
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 ROWS = """
 CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -30,7 +30,7 @@ MIRROR = KEEP[1:]
 DELETED = 'SELECT "Id" FROM "Thing" WHERE "DeletedAt" IS NOT NULL ORDER BY "Id"'
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+@pytest.fixture(params=SHOPS)
 def shop(request: pytest.FixtureRequest) -> Shop:
     """A shop on each server with four things, of which the source has deleted the second since the first sync."""
     return synced(request.getfixturevalue(request.param))

@@ -15,7 +15,7 @@ from backup.services.service_plans import plan_of
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.tables import TableName
 from backup.verbs.restoring import Wish
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 ROWS = """
 CREATE TABLE "Old: one" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -24,7 +24,7 @@ INSERT INTO "Old: one" VALUES (1, 'one'), (2, 'two'), (3, 'three');
 RENAME = 'ALTER TABLE "Old: one" RENAME TO "New"'
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+@pytest.fixture(params=SHOPS)
 def shop(request: pytest.FixtureRequest) -> Shop:
     """A shop on each server, synced twice; the second sync has updated a record."""
     shop: Shop = request.getfixturevalue(request.param)

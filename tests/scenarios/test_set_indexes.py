@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
 from backup.core.run_values import Run
 from backup.services.service_plans import plan_of
+from backup.stores.connection import SqlServer
+from backup.stores.sql.engines.mssql import dialect as mssql
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.indexes import creation, index_plan
 from backup.stores.values import SecondaryIndex
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios import places
+from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 LONG = "a very long name of an index, which some servers cut " + "ä" * 20
 ROWS = f"""
@@ -27,7 +32,7 @@ INSERT INTO "Thing" VALUES (1, 'one', '1', 1)
 LINES = ("indexes = true", '[set.shop.table."Thing"]', 'columns = { exclude = ["Fax"] }')
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+@pytest.fixture(params=SHOPS)
 def shop(request: pytest.FixtureRequest) -> Shop:
     """A shop on each server, whose tables have indexes of many kinds."""
     shop: Shop = request.getfixturevalue(request.param)
@@ -48,8 +53,7 @@ def notes(shop: Shop, table: str) -> list[str]:
 
 def indexes(shop: Shop, table: str) -> dict[tuple[str | None, ...], bool]:
     """The indexes of the backup's table: columns, and whether it is unique."""
-    engine = sa.create_engine(shop.backup, poolclass=sa.pool.NullPool)
-    found = sa.inspect(engine).get_indexes(table)
+    found = sa.inspect(places.engine(shop.backup)).get_indexes(table)
     return {tuple(index["column_names"]): bool(index["unique"]) for index in found}
 
 
@@ -87,6 +91,20 @@ def test_without_the_option_no_index_is_made_and_one_that_is_refused_fails_no_ru
     sqlite_shop.run(f'CREATE INDEX "{name}" ON "Thing" ("Id", "Size")', "backup")  # somebody has taken the name
     runs = sync(sqlite_shop)
     assert any(f"The index {name} could not be made" in note for note in runs["Other"].notes)
+
+
+def test_an_index_of_sql_server_that_is_no_tree_of_keys_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain: dict[str, Any] = {"mssql_include": [], "mssql_clustered": False}
+    listed = [
+        {"name": name, "column_names": [name], "dialect_options": options}
+        for name, options in [("a", plain), ("b", {})]
+    ]
+    monkeypatch.setattr(mssql, "inspected_indexes", lambda *_: listed)
+    server = mssql.SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    indexes = server.indexes(None, TableName("dbo", "T"))  # type: ignore[arg-type]
+    plan = index_plan(indexes, [], {"a": "a", "b": "b"}, ["id"], "dbo.T")
+    assert [index.columns for index in plan.missing] == [("a",)]
+    assert plan.left_out == {"b": "its kind is xml, spatial or hash"}
 
 
 def test_kinds_that_only_some_servers_have_are_left_out_and_names_differ_by_table() -> None:

@@ -22,7 +22,7 @@ from backup.stores import ForeignKey
 from backup.stores.sql.constraints import constraint_of
 from backup.verbs.restoring import Wish
 from tests.emulators.servers import lent_database
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 TABLES = """
 CREATE TABLE "Customer" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -41,7 +41,7 @@ COUNT = 'SELECT count(*) FROM "Customer" UNION ALL SELECT count(*) FROM "Border"
 NEWEST, WRITE = Wish(), Options()
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+@pytest.fixture(params=SHOPS)
 def shop(request: pytest.FixtureRequest) -> Shop:
     """A shop on each server, whose tables refer to each other; its names sort children first."""
     shop: Shop = request.getfixturevalue(request.param)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -43,6 +43,7 @@ from backup.services.service import NO_OPTIONS
 from backup.services.service_plans import plan_of
 from backup.stores import Limits
 from backup.verbs import sync
+from tests.contract.benches import SQL_SERVER, Role
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.inside import command
@@ -123,7 +124,34 @@ def postgres_shop(postgres: str) -> Iterator[Shop]:
         yield Shop(source, backup, "public.")
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+SHOPS = ["sqlite_shop", "postgres_shop", *(["mssql_shop"] if SQL_SERVER else [])]
+"""SQL Server is left out without a server: test_sqlserver_types.py says so once."""
+
+
+@pytest.fixture
+def mssql_shop(sqlserver_databases: Mapping[Role, str]) -> Iterator[Shop]:
+    """The shop in two databases of SQL Server, which are emptied afterwards."""
+    source, backup = sqlserver_databases["source"], sqlserver_databases["backup"]
+    yield Shop(source, backup, "dbo.")
+    for url in (source, backup):
+        empty(places.engine(url))
+
+
+def empty(engine: sa.Engine) -> None:
+    """Drops the views and tables of a database of SQL Server."""
+    with engine.begin() as cx:
+        for kind, query in (
+            ("TABLE", "SELECT OBJECT_NAME(parent_object_id), name FROM sys.foreign_keys"),
+            ("VIEW", "SELECT name, NULL FROM sys.views WHERE is_ms_shipped = 0"),
+            ("TABLE", "SELECT name, NULL FROM sys.tables WHERE is_ms_shipped = 0"),
+        ):
+            for name, constraint in cx.exec_driver_sql(query).all():
+                quoted = f'"{name}"'
+                dropped = f'ALTER TABLE {quoted} DROP CONSTRAINT "{constraint}"'
+                cx.exec_driver_sql(f"DROP {kind} {quoted}" if constraint is None else dropped)
+
+
+@pytest.fixture(params=SHOPS)
 def shop(request: pytest.FixtureRequest) -> Shop:
     """Each shop in turn, filled."""
     shop: Shop = request.getfixturevalue(request.param)

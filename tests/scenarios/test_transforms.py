@@ -24,7 +24,7 @@ from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.restoring import Wish
 from tests.scenarios import erp
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 TABLE = """
 CREATE TABLE "Contact" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Payload" VARCHAR(200), "Town" VARCHAR(20));
@@ -44,7 +44,7 @@ CALL_TYPES = 'types = { Source = "varchar(9)", Score = "numeric(9, 2)" }'
 MASK_KEY = {"BackupMask__Key": "a key of the masks that is long enough"}
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+@pytest.fixture(params=SHOPS)
 def shop(request: pytest.FixtureRequest) -> Shop:
     """A shop on each server with one table."""
     shop: Shop = request.getfixturevalue(request.param)

@@ -28,9 +28,9 @@ from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.many_tables import SECONDS_FOR_MANY, ManyTables
 from backup.stores.sql.store import SqlStore
 from tests.emulators.servers import postgres_database
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop
+from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop
 
-__all__ = ["postgres_shop", "sqlite_shop"]
+__all__ = ["mssql_shop", "postgres_shop", "sqlite_shop"]
 
 TABLES = """
 CREATE TABLE "A" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Version" INTEGER NOT NULL);
@@ -87,7 +87,7 @@ def runs_of(shop: Shop, table: str) -> list[Run]:
     return list(shop.registry(VERSION).get(shop.name(table)).past.history(10))
 
 
-@pytest.mark.parametrize("engine", ["sqlite_shop", "postgres_shop"])
+@pytest.mark.parametrize("engine", SHOPS)
 def test_a_set_of_which_nothing_has_changed_is_settled_by_one_look(
     engine: str, request: pytest.FixtureRequest, own_runs: list[str]
 ) -> None:

@@ -274,7 +274,11 @@ class SqlServerDialect:
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column.type, True)}"
 
     def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
-        return inspected_indexes(cx, table)
+        indexes = inspected_indexes(cx, table)
+        for index in indexes:
+            if "mssql_clustered" not in (options := index["dialect_options"]):
+                options["mssql_using"] = "xml, spatial or hash"
+        return indexes
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         if table.schema != new.schema:
