@@ -32,6 +32,7 @@ PLAIN = {
     "is_identity": False,
     "is_computed": False,
     "generated_always_type": 0,
+    "is_column_set": False,
     "default_object_id": 0,
     "key_ordinal": None,
     "encryption_type": None,
@@ -72,7 +73,13 @@ def test_a_column_of_which_the_login_sees_something_else_is_refused_by_name(colu
 
 @pytest.mark.parametrize(
     ("column", "computed"),
-    [({}, False), ({"generated_always_type": 1}, True), ({"is_computed": True}, True), ({"base_name": None}, False)],
+    [
+        ({}, False),
+        ({"generated_always_type": 1}, True),
+        ({"is_computed": True}, True),
+        ({"is_column_set": True}, True),
+        ({"base_name": None}, False),
+    ],
 )
 def test_columns_that_the_server_fills_are_not_written(column: Any, computed: bool) -> None:
     assert columns(**column)[0].computed is computed

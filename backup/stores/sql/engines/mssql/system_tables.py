@@ -31,8 +31,8 @@ _COLUMNS = """
            CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
            CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
-           c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.default_object_id, k.key_ordinal,
-           c.encryption_type,
+           c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.is_column_set, c.default_object_id,
+           k.key_ordinal, c.encryption_type,
            CASE WHEN c.is_masked = 0 OR 1 IN (
                HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK'),
                HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
@@ -125,7 +125,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
             key_position=row["key_ordinal"],
             collation=row["collation_name"],
             identity=bool(row["is_identity"]),
-            computed=bool(row["is_computed"] or row["generated_always_type"])
+            computed=bool(row["is_computed"] or row["generated_always_type"] or row["is_column_set"])
             or row["type_name"] in ("timestamp", "rowversion"),
             defaulted=bool(row["default_object_id"]),
         )
