@@ -192,8 +192,8 @@ class SqlCatalog:
 
     def _fitted_to(self, source: TableShape) -> Mapping[str, Column]:
         """The source's columns whose collation this table does not have yet, as this database has to declare them."""
-        copies = ((column, self.shape.find(column.name)) for column in source.copied if column.collation)
-        differing = [column for column, copy in copies if copy is None or copy.collation != column.collation]
+        copies = ((column, self.shape.find(column.name)) for column in source.copied)
+        differing = [column for column, copy in copies if column.collation != (copy.collation if copy else None)]
         return {column.name: column for column in self._fitted(differing, source)} if differing else {}
 
     def _fitted(self, columns: Sequence[Column], original: TableShape) -> list[Column]:

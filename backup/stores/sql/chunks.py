@@ -50,7 +50,7 @@ class SqlChunks:
     ) -> Key | None:
         """The key of the record at this place of the chunk, counted from 1; None if the chunk has fewer records."""
         conditions = [*shape.within(rest), *shape.filters]
-        query = sa.select(*shape.key).where(*conditions).order_by(*shape.key)
+        query = sa.select(*shape.exact_key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
         try:
             for attempt in self._attempts(operation, single=True):

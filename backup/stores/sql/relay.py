@@ -61,7 +61,7 @@ class SqlRelay:
     def _bound(self, source: SqlCatalog, rest: Chunk, rows: int) -> Key | None:
         """The key of the source's row at this place of the chunk; None if the chunk has fewer rows."""
         shape = source.shape
-        query = sa.select(*shape.key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
+        query = sa.select(*shape.exact_key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
         for attempt in source.access.attempts("find the next part", single=True):
             with attempt as cx:
                 row = cx.execute(query.offset(rows - 1).limit(1)).first()
@@ -114,7 +114,7 @@ def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int) -> It
         if without_gaps and _integers(cx, key, conditions) == relayed:
             yield [(number,) for number in range(first, last + 1)]
             return
-    yield from each_row(cx, sa.select(*shape.key).where(*conditions), _KEYS_AT_ONCE)
+    yield from each_row(cx, sa.select(*shape.exact_key).where(*conditions), _KEYS_AT_ONCE)
 
 
 def _integers(cx: sa.Connection, key: sa.Column[Any], conditions: Sequence[sa.ColumnElement[bool]]) -> int | None:

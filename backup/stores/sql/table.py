@@ -56,6 +56,8 @@ class TableShape:
         self._any_case = {column.name.lower(): column for column in columns}
         self.label = label
         self.key = [self.table.c[name] for name in key_names]
+        self.exact_key = [_exactly(column) for column in self.key]
+        """The key's columns as `ServerType.read_exactly` selects them."""
         self._table_name, self._rules, self._left_out = table_name, rules, left_out
         self.own_deleted = own_deleted
         self.marks = own_deleted
@@ -184,10 +186,14 @@ class TableShape:
         """The names of a record's values, and the query for them. Where the backup keeps the stamps of the source's
         records, a record of the source has its stamp, too."""
         if self._stamping is None:
-            return self.names, self.select
+            return self.names, self._exact_select
         stamp = self.stamps(dialect).content
         assert stamp is not None  # noqa: S101 - for mypy; `stamps` hashes
-        return (*self.names, SOURCE_STAMP), self.select.add_columns(stamp)
+        return (*self.names, SOURCE_STAMP), self._exact_select.add_columns(stamp)
+
+    @cached_property
+    def _exact_select(self) -> sa.Select[Any]:
+        return sa.select(*map(_exactly, self.table.columns)).execution_options(**self.select.get_execution_options())
 
     @property
     def reads_as_stored(self) -> bool:
@@ -239,7 +245,8 @@ class TableShape:
     def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
         """Selects stamps as flat rows: the key, the version's fields, and a last part. This is the hash of the row's
         content if the row has no version, else NULL."""
-        key, version, content = self.stamps(dialect)
+        _, version, content = self.stamps(dialect)
+        key = self.exact_key
         if content is None:
             return sa.select(*key, *version, sa.null())
         return sa.select(*key, *version, sa.case((version[0].is_(None), content)) if version else content)
@@ -302,6 +309,11 @@ class TableShape:
         column, so that the server seeks in the key's index."""
         conditions: list[sa.ColumnElement[bool]] = [column.is_not(None) for column in self.nullable_key]
         return [*conditions, *between(self.key, chunk)]
+
+
+def _exactly(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    exact: sa.ColumnElement[Any] = column.type.read_exactly(column)  # type: ignore[attr-defined] # a ServerType
+    return exact
 
 
 def loosened(source: TableShape) -> list[Column]:

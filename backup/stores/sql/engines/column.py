@@ -39,6 +39,14 @@ class ServerType(UserDefinedType[Any]):
         """The condition that a column of this type has one of the values."""
         return column.in_(values)
 
+    def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """How to select a column of this type, so that a value that the driver would change is an error."""
+        return column
+
+    def is_unreadable(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool] | None:  # noqa: ARG002 - for others
+        """The condition that `read_exactly` is an error for a value of the column; None where it never is."""
+        return None
+
 
 @dataclass(frozen=True)
 class Column:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
 from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
-from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASH_OF_BYTES, exact_hash, exact_hash_of_bytes
-from backup.stores.sql.engines.sqlite.text import text_of
+from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASHES_OF_BYTES, exact_hash, exact_hash_of_bytes
+from backup.stores.sql.engines.sqlite.text import (
+    NO_TEXTS_OF_UTF_16,
+    TEXTS_OF_UTF_16,
+    UTF_16,
+    is_no_utf_16,
+    text_of,
+    text_of_utf_16,
+)
 
 _BUSY_SECONDS = 30
 Mode = Literal["ro", "rw", "rwc"]
@@ -25,6 +34,12 @@ class OpenFile(sqlite3.Connection):
     """A connection that knows which file it has opened: device and inode. A path may lead to another file later."""
 
     identity: tuple[int, int] | None = None
+    path: Path | None = None
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the file's texts, as a connection has read it last: the first table of a file settles it."""
+        return _encodings.get(self.path, "UTF-8")
 
 
 def is_same_file(connection: Any, path: Path) -> bool:
@@ -56,6 +71,28 @@ class SqliteFile:
         """All that decides how a connection is made, beside the path and the mode that is asked for."""
         return (self._mode, self._immutable, self.reads_any_bytes)
 
+    @property
+    def encoding(self) -> str:
+        """The encoding of the file's texts, as the last connection has read it."""
+        return _encodings.get(self.path, "UTF-8")
+
+    @property
+    def hashed_encoding(self) -> str | None:
+        """The encoding in which texts are hashed by their bytes, because not every text comes to a Python function as
+        it is; None where each does."""
+        return self.encoding if self.reads_any_bytes or self.encoding in UTF_16 else None
+
+    def make(self, encoding: str) -> None:
+        """Makes the file where it is missing. One without tables gets this encoding for its texts."""
+        connection = self.connect("rwc")
+        try:
+            if encoding != self.encoding and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                connection.execute(f"PRAGMA encoding = '{encoding}'")
+                connection.executescript(_KEEP_ENCODING)
+                _encodings[self.path] = encoding
+        finally:
+            connection.close()
+
     def connect(self, mode: Mode) -> OpenFile:
         """A new connection. Only `rwc` creates a missing file: an unmounted disk must not look like an empty source.
 
@@ -75,12 +112,14 @@ class SqliteFile:
         )
         try:
             # Opening reads nothing. Only this shows that the file is a database.
-            connection.execute("PRAGMA schema_version")
+            [_encodings[self.path]] = connection.execute("PRAGMA encoding").fetchone()
             connection.create_function(HASH, -1, exact_hash, deterministic=True)
-            connection.create_function(HASH_OF_BYTES, -1, exact_hash_of_bytes, deterministic=True)
+            for names, of_bytes in _FUNCTIONS_OF_BYTES:
+                for encoding, name in names.items():
+                    connection.create_function(name, -1, partial(of_bytes, encoding), deterministic=True)
             if self.reads_any_bytes:
                 connection.text_factory = text_of
-            connection.identity = identity
+            connection.identity, connection.path = identity, self.path
         except sqlite3.Error:
             connection.close()
             raise
@@ -113,7 +152,7 @@ class SqliteFile:
         if code == sqlite3.SQLITE_READONLY:
             return Failure("unavailable", text, _READ_ONLY_HINT)
         if "Could not decode to UTF-8" in text or "user-defined function raised" in text:  # which needs valid text
-            return Failure("undecoded", text)
+            return Failure("undecoded", f"a text is not valid {self.encoding} ({text})")
         if "no such table" in text:
             return Failure("missing", text, name=name_in(text))
         if "no such column" in text or "has no column named" in text:
@@ -163,6 +202,13 @@ _READ_ONLY_HINT = (
     "Let the app's user write to the file and its folder, and leave mode=ro and immutable=1 out of the connection "
     "string."
 )
+_KEEP_ENCODING = 'BEGIN IMMEDIATE; CREATE TABLE "backup made" (id); DROP TABLE "backup made"; COMMIT'
+_FUNCTIONS_OF_BYTES: Sequence[tuple[Mapping[str, str], Callable[..., Any]]] = (
+    (HASHES_OF_BYTES, exact_hash_of_bytes),
+    (TEXTS_OF_UTF_16, text_of_utf_16),
+    (NO_TEXTS_OF_UTF_16, is_no_utf_16),
+)
+_encodings: dict[Path | None, str] = {}
 _open_files: dict[Path, tuple[tuple[int, int], int]] = {}
 
 

@@ -91,7 +91,7 @@ class SqliteDialect:
         if isinstance(like, SqliteDialect):
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, like.path.stat().st_mode & 0o777))
-        self._file.connect("rwc").close()
+        self._file.make(like._file.encoding if isinstance(like, SqliteDialect) else self._file.encoding)
 
     def drop_database(self) -> None:
         self.engine.dispose()
@@ -193,22 +193,17 @@ class SqliteDialect:
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         return system_tables.columns(cx, schema, table)
 
-    def fitted(
-        self,
-        cx: sa.Connection,  # noqa: ARG002 - a column's type says all
-        columns: Sequence[Column],
-        key_names: Sequence[str],  # noqa: ARG002
-    ) -> list[Column]:
-        return list(columns)
+    def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
+        return system_tables.sorted_alike(cx, columns, key_names)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        return content_hash(columns, any_bytes=self._file.reads_any_bytes)
+        return content_hash(columns, raw=self._file.hashed_encoding)
 
     def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
-        keyed = content_hash([sa.literal(stamping.stamp_secret), *columns], any_bytes=self._file.reads_any_bytes)
+        keyed = content_hash([sa.literal(stamping.stamp_secret), *columns], raw=self._file.hashed_encoding)
         return keyed.op("||")(sa.literal(stamping.mark))
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
@@ -227,7 +222,7 @@ class SqliteDialect:
         bucket: sa.ColumnElement[Any] | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
-        return fingerprints(cx, stamps, conditions, affinities, bucket, any_bytes=self._file.reads_any_bytes)
+        return fingerprints(cx, stamps, conditions, affinities, bucket, raw=self._file.hashed_encoding)
 
     def largest_row_bytes(
         self,

@@ -18,11 +18,12 @@ from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.prepared import spelled_once
-from backup.stores.sql.engines.sqlite.text import text_of
+from backup.stores.sql.engines.sqlite.text import UTF_16, text_of
 from backup.stores.sql.engines.tables import TableAlone
 
 HASH = "exact_hash"
-HASH_OF_BYTES = "exact_hash_of_bytes"
+HASHES_OF_BYTES = {name: f"exact_hash_of_{name.replace('-', '_')}" for name in ("UTF-8", *UTF_16)}
+"""The function that hashes bytes of texts, for each encoding."""
 _BLOB = ServerType("BLOB")
 _FIRST_COLUMN: Any = sa.literal_column("1")
 _LOW = (1 << 32) - 1
@@ -37,28 +38,30 @@ def exact_hash(*values: Any) -> str:
     return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def exact_hash_of_bytes(*values: Any) -> str:
-    """The `exact_hash` of values whose texts arrive as bytes in hexadecimal digits."""
-    return exact_hash(*(text_of(bytes.fromhex(value)) if isinstance(value, str) else value for value in values))
+def exact_hash_of_bytes(encoding: str, *values: Any) -> str:
+    """The `exact_hash` of values whose texts arrive as bytes of the file's `encoding`, in hexadecimal digits."""
+    texts = (text_of(bytes.fromhex(value), encoding) if isinstance(value, str) else value for value in values)
+    return exact_hash(*texts)
 
 
-def content_hash(columns: Sequence[Any], *, any_bytes: bool) -> sa.ColumnElement[Any]:
-    """A hash of a row's exact values. `any_bytes`: its texts may be not valid UTF-8; the hash is the same either way.
+def content_hash(columns: Sequence[Any], *, raw: str | None) -> sa.ColumnElement[Any]:
+    """A hash of a row's exact values. `raw`: its texts may be not valid in the file's encoding, or that is not
+    UTF-8; the hash is the same either way.
 
     For more columns than a function takes, it is a hash of the hashes of groups of columns. The same columns give the
     same object.
     """
-    return _content_hash(tuple(columns), any_bytes)
+    return _content_hash(tuple(columns), raw)
 
 
 @lru_cache(maxsize=1_024)
-def _content_hash(columns: Sequence[Any], any_bytes: bool) -> sa.ColumnElement[Any]:
+def _content_hash(columns: Sequence[Any], raw: str | None) -> sa.ColumnElement[Any]:
     if len(columns) > _ARGUMENTS:
         starts = range(0, len(columns), _ARGUMENTS)
-        columns = [_content_hash(columns[start : start + _ARGUMENTS], any_bytes) for start in starts]
-        any_bytes = False
-    values = map(_in_digits, columns) if any_bytes else columns
-    result: sa.ColumnElement[Any] = getattr(sa.func, HASH_OF_BYTES if any_bytes else HASH)(*values)
+        columns = [_content_hash(columns[start : start + _ARGUMENTS], raw) for start in starts]
+        raw = None
+    values = map(_in_digits, columns) if raw else columns
+    result: sa.ColumnElement[Any] = getattr(sa.func, HASHES_OF_BYTES[raw] if raw else HASH)(*values)
     return result
 
 
@@ -75,10 +78,10 @@ def fingerprints(
     affinities: Sequence[str],
     bucket: sa.ColumnElement[Any] | None,
     *,
-    any_bytes: bool,
+    raw: str | None,
 ) -> Mapping[Any, Fingerprint] | None:
     """What `Dialect.fingerprints` returns. `affinities` are those of the key's and the version's columns."""
-    lists = partial(_lists, cx, conditions=conditions, bucket=bucket, any_bytes=any_bytes)
+    lists = partial(_lists, cx, conditions=conditions, bucket=bucket, raw=raw)
     try:
         rows = _exact_lists(lists, stamps, affinities)
     except sa.exc.DBAPIError as error:
@@ -124,27 +127,35 @@ def _lists(
     affinities: Sequence[str],
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None,
-    any_bytes: bool,
+    raw: str | None,
 ) -> Sequence[_Lists]:
     """A row for each bucket: its number, the number of records, the sum of their versions, a list of values for each
     column, and a list of content hashes."""
     if not conditions and bucket is None:
         text, values = _whole(
-            cx.dialect, tuple(stamps.key), tuple(stamps.version), stamps.content, tuple(affinities), any_bytes
+            cx.dialect, tuple(stamps.key), tuple(stamps.version), stamps.content, tuple(affinities), raw
         )
         cursor: Any = cx.exec_driver_sql(text, values).cursor  # the driver's own cursor converts nothing
     else:
-        cursor = cx.execute(_query(stamps, affinities, conditions, bucket, any_bytes)).cursor
+        cursor = cx.execute(_query(stamps, affinities, conditions, bucket, raw)).cursor
     rows: Sequence[_Lists] = cursor.fetchall()
+    rows = [(*row[:3], *map(_in_utf_8, row[3:])) for row in rows]
     return rows if stamps.content is not None else [(*row, b"[]") for row in rows]
+
+
+def _in_utf_8(text: bytes) -> bytes:
+    """The list, which is in the file's encoding. It begins with a bracket, and JSON has no NUL."""
+    if b"\0" not in text[:2]:
+        return text
+    return text.decode("utf-16-be" if text.startswith(b"\0") else "utf-16-le").encode()
 
 
 @lru_cache(maxsize=1_024)
 def _whole(
-    dialect: sa.Dialect, key: Any, version: Any, content: Any, affinities: tuple[str, ...], any_bytes: bool
+    dialect: sa.Dialect, key: Any, version: Any, content: Any, affinities: tuple[str, ...], raw: str | None
 ) -> tuple[str, tuple[Any, ...]]:
     """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
-    return spelled_once(_query(StampColumns(key, version, content), affinities, (), None, any_bytes), dialect)
+    return spelled_once(_query(StampColumns(key, version, content), affinities, (), None, raw), dialect)
 
 
 def _query(
@@ -152,14 +163,14 @@ def _query(
     affinities: Sequence[str],
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None,
-    any_bytes: bool,
+    raw: str | None,
 ) -> sa.Select[Any]:
     key, version, content = stamps
     # JSON keeps different integers and different texts apart. For other values it is not exact.
     values: list[sa.ColumnElement[Any]] = [
         _plain(column)
         if kind in (*INTEGERS, "TEXT")
-        else sa.case((column.is_not(None), content_hash([column], any_bytes=any_bytes)))
+        else sa.case((column.is_not(None), content_hash([column], raw=raw)))
         for column, kind in zip([*key, *version], affinities, strict=True)
     ]
     number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)

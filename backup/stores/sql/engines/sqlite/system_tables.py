@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from backup.core.errors import BackupError, SchemaMismatch
 from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
-from backup.stores.sql.engines.sqlite.types import type_of
+from backup.stores.sql.engines.sqlite.text import UTF_16
+from backup.stores.sql.engines.sqlite.types import holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName
 
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # every program has them
+_ENCODING = sa.text("SELECT encoding FROM pragma_encoding")
 _FIND = sa.text(
     "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
     " ORDER BY name <> :table LIMIT 1"
@@ -53,7 +55,7 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
     collation of its application."""
     rows = cx.execute(
         sa.text(
-            'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL'
+            'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL, (SELECT encoding FROM pragma_encoding)'
             " FROM pragma_table_xinfo(:table, coalesce(:schema, 'main'))"
             " WHERE hidden <> 1 ORDER BY cid"
         ),
@@ -66,10 +68,30 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         ),
         {"table": table, "schema": schema},
     )
-    return _columns(table, rows, dict(key_index.all()))
+    encoding = rows[0][-1] if rows else ""
+    return _columns(table, [row[:-1] for row in rows], dict(key_index.all()), encoding)
 
 
-def _columns(table: str, rows: Iterable[Any], collations: Mapping[str, str]) -> list[Column]:
+def sorted_alike(cx: sa.Connection, originals: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
+    """The columns of another file, which this file sorts alike.
+
+    Raises SchemaMismatch for a key that may be a text where the two files have texts of different encodings. SQLite
+    sorts texts by their bytes, and no column can say otherwise.
+    """
+    encoding = str(cx.scalar(_ENCODING))
+    for column in originals:
+        sorts_by_bytes = column.name in key_names and column.collation in (None, *UTF_16)
+        if sorts_by_bytes and column.collation != _byte_order(column.type.declared, encoding):
+            raise SchemaMismatch(
+                f"The key column {column.name} may hold texts. The source's file stores texts as "
+                f"{column.collation or 'UTF-8'} and the backup's file as {encoding}, and SQLite sorts texts by their "
+                "bytes. So the two files have them in different orders. Nothing was changed.",
+                hint="Name a file as backup that does not exist yet. It will get the source's encoding.",
+            )
+    return list(originals)
+
+
+def _columns(table: str, rows: Iterable[Any], collations: Mapping[str, str], encoding: str) -> list[Column]:
     for name, collation in collations.items():
         if collation.upper() not in _COLLATIONS:
             raise SchemaMismatch(
@@ -79,10 +101,10 @@ def _columns(table: str, rows: Iterable[Any], collations: Mapping[str, str]) -> 
     return [
         Column(
             name=name,
-            type=type_of(_declared(_plain_key(declared, name, collations), collations.get(name))),
+            type=type_of(_declared(_plain_key(declared, name, collations), collations.get(name)), encoding),
             nullable=not notnull and not (position and name not in collations),  # a row's number is never NULL
             key_position=position or None,
-            collation=_named(collations.get(name)),
+            collation=_named(collations.get(name)) or _byte_order(declared, encoding),
             computed=hidden in (2, 3),
             defaulted=bool(defaulted),
         )
@@ -106,7 +128,7 @@ _ALL_INDEXES = sa.text(
     WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
     """
 )
-_MASTER = sa.text("SELECT type, name, tbl_name, sql FROM sqlite_master")
+_MASTER = sa.text("SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master")
 Said = TypeVar("Said")
 
 
@@ -118,7 +140,7 @@ def describe_all(cx: sa.Connection) -> Mapping[str, Described]:
 
 def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
     collations: dict[str, dict[str, str]] = {}
-    odd = set()
+    odd, encoding = set(), str(cx.scalar(_ENCODING))
     for table, column, collation, is_of_key in cx.execute(_ALL_INDEXES):
         if str(collation or "BINARY").upper() not in _COLLATIONS:
             odd.add(table)
@@ -128,7 +150,7 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
     for table, rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: str(row[0])):
         name = TableName(None, table, alone=table in odd)
         try:
-            read = _columns(table, [row[1:] for row in rows], collations.get(table, {}))
+            read = _columns(table, [row[1:] for row in rows], collations.get(table, {}), encoding)
             described[table.lower()] = Described(name, read)
         except BackupError as error:
             described[table.lower()] = Described(name, error=error)
@@ -136,8 +158,8 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
 
 
 def remembered(cx: sa.Connection, read: Callable[[sa.Connection], Said]) -> Said:
-    """What `read` reads of the catalogue. The statements that made the file's tables say all of it, so a second call
-    that sees the same statements reads nothing else."""
+    """What `read` reads of the catalogue. The statements that made the file's tables and its encoding say all of it, so
+    a second call that sees the same ones reads nothing else."""
     key = read, _master(cx)
     said: Said | None = _remembered.get(key)
     if said is not None:
@@ -170,6 +192,11 @@ def _plain_key(declared: str, name: str, indexed: Mapping[str, str]) -> str:
     """The type that a copy declares. INTEGER would make a single key column the row's number, which cannot be a text.
     A key with its own index is not the row's number: INT keeps it so in the copy."""
     return "INT" if [*indexed] == [name] and declared.upper() == "INTEGER" else declared
+
+
+def _byte_order(declared: str, encoding: str) -> str | None:
+    """What sorts a column's texts by their bytes in a file that is not UTF-8: its encoding; else None."""
+    return encoding if encoding in UTF_16 and not holds_numbers(declared) else None
 
 
 def _named(collation: str | None) -> str | None:

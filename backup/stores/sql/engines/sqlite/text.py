@@ -1,37 +1,66 @@
 """Reads and writes TEXT of SQLite that is not valid UTF-8, byte for byte, and writes large texts as bytes.
 
 In Python a text that is not valid is a str with a lone surrogate for each invalid byte (PEP 383). The driver does not
-take that. Of a large text, Python would keep the bytes that the driver asked for, as long as the text itself.
+take that. Of a large text, Python would keep the bytes that the driver asked for, as long as the text itself. For a
+file in UTF-16, SQLite turns some characters of the driver's UTF-8 into U+FFFD: texts with these are sent as bytes, too.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES
 
+_LOST_ON_THE_WAY_TO_UTF_16 = re.compile("[\ufffe\uffff]")
 _PARAMETERS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\?""")
 
 
-def text_of(raw: bytes) -> str:
-    """The text with these bytes."""
+UTF_16 = ("UTF-16le", "UTF-16be")
+"""The encodings of a file's texts, as SQLite names them, beside UTF-8."""
+
+TEXTS_OF_UTF_16 = {encoding: f"text_of_{encoding.replace('-', '_')}" for encoding in UTF_16}
+"""SQLite's name for `text_of_utf_16`, for each encoding."""
+
+NO_TEXTS_OF_UTF_16 = {encoding: f"no_{name}" for encoding, name in TEXTS_OF_UTF_16.items()}
+"""SQLite's name for `is_no_utf_16`, for each encoding."""
+
+
+def text_of(raw: bytes, encoding: str = "UTF-8") -> str:
+    """The text with these bytes in a file of this encoding."""
+    if encoding in UTF_16:
+        return raw.decode(encoding, "surrogatepass")
     return raw.decode("utf-8", "surrogateescape")
+
+
+def text_of_utf_16(encoding: str, raw: bytes) -> str:
+    """The text with these bytes. Raises UnicodeDecodeError for half a surrogate pair."""
+    return raw.decode(encoding)
+
+
+def is_no_utf_16(encoding: str, raw: bytes) -> bool:
+    """Whether `text_of_utf_16` is an error."""
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def execute(cursor: Any, statement: str, values: Sequence[Any], context: Any) -> bool:
     """Executes one statement. A listener of SQLAlchemy's event `do_execute`."""
-    _execute(cursor, statement, values, large=_may_be_large(context))
+    _execute(cursor, statement, values, _as_bytes(cursor, context))
     return True
 
 
 def execute_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], context: Any) -> bool:
     """Executes one statement once for each row. A listener of SQLAlchemy's event `do_executemany`."""
-    if _may_be_large(context):
+    as_bytes = _as_bytes(cursor, context)
+    if as_bytes is not None:
         for row in rows:
-            _execute(cursor, statement, row, large=True)
+            _execute(cursor, statement, row, as_bytes)
         return True
     last: list[Sequence[Any]] = []
     remaining = iter(rows)
@@ -55,12 +84,18 @@ def forget_large(_connection: Any, record: Any) -> None:
     record.info.pop(LARGE, None)
 
 
-def _may_be_large(context: Any) -> bool:
-    return LARGE in context.root_connection.info
+_AsBytes = Callable[[Any], bool]
 
 
-def _execute(cursor: Any, statement: str, values: Sequence[Any], *, large: bool) -> None:
-    if large and any(map(_is_large, values)):
+def _as_bytes(cursor: Any, context: Any) -> _AsBytes | None:
+    """Which values are to be sent as bytes; None for none."""
+    if _encoding(cursor) in UTF_16:
+        return _is_lost
+    return _is_large if LARGE in context.root_connection.info else None
+
+
+def _execute(cursor: Any, statement: str, values: Sequence[Any], as_bytes: _AsBytes | None) -> None:
+    if as_bytes is not None and any(map(as_bytes, values)):
         _execute_exactly(cursor, statement, values)
         return
     try:
@@ -74,35 +109,42 @@ def _is_large(value: Any) -> bool:
     return isinstance(value, str) and len(value) > LARGE_BYTES and not value.isascii()
 
 
+def _is_lost(value: Any) -> bool:
+    """Whether SQLite would store another text in a file of UTF-16."""
+    return isinstance(value, str) and _LOST_ON_THE_WAY_TO_UTF_16.search(value) is not None
+
+
 def _execute_exactly(cursor: Any, statement: str, values: Sequence[Any]) -> None:
     """Sends each text that is large, or not valid UTF-8, as bytes, which the statement casts to a text."""
     sent = [_sent(cursor, value) for value in values]
     casts = iter(type(bound) is not type(value) for bound, value in zip(sent, values, strict=True))
-    spelled = _PARAMETERS.sub(
-        lambda match: "CAST(? AS TEXT)" if match[0] == "?" and next(casts) else match[0], statement
-    )
+    # A cast alone takes the bytes of a parameter for UTF-8 in any file. || takes them as they are, and copies them.
+    cast = "CAST(? || x'' AS TEXT)" if _encoding(cursor) in UTF_16 else "CAST(? AS TEXT)"
+    spelled = _PARAMETERS.sub(lambda match: cast if match[0] == "?" and next(casts) else match[0], statement)
     cursor.execute(spelled, sent)
 
 
 def _sent(cursor: Any, value: Any) -> Any:
     if not isinstance(value, str) or value.isascii():
         return value
+    encoding = _encoding(cursor)
     try:
-        raw = value.encode()
-        if _is_large(value) and _encoding(cursor) == "UTF-8":
-            return raw
+        if encoding in UTF_16:
+            raw = value.encode(encoding)
+            return raw if _is_lost(value) else value
+        raw = value.encode("utf-8", "surrogateescape")
+        return raw if _is_large(value) or not _is_utf_8(raw) else value
     except UnicodeEncodeError:
-        try:
-            raw = value.encode("utf-8", "surrogateescape")
-            encoding = _encoding(cursor)
-        except UnicodeEncodeError:
-            encoding = ""
-        if encoding != "UTF-8":
-            raise sqlite3.DataError("a text that the database's encoding has no bytes for") from None
-        return raw
-    return value
+        raise sqlite3.DataError("a text that the database's encoding has no bytes for") from None
+
+
+def _is_utf_8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _encoding(cursor: Any) -> str:
-    [encoding] = cursor.connection.execute("PRAGMA encoding").fetchone()
-    return str(encoding)
+    return getattr(cursor.connection, "encoding", "UTF-8")

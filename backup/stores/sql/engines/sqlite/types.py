@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy.dialects import sqlite
 
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
+from backup.stores.sql.engines.sqlite.text import NO_TEXTS_OF_UTF_16, TEXTS_OF_UTF_16, UTF_16
 
 _AFFINITIES = (  # the first with a part that the declared type contains, by SQLite's rules
     ("INTEGER", ("int",)),
@@ -19,6 +21,9 @@ _AFFINITIES = (  # the first with a part that the declared type contains, by SQL
 )
 
 
+_OTHERS = "*[\ufffd\U00010000-\U0010ffff]*"
+
+
 class SqliteType(ServerType):
     """A column of SQLite may hold any value. But some turn a number into a text, others a text into a number."""
 
@@ -26,9 +31,36 @@ class SqliteType(ServerType):
 
     def may_hold(self, value: Any) -> bool:
         affinity = _affinity(self.declared)
-        if isinstance(value, str) and affinity in (*INTEGERS, "REAL"):
+        if isinstance(value, str) and holds_numbers(self.declared):
             return not _is_number(value)
         return affinity != "TEXT" or not isinstance(value, int | float)
+
+
+class Utf16Type(SqliteType):
+    """A column of a file in UTF-16. SQLite reads half a surrogate pair of a text as another character."""
+
+    cache_ok = True
+
+    def __init__(self, declared: str, encoding: str) -> None:
+        super().__init__(declared)
+        self.encoding = encoding
+
+    def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.case((_may_be_half_a_pair(column), self._of_bytes(TEXTS_OF_UTF_16, column)), else_=column)
+
+    def is_unreadable(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool] | None:
+        return sa.and_(_may_be_half_a_pair(column), self._of_bytes(NO_TEXTS_OF_UTF_16, column))
+
+    def _of_bytes(self, names: Mapping[str, str], column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        result: sa.ColumnElement[Any] = getattr(sa.func, names[self.encoding])(sa.cast(column, ServerType("BLOB")))
+        return result
+
+
+def _may_be_half_a_pair(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    is_text = sa.func.typeof(column) == sa.literal_column("'text'")
+    # GLOB looks no further than a NUL.
+    may_be_other = sa.or_(column.op("GLOB")(_OTHERS), sa.func.instr(column, sa.func.char(0)) > 0)
+    return sa.and_(is_text, may_be_other)
 
 
 class TimeOrText(sqlite.DATETIME):
@@ -55,9 +87,14 @@ def _is_number(text: str) -> bool:
 
 
 @cache
-def type_of(declared: str) -> ServerType:
-    """The type with this declaration."""
-    return SqliteType(declared)
+def type_of(declared: str, encoding: str = "UTF-8") -> ServerType:
+    """The type with this declaration in a file of this encoding."""
+    return Utf16Type(declared, encoding) if encoding in UTF_16 else SqliteType(declared)
+
+
+def holds_numbers(declared: str) -> bool:
+    """Whether a column of this declaration turns what it gets into numbers, where it can."""
+    return _affinity(declared) in (*INTEGERS, "REAL")
 
 
 def affinity_of(column: sa.Column[Any]) -> str:
