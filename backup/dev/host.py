@@ -41,7 +41,7 @@ from backup.core.errors import ConfigError
 from backup.core.log import event, logger, redact
 from backup.dev.loopback import OwnPagesOnly, listening_on
 from backup.dev.queues import QueueOptions, keep_reading
-from backup.dev.routes import Endpoint, in_azures_order, routes_of, with_key
+from backup.dev.routes import EncodedSlashes, Endpoint, in_azures_order, routes_of, with_key
 
 REQUEST_GRACE_SECONDS = 5
 _QUEUE_SECONDS = 10  # how long to wait after a queue did not answer
@@ -102,7 +102,7 @@ def build_app(root: Path, key: str | None = None) -> Starlette:
     return Starlette(
         routes=[*in_azures_order(routes), *_admin_routes(functions, key)],
         lifespan=lifespan,
-        middleware=[Middleware(OwnPagesOnly)],
+        middleware=[Middleware(OwnPagesOnly), Middleware(EncodedSlashes)],
     )
 
 

@@ -6,10 +6,12 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backup.core.log import event
 
@@ -38,7 +40,7 @@ def routes_of(
         if rest is not None:  # a last {*x} may be empty
             any_rest = r"/\1.+)" if rest[1] else r"/?\1(?<=/).*|)"
             pattern = re.sub(r"/(\(\?P<\w+>)\.\*\)$", any_rest, pattern)
-        route.path_regex = re.compile(f"{pattern}/?$", re.I)
+        route.path_regex = re.compile(rf"{pattern}/?\Z", re.I | re.S)  # a name may have, or end with, a line break
         event("host.route", function=name, methods=",".join(methods), path=full_path)
         yield route
 
@@ -53,6 +55,19 @@ def in_azures_order(routes: Sequence[Route]) -> list[Route]:
         return [*(segment.count("{") for segment in route.path.split("/")), _AFTER_LONGER_ROUTES]
 
     return sorted(routes, key=rank)
+
+
+class EncodedSlashes:
+    """Leaves a %2F in an address as it is, as Azure does: it is part of a name, and no end of a segment."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if raw := scope.get("raw_path"):
+            kept = re.sub(b"%(2f)", rb"%25\1", raw.partition(b"?")[0], flags=re.I)
+            scope = {**scope, "path": unquote_to_bytes(kept).decode(errors="replace")}
+        await self._app(scope, receive, send)
 
 
 def with_key(endpoint: Endpoint, key: str | None) -> Endpoint:

@@ -3,19 +3,38 @@
 import contextlib
 import http.client
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copy
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from backup.entry.operations import OPERATIONS
 from tests.scenarios.places import Place
 from tests.scenarios.product import DEADLINE_SECONDS, ROOT, counts, start
 
 KEY = "key-of-this-test"
+# Names of no service, run or job. A name may have any character, so each route answers by itself.
+HOSTILE = (
+    "a\nb",
+    "no\n",
+    "\r\n",
+    "n\0\x7f",
+    "a/b",
+    "no%2F",
+    " ",
+    "x" * 5_000,
+    "\u202e\u05d0🙂",
+    "<b>",
+    "'; --",
+    "n?b#c",
+    ".no",
+)
 
 
 @pytest.fixture
@@ -74,6 +93,13 @@ def test_wrong_calls_are_answered_with_their_status_and_a_body_that_explains(por
     answers = [call(port, "POST", path, body) for path, body, _ in wrong]
     assert [status for status, _ in answers] == [status for _, _, status in wrong]
     assert {tuple(body) for _, body in answers} == {("Success", "Message", "Error", "Hint")}
+    for operation in OPERATIONS:
+        if "{" in operation.route and operation.function != "DashboardFile":
+            for name in HOSTILE:
+                path = re.sub(r"{.*?}", quote(name, safe=""), f"/api/{operation.route}")
+                query = "?key=7" if path.endswith("/record") else ""
+                status, body = call(port, operation.method, path + query)
+                assert (status, body["Success"]) == (404, False), f"{operation.function} {name[:9]!r}: {body}"
 
 
 @pytest.mark.parametrize(
