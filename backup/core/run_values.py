@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 KEEPS_DELETED = "+keep"
@@ -66,6 +67,10 @@ class Counts:
         """Returns the sums of both counts."""
         return self.plus(**asdict(other))
 
+    def less(self, other: Counts) -> Counts:
+        """Returns the differences of both counts, none below zero."""
+        return Counts(**{name: max(0, count - getattr(other, name)) for name, count in asdict(self).items()})
+
     def plus(self, **counts: int) -> Counts:
         """Returns these counts with the `counts` of the same names added."""
         return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})
@@ -108,6 +113,11 @@ class Proof:
             self.differing + other.differing,
             self.in_flight + other.in_flight,
         )
+
+    @classmethod
+    def from_json(cls, proof: Mapping[str, Any]) -> Self:
+        """Returns the proof that was written as `asdict` gives it."""
+        return cls(Total(*proof["source"]), Total(*proof["backup"]), proof["differing"], proof["in_flight"])
 
     @property
     def verified(self) -> bool:

@@ -220,7 +220,7 @@ def _summary(run: Run, job_id: str | None, hint: str | None, requested_by: str |
         "forced": run.forced,
         "dryRun": run.dry_run,
         "limit": run.limit,
-        "verified": run.verified,
+        "verified": run.verified if run.completed_at else None,
         "error": run.error,
         "errorKind": run.error_kind,
         "hint": hint,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
+from itertools import chain, repeat
 from math import inf
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +28,7 @@ from backup.core.errors import (
 )
 from backup.core.log import event, redact
 from backup.core.model import Now
-from backup.core.run_values import Counts, Run, Trigger, Verb
+from backup.core.run_values import Counts, Proof, Run, Trigger, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.job import Job, State
@@ -40,12 +41,12 @@ from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.services.turns import could_not_begin, new_run
+from backup.services.turns import could_not_begin, new_run_of_several
 
 RETRIES = 5
 """How often a job is tried again after an error that may pass: after 2, 4, 8, 16 and 32 minutes."""
 
-_BEAT_SECONDS = 15.0
+_BEATS_SECONDS = (2.0, 5.0, 15.0)  # between two heartbeats: soon at first, for people who watch
 _LINE_SECONDS = 30.0  # how long a job waits when another run of its service is at work
 _MAY_PASS = (StoreUnavailable, LockLost, Unexpected)
 
@@ -115,9 +116,12 @@ class JobWorker:
         """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier
         slices."""
         ends_at = inf if self._slice_seconds is None else time.monotonic() + self._slice_seconds
-        run = new_run(job.request.service, Verb.SYNC, Trigger.JOB, options)
+        run = new_run_of_several(job.request.service, Trigger.JOB, options)
         if job.sync_id is not None:
             run = replace(run, sync_id=job.sync_id, started_at=job.started_at or run.started_at)
+            # A worker that died has left no proof of what ended in its slice.
+            proof = None if job.proof is None or _has_died(job) else Proof.from_json(job.proof)
+            run = replace(run, counts=Counts(**job.counts), percent=job.percent, proof=proof)
         outcome = registry.sync_as_one(run, options, progress, resumed=job.sync_id is not None)
         if isinstance(outcome.error, Interrupted):
             return outcome.error
@@ -151,7 +155,7 @@ class JobWorker:
         is_interrupted = isinstance(error, Interrupted)
         if is_interrupted or (isinstance(error, SetFailed | None) and has_not_ended(outcome)):
             reason = "Its process ended." if is_interrupted else "Its time was up; the next slice goes on."
-            fields = {**run_fields, **({} if is_interrupted else error_fields)}
+            fields = {"proof": None, **run_fields, **({} if is_interrupted else error_fields)}
             attempt = job.attempt if is_interrupted else job.attempt - 1  # another slice of a run is no new attempt
             return self._ring(self._records.leave(job, State.ENQUEUED, reason, **fields, attempt=attempt))
         if isinstance(error, Locked):
@@ -201,7 +205,13 @@ def _error_fields(error: BackupError) -> dict[str, Any]:
 
 
 def _run_fields(run: Run) -> dict[str, Any]:
-    return {"sync_id": run.sync_id, "percent": run.percent, "counts": asdict(run.counts)}
+    proof = asdict(run.proof) if run.proof is not None and run.completed_at is None else None
+    return {"sync_id": run.sync_id, "percent": run.percent, "counts": asdict(run.counts), "proof": proof}
+
+
+def _has_died(job: Job) -> bool:
+    """Whether the worker before this one left the job without a word."""
+    return len(job.history) > 1 and job.history[-2].state is State.PROCESSING
 
 
 class _Progress(Observer):
@@ -232,6 +242,10 @@ class _Progress(Observer):
         """As `Observer` says."""
         self._progress |= {"sync_id": run.sync_id}
 
+    def walked(self, run: Run) -> None:
+        """As `Observer` says."""
+        self._progress |= {"percent": run.percent}
+
     def progress(self, service: str, counts: Counts) -> None:  # noqa: ARG002 - the job has one service
         """As `Observer` says. Raises Cancelled or LockLost to stop the run."""
         self._progress |= {"counts": asdict(counts)}
@@ -239,7 +253,9 @@ class _Progress(Observer):
             raise self._stop
 
     def _beat(self) -> None:
-        while not self._ended.wait(_BEAT_SECONDS):
+        for seconds in chain(_BEATS_SECONDS, repeat(_BEATS_SECONDS[-1])):
+            if self._ended.wait(seconds):
+                return
             with suppress(BackupError):  # a later heartbeat may succeed; without one another worker takes the job
                 job = self._records.beat(self.job, **self._progress)
                 if job is None:

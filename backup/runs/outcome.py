@@ -57,11 +57,18 @@ class Observer:
     """A run tells it how it goes, in the thread that runs it; `progress` from other threads as well. This class does
     nothing."""
 
+    def expects(self, services: int) -> None:
+        """Called before the first of so many services has its turn."""
+
     def started(self, run: Run) -> None:
-        """Called when the run has its lock, and its entry in SyncHistory."""
+        """Called when the run has its lock, and its entry in SyncHistory. A resumed run has the counts of its earlier
+        calls."""
 
     def progress(self, service: str, counts: Counts) -> None:
         """Called after every batch, with what the run has done so far."""
+
+    def walked(self, run: Run) -> None:
+        """Called when the run's entry says anew how far it is (`run.percent`)."""
 
     def ended(self, outcome: Outcome) -> None:
         """Called when this call of the run has ended, also when it could not start."""
@@ -76,6 +83,11 @@ class Observers(Observer):
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
+    def expects(self, services: int) -> None:
+        """As `Observer` says."""
+        for observer in self._observers:
+            observer.expects(services)
+
     def started(self, run: Run) -> None:
         """As `Observer` says."""
         for observer in self._observers:
@@ -85,6 +97,11 @@ class Observers(Observer):
         """As `Observer` says."""
         for observer in self._observers:
             observer.progress(service, counts)
+
+    def walked(self, run: Run) -> None:
+        """As `Observer` says."""
+        for observer in self._observers:
+            observer.walked(run)
 
     def ended(self, outcome: Outcome) -> None:
         """As `Observer` says."""

@@ -155,6 +155,7 @@ class Runner:
             *(source, backup, history, opening, recycled, run, tally, steps, self._policy, start),
             resumed=resumed_run is not None,
             ownership=ownership,
+            observer=request.observer,
             charged_before=run.request_charge or 0.0,
         )
         session.fence(source)

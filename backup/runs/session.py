@@ -45,6 +45,7 @@ class Session:
     start: Checkpoint
     resumed: bool
     ownership: Ownership | None = None
+    observer: Observer = NOBODY
     charged_before: float = 0.0
     unfinished: bool = False
     report: Report = field(default_factory=Report)
@@ -52,6 +53,8 @@ class Session:
     def become(self, **fields: Any) -> None:
         """Changes these fields of the run, and writes its entry. The work calls it before it acts on them."""
         self.run = self.save(replace(self.run, **fields, request_charge=self.charge()))
+        if "percent" in fields:
+            self.observer.walked(self.run)
 
     def save(self, run: Run) -> Run:
         """Writes the run's entry as it stands, and returns the run. Raises LockLost when another process has taken the

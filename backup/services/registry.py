@@ -34,7 +34,7 @@ from backup.services.turns import (
     SyncInTurn,
     as_one,
     could_not_begin,
-    new_run,
+    new_run_of_several,
     side_by_side,
 )
 from backup.services.unchanged import SetLook
@@ -167,7 +167,9 @@ class Registry:
         then has a run without an id. A timer's sync waits some seconds for the lock. It has an entry in SyncHistory
         even if it could not begin.
         """
-        group_sync = GroupSync(self.directory, self._turns(name, trigger, options, observer, but))
+        turns = self._turns(name, trigger, options, observer, but)
+        observer.expects(len(turns))
+        group_sync = GroupSync(self.directory, turns)
         look = partial(self._look, trigger=trigger) if options == NO_OPTIONS else None
         wait(group_sync.begin(look), wait_seconds)
         group_sync.end(all_have_ended=wait_seconds is None)
@@ -175,7 +177,7 @@ class Registry:
             group_sync.keep_foreign_keys()
         for set_name, outcomes in group_sync.whole_sets(name) if tells_sets else ():
             # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
-            outcome = as_one(new_run(set_name, Verb.SYNC, trigger, options), outcomes)
+            outcome = as_one(new_run_of_several(set_name, trigger, options), outcomes)
             if not outcome.in_progress:
                 self._watcher.ended(outcome)
         return group_sync.outcomes()
@@ -212,10 +214,10 @@ class Registry:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the
         outcome of all as that of this run; the observer and the watcher hear of it as of one run.
 
-        When the time is up, syncs are in progress. The next call is `resumed`: it goes on with these alone. Raises
-        UnknownService when there is no such service.
+        When the time is up, syncs are in progress. The next call is `resumed`: it goes on with these alone; `run` has
+        the counts, the percent and the proof of the calls before. Raises UnknownService when there is no such service.
         """
-        trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run.service, observer)
+        trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run, observer)
         if resumed:
             seconds_left = self._countdown(trigger)
 
@@ -226,11 +228,13 @@ class Registry:
                 except BackupError as error:
                     return self.failed(service, Verb.SYNC, trigger, options, error)
 
-            outcomes = side_by_side(go_on, self.directory.open_services(run.service))
+            left = self.directory.open_services(run.service)
+            progress.expects(len(left))
+            outcomes = side_by_side(go_on, left)
         else:
             self._watcher.started(run)
             outcomes = self.sync(run.service, trigger, options, progress, tells_sets=False)
-        outcome = as_one(run, outcomes)
+        outcome = as_one(progress.run, outcomes)
         self._watcher.ended(outcome)
         return outcome
 

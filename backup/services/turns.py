@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from threading import Event
+from threading import Event, Lock
 from typing import TypeVar
 
 from backup.core import spans
@@ -116,6 +116,9 @@ class SyncInTurn(Observer):
     def progress(self, service: str, counts: Counts) -> None:
         self._observer.progress(service, counts)
 
+    def walked(self, run: Run) -> None:
+        self._observer.walked(run)
+
     def ended(self, outcome: Outcome) -> None:
         self._observer.ended(outcome)
 
@@ -143,6 +146,11 @@ def new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run
     return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete, limit=options.limit)
 
 
+def new_run_of_several(name: str, trigger: Trigger, options: Options) -> Run:
+    """A sync of several services as one run, of which no call has done anything yet, so nothing is unproven."""
+    return replace(new_run(name, Verb.SYNC, trigger, options), proof=Proof())
+
+
 def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
     """The outcome of a run that could not begin."""
     run = new_run(service, verb, trigger, options)
@@ -152,26 +160,65 @@ def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options
 
 
 class ProgressAsOne(Observer):
-    """Tells an observer the progress of several services as that of one. For any thread."""
+    """Tells an observer the progress of several services as that of one run. For any thread.
 
-    def __init__(self, name: str, observer: Observer) -> None:
-        self._name, self._observer = name, observer
+    `run` is what earlier calls have made of it: its counts, and its percent.
+    """
+
+    def __init__(self, run: Run, observer: Observer) -> None:
+        self.run = run
+        self._observer, self._expected, self._lock = observer, 1, Lock()
         self._counts: dict[str, Counts] = {}
+        self._percent_of: dict[str, int] = {}
+
+    def expects(self, services: int) -> None:
+        """As `Observer` says."""
+        self._expected = services
+
+    def started(self, run: Run) -> None:
+        """As `Observer` says. What a resumed run has counted before is in its next counts again, so it is no more among
+        those of earlier calls."""
+        with self._lock:
+            self.run = replace(self.run, counts=self.run.counts.less(run.counts))
 
     def progress(self, service: str, counts: Counts) -> None:
         """As `Observer` says."""
         self._counts[service] = counts
-        self._observer.progress(self._name, sum(list(self._counts.values()), Counts()))
+        self._observer.progress(self.run.service, sum(list(self._counts.values()), self.run.counts))
+
+    def walked(self, run: Run) -> None:
+        """As `Observer` says."""
+        self._tell(run.service, run.percent or 0)
+
+    def ended(self, outcome: Outcome) -> None:
+        """As `Observer` says."""
+        self._tell(outcome.run.service, (outcome.run.percent or 0) if outcome.in_progress else 100)
+
+    def _tell(self, service: str, percent: int) -> None:
+        self._percent_of[service] = max(percent, self._percent_of.get(service, 0))
+        walked = sum(list(self._percent_of.values()))
+        self._observer.walked(replace(self.run, percent=_percent_of_all(self.run, walked, self._expected)))
+
+
+def _percent_of_all(run: Run, walked: int, services: int) -> int:
+    """How far all services are together: those of earlier calls of the run, and these, which have walked so many
+    percent each, added up."""
+    before = run.percent or 0
+    return min(99, before + (100 - before) * walked // (100 * max(1, services)))
 
 
 def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
     """Returns the outcome of all these syncs as that of one run: in progress while one of them is; failed with
     SetFailed if some failed, or with Locked if these only met other runs. It has proven what all of them have proven.
-    `run` is what was asked for."""
-    counts = sum((outcome.run.counts for outcome in outcomes), Counts())
+    `run` is what was asked for, with the counts, the percent and the proof of its earlier calls; without a proof of
+    these it has none either."""
+    counts = sum((outcome.run.counts for outcome in outcomes), run.counts)
     failures = [(outcome.run.service, outcome.error) for outcome in outcomes if outcome.error is not None]
     errors = tuple(error for _, error in failures)
     unfinished = sum(outcome.in_progress for outcome in outcomes)
+    proofs = [outcome.run.proof for outcome in outcomes if not outcome.in_progress and outcome.run.proof is not None]
+    is_known = run.proof is not None and len(proofs) + unfinished == len(outcomes)
+    proof = sum(proofs, run.proof or Proof()) if is_known else None
     stops = [error for error in errors if isinstance(error, Cancelled | Interrupted)]
     error: BackupError | None = None
     if stops:
@@ -180,11 +227,10 @@ def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
         only_met_others = all(isinstance(error, Locked) for error in errors)
         error = errors[0] if only_met_others else _set_failed(run.service, failures, len(outcomes), unfinished)
     if unfinished and not stops:
-        percent = 100 * (len(outcomes) - unfinished) // len(outcomes)
-        return Outcome(replace(run, status=Status.IN_PROGRESS, counts=counts, percent=percent), error)
+        walked = sum((outcome.run.percent or 0) if outcome.in_progress else 100 for outcome in outcomes)
+        percent = _percent_of_all(run, walked, len(outcomes))
+        return Outcome(replace(run, status=Status.IN_PROGRESS, counts=counts, percent=percent, proof=proof), error)
     status = Status.COMPLETED if error is None else Status.FAILED
-    proofs = [outcome.run.proof for outcome in outcomes if outcome.run.proof is not None]
-    proof = sum(proofs, Proof()) if len(proofs) == len(outcomes) else None
     charges = [outcome.run.request_charge for outcome in outcomes if outcome.run.request_charge is not None]
     run = replace(run, error_kind=type(error).__name__ if error else None, proof=proof)
     run = replace(run, request_charge=sum(charges) if charges else None)

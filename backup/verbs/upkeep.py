@@ -110,12 +110,6 @@ def _save(session: Session, at: Checkpoint) -> None:
     records = last.proof.source.records if last is not None and last.proof is not None else 0
     percent = min(99, at.source_records * 100 // records) if records else None
     tally = session.tally
-    session.run = session.save(
-        replace(
-            session.run,
-            counts=tally.counts,
-            failures=(*tally.failures.items(),),
-            checkpoint=at.to_text(),
-            percent=percent,
-        )
+    session.become(
+        counts=tally.counts, failures=(*tally.failures.items(),), checkpoint=at.to_text(), percent=percent
     )

@@ -68,7 +68,7 @@ class Work:
 
 def main() -> None:
     records.SILENCE = timedelta(seconds=SILENT_SECONDS)
-    worker._BEAT_SECONDS = SILENT_SECONDS / 5
+    worker._BEATS_SECONDS = (SILENT_SECONDS / 5,) * 3
     settings, ledger = load_settings(), Ledger(os.environ["LEDGER"])
     desk = desk_of(settings)
     arguments = (desk.records, desk.runs, desk.doorbell, desk.now, 60.0)

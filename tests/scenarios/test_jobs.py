@@ -175,7 +175,7 @@ def test_work_in_slices_is_one_run(office: Office) -> None:
 
 
 def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "_BEATS_SECONDS", (0.01,))
     settings = office.settings.model_copy(update={"batch_size": 1, "parallelism": 1})
     office.place.registry.sync("customer", Trigger.CLI)
     office.place.customer.source.run("UPDATE {table} SET Version = Version + 1000")

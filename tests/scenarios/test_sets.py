@@ -160,6 +160,7 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 
 EXCLUDE = 'exclude = ["*tmp_*", "*Keyless"]'
+SLICES = {"BackupSync__ChunkSize": "1", "BackupSync__SliceSeconds": "0.000001"}
 
 
 def test_a_set_copies_every_table_that_has_a_key_and_the_rest_fails_alone(shop: Shop) -> None:
@@ -375,25 +376,32 @@ def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Sh
 
 def work_on_set(
     shop: Shop, folder: Path, *lines: str, occurrence: str | None = None, **settings: str
-) -> tuple[Job, Desk, int]:
-    """The job of the set as it ended, and how many slices it took. With an occurrence the schedule has queued it."""
+) -> tuple[Job, Desk, list[int | None]]:
+    """The job of the set as it ended, and its percents after each slice. With an occurrence the schedule has queued
+    it."""
     values = {"BackupJobs__File": str(folder / "jobs.db"), "BACKUP_TOML": shop.text(*lines), **settings}
     loaded = load_settings(values)
     desk = open_desk(loaded)
     job = desk.records.enqueue(Request("shop"), "timer" if occurrence else "http", occurrence=occurrence)
     assert job is not None
-    for slices in range(1, 100):
+    percents = []
+    for _ in range(100):
         worked = worker_of(loaded, desk).work(job.job_id)
         assert worked is not None
+        percents.append(worked.percent)
         if worked.state is not State.ENQUEUED:
-            return worked, desk, slices
+            return worked, desk, percents
     raise AssertionError("it does not end")
 
 
-def test_a_job_of_a_set_is_one_run_in_the_records_and_the_numbers(sqlite_shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("small", [{}, SLICES], ids=["in one go", "in slices"])
+def test_a_job_of_a_set_is_one_run_in_the_records_and_the_numbers(
+    sqlite_shop: Shop, tmp_path: Path, small: dict[str, str]
+) -> None:
     sqlite_shop.run(SHOP)
-    job, desk, slices = work_on_set(sqlite_shop, tmp_path, EXCLUDE)
-    assert (job.state, job.counts["inserted"], slices) == (State.SUCCEEDED, 8, 1)
+    job, desk, percents = work_on_set(sqlite_shop, tmp_path, EXCLUDE, **small)
+    assert (job.state, job.counts["inserted"], len(percents) > 1) == (State.SUCCEEDED, 8, bool(small))
+    assert desk.runs.last_of_each(["shop"])["shop"]["versions"]["records"] == 8  # of all services, whichever slice
     run = desk.runs.get(job.sync_id or "")
     assert run is not None
     assert (run["service"], run["jobId"], run["status"]) == ("shop", job.job_id, "Completed")
@@ -451,9 +459,11 @@ def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
     sqlite_shop: Shop, tmp_path: Path
 ) -> None:
     sqlite_shop.run(SHOP)
-    small = {"BackupSync__ChunkSize": "1", "BackupSync__SliceSeconds": "0.000001"}
-    job, _, slices = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **small)
-    assert slices > 1
+    job, _, percents = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **SLICES)
+    told = [percent for percent in percents[:-1] if percent]
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert job.counts["inserted"] == 8  # those of all slices, once
     assert (job.state, job.error_kind) == (State.FAILED, "SetFailed")
     assert "Keyless" in str(job.error)
     names = ['"Customer"', '"Invoice"', '"Order Details"']
