@@ -159,7 +159,7 @@ def GetCaller(req: func.HttpRequest, context: func.Context = _NONE) -> func.Http
 
 @app.route("sync/dashboard/overview", methods=["GET"])
 def GetOverview(req: func.HttpRequest, context: func.Context = _NONE) -> func.HttpResponse:
-    """GET /api/sync/dashboard/overview?q=&limit=&cursor=: a row for each service, the worst first."""
+    """GET /api/sync/dashboard/overview?q=&set=&limit=&cursor=: a row for each service, the worst first."""
     return _answer("GetOverview", req, context)
 
 

@@ -84,12 +84,12 @@ def get_caller(headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
 
 
 def get_overview(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
-    """Answers with a row for each service, the worst first, a page at a time."""
-    check_query(query, "q", "limit", "cursor")
+    """Answers with a row for each service, or for each of one set, the worst first, a page at a time."""
+    check_query(query, "q", "set", "limit", "cursor")
     limit = number_in(query, "limit", 10, 200)
-    return Answer(
-        200, shape_overview(desk, settings, registry.directory.entries, query.get("q"), limit, query.get("cursor"))
-    )
+    of_set = registry.directory.set_named(query["set"]).name if "set" in query else None
+    entries, text = registry.directory.entries, query.get("q")
+    return Answer(200, shape_overview(desk, settings, entries, text, limit, query.get("cursor"), of_set))
 
 
 def get_calendar(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:

@@ -20,16 +20,24 @@ _DUE_AT_MOST = 10_000
 
 
 def shape_overview(
-    desk: Desk, settings: Settings, names: Sequence[str], text: str | None, limit: int, cursor: str | None
+    desk: Desk,
+    settings: Settings,
+    names: Sequence[str],
+    text: str | None,
+    limit: int,
+    cursor: str | None,
+    of_set: str | None = None,
 ) -> dict[str, Any]:
-    """Returns a row for each service, the worst first, a page at a time; and how many services are in each state.
+    """Returns a row for each service, the worst first, a page at a time; and how many services are in each state. With
+    `of_set` those of this set, as far as the records know them; else `names`.
 
     A service is overdue when its last success is older than its MaxAgeHours, or when it has none: absence alone counts,
     and no error need be on record. Cost: one small read for all services, one for the rows of the page, and one for
     each running job.
     """
     now = desk.now().astimezone(UTC)
-    states = ServiceStates(settings, desk.runs.glances(names), now)
+    states = ServiceStates(settings, desk.runs.glances(() if of_set else names), now)
+    names = names if of_set is None else states.services_of(of_set) or ()
     at_work = {
         job.request.service.lower(): job
         for job in page_of_jobs(desk.keys, state=State.PROCESSING, limit=PAGE_AT_MOST).jobs
@@ -44,6 +52,7 @@ def shape_overview(
     rows = [
         _service_row(
             view,
+            states.services_of(view.name),
             [lasts[name.lower()] for name in (view.name, view.success_of, view.trouble_of)],
             settings.max_age(view.name),
             now,
@@ -86,6 +95,7 @@ def shape_calendar(
 
 def _service_row(
     view: ServiceView,
+    of_set: Sequence[str] | None,
     lasts: Sequence[Mapping[str, Any]],
     allowed: timedelta | None,
     now: datetime,
@@ -97,7 +107,8 @@ def _service_row(
     known, of_success, of_trouble = lasts
     success = of_success.get("success")
     return {
-        "service": view.name,
+        "service": known.get("service", view.name),
+        "services": None if of_set is None else len(of_set),
         "state": state.value,
         "overdue": state is ServiceState.OVERDUE,
         "lastSuccess": success,

@@ -25,6 +25,7 @@ def _number(default: int, maximum: int) -> Schema:
 
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _NAME: Schema = {**_TEXT, "description": "The name of a service; case does not count."}
+_SET: Schema = {**_TEXT, "description": "The name of a set; case does not count."}
 _CURSOR: Schema = {**_TEXT, "description": "The cursor that the page before gave."}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _DATE: Schema = {"type": "string", "format": "date"}
@@ -206,9 +207,10 @@ OPERATIONS: Sequence[Operation] = (
     getting(
         "GetOverview",
         "sync/dashboard/overview",
-        "Every service at a glance, the worst first, a page at a time.",
+        "Every service at a glance, or those of a set, the worst first, a page at a time.",
         page.OverviewAnswer,
-        query={"q": _TEXT, "limit": _number(10, 200), "cursor": _CURSOR},
+        LOOKS,
+        query={"q": _TEXT, "set": _SET, "limit": _number(10, 200), "cursor": _CURSOR},
     ),
     getting(
         "GetCalendar",

@@ -71,6 +71,15 @@ class ServiceStates:
                 ranks.append(_FAILED if failed else _DIFFERS if differs else _SAFE)
         return ranks
 
+    def services_of(self, set_name: str) -> list[str] | None:
+        """Returns the services of the set that have had a run and have not left it, in small letters; None for what is
+        no set."""
+        members = self._members.get(set_name.lower())
+        if members is None:
+            return None
+        success = self._glances.get(set_name.lower(), NOT_SEEN).success
+        return sorted(members if success is None else _present(members, success))
+
     def view(self, name: str, rank: int) -> ServiceView:
         """Returns the service or the set of this rank, and whose last runs tell of it."""
         _, success_of, trouble_of = self._whole(name)
@@ -86,11 +95,7 @@ class ServiceStates:
 
 def _as_one(name: str, own: Glance, success: int, members: Mapping[str, Glance]) -> tuple[Glance, str, str]:
     """The glance at a set with its services, and whose last success and whose trouble these are."""
-    present = {
-        service: glance
-        for service, glance in members.items()
-        if glance.newest is not None and glance.newest > success - _LEFT_AFTER_SECONDS
-    }
+    present = _present(members, success)
     success_of, trouble_of = name, name
     if present and all(glance.success is not None for glance in present.values()):
         oldest = min(present, key=lambda service: present[service].success or 0)
@@ -102,3 +107,12 @@ def _as_one(name: str, own: Glance, success: int, members: Mapping[str, Glance])
         trouble_of = failed or (name if own.differs else differs) or name
     glance = own._replace(success=success, failed=own.failed or failed is not None)
     return glance._replace(differs=own.differs or differs is not None), success_of, trouble_of
+
+
+def _present(members: Mapping[str, Glance], success: int) -> dict[str, Glance]:
+    """The services of a set that have not left it before its last success."""
+    return {
+        service: glance
+        for service, glance in members.items()
+        if glance.newest is not None and glance.newest > success - _LEFT_AFTER_SECONDS
+    }

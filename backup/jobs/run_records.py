@@ -255,7 +255,7 @@ def _matches(
 
 
 def _searched(run: Mapping[str, Any]) -> list[str]:
-    names = ("syncId", "service", "verb", "trigger", "error", "errorKind", "hint", "requestedBy")
+    names = ("syncId", "jobId", "service", "verb", "trigger", "error", "errorKind", "hint", "requestedBy")
     return [*(run.get(name) or "" for name in names), *run.get("notes", ())]
 
 

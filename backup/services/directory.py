@@ -143,6 +143,15 @@ class Directory:
             return [service_set.name]
         return [name] if self.is_group(name) else [self.find(name)[0].name]
 
+    def set_named(self, name: str) -> ServiceSet:
+        """Returns the set of this name. Raises UnknownService without one."""
+        service_set = self.sets.get(name.lower())
+        if service_set is None:
+            names = sorted(each.name for each in self.sets.values())
+            listed = f"The sets of backup.toml: {', '.join(names)}." if names else "backup.toml names no set."
+            raise UnknownService(f"There is no set {quoted(name)}.{did_you_mean(name, names)}", hint=listed)
+        return service_set
+
     def open_services(self, name: str) -> list[str]:
         """The services of the sets that `name` stands for that have a run in progress. Costs one query a set."""
         return [

@@ -242,7 +242,8 @@ def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: 
     rest = f" and {len(failures) - _FAILURES_NAMED} more" if len(failures) > _FAILURES_NAMED else ""
     done = number - len(failures) - unfinished
     return SetFailed(
-        f"{len(failures)} of {number} services of {name} failed: {listed}{rest}. {done} were done. {failures[0][0]}: "
+        f"{len(failures)} of {number} services of {name} failed: {listed}{rest}. "
+        f"{done} {'was' if done == 1 else 'were'} done. {failures[0][0]}: "
         f"{failures[0][1]}",
         hint=failures[0][1].hint or None,
         errors=tuple(error for _, error in failures),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backup.core.run_values import Run, Status, Verb
@@ -110,6 +110,4 @@ def _save(session: Session, at: Checkpoint) -> None:
     records = last.proof.source.records if last is not None and last.proof is not None else 0
     percent = min(99, at.source_records * 100 // records) if records else None
     tally = session.tally
-    session.become(
-        counts=tally.counts, failures=(*tally.failures.items(),), checkpoint=at.to_text(), percent=percent
-    )
+    session.become(counts=tally.counts, failures=(*tally.failures.items(),), checkpoint=at.to_text(), percent=percent)

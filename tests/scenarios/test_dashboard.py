@@ -22,6 +22,7 @@ from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request, State
+from backup.jobs.worker import worker_of
 from backup.services.registry import Registry
 from tests.scenarios.browsing import ZONE, Tab
 from tests.scenarios.places import Place
@@ -204,8 +205,27 @@ def hostile(stage: Stage) -> None:
             )
 
 
+def guarded_set(stage: Stage) -> None:
+    """A job of a set that the guard has stopped at two of three tables."""
+    with stage.desk() as (desk, registry):
+        for name in ("One", "Two", "Three"):
+            in_source(stage.folder, f"CREATE TABLE {name} (Id INTEGER PRIMARY KEY)", "shop.db")
+            numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)"
+            in_source(stage.folder, f"{numbers} INSERT INTO {name} SELECT i FROM n", "shop.db")
+        registry.sync("shop", Trigger.CLI)
+        for name in ("One", "Two"):
+            in_source(stage.folder, f"DELETE FROM {name} WHERE Id > 1", "shop.db")
+        job = worker_of(load_settings(stage.settings), desk).work(desk.ask(Request("shop"), "http").job_id)
+        assert job is not None
+        assert job.error_kind == "SetFailed"
+
+
 def test_hostile_names_and_values_are_text_on_a_phone_in_the_dark(browser: Browser, stage: Stage) -> None:
     hostile(stage)
+    sides = (
+        f"{side} = 'sqlite:///{stage.folder / file}'" for side, file in (("source", "shop.db"), ("backup", "b.db"))
+    )
+    stage.settings["BACKUP_TOML"] = "\n".join(("[set.shop]", *sides, "tables = ['*']"))
     with stage.served() as address, Tab(browser, address, width=380, scheme="dark") as tab:
         page = tab.page
         tab.type_key(KEY)
@@ -227,6 +247,24 @@ def test_hostile_names_and_values_are_text_on_a_phone_in_the_dark(browser: Brows
         failures.get_by_role("button", name="Delete 2 jobs").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete 2 jobs").click()
         expect(failures).to_contain_text("No failure is on record.")
+
+        guarded_set(stage)
+        page.goto(f"{address}#/service/shop")
+        allow = "Allow these deletes once for shop"
+        expect(failures.get_by_role("button", name=allow)).to_have_count(2)
+        failures.get_by_role("button", name="Allow these deletes once for shop/One").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("59 deleted")
+        dialog.get_by_label("type the service's name").fill("shop/One")
+        dialog.get_by_role("button", name="Allow once").click()
+        expect(failures.get_by_role("button", name=allow)).to_have_count(1)
+        expect(tab.row("Its services", "shop/One")).to_contain_text("Safe")
+        expect(tab.row("Its services", "shop/Two")).to_contain_text("Last run failed")
+        assert tab.faults() == []
+        assert not tab.is_wider_than_its_window
+        tab.section("Its services").get_by_role("link", name="shop/Two").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("shop/Two")
+        expect(tab.row("State", "shop/Two")).to_contain_text("Last run failed")
 
         page.goto(f"{address}#/?service=note&verb=sync")
         tab.row("Runs", "3 updated").get_by_role("link").click()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import BackupError, BadRequest, UnknownRecord, UnknownRun
+from backup.core.errors import BackupError, BadRequest, UnknownRecord, UnknownRun, UnknownService
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.entry import dashboard_api, job_api
 from backup.jobs.desk import Desk, open_desk
@@ -250,6 +250,12 @@ def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(
     save("Shop/B", 4)
     save("shop/a", 3, verb=Verb.VERIFY, proof=Proof(differing=1))
     assert told() == ("Differs", 10 * 3600 - 10, None)
+    assert [row["services"] for row in page.overview()["services"]] == [2]
+    of_set = page.overview(set="SHOP", q="/")
+    assert [(row["service"], row["state"]) for row in of_set["services"]] == [("shop/a", "Differs"), ("Shop/B", "Safe")]
+    assert (of_set["totals"]["services"], of_set["totals"]["differs"]) == (2, 1)
+    with pytest.raises(UnknownService, match=r"There is no set 'Shap'\. Did you mean Shop\?"):
+        page.overview(set="Shap")
     page.desk.keys.close()
 
 

@@ -33,6 +33,9 @@ _LEAST_CHARACTERS, _MOST_CHARACTERS = 18, 60
 
 def overview_command(
     text: Annotated[str | None, typer.Argument(help="Only services with this text in their names")] = None,
+    of_set: Annotated[
+        str | None, typer.Option("--set", help="The services of this set, as far as records know")
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,8 +45,9 @@ def overview_command(
     """
     with errors_shown(as_json):
         settings = settings_from(config)
-        names = open_registry(config).directory.entries
-        body = shape_overview(desk_of(settings), settings, names, text, _ALL, None)
+        directory = open_registry(config).directory
+        set_name = directory.set_named(of_set).name if of_set else None
+        body = shape_overview(desk_of(settings), settings, directory.entries, text, _ALL, None, set_name)
         print_answer(Answer(200, body), as_json, lambda: _show_overview(body))
         if any(row["state"] != ServiceState.SAFE for row in body["services"]):
             raise typer.Exit(1)

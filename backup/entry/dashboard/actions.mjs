@@ -5,7 +5,7 @@ import { refresh } from "./live.mjs";
 import { Dialog, Name, say, Work, Writing } from "./parts.mjs";
 import { sayRefused } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
-import { many } from "./text.mjs";
+import { many, setOf } from "./text.mjs";
 import { useId, useState } from "./vendor/hooks.mjs";
 
 const ACTIONS = {
@@ -57,7 +57,7 @@ function ActionList({ service, onDone }) {
 
 // The sets that services are of: what stands before the slash in their names.
 function setsOf(services) {
-  return [...new Set(services.filter((name) => name.includes("/")).map((name) => name.split("/")[0]))];
+  return [...new Set(services.filter((name) => name.includes("/")).map(setOf))];
 }
 
 // For one service, for a set, or for all of them.

@@ -7,13 +7,13 @@ import { Failures } from "./failures.mjs";
 import { html } from "./html.mjs";
 import { Job, OpenJobs } from "./jobs.mjs";
 import { useLive, watchSilence } from "./live.mjs";
-import { askOverview, countUnsafe, Headline, Services } from "./overview.mjs";
+import { askOverview, askService, countUnsafe, Headline, Members, Services } from "./overview.mjs";
 import { Live, Name, Notices, Refusal, Section, useClock, Writing } from "./parts.mjs";
-import { route } from "./route.mjs";
+import { addressOf, route } from "./route.mjs";
 import { Run } from "./run.mjs";
 import { Runs } from "./runs.mjs";
 import { useStore } from "./store.mjs";
-import { exact, relative, zoneNow } from "./text.mjs";
+import { exact, relative, setOf, zoneNow } from "./text.mjs";
 import { render } from "./vendor/preact.mjs";
 import { useEffect, useId, useState } from "./vendor/hooks.mjs";
 
@@ -104,8 +104,8 @@ function Overview({ only, filters }) {
   const [pages, setPages] = useState(1);
   const days = filters.days === "90" ? 90 : 30;
   const find = only ? undefined : filters.find;
-  const live = useLive(() => askOverview({ only, find, pages }), ["overview", only, find, pages], OVERVIEW_SECONDS);
-  const numbers = useLive(() => api.calendar({ service: only, days }), ["calendar", only, days], DAYS_SECONDS);
+  const live = useLive(() => (only ? askService(only) : askOverview({ find, pages })), ["overview", only, find, pages], OVERVIEW_SECONDS);
+  const countsDays = !only || (live.data && !live.data.ofSet); // the days of a set's services are counted as the set's
   const rows = live.data?.services ?? [];
   const names = rows.map((row) => row.service);
   const since = Object.fromEntries(rows.filter((row) => row.lastSuccess).map((row) => [row.service, row.lastSuccess.at]));
@@ -115,16 +115,23 @@ function Overview({ only, filters }) {
     document.title = unsafe ? `(${unsafe}) not safe – Backup` : "Backup: safe";
   }, [live.data]);
   return html`<div class="view">
-    ${only && html`<p><a href="#/">← All services</a></p><h1 tabindex="-1"><${Name} text=${only} /></h1>`}
+    ${only && html`<p><a href="#/">← All services</a>${only.includes("/") && html` · <a href=${addressOf("service", setOf(only))}>${setOf(only)}</a>`}</p><h1 tabindex="-1"><${Name} text=${only} /></h1>`}
     ${!only && (live.data ? html`<${Headline} overview=${live.data} />` : html`<h1 class="hidden" tabindex="-1">Backup</h1>`)}
     <${Services} live=${live} only=${only} filters=${filters} onMore=${() => setPages(pages + 1)} />
+    ${rows[0]?.services > 0 && only && html`<${Members} set=${only} filters=${filters} />`}
     <${Failures} service=${only} since=${since} />
     <${OpenJobs} service=${only} />
     <${Runs} filters=${filters} service=${only} services=${names} />
-    <${Live} live=${numbers}>${({ days: byDay }) => html`<${Charts} rows=${byDay} days=${days} /><${Calendar} rows=${byDay} />`}<//>
+    ${countsDays && html`<${Days} service=${only} days=${days} />`}
+    ${live.data?.ofSet && html`<p class="calm">Changes, durations and nights are those of <a href=${addressOf("service", setOf(only))}>the whole set</a>.</p>`}
     <${Writing}><${Section} id="actions" title="Do now"><${Actions} service=${only} services=${names} /><//><//>
     ${live.at && html`<p class="dim seen">Seen ${relative(live.at)}, ${exact(live.at)}.</p>`}
   </div>`;
+}
+
+function Days({ service, days }) {
+  const numbers = useLive(() => api.calendar({ service, days }), ["calendar", service, days], DAYS_SECONDS);
+  return html`<${Live} live=${numbers}>${({ days: byDay }) => html`<${Charts} rows=${byDay} days=${days} /><${Calendar} rows=${byDay} />`}<//>`;
 }
 
 access.listen((is) => is === "tried" && tryKey());

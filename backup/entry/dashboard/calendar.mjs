@@ -15,11 +15,11 @@ function levelOf({ runsDue, runsMade }) {
 export function Calendar({ rows }) {
   const due = rows.reduce((sum, row) => sum + (row.runsDue ?? 0), 0);
   const made = rows.reduce((sum, row) => sum + Math.min(row.runsMade ?? 0, row.runsDue ?? 0), 0);
-  const note = due ? `${number(made)} of ${number(due)} runs that the schedule wanted were made: ${((100 * made) / due).toFixed(1)} %.` : "The schedule wanted no run in these days.";
+  const told = due ? `${number(made)} of ${number(due)} runs that the schedule wanted were made: ${((100 * made) / due).toFixed(1)} %.` : "The schedule wanted no run in these days.";
   const first = rows.length ? (new Date(`${rows[0].date}T00:00:00Z`).getUTCDay() + 6) % 7 : 0;
   const days = [...Array(first).fill(null), ...rows];
   const weeks = Array.from({ length: Math.ceil(days.length / 7) }, (_, week) => Array.from({ length: 7 }, (__, day) => days[week * 7 + day] ?? null));
-  return html`<${Section} id="calendar" title="Nights" note=${note}>
+  return html`<${Section} id="calendar" title="Nights" note=${`${told} Days are those of UTC.`}>
     <div class="table-frame" tabindex="0" role="region" aria-label="Calendar of nights">
       <table class="calendar"><thead><tr><th scope="col">Week of</th>${WEEKDAYS.map((day) => html`<th scope="col">${day}</th>`)}</tr></thead>
         <tbody>${weeks.map((week) => html`<tr><th scope="row">${week.find(Boolean)?.date.slice(5)}</th>

@@ -8,12 +8,15 @@ import { Badge, Live, Name, Problem, Section, Time, Value, Work, Writing } from 
 import { retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
 import { Allow, mayBeAllowed } from "./take_back.mjs";
-import { many } from "./text.mjs";
+import { many, setOf } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
 
 const AGAIN = { sync: "sync", verify: "verify", drill: "drill" };
 const AT_ONCE = 20;
 const PAST_AT_FIRST = 3;
+const SET_FAILED = "SetFailed";
+const OF_SET = 200;
+const ALLOWED_AT_ONCE = 3;
 
 // Failed jobs and failed runs without a job, newest first. A run of a failed job is part of that job.
 async function askFailures(service) {
@@ -21,18 +24,30 @@ async function askFailures(service) {
     api.jobs({ state: "Failed", type: service, limit: AT_ONCE }),
     api.runs({ status: "Failed", service, limit: AT_ONCE }),
   ]);
-  const ofJobs = jobs.map((job) => ({ id: job.jobId, at: job.endedAt ?? job.stateAt ?? job.createdAt, job, ...ofJob(job, runs) }));
+  const ofSets = await Promise.all(jobs.map((job) => (job.errorKind === SET_FAILED ? askFailedRuns(job) : [])));
+  const ofJobs = jobs.map((job, index) => ({ id: job.jobId, at: job.endedAt ?? job.stateAt ?? job.createdAt, job, ...ofJob(job, ofSets[index]) }));
   const known = new Set(jobs.map((job) => job.jobId));
   const ofRuns = runs.filter((run) => !known.has(run.jobId)).map((run) => ({ id: run.syncId, at: run.completedAt ?? run.startedAt, run, ...ofRun(run) }));
   const failures = [...ofJobs, ...ofRuns].sort((a, b) => new Date(b.at) - new Date(a.at));
   return { failures, more: cursor !== null || runsCursor !== null };
 }
 
+// The failed runs of the services of a set that one job synced. `over`: the service has succeeded since.
+async function askFailedRuns({ jobId, job: { service } }) {
+  const [{ runs }, { services }] = await Promise.all([
+    api.runs({ status: "Failed", q: jobId, limit: OF_SET }),
+    api.overview({ set: setOf(service), limit: OF_SET }).catch(() => ({ services: [] })), // it may be no set any more
+  ]);
+  const since = Object.fromEntries(services.map((row) => [row.service, row.lastSuccess?.at]));
+  const over = (run) => new Date(since[run.service] ?? 0) > new Date(run.completedAt ?? run.startedAt);
+  return runs.filter((run) => run.jobId === jobId && run.errorKind !== SET_FAILED).map((run) => ({ ...run, over: over(run) }));
+}
+
 // `guarded`: what may pass the guard once. The job of a set has the runs of its services, each stopped or not.
 function ofJob(job, runs) {
   const { service, verb } = job.job;
   const own = { service, verb, error: job.error, errorKind: job.errorKind, hint: job.hint };
-  const guarded = (mayBeAllowed(own) ? [own] : runs.filter((run) => run.jobId === job.jobId && mayBeAllowed(run)));
+  const guarded = mayBeAllowed(own) ? [own] : runs.filter((run) => mayBeAllowed(run) && !run.over);
   return { ...own, guarded, link: addressOf("job", job.jobId) };
 }
 
@@ -47,7 +62,7 @@ export function Failures({ service, since = {} }) {
   const [all, setAll] = useState(false);
   const chosen = useChosen((live.data?.failures ?? []).filter((failure) => failure.job).map((failure) => failure.id));
   const over = (failure) => {
-    const success = since[failure.service] ?? since[failure.service.split("/")[0]]; // of the set, which all of its services had
+    const success = since[failure.service] ?? since[setOf(failure.service)]; // of the set, which all of its services had
     return success !== undefined && new Date(success) > new Date(failure.at);
   };
   const open = (live.data?.failures ?? []).filter((failure) => !over(failure)).length;
@@ -87,7 +102,8 @@ function Failure({ failure, chosen }) {
       <${Writing}>${failure.job
         ? html`<${Work} class="small outline" onWork=${() => retryJob(failure.id, failure.service)}>Retry<//>`
         : failure.verb in AGAIN && html`<${Work} class="small outline" onWork=${() => act(AGAIN[failure.verb], failure.service)}>Run again<//>`}<//>
-      ${failure.guarded.map(({ service, error }) => html`<${Allow} key=${service} service=${service} error=${error} />`)}
+      ${failure.guarded.slice(0, ALLOWED_AT_ONCE).map(({ service, error }) => html`<${Allow} key=${service} service=${service} error=${error} of=${failure.guarded.length > 1} />`)}
+      ${failure.guarded.length > ALLOWED_AT_ONCE && html`<a href=${failure.link}>and ${failure.guarded.length - ALLOWED_AT_ONCE} more</a>`}
       <a class="button small ghost" href=${failure.link}>${failure.job ? "States and log" : "The run"}</a>
       ${failure.job && html`<${Log} id=${failure.id} />`}
     </div>
@@ -122,4 +138,17 @@ function Log({ id }) {
   };
   return html`<button type="button" class="small ghost" aria-expanded=${state !== null} onClick=${show}>${state ? "Hide the last lines" : "Last lines of the log"}</button>
     ${state && html`<pre class="log" tabindex="0" aria-label="The last lines of the log">${state.lines.slice(-20).join("\n") || "It logged nothing."}</pre>`}`;
+}
+
+// The services of a set whose syncs one job has failed at, each with its error and what may be done.
+export function FailedServices({ job }) {
+  const live = useLive(() => askFailedRuns(job), ["failed services", job.jobId], 30);
+  return html`<${Live} live=${live} empty=${(runs) => runs.length === 0 && html`<p class="calm">No run of a service is on record as failed.</p>`}>
+    ${(runs) => html`<h2>Services that failed</h2><ul class="failures">${runs.map((run) => html`<li class="failure" key=${run.syncId}>
+      <div class="failure-head"><strong><a href=${addressOf("run", run.syncId)}><${Name} text=${run.service} /></a></strong> <${Time} at=${run.completedAt ?? run.startedAt} inline />
+        ${run.over && html`<${Badge} state="Succeeded" label="succeeded since" />`}</div>
+      <${Problem} error=${run.error ?? "It failed without a message."} hint=${run.hint} kind=${run.errorKind} />
+      ${mayBeAllowed(run) && !run.over && html`<div class="row"><${Allow} service=${run.service} error=${run.error} /></div>`}
+    </li>`)}</ul>`}
+  <//>`;
 }

@@ -3,6 +3,7 @@ import { api } from "./api.mjs";
 import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { refresh, useLive } from "./live.mjs";
+import { FailedServices } from "./failures.mjs";
 import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
@@ -61,7 +62,7 @@ function OpenJob({ job, chosen }) {
     <div class="job-progress">
       ${runs
         ? html`<progress max="100" value=${job.progress} aria-label=${`Progress of ${job.job.service}`}></progress><span>${job.progress} % · ${countsOf(job.counts)}</span>`
-        : html`<span class="dim">${job.dueAt ? html`waits until <${Time} at=${job.dueAt} inline />` : html`waits since <${Time} at=${job.stateAt ?? job.createdAt} inline />`}</span>`}
+        : html`<span class="dim">${job.dueAt ? html`waits; due <${Time} at=${job.dueAt} inline />` : html`waits since <${Time} at=${job.stateAt ?? job.createdAt} inline />`}</span>`}
     </div>
     <${Writing}><${Work} class="small outline" disabled=${stops} onWork=${() => removeJob(job.jobId, job.job.service, runs)}>${runs ? "Stop" : "Delete"}<//><//>
   </li>`;
@@ -106,6 +107,7 @@ function JobDetails({ job }) {
     </div>
     ${runs && html`<p><progress max="100" value=${job.progress} aria-label="Progress"></progress> ${job.progress} %</p>`}
     ${job.error && html`<${Problem} title="Why it failed" error=${job.error} hint=${job.hint} kind=${job.errorKind} />`}
+    ${job.errorKind === "SetFailed" && html`<${FailedServices} job=${job} />`}
     ${ended && mayBeAllowed({ ...job, verb: job.job.verb }) && html`<div class="row"><${Allow} service=${job.job.service} error=${job.error} /></div>`}
     <dl class="facts">
       <div><dt>Asked for</dt><dd><${Time} at=${job.createdAt} /></dd></div>

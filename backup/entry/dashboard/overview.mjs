@@ -2,30 +2,51 @@
 import { ServiceActions } from "./actions.mjs";
 import { api } from "./api.mjs";
 import { html } from "./html.mjs";
+import { useLive } from "./live.mjs";
 import { Badge, Live, Name, Section, Table, Time, useClock } from "./parts.mjs";
 import { addressOf } from "./route.mjs";
 import { Find } from "./runs.mjs";
-import { duration, many, number } from "./text.mjs";
+import { duration, many, number, setOf } from "./text.mjs";
+import { useState } from "./vendor/hooks.mjs";
 
 const PAGE = 10;
+const MEMBERS_SECONDS = 10;
 const FEW = 8;
+const ALIKE = 200; // names that have the same text
 const NAMED = 3;
 const LABELS = { Never: "Never backed up", Overdue: "Overdue", Failed: "Last run failed", Differs: "Copy differs", Safe: "Safe" };
 
-// The first pages of services, those that are not safe first; or the row of one service.
-export async function askOverview({ only, find, pages }) {
+// The first pages of services, or of those of a set, those that are not safe first.
+export async function askOverview({ set, find, pages }) {
   let cursor;
   let services = [];
   let first;
   for (let page = 0; page < pages; page += 1) {
-    const answer = await api.overview({ q: only ?? find, limit: PAGE, cursor });
+    const answer = await api.overview({ set, q: find, limit: PAGE, cursor });
     first ??= answer;
     services = [...services, ...answer.services];
     cursor = answer.cursor;
     if (cursor === null) break;
   }
-  if (only) services = services.filter((row) => row.service.toLowerCase() === only.toLowerCase());
-  return { ...first, services, cursor: only ? null : cursor };
+  return { ...first, services, cursor };
+}
+
+// The row of one service: of the settings, a set, or one of a set (`ofSet`).
+export async function askService(name) {
+  const own = await rowOf({ q: name }, name);
+  if (own.services.length > 0 || !name.includes("/")) return own;
+  try {
+    return { ...(await rowOf({ set: setOf(name), q: name }, name)), ofSet: true };
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    return own;
+  }
+}
+
+async function rowOf(query, name) {
+  const answer = await api.overview({ ...query, limit: ALIKE });
+  const services = answer.services.filter((row) => row.service.toLowerCase() === name.toLowerCase());
+  return { ...answer, services, cursor: null };
 }
 
 const stateOf = (row) => (row.overdue && !row.lastSuccess ? "Never" : row.state);
@@ -73,13 +94,25 @@ function detailOf(kind, { services, totals }) {
   return html`${listed}${rest}${nextRun}`;
 }
 
-export function Services({ live, only, filters, onMore }) {
+// The services of a set, as far as they have had a run.
+export function Members({ set, filters }) {
+  const [pages, setPages] = useState(1);
+  const live = useLive(() => askOverview({ set, find: filters.find, pages }), ["members", set, filters.find, pages], MEMBERS_SECONDS);
+  return html`<${Services} live=${live} id="members" title="Its services" note=${live.data && toldOf(live.data.totals)} filters=${filters} onMore=${() => setPages(pages + 1)} />`;
+}
+
+const toldOf = ({ services, overdue, failed, differs, safe }) => {
+  const words = [[overdue, "overdue"], [failed, "failed last"], [differs, "differing"], [safe, "safe"]];
+  return `${many(services, "service")}: ${words.filter(([count]) => count).map(([count, word]) => `${number(count)} ${word}`).join(", ")}.`;
+};
+
+export function Services({ live, only, filters, onMore, id = "services", title = only ? "State" : "Services", note = "A service is overdue when its last success is too old, also when nothing has failed." }) {
   const total = live.data?.totals.services ?? 0;
-  return html`<${Section} id="services" title=${only ? "State" : "Services"} note="A service is overdue when its last success is too old, also when nothing has failed."
+  return html`<${Section} id=${id} title=${title} note=${note}
       aside=${!only && total > FEW && html`<${Find} name="find" label="Find a service" value=${filters.find} />`}>
-    <${Live} live=${live} empty=${(overview) => overview.services.length === 0 && html`<p class="calm">${total ? "No service has this name." : "No service is configured."}</p>`}>
+    <${Live} live=${live} empty=${(overview) => overview.services.length === 0 && html`<p class="calm">${total || only ? "No service has this name." : "No service is configured."}</p>`}>
       ${(overview) => html`
-        <${Table} label="Services" head=${["Service", "Last success", "Next run", "Proven equal", "Restore drill", html`<span class="hidden">Actions</span>`]}>
+        <${Table} label=${title} head=${["Service", "Last success", "Next run", "Proven equal", "Restore drill", html`<span class="hidden">Actions</span>`]}>
           ${overview.services.map((row) => html`<${Row} key=${row.service} row=${row} />`)}
         <//>
         ${overview.cursor && html`<button type="button" class="outline small" onClick=${onMore}>Show more services</button>`}`}
@@ -91,6 +124,7 @@ function Row({ row }) {
   const state = stateOf(row);
   return html`<tr data-state=${state}>
     <th scope="row"><a href=${addressOf("service", row.service)}><${Name} text=${row.service} /></a> <${Badge} state=${state} label=${LABELS[state]} />
+      ${row.services > 0 && html`<small class="dim">a set of ${number(row.services)}</small>`}
       ${row.job && html`<a class="at-work" href=${addressOf("job", row.job.jobId)}>${row.job.verb} at ${row.job.progress} %</a>`}</th>
     <td data-label="Last success"><div><${Age} row=${row} /></div></td>
     <td data-label="Next run"><${Time} at=${row.nextOccurrence} none="not scheduled" /></td>

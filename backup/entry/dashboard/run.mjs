@@ -8,7 +8,7 @@ import { addressOf } from "./route.mjs";
 import { comparedOf, whatOf } from "./runs.mjs";
 import { Allow, mayBeAllowed, Undo } from "./take_back.mjs";
 import { countsOf } from "./jobs.mjs";
-import { duration, number } from "./text.mjs";
+import { duration, number, setOf } from "./text.mjs";
 import { useState } from "./vendor/hooks.mjs";
 
 const OPEN_SECONDS = 3;
@@ -61,8 +61,8 @@ function Details({ run }) {
     ${run.failures?.length > 0 && html`<h2>Set aside</h2><ul class="notes">
       ${run.failures.map(([key, reason]) => html`<li><strong><${Value} text=${key} clip=${120} /></strong> <${Value} text=${reason} /></li>`)}</ul>`}
     ${wrote && !run.ofSeveral && html`<${Changes} run=${run} />`}
-    ${wrote && run.ofSeveral && html`<p class="calm"><a href=${addressOf("overview", "", { q: `${run.service.split("/")[0]}/` })}>The runs of its services</a> show what it did to records. Undo and restore are there.</p>`}
-    ${!wrote && run.status !== "InProgress" && html`<p class="calm">${run.dryRun ? `A dry run writes nothing. It counted: ${countsOf(run.counts)}.` : "It changed no record."}</p>`}
+    ${run.ofSeveral && html`<p class="calm"><a href=${addressOf("overview", "", { q: run.jobId ?? `${setOf(run.service)}/` })}>The runs of its services</a> show what it did to records. Undo and restore are there.</p>`}
+    ${!wrote && !run.ofSeveral && run.status !== "InProgress" && html`<p class="calm">${run.dryRun ? `A dry run writes nothing. It counted: ${countsOf(run.counts)}.` : "It changed no record."}</p>`}
   `;
 }
 

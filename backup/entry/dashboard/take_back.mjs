@@ -39,10 +39,11 @@ export function mayBeAllowed({ verb, errorKind, hint }) {
 }
 
 // Starts a sync that passes the guard's limits, this once. `error`: what the guard has said, with its numbers.
-export function Allow({ service, error }) {
+// `of`: whether the button names the service, because others stand beside it.
+export function Allow({ service, error, of = false }) {
   const [open, setOpen] = useState(false);
   const these = (error ?? "").includes("would be updated") ? "these updates" : "these deletes";
-  return html`<${Writing}><button type="button" class="small outline" data-variant="danger" aria-haspopup="dialog" onClick=${() => setOpen(true)}>Allow ${these} once<span class="hidden"> for ${service}</span></button><//>
+  return html`<${Writing}><button type="button" class="small outline" data-variant="danger" aria-haspopup="dialog" onClick=${() => setOpen(true)}>Allow ${these} once<span class=${of ? "" : "hidden"}> for <${Name} text=${service} /></span></button><//>
     ${open && html`<${TakeBack} title=${`Allow ${these} of ${service} once`} verb="Allow once" service=${service}
       note=${html`The guard stopped the sync: <strong><${Value} text=${error} clip=${600} /></strong> Go on only if the source is the right one, and if this was done on purpose. The recycle bin keeps what the sync deletes and overwrites.`}
       plan=${() => api.dryRun(service)}

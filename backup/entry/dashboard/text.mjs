@@ -66,3 +66,6 @@ export function shown(value) {
 export function keyText(key) {
   return Array.isArray(key) && key.length === 1 ? shown(key[0]) : JSON.stringify(key);
 }
+
+// The set that a service is of: what stands before the slash in its name.
+export const setOf = (service) => service.split("/")[0];
