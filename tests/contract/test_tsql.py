@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
+from sqlalchemy.pool.base import _AdhocProxiedConnection
 
 from backup.core.errors import ConfigError, NotInitialized, SourceMissing
 from backup.core.masks import Mask, Masking
@@ -403,6 +404,12 @@ def test_only_the_first_write_of_a_transaction_and_only_a_small_one_is_an_array(
         assert send_many(later, "UPDATE T SET Notes = ?", rows, update)
         assert later.fast_executemany
     assert cursor.values[1][0] == (None if array else "NULL")
+
+
+def test_the_first_questions_on_a_connection_are_sent_though_nothing_can_be_noted_on_it() -> None:
+    """SQLAlchemy asks who the server is before its pool has the connection."""
+    adhoc = _AdhocProxiedConnection(None, None)  # type: ignore[arg-type]
+    assert send_one(Cursor(), "SELECT @@VERSION", (), Context(shape().select, adhoc)) is None
 
 
 def test_an_array_that_would_take_much_memory_is_none() -> None:

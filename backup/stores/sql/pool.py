@@ -27,6 +27,15 @@ _WAIT_SECONDS = 30.0
 _WAS_IDLE = "was idle"
 
 
+def noted_on(connection: sa.Connection) -> dict[Any, Any]:
+    """What is noted on the connection. Nothing, and no note is kept, while SQLAlchemy asks the first one of an engine
+    who its server is: that one is not the pool's yet."""
+    try:
+        return connection.info
+    except NotImplementedError:
+        return {}
+
+
 class SharedPool(sa.Pool):
     """Opens connections when there is work for them, gives the one used last first, and closes idle ones.
 
@@ -74,7 +83,7 @@ class SharedPool(sa.Pool):
         if context.connection is None or context.is_disconnect:  # it was never open, or the driver says it itself
             return
         error = context.original_exception
-        was_idle = bool(context.connection.info.get(_WAS_IDLE))
+        was_idle = bool(noted_on(context.connection).get(_WAS_IDLE))
         if isinstance(error, Exception) and self.is_session_lost(error, was_idle):
             context.is_disconnect = True  # SQLAlchemy then closes it, and those that were made before
 

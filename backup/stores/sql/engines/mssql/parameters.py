@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from backup.stores.sql.engines.mssql.types import MssqlType, has_half_a_pair
+from backup.stores.sql.pool import noted_on
 
 _MAX_ARRAY_BYTES = 32 * 1024 * 1024
 _CELL_BYTES = 32
@@ -27,7 +28,7 @@ def forget_writes(cx: Any) -> None:
 
 def _note_write(statement: str, context: Any) -> bool:
     """Whether the transaction had written before this statement. All but SELECT and SET count as writes."""
-    info = context.root_connection.info
+    info = noted_on(context.root_connection)
     had_written = bool(info.get(_WRITTEN))
     info[_WRITTEN] = had_written or not statement.lstrip()[:7].upper().startswith(("SELECT ", "SET "))
     return had_written
