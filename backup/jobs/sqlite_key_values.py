@@ -12,8 +12,8 @@ from pathlib import Path
 
 from backup.core.errors import StoreUnavailable
 from backup.jobs.key_values import NEW, Change, Item
+from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
-_BUSY_SECONDS = 30
 _AFTER_ALL = "\x7f"  # sorts after every character that a key may have
 _TABLE = """CREATE TABLE IF NOT EXISTS items (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL
@@ -97,7 +97,13 @@ class SqliteKeyValues:
             raise OSError("there is no home folder; BackupJobs__File names a file")
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self._path,
+            factory=WaitingConnection,
+            timeout=LOOK_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(_TABLE)

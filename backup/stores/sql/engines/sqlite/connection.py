@@ -21,8 +21,9 @@ from backup.stores.sql.engines.sqlite.text import (
     text_of,
     text_of_utf_16,
 )
+from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
-_BUSY_SECONDS = 30
+_BUSY_SECONDS = 30.0
 Mode = Literal["ro", "rw", "rwc"]
 
 
@@ -30,7 +31,7 @@ class NotOpened(OSError):
     """The file was not opened, because reading it would leave other files beside it."""
 
 
-class OpenFile(sqlite3.Connection):
+class OpenFile(WaitingConnection):
     """A connection that knows which file it has opened: device and inode. A path may lead to another file later."""
 
     identity: tuple[int, int] | None = None
@@ -106,10 +107,11 @@ class SqliteFile:
             spelled,
             uri=True,
             factory=OpenFile,
-            timeout=_BUSY_SECONDS,
+            timeout=min(LOOK_SECONDS, _BUSY_SECONDS),
             check_same_thread=False,
             cached_statements=0,  # each would keep its last parameters in memory, however large
         )
+        connection.busy_seconds = _BUSY_SECONDS
         try:
             # Opening reads nothing. Only this shows that the file is a database.
             [_encodings[self.path]] = connection.execute("PRAGMA encoding").fetchone()
@@ -120,7 +122,7 @@ class SqliteFile:
             if self.reads_any_bytes:
                 connection.text_factory = text_of
             connection.identity, connection.path = identity, self.path
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         return connection

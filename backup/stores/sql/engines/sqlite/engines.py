@@ -18,7 +18,7 @@ from backup.stores.calls import CallEnded
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.sqlite import text
-from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, is_same_file
+from backup.stores.sql.engines.sqlite.connection import Mode, OpenFile, SqliteFile, is_same_file
 from backup.stores.sql.engines.sqlite.relay import detach
 from backup.stores.sql.pool import SharedPool
 
@@ -50,6 +50,10 @@ def _writer(path: Path) -> RLock:  # noqa: ARG001 - the cache has one lock for e
     return RLock()
 
 
+def _begin_anew(connection: OpenFile, _record: Any, _proxy: Any) -> None:
+    connection.was_interrupted = False  # that was about an earlier call
+
+
 class SqliteEngines:
     """The engines of one file. Only `writing` opens a file that is `read_only` for writing."""
 
@@ -72,6 +76,7 @@ class SqliteEngines:
         # would leave the -wal and -shm of this one beside it.
         pool.keeps_idle = False
         pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.file.path)
+        sa.event.listen(pool, "checkout", _begin_anew)
         sa.event.listen(pool, "checkin", detach)
         sa.event.listen(pool, "checkin", text.forget_large)
         pool.over(_engine(pool))
@@ -94,14 +99,13 @@ class SqliteEngines:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         # The file allows one writer at a time. Threads of this process queue here: waiting is fair and has no end.
-        # The driver would poll. While the process ends, they wait only a short time.
+        # SQLite would poll. While the process ends, they wait only a short time.
         writer, seconds = _writer(self.file.path), interrupts.seconds_for(TIMEOUT_MAX)
         if not writer.acquire(timeout=seconds):
             raise CallEnded
         try:
+            interrupts.check()
             with self._for_writing.begin() as cx:
-                if seconds < TIMEOUT_MAX:
-                    cx.exec_driver_sql(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
                 # IMMEDIATE: the lock also covers what the transaction reads before its first change.
                 cx.exec_driver_sql("BEGIN IMMEDIATE")
                 yield cx
