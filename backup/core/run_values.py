@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -65,11 +65,11 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         """Returns the sums of both counts."""
-        return self.plus(**asdict(other))
+        return self.plus(**vars(other))
 
     def less(self, other: Counts) -> Counts:
         """Returns the differences of both counts, none below zero."""
-        return Counts(**{name: max(0, count - getattr(other, name)) for name, count in asdict(self).items()})
+        return Counts(**{name: max(0, count - getattr(other, name)) for name, count in vars(self).items()})
 
     def plus(self, **counts: int) -> Counts:
         """Returns these counts with the `counts` of the same names added."""

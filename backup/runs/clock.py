@@ -22,6 +22,10 @@ class ServerTime(NamedTuple):
     at: datetime
     elapsed: float
 
+    def clock(self) -> datetime:
+        """The time of the server's clock now."""
+        return self.at + timedelta(seconds=elapsed() - self.elapsed)
+
 
 def clock_of(backup: Store, now: Now, server_time: ServerTime | None = None) -> Now:
     """A clock that starts at the time of the backup's server; `now` if there is no server.
@@ -33,5 +37,4 @@ def clock_of(backup: Store, now: Now, server_time: ServerTime | None = None) -> 
         if at is None:
             return now
         server_time = ServerTime(at, elapsed())
-    started, asked = server_time
-    return lambda: started + timedelta(seconds=elapsed() - asked)
+    return server_time.clock

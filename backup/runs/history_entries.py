@@ -65,11 +65,6 @@ class HistoryColumn:
         get = attrgetter(self.of)
         return (lambda run: run.proof and get(run)) if self.of.startswith("proof.") else get
 
-    def written(self, run: Run) -> Any:
-        """The run's value in the form of an entry."""
-        value = self.value(run)
-        return None if value is None else self.form.write(value)
-
     def answer(self, run: Run) -> Any:
         """The run's value in the form of an answer."""
         return self.shown(self.value(run)) if self.shown else self.value(run)
@@ -151,6 +146,12 @@ HISTORY = Shape(
 # --- entries ----------------------------------------------------------------------------------------------------------
 
 _STORED = [column for column in COLUMNS if column.type is not None]
+_WRITTEN = [
+    (column.name, column.value, None if column.form.write is _AS_IT_IS.write else column.form.write)
+    for column in _STORED
+]
+"""For each column: its name, what takes its value from a run, and how the value is written; None: as it is."""
+
 # SQLite and Cosmos DB keep values of any type in any column.
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("name", "place", "text", "json"), str),
@@ -177,7 +178,11 @@ def asked_for(*verbs: Verb) -> list[str]:
 
 def entry_of(run: Run) -> dict[str, Any]:
     """The run's entry as it stands."""
-    return {column.name: column.written(run) for column in _STORED}
+    entry = {}
+    for name, value_of, write in _WRITTEN:
+        value = value_of(run)
+        entry[name] = value if value is None or write is None else write(value)
+    return entry
 
 
 def run_of(entry: Mapping[str, Any]) -> Run | None:

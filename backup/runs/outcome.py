@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from backup.core.errors import BackupError, Locked
 from backup.core.log import event
@@ -44,7 +44,7 @@ def tell_end(outcome: Outcome) -> None:
         level=logging.ERROR if error and not locked else logging.INFO,
         service=run.service,
         sync_id=run.sync_id,
-        **asdict(run.counts),
+        **vars(run.counts),
         verified=run.verified,
         dry_run=run.dry_run,
         duration_ms=run.duration_ms,

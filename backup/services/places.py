@@ -15,6 +15,7 @@ from backup.core.log import event
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Rules, Side, Store, open_store
+from backup.stores.values import Place
 
 TARGET = "--to"
 """The option that names the place that a restore writes to instead of the source."""
@@ -85,9 +86,9 @@ class Places:
         self._refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
         self._refuse_shared(source, source_setting, self._other_backups)
 
-    def may_share(self, store: Store) -> bool:
+    def may_share(self, place: Place) -> bool:
         """Whether a side of another service has a table or container of the same name. Asks nobody."""
-        return any(_may_be_called(side, store.place.name) for side, _ in (*self._other_sources, *self._other_backups))
+        return any(_may_be_called(side, place.name) for side, _ in (*self._other_sources, *self._other_backups))
 
     def _refuse_shared(self, store: Store, setting: str, other_sides: Sequence[tuple[Side, Rules]]) -> None:
         """Asks only sides whose table or container has the same name. Logs a side that does not answer: nobody can

@@ -39,6 +39,7 @@ from backup.services.prospect import Prospect
 from backup.services.setup import Setup
 from backup.services.spec import ServiceSpec, spec_of
 from backup.stores import Limits, SideName, Store, open_store
+from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
@@ -117,9 +118,9 @@ class SyncService:
         self.prospect = Prospect(old_name, old_places, self.policy.on_new_column)
         self.past = Past(self.name, self._places, self.policy, lock, now)
 
-    def may_share(self, source: Store, backup: Store) -> bool:
+    def may_share(self, source: Place, backup: Place) -> bool:
         """Whether the settings may name one of its places for another service too. Asks nobody."""
-        same = source.place.location.lower() == backup.place.location.lower()
+        same = source.location.lower() == backup.location.lower()
         return same or self._places.may_share(source) or self._places.may_share(backup)
 
     def stores(self) -> AbstractContextManager[tuple[Store, Store]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from backup.config.set_settings import SetSection, TableSection, options_of
@@ -33,6 +34,8 @@ class SetSpecs:
     def __init__(self, name: str, section: SetSection, settings: Settings, limits: Limits) -> None:
         self.name, self.section, self.limits, self._settings = name, section, limits, settings
         self._sections = PatternIndex(section.sections)
+        self.options = lru_cache(maxsize=4_096)(self._options)
+        """Takes a table; returns what messages call its section, and what counts for it."""
 
     def spec(self, table: str, listed: Listed | None, *, is_new: bool = False) -> ServiceSpec:
         """Returns the service of the table, of which the catalogue says `listed`. Raises ConfigError for a service that
@@ -74,8 +77,7 @@ class SetSpecs:
             return None
         return self.spec(table, None) if any(matching(pattern, [table]) for pattern in section.patterns) else None
 
-    def options(self, table: str) -> tuple[str, TableSection]:
-        """Returns what messages call the section of the table, and what counts for it."""
+    def _options(self, table: str) -> tuple[str, TableSection]:
         sections = self.section.sections
         named = self._sections.first(table)
         kind = "container" if self.section.is_cosmos else "table"

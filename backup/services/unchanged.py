@@ -6,12 +6,11 @@ Only what a look can prove is settled by it. Everything else is left to a run of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backup.core import interrupts
 from backup.core.errors import BackupError
@@ -22,18 +21,16 @@ from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.runs import unchanged_runs
-from backup.runs.clock import clock_of
 from backup.runs.lock import Lock
 from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import Outcome, tell_end
 from backup.runs.runner import count_run
-from backup.runs.upgrade import OWN_NAMES
 from backup.services.service import SyncService
-from backup.stores import Limits, Store, open_store, open_tables
-from backup.verbs.sync import notes_of
+from backup.services.table_pairs import Both, Sides, TablePair, asked_tables, pair_of
+from backup.stores import Limits, open_tables
 
 if TYPE_CHECKING:
-    from backup.stores import ManyTables
+    from backup.stores.sql.many_tables import AskedTable
 
 TABLES_AT_ONCE = 100
 """How many tables a look takes together: it holds their locks, and then writes their entries in one statement."""
@@ -42,14 +39,22 @@ RECORDS_AT_MOST = 10_000
 """A table with more records at its last sync gets a run of its own: its fingerprint is what costs there."""
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A service whose two tables are looked at, and the check of its lock."""
+class _Locked(NamedTuple):
+    """A service that is looked at, its tables, and the check of its lock."""
 
     service: SyncService
-    source: Store
-    backup: Store
+    pair: TablePair
     check_lock: CheckLock
+
+
+class _Begun(NamedTuple):
+    """A run of a service that may be settled, but for its end; the check of its lock, its clock, and its tables."""
+
+    run: Callable[..., Run]
+    check_lock: CheckLock
+    now: Now
+    source: AskedTable
+    backup: AskedTable
 
 
 class SetLook:
@@ -75,89 +80,89 @@ class SetLook:
             yield from outcomes
 
     def _part(self, services: Sequence[SyncService], trigger: Trigger, stack: ExitStack) -> list[Outcome]:
-        source, backup = (
-            open_tables(side, self._limits) for side in (services[0].spec.source, services[0].spec.backup)
-        )
-        stack.callback(source.close)
-        stack.callback(backup.close)
-        if source.dialect.kind != backup.dialect.kind or source.is_same_database(backup):
+        spec = services[0].spec
+        sides = Sides(open_tables(spec.source, self._limits), open_tables(spec.backup, self._limits))
+        for tables in sides:
+            stack.callback(tables.close)
+        if sides.source.dialect.kind != sides.backup.dialect.kind or sides.source.is_same_database(sides.backup):
             return []
-        pairs = [pair for service in services if (pair := self._locked(service, source, backup, stack)) is not None]
         with Workers(2) as workers:
-            in_source, in_backup = workers.both(source.describe, backup.describe)
-            pairs = [p for p in pairs if p.source.place.location in in_source and p.backup.place.location in in_backup]
-            places = {pair.service.name: pair.backup.catalog.qualified_name() for pair in pairs}
-            openings = unchanged_runs.openings(backup, places) if places else {}
-            clock = self._clock(openings, pairs)
-            begun = {
-                pair.service.name: run
-                for pair in pairs
-                if (opening := openings.get(pair.service.name)) is not None
-                and (run := self._begun(pair, opening, trigger, opening.clock(clock, None)())) is not None
-            }
-            pairs = [pair for pair in pairs if pair.service.name in begun]
+            begun = self._begin(services, trigger, sides, workers, stack)
             of_source, of_backup = workers.both(
-                lambda: source.fingerprints({pair.source.place.location for pair in pairs}),
-                lambda: backup.fingerprints({pair.backup.place.location for pair in pairs}),
+                lambda: sides.source.fingerprints([each.source for each in begun]),
+                lambda: sides.backup.fingerprints([each.backup for each in begun]),
             )
-        ended: dict[str, Run] = {}
-        for pair in pairs:
-            name = pair.service.name
-            left, right = of_source.get(pair.source.place.location), of_backup.get(pair.backup.place.location)
+        ended: list[Run] = []
+        for each, left, right in zip(begun, of_source, of_backup, strict=True):
             if left is not None and proof.are_equal(left, right):
-                counts, now = Counts(skipped=left.records), openings[name].clock(clock, None)
-                pair.check_lock()
-                run = replace(begun[name], proof=proof.of_fingerprint(left))
-                ended[name] = run.ended(Status.COMPLETED, max(now(), run.started_at), counts)
-        written = unchanged_runs.add(backup, ended.values()) if ended else set()
-        outcomes = [Outcome(run, recorded=True) for run in ended.values() if run.sync_id in written]
+                each.check_lock()
+                counts = Counts(skipped=left.records)
+                shown = proof.of_fingerprint(left)
+                ended.append(each.run(status=Status.COMPLETED, completed_at=each.now(), counts=counts, proof=shown))
+        written = unchanged_runs.add(sides.backup, ended) if ended else set()
+        outcomes = [Outcome(run, recorded=True) for run in ended if run.sync_id in written]
         for outcome in outcomes:
             tell_end(outcome)
             count_run(outcome)
         return outcomes
 
-    def _locked(self, service: SyncService, sources: ManyTables, backups: ManyTables, stack: ExitStack) -> _Pair | None:
+    def _begin(
+        self, services: Sequence[SyncService], trigger: Trigger, sides: Sides, workers: Workers, stack: ExitStack
+    ) -> list[_Begun]:
+        """Takes the locks, and begins the runs of those services whose past and whose columns leave nothing to do."""
+        locked = [each for service in services if (each := self._locked(service, sides, stack)) is not None]
+        in_source, in_backup = workers.both(
+            lambda: sides.source.describe([each.pair.source_name for each in locked]),
+            lambda: sides.backup.describe([each.pair.backup_name for each in locked]),
+        )
+        known = [
+            (each, Both(source, backup))
+            for each, source, backup in zip(locked, in_source, in_backup, strict=True)
+            if source is not None and backup is not None
+        ]
+        places = {each.service.name: described.backup.table.spelled for each, described in known}
+        openings = unchanged_runs.openings(sides.backup, places) if places else {}
+        # The clock of the backup's server, as SyncHistory's answer had it.
+        clock = next((opening.server_time.clock for opening in openings.values() if opening.server_time), self._now)
+        begun = []
+        for each, described in known:
+            name, policy = each.service.name, each.service.policy
+            opening = openings.get(name)
+            if opening is None or not _may_build_on(opening, policy.selection):
+                continue
+            tables = asked_tables(each.pair, sides, described, policy.on_new_column, self._limits)
+            now = opening.clock(clock, None)
+            started_at = now()
+            if tables is None or note_ahead(opening, name, started_at):
+                continue
+            run = partial(
+                Run,
+                name,
+                trigger,
+                False,
+                started_at,
+                place=places[name],
+                number=opening.next_number,
+                notes=tables.notes,
+                selection=policy.selection,
+            )
+            begun.append(_Begun(run, each.check_lock, now, tables.source, tables.backup))
+        return begun
+
+    def _locked(self, service: SyncService, sides: Sides, stack: ExitStack) -> _Locked | None:
         """The service's tables and its lock; None if the lock is taken, or if only a run can say what is wrong."""
-        spec = service.spec
         with suppress(BackupError):
-            source = open_store(spec.source, spec.rules, self._limits, sources)
-            backup = open_store(spec.backup, spec.rules, self._limits, backups)
-            if backup.place.name.lower() in OWN_NAMES or service.may_share(source, backup):
-                return None
-            return _Pair(service, source, backup, stack.enter_context(self._lock(service.name, backup.place.location)))
+            if (pair := pair_of(service, sides, self._limits)) is not None:
+                check_lock = stack.enter_context(self._lock(service.name, pair.backup.location))
+                return _Locked(service, pair, check_lock)
         return None
 
-    def _clock(self, openings: Mapping[str, Opening], pairs: Sequence[_Pair]) -> Now:
-        """The clock of the backup's server, as SyncHistory's answer had it."""
-        server_time = next((opening.server_time for opening in openings.values()), None)
-        return clock_of(pairs[0].backup, self._now, server_time) if pairs else self._now
 
-    def _begun(self, pair: _Pair, opening: Opening, trigger: Trigger, now: datetime) -> Run | None:
-        """The service's run; None if its last run or its columns ask for a run of its own."""
-        service, [last] = pair.service, opening.newest
-        policy = service.policy
-        records = last.proof.source.records if last.proof is not None else RECORDS_AT_MOST + 1
-        if last.selection != policy.selection or records > RECORDS_AT_MOST or note_ahead(opening, service.name, now):
-            return None
-        relational = pair.backup.relational
-        if relational is None:
-            return None
-        try:
-            drift = relational.drift(pair.source, policy.on_new_column)
-        except BackupError:
-            return None
-        if drift.statements or drift.added or drift.widened or drift.removed or drift.ignored:
-            return None
-        return Run(
-            service.name,
-            trigger,
-            False,
-            now,
-            place=pair.backup.catalog.qualified_name(),
-            number=opening.next_number,
-            notes=tuple(notes_of(drift)),
-            selection=policy.selection,
-        )
+def _may_build_on(opening: Opening, selection: str | None) -> bool:
+    """Whether the newest run had the same rules, and few records."""
+    [last] = opening.newest
+    records = last.proof.source.records if last.proof is not None else RECORDS_AT_MOST + 1
+    return last.selection == selection and records <= RECORDS_AT_MOST
 
 
 def _has_time(seconds_left: float | None) -> bool:

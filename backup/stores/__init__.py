@@ -79,8 +79,8 @@ class Side:
 
 
 def open_store(side: Side, rules: Rules, limits: Limits, tables: ManyTables | None = None) -> Store:
-    """The store of one side. It connects when first used. With `tables`, which are of the same database, it is one of
-    them, and shares their connections.
+    """The store of one side. It connects when first used. With `tables`, which are of the same database, it shares
+    their connections.
 
     Without `side.table`, the table is `side.default_table`; on SQLite without its schema. Raises ConfigError for a
     connection string that cannot be read, or settings that do not fit it.
@@ -105,15 +105,12 @@ def open_store(side: Side, rules: Rules, limits: Limits, tables: ManyTables | No
         raise ConfigError(f"Setting {side.named('Table')} is missing; a SQL side needs it.")
     if side.role != "source":  # a backup gets such a column from its first run, a target place from its shape
         rules = replace(rules, required={})
-    store = SqlStore(dialect, table, rules, limits, name, missing)
-    if tables is not None:
-        tables.stores.append(store)
-    return store
+    return SqlStore(dialect, table, rules, limits, name, missing)
 
 
 def open_tables(side: Side, limits: Limits) -> ManyTables:
-    """Many tables of one SQL database, asked together. `open_store` opens each of them in it. It connects when first
-    used. Raises ConfigError for a connection string that cannot be read."""
+    """Many tables of one SQL database, asked together. It connects when first used. Raises ConfigError for a connection
+    string that cannot be read."""
     from backup.stores.sql.access import SqlAccess
     from backup.stores.sql.many_tables import SECONDS_FOR_MANY, ManyTables
 

@@ -25,8 +25,7 @@ from backup.services.service import Options
 from backup.services.unchanged import SetLook
 from backup.stores import open_tables
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
-from backup.stores.sql.many_tables import SECONDS_FOR_MANY, ManyTables
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.many_tables import SECONDS_FOR_MANY, AskedTable, ManyTables
 from tests.emulators.servers import postgres_database
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop
 
@@ -303,11 +302,11 @@ def test_a_look_waits_once_for_a_table_that_does_not_answer_and_settles_those_th
     calls: list[str] = []
     fingerprint = ManyTables._fingerprint
 
-    def silent(tables: ManyTables, cx: sa.Connection, store: SqlStore) -> Any:
-        calls.append(store.catalog.name)
-        if store.catalog.name == "B":
+    def silent(tables: ManyTables, cx: sa.Connection, asked: AskedTable) -> Any:
+        calls.append(asked.shape.table.name)
+        if asked.shape.table.name == "B":
             raise TransientStoreError("There was no answer.")
-        return fingerprint(tables, cx, store)
+        return fingerprint(tables, cx, asked)
 
     monkeypatch.setattr(ManyTables, "_fingerprint", silent)
     own_runs.clear()

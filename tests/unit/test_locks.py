@@ -142,6 +142,23 @@ def test_a_killed_holder_leaves_no_file_lock_behind(file_lock: Lock, service: st
         held()
 
 
+def test_a_file_lock_that_was_given_back_is_free_though_a_forked_process_lives(file_lock: Lock, service: str) -> None:
+    ended, end = os.pipe()
+    with file_lock(service, "backup"):
+        if not (child := os.fork()):
+            try:
+                os.read(ended, 1)
+            finally:
+                os._exit(0)
+        with pytest.raises(Locked), file_lock(service, "backup"):
+            pass
+    with file_lock(service, "backup"):  # though the child lives
+        os.write(end, b"x")
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(Locked), file_lock(service, "backup"):
+            pass
+
+
 def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
     file_lock: Lock, service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

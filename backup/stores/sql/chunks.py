@@ -84,24 +84,22 @@ class SqlChunks:
                 hint="Name other columns as key in backup.toml, or mend the rows. Nothing was changed.",
             )
 
-    def is_many(self, shape: TableShape, chunk: Chunk) -> bool:
-        """Whether the chunk has several times the records that a chunk should have."""
-        many = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
-        return self._bound(shape, chunk, many, "see how much there is") is not None
-
     def fingerprints(
         self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
     ) -> Mapping[Any, Fingerprint] | None:
         """The chunk's fingerprints, as `Dialect.fingerprints` returns them; None also if a row cannot be read, and in
-        the first chunk if rows have no key."""
+        the first chunk if rows have no key. An open chunk may hold far more on one side than on the other: None too
+        where that would take much memory here."""
         if chunk.after is None and self.stamp_rows_without_keys(shape):
             return None
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
+        at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
+        is_bound = bucket is not None or None not in chunk
         try:
             for attempt in self._attempts(operation, single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self.chunk_size.measuring() as measured:
-                    fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket)
+                    fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket, None if is_bound else at_most)
                     measured.records = sum(fingerprint.records for fingerprint in (fingerprints or {}).values())
         except StoreError as error:
             if not may_be_of_rows(error):

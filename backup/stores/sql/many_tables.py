@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from backup.core.errors import BackupError, TransientStoreError
 from backup.core.model import Fingerprint
+from backup.stores.base import Store
 from backup.stores.sibling import Group, Groups, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
+from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.prepared import spelled_once
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.newest import groups_of
-from backup.stores.sql.store import SqlStore
-from backup.stores.values import Limits
+from backup.stores.sql.table import TableShape
+from backup.stores.values import Drift, Limits, OnNewColumn
 
 SECONDS_FOR_MANY = 30.0
 """After how many seconds a call about many tables is cut: a table that somebody has locked must not hold up the others.
 """
 
 
+class AskedTable(NamedTuple):
+    """A table to be asked for its fingerprint, and how many rows it had at most a moment ago; None: nobody knows."""
+
+    shape: TableShape
+    rows_at_most: int | None
+
+
 class ManyTables:
-    """The tables of one side that `open_store` has opened in it. Not for several threads. Each call is tried once."""
+    """The tables of one side, asked together. Not for several threads. Each call is tried once."""
 
     def __init__(self, access: SqlAccess, limits: Limits) -> None:
         self._access, self._limits = access, limits
-        self.stores: list[SqlStore] = []
 
     @property
     def dialect(self) -> Dialect:
@@ -44,54 +53,67 @@ class ManyTables:
         with self._access.once(operation) as own_cx, other._access.once(operation) as other_cx:
             return self.dialect.is_same_database(own_cx, other_cx)
 
-    def describe(self) -> set[str]:
-        """Tells each of its stores what the catalogue says now, and returns the `place.location` of those of which it
-        says something. Raises what a store raises."""
-        names = [
-            TableName(store.catalog.schema or self.dialect.default_schema, store.catalog.name) for store in self.stores
-        ]
+    def name_of(self, store: Store) -> TableName:
+        """The name by which the catalogue may know the store's table. Asks nobody."""
+        catalog = catalog_of(store)
+        return TableName(catalog.schema or self.dialect.default_schema, catalog.name)
+
+    def describe(self, names: Sequence[TableName]) -> Sequence[Described | None]:
+        """What the catalogue says now of the tables with these names; None of those that it leaves out. Costs a
+        handful of statements for all. Raises what a store raises."""
         for attempt in self._access.attempts("read the catalogue"):
             with attempt as cx:
                 described = self.dialect.describe_all(cx, names)
-        for store, of_table in zip(self.stores, described, strict=True):
-            store.catalog.know(of_table)
-        pairs = zip(self.stores, described, strict=True)
-        return {store.place.location for store, of_table in pairs if of_table is not None}
+        return described
 
-    def fingerprints(self, places: Collection[str]) -> Mapping[str, Fingerprint]:
-        """The fingerprints of those of its tables whose `place.location` is among these. Leaves out a table that has
-        more records than a chunk, that the server refuses to read, that cannot be fingerprinted as one piece, or of
-        which there is no answer before the call ends.
+    @staticmethod
+    def matched(
+        source: Store, backup: Store, in_source: Described, in_backup: Described, on_new_column: OnNewColumn
+    ) -> tuple[Drift, AskedTable, AskedTable]:
+        """The drift of the stores' tables if the catalogues say this of them, and how the tables are asked then. Raises
+        what `Relational.drift` raises."""
+        original, copy = catalog_of(source), catalog_of(backup)
+        original.know(in_source)
+        copy.know(in_backup)
+        drift = copy.drift(source, on_new_column)
+        return (
+            drift,
+            AskedTable(original.shape, in_source.rows_at_most),
+            AskedTable(copy.shape, in_backup.rows_at_most),
+        )
+
+    def fingerprints(self, tables: Sequence[AskedTable]) -> Sequence[Fingerprint | None]:
+        """The fingerprint of each table. None of one that has more records than a chunk, that the server refuses to
+        read, that cannot be fingerprinted as one piece, or of which there is no answer before the call ends.
 
         Each is of a moment of its own. Raises what a store raises if the server cannot be asked at all. Costs a
-        statement a table; where the server is a library in this process, two.
+        statement a table; two where the number of its rows is to be known first.
         """
-        fingerprints: dict[str, Fingerprint] = {}
+        fingerprints: list[Fingerprint | None] = []
         try:
             for attempt in self._access.attempts("read the fingerprints of many tables", single=True):
                 with attempt as cx:
                     ends_at = time.monotonic() + SECONDS_FOR_MANY
-                    for store in self.stores:
+                    for table in tables:
                         if time.monotonic() > ends_at:
                             break
-                        if store.place.location in places and (made := self._fingerprint(cx, store)) is not None:
-                            fingerprints[store.place.location] = made
+                        fingerprints.append(self._fingerprint(cx, table))
         except TransientStoreError:
-            if not fingerprints:
+            if not any(fingerprints):
                 raise
-        return fingerprints
+        return [*fingerprints, *[None] * (len(tables) - len(fingerprints))]
 
-    def _fingerprint(self, cx: sa.Connection, store: SqlStore) -> Fingerprint | None:
+    def _fingerprint(self, cx: sa.Connection, asked: AskedTable) -> Fingerprint | None:
+        shape, at_most = asked.shape, self._limits.chunk_size
+        if shape.nullable_key or shape.key_may_repeat:
+            return None
+        is_small = asked.rows_at_most is not None and asked.rows_at_most <= at_most
         try:
-            shape = store.shape
-            if shape.nullable_key or shape.key_may_repeat:
-                return None
-            at_most = self._limits.chunk_size
-            if not shape.has_at_most(at_most):
+            if not (self.dialect.in_process or is_small):
                 count = cx.exec_driver_sql(*_counting(cx.dialect, shape.table, at_most + 1)).scalar()
                 if int(count or 0) > at_most:
                     return None
-            made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters)
+            made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters, at_most=at_most)
         except BackupError:
             return None
         except sa.exc.DBAPIError as error:
@@ -105,7 +127,7 @@ class ManyTables:
         statement. Raises ColumnMissing for a table of an earlier release, and what a store raises."""
         for attempt in self._access.attempts(f"read {shape.name}", single=True):
             with attempt as cx:
-                found = self._groups(cx, shape, groups, values)
+                found = self._groups(cx, shape, groups, values, tuple(shape.fields))
         return found
 
     def add_next(self, shape: Shape, groups: Groups, entries: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -115,7 +137,8 @@ class ManyTables:
         values = [entry[groups.by] for entry in entries]
         for attempt in self._access.attempts(f"write {shape.name}", writes=True, fenced=False):
             with attempt as cx:
-                found = {(group.by, group.apart): group for group in self._groups(cx, shape, groups, values)}
+                read = self._groups(cx, shape, groups, values, (shape.key,))
+                found = {(group.by, group.apart): group for group in read}
                 there: list[str] = []
                 fitting: list[dict[str, Any]] = []
                 for entry in entries:
@@ -130,11 +153,13 @@ class ManyTables:
                     cx.execute(self._sibling(shape).table.insert(), fitting)
         return {*there, *(entry[shape.key] for entry in fitting)}
 
-    def _groups(self, cx: sa.Connection, shape: Shape, groups: Groups, values: Sequence[str]) -> list[Group]:
+    def _groups(
+        self, cx: sa.Connection, shape: Shape, groups: Groups, values: Sequence[str], fields: tuple[str, ...]
+    ) -> list[Group]:
         table, step = self._sibling(shape).table, self.dialect.max_parameters // 2
         parts = [list(values[start : start + step]) for start in range(0, len(values), step)]
         clock = self.dialect.server_clock
-        return [group for part in parts for group in groups_of(cx, table, groups, part, clock)]
+        return [group for part in parts for group in groups_of(cx, table, groups, part, clock, fields)]
 
     def _sibling(self, shape: Shape) -> SqlSibling:
         """The app's own table. For a set it is in the server's default schema."""
@@ -142,8 +167,6 @@ class ManyTables:
 
     def close(self) -> None:
         """Gives the connections back."""
-        for store in self.stores:
-            store.close()
         self._access.close()
 
 

@@ -9,23 +9,24 @@ import sqlalchemy as sa
 
 from backup.stores.sibling import Group, Groups
 
-_GROUP, _AT, _VALUES = "group_", "server_time", "values"
+_VALUES = "values"
 
 
-def groups_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[str], clock: Any) -> list[Group]:
-    """The groups whose field `by` has one of these values. A group with two newest entries is there twice."""
-    names, found = [column.name for column in table.columns], []
-    for row in cx.execute(_query(table, groups, clock), {_VALUES: values}).mappings():
-        entry = {name: row[name] for name in names}
-        highest = {name: row[f"{_GROUP}{name}"] for name in groups.highest}
-        by, apart, counted = (row[f"{_GROUP}{name}"] for name in ("by", "apart", "counted"))
-        is_there = entry[groups.by] is not None
-        found.append(Group(by, apart, highest, counted, entry if is_there else None, row[_AT]))
+def groups_of(
+    cx: sa.Connection, table: sa.Table, groups: Groups, values: list[str], clock: Any, fields: tuple[str, ...]
+) -> list[Group]:
+    """The groups whose field `by` has one of these values; their newest entries with these fields alone. A group with
+    two newest entries is there twice."""
+    found, width = [], len(fields)
+    for row in cx.execute(_query(table, groups, clock, fields), {_VALUES: values}):
+        is_there, by, apart, counted, at, *highest = row[width:]
+        entry = dict(zip(fields, row, strict=False)) if is_there is not None else None
+        found.append(Group(by, apart, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))
     return found
 
 
 @lru_cache(maxsize=16)
-def _query(table: sa.Table, groups: Groups, clock: Any) -> sa.Select[Any]:
+def _query(table: sa.Table, groups: Groups, clock: Any, fields: tuple[str, ...]) -> sa.Select[Any]:
     c = table.c
     order = c[groups.order]
     counts = sa.case((c[groups.but[0]] != groups.but[1], order))
@@ -44,10 +45,11 @@ def _query(table: sa.Table, groups: Groups, clock: Any) -> sa.Select[Any]:
     )
     of_group = sa.and_(c[groups.by] == facts.c.by, c[groups.apart] == facts.c.apart, order == facts.c.newest)
     return sa.select(
-        table,
-        facts.c.by.label(f"{_GROUP}by"),
-        facts.c.apart.label(f"{_GROUP}apart"),
-        facts.c.counted.label(f"{_GROUP}counted"),
-        *(facts.c[f"highest_{name}"].label(f"{_GROUP}{name}") for name in groups.highest),
-        (sa.null() if clock is None else clock).label(_AT),
+        *(c[name] for name in fields),
+        c[groups.by],
+        facts.c.by,
+        facts.c.apart,
+        facts.c.counted,
+        sa.null() if clock is None else clock,
+        *(facts.c[f"highest_{name}"] for name in groups.highest),
     ).select_from(facts.outerjoin(table, of_group))

@@ -126,9 +126,6 @@ class SqlStore:
         return self._chunks.within(self.shape, within)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        # An open chunk may hold far more on one side than on the other.
-        if self.traits.in_process and None in chunk and self._chunks.is_many(self.shape, chunk):
-            return None
         by_bucket = self._chunks.fingerprints("read the fingerprint", self.shape, chunk)
         return None if by_bucket is None else by_bucket[None]
 

@@ -231,10 +231,12 @@ class Dialect(Protocol):
         stamps: StampColumns,
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
+        at_most: int | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         """The fingerprints of the rows that fulfil the conditions, by bucket. Without `bucket` one, under None.
 
-        None where the server cannot compute them.
+        None where the server cannot compute them. Where it is a library in this process, which needs memory for each
+        row, also if there are more than `at_most` rows.
 
         Rows without NULL have the same fingerprint whether or not a column may be NULL.
         """

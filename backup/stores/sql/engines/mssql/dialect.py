@@ -249,6 +249,7 @@ class SqlServerDialect:
         stamps: StampColumns,
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
+        at_most: int | None = None,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
         return {
             number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))

@@ -231,6 +231,7 @@ class PostgresqlDialect:
         stamps: StampColumns,
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
+        at_most: int | None = None,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
         return fingerprint.fingerprints(cx, stamps, conditions, bucket)
 

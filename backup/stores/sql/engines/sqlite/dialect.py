@@ -220,9 +220,11 @@ class SqliteDialect:
         stamps: StampColumns,
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
+        at_most: int | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
-        return fingerprints(cx, stamps, conditions, affinities, bucket, raw=self._file.hashed_encoding)
+        raw = self._file.hashed_encoding
+        return fingerprints(cx, stamps, conditions, affinities, bucket, raw=raw, at_most=at_most)
 
     def largest_row_bytes(
         self,

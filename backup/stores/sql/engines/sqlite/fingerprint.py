@@ -27,6 +27,7 @@ HASHES_OF_BYTES = {name: f"exact_hash_of_{name.replace('-', '_')}" for name in (
 _BLOB = ServerType("BLOB")
 _FIRST_COLUMN: Any = sa.literal_column("1")
 _LOW = (1 << 32) - 1
+_LEAST: Any = sa.literal_column("-9e999")  # less than any other number, text or bytes
 _ARGUMENTS = 127  # a function's most arguments in SQLite as it is usually built
 INTEGERS = ("INTEGER", "NUMERIC")
 """The affinities of columns that store a number without a fraction as an integer."""
@@ -79,9 +80,10 @@ def fingerprints(
     bucket: sa.ColumnElement[Any] | None,
     *,
     raw: str | None,
+    at_most: int | None = None,
 ) -> Mapping[Any, Fingerprint] | None:
     """What `Dialect.fingerprints` returns. `affinities` are those of the key's and the version's columns."""
-    lists = partial(_lists, cx, conditions=conditions, bucket=bucket, raw=raw)
+    lists = partial(_lists, cx, conditions=conditions, bucket=bucket, raw=raw, at_most=at_most)
     try:
         rows = _exact_lists(lists, stamps, affinities)
     except sa.exc.DBAPIError as error:
@@ -94,6 +96,8 @@ def fingerprints(
         # Any column of SQLite may hold any value, and JSON loses digits of some. So hash every value.
         rows = _exact_lists(lists, stamps, [""] * len(affinities))
     assert rows is not None  # noqa: S101 - for mypy; hashes are texts
+    if at_most is not None and sum(records for _, records, *_ in rows) > at_most:
+        return None
     return {number: _fingerprint(*rest) for number, *rest in rows}
 
 
@@ -128,16 +132,16 @@ def _lists(
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None,
     raw: str | None,
+    at_most: int | None,
 ) -> Sequence[_Lists]:
     """A row for each bucket: its number, the number of records, the sum of their versions, a list of values for each
     column, and a list of content hashes."""
     if not conditions and bucket is None:
-        text, values = _whole(
-            cx.dialect, tuple(stamps.key), tuple(stamps.version), stamps.content, tuple(affinities), raw
-        )
+        columns = tuple(stamps.key), tuple(stamps.version), stamps.content
+        text, values = _whole(cx.dialect, *columns, tuple(affinities), raw, at_most)
         cursor: Any = cx.exec_driver_sql(text, values).cursor  # the driver's own cursor converts nothing
     else:
-        cursor = cx.execute(_query(stamps, affinities, conditions, bucket, raw)).cursor
+        cursor = cx.execute(_query(stamps, affinities, conditions, bucket, raw, at_most)).cursor
     rows: Sequence[_Lists] = cursor.fetchall()
     rows = [(*row[:3], *map(_in_utf_8, row[3:])) for row in rows]
     return rows if stamps.content is not None else [(*row, b"[]") for row in rows]
@@ -152,10 +156,17 @@ def _in_utf_8(text: bytes) -> bytes:
 
 @lru_cache(maxsize=1_024)
 def _whole(
-    dialect: sa.Dialect, key: Any, version: Any, content: Any, affinities: tuple[str, ...], raw: str | None
+    dialect: sa.Dialect,
+    key: Any,
+    version: Any,
+    content: Any,
+    affinities: tuple[str, ...],
+    raw: str | None,
+    at_most: int | None,
 ) -> tuple[str, tuple[Any, ...]]:
     """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
-    return spelled_once(_query(StampColumns(key, version, content), affinities, (), None, raw), dialect)
+    query = _query(StampColumns(key, version, content), affinities, (), None, raw, at_most)
+    return spelled_once(query, dialect)
 
 
 def _query(
@@ -164,6 +175,7 @@ def _query(
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None,
     raw: str | None,
+    at_most: int | None,
 ) -> sa.Select[Any]:
     key, version, content = stamps
     # JSON keeps different integers and different texts apart. For other values it is not exact.
@@ -176,16 +188,25 @@ def _query(
     number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)
     hashed: sa.ColumnElement[Any] = sa.literal("") if content is None else content
     group: sa.ColumnElement[Any] = sa.null() if bucket is None else bucket
+    count: sa.ColumnElement[Any] = sa.func.count()
     is_in_key_order = len(key) == 1 and key[0].type.declared.upper() == "INTEGER"  # type: ignore[attr-defined] # a ServerType
-    if not (is_in_key_order and any(_bounds(condition, key[0]) for condition in conditions)):
+    if is_in_key_order and at_most is not None and not conditions and bucket is None:
+        # SQLite counts a whole table by its pages, which costs next to nothing, and reads no row if there are too many.
+        count = sa.select(sa.func.count()).select_from(key[0].table).scalar_subquery()
+        conditions, at_most = [key[0] >= _LEAST, count <= sa.literal_column(str(at_most))], None
+    is_bound = is_in_key_order and any(_bounds(condition, key[0]) for condition in conditions)
+    if not is_bound or at_most is not None:
         # Without a bound on the key SQLite may read an index of other columns, in another order.
         labelled = [value.label(f"c{i}") for i, value in enumerate([*values, number, hashed, group])]
-        *columns, number, hashed, group = list(sa.select(*labelled).where(*conditions).order_by(*key).subquery().c)
+        rows = sa.select(*labelled).where(*conditions).order_by(*key)
+        if at_most is not None:  # enough to see that there are more
+            rows = rows.limit(sa.literal_column(str(at_most + 1)))
+        *columns, number, hashed, group = list(rows.subquery().c)
         values, conditions = list(columns), []
     lists = [_list(value) for value in values]
     if len(values) == len(version) + 1 == 2 and set(affinities) <= set(INTEGERS):
         lists = [sa.cast(sa.func.json_group_object(*values), _BLOB)]  # one list is quicker than two
-    query = sa.select(group, sa.func.count(), sa.func.sum(number), *lists).where(*conditions)
+    query = sa.select(group, count, sa.func.sum(number), *lists).where(*conditions)
     if content is not None:
         query = query.add_columns(_list(hashed, values[len(key)].is_(None) if version else None))
     return query if bucket is None else query.group_by(_FIRST_COLUMN)
