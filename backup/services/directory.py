@@ -8,11 +8,12 @@ from typing import NamedTuple
 from backup.config.given_services import ALL, known_names
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError, UnknownService
+from backup.core.model import SIDES
 from backup.core.suggestions import did_you_mean, quoted
 from backup.services.patterns import is_pattern, matching
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec, specs_of
-from backup.stores import Limits
+from backup.stores import Limits, Side
 
 _LISTED = "docs/configuration.md lists the settings of each."
 
@@ -151,6 +152,10 @@ class Directory:
             listed = f"The sets of backup.toml: {', '.join(names)}." if names else "backup.toml names no set."
             raise UnknownService(f"There is no set {quoted(name)}.{did_you_mean(name, names)}", hint=listed)
         return service_set
+
+    def sides_of_sets(self, name: str) -> list[Side]:
+        """Both sides of each set that `name` is about. Asks no database."""
+        return [service_set.specs.side(role) for service_set in self._sets_in(name) for role in SIDES]
 
     def open_services(self, name: str) -> list[str]:
         """The services of the sets that `name` stands for that have a run in progress. Costs one query a set."""

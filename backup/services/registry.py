@@ -38,7 +38,7 @@ from backup.services.turns import (
     side_by_side,
 )
 from backup.services.unchanged import SetLook
-from backup.stores import Limits, SideName
+from backup.stores import Limits, SideName, kept_open
 
 _LONGEST_SYNC_ID = 100
 _CANDIDATES = 10
@@ -167,19 +167,20 @@ class Registry:
         then has a run without an id. A timer's sync waits some seconds for the lock. It has an entry in SyncHistory
         even if it could not begin.
         """
-        turns = self._turns(name, trigger, options, observer, but)
-        observer.expects(len(turns))
-        group_sync = GroupSync(self.directory, turns)
-        look = partial(self._look, trigger=trigger) if options == NO_OPTIONS else None
-        wait(group_sync.begin(look), wait_seconds)
-        group_sync.end(all_have_ended=wait_seconds is None)
-        if not options.dry_run:
-            group_sync.keep_foreign_keys()
-        for set_name, outcomes in group_sync.whole_sets(name) if tells_sets else ():
-            # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
-            outcome = as_one(new_run_of_several(set_name, trigger, options), outcomes)
-            if not outcome.in_progress:
-                self._watcher.ended(outcome)
+        with kept_open(self.directory.sides_of_sets(name), self._limits):
+            turns = self._turns(name, trigger, options, observer, but)
+            observer.expects(len(turns))
+            group_sync = GroupSync(self.directory, turns)
+            look = partial(self._look, trigger=trigger) if options == NO_OPTIONS else None
+            wait(group_sync.begin(look), wait_seconds)
+            group_sync.end(all_have_ended=wait_seconds is None)
+            if not options.dry_run:
+                group_sync.keep_foreign_keys()
+            for set_name, outcomes in group_sync.whole_sets(name) if tells_sets else ():
+                # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
+                outcome = as_one(new_run_of_several(set_name, trigger, options), outcomes)
+                if not outcome.in_progress:
+                    self._watcher.ended(outcome)
         return group_sync.outcomes()
 
     def _turns(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -45,6 +47,7 @@ __all__ = [
     "add_foreign_key",
     "cosmos_access",
     "dialect_of",
+    "kept_open",
     "list_places",
     "open_database",
     "open_store",
@@ -171,16 +174,31 @@ def open_database(side: Side, limits: Limits, missing: type[BackupError], name: 
     return SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
 
 
-def dialect_of(side: Side, limits: Limits) -> Dialect:
-    """The dialect of a side that is a SQL database. It connects when first used. Raises ConfigError for a connection
-    string that cannot be read."""
+@contextmanager
+def kept_open(sides: Iterable[Side], limits: Limits) -> Iterator[None]:
+    """Inside, what was connected to these sides' databases stays so from one use to the next, also to a SQLite file.
+    Connects nowhere itself."""
+    with ExitStack() as stack:
+        for side in sides:
+            if "accountendpoint" not in side.connection_string.lower():
+                with suppress(BackupError):  # whoever connects will say what is wrong
+                    dialect = dialect_of(side, limits, connections=1)
+                    stack.callback(dialect.close)
+                    _ = dialect.engine  # leases the pool
+        yield
+
+
+def dialect_of(side: Side, limits: Limits, connections: int | None = None) -> Dialect:
+    """The dialect of a side that is a SQL database, for as many `connections` at once as a run needs. It connects when
+    first used. Raises ConfigError for a connection string that cannot be read."""
     from backup.stores.sql.engines import open_dialect
 
     return open_dialect(
         side.connection_string,
         side.named("ConnectionString"),
         default_database=side.database,
-        connections=limits.parallelism + 3,  # for the run's own thread, for its heartbeat, and one to spare
+        # For the run's own thread, for its heartbeat, and one to spare.
+        connections=limits.parallelism + 3 if connections is None else connections,
         call_seconds=limits.max_call_seconds,
         read_only_by_default=side.role == "source",
     )
