@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _REMEMBERED_AT_MOST = 2_000
 
 
-class Sides(NamedTuple):
+class SetSides(NamedTuple):
     """The databases of a set."""
 
     source: ManyTables
@@ -65,7 +65,7 @@ _remembered: dict[str, TablePair] = {}
 """
 
 
-def pair_of(service: SyncService, sides: Sides, limits: Limits) -> TablePair | None:
+def pair_of(service: SyncService, sides: SetSides, limits: Limits) -> TablePair | None:
     """The service's tables; None if only a run can say what is wrong with their places. Asks nobody. Raises ConfigError
     as `open_store`."""
     pair = _remembered.get(service.name)
@@ -78,7 +78,7 @@ def pair_of(service: SyncService, sides: Sides, limits: Limits) -> TablePair | N
 
 
 def asked_tables(
-    pair: TablePair, sides: Sides, described: Both, on_new_column: OnNewColumn, limits: Limits
+    pair: TablePair, sides: SetSides, described: Both, on_new_column: OnNewColumn, limits: Limits
 ) -> Asked | None:
     """How the tables are asked, if they have the columns that they should have; else None: a run has something to do,
     or to say. May ask the backup for its collations."""
@@ -98,7 +98,7 @@ def asked_tables(
     return asked
 
 
-def _opened(spec: ServiceSpec, sides: Sides, limits: Limits) -> tuple[Store, Store]:
+def _opened(spec: ServiceSpec, sides: SetSides, limits: Limits) -> tuple[Store, Store]:
     return (
         open_store(spec.source, spec.rules, limits, sides.source),
         open_store(spec.backup, spec.rules, limits, sides.backup),

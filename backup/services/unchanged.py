@@ -26,7 +26,7 @@ from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import Outcome, tell_end
 from backup.runs.runner import count_run
 from backup.services.service import SyncService
-from backup.services.table_pairs import Both, Sides, TablePair, asked_tables, pair_of
+from backup.services.table_pairs import Both, SetSides, TablePair, asked_tables, pair_of
 from backup.stores import Limits, open_tables
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class SetLook:
 
     def _part(self, services: Sequence[SyncService], trigger: Trigger, stack: ExitStack) -> list[Outcome]:
         spec = services[0].spec
-        sides = Sides(open_tables(spec.source, self._limits), open_tables(spec.backup, self._limits))
+        sides = SetSides(open_tables(spec.source, self._limits), open_tables(spec.backup, self._limits))
         for tables in sides:
             stack.callback(tables.close)
         if sides.source.dialect.kind != sides.backup.dialect.kind or sides.source.is_same_database(sides.backup):
@@ -107,7 +107,7 @@ class SetLook:
         return outcomes
 
     def _begin(
-        self, services: Sequence[SyncService], trigger: Trigger, sides: Sides, workers: Workers, stack: ExitStack
+        self, services: Sequence[SyncService], trigger: Trigger, sides: SetSides, workers: Workers, stack: ExitStack
     ) -> list[_Begun]:
         """Takes the locks, and begins the runs of those services whose past and whose columns leave nothing to do."""
         locked = [each for service in services if (each := self._locked(service, sides, stack)) is not None]
@@ -149,7 +149,7 @@ class SetLook:
             begun.append(_Begun(run, each.check_lock, now, tables.source, tables.backup))
         return begun
 
-    def _locked(self, service: SyncService, sides: Sides, stack: ExitStack) -> _Locked | None:
+    def _locked(self, service: SyncService, sides: SetSides, stack: ExitStack) -> _Locked | None:
         """The service's tables and its lock; None if the lock is taken, or if only a run can say what is wrong."""
         with suppress(BackupError):
             if (pair := pair_of(service, sides, self._limits)) is not None:
