@@ -188,6 +188,7 @@ class SetSection(Shared):
     tables: Names = ()
     containers: Names = ()
     exclude: Names = ()
+    consistent: bool = False
     where: Mapping[str, Conditions] = {}
     table: Mapping[str, TableSection] = {}
     container: Mapping[str, TableSection] = {}
@@ -220,6 +221,11 @@ class SetSection(Shared):
             raise ValueError("database is missing: a set of containers needs it")
         if self.is_cosmos and self.indexes is not None:
             raise ValueError("indexes is for tables: a container that the app makes is indexed like its source's")
+        if self.is_cosmos and self.consistent:
+            raise ValueError(
+                "consistent is for tables: Cosmos DB has no state of several containers as of one moment that a reader "
+                "could hold"
+            )
         if not self.is_cosmos and (self.throughput or any(table.throughput for table in self.table.values())):
             raise ValueError("throughput is for containers, and its source has tables")
         for name, section in self.container.items():

@@ -145,6 +145,8 @@ class Run:
     - `limit`: how many changes a sync may make at most; None: no limit.
     - `masks`: the mark of the masks of a sync's copies; None: no masks.
     - `selection`: the mark of the filter and the columns of a sync; None: an earlier release made the run.
+    - `read_as_of`: the moment as of which a sync of a consistent set has read all of its source, by the clock of the
+      source's server; None for any other run.
     """
 
     service: str
@@ -179,6 +181,7 @@ class Run:
     limit: int | None = None
     masks: str | None = None
     selection: str | None = None
+    read_as_of: datetime | None = None
 
     def takes_over(self, open_run: Run) -> bool:
         """Returns whether this new run may resume the open one: both are syncs without a limit, and the open one does

@@ -66,6 +66,7 @@ class RunResult(PascalAnswer):
     triggered_by: Trigger | None
     change_limit: int | None
     remaining_count: int
+    read_as_of: str | None
     changes: list[ChangeRow] = Field([], description="Of a dry run, and of a restore: the first thousand.")
 
 

@@ -131,6 +131,7 @@ COLUMNS = (
     HistoryColumn("RemainingCount", "integer", "counts.remaining", _COUNT_IF_ANY, answered=True),
     HistoryColumn("Masks", "name", "masks"),
     HistoryColumn("Selection", "name", "selection"),
+    HistoryColumn("ReadAsOf", "time", "read_as_of", answered=True),
 )
 """In the order of a new table's columns. Later releases add columns at the end."""
 

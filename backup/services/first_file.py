@@ -46,6 +46,7 @@ def first_file(
         names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in keyless)
         lines.append(f"exclude = [{names}]  # without a key; name one below to back them up")
     lines.append('on_new_table = "add"             # or "ignore", or "fail"')
+    lines.append("# consistent = true             # read all tables as of one moment; what that takes and costs: docs")
     return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *_views(name, places), ""])
 
 

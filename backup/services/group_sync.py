@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
 from backup.config.given_services import ALL
 from backup.core import spans
 from backup.runs.runner import Outcome
 from backup.services.directory import Directory
+from backup.services.set_snapshot import SetSnapshot
 from backup.services.table_order import parents_first
 from backup.services.turns import SyncInTurn, in_turn
 
@@ -27,14 +29,30 @@ class GroupSync:
             self._syncs_of.setdefault(service_set.name if service_set else "", []).append(sync)
 
     def begin(self, look: Callable[[Sequence[SyncInTurn]], None] | None) -> list[Future[None]]:
-        """Starts the syncs in threads; returns what ends with each. The syncs of a set wait for a `look` at them."""
+        """Starts the syncs in threads; returns what ends with each. The syncs of a set wait for a `look` at them.
+
+        Those of a whole set that is to be read as of one moment share a snapshot, which ends with the last of them."""
         futures: list[Future[None]] = []
         for set_name, syncs in self._syncs_of.items():
             pool = ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync")
             self._pools.append(pool)
+            snapshot = self._snapshot(set_name, syncs)
+            for sync in syncs:
+                sync.snapshot = snapshot
             looks = [pool.submit(spans.carried(look), syncs)] if set_name and look is not None else []
-            futures += in_turn(self._in_order(set_name, syncs), pool, looks)
+            of_set = [*looks, *in_turn(self._in_order(set_name, syncs), pool, looks)]
+            if snapshot is not None:
+                _call_after(snapshot.close, of_set)
+            futures += of_set
         return futures
+
+    def _snapshot(self, set_name: str, syncs: Sequence[SyncInTurn]) -> SetSnapshot | None:
+        """What the syncs read in, if they are of a whole set that is consistent."""
+        service_set = self._directory.sets.get(set_name.lower())
+        if service_set is None or not service_set.is_consistent:
+            return None
+        is_whole = {sync.service for sync in syncs} >= {*service_set.names()}
+        return service_set.snapshot() if is_whole else None
 
     def end(self, *, all_have_ended: bool) -> None:
         """Gives the threads back when they end. If all have ended, writes the entries that SyncHistory lacks."""
@@ -68,3 +86,19 @@ class GroupSync:
     def outcomes(self) -> list[Outcome]:
         """Returns how each ended, or its run in progress; set by set."""
         return [sync.outcome() for syncs in self._syncs_of.values() for sync in syncs]
+
+
+def _call_after(end: Callable[[], None], futures: Sequence[Future[None]]) -> None:
+    """Calls `end` once all these have ended, in the thread of the last one."""
+    lock, left = Lock(), len(futures)
+
+    def count_down(_: Future[None]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            end()
+
+    for future in futures:
+        future.add_done_callback(count_down)

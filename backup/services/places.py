@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from backup.core.errors import BackupError, ConfigError
 from backup.core.log import event
@@ -16,6 +17,9 @@ from backup.runs.upgrade import OWN_NAMES
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Rules, Side, Store, open_store
 from backup.stores.values import Place
+
+if TYPE_CHECKING:
+    from backup.stores import SnapshotReads
 
 TARGET = "--to"
 """The option that names the place that a restore writes to instead of the source."""
@@ -41,16 +45,17 @@ class Places:
         return self._backup
 
     @contextmanager
-    def stores(self, target: str | None = None) -> Iterator[tuple[Store, Store]]:
+    def stores(self, target: str | None = None, snapshot: SnapshotReads | None = None) -> Iterator[tuple[Store, Store]]:
         """Source and backup, closed at the end. With the connection string `target`, the first is that place and not
-        the source. Connects nowhere yet.
+        the source. With a `snapshot` the source is read there. Connects nowhere yet.
 
         Raises ConfigError when the sides are of different products, or when the settings spell the same place twice.
         """
         source_side = self._source
         if target is not None:
             source_side = replace(source_side, role="target place", setting=TARGET, connection_string=target)
-        source, backup = (open_store(side, self._rules, self._limits) for side in (source_side, self._backup))
+        source = open_store(source_side, self._rules, self._limits, snapshot=snapshot)
+        backup = open_store(self._backup, self._rules, self._limits)
         if source.place.kind != backup.place.kind:
             raise ConfigError(
                 f"{source_side.setting} is {source.place.kind} and {self._backup.setting} is {backup.place.kind}. An "

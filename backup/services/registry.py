@@ -178,7 +178,7 @@ class Registry:
                 group_sync.keep_foreign_keys()
             for set_name, outcomes in group_sync.whole_sets(name) if tells_sets else ():
                 # Numbers and pages show a set as one. A set that goes on is shown once a job has ended it.
-                outcome = as_one(new_run_of_several(set_name, trigger, options), outcomes)
+                outcome = self._as_one(new_run_of_several(set_name, trigger, options), outcomes)
                 if not outcome.in_progress:
                     self._watcher.ended(outcome)
         return group_sync.outcomes()
@@ -202,7 +202,7 @@ class Registry:
         for name in sync_of:
             with suppress(BackupError):  # its own run says what is wrong
                 services.append(self.get(name))
-        look = SetLook(self._limits, self._lock, self._now)
+        look = SetLook(self._limits, self._lock, self._now, syncs[0].snapshot)
         stops: list[BackupError] = []
         for outcome in look.unchanged(services, trigger, lambda: 0.0 if stops else syncs[0].seconds_left()):
             self._watcher.ended(outcome)
@@ -235,9 +235,13 @@ class Registry:
         else:
             self._watcher.started(run)
             outcomes = self.sync(run.service, trigger, options, progress, tells_sets=False)
-        outcome = as_one(progress.run, outcomes)
+        outcome = self._as_one(progress.run, outcomes)
         self._watcher.ended(outcome)
         return outcome
+
+    def _as_one(self, run: Run, outcomes: Sequence[Outcome]) -> Outcome:
+        service_set = self.directory.sets.get(run.service.lower())
+        return as_one(run, outcomes, consistent=service_set is not None and service_set.is_consistent)
 
     def verify(
         self, name: str, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI

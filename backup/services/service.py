@@ -36,6 +36,7 @@ from backup.runs.scratch import name_of
 from backup.services.past import Past
 from backup.services.places import Places
 from backup.services.prospect import Prospect
+from backup.services.set_snapshot import SetSnapshot, SourceReading
 from backup.services.setup import Setup
 from backup.services.spec import ServiceSpec, spec_of
 from backup.stores import Limits, SideName, Store, open_store
@@ -43,7 +44,6 @@ from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
-from backup.verbs.sync import sync_with_schema
 from backup.verbs.undo import undo
 from backup.verbs.upkeep import verify_on
 
@@ -134,16 +134,19 @@ class SyncService:
         options: Options = NO_OPTIONS,
         observer: Observer = NOBODY,
         turn: Turn = WHOLE_TURN,
+        snapshot: SetSnapshot | None = None,
     ) -> Outcome:
         """Makes the backup equal to its source. Like every verb that returns an Outcome, it never raises an error.
 
         Resumes an open sync if there is one, and then also covers what changed since that sync began. When the turn's
-        time is up, the outcome's run is in progress; `resume` resumes it.
+        time is up, the outcome's run is in progress; `resume` resumes it. With a `snapshot` of its set, it reads its
+        source there.
         """
         run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
         run = replace(run, limit=options.limit, selection=self.policy.selection)
-        stores = self.stores if options.dry_run else self._stores_to_sync
-        request = RunRequest(run, stores, sync_with_schema, turn, observer, self._places.tell_apart)
+        reading = SourceReading(self.spec, snapshot)
+        stores = partial(self._stores_to_sync, reading, complete=not options.dry_run)
+        request = RunRequest(run, stores, reading.sync, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))
 
     def resume(
@@ -152,17 +155,19 @@ class SyncService:
         """Resumes the open sync from its checkpoint; with `sync_id` only the sync of this id. Returns None if no such
         sync is open."""
         run, tell_apart = self._new_run(Verb.SYNC, trigger), self._places.tell_apart
-        request = RunRequest(run, self.stores, sync_with_schema, turn, observer, tell_apart, only_resumes=True)
+        work = SourceReading(self.spec).sync
+        request = RunRequest(run, self.stores, work, turn, observer, tell_apart, only_resumes=True)
         request = replace(request, resumes_run=sync_id)
         return self._runner.run(request)
 
     @contextmanager
-    def _stores_to_sync(self) -> Iterator[tuple[Store, Store]]:
-        """As `stores`; first makes what a new service's backup needs. Raises the error of a refused service."""
-        if self._refused is not None:
+    def _stores_to_sync(self, reading: SourceReading, *, complete: bool) -> Iterator[tuple[Store, Store]]:
+        """As `stores`, but the source as `reading` says. Raises the error of a service that is refused. `complete`:
+        first makes what a new service's backup needs."""
+        if complete and self._refused is not None:
             raise self._refused
-        with self.stores() as (source, backup):
-            if self._is_new:
+        with self._places.stores(snapshot=reading.begun()) as (source, backup):
+            if complete and self._is_new:
                 self._setup.complete(source, backup)
             yield source, backup
 

@@ -60,6 +60,7 @@ class SetSpecs:
             recycle_days=options.recycle_days,
             on_new_column=options.on_new_column,
             is_new=is_new,
+            is_consistent=self.section.consistent,
         )
         if listed is not None and listed.primary_key and options.key:
             key, named = [name.lower() for name in listed.primary_key], [name.lower() for name in options.key]

@@ -18,6 +18,7 @@ from backup.runs.of_all_services import newest_starts, services_at_work
 from backup.services.patterns import is_pattern
 from backup.services.set_foreign_keys import SetForeignKeys
 from backup.services.set_members import Members, chosen_tables, members_of, same_name
+from backup.services.set_snapshot import SetSnapshot
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Side, list_places
@@ -43,6 +44,15 @@ class ServiceSet:
     def at_once(self) -> int:
         """How many of its services run at once."""
         return self._section.services_at_once or AT_ONCE_IN_A_SET
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether a sync of the whole set reads its source as of one moment."""
+        return self._section.consistent
+
+    def snapshot(self) -> SetSnapshot:
+        """What holds its source for such a sync. Close it."""
+        return SetSnapshot(self.specs, [*self.members.specs])
 
     @property
     def members(self) -> Members:

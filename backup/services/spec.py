@@ -29,7 +29,8 @@ class ServiceSpec:
 
     `recycle_days` and `on_new_column` are the service's own, or None for those of the settings. A service of a set
     `is_new` when its backup has no table yet; the first sync makes it. `refused` is why no run can do it.
-    `renamed_from`: the backup's table under the name that it still has; the next sync renames it.
+    `renamed_from`: the backup's table under the name that it still has; the next sync renames it. `is_consistent`: its
+    set is to be read as of one moment.
 
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
@@ -45,6 +46,7 @@ class ServiceSpec:
     is_new: bool = False
     refused: BackupError | None = None
     renamed_from: Side | None = None
+    is_consistent: bool = False
 
     def __post_init__(self) -> None:
         units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2

@@ -18,6 +18,7 @@ from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService
+from backup.services.set_snapshot import SetSnapshot
 
 Failed = Callable[[str, Verb, Trigger, Options, BackupError], Outcome]
 """Makes the outcome of a run that could not begin."""
@@ -25,7 +26,7 @@ Failed = Callable[[str, Verb, Trigger, Options, BackupError], Outcome]
 AT_ONCE = 8
 """How many services run at once. Each has its own connections, and its chunks and batches in memory."""
 
-_FAILURES_NAMED = 5
+_NAMED = 5
 
 _LOCK_SECONDS = 90.0
 """How long a scheduled sync waits for the lock: longer than a dead run's lease lasts, or a purge."""
@@ -59,6 +60,8 @@ class SyncInTurn(Observer):
         self._outcome: Outcome | None = None
         self._unrecorded: SyncService | None = None
         self._is_settled = False
+        self.snapshot: SetSnapshot | None = None
+        """Where it reads its source; None: as it is now."""
 
     def run(self, others: Sequence[Future[None]] = ()) -> None:
         """Syncs, once the others have ended, unless a look has settled it by then."""
@@ -70,7 +73,7 @@ class SyncInTurn(Observer):
             service = self._open_service(self.service)
             scheduled, seconds = self._trigger in (Trigger.TIMER, Trigger.JOB), self.seconds_left()
             wait_seconds = min(_LOCK_SECONDS, seconds or 0) if scheduled else 0
-            outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds))
+            outcome = service.sync(self._trigger, self._options, self, Turn(seconds, wait_seconds), self.snapshot)
             # A caller hears at once why a run could not begin. The morning after, only history tells.
             belongs_in_history = scheduled or isinstance(outcome.error, StoreUnavailable)
             belongs_in_history |= self._of_set and not isinstance(outcome.error, Locked)
@@ -207,11 +210,12 @@ def _percent_of_all(run: Run, walked: int, services: int) -> int:
     return min(99, before + (100 - before) * walked // (100 * max(1, services)))
 
 
-def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
+def as_one(run: Run, outcomes: Sequence[Outcome], *, consistent: bool = False) -> Outcome:
     """Returns the outcome of all these syncs as that of one run: in progress while one of them is; failed with
-    SetFailed if some failed, or with Locked if these only met other runs. It has proven what all of them have proven.
-    `run` is what was asked for, with the counts, the percent and the proof of its earlier calls; without a proof of
-    these it has none either."""
+    SetFailed if some failed, or with Locked if these only met other runs. It has proven what all of them have proven,
+    and has read as of the moment of all of them. `run` is what was asked for, with the counts, the percent and the
+    proof of its earlier calls; without a proof of these it has none either. `consistent`: it was to read as of one
+    moment, and says whether it did."""
     counts = sum((outcome.run.counts for outcome in outcomes), run.counts)
     failures = [(outcome.run.service, outcome.error) for outcome in outcomes if outcome.error is not None]
     errors = tuple(error for _, error in failures)
@@ -234,20 +238,34 @@ def as_one(run: Run, outcomes: Sequence[Outcome]) -> Outcome:
     charges = [outcome.run.request_charge for outcome in outcomes if outcome.run.request_charge is not None]
     run = replace(run, error_kind=type(error).__name__ if error else None, proof=proof)
     run = replace(run, request_charge=sum(charges) if charges else None)
+    moments = {outcome.run.read_as_of for outcome in outcomes}
+    run = replace(run, read_as_of=moments.pop() if len(moments) == 1 else None)
+    if consistent and run.read_as_of is not None:
+        run = replace(
+            run, notes=(*run.notes, f"Its tables were read as of one moment: {run.read_as_of:%Y-%m-%d %H:%M:%S} UTC.")
+        )
+    elif consistent:
+        apart = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of is None]
+        listed = f": not {_listed(apart)}" if len(apart) < len(outcomes) else ""
+        run = replace(run, notes=(*run.notes, f"Its tables were not all read as of one moment{listed}."))
     return Outcome(run.ended(status, utc_now(), counts, redact(str(error)) if error else None), error)
 
 
 def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: int, unfinished: int) -> SetFailed:
-    listed = ", ".join(f"{service} ({type(error).__name__})" for service, error in failures[:_FAILURES_NAMED])
-    rest = f" and {len(failures) - _FAILURES_NAMED} more" if len(failures) > _FAILURES_NAMED else ""
+    listed = _listed([f"{service} ({type(error).__name__})" for service, error in failures])
     done = number - len(failures) - unfinished
     return SetFailed(
-        f"{len(failures)} of {number} services of {name} failed: {listed}{rest}. "
+        f"{len(failures)} of {number} services of {name} failed: {listed}. "
         f"{done} {'was' if done == 1 else 'were'} done. {failures[0][0]}: "
         f"{failures[0][1]}",
         hint=failures[0][1].hint or None,
         errors=tuple(error for _, error in failures),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest
 
 
 def runs_as_one(outcomes: Sequence[Outcome]) -> Outcome:

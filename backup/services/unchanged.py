@@ -26,6 +26,7 @@ from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import Outcome, tell_end
 from backup.runs.runner import count_run
 from backup.services.service import SyncService
+from backup.services.set_snapshot import ALONE, SetSnapshot
 from backup.services.table_pairs import Both, SetSides, TablePair, asked_tables, pair_of
 from backup.stores import Limits, open_tables
 
@@ -60,8 +61,9 @@ class _Begun(NamedTuple):
 class SetLook:
     """Looks at services of one set, which have one source and one backup."""
 
-    def __init__(self, limits: Limits, lock: Lock, now: Now) -> None:
-        self._limits, self._lock, self._now = limits, lock, now
+    def __init__(self, limits: Limits, lock: Lock, now: Now, snapshot: SetSnapshot | None = None) -> None:
+        """With a `snapshot` of the set it reads the source there."""
+        self._limits, self._lock, self._now, self._snapshot = limits, lock, now, snapshot
 
     def unchanged(
         self, services: Sequence[SyncService], trigger: Trigger, seconds_left: Callable[[], float | None]
@@ -80,8 +82,8 @@ class SetLook:
             yield from outcomes
 
     def _part(self, services: Sequence[SyncService], trigger: Trigger, stack: ExitStack) -> list[Outcome]:
-        spec = services[0].spec
-        sides = SetSides(open_tables(spec.source, self._limits), open_tables(spec.backup, self._limits))
+        spec, reads = services[0].spec, None if self._snapshot is None else self._snapshot.reads_of(None)
+        sides = SetSides(open_tables(spec.source, self._limits, reads), open_tables(spec.backup, self._limits))
         for tables in sides:
             stack.callback(tables.close)
         if sides.source.dialect.kind != sides.backup.dialect.kind or sides.source.is_same_database(sides.backup):
@@ -92,13 +94,17 @@ class SetLook:
                 lambda: sides.source.fingerprints([each.source for each in begun]),
                 lambda: sides.backup.fingerprints([each.backup for each in begun]),
             )
+        read_as_of = None if reads is None else reads.read_as_of
+        if reads is not None and read_as_of is None:
+            return []  # what it has read is of several moments; each run says so
         ended: list[Run] = []
         for each, left, right in zip(begun, of_source, of_backup, strict=True):
             if left is not None and proof.are_equal(left, right):
                 each.check_lock()
                 counts = Counts(skipped=left.records)
                 shown = proof.of_fingerprint(left)
-                ended.append(each.run(status=Status.COMPLETED, completed_at=each.now(), counts=counts, proof=shown))
+                end = {"completed_at": each.now(), "read_as_of": read_as_of}
+                ended.append(each.run(status=Status.COMPLETED, counts=counts, proof=shown, **end))
         written = unchanged_runs.add(sides.backup, ended) if ended else set()
         outcomes = [Outcome(run, recorded=True) for run in ended if run.sync_id in written]
         for outcome in outcomes:
@@ -126,7 +132,7 @@ class SetLook:
         clock = next((opening.server_time.clock for opening in openings.values() if opening.server_time), self._now)
         begun = []
         for each, described in known:
-            name, policy = each.service.name, each.service.policy
+            name, policy, spec = each.service.name, each.service.policy, each.service.spec
             opening = openings.get(name)
             if opening is None or not _may_build_on(opening, policy.selection):
                 continue
@@ -143,7 +149,7 @@ class SetLook:
                 started_at,
                 place=places[name],
                 number=opening.next_number,
-                notes=tables.notes,
+                notes=(*tables.notes, ALONE) if self._snapshot is None and spec.is_consistent else tables.notes,
                 selection=policy.selection,
             )
             begun.append(_Begun(run, each.check_lock, now, tables.source, tables.backup))
@@ -152,6 +158,8 @@ class SetLook:
     def _locked(self, service: SyncService, sides: SetSides, stack: ExitStack) -> _Locked | None:
         """The service's tables and its lock; None if the lock is taken, or if only a run can say what is wrong."""
         with suppress(BackupError):
+            if self._snapshot is not None:
+                self._snapshot.reads_of(service.spec.source.table)
             if (pair := pair_of(service, sides, self._limits)) is not None:
                 check_lock = stack.enter_context(self._lock(service.name, pair.backup.location))
                 return _Locked(service, pair, check_lock)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from backup.stores.cosmos.access import CosmosAccess
     from backup.stores.sql.access import SqlAccess
     from backup.stores.sql.engines import Dialect
+    from backup.stores.sql.engines.snapshot import SnapshotReads
     from backup.stores.sql.many_tables import ManyTables
+    from backup.stores.sql.source_snapshot import SourceSnapshot
 
 __all__ = [
     "Accept",
@@ -42,9 +44,12 @@ __all__ = [
     "Sibling",
     "Side",
     "SideName",
+    "SnapshotReads",
+    "SourceSnapshot",
     "Store",
     "Written",
     "add_foreign_key",
+    "begin_snapshot",
     "cosmos_access",
     "dialect_of",
     "kept_open",
@@ -81,9 +86,15 @@ class Side:
         return self.setting if self.of_set or self.role == "target place" else f"{self.setting}__{part}"
 
 
-def open_store(side: Side, rules: Rules, limits: Limits, tables: ManyTables | None = None) -> Store:
+def open_store(
+    side: Side,
+    rules: Rules,
+    limits: Limits,
+    tables: ManyTables | None = None,
+    snapshot: SnapshotReads | None = None,
+) -> Store:
     """The store of one side. It connects when first used. With `tables`, which are of the same database, it shares
-    their connections.
+    their connections, and reads where they do. With a `snapshot` of a source's SQL database, it reads there.
 
     Without `side.table`, the table is `side.default_table`; on SQLite without its schema. Raises ConfigError for a
     connection string that cannot be read, or settings that do not fit it.
@@ -108,12 +119,14 @@ def open_store(side: Side, rules: Rules, limits: Limits, tables: ManyTables | No
         raise ConfigError(f"Setting {side.named('Table')} is missing; a SQL side needs it.")
     if side.role != "source":  # a backup gets such a column from its first run, a target place from its shape
         rules = replace(rules, required={})
-    return SqlStore(dialect, table, rules, limits, name, missing)
+    store = SqlStore(dialect, table, rules, limits, name, missing)
+    store.access.snapshot = snapshot if tables is None else tables.snapshot
+    return store
 
 
-def open_tables(side: Side, limits: Limits) -> ManyTables:
-    """Many tables of one SQL database, asked together. It connects when first used. Raises ConfigError for a connection
-    string that cannot be read."""
+def open_tables(side: Side, limits: Limits, snapshot: SnapshotReads | None = None) -> ManyTables:
+    """Many tables of one SQL database, asked together; with a `snapshot`, there. It connects when first used. Raises
+    ConfigError for a connection string that cannot be read."""
     from backup.stores.sql.access import SqlAccess
     from backup.stores.sql.many_tables import SECONDS_FOR_MANY, ManyTables
 
@@ -121,7 +134,26 @@ def open_tables(side: Side, limits: Limits) -> ManyTables:
     dialect, once = dialect_of(side, limits), Retry(max_attempts=1)
     label = f"{side.role} of {side.service} ({dialect.product} {dialect.location})"
     seconds = min(limits.max_call_seconds, SECONDS_FOR_MANY)
-    return ManyTables(SqlAccess(dialect, once, missing, label, seconds), limits)
+    access = SqlAccess(dialect, once, missing, label, seconds)
+    access.snapshot = snapshot
+    return ManyTables(access, limits)
+
+
+def begin_snapshot(side: Side, tables: list[str], limits: Limits) -> SourceSnapshot:
+    """Begins to hold the side's SQL database as it is at this moment, so that these tables can be read as of it. Close
+    it on every way.
+
+    Raises ConfigError, with what to do, for a database that cannot be held; else what a store raises. Then nothing is
+    held.
+    """
+    from backup.stores.sql.source_snapshot import begun
+
+    access = open_database(side, limits, SourceMissing, f"{side.role} of {side.service}")
+    try:
+        return begun(access, tables)
+    except BaseException:
+        access.close()
+        raise
 
 
 def list_places(side: Side, limits: Limits) -> list[Listed]:

@@ -27,6 +27,7 @@ RESULT_FIELDS = {
         "TriggeredBy",
         "ChangeLimit",
         "RemainingCount",
+        "ReadAsOf",
     ),
 }
 

@@ -100,6 +100,7 @@ def test_completed_syncs_are_answered_exactly_as_documented() -> None:
                 "Failures": [],
                 "ChangeLimit": None,
                 "RemainingCount": 0,
+                "ReadAsOf": None,
             }
         ],
         "Timestamp": "2024-12-07T00:00:00.000Z",

@@ -14,7 +14,7 @@ ANSWERED = [
     *("SyncId", "ServiceName", "StartedAt", "CompletedAt", "DurationMs", "Status", "Trigger", "DryRun"),
     *("InsertedCount", "UpdatedCount", "DeletedCount", "SkippedCount", "TotalProcessed", "Verified", "Percent"),
     *("RequestCharge", "Notes", "ErrorMessage", "FailedCount", "Failures", "Verb", "TriggeredBy", "ChangeLimit"),
-    "RemainingCount",
+    *("RemainingCount", "ReadAsOf"),
 ]
 
 

@@ -437,7 +437,7 @@ def test_another_table_of_the_sources_database_may_be_the_backup(tmp_path: Path)
 def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
     seen = []
 
-    def remember(side: Any, rules: Any, limits: Any) -> Store:
+    def remember(side: Any, rules: Any, limits: Any, **_: Any) -> Store:
         seen.append(limits)
         raise ConfigError
 
@@ -477,7 +477,9 @@ def test_no_more_than_eight_services_are_synced_at_once_and_the_others_are_pendi
 ) -> None:
     goes_on, ended = threading.Event(), threading.Semaphore(0)
 
-    def waiting(self: SyncService, trigger: Trigger, options: Options, observer: Observer, turn: Turn) -> Outcome:
+    def waiting(
+        self: SyncService, trigger: Trigger, options: Options, observer: Observer, turn: Turn, *_: Any
+    ) -> Outcome:
         run = Run(self.name, trigger, False, START)
         observer.started(run)
         goes_on.wait(30)
@@ -499,7 +501,9 @@ def test_no_more_than_eight_services_are_synced_at_once_and_the_others_are_pendi
 def test_a_sync_that_fails_in_a_way_nobody_foresaw_is_an_outcome_beside_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def breaking(self: SyncService, trigger: Trigger, options: Options, observer: Observer, turn: Turn) -> Outcome:
+    def breaking(
+        self: SyncService, trigger: Trigger, options: Options, observer: Observer, turn: Turn, *_: Any
+    ) -> Outcome:
         if self.name.endswith("1"):
             raise RuntimeError("secret")
         return Outcome(Run(self.name, trigger, False, START).ended(Status.COMPLETED, START, Counts()))

@@ -106,6 +106,9 @@ def test_containers_need_a_database_and_tables_take_none_of_them() -> None:
     assert "its source has containers, no tables" in mistakes(account + 'database = "d"\ntables = "*"\n')
     columns = 'database = "d"\ncontainers = "a"\n[set.shop.container.a]\ncolumns = { exclude = ["b"] }\n'
     assert "columns is for tables, and a is a container" in mistakes(account + columns)
+    one_moment = 'database = "d"\ncontainers = "a"\nconsistent = true\n'
+    assert "consistent is for tables: Cosmos DB has no state" in mistakes(account + one_moment)
+    assert not read(account + one_moment.replace("true", "false"))["shop"].consistent
     orders = 'database = "d"\ncontainers = "orders"\nwhere = { orders = { type = "Order" } }\n'
     assert read(account + orders)["shop"].sections["orders"].where == {"type": "Order"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 
 from backup.core.run_values import Run
 from backup.entry import http
@@ -32,6 +33,11 @@ def duration_text(milliseconds: int | None) -> str:
     if milliseconds < _HOUR:
         return f"{milliseconds // _MINUTE} m {milliseconds % _MINUTE // _SECOND} s"
     return f"{milliseconds // _HOUR} h {milliseconds % _HOUR // _MINUTE} m"
+
+
+def as_of_text(at: datetime) -> str:
+    """`2026-11-30 00:54:37.123 UTC`."""
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d} UTC"
 
 
 def proof_text(run: Run, *, whole: bool = False) -> str:
@@ -63,6 +69,11 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool
         cells = [plain(run.service), plain(run.status), proof_text(run, whole=whole), *map(str, numbers)]
         rows.append(GridRow([*cells, duration_text(run.duration_ms), str(counts.failed)]))
     show_grid(None if failed else title, columns, rows)
+    moments = {outcome.run.read_as_of for outcome in outcomes}
+    for moment in sorted(moment for moment in moments if moment is not None):
+        of_it = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of == moment]
+        which = "All were" if len(of_it) == len(outcomes) else f"{', '.join(of_it)} were"
+        say(f"{which} read as of one moment: {as_of_text(moment)}.", indent="  ")
     for outcome in outcomes:
         _show_details(outcome)
 

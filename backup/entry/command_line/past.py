@@ -12,7 +12,7 @@ from backup.core.model import Action
 from backup.core.run_values import Counts, Run, Verb
 from backup.entry.answers import By
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
-from backup.entry.command_line.outcomes import duration_text, proof_text, show_failures
+from backup.entry.command_line.outcomes import as_of_text, duration_text, proof_text, show_failures
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid
 from backup.runs.changes import RunChanges, counts_of
 from backup.services.past import Ran, Shown
@@ -67,6 +67,7 @@ def show_run(ran: Ran, now: datetime, skipped: int, only: str | None = None) -> 
         "Status": ", ".join(filter(None, (_status(run), proof))),
         "Started": f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC, {_age(run.started_at, now)} ago",
         "Duration": duration_text(run.duration_ms),
+        "Read as of": "" if run.read_as_of is None else as_of_text(run.read_as_of),
         "Records": done + (f", {counts.failed} set aside" if counts.failed else ""),
         "Place": run.place or "",
         "Cost": "" if run.request_charge is None else f"{run.request_charge:g} request units",

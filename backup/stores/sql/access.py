@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
@@ -27,6 +27,8 @@ from backup.core.retry import Attempt, Retry
 from backup.stores.calls import CallEnded, cut_in_time, left_in_time
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import CALL_SECONDS
+from backup.stores.sql.engines.snapshot import Snapshot, SnapshotLost, SnapshotReads
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.values import Drift
 
 _OF_RECORDS = ("refused", "constraint", "unique", "undecoded")
@@ -49,6 +51,9 @@ class SqlAccess:
 
         self.hides_values = False
         """Whether the side's records have values that no error may show: those that a source's masks hide."""
+
+        self.snapshot: SnapshotReads | None = None
+        """Where it reads, if that is a snapshot, as long as this is held."""
 
         self._retry, self._call_seconds = retry, call_seconds
 
@@ -89,17 +94,40 @@ class SqlAccess:
         single: bool = False,
     ) -> Iterator[sa.Connection]:
         """One try of a transaction. `again`: an earlier try may still be running on the server."""
-        with self._in_words(operation, seconds, writes) as limit, cut_in_time(limit) as call, ExitStack() as stack:
-            dialect = self.dialect
+        snapshot = self.snapshot.current if self.snapshot is not None and not writes else None
+        with (
+            snapshot.turn() if snapshot is not None else nullcontext(),  # to wait for it is no part of the call
+            self._in_words(operation, seconds, writes) as limit,
+            cut_in_time(limit) as call,
+            ExitStack() as stack,
+        ):
             with call.in_this_thread():
-                cx = stack.enter_context(
-                    dialect.writing() if writes else dialect.asking() if single else dialect.reading()
-                )
-            call.end_with(dialect.cut(cx))
+                cx = stack.enter_context(self._connection(snapshot, writes=writes, single=single))
+            call.end_with(self.dialect.cut(cx))
             yield cx
             if writes and fenced and self.fence is not None:
                 self.fence(cx, again)
             call.check()
+
+    def _connection(
+        self, snapshot: Snapshot | None, *, writes: bool, single: bool
+    ) -> AbstractContextManager[sa.Connection]:
+        if snapshot is not None:
+            return self.dialect.reading_in(snapshot)
+        return self.dialect.writing() if writes else self.dialect.asking() if single else self.dialect.reading()
+
+    def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
+        """Begins a snapshot, as `Dialect.begin_snapshot` says. Raises what a store raises."""
+        operation = "begin to read as of one moment"
+        for attempt in self._retry.attempts(f"{operation}: {self.label}"):
+            with (
+                attempt,
+                self._in_words(operation, writes=False) as limit,
+                cut_in_time(limit) as call,
+                call.in_this_thread(),
+            ):
+                snapshot = self.dialect.begin_snapshot(tables)
+        return snapshot
 
     def _is_mended(self, error: Exception) -> bool:
         if isinstance(error, BackupError) and error.session_dropped:
@@ -116,6 +144,11 @@ class SqlAccess:
             yield limit
         except BackupError:
             raise
+        except SnapshotLost:
+            raise TransientStoreError(
+                f"Could not {operation} in the {self.label} as of one moment: what held it is gone.",
+                hint="The next try reads it as it is now, and the run says that it was not read as of one moment.",
+            ) from None
         except CallEnded:
             interrupts.check()
             raise TransientStoreError(

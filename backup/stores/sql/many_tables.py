@@ -19,6 +19,7 @@ from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.prepared import spelled_once
+from backup.stores.sql.engines.snapshot import SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.newest import groups_of
 from backup.stores.sql.table import TableShape
@@ -46,6 +47,11 @@ class ManyTables:
     def dialect(self) -> Dialect:
         """The database of all its tables."""
         return self._access.dialect
+
+    @property
+    def snapshot(self) -> SnapshotReads | None:
+        """The snapshot in which it reads; None without one."""
+        return self._access.snapshot
 
     def is_same_database(self, other: ManyTables) -> bool:
         """Whether both are in one database, by what the servers say of themselves."""

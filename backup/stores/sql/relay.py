@@ -40,6 +40,8 @@ class SqlRelay:
         """As `Relational.relay`."""
         if source.access.dialect.kind != self._access.dialect.kind or not source.shape.reads_as_stored:
             raise NotRelayed(chunk)
+        if source.access.snapshot is not None and source.access.dialect.in_process:
+            raise NotRelayed(chunk)  # it would read by a connection of its own, outside the snapshot
         is_last = False
         while not is_last:
             bound = None

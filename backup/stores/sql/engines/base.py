@@ -17,6 +17,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
@@ -165,6 +166,17 @@ class Dialect(Protocol):
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that writes. The end of the block commits it."""
+
+    def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
+        """Begins a snapshot of the database, in which `reading_in` reads these tables as of one moment. Whoever begins
+        it closes it, on every way: as long as it is held, the server keeps old rows for it.
+
+        Raises ConfigError, with what to do, for a database that cannot give one; else the driver's errors. Then nothing
+        is held.
+        """
+
+    def reading_in(self, snapshot: Snapshot) -> AbstractContextManager[sa.Connection]:
+        """A connection that reads in the snapshot, which the same server has begun. Raises SnapshotLost."""
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         """A function that ends the call that waits on this connection. For any thread. It asks the server nothing."""

@@ -16,6 +16,7 @@ from backup.stores.sql.engines import base
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver waits that long even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
 _LOOK_SECONDS = 5
+_WIDE = (-8, -9, -10)  # SQL_WCHAR, SQL_WVARCHAR and SQL_WLONGVARCHAR in sqlucode.h
 
 
 def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = False) -> Any:
@@ -48,9 +49,15 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
     # Texts arrive as UTF-16, whatever the client's locale and the column's code page.
     connection.setdecoding(pyodbc.SQL_CHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
     connection.setdecoding(pyodbc.SQL_WCHAR, encoding="utf-16le", ctype=pyodbc.SQL_WCHAR)
-    for wide in (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR) if halves else ():
-        connection.add_output_converter(wide, text_from)
+    if halves:
+        read_halves(connection)
     return connection
+
+
+def read_halves(connection: Any) -> None:
+    """From now on the connection reads texts with half a surrogate pair, as `connect` says."""
+    for wide in _WIDE:
+        connection.add_output_converter(wide, text_from)
 
 
 _answered: set[str] = set()

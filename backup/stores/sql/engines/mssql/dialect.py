@@ -39,11 +39,13 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
+from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
+from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 
@@ -124,6 +126,15 @@ class SqlServerDialect:
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
+
+    def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
+        return begin_under_snapshot(self.engine, tables, self.cut, self.location)
+
+    @contextmanager
+    def reading_in(self, snapshot: Snapshot) -> Iterator[sa.Connection]:
+        with snapshot.reading(self.engine) as cx:
+            self._engines.read_texts_with(cx.connection.driver_connection)
+            yield cx
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         leave: Callable[[], None] = cx.connection.driver_connection.leave  # type: ignore[union-attr] # LeavableConnection

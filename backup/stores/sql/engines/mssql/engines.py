@@ -14,7 +14,7 @@ from backup.stores.identity import SQL_SERVER_SCOPE, IdentityLogin
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.failures import missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
-from backup.stores.sql.engines.mssql.connection import connect
+from backup.stores.sql.engines.mssql.connection import connect, read_halves
 from backup.stores.sql.engines.mssql.errors import failure, is_session_lost
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
@@ -100,6 +100,11 @@ class SqlServerEngines:
                 raise
             states = None  # a server without this view has no snapshots either
         return self.engine.execution_options(isolation_level="SNAPSHOT") if states == (1, False) else self.engine
+
+    def read_texts_with(self, connection: Any) -> None:
+        """From now on this connection of the driver reads text as others of this database do by now."""
+        if self._halves:
+            read_halves(connection)
 
     def read_halves(self) -> None:
         """From now on, connections read text that has halves of surrogate pairs, too."""

@@ -27,11 +27,13 @@ from backup.stores.sql.engines.postgresql.connection import connect_options, cut
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.relay import pass_blocks, relay_rows
+from backup.stores.sql.engines.postgresql.snapshot import export
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
+from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
@@ -142,6 +144,12 @@ class PostgresqlDialect:
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
+
+    def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
+        return export(self.engine, tables)
+
+    def reading_in(self, snapshot: Snapshot) -> AbstractContextManager[sa.Connection]:
+        return snapshot.reading(self.engine)
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         return cut(cx.connection.driver_connection)

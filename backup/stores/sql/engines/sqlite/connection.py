@@ -35,6 +35,9 @@ class OpenFile(WaitingConnection):
     """A connection that knows which file it has opened: device and inode. A path may lead to another file later."""
 
     identity: tuple[int, int] | None = None
+    is_immutable = False
+    """Whether it was opened as a file that nobody writes."""
+
     path: Path | None = None
 
     @property
@@ -119,13 +122,17 @@ class SqliteFile:
             for names, of_bytes in _FUNCTIONS_OF_BYTES:
                 for encoding, name in names.items():
                     connection.create_function(name, -1, partial(of_bytes, encoding), deterministic=True)
-            if self.reads_any_bytes:
-                connection.text_factory = text_of
+            self.read_texts_with(connection)
             connection.identity, connection.path = identity, self.path
+            connection.is_immutable = self._immutable
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def read_texts_with(self, connection: Any) -> None:
+        """From now on the connection reads texts as this file wants it."""
+        connection.text_factory = text_of if self.reads_any_bytes else str
 
     def spelled(self, mode: Mode) -> str:
         """The file's name for SQLite, which says how to open it. Raises NotOpened as `connect` does."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -25,11 +25,13 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
 from backup.stores.sql.engines.sqlite.connection import SqliteFile
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
 from backup.stores.sql.engines.sqlite.relay import relay_rows
+from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -110,6 +112,17 @@ class SqliteDialect:
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.writing()
+
+    def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:  # noqa: ARG002 - it is one of the whole file
+        return begin_read_transaction(self._engines.alone(self._engines.mode), self.cut)
+
+    @contextmanager
+    def reading_in(self, snapshot: Snapshot) -> Iterator[sa.Connection]:
+        with snapshot.reading(self.engine) as cx:
+            driver: Any = cx.connection.driver_connection
+            driver.was_interrupted = False  # that was about an earlier call
+            self._file.read_texts_with(driver)
+            yield cx
 
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         driver: Any = cx.connection.driver_connection

@@ -91,7 +91,11 @@ class SqliteEngines:
 
     @cached_property
     def _writing_alone(self) -> sa.Engine:
-        return _engine(sa.NullPool(self._opener("rw"), dialect=_shared()[0]))
+        return self.alone("rw")
+
+    def alone(self, mode: Mode) -> sa.Engine:
+        """An engine that nobody shares: it opens a connection each time."""
+        return _engine(sa.NullPool(self._opener(mode), dialect=_shared()[0]))
 
     def _opener(self, mode: Mode) -> Any:  # SQLAlchemy's type of a connection lacks some of the driver's
         return partial(copy_of(self.file).connect, mode)  # a pool outlives what this dialect learns about its file

@@ -1,0 +1,71 @@
+"""A snapshot of SQL Server: one connection with one transaction under SNAPSHOT isolation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC
+
+import sqlalchemy as sa
+
+from backup.core.errors import ConfigError
+from backup.stores.calls import end_this_with
+from backup.stores.sql.engines.snapshot import OneConnection
+from backup.stores.sql.engines.tables import TableName
+
+ALLOWED = sa.text("SELECT snapshot_isolation_state FROM sys.databases WHERE database_id = DB_ID()")
+TRANSACTION = sa.text("SELECT CURRENT_TRANSACTION_ID(), SYSUTCDATETIME()")
+_ON = 1  # else it is off, or being switched on or off
+
+
+def begin_under_snapshot(
+    engine: sa.Engine,
+    tables: Sequence[TableName],
+    cut: Callable[[sa.Connection], Callable[[], None]],
+    location: str,
+) -> OneConnection:
+    """Begins a snapshot of the database at `location`, which lasts as long as its transaction. Raises ConfigError where
+    the database does not allow it, and the driver's errors; then nothing is held."""
+    cx = engine.connect()
+    try:
+        end_this_with(cut(cx))
+        with cx.begin():
+            is_allowed = _state(cx) == _ON
+        if not is_allowed:
+            name = location.rpartition("/")[2].replace("]", "]]")
+            raise ConfigError(
+                f"consistent is true, and the source's database {location} does not allow SNAPSHOT isolation, so its "
+                "tables cannot be read as of one moment. Nothing was read.",
+                hint=f"ALTER DATABASE [{name}] SET ALLOW_SNAPSHOT_ISOLATION ON, which needs ALTER on the database and "
+                "waits for open transactions. Or remove consistent from backup.toml.",
+            )
+        cx.execution_options(isolation_level="SNAPSHOT")
+        cx.begin()
+        _fix(cx, tables)
+        number, at = cx.execute(TRANSACTION).one()
+        return OneConnection(
+            cx, cut(cx), at.replace(tzinfo=UTC), lambda held: held.execute(TRANSACTION).one()[0] == number
+        )
+    except BaseException:
+        cx.close()
+        raise
+
+
+def _state(cx: sa.Connection) -> int | None:
+    with suppress(sa.exc.ProgrammingError):  # a server without this view has no snapshots either
+        state: int | None = cx.scalar(ALLOWED)
+        return state
+    return None
+
+
+def anchor(table: TableName) -> sa.Select[tuple[int]]:
+    """Reads one row of the table, or none."""
+    return sa.select(sa.literal_column("1")).select_from(sa.table(table.name, schema=table.schema)).limit(1)
+
+
+def _fix(cx: sa.Connection, tables: Sequence[TableName]) -> None:
+    """Fixes the moment: the transaction sees what is committed when it first reads data, which a catalogue is not."""
+    for table in tables:
+        with suppress(sa.exc.ProgrammingError):  # not to be read by this login; its own run will say so
+            cx.execute(anchor(table)).all()
+            return

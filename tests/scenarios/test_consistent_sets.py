@@ -1,0 +1,324 @@
+"""A set with `consistent = true`: its tables are read as of one moment, or their runs say that they were not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.config.settings import load_settings
+from backup.core.errors import ConfigError, Interrupted, StoreError
+from backup.core.model import utc_now
+from backup.core.run_values import Run, Trigger
+from backup.entry.answers import result_of
+from backup.entry.command_line.outcomes import show_outcomes
+from backup.jobs.desk import open_desk
+from backup.jobs.job import Request, State
+from backup.jobs.worker import worker_of
+from backup.runs.outcome import NOBODY, Observer, Outcome
+from backup.services.service import Options
+from backup.services.service_plans import plan_of
+from backup.services.set_snapshot import NOT_ONE_MOMENT
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.base import Described
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
+from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.many_tables import ManyTables
+from tests.scenarios import places
+from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop, work_on_set
+
+__all__ = ["postgres_shop", "sqlite_shop"]
+
+CONSISTENT = "consistent = true"
+TABLES = """
+CREATE TABLE "Purse" ("Id" INTEGER PRIMARY KEY, "Coins" INTEGER NOT NULL);
+CREATE TABLE "Safe" ("Id" INTEGER PRIMARY KEY, "Coins" INTEGER NOT NULL);
+INSERT INTO "Purse" VALUES (1, 50), (2, 10), (3, 10), (4, 10), (5, 10), (6, 10), (7, 10), (8, 10);
+INSERT INTO "Safe" VALUES (1, 50), (2, 30)
+"""
+COINS = 'SELECT (SELECT sum("Coins") FROM "Purse") + (SELECT sum("Coins") FROM "Safe")'
+
+
+class Mover(Observer):
+    """Somebody who carries coins from one table into the other whenever a sync of a table begins. All of them together
+    never change."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop, self.moved = shop, 0
+
+    def started(self, run: Run) -> None:
+        self.moved += 1
+        self.shop.run(
+            'UPDATE "Purse" SET "Coins" = "Coins" - 7 WHERE "Id" = 1;'
+            'UPDATE "Safe" SET "Coins" = "Coins" + 7 WHERE "Id" = 1;'
+            'INSERT INTO "Safe" SELECT (SELECT max("Id") FROM "Safe") + 1, "Coins" FROM "Purse" '
+            'WHERE "Id" = (SELECT max("Id") FROM "Purse");'
+            'DELETE FROM "Purse" WHERE "Id" = (SELECT max("Id") FROM "Purse")'
+        )
+
+
+@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+def shop(request: pytest.FixtureRequest) -> Shop:
+    """Two tables on each server, of which coins go from one into the other."""
+    shop: Shop = request.getfixturevalue(request.param)
+    if shop.source.startswith("sqlite"):
+        with places.engine(shop.source).connect() as cx:
+            cx.exec_driver_sql("PRAGMA journal_mode = WAL")
+    shop.run(TABLES)
+    return shop
+
+
+def synced(shop: Shop, observer: Observer = NOBODY, *lines: str, name: str = "shop", **options: Any) -> list[Outcome]:
+    registry = shop.registry("services_at_once = 1", *(lines or [CONSISTENT]))
+    return registry.sync(name, Trigger.CLI, Options(**options), observer)
+
+
+def test_a_writer_that_keeps_an_invariant_over_two_tables_finds_it_kept_in_the_backup(shop: Shop) -> None:
+    for _ in range(2):  # a first copy, then changes of it
+        mover = Mover(shop)
+        outcomes = synced(shop, mover)
+        assert mover.moved == 2
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        assert all(outcome.run.verified for outcome in outcomes)
+        assert shop.column(COINS) == shop.column(COINS, "source") == [200]
+        [moment] = {outcome.run.read_as_of for outcome in outcomes}
+        assert moment is not None
+        assert abs((utc_now() - moment).total_seconds()) < 300
+        assert [result_of(outcome.run)["ReadAsOf"] for outcome in outcomes] == [
+            result_of(outcomes[0].run)["ReadAsOf"]
+        ] * 2
+        for outcome in outcomes:
+            past = shop.registry(CONSISTENT).get(outcome.run.service).past
+            assert past.history(1)[0].read_as_of == outcome.run.read_as_of
+    # The same without the option tears them apart: so the writer is one that can.
+    outcomes = synced(shop, Mover(shop), "# not consistent")
+    assert shop.column(COINS) != shop.column(COINS, "source")
+    assert {outcome.run.read_as_of for outcome in outcomes} == {None}
+
+
+class Calls(Observer):
+    """Calls something when the run of the table begins."""
+
+    def __init__(self, table: str, call: Callable[[], None]) -> None:
+        self.table, self.call = table, call
+
+    def started(self, run: Run) -> None:
+        if run.service.endswith(self.table):
+            self.call()
+
+
+def moments(outcomes: list[Outcome]) -> dict[str, bool]:
+    """Whether each table was read as of the set's moment. Every one that was not says why."""
+    for outcome in outcomes:
+        said = [note for note in outcome.run.notes if note.startswith(NOT_ONE_MOMENT)]
+        assert bool(said) != (outcome.run.read_as_of is not None), outcome
+    return {outcome.run.service.rpartition(".")[2].rpartition("/")[2]: not outcome.run.notes for outcome in outcomes}
+
+
+def nothing_is_held(shop: Shop) -> bool:
+    """Whether the source keeps nothing for a reader any more."""
+    if shop.source.startswith("sqlite"):
+        shop.run('UPDATE "Purse" SET "Coins" = "Coins" + 1')
+        shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 1')
+        with places.engine(shop.source).connect() as cx:
+            return [*cx.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()] == [0, 0, 0]
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'backup' "
+    return shop.column(query + "AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)", "source") == [0]
+
+
+def test_nothing_is_held_once_the_source_is_read_whatever_happened(shop: Shop) -> None:
+    held = []
+    synced(shop, Calls("Safe", lambda: held.append(nothing_is_held(shop))))
+    assert held == [False]
+    assert nothing_is_held(shop)
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    outcomes = synced(shop, Calls("Purse", interrupt), force=True)
+    assert any(isinstance(outcome.error, Interrupted) for outcome in outcomes)
+    assert nothing_is_held(shop)
+    assert plan_of(shop.registry(CONSISTENT), "shop").notes[-1].endswith("reads its tables as of one moment.")
+    assert nothing_is_held(shop)
+
+
+def test_the_look_at_unchanged_tables_sees_the_same_moment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced(shop)
+    describe = ManyTables.describe
+
+    def then_describe(tables: ManyTables, names: Sequence[TableName]) -> Sequence[Described | None]:
+        if tables.snapshot is not None:  # it has begun
+            shop.run('DELETE FROM "Purse"')
+        return describe(tables, names)
+
+    monkeypatch.setattr(ManyTables, "describe", then_describe)
+    started: list[str] = []
+    outcomes = synced(shop, Calls("", lambda: started.append("a run of its own")))
+    assert moments(outcomes) == {"Purse": True, "Safe": True}
+    assert (started, shop.column(COINS)) == ([], [200])
+    [moment] = {outcome.run.read_as_of for outcome in outcomes}
+    assert moment is not None
+
+
+def test_what_is_not_a_sync_of_the_whole_set_says_so(shop: Shop, tmp_path: Path) -> None:
+    synced(shop)
+    for name in ("Purse", "P*"):
+        assert moments(synced(shop, name=shop.name(name))) == {"Purse": False}
+    outcomes = synced(shop, limit=1, force=True)
+    assert moments(outcomes)["Purse"] is False
+    assert moments(synced(shop, name="all", dry_run=True)) == {"Purse": True, "Safe": True}
+    settings = load_settings({"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": shop.text(CONSISTENT)})
+    desk = open_desk(settings)
+    job = desk.records.enqueue(Request(shop.name("Safe")), "http")
+    assert job is not None
+    ended = worker_of(settings, desk).work(job.job_id)
+    assert ended is not None
+    assert ended.state is State.SUCCEEDED
+    notes = shop.registry(CONSISTENT).get(shop.name("Safe")).past.history(1)[0].notes
+    assert notes == (f"{NOT_ONE_MOMENT}: only a sync of the whole set is.",)
+
+
+def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(shop: Shop, tmp_path: Path) -> None:
+    for folder, small, said in (
+        ("whole", {}, "Its tables were read as of one moment: "),
+        (
+            "parts",
+            {"BackupSync__ChunkSize": "2", "BackupSync__SliceSeconds": "1e-6"},
+            "Its tables were not all read as",
+        ),
+    ):
+        (tmp_path / folder).mkdir()
+        shop.run('UPDATE "Purse" SET "Coins" = "Coins" + 1')
+        job, desk, slices = work_on_set(shop, tmp_path / folder, CONSISTENT, **small)
+        assert (job.state, len(slices) > 1) == (State.SUCCEEDED, bool(small))
+        run = desk.runs.get(job.sync_id or "")
+        assert run is not None
+        assert run["notes"][-1].startswith(said)
+    entries = [shop.registry(CONSISTENT).get(shop.name(name)).past.history(1)[0] for name in ("Purse", "Safe")]
+    assert entries[0].notes[-1] == f"{NOT_ONE_MOMENT}: the sync took more than one call."
+    assert entries[0].read_as_of is None
+    assert nothing_is_held(shop)
+
+
+def test_a_run_that_was_left_in_the_middle_is_compared_again_as_of_the_new_moment(shop: Shop) -> None:
+    shop.settings.update({"BackupSync__ChunkSize": "2", "BackupSync__Parallelism": "1"})
+
+    class Leaves(Observer):
+        def progress(self, service: str, counts: Any) -> None:
+            if service.endswith("Purse") and counts.seen > 2:
+                raise Interrupted
+
+    left = synced(shop, Leaves())
+    assert [outcome.in_progress for outcome in left if outcome.run.service.endswith("Purse")] == [True]
+    shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 5 WHERE "Id" = 1; UPDATE "Safe" SET "Coins" = "Coins" + 5')
+    shop.run('UPDATE "Safe" SET "Coins" = "Coins" - 5 WHERE "Id" = 2')
+    mover = Mover(shop)
+    outcomes = synced(shop, mover)
+    assert moments(outcomes) == {"Purse": True, "Safe": True}
+    assert shop.column(COINS) == [200]
+    assert [outcome.run.sync_id for outcome in outcomes if outcome.run.service.endswith("Purse")] == [
+        outcome.run.sync_id for outcome in left if outcome.run.service.endswith("Purse")
+    ]
+
+
+def test_the_command_line_says_as_of_when(sqlite_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    with places.engine(sqlite_shop.source).connect() as cx:
+        cx.exec_driver_sql("PRAGMA journal_mode = WAL")
+    sqlite_shop.run(TABLES)
+    outcomes = synced(sqlite_shop)
+    show_outcomes(None, outcomes)
+    moment = outcomes[0].run.read_as_of
+    assert moment is not None
+    assert f"All were read as of one moment: {moment:%Y-%m-%d %H:%M:%S}." in capsys.readouterr().out
+
+
+def test_a_file_whose_writers_would_have_to_wait_is_refused_with_what_to_do(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(TABLES)
+    plan = plan_of(sqlite_shop.registry(CONSISTENT), "shop")
+    [error] = plan.errors
+    assert "is not in WAL mode (delete)" in str(error)
+    outcomes = synced(sqlite_shop)
+    assert [type(outcome.error) for outcome in outcomes] == [ConfigError] * 2
+    assert all("journal_mode" in (outcome.error.hint if outcome.error else "") for outcome in outcomes)
+    immutable = Shop(f"{sqlite_shop.source}?immutable=1", sqlite_shop.backup, "")
+    assert moments(synced(immutable)) == {"Purse": True, "Safe": True}
+
+
+def test_a_text_that_is_no_utf_8_is_read_in_the_snapshot_too(sqlite_shop: Shop) -> None:
+    with places.engine(sqlite_shop.source).connect() as cx:
+        cx.exec_driver_sql("PRAGMA journal_mode = WAL")
+    sqlite_shop.run("CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO a VALUES (1, CAST(x'ff41' AS TEXT))")
+    sqlite_shop.run("CREATE TABLE b (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO b VALUES (1, 'ä')")
+    assert moments(synced(sqlite_shop)) == {"a": True, "b": True}
+    assert sqlite_shop.column("SELECT hex(t) FROM a UNION ALL SELECT hex(t) FROM b") == ["FF41", "C3A4"]
+
+
+def held_by(shop: Shop) -> str:
+    return "FROM pg_locks WHERE mode = 'AccessShareLock' AND relation = 'public.\"Purse\"'::regclass"
+
+
+def test_a_snapshot_that_is_lost_is_never_claimed(postgres_shop: Shop) -> None:
+    shop = postgres_shop
+    shop.run(TABLES + ';CREATE TABLE "Third" ("Id" INTEGER PRIMARY KEY)')
+    shop.settings["BackupRetry__BaseSeconds"] = "0"
+    assert moments(synced(shop)) == {"Purse": True, "Safe": True, "Third": True}
+    shop.run('UPDATE "Purse" SET "Coins" = 9; UPDATE "Safe" SET "Coins" = 9; INSERT INTO "Third" VALUES (1)')
+    kill = f"SELECT pg_terminate_backend(pid) {held_by(shop)}"
+    order = [outcome.run.service.rpartition(".")[2] for outcome in synced(shop, dry_run=True)]
+    outcomes = synced(shop, Calls(order[1], lambda: shop.run(kill)))
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert moments(outcomes) == {order[0]: True, order[1]: False, order[2]: False}
+    assert "what held the source's state is gone" in outcomes[1].run.notes[-1]
+    assert shop.rows('"Purse"')[0][:2] == (1, 9)
+
+
+def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(postgres_shop: Shop) -> None:
+    shop = postgres_shop
+    shop.run(TABLES)
+    refused: list[str] = []
+
+    def truncate() -> None:
+        try:
+            shop.run("SET LOCAL lock_timeout = '50ms'; TRUNCATE \"Safe\"")
+        except sa.exc.OperationalError as error:
+            refused.append(str(error))
+
+    assert moments(synced(shop, Calls("Purse", truncate))) == {"Purse": True, "Safe": True}
+    assert ["lock timeout" in text for text in refused] == [True]
+    assert shop.column(COINS) == [200]
+
+
+def test_what_cannot_be_held_fails_alone_and_the_plan_says_so(postgres_shop: Shop) -> None:
+    shop = postgres_shop
+    shop.run(TABLES + ';CREATE MATERIALIZED VIEW "Sums" AS SELECT 1 AS "Id", count(*) AS "Number" FROM "Purse"')
+    shop.run('CREATE VIEW "Rich" AS SELECT * FROM "Safe"')
+    sections = (CONSISTENT, *(f'[set.shop.table."public.{name}"]\nkey = "Id"' for name in ("Sums", "Rich")))
+    outcomes = synced(shop, NOBODY, *sections)
+    [error] = plan_of(shop.registry(*sections), "shop").errors
+    [failed] = [outcome for outcome in outcomes if outcome.error is not None]
+    assert (failed.run.service, type(failed.error)) == ("shop/public.Sums", StoreError)
+    assert "public.Sums" in str(error)
+    assert moments([outcome for outcome in outcomes if outcome is not failed]) == dict.fromkeys(
+        ("Purse", "Safe", "Rich"), True
+    )
+
+
+def test_a_relay_reads_in_the_snapshot_or_not_at_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    relayed: list[str] = []
+
+    def counted(relay: Callable[..., int | None]) -> Callable[..., int | None]:
+        def relay_and_note(dialect: Dialect, *given: Any) -> int | None:
+            relayed.append(dialect.kind)
+            return relay(dialect, *given)
+
+        return relay_and_note
+
+    for engine in (SqliteDialect, PostgresqlDialect):
+        monkeypatch.setattr(engine, "relay", counted(engine.relay))
+    assert moments(synced(shop, Mover(shop))) == {"Purse": True, "Safe": True}
+    assert relayed == (["postgresql", "postgresql"] if shop.prefix else [])
+    assert shop.column(COINS) == [200]
