@@ -44,6 +44,7 @@ from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.restoring import Wish
+from backup.verbs.sync import sync_with_schema
 from backup.verbs.undo import undo
 from backup.verbs.upkeep import verify_on
 
@@ -146,7 +147,8 @@ class SyncService:
         run = replace(run, limit=options.limit, selection=self.policy.selection)
         reading = SourceReading(self.spec, snapshot)
         stores = partial(self._stores_to_sync, reading, complete=not options.dry_run)
-        request = RunRequest(run, stores, reading.sync, turn, observer, self._places.tell_apart)
+        work = reading.told(sync_with_schema)
+        request = RunRequest(run, stores, work, turn, observer, self._places.tell_apart)
         return _certain(self._runner.run(request))
 
     def resume(
@@ -155,7 +157,7 @@ class SyncService:
         """Resumes the open sync from its checkpoint; with `sync_id` only the sync of this id. Returns None if no such
         sync is open."""
         run, tell_apart = self._new_run(Verb.SYNC, trigger), self._places.tell_apart
-        work = SourceReading(self.spec).sync
+        work = SourceReading(self.spec).told(sync_with_schema)
         request = RunRequest(run, self.stores, work, turn, observer, tell_apart, only_resumes=True)
         request = replace(request, resumes_run=sync_id)
         return self._runner.run(request)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from backup.core.errors import BackupError
 from backup.core.log import event
-from backup.runs.session import Session
+from backup.runs.session import Session, Work
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
 from backup.stores import begin_snapshot
-from backup.verbs.sync import sync_with_schema
 
 if TYPE_CHECKING:
     from backup.stores import SnapshotReads, SourceSnapshot
@@ -94,12 +93,18 @@ class SourceReading:
             self._reads = self._snapshot.reads_of(self._spec.source.table)
         return self._reads
 
-    def sync(self, session: Session) -> None:
-        """Syncs. If the set is to be read as of one moment, records as of when the source was read, or notes why not
-        all of it was read as of one. Raises what `sync_with_schema` raises."""
-        sync_with_schema(session)
-        if not self._spec.is_consistent or session.unfinished:  # whoever resumes it says so
-            return
+    def told(self, work: Work) -> Work:
+        """The work, which tells at its end as of when it has read its source, if the set is to be read as of one
+        moment; or notes why that was not one."""
+
+        def work_and_tell(session: Session) -> None:
+            work(session)
+            if not session.unfinished:  # else whoever resumes it tells
+                self._tell(session)
+
+        return work_and_tell if self._spec.is_consistent else work
+
+    def _tell(self, session: Session) -> None:
         reads = self._reads
         if reads is None:
             session.note(f"{NOT_ONE_MOMENT}: {_PAUSED}." if session.resumed else ALONE)
