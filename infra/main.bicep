@@ -52,6 +52,11 @@ param backupCosmosConnection string = ''
 @description('The most that the backup on SQL may hold. Azure charges for it, not for what is in it.')
 param sqlMaxGb int = 32
 
+@minValue(0)
+@maxValue(100000)
+@description('The most request units a second that the containers of the backup share, by autoscale: 1000, 2000, 3000 and so on. 0 for serverless. An account cannot change from one to the other.')
+param cosmosAutoscaleThroughput int = 0
+
 @description('Whether services come from backup.toml beside host.json, instead of customer and order.')
 param useBackupFile bool = false
 
@@ -208,6 +213,7 @@ module cosmos 'app/cosmos.bicep' = if (makesCosmos) {
     databaseName: backupCosmosDatabase
     containerName: sourceCosmosContainer
     partitionKey: orderPartitionKey
+    autoscaleThroughput: cosmosAutoscaleThroughput
     location: location
     tags: tags
     principalId: identity.outputs.principalId

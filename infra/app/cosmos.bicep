@@ -1,9 +1,12 @@
-// The backup's Cosmos DB account: serverless, without keys, with continuous backup, and a lock against deletion.
+// The backup's Cosmos DB account: serverless or with autoscale that its containers share, without keys, with continuous
+// backup, and a lock against deletion.
 // A data role cannot make containers, so those of `initialize` are made here.
 param accountName string
 param databaseName string
 param containerName string
 param partitionKey string
+@description('The most request units a second that the containers share; 0 for serverless.')
+param autoscaleThroughput int
 param location string
 param tags object
 param principalId string
@@ -11,6 +14,7 @@ param isPrivate bool
 param appSubnetId string
 param deleteLock bool
 
+var isServerless = autoscaleThroughput == 0
 var dataContributor = '00000000-0000-0000-0000-000000000002'
 // Nothing asks for a part of these texts, and an index of them would cost request units with each write.
 var containers = [
@@ -45,11 +49,11 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' = {
         isZoneRedundant: false
       }
     ]
-    capabilities: [
+    capabilities: isServerless ? [
       {
         name: 'EnableServerless'
       }
-    ]
+    ] : []
     consistencyPolicy: {
       defaultConsistencyLevel: 'Session'
     }
@@ -80,6 +84,11 @@ resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2024-11-15
   properties: {
     resource: {
       id: databaseName
+    }
+    options: isServerless ? {} : {
+      autoscaleSettings: {
+        maxThroughput: autoscaleThroughput
+      }
     }
   }
 }

@@ -175,6 +175,23 @@ def test_the_backup_has_the_containers_that_initialize_makes() -> None:
         assert {path.strip("/?") for path in container["unindexed"]} <= texts
 
 
+def test_the_backup_on_cosmos_is_serverless_or_shares_autoscale() -> None:
+    """The server refuses an account that is serverless and has a throughput."""
+    cosmos = files()["app/cosmos.bicep"]
+    made = {kind.rpartition("/")[2]: inner(config)["properties"] for _, kind, config in cosmos.resources()}
+    capabilities, options = (
+        choice["operator"]["operands"]
+        for choice in (made["databaseAccounts"]["capabilities"], made["sqlDatabases"]["options"])
+    )
+    assert capabilities["condition"] == options["condition"] == "isServerless"
+    assert "autoscaleThroughput == 0" in cosmos.text
+    assert (capabilities["true_value"], capabilities["false_value"]) == ([{"name": "EnableServerless"}], [])
+    autoscale = {"autoscaleSettings": {"maxThroughput": "autoscaleThroughput"}}
+    assert (options["true_value"], options["false_value"]) == ({}, autoscale)
+    assert "options" not in made["containers"]  # each would cost for itself
+    assert main().part("parameters")["cosmosAutoscaleThroughput"]["default"] == 0
+
+
 def test_the_settings_in_the_documents_are_the_outputs_of_the_template() -> None:
     page = (ROOT / "docs/azure.md").read_text()
     assert set(re.findall(r"`(SERVICE_\w+)`", page)) <= main().part("outputs").keys()
