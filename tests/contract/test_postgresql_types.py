@@ -198,8 +198,8 @@ def test_generated_and_identity_columns_are_kept_as_their_values(postgresql_benc
 
 @pytest.mark.parametrize(
     "type_",
-    ["numeric", "real", "date", "timestamp", "timestamptz(3)", "interval", "inet", "integer[]", "int4range", "money",
-     "char(5)", "varchar(20)", "oid", "macaddr", "jsonb", "time", "name", '"char"', "bit varying(9)"],
+    ["boolean", "numeric", "real", "date", "timestamp", "timestamptz(3)", "interval", "inet", "integer[]", "int4range",
+     "money", "char(5)", "varchar(20)", "oid", "macaddr", "jsonb", "time", "name", '"char"', "bit varying(9)"],
 )  # fmt: skip
 def test_types_may_be_keys(postgresql_bench: PostgresBench, type_: str) -> None:
     bench = postgresql_bench

@@ -63,7 +63,8 @@ def _value(column: Column, value: Value, *, plain: bool) -> Any:
 def fulfils(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
     """The condition on a column, whose values `filter_values` has made."""
     if isinstance(condition, Range):
-        return sa.and_(*(_COMPARISONS[sign](column, value) for sign, value in condition.limits))
+        limits = ((_COMPARISONS[sign], sa.literal(value, column.type)) for sign, value in condition.limits)
+        return sa.and_(*(compares(column, limit) for compares, limit in limits))
     if isinstance(condition, tuple):
         return sa.or_(*(column == value for value in condition))
     return column == condition

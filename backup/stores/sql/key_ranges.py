@@ -22,14 +22,16 @@ def between(key: Sequence[sa.Column[Any]], chunk: Chunk) -> list[sa.ColumnElemen
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
-    beyond: sa.ColumnElement[bool] = key[0] > values[0]
+    first = sa.literal(values[0], key[0].type)  # SQLAlchemy compares no plain True by order
+    beyond: sa.ColumnElement[bool] = key[0] > first
     if len(key) == 1:
         return beyond
-    return sa.and_(key[0] >= values[0], sa.or_(beyond, _after(key[1:], values[1:])))
+    return sa.and_(key[0] >= first, sa.or_(beyond, _after(key[1:], values[1:])))
 
 
 def _upto(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:
+    first = sa.literal(values[0], key[0].type)
     if len(key) == 1:
-        last: sa.ColumnElement[bool] = key[0] <= values[0]
+        last: sa.ColumnElement[bool] = key[0] <= first
         return last
-    return sa.and_(key[0] <= values[0], sa.or_(key[0] < values[0], _upto(key[1:], values[1:])))
+    return sa.and_(key[0] <= first, sa.or_(key[0] < first, _upto(key[1:], values[1:])))

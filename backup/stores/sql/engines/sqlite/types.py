@@ -21,7 +21,9 @@ _AFFINITIES = (  # the first with a part that the declared type contains, by SQL
 )
 
 
-_OTHERS = "*[\ufffd\U00010000-\U0010ffff]*"
+_OTHERS: Any = sa.literal_column("'*[\ufffd\U00010000-\U0010ffff]*'")
+_NUL: Any = sa.literal_column("char(0)")  # no parameters: a statement takes so many only
+_NOWHERE: Any = sa.literal_column("0")
 
 
 class SqliteType(ServerType):
@@ -59,7 +61,7 @@ class Utf16Type(SqliteType):
 def _may_be_half_a_pair(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
     is_text = sa.func.typeof(column) == sa.literal_column("'text'")
     # GLOB looks no further than a NUL.
-    may_be_other = sa.or_(column.op("GLOB")(_OTHERS), sa.func.instr(column, sa.func.char(0)) > 0)
+    may_be_other = sa.or_(column.op("GLOB")(_OTHERS), sa.func.instr(column, _NUL) != _NOWHERE)
     return sa.and_(is_text, may_be_other)
 
 
