@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,7 @@ from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.listing import list_tables
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.engines.mssql.types import type_of
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.filters import filter_values
@@ -939,6 +941,14 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
     assert " ".join(text.split()).startswith(
         "SELECT dbo.[SyncHistory].[SyncId] FROM dbo.[SyncHistory] WITH (REPEATABLEREAD, ROWLOCK) WHERE"
     )
+
+
+@pytest.mark.parametrize("server", [SqlServerDialect, PostgresqlDialect])
+def test_a_servers_time_is_aware_utc_whatever_its_driver_gives(server: Any) -> None:
+    clock = server.server_clock.fget(None)
+    time = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    for value in (time.replace(tzinfo=None), time.astimezone(timezone(timedelta(hours=2)))):
+        assert clock.type.process_result_value(value, dialect()) == time
 
 
 def test_what_a_run_reads_of_history_is_one_query() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -174,7 +174,7 @@ class SqlSibling:
             entries[row.pop(LOOK)].append(row)
             at = row.pop(AT)
             del row[PLACE]
-        return Seen(entries, at and (at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)))
+        return Seen(entries, at)
 
     def _rows(
         self, cx: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any], limit: int, max_bytes: int | None

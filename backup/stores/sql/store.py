@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -99,7 +99,7 @@ class SqlStore:
         for attempt in self.access.attempts("ask for the time", single=True):
             with attempt as cx:
                 now: datetime = cx.execute(sa.select(clock)).scalar_one()
-        return now.astimezone(UTC) if now.tzinfo else now.replace(tzinfo=UTC)
+        return now
 
     def has_records(self) -> bool:
         query = self.shape.select.where(*self.shape.filters).limit(1)

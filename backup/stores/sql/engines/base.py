@@ -118,8 +118,7 @@ class Dialect(Protocol):
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
-        """Selects the server's current time in UTC, with or without its zone; None where the server is a library in
-        this process."""
+        """Selects the server's current time, as aware UTC; None where the server is a library in this process."""
 
     def ensure_database(self, like: Dialect | None = None) -> None:
         """Creates the database if it does not exist; safe if others create it at the same time. A new file gets the

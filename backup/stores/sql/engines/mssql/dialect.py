@@ -57,7 +57,8 @@ _EXISTS = sa.text("SELECT DB_ID(:name)")
 _LOCK = sa.text(
     "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
 )
-_CLOCK = sa.func.sysutcdatetime(type_=sa.DateTime())
+_UTC_TIME = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
+_CLOCK = sa.func.sysutcdatetime(type_=_UTC_TIME)
 _IDENTITY_INSERT = "identity insert"
 _LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
 
@@ -73,7 +74,7 @@ class SqlServerDialect:
     in_process = False
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
-    utc_time = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
+    utc_time = _UTC_TIME
     stamp_type = MssqlType("varbinary(40)", "varbinary")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("0x")
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))

@@ -41,7 +41,8 @@ from backup.stores.sql.pool import SharedPool
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 # Such a lock belongs to one database. The number is random, so nobody else asks for it.
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
-_CLOCK = sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))
+_UTC_TIME = UtcTime(with_zone=True)
+_CLOCK = sa.func.clock_timestamp(type_=_UTC_TIME)
 _NAME, _APART, _PAIRS_KEPT = "name of the connection", "connections to other databases", 20
 _SMALL = 16 * 1024
 # Values too large for a row's page lie in a TOAST table; each partition has its own.
@@ -61,7 +62,7 @@ class PostgresqlDialect:
     in_process = False
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
-    utc_time = UtcTime(with_zone=True)
+    utc_time = _UTC_TIME
     stamp_type = ServerType("text")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")
     row_count: sa.ColumnElement[int] = sa.func.count()
