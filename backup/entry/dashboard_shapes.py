@@ -9,6 +9,7 @@ from typing import Any
 
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
+from backup.core.errors import BadRequest
 from backup.entry.answers import time_text
 from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceStates, ServiceView
 from backup.jobs.desk import Desk
@@ -17,6 +18,7 @@ from backup.jobs.listing import PAGE_AT_MOST, page_of_jobs
 from backup.jobs.run_numbers import percentile
 
 _DUE_AT_MOST = 10_000
+_RANKS = [str(rank) for rank in range(len(WORST_FIRST))]
 
 
 def shape_overview(
@@ -45,6 +47,8 @@ def shape_overview(
     ranks = states.ranks(names)
     wanted = text.lower() if text else ""
     places = [(f"{rank}:{name}", rank, name) for rank, name in zip(ranks, names, strict=True) if wanted in name.lower()]
+    if cursor is not None and (cursor[:1] not in _RANKS or cursor[1:2] != ":"):
+        raise BadRequest("The cursor is not from a page of services.", hint="Begin again without a cursor.")
     following = sorted(place for place in places if cursor is None or place[0] > cursor)
     page = [states.view(name, rank) for _, rank, name in following[:limit]]
     next_due = _next_due(settings, (view.name for view in page), now)

@@ -40,7 +40,7 @@ def page_of_jobs(
     """
     wanted = min(max(1, limit), PAGE_AT_MOST)
     sections = [(state, None)] if state else [*((first, None) for first in _FIRST_STATES), (None, _FIRST_STATES)]
-    start, after = _position(cursor, len(sections))
+    start, after = _position(cursor, [_prefix(only, service) for only, _ in sections])
     jobs: list[Job] = []
     scanned = 0
     for number, (only, but) in list(enumerate(sections))[start:]:
@@ -73,13 +73,15 @@ def _prefix(state: State | None, service: str | None) -> str:
     return f"of:{hashed(service)}:{state}:" if state else f"type:{hashed(service)}:"
 
 
-def _position(cursor: str | None, sections: int) -> tuple[int, str]:
-    """The section where the page begins, and the key after which it begins."""
+def _position(cursor: str | None, prefixes: Sequence[str]) -> tuple[int, str]:
+    """The section where the page begins, and the key after which it begins. The sections have these prefixes."""
     if cursor is None:
         return 0, ""
     number, _, after = cursor.partition(".")
-    if not number.isdecimal() or int(number) >= sections or not after.isascii() or len(after) > 300:
-        raise BadRequest("The cursor is not from a page of jobs.", hint="Begin again without a cursor.")
+    sections = {str(section): prefix for section, prefix in enumerate(prefixes)}
+    is_known = number in sections and (not after or after.startswith(sections[number]))
+    if not is_known or not after.isascii() or len(after) > 300:
+        raise BadRequest("The cursor is not from a page of these jobs.", hint="Begin again without a cursor.")
     return int(number), after
 
 

@@ -52,7 +52,7 @@ class RunNumbers:
         """Returns the numbers by day, from `first` to `last`, of one service or (None) of all together; only of days
         with numbers. `scheduled` counts the occurrences of that day's schedule whose runs completed."""
         prefix = "total:" if service is None else f"stat:{hashed(service)}:"
-        after = f"{prefix}{(first - timedelta(days=1)).isoformat()}"
+        after = f"{prefix}{(first - timedelta(days=1)).isoformat()}" if first > date.min else ""
         items = self._keys.scan(prefix, after=after, limit=min(_DAYS_AT_MOST, (last - first).days + 1))
         by_day = {date.fromisoformat(item.key.rpartition(":")[2]): item.value for item in items}
         return {day: numbers for day, numbers in by_day.items() if day <= last}

@@ -211,6 +211,8 @@ def test_the_worst_service_comes_first_and_silence_alone_makes_one_overdue(many:
     pages = [many.overview(limit="2")]
     while pages[-1]["cursor"]:
         pages.append(many.overview(limit="2", cursor=pages[-1]["cursor"]))
+    with pytest.raises(BadRequest, match="cursor"):
+        many.overview(cursor="service1")
     assert [row for part in pages for row in part["services"]] == body["services"]
     assert [row["service"] for row in many.overview(q="SERVICE3")["services"]] == ["service3"]
 

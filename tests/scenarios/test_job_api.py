@@ -194,7 +194,8 @@ def test_a_day_is_summed_up(api: Api) -> None:
         ("ORDER", 1, 55),
     ]
     assert (body["queueStats"]["enqueued"], body["hangfireStats"]) == (1, body["queueStats"])
-    assert job_api.get_summary(api.desk, {"date": "2020-01-01"}).body["summary"]["totalJobs"] == 0
+    for day in ("2020-01-01", "0001-01-01", "9999-12-31"):
+        assert job_api.get_summary(api.desk, {"date": day}).body["summary"]["totalJobs"] == 0
     with pytest.raises(BadRequest):
         job_api.get_summary(api.desk, {"date": "today"})
     first = job_api.get_summary(api.desk, {"limit": "1"}).body

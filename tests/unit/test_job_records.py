@@ -207,7 +207,7 @@ def test_a_list_is_of_a_state_a_service_and_a_text(records: JobRecords, keys: Sq
     assert pages(keys, text=ids[0][:8]) == [ids[0]]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "9.all:", "-1.", "0.ü"])
+@pytest.mark.parametrize("cursor", ["", "x", "9.all:", "-1.", "0.ü", "0.all:1", "1.type:0:1", "٠."])
 def test_a_cursor_that_no_page_gave_is_refused(keys: SqliteKeyValues, cursor: str) -> None:
     with pytest.raises(BadRequest, match="cursor"):
         page_of_jobs(keys, cursor=cursor)
