@@ -9,9 +9,13 @@ from typing import NamedTuple
 
 from backup.config.settings import Settings
 from backup.jobs.glances import NOT_SEEN, Glance
+from backup.jobs.job import CLOCKS_DIFFER
 
 _LEFT_AFTER_SECONDS = 30 * 86_400
 """A service of a set that has had no run for so long, while the set had successes, has left it."""
+
+
+_CLOCKS_DIFFER_SECONDS = CLOCKS_DIFFER.total_seconds()
 
 
 class ServiceState(StrEnum):
@@ -43,9 +47,9 @@ class ServiceView(NamedTuple):
 class ServiceStates:
     """How safe services and sets are, by these glances at `now`.
 
-    The last success of a set is its own, or the oldest of its services' where that is later: they were synced one by
-    one meanwhile. Before its own first success it has none: nobody knows yet which services it has. It is as bad as the
-    worst of its services.
+    A success that is still to come was written by a wrong clock: it counts for nothing. The last success of a set is
+    its own, or the oldest of its services' where that is later: they were synced one by one meanwhile. Before its own
+    first success it has none: nobody knows yet which services it has. It is as bad as the worst of its services.
     """
 
     def __init__(self, settings: Settings, glances: Mapping[str, Glance], now: datetime) -> None:
@@ -65,7 +69,7 @@ class ServiceStates:
             success, failed, differs, _, _ = glances.get(lowered, NOT_SEEN)
             if lowered in members:
                 success, failed, differs, _, _ = self._whole(name)[0]
-            if success is None or at - success > allowed:
+            if success is None or not -_CLOCKS_DIFFER_SECONDS <= at - success <= allowed:
                 ranks.append(_OVERDUE)
             else:
                 ranks.append(_FAILED if failed else _DIFFERS if differs else _SAFE)

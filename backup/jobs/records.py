@@ -19,6 +19,12 @@ from backup.jobs.record_keys import once_key, order_of, pointer_keys, record_cha
 SILENCE = timedelta(minutes=2)
 """Another worker may take a job whose worker has been silent for so long."""
 
+LONGEST_WAIT = timedelta(hours=1)
+"""No job is scheduled for a time that lies further ahead. One that is was scheduled by a clock that stood ahead."""
+
+_AHEAD = timedelta(minutes=10)
+"""A heartbeat that lies further ahead is of a clock that stood ahead. Clocks of living machines differ by less."""
+
 _TRIES = 20
 _NUMBERS = "numbers:"
 _NUMBERS_AT_MOST = 16
@@ -83,8 +89,7 @@ class JobRecords:
 
         def claimed(job: Job) -> Job | None:
             now = self._now()
-            waits = job.state is State.ENQUEUED or (job.state is State.SCHEDULED and (job.due_at or now) <= now)
-            return _claimed(job, owner, claim, now) if waits or is_silent(job, now) else None
+            return _claimed(job, owner, claim, now) if waits(job, now) or is_silent(job, now) else None
 
         return self._change(job_id, claimed, lambda job: job.claim == claim)
 
@@ -144,9 +149,8 @@ class JobRecords:
         with a silent worker."""
         now = self._now()
         open_jobs = [job for state in sorted(OPEN) for job in self._of_state(state)]
-        due = [job for job in open_jobs if job.state is State.ENQUEUED or (job.due_at or now) <= now]
         return sorted(
-            (job for job in due if job.state is not State.PROCESSING or is_silent(job, now)),
+            (job for job in open_jobs if waits(job, now) or is_silent(job, now)),
             key=lambda job: job.order,
             reverse=True,
         )[:limit]
@@ -228,9 +232,18 @@ class JobRecords:
         return [Change(key, numbers, item.etag if item else NEW)]
 
 
+def waits(job: Job, now: datetime) -> bool:
+    """Whether the job waits for a worker, and is due. A clock that jumped back delays none by more than
+    `LONGEST_WAIT`."""
+    due = job.due_at or now
+    return job.state is State.ENQUEUED or (job.state is State.SCHEDULED and not now < due <= now + LONGEST_WAIT)
+
+
 def is_silent(job: Job, now: datetime) -> bool:
-    """Whether the job has a worker whose last heartbeat is older than `SILENCE`."""
-    return job.state is State.PROCESSING and now - (job.heartbeat_at or job.created_at) > SILENCE
+    """Whether the job has a worker whose last heartbeat is older than `SILENCE`, or of a time that is still to come:
+    then the clock has jumped back, and a worker that lives says so anew within seconds."""
+    age = now - (job.heartbeat_at or job.created_at)
+    return job.state is State.PROCESSING and not -_AHEAD <= age <= SILENCE
 
 
 def _claimed(job: Job, owner: str, claim: str, now: datetime) -> Job:

@@ -7,19 +7,19 @@ the schedule's next time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.run_values import Status
 from backup.jobs.desk import Desk
+from backup.jobs.job import CLOCKS_DIFFER
 from backup.jobs.key_values import Change
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
 
 _PREFIX = "rest:"
 _SERVICES_AT_MOST = 1_000
-_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 def note_rest(desk: Desk, service: str, night: datetime) -> None:
@@ -43,7 +43,7 @@ def at_rest(settings: Settings, desk: Desk, entries: Sequence[str]) -> frozenset
     now = desk.now()
     notes = {item.value["service"]: item.value for item in desk.keys.scan(_PREFIX, limit=_SERVICES_AT_MOST)}
     noted_at = {
-        name: datetime.fromisoformat(note["at"]) - _CLOCKS_DIFFER
+        name: datetime.fromisoformat(note["at"]) - CLOCKS_DIFFER
         for name in entries
         if (note := notes.get(name)) and note["night"] == settings.schedule_of(name).last_due(now).isoformat()
     }

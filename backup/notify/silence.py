@@ -15,12 +15,10 @@ from backup.core.log import event
 from backup.core.run_values import Status, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, failure_since, hours, moment_text, overdue, safe
+from backup.jobs.job import CLOCKS_DIFFER
 from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
-
-_CLOCKS_DIFFER = timedelta(minutes=5)
-"""How far the clocks of two machines may differ. A time that lies further ahead comes from a wrong clock."""
 
 _RUNS_AT_MOST = 2_000
 _LONGEST_RUN = timedelta(days=1)
@@ -113,7 +111,7 @@ def _since(last: Mapping[str, Any], now: datetime) -> datetime | None:
     from when the app first saw it, so that it hides no silence.
     """
     success, seen = last.get("success", {}), last.get("seen", {})
-    latest = now + _CLOCKS_DIFFER
+    latest = now + CLOCKS_DIFFER
     if success and (at := datetime.fromisoformat(success["at"])) <= latest:
         return at
     if seen and seen["syncId"] == success.get("syncId") and (at := datetime.fromisoformat(seen["at"])) <= latest:
@@ -150,7 +148,7 @@ def _raise_good_night(settings: Settings, desk: Desk, lasts: Mapping[str, Mappin
     for service, last in lasts.items():
         due = settings.schedule_of(service).last_due(now)
         success, failure = (_moment(last.get(kind)) for kind in ("success", "failure"))
-        has_succeeded = success is not None and due <= success <= now + _CLOCKS_DIFFER
+        has_succeeded = success is not None and due <= success <= now + CLOCKS_DIFFER
         has_failed = failure is not None and failure >= due and not (success is not None and success >= failure)
         if not _is_set(settings, service):
             if not has_succeeded:
@@ -193,7 +191,7 @@ def _raise_once(desk: Desk, key: str, due: datetime, now: datetime, told: Event)
 
 
 def _is_raised(item: Item, due: datetime, now: datetime) -> bool:
-    return due <= datetime.fromisoformat(item.value["due"]) <= now + _CLOCKS_DIFFER
+    return due <= datetime.fromisoformat(item.value["due"]) <= now + CLOCKS_DIFFER
 
 
 def _digest_of(desk: Desk, began: datetime, ended: datetime, silent: Sequence[str]) -> dict[str, Any]:

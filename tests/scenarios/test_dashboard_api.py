@@ -249,6 +249,8 @@ def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(
     assert told() == ("Safe", 20 * 3600 - 10, None)
     save("Shop/B", 5, "It broke.")
     assert told() == ("Failed", 20 * 3600 - 10, "It broke.")
+    save("Shop/B", -30)  # by a clock that stood ahead
+    assert page.overview(set="shop", q="/b")["services"][0]["state"] == "Overdue"
     save("Shop/B", 4)
     save("shop/a", 3, verb=Verb.VERIFY, proof=Proof(differing=1))
     assert told() == ("Differs", 10 * 3600 - 10, None)

@@ -19,6 +19,7 @@ import { useEffect, useId, useState } from "./vendor/hooks.mjs";
 
 const OVERVIEW_SECONDS = 10;
 const DAYS_SECONDS = 60;
+const CLOCKS_DIFFER_MS = 300_000; // a success that lies further ahead is of a wrong clock
 const PARTS = [["services", "Services"], ["failures", "Failures"], ["jobs", "Running"], ["runs", "Runs"], ["charts", "Charts"], ["calendar", "Nights"], ["actions", "Actions"]];
 
 function App() {
@@ -108,7 +109,8 @@ function Overview({ only, filters }) {
   const countsDays = !only || (live.data && !live.data.ofSet); // the days of a set's services are counted as the set's
   const rows = live.data?.services ?? [];
   const names = rows.map((row) => row.service);
-  const since = Object.fromEntries(rows.filter((row) => row.lastSuccess).map((row) => [row.service, row.lastSuccess.at]));
+  const succeeded = rows.filter((row) => row.lastSuccess && new Date(row.lastSuccess.at) < Date.now() + CLOCKS_DIFFER_MS);
+  const since = Object.fromEntries(succeeded.map((row) => [row.service, row.lastSuccess.at]));
   useEffect(() => {
     if (!live.data) return;
     const unsafe = countUnsafe(live.data);
