@@ -139,13 +139,13 @@ def make_runs(file: Path, settings: Settings, number: int) -> list[str]:
     their ids."""
     ids = []
     with closing(sqlite3.connect(_file_of(file, "Source", 1))) as source:
-        source.execute("CREATE TABLE Records (Id INTEGER PRIMARY KEY, Version INTEGER NOT NULL, Name TEXT NOT NULL)")
-        source.executemany("INSERT INTO Records VALUES (?, 0, 'somebody')", ((key,) for key in range(200)))
+        source.execute("CREATE TABLE Records1 (Id INTEGER PRIMARY KEY, Version INTEGER NOT NULL, Name TEXT NOT NULL)")
+        source.executemany("INSERT INTO Records1 VALUES (?, 0, 'somebody')", ((key,) for key in range(200)))
         source.commit()
         registry = Registry(settings)
         registry.get("service1").initialize()
         for night in range(number):
-            source.execute("UPDATE Records SET Version = Version + 1 WHERE Id % 10 = ?", (night % 10,))
+            source.execute("UPDATE Records1 SET Version = Version + 1 WHERE Id % 10 = ?", (night % 10,))
             source.commit()
             [outcome] = registry.sync("service1", Trigger.CLI)
             ids.append(outcome.run.sync_id)
@@ -234,7 +234,8 @@ def _settings(file: Path, size: Size) -> Settings:
     for number in range(size.services):
         for side in ("Source", "Backup"):
             sides[f"{side}Service{number}Db__ConnectionString"] = f"sqlite:///{_file_of(file, side, number)}"
-            sides[f"{side}Service{number}Db__Table"] = "Records"
+            # Names of their own: each run of a service asks the sides of all others whose tables are called alike.
+            sides[f"{side}Service{number}Db__Table"] = f"Records{number}"
     return load_settings({**sides, "BackupJobs__File": str(file)})
 
 

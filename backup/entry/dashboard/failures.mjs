@@ -70,17 +70,28 @@ export function Failures({ service, since = {} }) {
       aside=${chosen.list.length > 0 && html`<${Bulk} chosen=${chosen} />`}>
     <${Live} live=${live} empty=${(data) => data.failures.length === 0 && html`<p class="calm">No failure is on record.</p>`}>
       ${({ failures, more }) => {
-        const past = failures.filter(over);
+        const newest = newestOf(failures.filter((each) => !over(each)));
+        const past = failures.filter((each) => !newest.has(each));
         const visible = all ? past : past.slice(0, PAST_AT_FIRST);
         return html`<ul class="failures">
-          ${failures.filter((each) => !over(each)).map((failure) => html`<${Failure} key=${failure.id} failure=${failure} chosen=${chosen} />`)}
-          ${visible.map((failure) => html`<${Past} key=${failure.id} failure=${failure} chosen=${chosen} />`)}
+          ${[...newest].map((failure) => html`<${Failure} key=${failure.id} failure=${failure} chosen=${chosen} />`)}
+          ${visible.map((failure) => html`<${Past} key=${failure.id} failure=${failure} over=${over(failure)} chosen=${chosen} />`)}
         </ul>
-        ${visible.length < past.length && html`<button type="button" class="outline small" onClick=${() => setAll(true)}>Show ${past.length - visible.length} more that are over</button>`}
+        ${visible.length < past.length && html`<button type="button" class="outline small" onClick=${() => setAll(true)}>Show ${many(past.length - visible.length, "earlier failure")}</button>`}
         ${more && visible.length === past.length && html`<p><a href=${addressOf("overview", "", { status: "Failed", service })}>Older failures are among the runs</a></p>`}`;
       }}
     <//>
   <//>`;
+}
+
+// Of each service and verb the newest: what failed before it is told in a line.
+function newestOf(failures) {
+  const by = new Map();
+  for (const failure of failures) {
+    const what = `${failure.verb} ${failure.service}`;
+    if (!by.has(what)) by.set(what, failure);
+  }
+  return new Set(by.values());
 }
 
 function noteOf({ failures, more }, open) {
@@ -110,12 +121,12 @@ function Failure({ failure, chosen }) {
   </li>`;
 }
 
-// A failure that a success has followed: one line, which leads to the rest.
-function Past({ failure, chosen }) {
+// A failure that a success, or another failure, has followed: one line, which leads to the rest.
+function Past({ failure, over, chosen }) {
   return html`<li class="failure over">
     ${failure.job && html`<${ChooseFailed} failure=${failure} chosen=${chosen} />`}
     <a href=${failure.link}><${Name} text=${failure.service} /> ${failure.verb}</a>
-    <${Badge} state="Succeeded" label="succeeded since" />
+    ${over ? html`<${Badge} state="Succeeded" label="succeeded since" />` : html`<${Badge} state="Failed" label="failed again since" />`}
     <${Time} at=${failure.at} inline />
     <span class="dim past-error"><${Value} text=${failure.error ?? "It failed without a message."} clip=${120} /></span>
   </li>`;
