@@ -124,11 +124,12 @@ class SideSettings(BaseModel):
 
 
 class SourceSettings(SideSettings):
-    """The source, with its version, its filter, its masks and its canary."""
+    """The source, with its version, its filter, its masks, its column of the last write, and its canary."""
 
     version: Annotated[tuple[str, ...], PlainValidator(parse_version)] = Field((), alias="Version")
     where: Annotated[Mapping[str, Value], PlainValidator(parse_where)] = Field({}, alias="Where")
     mask: Annotated[Mapping[str, Mask], PlainValidator(parse_mask)] = Field({}, alias="Mask")
+    modified_by: str | None = Field(None, alias="ModifiedBy")
     canary: str | None = Field(None, alias="CanaryKey")
 
 

@@ -131,6 +131,7 @@ class Common(Section):
     on_new_column: Literal["add", "fail", "ignore"] | None = None
     deletes: Literal["mirror", "keep"] | None = None
     indexes: bool | None = None
+    modified_by: str | None = Field(default=None, min_length=1)
     throughput: Units | None = None
     max_delete_percent: float | None = Field(default=None, ge=0, le=100)
     max_delete_percent_per_week: float | None = Field(default=None, ge=0, le=100)
@@ -226,12 +227,14 @@ class SetSection(Shared):
                 "consistent is for tables: Cosmos DB has no state of several containers as of one moment that a reader "
                 "could hold"
             )
+        if self.is_cosmos and self.modified_by is not None:
+            raise ValueError("modified_by is for tables: Cosmos DB knows by itself what was written lately")
         if not self.is_cosmos and (self.throughput or any(table.throughput for table in self.table.values())):
             raise ValueError("throughput is for containers, and its source has tables")
         for name, section in self.container.items():
             if section.throughput is not None and section.throughput.shared:
                 raise ValueError(f"shared is the throughput of the whole database; {name} cannot have its own")
-            for option in ("where_sql", "columns", "key", "indexes"):
+            for option in ("where_sql", "columns", "key", "indexes", "modified_by"):
                 if option in section.model_fields_set:
                     raise ValueError(f"{option} is for tables, and {name} is a container")
             if section.renamed_from is not None:

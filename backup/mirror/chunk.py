@@ -14,7 +14,7 @@ from backup.core.log import event
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
 from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
-from backup.mirror.diff import Changes, compare, went_back
+from backup.mirror.diff import Changes, compare, went_back, with_server_equality
 from backup.mirror.pair import Compared, Sides
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import Refusal
@@ -39,8 +39,9 @@ class Settling:
         self._run, self._tally, self._steps, self._pending = run, tally, steps, pending
         self._writing = Writing(sides, run, tally, steps, check)
         caught_up = steps.since is not None and sides.source.incremental is not None and not run.dry_run
-        enough = sides.source.traits.fingerprint_is_enough or caught_up
-        self._may_skip = enough and not (run.forced or steps.full)
+        self.fingerprint_is_enough = sides.source.traits.fingerprint_is_enough
+        """Whether equal fingerprints settle a chunk also where nothing was caught up before."""
+        self._may_skip = (self.fingerprint_is_enough or caught_up) and not (run.forced or steps.full)
         # The stamps of whole chunks take the most memory of all.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
@@ -109,6 +110,8 @@ class Settling:
         for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
             backup_rows = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
+            if changes.insert and changes.delete:
+                changes = with_server_equality(changes, self._backup.matching(list(changes.insert)))
             written += self._writing.write(WHOLE, changes).counts
         self._tally.add(skipped=-written.skipped)  # the chunks count them: they are equal there
         return written.processed

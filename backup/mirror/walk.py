@@ -195,8 +195,11 @@ def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -
     Returns how many records it wrote. If the walk begins at the start and the fingerprints of the whole key space are
     equal now, it also returns the whole key space, settled. While the source is being written to, it tries this up to
     three times, because that costs less than a walk.
+
+    Where fingerprints are enough alone it does not look at the whole: the walk does so, as in a quiet source, and
+    knows by then whether one statement may be about all of it.
     """
-    may_settle = from_start and not steps.full
+    may_settle = from_start and not (steps.full or settling.fingerprint_is_enough)
     caught_up = 0
     for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
         written = settling.catch_up(steps.since or "")

@@ -41,7 +41,8 @@ class Steps:
     - `now`: the clock. `keep`: puts images into the recycle bin.
     - `parallelism`: how many chunks are settled at the same time.
     - `since`: the watermark. Changes of the source from `overlap_seconds` before it are read first. None: no watermark.
-    - `quiet_records`: how many records the source has, if it probably has not changed since the last run; else 0.
+    - `quiet_records`: how many records the source has, if it probably has not changed since the last run, or not beyond
+      what is read first; else 0.
     - `full`: only stamps settle a chunk, never fingerprints.
     - `seconds_left`: returns how long the run may still work before it has to stop.
     - `save`: called with every checkpoint.

@@ -39,6 +39,15 @@ class Prospect:
                 foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
             return foresight, drift, unfilled - {*drift.added, *drift.widened}
 
+    def obstacle(self) -> str | None:
+        """Returns why a sync cannot ask the source what was written lately, though the settings name a column for that;
+        else None. Reads the catalogue and the newest value. Raises the errors of the stores."""
+        with self._places.stores() as (source, _):
+            if source.incremental is None:
+                return None
+            source.incremental.watermark()
+            return source.incremental.obstacle
+
     def index_plan(self) -> IndexPlan:
         """Returns how a sync would complete the backup's indexes. Reads the catalogue of both sides. Raises the errors
         of the stores."""

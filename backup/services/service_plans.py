@@ -134,6 +134,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
                     * bool(rules.transform and rules.transform.may_leave_out)
                 ),
                 *version_hints(spec, listed),
+                *filter(None, [registry.get(service).prospect.obstacle()]),
                 *_index_notes(registry.get(service).prospect.index_plan()),
             ],
         )
@@ -143,6 +144,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
+    notes += filter(None, [registry.get(service).prospect.obstacle()])
     notes += _index_notes(registry.get(service).prospect.index_plan())
     try:
         sizes = foresight.source_records, foresight.backup_records

@@ -44,6 +44,9 @@ class SetSpecs:
         rules = rules_of(options, section, listed)
         if (units := self.section.throughput) is not None and units.shared:
             rules = replace(rules, database_throughput=units)
+        modified_by = options.modified_by or ""
+        if self._own(table)[1].modified_by or _may_have(listed, modified_by):
+            rules = replace(rules, modified_by=modified_by)
         if options.mask:
             try:
                 rules = replace(rules, masking=Masking(options.mask, self._settings.mask_key))
@@ -79,11 +82,14 @@ class SetSpecs:
         return self.spec(table, None) if any(matching(pattern, [table]) for pattern in section.patterns) else None
 
     def _options(self, table: str) -> tuple[str, TableSection]:
-        sections = self.section.sections
-        named = self._sections.first(table)
+        named, own = self._own(table)
         kind = "container" if self.section.is_cosmos else "table"
-        own = sections[named] if named is not None else TableSection()
         return f'set.{self.name}.{kind}."{named or table}"', options_of(self.section, own)
+
+    def _own(self, table: str) -> tuple[str | None, TableSection]:
+        """The name of the table's own section, and the section; None and an empty one if it has none."""
+        named = self._sections.first(table)
+        return named, TableSection() if named is None else self.section.sections[named]
 
     def side(self, role: SideName, table: str = "") -> Side:
         """Returns the side of the service of this table; without one, the side of all services."""
@@ -114,6 +120,11 @@ class SetSpecs:
             yield backup
         finally:
             backup.close()
+
+
+def _may_have(listed: Listed | None, column: str) -> bool:
+    """Whether the table may have the column: what is said for all tables of a set does not fit each."""
+    return listed is None or column.lower() in (existing.name.lower() for existing in listed.columns)
 
 
 def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rules:

@@ -151,4 +151,5 @@ def _rules(service: ServiceSettings, mask_key: str) -> Rules:
     required = dict.fromkeys(where, named["Where"]) if "Where" in named else {}
     required |= dict.fromkeys(version, named["Version"]) if "Version" in named else {}
     masks = service.source.mask
-    return Rules(version, where, required, masking=Masking(masks, mask_key) if masks else None)
+    masking = Masking(masks, mask_key) if masks else None
+    return Rules(version, where, required, masking=masking, modified_by=service.source.modified_by or "")

@@ -151,6 +151,8 @@ class SetLook:
                 number=opening.next_number,
                 notes=(*tables.notes, ALONE) if self._snapshot is None and spec.is_consistent else tables.notes,
                 selection=policy.selection,
+                # If nothing has changed, what was in the backup up to the last watermark still is.
+                watermark=opening.newest[0].watermark,
             )
             begun.append(_Begun(run, each.check_lock, now, tables.source, tables.backup))
         return begun

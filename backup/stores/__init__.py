@@ -240,6 +240,11 @@ def _open_cosmos(side: Side, name: str, rules: Rules, limits: Limits, missing: t
     for value, name_of_setting in ((side.database, "DatabaseName"), (side.container, "ContainerName")):
         if not value:
             raise ConfigError(f"Setting {side.named(name_of_setting)} is missing; a Cosmos DB side needs it.")
+    if rules.modified_by and rules.is_source and not side.of_set:
+        raise ConfigError(
+            f"Setting {side.named('ModifiedBy')} is for tables: Cosmos DB knows by itself what was written lately.",
+            hint="Remove the setting.",
+        )
     access = cosmos_access(side, limits, missing, name)
     from backup.stores.cosmos.store import CosmosStore
 

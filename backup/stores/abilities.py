@@ -25,10 +25,17 @@ class Buckets(Protocol):
 
 
 class Incremental(Protocol):
-    """What was written lately, by the server's own clock. For the run's own thread."""
+    """What was written lately, by the server's own clock, or by a column that writes raise. For the run's own
+    thread."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the source cannot say what was written lately, in a sentence; None if it can. Valid after
+        `watermark`."""
 
     def watermark(self) -> str | None:
-        """The time of the newest record of the service, for `recent` of a later run; None if there are no records.
+        """The time of the newest record of the service, for `recent` of a later run; None if there are no records, or
+        for the `obstacle`.
 
         A run reads it before all else, and keeps it once everything is written.
         """
@@ -36,7 +43,7 @@ class Incremental(Protocol):
     def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
         """The stamps of all records written since `overlap_seconds` before that watermark, a few thousand at a time.
 
-        May return earlier records as well.
+        May return earlier records as well. Where fingerprints are enough alone (`Traits`), it may leave out any.
         """
 
 

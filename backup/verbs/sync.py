@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta
-from hashlib import sha256
+from datetime import timedelta
 from math import inf
 from typing import Any
 
@@ -15,23 +14,20 @@ from backup.core.log import event
 from backup.core.run_values import Verb
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import refuse_early, sync_stores
-from backup.mirror.writing import Steps
 from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Drift, Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
+from backup.verbs.watermarks import from_watermark
 
 _SECONDS_BETWEEN_SAVES = 1.0
-_COMPARED = " compared "  # between a watermark and the time of the last full comparison
-_FILTERED = " filter "  # before the hash of the filter, if there is one
 RULES = "Filter, columns, version, masks, transform or deletes"
 MASKS_CHANGED = "The masks are others than when the sync began; it compares every record again, and cannot be undone."
 """What a person may change between two syncs, for sentences about it."""
 
 _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
-_EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
 def sync_with_schema(session: Session) -> None:
@@ -175,7 +171,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts
     saver = _Saver(session)
-    steps = _from_watermark(session, replace(session.steps, save=saver.save, quiet_records=_quiet_records(session)))
+    steps = from_watermark(session, replace(session.steps, save=saver.save, quiet_records=_quiet_records(session)))
     run = session.run
     guard = replace(session.policy.guard, deleted_lately=lambda: deleted_lately(session))
     try:
@@ -209,46 +205,6 @@ def _quiet_records(session: Session) -> int:
         return 0
     records, counts = last.proof.source.records, last.counts
     return records if counts.processed == 0 or counts.inserted == records else 0
-
-
-def _from_watermark(session: Session, steps: Steps) -> Steps:
-    """The steps of a run that asks its source for what has changed since the last watermark, if the source knows that.
-
-    Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
-    completed, and carries the time of the last full comparison and a hash of the filter. Without a watermark, when the
-    last full comparison is old, with another filter, with force, and with a limit, only stamps count. A run with a
-    limit does not read first what has changed lately, because it goes by the order of keys.
-    """
-    now = steps.now()
-    incremental = session.source.incremental
-    mark = None if incremental is None else incremental.watermark()
-    if mark is None:
-        return steps
-    last = session.last_synced()
-    since, compared, filtered = _parts(last.watermark if last else None)
-    own_filter = sha256(session.policy.where.encode()).hexdigest()[:16] if session.policy.where else ""
-    oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
-    # A record that an undo brought back may have the same seconds as the record that the undo took away.
-    undone = last is not None and any(run.undone for run in session.history.later(last, session.opening))
-    full = session.run.forced or session.run.limit is not None or undone
-    # Records of another filter may be as many, written in the same seconds.
-    full = full or filtered != own_filter or not since or datetime.fromisoformat(compared) < oldest
-    # What began as a full comparison stays one. Without its watermark, a sync has begun anew with other rules.
-    full = full or (session.resumed and _parts(session.run.watermark)[1] != compared)
-    if not (session.resumed and session.run.watermark):
-        at = now.isoformat() if full else compared
-        session.run = replace(session.run, watermark=f"{mark}{_COMPARED}{at}{own_filter and _FILTERED}{own_filter}")
-    overlap = session.policy.overlap_seconds
-    if session.run.limit is not None:
-        return replace(steps, full=True)
-    return replace(steps, since=since or None, overlap_seconds=overlap, full=full)
-
-
-def _parts(watermark: str | None) -> tuple[str, str, str]:
-    """The mark of the source in a watermark, the time of the last full comparison, and the hash of the filter."""
-    since, _, rest = (watermark or "").partition(_COMPARED)
-    compared, _, filtered = rest.partition(_FILTERED)
-    return since, compared, filtered
 
 
 class _Saver:

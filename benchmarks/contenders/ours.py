@@ -19,7 +19,7 @@ class Ours(Contender):
         from backup.services.service import Options
 
         quiet_libraries()
-        registry = Registry(load_settings(settings(job.place)))
+        registry = Registry(load_settings(self.settings(job.place)))
         name = job.place.service
         for side in ("source", "backup"):  # imports the drivers; before the first copy the backup does not answer
             registry.get(name).ping("source" if side == "source" else "backup")
@@ -33,6 +33,10 @@ class Ours(Contender):
                 raise outcome.error
 
         return work
+
+    def settings(self, place: Place) -> dict[str, str]:
+        """Returns the settings with which it works."""
+        return settings(place)
 
 
 def settings(place: Place) -> dict[str, str]:

@@ -59,6 +59,7 @@ from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.filters import filter_values
+from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.many_tables import _counting
 from backup.stores.sql.masked import MaskedColumns
 from backup.stores.sql.table import TableShape
@@ -1077,3 +1078,56 @@ def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:
     seen = rights.look_at_rights(cx, Needed("source", ("dbo",)), None)
     expected = ["missing VIEW DEFINITION", "excess db_owner", "missing UNMASK"]
     assert [f"{right.kind} {right.right}" for right in seen] == expected
+
+
+def test_what_was_written_lately_is_found_by_a_seek_and_below_what_is_still_open() -> None:
+    asked: list[str] = []
+
+    class Answer(list[Any]):
+        def one(self) -> Any:
+            return ("9999-12-31 00:00:00.0000000", datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+        def scalar_one(self) -> Any:
+            return b"\x00" * 7 + b"\x11"
+
+    class Connection:
+        def execute(self, query: Any) -> Any:
+            asked.append(text(query))
+            return Answer()
+
+        def scalar(self, query: Any) -> Any:
+            asked.append(text(query))
+            return "2026-03-01 11:59:59.0000001"
+
+    access = SqlAccess(
+        SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False)), Retry(), ConfigError, ""
+    )
+    access.once = lambda *_, **__: nullcontext(Connection())  # type: ignore[assignment]
+    things = shape(columns=[*COLUMNS[:2], COLUMNS[5], COLUMNS[9], column("Version", "bigint", nullable=False)])
+
+    def last_page(name: str) -> tuple[str | None, str]:
+        catalog: Any = SimpleNamespace(shape=things)
+        found = SqlIncremental(access, catalog, Limits(), name)
+        found.__dict__["_reason"] = None
+        mark = found.watermark()
+        assert [*found.recent(mark or "", 300)] == [set()]
+        return mark, asked.pop()
+
+    region = " AND T.[Region] = CAST(? COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(8000))"
+    first = "SELECT TOP __[POSTCOMPILE_param_1] T.[Id], T.[Version], NULL AS anon_1,"
+    assert last_page("at") == (
+        "At 2026-03-01 11:59:59.0000001",
+        f"{first} convert(varchar(40), T.[At], 121) AS [At] FROM T"
+        f" WHERE T.[At] >= convert(datetime2(7), ?, 121){region} ORDER BY T.[At] DESC",
+    )
+    newest = "SELECT convert(varchar(40), max(T.[At]), 121) AS max_1"
+    assert asked == [
+        f"{newest}, sysutcdatetime() AS sysutcdatetime_1 FROM T",
+        f"{newest} FROM T WHERE T.[At] <= convert(datetime2(7), ?, 121)",
+    ]
+    asked.clear()
+    assert last_page("stamp") == (
+        "Stamp 0000000000000011",
+        f"{first} T.[Stamp] FROM T WHERE T.[Stamp] >= ?{region} ORDER BY T.[Stamp] DESC",
+    )
+    assert asked == ["SELECT MIN_ACTIVE_ROWVERSION() AS [MIN_ACTIVE_ROWVERSION_1]"]

@@ -16,6 +16,8 @@ class CosmosIncremental:
     def __init__(self, container: CosmosContainer, queries: Queries) -> None:
         self._container, self._queries = container, queries
 
+    obstacle = None
+
     def watermark(self) -> str | None:
         """The greatest `_ts` of the service's documents; None if it has no documents."""
         answers = self._container.all("look for the newest", self._queries.newest())

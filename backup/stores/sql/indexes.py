@@ -9,12 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.stores.sql.engines.secondary_indexes import odd_kind
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.values import IndexPlan, SecondaryIndex
 
 _OF_THE_APP = re.compile(r"_bak[0-9a-f]{8}")
 _NAME_BYTES = 40
-_PLAIN_KINDS = (None, "", "btree")
 
 
 def index_plan(
@@ -47,17 +47,11 @@ def index_plan(
 
 
 def _reason_against(index: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    options: Mapping[str, Any] = index.get("dialect_options") or {}
     if None in index["column_names"]:
         return "it is over an expression"
     if absent := [name for name in index["column_names"] if name not in columns]:
         return f"the column {absent[0]} is not copied"
-    if any(value is not None and name.endswith("_where") for name, value in options.items()):
-        return "it is for a part of the rows, and other rows may not fit into it"
-    kinds = (value for name, value in options.items() if name.endswith("_using"))
-    if kind := next((kind for kind in kinds if kind not in _PLAIN_KINDS), None):
-        return f"its kind is {kind}"
-    return "it holds whole columns" if any(name.endswith("_columnstore") for name in options) else ""
+    return odd_kind(index)
 
 
 def _name(source_name: str, place: str, columns: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.copies import SqlCopies
 from backup.stores.sql.declared import split_name
 from backup.stores.sql.engines import Dialect
+from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.keys import SqlKeys
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relational import SqlRelational
@@ -71,11 +72,13 @@ class SqlStore:
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
         self.transforming = SqlTransforming(self) if rules.transform is not None and rules.is_source else None
+        self.incremental: SqlIncremental | None = None
+        if rules.modified_by and rules.is_source:
+            self.incremental = SqlIncremental(self.access, self.catalog, limits, rules.modified_by)
         self.relational = SqlRelational(
             self.access, self.catalog, self._writes, limits, self._own_table, self._chunks.chunk_size
         )
 
-    incremental = None
     request_charge = None
 
     @property

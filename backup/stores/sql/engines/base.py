@@ -275,6 +275,9 @@ class Dialect(Protocol):
         """The table's indexes beside its primary key, and its unique constraints, as SQLAlchemy describes them. An
         expression has None among `column_names`."""
 
+    def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
+        """Whether an index, beside the primary key, has all rows of the table in the order of this column."""
+
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         """Gives the table another name, and another schema, which exists, if that differs."""
 

@@ -31,6 +31,10 @@ class ServerType(UserDefinedType[Any]):
     kinds: tuple[type, ...] = (object,)
     """The Python types of the column's values."""
 
+    lowest_open: sa.ColumnElement[Any] | None = None
+    """For a column to which the server itself gives a greater value at each write: selects the lowest value that a
+    transaction which is open now may still commit. None for any other column."""
+
     def may_hold(self, value: Any) -> bool:
         """Whether a column of this type may hold such a value. Looks at its kind, not at its size."""
         return isinstance(value, self.kinds)

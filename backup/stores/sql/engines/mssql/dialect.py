@@ -44,7 +44,7 @@ from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
-from backup.stores.sql.engines.secondary_indexes import inspected_indexes
+from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -292,6 +292,9 @@ class SqlServerDialect:
             if "mssql_clustered" not in (options := index["dialect_options"]):
                 options["mssql_using"] = "xml, spatial or hash"
         return indexes
+
+    def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
+        return any_begins_with(self.indexes(cx, table), column)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         if table.schema != new.schema:

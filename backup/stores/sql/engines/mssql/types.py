@@ -133,6 +133,13 @@ class ConvertedType(MssqlType):
         return self._convert(self.declared, bindvalue)
 
 
+class RowVersionType(MssqlType):
+    """rowversion, also called timestamp. A copy keeps its values in a plain column."""
+
+    cache_ok = True
+    lowest_open = sa.func.MIN_ACTIVE_ROWVERSION()
+
+
 class DecimalType(MssqlType):
     """decimal, numeric and the money types. Exact in Python, but written as text: not every driver keeps 38 digits of a
     parameter."""
@@ -224,7 +231,7 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
     length, precision, scale = row["max_length"], row["precision"], row["scale"]
     collate = f" COLLATE {row['collation_name']}" if row["collation_name"] else ""
     if base in ("timestamp", "rowversion"):
-        return MssqlType("binary(8)", "binary")
+        return RowVersionType("binary(8)", "binary")
     if base in _SIZED:
         size = "max" if length == -1 else str(length // 2 if base in ("nchar", "nvarchar") else length)
         spelled = f"{base}({size}){collate}"

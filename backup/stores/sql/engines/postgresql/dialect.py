@@ -270,6 +270,9 @@ class PostgresqlDialect:
     def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
         return inspected_indexes(cx, table)
 
+    def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
+        return system_tables.has_index_by(cx, table, column)
+
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         if table.schema != new.schema:
             send_ddl(

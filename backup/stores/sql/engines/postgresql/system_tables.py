@@ -56,6 +56,21 @@ _DESCRIPTION = f"""
     ORDER BY f.oid, a.attnum
     """  # noqa: S608 - only constants, and expressions of `collations`
 _DESCRIBE, _DESCRIBE_ALL = (sa.text(_DESCRIPTION.replace("TABLES", tables)) for tables in (_FIND, _FIND_ALL))
+_INDEX_BY = sa.text(
+    """
+    SELECT EXISTS (
+        SELECT FROM pg_index i
+        JOIN pg_class t ON t.oid = i.indrelid
+        JOIN pg_namespace n ON n.oid = t.relnamespace
+        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
+        JOIN pg_opclass o ON o.oid = i.indclass[0]
+        JOIN pg_am m ON m.oid = o.opcmethod
+        WHERE n.nspname = :schema AND t.relname = :table AND a.attname = :column
+          AND m.amname = 'btree' AND o.opcdefault AND i.indcollation[0] = a.attcollation
+          AND i.indisvalid AND i.indpred IS NULL
+    )
+    """
+)
 _PAGE_BYTES, _ROWS_ON_A_PAGE = 8192, 291
 """A row takes at least 28 bytes of a page. On a server with larger pages, more of these fit into the same bytes."""
 
@@ -155,3 +170,8 @@ def _column(
         defaulted=defaulted,
         sortable=builtin,
     )
+
+
+def has_index_by(cx: sa.Connection, table: TableName, column: str) -> bool:
+    """Whether an index has all rows of the table in the order of this column."""
+    return bool(cx.scalar(_INDEX_BY, {"schema": table.schema, "table": table.name, "column": column}))

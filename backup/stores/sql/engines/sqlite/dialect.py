@@ -25,6 +25,7 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
 from backup.stores.sql.engines.sqlite.connection import SqliteFile
@@ -260,6 +261,9 @@ class SqliteDialect:
 
     def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
         return listing.indexes_of(cx, table.name)
+
+    def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
+        return any_begins_with(self.indexes(cx, table), column)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         send_ddl(cx, f"ALTER TABLE {quoted_parts(_SPELLING, *table[:2])} RENAME TO {quoted_parts(_SPELLING, new.name)}")

@@ -1,0 +1,225 @@
+"""Finds what was written lately to a table, by a column that writes raise. It is a hint: nothing relies on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.core.errors import StoreError
+from backup.core.model import WHOLE, StampRow, utc_now
+from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.catalog import SqlCatalog
+from backup.stores.sql.engines.column import Column, ServerType
+from backup.stores.values import Limits
+
+_ROWS_AT_ONCE = 5_000
+_SECONDS = 30.0  # a seek takes milliseconds; what is locked for longer is better compared
+_WIDEST_ZONE = timedelta(hours=14)
+_NAME_AT_MOST = 60  # a watermark has to fit into SyncHistory
+_NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
+_TIME = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)"
+    r"(?:(?P<apart>[ T])(?P<clock>\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?P<zone> ?(?:Z|[+-]\d\d(?::?\d\d)?))?)?",
+    re.ASCII,
+)
+_UNREADABLE = (StoreError, UnicodeDecodeError)
+
+
+class SqlIncremental:
+    """The latest writes to one service's rows in a table, by the column that `modified_by` names.
+
+    The column has times, whole numbers, or what the server itself raises at each write (rowversion). Nothing may rely
+    on it: a program may not set it, and a transaction may commit late. So no error about it reaches the run: what
+    cannot be asked is not named. For the run's own thread.
+    """
+
+    def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits, modified_by: str) -> None:
+        self._access, self._catalog, self._limits, self._name = access, catalog, limits, modified_by
+        self._trouble: str | None = None  # what the last look for a watermark has met
+
+    @property
+    def obstacle(self) -> str | None:
+        """As `Incremental.obstacle`."""
+        if (reason := self._reason or self._trouble) is None:
+            return None
+        told = f"ModifiedBy names {self._name}, which is of no use: {reason.rstrip('.')}."
+        return f"{told} All records are compared as without it."
+
+    def watermark(self) -> str | None:
+        """The greatest value of the column that is not in the future, with the column's name; None if there is none.
+
+        Of a rowversion, the lowest that a transaction may still commit. Costs a seek in an index, and two if a value
+        lies in the future by the server's clock.
+        """
+        self._trouble = None
+        if self._reason is not None:
+            return None
+        try:
+            newest = self._newest() if self._type.lowest_open is None else self._lowest_open(self._type.lowest_open)
+        except _UNREADABLE as error:
+            words = str(error) if isinstance(error, StoreError) else "its values could not be read"
+            self._trouble = self._trouble or words
+            return None
+        return None if newest is None else f"{self._prefix}{newest}"
+
+    def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
+        """Stamp rows back to `overlap_seconds` before `since`, the latest first, up to 5,000 at a time.
+
+        Numbers have no overlap. Ends after as many rows as a chunk has: then to compare chunks is no dearer. Gives
+        nothing for the watermark of another column or type.
+        """
+        lowest = self._value_in(since, overlap_seconds) if self._reason is None else None
+        highest: Any = None
+        left = self._limits.chunk_size
+        while lowest is not None and left > 0:
+            size = min(_ROWS_AT_ONCE, left)
+            try:
+                rows = self._page(lowest, highest, size)
+            except _UNREADABLE:
+                return  # the comparison of chunks says what is wrong
+            yield {row[:-1] for row in rows}
+            left -= len(rows)
+            if len(rows) < size or rows[0][-1] == rows[-1][-1]:
+                return  # the page after one that has a single value would be the same
+            highest = rows[-1][-1]
+
+    @cached_property
+    def _column(self) -> Column | None:
+        return self._catalog.shape.find(self._name)
+
+    @property
+    def _type(self) -> ServerType:
+        return self._catalog.shape.table.c[self._spelled].type  # type: ignore[return-value] # a ServerType
+
+    @property
+    def _spelled(self) -> str:
+        return self._name if self._column is None else self._column.name
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self._spelled[:_NAME_AT_MOST]} "
+
+    @cached_property
+    def _reason(self) -> str | None:
+        """Why the column cannot be asked."""
+        shape = self._catalog.shape
+        if self._column is None:
+            return "the source has no such column that is copied"
+        if self._spelled in shape.withheld:
+            return "a mask or the transform may hide its values, and the watermark would show one of them"
+        try:
+            is_indexed = self._column.key_position == 1 or self._is_indexed()
+        except StoreError as error:
+            return str(error)
+        return None if is_indexed else "no index of the source begins with it, so each look would read all rows"
+
+    def _is_indexed(self) -> bool:
+        with self._access.once("look for an index", seconds=_SECONDS) as cx, suppress(sa.exc.NoSuchTableError):
+            return self._access.dialect.has_index_by(cx, self._catalog.table_name, self._spelled)
+        return False  # a view may be no table to the inspector
+
+    def _lowest_open(self, selected: sa.ColumnElement[Any]) -> str:
+        with self._asking("ask for the open transactions") as cx:
+            lowest: bytes = cx.execute(sa.select(selected)).scalar_one()
+        return lowest.hex()
+
+    def _newest(self) -> str | None:
+        table = self._catalog.shape.table
+        column, clock = table.c[self._spelled], self._access.dialect.server_clock
+        query = sa.select(sa.func.max(column), *([] if clock is None else [clock])).select_from(table)
+        with self._asking("find the newest record") as cx:
+            newest, *at = cx.execute(query).one()
+        now: datetime = at[0].astimezone(UTC) if at else utc_now()
+        text = _text_of(newest)
+        if newest is not None and text is None:
+            self._trouble = "it has neither times nor whole numbers"
+        if (latest := _latest_for(newest, now)) is not None:
+            with self._asking("find the newest record that is not in the future") as cx:
+                text = _text_of(cx.scalar(query.with_only_columns(sa.func.max(column)).where(column <= latest)))
+            if text is not None:
+                self._trouble = None
+        return text
+
+    def _asking(self, operation: str) -> Any:
+        return self._access.once(operation, seconds=_SECONDS, single=True)
+
+    def _value_in(self, since: str, overlap_seconds: float) -> Any:
+        """The value of the column from which on to read; None for a watermark of another column or type."""
+        if not since.startswith(self._prefix):
+            return None
+        text, type_ = since.removeprefix(self._prefix), self._type
+        try:
+            if type_.lowest_open is not None:
+                return bytes.fromhex(text)
+            value: Any = int(text) if _NUMBER.fullmatch(text) else _earlier(text, overlap_seconds)
+            if not type_.may_hold(value) and isinstance(value, str):
+                value = date.fromisoformat(value[:10])
+        except (ValueError, OverflowError):
+            return None
+        return value if type_.may_hold(value) else None
+
+    def _page(self, lowest: Any, highest: Any, size: int) -> Sequence[tuple[Any, ...]]:
+        shape = self._catalog.shape
+        column = shape.table.c[self._spelled]
+        query = shape.stamp_query(self._access.dialect).add_columns(column)
+        limits = [column >= lowest, *([] if highest is None else [column <= highest])]
+        query = query.where(*limits, *shape.within(WHOLE), *shape.filters).order_by(column.desc()).limit(size)
+        with self._asking("read what was written lately") as cx:
+            return [tuple(row) for row in cx.execute(query)]
+
+
+def _text_of(value: Any) -> str | None:
+    """A value of the column as a watermark has it; None for what is neither a time nor a whole number."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and _TIME.fullmatch(value) else None
+
+
+def _latest_for(newest: Any, now: datetime) -> Any:
+    """The latest time that is not in the future, if this one is; else None.
+
+    Nobody knows the zone of a time that names none, so it may be ahead by as much as zones are apart.
+    """
+    if isinstance(newest, date):
+        latest_day = (now + _WIDEST_ZONE).date()
+        return latest_day if newest > latest_day else None
+    if not isinstance(newest, str):
+        return None
+    match = _TIME.fullmatch(newest)
+    if match is None and newest != "infinity":
+        return None
+    apart, zone = (match["apart"], match["zone"]) if match is not None else (" ", None)
+    limit = now if zone else now + _WIDEST_ZONE
+    if match is not None:
+        try:
+            written = f"{match['day']}T{match['clock'] or '00:00:00'}{(zone or '+00:00').strip()}"
+            if datetime.fromisoformat(written) <= limit:
+                return None
+        except (ValueError, OverflowError):
+            pass  # such as a 31st of February in a text
+    if apart is None:
+        return limit.date().isoformat()
+    end = "" if not zone else " +00:00" if zone.startswith(" ") else "Z" if zone == "Z" else "+00:00"
+    return f"{limit:%Y-%m-%d}{apart}{limit:%H:%M:%S}{end}"
+
+
+def _earlier(text: str, seconds: float) -> str:
+    """A time, in the form of the text, so many seconds before it. Raises ValueError for a text that is no time."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError("no time")
+    if not seconds:
+        return text
+    moment = datetime.fromisoformat(f"{match['day']}T{match['clock'] or '00:00:00'}") - timedelta(seconds=ceil(seconds))
+    if match["apart"] is None:
+        return moment.date().isoformat()
+    return f"{moment.date().isoformat()}{match['apart']}{moment:%H:%M:%S}{match['zone'] or ''}"

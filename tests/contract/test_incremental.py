@@ -1,0 +1,172 @@
+"""What a table says was written lately: by times of every form, by numbers, and never by what cannot be ordered."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from backup.stores import Rules
+from backup.stores.sql import incremental
+from backup.stores.sql.incremental import SqlIncremental
+from tests.contract.benches import SqlBench
+
+RULES = Rules(version=("Version",), modified_by="M")
+DAY = "2026-03-01"
+TIMES = [f"'{DAY} 10:0{minute}:00.25'" for minute in range(5)]
+WITH_ZONES = [time.replace(".25'", ".25+00:00'") for time in TIMES]
+DAYS = [f"'2026-03-0{day}'" for day in range(1, 6)]
+NUMBERS = ["-3", "0", "7", "8", "1795000000000"]
+COLUMNS = {
+    "sqlite": {
+        "TIMESTAMP": TIMES,
+        "TEXT": [time.replace(" ", "T").replace(".25'", "Z'") for time in TIMES],
+        "DATE": DAYS,
+        "INTEGER": NUMBERS,
+        "": NUMBERS,
+    },
+    "postgresql": {
+        "timestamp(3)": TIMES,
+        "timestamptz": WITH_ZONES,
+        "varchar(40)": TIMES,
+        "date": DAYS,
+        "bigint": NUMBERS,
+    },
+}
+
+
+def filled(bench: SqlBench, type_: str, *values: str) -> SqlIncremental:
+    """The source's, with a table of rows with these values and of one with none. The keys count from 1."""
+    if bench.opened:
+        bench.drop("source")
+    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, M {type_})")
+    bench.sql("source", "CREATE INDEX lately ON {table} (M)")
+    for n, value in enumerate((*values, "NULL"), 1):
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {value})")
+    found = bench.open("source", rules=RULES, chunk_size=100).incremental
+    assert isinstance(found, SqlIncremental)
+    return found
+
+
+def keys(found: SqlIncremental, since: str | None, overlap_seconds: float = 0) -> list[int]:
+    assert since is not None
+    return sorted(row[0] for rows in found.recent(since, overlap_seconds) for row in rows)
+
+
+@pytest.fixture(params=["sqlite_bench", "postgresql_bench"])
+def bench(request: pytest.FixtureRequest) -> SqlBench:
+    """Each server that the tests start."""
+    found: SqlBench = request.getfixturevalue(request.param)
+    return found
+
+
+def test_a_column_of_each_type_says_what_came_after_a_watermark_and_a_little_before(bench: SqlBench) -> None:
+    for type_, values in COLUMNS[bench.kind].items():
+        marks = [filled(bench, type_, *values[:n]).watermark() for n in range(1, 6)]
+        found = filled(bench, type_, *values)
+        assert found.watermark() == marks[-1]
+        assert [keys(found, mark) for mark in marks] == [[*range(n, 6)] for n in range(1, 6)], type_
+        overlap = {DAYS[0]: 86_400.0, NUMBERS[0]: 60.0}.get(values[0], 60.0)
+        before = 4 if values is NUMBERS else 3  # numbers have no seconds
+        assert keys(found, marks[3], overlap) == [*range(before, 6)], type_
+
+
+def test_of_no_rows_there_is_no_watermark_and_of_another_column_nothing_new(bench: SqlBench) -> None:
+    assert filled(bench, "TIMESTAMP").watermark() is None
+    found = filled(bench, "TIMESTAMP", *TIMES)
+    assert found.obstacle is None
+    others = ["Other 2026-03-01 10:00:00", "m x", "m 2026-13-13 00:00:00", "m 0000000000000abc", ""]
+    for other in [*others, *(["m 12"] if bench.kind == "postgresql" else [])]:  # SQLite's columns may hold both
+        assert keys(found, other.replace("m", (found.watermark() or "").partition(" ")[0])) == []
+
+
+def test_what_was_written_is_read_a_page_at_a_time_up_to_a_chunk_and_never_for_ever(
+    bench: SqlBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incremental, "_ROWS_AT_ONCE", 4)
+    found = filled(bench, "integer", *map(str, range(1, 31)))
+    name = (found.watermark() or "").partition(" ")[0]
+    assert keys(found, f"{name} 20") == sorted([*range(20, 31), 21, 24, 27])  # the ends of pages are read twice
+    found._limits = bench.open("source", chunk_size=6)._limits  # type: ignore[attr-defined] # of this store
+    assert set(keys(found, f"{name} 1")) == {30, 29, 28, 27, 26}
+    found = filled(bench, "integer", *["5"] * 30)
+    assert len(keys(found, f"{name} 5")) == 4  # more have this value than a page has room for: the chunks find them
+
+
+def test_values_in_the_future_are_named_and_do_not_become_the_watermark(bench: SqlBench) -> None:
+    ahead = {"TIMESTAMP": "'9999-12-31 00:00:00'", "date": "'9999-12-31'"}
+    if bench.kind == "postgresql":
+        ahead |= {"timestamptz": "'9999-12-31 00:00:00+00'", "timestamp": "'infinity'"}
+    for type_, value in ahead.items():
+        found = filled(bench, type_, DAYS[0], DAYS[1], value)
+        mark = found.watermark()
+        assert (mark or "").partition(" ")[2].startswith("2026-03-02"), type_
+        assert found.obstacle is None
+        assert keys(found, mark) == [2, 3]
+        assert filled(bench, type_, value).watermark() is None
+
+
+def test_what_has_no_order_of_writes_is_of_no_use(bench: SqlBench) -> None:
+    for type_, value in {"double precision": "1.5", "varchar(20)": "'later'"}.items():
+        found = filled(bench, type_, value)
+        assert found.watermark() is None
+        assert "it has neither times nor whole numbers" in (found.obstacle or "")
+
+
+def test_a_view_and_an_index_that_is_not_of_all_rows_in_order_are_of_no_use(bench: SqlBench) -> None:
+    found = filled(bench, "integer", "1")
+    bench.sql("source", f"CREATE VIEW {bench.quoted('seen')} AS SELECT * FROM {bench.quoted()}")
+    view = bench.open(
+        "source", table=f"{bench.schema}.seen" if bench.schema else "seen", rules=Rules(key=("Id",), modified_by="M")
+    )
+    assert view.incremental is not None
+    assert view.incremental.watermark() is None
+    assert "no index of the source begins with it" in (view.incremental.obstacle or "")
+    indexes = ["(M) WHERE Id > 0", "(Version, M)", "(abs(M))"]
+    for index in [*indexes, *(["USING hash (M)", "USING brin (M)"] if bench.kind == "postgresql" else [])]:
+        bench.sql("source", f"DROP INDEX {bench.quoted('lately')}")
+        bench.sql("source", f"CREATE INDEX lately ON {{table}} {index}")
+        found = bench.open("source", rules=RULES).incremental  # type: ignore[assignment] # a table's
+        assert found.watermark() is None, index
+        assert found.obstacle is not None
+
+
+def test_the_latest_time_that_is_not_in_the_future_has_the_form_of_the_column() -> None:
+    now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    cases: list[tuple[Any, Any]] = [
+        ("2026-03-01 12:00:00", None),
+        ("2026-03-02 02:00:00", None),  # nobody knows its zone
+        ("2026-03-02 02:00:01", "2026-03-02 02:00:00"),
+        ("2026-03-02T02:00:01.5", "2026-03-02T02:00:00"),
+        ("2026-03-01 12:00:00+00", None),
+        ("2026-03-01 14:00:00+02:00", None),
+        ("2026-03-01 12:00:01+00", "2026-03-01 12:00:00+00:00"),
+        ("2026-03-01 12:00:01.1234567 +00:00", "2026-03-01 12:00:00 +00:00"),
+        ("2026-03-01T12:00:01Z", "2026-03-01T12:00:00Z"),
+        ("2026-03-02", None),
+        ("2026-03-03", "2026-03-02"),
+        ("infinity", "2026-03-02 02:00:00"),
+        ("2026-02-31 00:00:00", "2026-03-02 02:00:00"),
+        (date(2026, 3, 2), None),
+        (date(2026, 3, 3), date(2026, 3, 2)),
+        (17, None),
+        (None, None),
+    ]
+    for newest, latest in cases:
+        assert incremental._latest_for(newest, now) == latest, newest
+
+
+def test_a_time_before_keeps_its_form() -> None:
+    cases = {
+        ("2026-03-01 00:00:00.123", 0.0): "2026-03-01 00:00:00.123",
+        ("2026-03-01 00:00:00.123", 0.5): "2026-02-28 23:59:59",
+        ("2026-03-01T00:05:00.1234567 +02:00", 300): "2026-03-01T00:00:00 +02:00",
+        ("2026-03-01T00:05:00Z", 1): "2026-03-01T00:04:59Z",
+        ("2026-03-01", 300): "2026-02-28",
+    }
+    for (text, seconds), earlier in cases.items():
+        assert incremental._earlier(text, seconds) == earlier
+    for text in ("0001-01-01", "later"):
+        with pytest.raises((ValueError, OverflowError)):
+            incremental._earlier(text, 300)
