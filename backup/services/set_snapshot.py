@@ -112,5 +112,5 @@ class SourceReading:
             session.note(f"{NOT_ONE_MOMENT}: what held the source's state is gone ({reads.outside.rstrip('.')}).")
         elif session.tally.counts.remaining:
             session.note(f"{NOT_ONE_MOMENT}: {_PART}.")
-        else:
+        elif not session.tally.counts.failed:  # else the run fails, for what it has set aside
             session.run = replace(session.run, read_as_of=reads.read_as_of)

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.errors import ConfigError, Interrupted, StoreError
+from backup.core.errors import ConfigError, Interrupted, RecordsSetAside, StoreError
 from backup.core.model import utc_now
 from backup.core.run_values import Run, Trigger
 from backup.entry.answers import result_of
@@ -274,6 +274,18 @@ def test_a_snapshot_that_is_lost_is_never_claimed(postgres_shop: Shop) -> None:
     assert moments(outcomes) == {order[0]: True, order[1]: False, order[2]: False}
     assert "what held the source's state is gone" in outcomes[1].run.notes[-1]
     assert shop.rows('"Purse"')[0][:2] == (1, 9)
+
+
+def test_a_table_of_which_a_record_was_set_aside_claims_nothing(postgres_shop: Shop) -> None:
+    shop = postgres_shop
+    shop.run(TABLES)
+    synced(shop)
+    shop.run('ALTER TABLE "Purse" ADD CHECK ("Coins" < 100)', "backup")
+    shop.run('UPDATE "Purse" SET "Coins" = 100 WHERE "Id" = 1')
+    outcomes = {outcome.run.service: outcome for outcome in synced(shop)}
+    purse, safe = outcomes["shop/public.Purse"], outcomes["shop/public.Safe"]
+    assert isinstance(purse.error, RecordsSetAside)
+    assert (purse.run.read_as_of is None, safe.run.read_as_of is None) == (True, False)
 
 
 def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(postgres_shop: Shop) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 from backup.core.errors import ConfigError
 from backup.core.model import utc_now
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
+from backup.stores.sql.engines.postgresql import snapshot as postgresql
 from backup.stores.sql.engines.snapshot import OneConnection, SnapshotLost, SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 
@@ -127,3 +128,28 @@ def test_a_connection_that_does_not_answer_any_more_loses_the_snapshot() -> None
     with pytest.raises(ValueError, match="first"), snapshot.reading(server):
         raise ValueError("first")
     assert snapshot.lost == "the connection is gone."
+
+
+def test_postgresql_uses_the_connection_that_holds_a_snapshot_and_notices_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Holder:
+        used = closed = 0
+
+        def exec_driver_sql(self, _: str) -> None:
+            self.used += 1
+            if self.used == 3:
+                raise sa.exc.OperationalError("", {}, Exception("terminating connection"))
+
+        def close(self) -> None:
+            self.closed += 1
+
+    monkeypatch.setattr(postgresql, "_BEAT_SECONDS", 0.001)
+    holder: Any = Holder()
+    held = postgresql.ExportedSnapshot(holder, lambda: None, utc_now(), "0-1")
+    held._thread.join(30)
+    assert (holder.used, held.lost) == (3, "terminating connection.")
+    with pytest.raises(SnapshotLost), held.reading(holder):
+        pass
+    held.close()
+    assert holder.closed == 1
