@@ -61,14 +61,32 @@ class Mover(Observer):
         )
 
 
-@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+@pytest.fixture
+def wal_shop(sqlite_shop: Shop) -> Shop:
+    """An empty shop whose source is a file in WAL mode."""
+    with places.engine(sqlite_shop.source).connect() as cx:
+        cx.exec_driver_sql("PRAGMA journal_mode = WAL")
+    return sqlite_shop
+
+
+@pytest.fixture
+def file_shop(wal_shop: Shop) -> Shop:
+    """Two tables in a file, of which coins go from one into the other."""
+    wal_shop.run(TABLES)
+    return wal_shop
+
+
+@pytest.fixture
+def server_shop(postgres_shop: Shop) -> Shop:
+    """The same tables on a server."""
+    postgres_shop.run(TABLES)
+    return postgres_shop
+
+
+@pytest.fixture(params=["file_shop", "server_shop"])
 def shop(request: pytest.FixtureRequest) -> Shop:
-    """Two tables on each server, of which coins go from one into the other."""
+    """Each of both in turn."""
     shop: Shop = request.getfixturevalue(request.param)
-    if shop.source.startswith("sqlite"):
-        with places.engine(shop.source).connect() as cx:
-            cx.exec_driver_sql("PRAGMA journal_mode = WAL")
-    shop.run(TABLES)
     return shop
 
 
@@ -116,7 +134,8 @@ def moments(outcomes: list[Outcome]) -> dict[str, bool]:
     for outcome in outcomes:
         said = [note for note in outcome.run.notes if note.startswith(NOT_ONE_MOMENT)]
         assert bool(said) != (outcome.run.read_as_of is not None), outcome
-    return {outcome.run.service.rpartition(".")[2].rpartition("/")[2]: not outcome.run.notes for outcome in outcomes}
+    names = [outcome.run.service.rpartition(".")[2].rpartition("/")[2] for outcome in outcomes]
+    return {name: outcome.run.read_as_of is not None for name, outcome in zip(names, outcomes, strict=True)}
 
 
 def nothing_is_held(shop: Shop) -> bool:
@@ -125,6 +144,7 @@ def nothing_is_held(shop: Shop) -> bool:
         shop.run('UPDATE "Purse" SET "Coins" = "Coins" + 1')
         shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 1')
         with places.engine(shop.source).connect() as cx:
+            cx.exec_driver_sql("PRAGMA busy_timeout = 0")
             return [*cx.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()] == [0, 0, 0]
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'backup' "
     return shop.column(query + "AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)", "source") == [0]
@@ -151,8 +171,7 @@ def test_the_look_at_unchanged_tables_sees_the_same_moment(shop: Shop, monkeypat
     describe = ManyTables.describe
 
     def then_describe(tables: ManyTables, names: Sequence[TableName]) -> Sequence[Described | None]:
-        if tables.snapshot is not None:  # it has begun
-            shop.run('DELETE FROM "Purse"')
+        shop.run('DELETE FROM "Purse"')  # the snapshot has begun
         return describe(tables, names)
 
     monkeypatch.setattr(ManyTables, "describe", then_describe)
@@ -164,25 +183,41 @@ def test_the_look_at_unchanged_tables_sees_the_same_moment(shop: Shop, monkeypat
     assert moment is not None
 
 
-def test_what_is_not_a_sync_of_the_whole_set_says_so(shop: Shop, tmp_path: Path) -> None:
-    synced(shop)
+def test_a_look_that_loses_the_snapshot_settles_nothing(file_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced(file_shop)
+    describe = ManyTables.describe
+
+    def lose_and_describe(tables: ManyTables, names: Sequence[TableName]) -> Sequence[Described | None]:
+        if tables.snapshot is not None:
+            tables.snapshot.snapshot.lose("somebody ended it")
+        return describe(tables, names)
+
+    monkeypatch.setattr(ManyTables, "describe", lose_and_describe)
+    started: list[str] = []
+    outcomes = synced(file_shop, Calls("", lambda: started.append("a run of its own")))
+    assert moments(outcomes) == {"Purse": False, "Safe": False}
+    assert len(started) == 2
+
+
+def test_what_is_not_a_sync_of_the_whole_set_says_so(file_shop: Shop, tmp_path: Path) -> None:
+    synced(file_shop)
     for name in ("Purse", "P*"):
-        assert moments(synced(shop, name=shop.name(name))) == {"Purse": False}
-    outcomes = synced(shop, limit=1, force=True)
+        assert moments(synced(file_shop, name=file_shop.name(name))) == {"Purse": False}
+    outcomes = synced(file_shop, limit=1, force=True)
     assert moments(outcomes)["Purse"] is False
-    assert moments(synced(shop, name="all", dry_run=True)) == {"Purse": True, "Safe": True}
-    settings = load_settings({"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": shop.text(CONSISTENT)})
+    assert moments(synced(file_shop, name="all", dry_run=True)) == {"Purse": True, "Safe": True}
+    settings = load_settings({"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": file_shop.text(CONSISTENT)})
     desk = open_desk(settings)
-    job = desk.records.enqueue(Request(shop.name("Safe")), "http")
+    job = desk.records.enqueue(Request(file_shop.name("Safe")), "http")
     assert job is not None
     ended = worker_of(settings, desk).work(job.job_id)
     assert ended is not None
     assert ended.state is State.SUCCEEDED
-    notes = shop.registry(CONSISTENT).get(shop.name("Safe")).past.history(1)[0].notes
+    notes = file_shop.registry(CONSISTENT).get(file_shop.name("Safe")).past.history(1)[0].notes
     assert notes == (f"{NOT_ONE_MOMENT}: only a sync of the whole set is.",)
 
 
-def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(shop: Shop, tmp_path: Path) -> None:
+def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(file_shop: Shop, tmp_path: Path) -> None:
     for folder, small, said in (
         ("whole", {}, "Its tables were read as of one moment: "),
         (
@@ -192,44 +227,43 @@ def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(shop: Shop, 
         ),
     ):
         (tmp_path / folder).mkdir()
-        shop.run('UPDATE "Purse" SET "Coins" = "Coins" + 1')
-        job, desk, slices = work_on_set(shop, tmp_path / folder, CONSISTENT, **small)
+        file_shop.run('UPDATE "Purse" SET "Coins" = "Coins" + 1')
+        job, desk, slices = work_on_set(file_shop, tmp_path / folder, CONSISTENT, **small)
         assert (job.state, len(slices) > 1) == (State.SUCCEEDED, bool(small))
         run = desk.runs.get(job.sync_id or "")
         assert run is not None
         assert run["notes"][-1].startswith(said)
-    entries = [shop.registry(CONSISTENT).get(shop.name(name)).past.history(1)[0] for name in ("Purse", "Safe")]
+    entries = [
+        file_shop.registry(CONSISTENT).get(file_shop.name(name)).past.history(1)[0] for name in ("Purse", "Safe")
+    ]
     assert entries[0].notes[-1] == f"{NOT_ONE_MOMENT}: the sync took more than one call."
     assert entries[0].read_as_of is None
-    assert nothing_is_held(shop)
+    assert nothing_is_held(file_shop)
 
 
-def test_a_run_that_was_left_in_the_middle_is_compared_again_as_of_the_new_moment(shop: Shop) -> None:
-    shop.settings.update({"BackupSync__ChunkSize": "2", "BackupSync__Parallelism": "1"})
+def test_a_run_that_was_left_in_the_middle_is_compared_again_as_of_the_new_moment(file_shop: Shop) -> None:
+    file_shop.settings.update({"BackupSync__ChunkSize": "2", "BackupSync__Parallelism": "1"})
 
     class Leaves(Observer):
         def progress(self, service: str, counts: Any) -> None:
             if service.endswith("Purse") and counts.seen > 2:
                 raise Interrupted
 
-    left = synced(shop, Leaves())
+    left = synced(file_shop, Leaves())
     assert [outcome.in_progress for outcome in left if outcome.run.service.endswith("Purse")] == [True]
-    shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 5 WHERE "Id" = 1; UPDATE "Safe" SET "Coins" = "Coins" + 5')
-    shop.run('UPDATE "Safe" SET "Coins" = "Coins" - 5 WHERE "Id" = 2')
-    mover = Mover(shop)
-    outcomes = synced(shop, mover)
+    file_shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 5 WHERE "Id" = 1; UPDATE "Safe" SET "Coins" = "Coins" + 5')
+    file_shop.run('UPDATE "Safe" SET "Coins" = "Coins" - 5 WHERE "Id" = 2')
+    mover = Mover(file_shop)
+    outcomes = synced(file_shop, mover)
     assert moments(outcomes) == {"Purse": True, "Safe": True}
-    assert shop.column(COINS) == [200]
+    assert file_shop.column(COINS) == [200]
     assert [outcome.run.sync_id for outcome in outcomes if outcome.run.service.endswith("Purse")] == [
         outcome.run.sync_id for outcome in left if outcome.run.service.endswith("Purse")
     ]
 
 
-def test_the_command_line_says_as_of_when(sqlite_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    with places.engine(sqlite_shop.source).connect() as cx:
-        cx.exec_driver_sql("PRAGMA journal_mode = WAL")
-    sqlite_shop.run(TABLES)
-    outcomes = synced(sqlite_shop)
+def test_the_command_line_says_as_of_when(file_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = synced(file_shop)
     show_outcomes(None, outcomes)
     moment = outcomes[0].run.read_as_of
     assert moment is not None
@@ -248,22 +282,20 @@ def test_a_file_whose_writers_would_have_to_wait_is_refused_with_what_to_do(sqli
     assert moments(synced(immutable)) == {"Purse": True, "Safe": True}
 
 
-def test_a_text_that_is_no_utf_8_is_read_in_the_snapshot_too(sqlite_shop: Shop) -> None:
-    with places.engine(sqlite_shop.source).connect() as cx:
-        cx.exec_driver_sql("PRAGMA journal_mode = WAL")
-    sqlite_shop.run("CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO a VALUES (1, CAST(x'ff41' AS TEXT))")
-    sqlite_shop.run("CREATE TABLE b (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO b VALUES (1, 'ä')")
-    assert moments(synced(sqlite_shop)) == {"a": True, "b": True}
-    assert sqlite_shop.column("SELECT hex(t) FROM a UNION ALL SELECT hex(t) FROM b") == ["FF41", "C3A4"]
+def test_a_text_that_is_no_utf_8_is_read_in_the_snapshot_too(wal_shop: Shop) -> None:
+    wal_shop.run("CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO a VALUES (1, CAST(x'ff41' AS TEXT))")
+    wal_shop.run("CREATE TABLE b (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO b VALUES (1, 'ä')")
+    assert moments(synced(wal_shop)) == {"a": True, "b": True}
+    assert wal_shop.column("SELECT hex(t) FROM a UNION ALL SELECT hex(t) FROM b") == ["FF41", "C3A4"]
 
 
 def held_by(shop: Shop) -> str:
     return "FROM pg_locks WHERE mode = 'AccessShareLock' AND relation = 'public.\"Purse\"'::regclass"
 
 
-def test_a_snapshot_that_is_lost_is_never_claimed(postgres_shop: Shop) -> None:
-    shop = postgres_shop
-    shop.run(TABLES + ';CREATE TABLE "Third" ("Id" INTEGER PRIMARY KEY)')
+def test_a_snapshot_that_is_lost_is_never_claimed(server_shop: Shop) -> None:
+    shop = server_shop
+    shop.run('CREATE TABLE "Third" ("Id" INTEGER PRIMARY KEY)')
     shop.settings["BackupRetry__BaseSeconds"] = "0"
     assert moments(synced(shop)) == {"Purse": True, "Safe": True, "Third": True}
     shop.run('UPDATE "Purse" SET "Coins" = 9; UPDATE "Safe" SET "Coins" = 9; INSERT INTO "Third" VALUES (1)')
@@ -276,9 +308,8 @@ def test_a_snapshot_that_is_lost_is_never_claimed(postgres_shop: Shop) -> None:
     assert shop.rows('"Purse"')[0][:2] == (1, 9)
 
 
-def test_a_table_of_which_a_record_was_set_aside_claims_nothing(postgres_shop: Shop) -> None:
-    shop = postgres_shop
-    shop.run(TABLES)
+def test_a_table_of_which_a_record_was_set_aside_claims_nothing(server_shop: Shop) -> None:
+    shop = server_shop
     synced(shop)
     shop.run('ALTER TABLE "Purse" ADD CHECK ("Coins" < 100)', "backup")
     shop.run('UPDATE "Purse" SET "Coins" = 100 WHERE "Id" = 1')
@@ -288,9 +319,8 @@ def test_a_table_of_which_a_record_was_set_aside_claims_nothing(postgres_shop: S
     assert (purse.run.read_as_of is None, safe.run.read_as_of is None) == (True, False)
 
 
-def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(postgres_shop: Shop) -> None:
-    shop = postgres_shop
-    shop.run(TABLES)
+def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(server_shop: Shop) -> None:
+    shop = server_shop
     refused: list[str] = []
 
     def truncate() -> None:
@@ -304,9 +334,9 @@ def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(postg
     assert shop.column(COINS) == [200]
 
 
-def test_what_cannot_be_held_fails_alone_and_the_plan_says_so(postgres_shop: Shop) -> None:
-    shop = postgres_shop
-    shop.run(TABLES + ';CREATE MATERIALIZED VIEW "Sums" AS SELECT 1 AS "Id", count(*) AS "Number" FROM "Purse"')
+def test_what_cannot_be_held_fails_alone_and_the_plan_says_so(server_shop: Shop) -> None:
+    shop = server_shop
+    shop.run('CREATE MATERIALIZED VIEW "Sums" AS SELECT 1 AS "Id", count(*) AS "Number" FROM "Purse"')
     shop.run('CREATE VIEW "Rich" AS SELECT * FROM "Safe"')
     sections = (CONSISTENT, *(f'[set.shop.table."public.{name}"]\nkey = "Id"' for name in ("Sums", "Rich")))
     outcomes = synced(shop, NOBODY, *sections)
