@@ -415,6 +415,18 @@ def test_the_first_questions_on_a_connection_are_sent_though_nothing_can_be_note
     assert send_one(Cursor(), "SELECT @@VERSION", (), Context(shape().select, adhoc)) is None
 
 
+@pytest.mark.parametrize(("number", "hidden"), [(3903, True), (3902, False)])
+def test_a_transaction_that_the_server_has_ended_hides_no_error_of_a_statement(number: int, hidden: bool) -> None:
+    class Lost:
+        def close(self) -> None: ...
+
+        def rollback(self) -> None:
+            raise sqlite3.OperationalError("25000", f"[25000] [SQL Server]no transaction ({number}) (SQLEndTran)")
+
+    with nullcontext() if hidden else pytest.raises(sqlite3.OperationalError):
+        LeavableConnection(Lost(), OSError).rollback()
+
+
 def test_an_array_that_would_take_much_memory_is_none() -> None:
     cursor, things = Cursor(), shape()
     assert send_many(cursor, "", [(1, "x" * 4000)] * 5000, Context(things.insert(("Id", "Notes"))))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from backup.stores.calls import CallEnded, LeavableCalls
 
 T = TypeVar("T")
+_NO_TRANSACTION = "(3903)"
 
 
 class LeavableConnection:
@@ -40,7 +41,12 @@ class LeavableConnection:
         self.call(self._driver.commit)
 
     def rollback(self) -> None:
-        self.call(self._driver.rollback)
+        """Rolls back. It is no error if the server has ended the transaction by itself, as some do after an error."""
+        try:
+            self.call(self._driver.rollback)
+        except Exception as error:
+            if _NO_TRANSACTION not in str(error):
+                raise
 
     def close(self) -> None:
         if not self._calls.were_left:
