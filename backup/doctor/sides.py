@@ -179,6 +179,8 @@ def _cosmos_rights(side: Side, subject: str) -> Finding:
 def set_checks(examiner: Examiner, service_set: ServiceSet, roles: Sequence[SideName]) -> list[Check]:
     """The checks of a set, a few statements for all of its tables, on those sides that answer."""
     checks = [Check(f"{service_set.name} source", "tables", partial(_tables, service_set))] if "source" in roles else []
+    if "source" in roles and service_set.is_consistent:
+        checks.append(Check(f"{service_set.name} source", "one moment", partial(_one_moment, service_set)))
     sides = [service_set.specs.side(role) for role in roles]
     return [
         *checks,
@@ -198,6 +200,14 @@ def _tables(service_set: ServiceSet) -> Iterator[Finding]:
         yield Finding(Grade.WARNING, subject, "tables", text, "Their copies stay. Exclude them if that is meant.")
     if members.specs:
         yield fine(subject, "tables", f"{len(members.specs)} tables or containers belong to the set")
+
+
+def _one_moment(service_set: ServiceSet) -> Iterator[Finding]:
+    subject, refusals = f"{service_set.name} source", service_set.refusals()
+    for error in refusals:
+        yield found(subject, "one moment", error)
+    if not refusals and service_set.members.listed:
+        yield fine(subject, "one moment", "all tables of the set can be read as of one moment")
 
 
 def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iterator[Finding]:

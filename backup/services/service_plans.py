@@ -83,19 +83,10 @@ def plan_of(registry: Registry, name: str) -> Plan:
     notes = [note for found in sets.values() for note in (*_notes_of(found.name, found.members), *_order_notes(found))]
     errors = [error for found in sets.values() for error in found.members.errors]
     for consistent in (found for found in sets.values() if found.is_consistent and found.members.listed):
-        refusals = _refusals(consistent)
+        refusals = consistent.refusals()
         errors += refusals
         notes += [] if refusals else [f"{consistent.name}: a sync of the whole set reads its tables as of one moment."]
     return Plan(side_by_side(plan, services), notes, errors)
-
-
-def _refusals(consistent: ServiceSet) -> list[BackupError]:
-    """Why a sync cannot read this set as of one moment, found by trying: as a sync does, for a short time."""
-    snapshot = consistent.snapshot()
-    try:
-        return snapshot.refusals()
-    finally:
-        snapshot.close()
 
 
 def _plan(registry: Registry, service: str) -> ServicePlan:

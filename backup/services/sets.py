@@ -10,7 +10,7 @@ from threading import Lock as ThreadLock
 
 from backup.config.set_settings import SetSection
 from backup.config.settings import Settings
-from backup.core.errors import NotInitialized, StoreError, UnknownService
+from backup.core.errors import BackupError, NotInitialized, StoreError, UnknownService
 from backup.core.log import event
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.history import History
@@ -53,6 +53,17 @@ class ServiceSet:
     def snapshot(self) -> SetSnapshot:
         """What holds its source for such a sync. Close it."""
         return SetSnapshot(self.specs, [*self.members.specs])
+
+    def refusals(self) -> list[BackupError]:
+        """Why a sync could not read all of it as of one moment, though it should; found by trying, for a short time.
+        Empty also where its source cannot be asked, which `members` says."""
+        if not (self.is_consistent and self.members.listed):
+            return []
+        snapshot = self.snapshot()
+        try:
+            return snapshot.refusals()
+        finally:
+            snapshot.close()
 
     @property
     def members(self) -> Members:

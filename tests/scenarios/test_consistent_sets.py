@@ -13,6 +13,8 @@ from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, Interrupted, RecordsSetAside, StoreError
 from backup.core.model import utc_now
 from backup.core.run_values import Run, Trigger
+from backup.doctor.examination import examine
+from backup.doctor.findings import Grade
 from backup.entry.answers import result_of
 from backup.entry.command_line.outcomes import show_outcomes
 from backup.jobs.desk import open_desk
@@ -275,6 +277,10 @@ def test_a_file_whose_writers_would_have_to_wait_is_refused_with_what_to_do(sqli
     plan = plan_of(sqlite_shop.registry(CONSISTENT), "shop")
     [error] = plan.errors
     assert "is not in WAL mode (delete)" in str(error)
+    findings = {
+        finding.check: finding for finding in examine(load_settings({"BACKUP_TOML": sqlite_shop.text(CONSISTENT)}))
+    }
+    assert (findings["one moment"].grade, findings["one moment"].message) == (Grade.FAILED, str(error))
     outcomes = synced(sqlite_shop)
     assert [type(outcome.error) for outcome in outcomes] == [ConfigError] * 2
     assert all("journal_mode" in (outcome.error.hint if outcome.error else "") for outcome in outcomes)
