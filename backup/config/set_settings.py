@@ -16,12 +16,14 @@ from backup.config.service_settings import mask_of
 from backup.config.transform_steps import steps_of
 from backup.core.conditions import Condition, Range, Value
 from backup.core.masks import Mask
-from backup.core.model import Throughput
+from backup.core.model import PartitionPaths, Throughput
 from backup.core.suggestions import did_you_mean
 from backup.core.transforms import Step
 
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\((\d+|max)( ?, ?\d+)?\))?[A-Za-z0-9_ ]*")
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_PATH = re.compile(r"(/[^/\"\\]+)+")
+_SIDES, _LEVELS = ("source", "copy"), 3
 _LIMITS = {"from": "lowest", "to": "highest", "above": "above", "below": "below"}
 _FOR_A_CONDITION = "write a value, a list of values, or a range such as { from = 1, below = 10 }"
 
@@ -98,10 +100,22 @@ Conditions = Mapping[str, Annotated[Condition, PlainValidator(_condition)]]
 """A filter as data: what each named field must be."""
 
 
-def _partition_key(_: Any) -> None:
-    raise ValueError(
-        "a copy has the partition key of its source: it is a part of each record's key, by which the sides are compared"
-    )
+def _partition_key(value: Any) -> PartitionPaths:
+    if isinstance(value, PartitionPaths):
+        return value
+    sides = value if isinstance(value, dict) and value.keys() == {"source", "copy"} else {}
+    source, copy = (tuple(paths) if isinstance(paths, list) else (paths,) for paths in map(sides.get, _SIDES))
+    if not all(
+        0 < len(paths) <= _LEVELS and all(isinstance(path, str) and _PATH.fullmatch(path) for path in paths)
+        for paths in (source, copy)
+    ):
+        raise ValueError(
+            'partition_key is { source = "/customerId", copy = "/tenantId" }: the path of the partition key of the '
+            "source, by which its documents are known, and that of the copy; or lists of up to three"
+        )
+    if source == copy:
+        raise ValueError("partition_key has the same path for both: leave it out, for that is so without it")
+    return PartitionPaths(source, copy)
 
 
 Masks = Mapping[str, Annotated[Mask, PlainValidator(_mask)]]
@@ -160,7 +174,7 @@ class TableSection(Common):
     version: Names = ()
     key: Names = ()
     renamed_from: str | None = Field(default=None, min_length=1)
-    partition_key: Annotated[None, PlainValidator(_partition_key)] = None
+    partition_key: Annotated[PartitionPaths, PlainValidator(_partition_key)] | None = None
 
     @model_validator(mode="after")
     def _transforms(self) -> Self:
@@ -244,6 +258,8 @@ class SetSection(Shared):
                 )
             if section.types:
                 raise ValueError(f"types is for tables, and {name} is a container")
+        if named := [name for name, section in self.table.items() if section.partition_key is not None]:
+            raise ValueError(f"partition_key is for containers, and {named[0]} is a table")
         for name, section in self.table.items():
             if section.renamed_from is not None and {*"*?"} & {*name, *section.renamed_from}:
                 raise ValueError(f"renamed_from of {name}: it is from one table to one table, so neither is a pattern")

@@ -113,6 +113,15 @@ class Throughput:
     shared: bool = False
 
 
+@dataclass(frozen=True)
+class PartitionPaths:
+    """The paths of the partition key of a `source` on Cosmos DB and of its `copy`, such as /customerId, where they
+    differ. Several where a key is hierarchical."""
+
+    source: tuple[str, ...]
+    copy: tuple[str, ...]
+
+
 class Action(StrEnum):
     """What a change did to a record."""
 

@@ -152,7 +152,9 @@ def _with(plan: ServicePlan, **changes: object) -> ServicePlan:
 def key_text_of(spec: ServiceSpec, listed: Listed | None) -> str:
     """Returns the key of the service, and where it comes from."""
     if spec.source.container:
-        return "partition key, id"
+        if (paths := spec.rules.partition_paths) is None:
+            return "partition key, id"
+        return f"{', '.join(paths.source)}, id; copies by {', '.join(paths.copy)}"
     if listed is not None and listed.primary_key:
         return f"{', '.join(listed.primary_key)} (primary key)"
     if not spec.rules.key:

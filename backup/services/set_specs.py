@@ -152,6 +152,7 @@ def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rule
         keeps_deleted=options.deletes == "keep",
         follows_indexes=bool(options.indexes),
         throughput=None if options.throughput is None or options.throughput.shared else options.throughput,
+        partition_paths=options.partition_key,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from backup.core.conditions import Condition
 from backup.core.errors import BackupError
 from backup.core.masks import Masking
-from backup.core.model import Chunk, Key, Throughput
+from backup.core.model import Chunk, Key, PartitionPaths, Throughput
 from backup.core.retry import Retry
 from backup.core.transforms import Stamping, Transform, stamping_of
 
@@ -98,7 +98,7 @@ class Rules:
     `follows_indexes`: the backup gets the source's secondary indexes, as plain ones. `modified_by`: a column of the
     source that writes raise; empty without one. It is a hint, and may be wrong. `throughput`,
     `database_throughput`: of the container and the database that the app makes on Cosmos DB; None for what the account
-    gives.
+    gives. `partition_paths`: those of both sides on Cosmos DB, if the copy has another partition key than its source.
     """
 
     version: tuple[str, ...] = ()
@@ -118,6 +118,7 @@ class Rules:
     modified_by: str = ""
     throughput: Throughput | None = None
     database_throughput: Throughput | None = None
+    partition_paths: PartitionPaths | None = None
 
     @property
     def of_backup(self) -> Rules:

@@ -77,7 +77,10 @@ WRONG = [
     ("throughput = { autoscale = 400 }", "1000 or more"),
     ("throughput = true", "number of request units"),
     ('[set.shop.container."orders"]\nthroughput = { shared = 400 }', "the throughput of the whole database"),
-    ('[set.shop.container."orders"]\npartition_key = "/customerId"', "a copy has the partition key of its source"),
+    ('[set.shop.container."orders"]\npartition_key = "/customerId"', 'partition_key is { source = "/customerId"'),
+    ('[set.shop.container."orders"]\npartition_key = { source = "/a", copy = "b" }', "partition_key is {"),
+    ('[set.shop.container."orders"]\npartition_key = { source = "/a", copy = 3 }', "partition_key is {"),
+    ('[set.shop.container."orders"]\npartition_key = { source = "/a", copy = ["/a"] }', "the same path for both"),
 ]
 
 
@@ -88,7 +91,9 @@ def test_what_a_container_cannot_have_is_refused_with_the_reason(lines: str, sai
     assert said in str(refused.value)
 
 
-def test_tables_have_no_throughput() -> None:
-    file = "[set.shop]\nsource = 'sqlite:///a.db'\nbackup = 'sqlite:///b.db'\ntables = ['*']\nthroughput = 400\n"
-    with pytest.raises(ConfigError, match="throughput is for containers"):
-        Registry(load_settings({"BACKUP_TOML": file})).directory.names()
+def test_tables_have_no_throughput_and_no_partition_key() -> None:
+    file = "[set.shop]\nsource = 'sqlite:///a.db'\nbackup = 'sqlite:///b.db'\ntables = ['*']\n"
+    key = "[set.shop.table.T]\npartition_key = { source = '/a', copy = '/b' }\n"
+    for lines, option in (("throughput = 400\n", "throughput"), (key, "partition_key")):
+        with pytest.raises(ConfigError, match=f"{option} is for containers"):
+            Registry(load_settings({"BACKUP_TOML": file + lines})).directory.names()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backup.core.errors import SchemaMismatch
+from backup.core.model import PartitionPaths
 from backup.stores.base import Store
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.app_containers import CosmosSibling
@@ -28,16 +29,17 @@ class CosmosCatalog:
         siblings: Mapping[str, CosmosSibling],
         open_at: Callable[[str], Store],
         rules: Rules,
+        paths: PartitionPaths | None,
     ) -> None:
         """`open_at` opens the container with a name, with the rules of this store, which also say how much
-        throughput a new one has."""
-        self._rules = rules
+        throughput a new one has. `paths`: those of both sides, in a backup that has another partition key."""
+        self._rules, self._paths = rules, paths
         self._access, self._container, self._place = access, container, place
         self._siblings, self._open_at = siblings, open_at
 
     @property
     def partition_paths(self) -> list[list[str]]:
-        """The container's partition key, each path as property names; several when it is hierarchical."""
+        """The partition key of the documents' keys, each path as property names; several when it is hierarchical."""
         return self._container.partition_paths
 
     def qualified_name(self) -> str:
@@ -69,7 +71,7 @@ class CosmosCatalog:
         """As `Catalog.make_like`, with the other's indexing policy, and without its unique keys: a copy may hold what
         the other held at two moments."""
         original = _catalog_of(other)
-        paths = ["/" + "/".join(path) for path in original.partition_paths]
+        paths = ["/" + "/".join(path) for path in original.partition_paths] if self._paths is None else self._paths.copy
         policy = with_note(original._container.indexing_policy)
         units = self._rules.throughput, self._rules.database_throughput
         self._access.create_container(self._place.name, paths, policy, *units)
@@ -80,6 +82,15 @@ class CosmosCatalog:
 
     def match(self, source: Store) -> Drift:
         paths, source_paths = self.partition_paths, _catalog_of(source).partition_paths
+        if self._paths is not None:
+            named, own = (", ".join(self._paths.source), ", ".join(self._paths.copy)), self._container.own_paths
+            if (_shown(source_paths), _shown(own)) != named:
+                raise SchemaMismatch(
+                    f"backup.toml says that the source of the {self._place.label} is partitioned by {named[0]} and the "
+                    f"copy by {named[1]}. They are by {_shown(source_paths)} and by {_shown(own)}.",
+                    hint="Correct partition_key in backup.toml. Or give the backup another database and run initialize:"
+                    " a partition key cannot be changed. Nothing was changed.",
+                )
         if paths != source_paths:
             raise SchemaMismatch(
                 f"The {self._place.label} is partitioned by {_shown(paths)}, its source by {_shown(source_paths)}.",

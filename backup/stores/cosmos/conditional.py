@@ -13,7 +13,8 @@ from backup.core.errors import TransientStoreError
 from backup.core.model import Image, Key, Record
 from backup.stores.base import Accept, Keep
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.container import CosmosContainer
+from backup.stores.cosmos.addresses import moves_of
+from backup.stores.cosmos.container import Address, CosmosContainer
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value
 from backup.stores.cosmos.errors import http_status_of, is_missing, is_refusal, reason_of
 from backup.stores.cosmos.writes import batch_of_one
@@ -27,11 +28,16 @@ MakeImage = Callable[[Record], Image]
 
 
 class Conditional(NamedTuple):
-    """The new `document` of a key, None to delete it; and the `etag` that it must have now, None for no document."""
+    """The new `document` of a key, None to delete it; and the `etag` that it must have now, None for no document.
+
+    `address`: where it will lie, or lies. `left`: where it lies now, if that is another address.
+    """
 
     key: Key
     document: Record | None
     etag: str | None
+    address: Address
+    left: Address | None = None
 
 
 class ConditionalWrites:
@@ -79,8 +85,15 @@ class ConditionalWrites:
                 for key, document in accepted.items():
                     if merge is not None and (copy := wanted[key]) is not None:
                         documents[key] = merge(document, copy)
-                writes = [Conditional(key, document, etags.get(key)) for key, document in documents.items()]
+                new_documents = {key: document for key, document in documents.items() if document is not None}
+                taken = moves_of(self._container, new_documents).refused
+                writes = [
+                    self._conditional(key, document, accepted.get(key))
+                    for key, document in documents.items()
+                    if key not in taken
+                ]
                 overtaken, reasons = self.carry_out(writes)
+                reasons |= taken
                 refused |= reasons
                 not_done = overtaken | reasons.keys()
                 inserted, done = frozenset(new) - not_done, frozenset(etags) - not_done
@@ -98,6 +111,12 @@ class ConditionalWrites:
                     hint="No change of others was overwritten. Try again when fewer programs write to them.",
                 )
         return written, refused
+
+    def _conditional(self, key: Key, document: Record | None, existing: Record | None) -> Conditional:
+        old = None if existing is None else self._container.address_of(key, existing)
+        new = old if document is None else self._container.address_of(key, document)
+        etag = None if existing is None else existing["_etag"]
+        return Conditional(key, document, etag, new or key[:-1], None if old == new else old)
 
     def _accepted(
         self, accept: Accept, keep: Keep | None, keys: Sequence[Key], make_image: MakeImage
@@ -127,9 +146,12 @@ class ConditionalWrites:
 
     def _carry_out(self, write: Conditional) -> str | None:
         """Why the write was not done: "" if somebody changed the document meanwhile. None if it was done."""
+        if write.left is not None:  # it moves: the old one goes first, so that there are never two
+            reason = self._carry_out(Conditional(write.key, None, write.etag, write.left))
+            return self._carry_out(write._replace(etag=None, left=None)) if reason is None else reason
         has_address = is_nameable(write.key[-1])
         try:
-            if has_address and is_read_alike(write.key[:-1]):
+            if has_address and is_read_alike(write.address):
                 self._by_address(write)
             elif reason := self._as_batch(write):
                 if not has_address:
@@ -144,10 +166,10 @@ class ConditionalWrites:
         return None
 
     def _by_address(self, write: Conditional) -> None:
-        key, document, etag = write
+        key, document, etag = write[:3]
         if_unchanged: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         if document is None:
-            self._container.proxy.delete_item(key[-1], partition_key=partition_value(key[:-1]), **if_unchanged)
+            self._container.proxy.delete_item(key[-1], partition_key=partition_value(write.address), **if_unchanged)
         elif etag is None:
             self._container.proxy.create_item(dict(document), no_response=True)
         else:
@@ -156,7 +178,7 @@ class ConditionalWrites:
     def _as_batch(self, write: Conditional) -> str | None:
         """Carries out the write as a batch: so the app, not the SDK, says the partition key. Returns why it was not
         done, if the server seems to have no batches."""
-        key, document, etag = write
+        key, document, etag = write[:3]
         operation: Any
         if document is None:
             operation = ("delete", (key[-1],), {"if_match_etag": etag})
@@ -164,4 +186,4 @@ class ConditionalWrites:
             operation = ("create", (dict(document),))
         else:
             operation = ("replace", (key[-1], dict(document)), {"if_match_etag": etag})
-        return batch_of_one(self._container.proxy, operation, partition_value(key[:-1]))
+        return batch_of_one(self._container.proxy, operation, partition_value(write.address))

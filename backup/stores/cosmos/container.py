@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -21,6 +21,8 @@ from backup.stores.cosmos.queries import Queries, Query, key_in
 from backup.stores.values import Limits
 
 Item = TypeVar("Item")
+Address = tuple[str, ...]
+"""The partition key under which a container has a document: the values of its own paths, as JSON texts."""
 
 _IDS_AT_ONCE = 100
 _STAMPS_AT_ONCE = 5_000
@@ -29,8 +31,12 @@ _STAMPS_AT_ONCE = 5_000
 class CosmosContainer:
     """The documents of one service in a container, for any number of threads."""
 
-    def __init__(self, access: CosmosAccess, name: str, queries: Queries, limits: Limits) -> None:
+    def __init__(
+        self, access: CosmosAccess, name: str, queries: Queries, limits: Limits, key_paths: Sequence[str] = ()
+    ) -> None:
+        """`key_paths`: the partition key of the source, in a backup whose container has another one."""
         self._access, self._name, self._queries, self._limits = access, name, queries, limits
+        self._key_paths = _names_in(key_paths)
 
     @property
     def proxy(self) -> ContainerProxy:
@@ -46,10 +52,36 @@ class CosmosContainer:
         return properties
 
     @cached_property
-    def partition_paths(self) -> list[list[str]]:
+    def own_paths(self) -> list[list[str]]:
         """The container's partition key, each path as property names; several when it is hierarchical."""
-        paths: list[str] = self._properties["partitionKey"]["paths"]
-        return [[part.strip('"') for part in path.strip("/").split("/")] for path in paths]
+        return _names_in(self._properties["partitionKey"]["paths"])
+
+    @property
+    def partition_paths(self) -> list[list[str]]:
+        """The partition key that is a part of the documents' keys: that of the source, also in a backup."""
+        return self._key_paths or self.own_paths
+
+    @property
+    def has_other_addresses(self) -> bool:
+        """Whether the container has its documents under another partition key than their keys have."""
+        return bool(self._key_paths) and self.partition_paths != self.own_paths
+
+    def address_of(self, key: Key, record: Record) -> Address:
+        """Where the container has, or will have, this document."""
+        if not self.has_other_addresses:
+            return key[:-1]
+        return tuple(partition_part(record, path) for path in self.own_paths)
+
+    def addresses(self, keys: Collection[Key]) -> list[tuple[Key, Address]]:
+        """The keys and addresses of all documents with the ids of these keys, also of other services."""
+        paths, width = [*self.partition_paths, *self.own_paths], len(self.partition_paths)
+        queries = [
+            self._queries.by_ids(part, self._queries.key(paths), of_service=False)
+            for part in batched(list(keys), _IDS_AT_ONCE)
+        ]
+        parts = self._access.side_by_side("look up addresses", queries, lambda query: list(self.items(query)))
+        found = (key_in(item, len(paths)) for items in parts for item in items)
+        return [((*parts[:width], parts[-1]), parts[width:-1]) for parts in found]
 
     @property
     def indexing_policy(self) -> Mapping[str, Any] | None:
@@ -65,7 +97,7 @@ class CosmosContainer:
 
     def forget(self) -> None:
         """Forgets what it knows of the container: a new one may have replaced it."""
-        for name in ("_properties", "partition_paths", "_feed_ranges"):
+        for name in ("_properties", "own_paths", "_feed_ranges"):
             self.__dict__.pop(name, None)
 
     def asked_at(self) -> datetime | None:
@@ -213,6 +245,10 @@ class CosmosContainer:
         """The query's items as the SDK gives them, from everywhere or from one feed range."""
         where = {"enable_cross_partition_query": True} if feed_range is None else {"feed_range": feed_range}
         return iter(self.proxy.query_items(query.text, parameters=query.parameters, **where))
+
+
+def _names_in(paths: Sequence[str]) -> list[list[str]]:
+    return [[part.strip('"') for part in path.strip("/").split("/")] for path in paths]
 
 
 def _up_to(items: Iterator[Record], max_items: int, max_bytes: int) -> tuple[list[Record], bool]:

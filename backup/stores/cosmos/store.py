@@ -68,7 +68,9 @@ class CosmosStore:
         self._access, self._rules = access, rules
         self._limits = replace(limits, batch_size=self.traits.batch_size)
         self._side, self._queries = side, Queries(rules, side)
-        self._container = CosmosContainer(access, container, self._queries, self._limits)
+        paths = rules.partition_paths if side == "backup" else None
+        key_paths = () if paths is None else paths.source
+        self._container = CosmosContainer(access, container, self._queries, self._limits, key_paths)
         self._chunks = CosmosChunks(self._container, self._queries, self._limits, access.label)
         self._writes = CosmosWrites(access, self._container)
         self._conditional = ConditionalWrites(access, self._container, self._limits.batch_size)
@@ -87,7 +89,7 @@ class CosmosStore:
         self._documents = documents
         self.transforming = None if rules.transform is None or side != "source" else documents
         self.incremental = CosmosIncremental(self._container, self._queries)
-        self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at, rules)
+        self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at, rules, paths)
 
     buckets = None  # a GROUP BY would read every document
     relational = None

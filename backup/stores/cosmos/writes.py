@@ -12,21 +12,23 @@ from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpRespons
 
 from backup.core.model import Key, Record
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.container import CosmosContainer
+from backup.stores.cosmos.addresses import moves_of, taken_by
+from backup.stores.cosmos.container import Address, CosmosContainer
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value, size_of, with_least_mark
 from backup.stores.cosmos.errors import http_status_of, is_missing, is_refusal, is_transient, reason_of
 
 # The server takes 100 operations and 2 MiB at once.
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1 << 20
-_TOO_LARGE = 413
+_TOO_LARGE, _CONFLICT = 413, 409
 _UNKNOWN_BATCH = {400, 404, 405, 500, 501}  # how a server without batches may answer; another status does not say that
 
 
 class _Write(NamedTuple):
-    """A key, and the operation on its document as the SDK names it in a batch."""
+    """A key, where its document lies or will lie, and the operation on it as the SDK names it in a batch."""
 
     key: Key
+    address: Address
     operation: tuple[str, tuple[Any, ...]]
 
 
@@ -48,19 +50,39 @@ class CosmosWrites:
 
     def upsert(self, documents: Sequence[Record]) -> dict[Key, str]:
         """Writes the documents, over those that exist."""
-        writes = (_Write(self._container.key_of(document), ("upsert", (dict(document),))) for document in documents)
-        return self._carry_out("write documents", writes)
+        by_key = {self._container.key_of(document): document for document in documents}
+        moves = moves_of(self._container, by_key)
+        # A copy that has to move leaves its old address first. If the run ends there, the next one finds it missing and
+        # writes it; the other way round there would be two.
+        leaving = (_Write(key, address, ("delete", (key[-1],))) for key, address in moves.old)
+        refused = moves.refused | self._carry_out("move documents", leaving)
+        writes = (
+            _Write(
+                key,
+                self._container.address_of(key, document),
+                # Another thread may write another document to the same address: then the server refuses the second.
+                ("create" if key in moves.new else "upsert", (dict(document),)),
+            )
+            for key, document in by_key.items()
+            if key not in refused
+        )
+        return refused | self._carry_out("write documents", writes)
 
     def delete(self, keys: Sequence[Key]) -> dict[Key, str]:
         """Deletes the documents; no error for one that does not exist."""
-        return self._carry_out("delete documents", (_Write(key, ("delete", (key[-1],))) for key in keys))
+        addresses: Iterable[tuple[Key, Address]] = ((key, key[:-1]) for key in keys)
+        if self._container.has_other_addresses:
+            wanted = set(keys)
+            addresses = [(key, address) for key, address in self._container.addresses(wanted) if key in wanted]
+        writes = (_Write(key, address, ("delete", (key[-1],))) for key, address in addresses)
+        return self._carry_out("delete documents", writes)
 
     def _carry_out(self, operation: str, writes: Iterable[_Write]) -> dict[Key, str]:
         one_by_one = self._access.throttle.has_ceiling or self._knows_batches is False
         singles: list[_Write] = []
         batches: list[Sequence[_Write]] = []
         for batch in ([write] for write in writes) if one_by_one else _batches(writes):
-            if len(batch) > 1 or (self._knows_batches is not False and not is_read_alike(batch[0].key[:-1])):
+            if len(batch) > 1 or (self._knows_batches is not False and not is_read_alike(batch[0].address)):
                 batches.append(batch)
             else:
                 singles += batch
@@ -85,7 +107,7 @@ class CosmosWrites:
 
     def _batch(self, writes: Sequence[_Write]) -> None:
         # The app says the partition key here. For a single upsert the SDK reads it from the document.
-        partition = partition_value(writes[0].key[:-1])
+        partition = partition_value(writes[0].address)
         self._container.proxy.execute_item_batch([write.operation for write in writes], partition)
         self._note_batches(known=True)
 
@@ -100,29 +122,33 @@ class CosmosWrites:
         try:
             return carry_out(write)
         except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
+            if write.operation[0] == "create" and http_status_of(error)[0] == _CONFLICT:
+                reason = taken_by(self._container, write.key, write.address)  # None: by an earlier try of this write
+                return reason or self._alone(write._replace(operation=("upsert", write.operation[1])))
             if not is_refusal(error):
                 raise
             kind, (document,) = write.operation
-            smaller = with_least_mark(document) if kind == "upsert" and http_status_of(error)[0] == _TOO_LARGE else None
+            is_too_large = kind != "delete" and http_status_of(error)[0] == _TOO_LARGE
+            smaller = with_least_mark(document) if is_too_large else None
             if smaller is not None:
-                return self._alone(_Write(write.key, ("upsert", (smaller,))))
-            return reason_of(error) + (f" It has {size_of(document):,} bytes as JSON." if kind == "upsert" else "")
+                return self._alone(write._replace(operation=(kind, (smaller,))))
+            return reason_of(error) + ("" if kind == "delete" else f" It has {size_of(document):,} bytes as JSON.")
 
     def _by_address(self, write: _Write) -> None:
         container = self._container.proxy
         kind, (item,) = write.operation
-        if kind == "upsert":
-            container.upsert_item(item, no_response=True)
+        if kind != "delete":
+            (container.create_item if kind == "create" else container.upsert_item)(item, no_response=True)
             return
         try:
-            container.delete_item(item, partition_key=partition_value(write.key[:-1]))
+            container.delete_item(item, partition_key=partition_value(write.address))
         except CosmosResourceNotFoundError as error:  # an earlier attempt may have deleted it …
             if not is_missing(error):
                 raise
             container.read()  # … unless the container itself is missing
 
     def _in_a_batch(self, write: _Write) -> str | None:
-        partition = partition_value(write.key[:-1])
+        partition = partition_value(write.address)
         try:
             reason = batch_of_one(self._container.proxy, write.operation, partition, known=bool(self._knows_batches))
         except CosmosBatchOperationError as error:
@@ -159,7 +185,7 @@ def _may_lack_batches(error: CosmosHttpResponseError) -> bool:
 
 def _batches(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
     """The writes in batches: each of one partition key, and small enough for the server."""
-    for _, group in groupby(sorted(writes, key=lambda write: write.key[:-1]), lambda write: write.key[:-1]):
+    for _, group in groupby(sorted(writes, key=lambda write: write.address), lambda write: write.address):
         same_partition = list(group)
         if len(same_partition) == 1:  # a write that goes alone may have any size
             yield same_partition
