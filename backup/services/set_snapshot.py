@@ -8,7 +8,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from backup.core.errors import BackupError
+from backup.core.errors import BackupError, StoreError
 from backup.core.log import event
 from backup.runs.session import Session, Work
 from backup.services.set_specs import SetSpecs
@@ -64,6 +64,9 @@ class SetSnapshot:
         """Ends the snapshot; nothing can be read in it any more. Raises nothing."""
         with self._lock:
             begun, self._begun = self._begun, None
+            self._error = self._error or StoreError(
+                "What held the source as of one moment has ended. Nothing was read."
+            )
         if begun is not None:
             begun.close()
             event("snapshot.ended", set=self._specs.name, at=begun.at)

@@ -272,20 +272,25 @@ def test_the_command_line_says_as_of_when(file_shop: Shop, capsys: pytest.Captur
     assert f"All were read as of one moment: {moment:%Y-%m-%d %H:%M:%S}." in capsys.readouterr().out
 
 
+def examined(shop: Shop) -> tuple[Grade, str]:
+    """What the doctor says of reading the set as of one moment."""
+    findings = examine(load_settings({"BACKUP_TOML": shop.text(CONSISTENT)}))
+    [finding] = [finding for finding in findings if finding.check == "one moment"]
+    return finding.grade, finding.message
+
+
 def test_a_file_whose_writers_would_have_to_wait_is_refused_with_what_to_do(sqlite_shop: Shop) -> None:
     sqlite_shop.run(TABLES)
     plan = plan_of(sqlite_shop.registry(CONSISTENT), "shop")
     [error] = plan.errors
     assert "is not in WAL mode (delete)" in str(error)
-    findings = {
-        finding.check: finding for finding in examine(load_settings({"BACKUP_TOML": sqlite_shop.text(CONSISTENT)}))
-    }
-    assert (findings["one moment"].grade, findings["one moment"].message) == (Grade.FAILED, str(error))
+    assert examined(sqlite_shop) == (Grade.FAILED, str(error))
     outcomes = synced(sqlite_shop)
     assert [type(outcome.error) for outcome in outcomes] == [ConfigError] * 2
     assert all("journal_mode" in (outcome.error.hint if outcome.error else "") for outcome in outcomes)
     immutable = Shop(f"{sqlite_shop.source}?immutable=1", sqlite_shop.backup, "")
     assert moments(synced(immutable)) == {"Purse": True, "Safe": True}
+    assert examined(immutable) == (Grade.OK, "all tables of the set can be read as of one moment")
 
 
 def test_a_text_that_is_no_utf_8_is_read_in_the_snapshot_too(wal_shop: Shop) -> None:

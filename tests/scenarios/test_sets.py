@@ -540,6 +540,7 @@ def test_the_first_file_names_what_is_there_and_can_be_read(shop: Shop) -> None:
     assert f'# [set.shop.table."{shop.prefix}Keyless"]' in text
     assert f"{shop.prefix}Order Details has no primary key. Its key is Order, Line" in text
     assert f"There are {shop.prefix}German." in text
+    assert "\n# consistent = true " in text
     environment = {"SHOP_SOURCE": shop.source, "SHOP_BACKUP": shop.backup}
     registry = Registry(load_settings({"BACKUP_TOML": text, **environment}))
     assert all(outcome.error is None for outcome in registry.sync("shop", Trigger.CLI))
