@@ -264,6 +264,21 @@ def test_a_run_that_was_left_in_the_middle_is_compared_again_as_of_the_new_momen
     ]
 
 
+def test_a_copy_that_is_newer_than_the_moment_goes_back_to_it(file_shop: Shop) -> None:
+    def sync_the_other_alone() -> None:
+        file_shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 7 WHERE "Id" = 1')
+        file_shop.run('UPDATE "Safe" SET "Coins" = "Coins" + 7 WHERE "Id" = 1; INSERT INTO "Safe" VALUES (3, 0)')
+        synced(file_shop, name="shop/Safe")
+
+    synced(file_shop)
+    file_shop.run('UPDATE "Purse" SET "Coins" = "Coins" - 1; UPDATE "Safe" SET "Coins" = "Coins" + 4')
+    outcomes = synced(file_shop, Calls("Purse", sync_the_other_alone))
+    assert moments(outcomes) == {"Purse": True, "Safe": True}
+    assert [outcome.run.counts.deleted for outcome in outcomes] == [0, 1]
+    assert file_shop.column(COINS) == [200]
+    assert file_shop.column('SELECT "Coins" FROM "Safe" WHERE "Id" = 1') == [54]
+
+
 def test_the_command_line_says_as_of_when(file_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = synced(file_shop)
     show_outcomes(None, outcomes)
