@@ -152,6 +152,17 @@ def test_commands_in_the_page_on_the_command_line_are_those_that_exist() -> None
     assert set(re.findall(r"python -m backup ([a-z]+(?:-[a-z]+)*)", COMMAND_LINE)) == COMMANDS.keys()
 
 
+def test_the_page_on_the_command_line_groups_commands_as_the_help_text_does() -> None:
+    sections = re.findall(r"^## ([\w ]+)\n\n\| command (.*?)(?=^## )", COMMAND_LINE, re.M | re.S)
+    told = {
+        name: [*dict.fromkeys(re.findall(r"^\| `python -m backup ([\w-]+)", text, re.M))] for name, text in sections
+    }
+    shown: dict[str, list[str]] = {}
+    for name, command in COMMANDS.items():
+        shown.setdefault(command.rich_help_panel, []).append(name)
+    assert told == shown
+
+
 def test_commands_in_all_documents_exist() -> None:
     assert set(re.findall(r"python -m backup ([a-z]+(?:-[a-z]+)*)", EVERYTHING)) <= COMMANDS.keys()
 
@@ -283,6 +294,7 @@ def test_each_command_has_a_help_text(name: str, tmp_path: Path) -> None:
     ran = product.cli(tmp_path, {}, name, "--help")
     assert ran.code == 0, ran.err
     assert (COMMANDS[name].help or "").split(".")[0] in " ".join(ran.out.split())
+    assert "<bool>" not in ran.out  # a flag takes no value
 
 
 def test_tests_that_hold_a_promise_exist() -> None:

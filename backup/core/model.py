@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,6 +23,11 @@ Now = Callable[[], datetime]
 
 CheckLock = Callable[[], None]
 """Called between batches; raises LockLost once the run has lost its lock."""
+
+
+def typed_key(parts: Sequence[Any]) -> str:
+    """Returns a key, given as JSON values, as a person types it: a key of one part bare, any other as a JSON list."""
+    return str(parts[0]) if len(parts) == 1 else json.dumps(parts, ensure_ascii=False)
 
 
 def utc_now() -> datetime:

@@ -12,7 +12,7 @@ from backup.core.run_values import Trigger
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores import Limits, Rules, Side, open_store
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 SHOP_FILES = ("shop.db", "shop_backup.db")
 

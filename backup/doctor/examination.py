@@ -27,7 +27,8 @@ _ROLES: tuple[SideName, ...] = ("source", "backup")
 def examine(
     settings: Settings, now: Now = utc_now, seconds: float = ALL_SECONDS, call_seconds: float = SERVER_SECONDS
 ) -> list[Finding]:
-    """Returns what all checks have found: at most a few statements for each side, which change nothing.
+    """Returns what all checks have found, a subject's findings together: at most a few statements for each side, which
+    change nothing.
 
     A server is asked once, in whose name the services on it are looked at; those on a server that does not answer are
     not. A call ends after `call_seconds`; all ends soon after `seconds`, whatever does not answer. Raises no error.
@@ -67,7 +68,9 @@ def examine(
     down = {finding.subject for finding in told if finding.check == "connection" and finding.grade is not Grade.OK}
     silent = {key for key, (side, _) in first.items() if subject_of(side) in down}
     findings += [*told, *_others_on(silent, first, readable, examiner)]
-    return [*findings, *findings_of(_checks_of(examiner, specs, [*directory.sets.values()], readable, silent), ends_at)]
+    findings += findings_of(_checks_of(examiner, specs, [*directory.sets.values()], readable, silent), ends_at)
+    subjects = [*dict.fromkeys(finding.subject for finding in findings)]
+    return sorted(findings, key=lambda finding: subjects.index(finding.subject))
 
 
 def _of_jobs(settings: Settings, now: Now) -> list[Finding]:

@@ -59,7 +59,8 @@ def server_check(examiner: Examiner, side: Side, spec: ServiceSpec | None) -> Ch
             except NotInitialized as error:
                 yield found(subject, "connection", error, Grade.WARNING)
                 return
-            yield fine(subject, "connection", f"answers: {store.place.location}")
+            location = store.place.location
+            yield fine(subject, "connection", f"answers: {location if spec else location.rpartition(', table ')[0]}")
             yield clock_finding(subject, store.server_time(), examiner.now())
         finally:
             store.close()

@@ -28,7 +28,7 @@ from backup.services.past import ChangedRecord
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.stores.exact_json import plain_json
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 _PAGE_AT_MOST = 500
 _JOBS_AT_ONCE = 200

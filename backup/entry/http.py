@@ -45,7 +45,7 @@ from backup.services.group_undo import undo_group
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import side_by_side
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 __all__ = [  # the answers too: callers need only this module
     "Answer",

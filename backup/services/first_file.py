@@ -41,12 +41,12 @@ def first_file(
         )
     tables = [place for place in places if not place.is_view]
     keyless = [table for table in tables if not table.primary_key and not table.unique_keys]
-    lines = [f'tables = ["*"]                    # {len(tables)} tables now; later ones too, see on_new_table']
+    lines = [f'tables = ["*"]                   # {len(tables)} tables now; later ones too, see on_new_table']
     if keyless:
         names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in keyless)
         lines.append(f"exclude = [{names}]  # without a key; name one below to back them up")
     lines.append('on_new_table = "add"             # or "ignore", or "fail"')
-    lines.append("# consistent = true             # read all tables as of one moment; what that takes and costs: docs")
+    lines.append("# consistent = true              # read all tables as of one moment; see docs/whole-databases.md")
     return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *_views(name, places), ""])
 
 

@@ -14,7 +14,7 @@ from backup.services.group_passes import GroupPasses, by_set
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from backup.services.sets import ServiceSet
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 _LATER_TRIES = 10
 """How often tables of a cycle are tried again, at most."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from backup.core.errors import BadRequest, UnknownRecord, UnknownRun
-from backup.core.model import Action, Key, Now, Record, SideName
+from backup.core.model import Action, Key, Now, Record, SideName, typed_key
 from backup.core.run_values import Run, Status
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
@@ -217,7 +216,7 @@ class Past:
             change = PastRun(run, None, backup, recycle_bin).change_of(parsed_key)
             if change is None:
                 raise UnknownRecord(
-                    f"The recycle bin has no image of {json.dumps(backup.keys.to_json(parsed_key))} by run {sync_id}.",
+                    f"The recycle bin has no image of {typed_key(backup.keys.to_json(parsed_key))} by run {sync_id}.",
                     hint="The run did not change the record, or its image was purged after RecycleDays.",
                 )
             kept, later = change.kept, change.later

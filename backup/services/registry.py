@@ -139,7 +139,9 @@ class Registry:
                 raise answer
         if not runs:
             nobody = "No service has a" if service.lower() == ALL else f"The service {service.lower()} has no"
-            raise UnknownRun(f"{nobody} run {quoted(text)}.")
+            is_service = text.lower() in (*map(str.lower, self.directory.entries), ALL)
+            hint = f"That is a service. `python -m backup history {text}` lists its runs." if is_service else None
+            raise UnknownRun(f"{nobody} run {quoted(text)}.", hint=hint)
         if len(runs) > 1:
             listed = ", ".join(f"{sync_id} of {owner.name}" for owner, sync_id in runs[:_CANDIDATES])
             rest = " …" if len(runs) > _CANDIDATES else ""

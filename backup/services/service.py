@@ -43,10 +43,10 @@ from backup.stores import Limits, SideName, Store, open_store
 from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
-from backup.verbs.restoring import Wish
 from backup.verbs.sync import sync_with_schema
 from backup.verbs.undo import undo
 from backup.verbs.upkeep import verify_on
+from backup.verbs.wish import Wish
 
 
 @dataclass(frozen=True)

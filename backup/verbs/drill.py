@@ -10,7 +10,7 @@ from backup.mirror.comparison import Depth, verify
 from backup.runs.runner import Session
 from backup.runs.scratch import name_of
 from backup.verbs.restore import restore
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 
 def drill(session: Session) -> None:

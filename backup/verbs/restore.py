@@ -16,8 +16,9 @@ from backup.stores import Store
 from backup.verbs.indexing import make_indexes
 from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately
 from backup.verbs.past_run import PastRun
-from backup.verbs.restoring import Restoring, Wish
+from backup.verbs.restoring import Restoring
 from backup.verbs.undo import find_run, refuse_other_keys, refuse_purged
+from backup.verbs.wish import Wish
 
 _OLDER = "The platform's own backups may reach further back."
 
@@ -41,7 +42,6 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     place cannot hold the records; StoreError or RecordsSetAside when something was not written or deleted, after all
     else was; what the stores, the guard and the lock raise.
     """
-    _refuse_contradiction(wish)
     if elsewhere and session.run.verb is Verb.RESTORE:
         session.note(f"{ELSEWHERE}{into.place.label}.")
     if wish.at is not None:
@@ -124,16 +124,6 @@ def _refuse_marked(session: Session) -> None:
             f"The {session.backup.place.label} may have copies of records that the source had deleted, since deletes "
             "was keep in its last sync, and now it is mirror. Nothing was changed.",
             hint='Sync first, which deletes these copies. Or write deletes = "keep" for the restore.',
-        )
-
-
-def _refuse_contradiction(wish: Wish) -> None:
-    if wish.run is not None and wish.at is not None:
-        raise BadRequest("The request names both a time and a run, and each names a state.", hint="Name one of them.")
-    if wish.only is not None and wish.run is None:
-        raise BadRequest(
-            f"The request asks for what a run {wish.only.lower()}, but names no run.",
-            hint="Name the run: --run on the command line, `run` over HTTP.",
         )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
-from backup.core.model import Action, Chunk, Key, Record, Stamps, Version
+from backup.core.model import Action, Chunk, Key, Record, Stamps, Version, typed_key
 from backup.core.run_values import Run
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
@@ -20,29 +17,8 @@ from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
 from backup.verbs.pieces import Piece, Pieces, only_of
 from backup.verbs.wanted import wanted_records
+from backup.verbs.wish import Wish
 from backup.verbs.writing_back import WritingBack
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What to restore: the state `at` a time, or the newest (None); of these `keys`, or of all records (no keys).
-
-    With the id of a `run`: the state before that run, of the records that it changed, or that it `only` inserted,
-    updated or deleted. `without_masked`: only the values that are not masked, and only into records that exist.
-
-    `deletes_later`: another run follows, which deletes. `beside`: the tables that are restored with this one; a dry run
-    leaves out of account that their rows refer to records that would be deleted.
-    """
-
-    at: datetime | None = None
-    keys: tuple[str, ...] = ()
-    overwrite_newer: bool = False
-    delete_extra: bool = False
-    run: str | None = None
-    only: Action | None = None
-    without_masked: bool = False
-    deletes_later: bool = False
-    beside: frozenset[str] = frozenset()
 
 
 class Restored(NamedTuple):
@@ -113,7 +89,7 @@ class Restoring:
         keys = backup_stamps.keys() | (images.keys() & {*place_stamps, *named_keys})
         for key in named_keys:
             if key not in keys:
-                self._session.note(f"The backup has no record {json.dumps(self._backup.keys.to_json(key))}.")
+                self._session.note(f"The backup has no record {typed_key(self._backup.keys.to_json(key))}.")
         absent = [key for key in keys if key in images and not images[key].had_record]
         present = [key for key in keys if not (key in images and not images[key].had_record)]
         touched = self._only_touched(chunk, only_of(place_stamps, keys), backup_stamps)
@@ -298,4 +274,4 @@ class Restoring:
 
     def _note_untouched(self, keys: Sequence[Key]) -> None:
         for key in keys:
-            self._session.note(f"The run did no such thing to {json.dumps(self._backup.keys.to_json(key))}.")
+            self._session.note(f"The run did no such thing to {typed_key(self._backup.keys.to_json(key))}.")

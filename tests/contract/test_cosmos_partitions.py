@@ -22,7 +22,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.stores import Shape, stamps_in
 from backup.stores.cosmos.store import CosmosStore
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.contract.benches import NOTE, ROLES, CosmosBench
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places

@@ -14,7 +14,7 @@ from backup.mirror.comparison import Depth
 from backup.runs.outcome import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.contract.benches import SqlBench
 
 CLEAR = "ada.lovelace@example.org", "Lovelace-Byron"

@@ -29,7 +29,7 @@ from backup.mirror.proof import DifferenceKind
 from backup.runs.runner import Outcome
 from backup.services.service import NO_OPTIONS, Options
 from backup.verbs.overwrite import LEFT_ALONE
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.reliability import plain
 from tests.reliability.bench import (
     RECYCLE_DAYS,

@@ -44,7 +44,7 @@ from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.store import SqlStore
 from backup.stores.sql.writes import SqlWrites
 from backup.verbs import sync
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.programs import prepare_to_fork
 from tests.reliability.effort import SEED
 from tests.scenarios import product

@@ -246,6 +246,15 @@ def test_local_settings_beside_are_taken_where_the_environment_has_none(sqlite_p
     assert ended.code == 0, ended.err
 
 
+def test_a_dry_run_says_first_that_it_wrote_nothing(sqlite_place: Place, tmp_path: Path) -> None:
+    assert cli(tmp_path, sqlite_place.settings, "sync", "--dry-run").out.startswith("Nothing was written.")
+
+
+def test_a_service_in_place_of_a_run_is_told_where_its_runs_are(sqlite_place: Place, tmp_path: Path) -> None:
+    ended = cli(tmp_path, sqlite_place.settings, "undo", "customer")
+    assert (ended.code, "`python -m backup history customer` lists its runs" in ended.err) == (1, True)
+
+
 def test_a_terminal_shows_progress_with_the_sources_total(sqlite_place: Place, tmp_path: Path) -> None:
     mine, its = pty.openpty()
     settings = {**sqlite_place.customer.settings, "TERM": "xterm", "COLUMNS": "120"}
@@ -264,7 +273,7 @@ def test_on_a_terminal_results_come_before_log_lines_and_no_word_is_broken(sqlit
         os.close(its)
         shown = read_to_end(mine)
         assert process.wait(DEADLINE_SECONDS) == 1
-    assert 0 < shown.index(" customer  Completed  NOT equal") < shown.index("INFO verify.started service=customer")
+    assert 0 < shown.index(" customer NOT equal") < shown.index("INFO verify.started service=customer")
     assert max(map(len, re.sub(r"\x1b\[\d+m", "", shown).splitlines())) <= 80
 
 

@@ -18,7 +18,7 @@ from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 ROWS = """

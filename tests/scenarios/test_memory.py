@@ -29,7 +29,7 @@ from backup.services.registry import Registry
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 from backup.mirror.comparison import Depth
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 registry = Registry(load_settings())
 [synced] = registry.sync("customer", Trigger.CLI)

@@ -23,7 +23,7 @@ from backup.runs.history_entries import HISTORY
 from backup.services.registry import Registry
 from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.stores import Limits
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Place, Service, Sql

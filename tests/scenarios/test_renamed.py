@@ -14,7 +14,7 @@ from backup.services.registry import Registry
 from backup.services.service_plans import plan_of
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.tables import TableName
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 ROWS = """

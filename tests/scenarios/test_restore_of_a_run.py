@@ -126,7 +126,7 @@ def test_some_records_of_a_run_may_be_named(customers: Place, tmp_path: Path) ->
     restore = ("restore", "customer", "--run", night, "--only", "deleted", "--key", "2", "--key", "3", "--json")
     told = done(command(tmp_path, customers.settings, *restore))
     assert named(told) == {2: "Inserted"}
-    assert "The run did no such thing to [3]." in told["Notes"]
+    assert "The run did no such thing to 3." in told["Notes"]
 
 
 def test_a_record_that_came_anew_is_newer_and_left_alone(customers: Place, tmp_path: Path) -> None:

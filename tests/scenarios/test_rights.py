@@ -16,7 +16,7 @@ from backup.core.run_values import Status, Trigger
 from backup.mirror.comparison import Depth
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.emulators.servers import postgres_database
 from tests.scenarios.inside import command
 from tests.scenarios.places import Sql

@@ -20,7 +20,7 @@ from backup.services.service_plans import plan_of
 from backup.services.table_order import parents_first
 from backup.stores import ForeignKey
 from backup.stores.sql.constraints import constraint_of
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.emulators.servers import lent_database
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 

@@ -21,7 +21,7 @@ from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec, specs_of
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Service, Sql

@@ -37,7 +37,7 @@ from backup.services.service import CustomerSyncService, Options, SyncService
 from backup.services.spec import specs_of
 from backup.services.turns import AT_ONCE, side_by_side
 from backup.stores import Limits, Store
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 from tests.scenarios.places import Place, Service, filled_on_sqlite
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import pytest
 import typer
 
 from backup.core.errors import BackupError, StoreError
-from backup.core.run_values import Counts, Run, Status, Trigger
+from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.entry import http
 from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
 from backup.entry.command_line.past import show_history, show_past
@@ -115,3 +116,18 @@ def test_the_longest_name_of_a_service_takes_room_from_columns_and_not_from_line
     heading, _, row = capsys.readouterr().out.splitlines()
     assert heading.split() == ["Status", "Run", "Service", "Verb", "Inserted", "Updated", "Deleted"]
     assert (row.split()[2], max(len(heading), len(row)) <= 80) == ("a" * 30, True)
+
+
+def test_a_verify_is_a_row_of_numbers_and_the_records_that_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(Proof(Total(3, 0), Total(2, 0)), Counter({DifferenceKind.MISSING: 1}))
+    report.differences.append(Difference((10,), DifferenceKind.MISSING))
+    run = replace(RUN, verb=Verb.VERIFY, proof=Proof(differing=1)).ended(Status.COMPLETED, NOW, Counts())
+    show_verified([Outcome(run, report=report), failing(StoreError("the disk is full"))])
+    shown = capsys.readouterr()
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert lines[0][:8] == ["Service", "Verified", "Source", "Backup", "Missing", "Extra", "Stale", "Content"]
+    assert lines[2][:9] == ["customer", "NOT", "equal", "3", "2", "1", "0", "0", "0"]
+    assert lines[3][:2] == ["customer", "Failed"]
+    assert ["customer:", "1", "difference"] in lines
+    assert ["missing", "10"] in lines
+    assert "the disk is full" in shown.err

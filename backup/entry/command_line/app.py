@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from backup import __version__
 from backup.core import interrupts
@@ -44,25 +45,27 @@ _HELP = (
 )
 
 _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
-    "Back up": {
+    "Set up": {
         "init": planning.init_command,
         "plan": planning.plan_command,
         "grant": granting.grant_command,
         "initialize": copying.initialize_command,
+        "doctor": examining.doctor_command,
+        "export-config": exporting.export_config_command,
+    },
+    "Back up": {
         "sync": copying.sync_command,
         "verify": copying.verify_command,
         "purge": copying.purge_command,
         "work": working.work_command,
+        "notify": notifying.notify_command,
     },
     "Look": {
         "overview": glance.overview_command,
-        "history": looking.history_command,
-        "show": looking.show_command,
-        "changes": looking.changes_command,
         "health": looking.health_command,
-        "doctor": examining.doctor_command,
-        "notify": notifying.notify_command,
-        "export-config": exporting.export_config_command,
+        "history": looking.history_command,
+        "changes": looking.changes_command,
+        "show": looking.show_command,
     },
     "Take back": {
         "undo": taking_back.undo_command,
@@ -79,7 +82,31 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
 _DELIVERY_SECONDS = 15.0
 """How long a command waits at its end for sinks. What they do not take until then waits in the outbox."""
 
+
+def _without_types(params: list[Any]) -> list[Any]:
+    """The parameters, so that help shows `--json` for a flag, and not `--json <bool>`."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class _Command(TyperCommand):
+    """A command whose help names no type of flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """All commands; its help names no type of flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
 cli = typer.Typer(
+    cls=_Group,
     help=_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -87,7 +114,7 @@ cli = typer.Typer(
 )
 for _job, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
-        cli.command(_name, rich_help_panel=_job)(_command)
+        cli.command(_name, cls=_Command, rich_help_panel=_job)(_command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ from backup.core.run_values import Trigger
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config
-from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
+from backup.entry.command_line.outcomes import NOTHING_WRITTEN, show_outcomes, show_results, show_verified
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import LIMIT_AT_MOST
 from backup.mirror.comparison import Depth
@@ -60,7 +60,8 @@ def sync_command(
             options = Options(force, dry_run, allow_mass_delete, limit)
             outcomes = registry.sync(service, Trigger.CLI, options, observer)
         try:
-            print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(None, outcomes))
+            title = NOTHING_WRITTEN if dry_run else None
+            print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(title, outcomes))
         finally:
             _purge_if_due(registry, outcomes)
 

@@ -32,7 +32,9 @@ _LEAST_CHARACTERS, _MOST_CHARACTERS = 18, 60
 
 
 def overview_command(
-    text: Annotated[str | None, typer.Argument(help="Only services with this text in their names")] = None,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Only services with this text in their names")
+    ] = None,
     of_set: Annotated[
         str | None, typer.Option("--set", help="The services of this set, as far as records know")
     ] = None,
@@ -73,7 +75,8 @@ def show_changed_record(record: Mapping[str, Any]) -> None:
         )
         for column, values in zip(record["columns"], texts, strict=True)
     ]
-    title = f"Record {key_text(record['key'])} of {record['service']}: {record['change']} by run {record['syncId']}"
+    how = f"{record['change'].lower()} by the run {record['syncId'][:8]}"
+    title = f"Record {key_text(record['key'])} of {record['service']}: {how}"
     show_grid(title, columns, rows)
     if any(cell_len(text) > longest for values in texts for text in values):
         say("Long values are cut. --json shows them whole.")
@@ -103,10 +106,12 @@ def _show_overview(body: Mapping[str, Any]) -> None:
             *((row["lastRestoreDrill"] or {}).get("at", "")[:10], (row["nextOccurrence"] or "")[:16]),
         ]
         rows.append(GridRow(cells, [plain(failure["error"] or "")] if failure else []))
-    if rows:
-        show_grid(None, columns, rows)
-    else:
+    if not rows:
         say("There is no such service.")
+        return
+    show_grid(None, columns, rows)
+    if any(row["lastSuccessAgeSeconds"] is None for row in body["services"]):
+        say("never: the records that this machine sees know of no success. `history` asks the backups themselves.")
 
 
 def _since(seconds: int | None) -> str:

@@ -29,7 +29,7 @@ class SideChoice(StrEnum):
 
 
 def grant_command(
-    service: Annotated[str, typer.Argument(help="A service, a set, or all")] = "all",
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="A service, a set, or all")] = "all",
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="NAME", help="The app's user or role; else the login of the connection string"),

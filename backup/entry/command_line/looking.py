@@ -32,7 +32,7 @@ class Grouping(StrEnum):
 
 def show_command(
     service: OneService,
-    key: Annotated[str, typer.Argument(help="The record's key; a key of several parts is a JSON list")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The record's key; a key of several parts is a JSON list")],
     at: At = None,
     config: Config = None,
     as_json: AsJson = False,

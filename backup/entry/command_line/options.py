@@ -10,9 +10,9 @@ import typer
 
 from backup.core.model import Action
 
-AnyService = Annotated[str, typer.Argument(help="A service, a set, a pattern of names, or all")]
-OneOrSet = Annotated[str, typer.Argument(help="A service, a set, or a pattern")]
-OneService = Annotated[str, typer.Argument(help="A service")]
+AnyService = Annotated[str, typer.Argument(metavar="SERVICE", help="A service, a set, a pattern of names, or all")]
+OneOrSet = Annotated[str, typer.Argument(metavar="SERVICE", help="A service, a set, or a pattern")]
+OneService = Annotated[str, typer.Argument(metavar="SERVICE", help="A service")]
 Yes = Annotated[bool, typer.Option("--yes", help="Write. Without --yes the command only shows what would change")]
 AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the guard's limits")]
 At = Annotated[

@@ -21,6 +21,9 @@ from backup.runs.runner import Outcome
 _SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
 _FIRST_COLUMNS = ("Service", "Status", "ErrorMessage")
 
+NOTHING_WRITTEN = "Nothing was written. Without --dry-run this would change:"
+"""The title of what a dry run of a sync prints."""
+
 
 def duration_text(milliseconds: int | None) -> str:
     """`405 ms`, `3.4 s`, `12 m 5 s`, `3 h 12 m`; empty for a run in progress."""
@@ -86,7 +89,7 @@ def _show_details(outcome: Outcome) -> None:
         rows = [GridRow([plain(what), key_text(key)]) for key, what in changes]
         number = f"the first {len(rows)}" if len(rows) >= CHANGES_NAMED else str(len(rows))
         show_grid(
-            f"{run.service}: {number} record{'' if len(rows) == 1 else 's'}",
+            f"{run.service}: {number} change{'' if len(rows) == 1 else 's'}",
             [GridColumn("Change"), GridColumn("Key")],
             rows,
         )
@@ -108,34 +111,44 @@ def show_failures(run: Run) -> None:
 
 
 def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
-    """Prints what verifies have seen. `whole`: they compared all contents."""
-    show_outcomes(None, outcomes, whole=whole)
+    """Prints what verifies have seen: numbers of records and of differences, then the records that differ. `whole`:
+    they compared all contents."""
+    columns = [GridColumn("Service"), GridColumn("Verified")]
+    columns += [GridColumn(side, right=True, rank=1) for side in ("Source", "Backup")]
+    columns += [GridColumn(kind.title(), right=True) for kind in DifferenceKind]
+    columns += [GridColumn("Compared whole", right=True, rank=3), GridColumn("In flight", right=True, rank=4)]
+    columns += [GridColumn("Duration", right=True, rank=2)]
+    rows = []
     for outcome in outcomes:
+        run, report = outcome.run, report_of(outcome)
+        verdict = plain(run.status) if outcome.error else proof_text(run, whole=whole) or "NOT proven"
+        numbers = [""] * (len(columns) - 3)
+        if report is not None:
+            proof, counts = report.proof, [report.counts[kind] for kind in DifferenceKind]
+            seen = (proof.source.records, proof.backup.records, *counts, report.compared, proof.in_flight)
+            numbers = [str(number) for number in seen]
+        rows.append(GridRow([plain(run.service), verdict, *numbers, duration_text(run.duration_ms)]))
+    show_grid(None, columns, rows)
+    for outcome in outcomes:
+        _show_details(outcome)
         if (report := report_of(outcome)) is not None:
-            _show_report(outcome, report, whole=whole)
+            _show_differences(outcome.run.service, report)
 
 
-def _show_report(outcome: Outcome, report: Report, *, whole: bool) -> None:
-    counts = ", ".join(f"{report.counts[kind]} {kind}" for kind in DifferenceKind)
-    verdict = proof_text(outcome.run, whole=whole) or "NOT proven"
-    proof = report.proof
-    say(
-        f"{verdict[0].upper()}{verdict[1:]}: {outcome.run.service}: {proof.source.records} records in the source, "
-        f"{proof.backup.records} in the backup; {counts}; "
-        f"{proof.in_flight} in flight; {report.compared} compared whole",
-        indent="  ",
-    )
-    if report.differences:
-        differences = [(list(difference.key), difference) for difference in report.differences]
-        differences.sort(key=lambda pair: (pair[1].kind, natural_order(pair[0])))
-        rows = [
-            GridRow([plain(difference.kind), key_text(key), plain(", ".join(difference.names))])
-            for key, difference in differences
-        ]
-        columns = [GridColumn("Kind"), GridColumn("Key"), GridColumn("What differs")]
-        total = sum(report.counts[kind] for kind in DifferenceKind)
-        which = f"The first {len(rows)} of {total} differences" if total > len(rows) else "What differs"
-        show_grid(which, columns, rows)
+def _show_differences(service: str, report: Report) -> None:
+    if not report.differences:
+        return
+    differences = [(list(difference.key), difference) for difference in report.differences]
+    differences.sort(key=lambda pair: (pair[1].kind, natural_order(pair[0])))
+    rows = [
+        GridRow([plain(difference.kind), key_text(key), plain(", ".join(difference.names))])
+        for key, difference in differences
+    ]
+    columns = [GridColumn("Kind"), GridColumn("Key")]
+    columns += [GridColumn("What differs")] if any(row.cells[2] for row in rows) else []
+    total = sum(report.counts[kind] for kind in DifferenceKind)
+    first = f"the first {len(rows)} of " if total > len(rows) else ""
+    show_grid(f"{service}: {first}{total} difference{'' if total == 1 else 's'}", columns, rows)
 
 
 def show_results(answer: http.Answer) -> None:

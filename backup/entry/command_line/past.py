@@ -121,7 +121,7 @@ def show_past(shown: Shown, at: datetime | None) -> None:
     say(f"In the backup {when}: no such record.")
     last = next((kept for kept in reversed(shown.changes) if kept.record is not None), None)
     if last is not None and last.record is not None:
-        say(f"Before the run {last.sync_id} {last.action.lower()} it on {last.at:%Y-%m-%d %H:%M:%S} UTC:")
+        say(f"Before the run {short_ids[last.sync_id]} {last.action.lower()} it on {last.at:%Y-%m-%d %H:%M:%S} UTC:")
         _show_facts({name: _value(value) for name, value in last.record.items()})
 
 

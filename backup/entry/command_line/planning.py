@@ -30,7 +30,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 def init_command(
     source: Annotated[
-        str, typer.Argument(help="The environment variable that has the source's connection string, or the string")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="The environment variable that has the source's connection string, or the string"
+        ),
     ],
     name: Annotated[str, typer.Option(metavar="SET", help="The name of the set")] = "main",
     database: Annotated[
@@ -64,6 +67,8 @@ def init_command(
         unset = [named for named in dict.fromkeys(_VARIABLE.findall(text)) if not variable_named(named)]
         what = "a connection string" if len(unset) == 1 else "connection strings"
         todo = f" Set {' and '.join(unset)} to {what}." if unset else ""
+        if file.name != FILE_NAME:
+            todo += f" Set BACKUP_CONFIG to {file}: without it {FILE_NAME} is read."
         say(f"{file} is written.{todo} See what a sync would do, table by table:")
         say(f"  python -m backup plan {name}")
 

@@ -17,7 +17,7 @@ from backup.entry.requests import moment_of
 from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
 from backup.services.service import Options
-from backup.verbs.restoring import Wish
+from backup.verbs.wish import Wish
 
 
 def undo_command(

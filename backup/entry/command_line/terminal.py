@@ -21,6 +21,7 @@ from rich.text import Text
 from backup.config.environment import terminal_columns
 from backup.core.errors import BackupError, Interrupted
 from backup.core.log import redact, visible
+from backup.core.model import typed_key
 from backup.core.run_values import Counts
 from backup.entry import http
 from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_of
@@ -84,7 +85,7 @@ def plain(text: str) -> str:
 
 def key_text(parts: Sequence[Any]) -> str:
     """A key as the command line takes it; in quotes where it is empty or begins or ends with spaces."""
-    text = str(parts[0]) if len(parts) == 1 else json.dumps(parts, ensure_ascii=False)
+    text = typed_key(parts)
     return plain(text) if text.strip() == text != "" else plain(json.dumps(text, ensure_ascii=False))
 
 
