@@ -115,6 +115,7 @@ class RunSummary(CamelAnswer):
     limit: int = 0
     completed_at: str = ""
     duration_ms: int = 0
+    read_as_of: str = Field("", description="The moment as of which all of the source was read, of a consistent set.")
     percent: int = 0
     verified: bool = False
     error: str = ""

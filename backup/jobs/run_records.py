@@ -215,6 +215,7 @@ def _summary(run: Run, job_id: str | None, hint: str | None, requested_by: str |
         "startedAt": run.started_at.isoformat(),
         "completedAt": run.completed_at.isoformat() if run.completed_at else None,
         "durationMs": run.duration_ms,
+        "readAsOf": run.read_as_of.isoformat() if run.read_as_of else None,
         "counts": asdict(run.counts),
         "percent": run.percent,
         "forced": run.forced,

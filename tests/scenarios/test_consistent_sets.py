@@ -235,6 +235,7 @@ def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(file_shop: S
         run = desk.runs.get(job.sync_id or "")
         assert run is not None
         assert run["notes"][-1].startswith(said)
+        assert ("readAsOf" in run) != bool(small)
     entries = [
         file_shop.registry(CONSISTENT).get(file_shop.name(name)).past.history(1)[0] for name in ("Purse", "Safe")
     ]

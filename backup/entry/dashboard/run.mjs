@@ -54,6 +54,7 @@ function Details({ run }) {
       <div><dt>Began</dt><dd><${Time} at=${run.startedAt} /></dd></div>
       <div><dt>Ended</dt><dd><${Time} at=${run.completedAt} none="not yet" /></dd></div>
       <div><dt>Took</dt><dd>${duration(run.durationMs === undefined ? null : run.durationMs / 1000)}</dd></div>
+      ${run.readAsOf && html`<div><dt>Read as of</dt><dd><${Time} at=${run.readAsOf} /></dd></div>`}
       ${run.requestedBy && html`<div><dt>Asked for by</dt><dd><${Value} text=${run.requestedBy} /></dd></div>`}
       <div><dt>Run</dt><dd><code>${run.syncId}</code></dd></div>
     </dl>
