@@ -50,7 +50,10 @@ def monthly(records: int, known: Mapping[str, Any]) -> dict[str, float]:
         "SQL backup: room": max(deployed["sql_max_gb"], stored_gb) * price["sql_gb_month"],
         "Cosmos DB backup and source: request units": units / 1e6 * price["cosmos_serverless_ru_million"],
         "Cosmos DB backup: stored": stored_gb * price["cosmos_gb_month"],
-        "private endpoints": deployed["private_endpoints"] * _HOURS_A_MONTH * price["private_endpoint_hour"],
+        "private endpoints and their DNS zones": deployed["private_endpoints"]
+        * _HOURS_A_MONTH
+        * price["private_endpoint_hour"]
+        + deployed["dns_zones"] * price["dns_zone_month"],
         "logs": _MINUTES_A_MONTH * assumed["log_bytes_per_minute"] / _GB * price["log_gb"],
         "alert rules": deployed["alert_rules_5_minutes"] * price["alert_rule_5_minutes_month"]
         + deployed["alert_rules_15_minutes"] * price["alert_rule_15_minutes_month"],

@@ -63,9 +63,13 @@ param useBackupFile bool = false
 @description('true: private endpoints. false: service endpoints and virtual-network rules, which cost nothing.')
 param vnetEnabled bool = true
 
+@description('The addresses of the network that is made, /25 or more. Networks that are peered may not share any.')
+param networkPrefix string = '10.0.0.0/16'
+
 @description('A vault whose secrets the settings name as references; empty for none.')
 param keyVaultId string = ''
 
+@minLength(3)
 @description('Who gets the alerts.')
 param alertEmail string
 
@@ -88,10 +92,12 @@ var hasCosmos = !empty(sourceCosmosId) || !empty(sourceCosmosConnection)
 var makesSql = createBackup && hasSql
 var makesCosmos = createBackup && hasCosmos
 
-// /subscriptions/2/resourceGroups/4/providers/Microsoft.Sql/servers/8/databases/10; slashes for what has no id.
-var sqlParts = split(empty(sourceSqlDatabaseId) ? '//////////' : sourceSqlDatabaseId, '/')
-var cosmosParts = split(empty(sourceCosmosId) ? '////////' : sourceCosmosId, '/')
-var vaultParts = split(empty(keyVaultId) ? '////////' : keyVaultId, '/')
+// /subscriptions/2/resourceGroups/4/providers/Microsoft.Sql/servers/8/databases/10. What has no id gets names of nothing
+// in this deployment's own group: Azure looks at a module's scope also where its condition is false.
+var nothing = '/subscriptions/${subscription().subscriptionId}/resourceGroups/rg-${environmentName}/providers/none/none/none/none/none'
+var sqlParts = split(empty(sourceSqlDatabaseId) ? nothing : sourceSqlDatabaseId, '/')
+var cosmosParts = split(empty(sourceCosmosId) ? nothing : sourceCosmosId, '/')
+var vaultParts = split(empty(keyVaultId) ? nothing : keyVaultId, '/')
 var sqlServerId = join(take(sqlParts, 9), '/')
 
 var sourceSql = empty(sourceSqlDatabaseId) ? sourceSqlConnection : 'Server=${sqlParts[8]}${environment().suffixes.sqlServerHostname};Database=${sqlParts[10]}'
@@ -156,6 +162,7 @@ module network 'app/network.bicep' = {
     name: 'vnet-${token}'
     location: location
     tags: tags
+    prefix: networkPrefix
     isPrivate: vnetEnabled
   }
 }
@@ -317,6 +324,7 @@ module sourceSqlEndpoint 'app/private-endpoint.bicep' = if (vnetEnabled && !empt
 module sourceCosmosEndpoint 'app/private-endpoint.bicep' = if (vnetEnabled && !empty(sourceCosmosId)) {
   name: 'endpoint-cosmos-source'
   scope: group
+  dependsOn: [sourceCosmosReader] // an account does one of the two at a time
   params: {
     name: 'pe-cosmos-source-${token}'
     location: location

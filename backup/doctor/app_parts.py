@@ -69,16 +69,17 @@ def timer_findings(settings: Settings, names: Sequence[str], now: datetime) -> l
         )
     seconds = _function_timeout_seconds()
     if seconds is not None and settings.slice_seconds >= seconds:
-        text = f"a sync works {settings.slice_seconds:g} s at a time, and host.json ends a function after {seconds:g} s"
+        text = f"a sync works {settings.slice_seconds:g} s at a time, and the host ends a function after {seconds:g} s"
         hint = "Make BackupSync__SliceSeconds smaller than functionTimeout."
         findings.append(Finding(Grade.FAILED, "timers", "slices", text, hint))
     return findings
 
 
 def _function_timeout_seconds() -> float | None:
-    """The host's limit of a function; None without one."""
+    """The host's limit of a function: a setting's, before that of host.json; None without one."""
+    text = variable_named("AzureFunctionsJobHost__functionTimeout")
     try:
-        text = str(json.loads(_HOST.read_text()).get("functionTimeout", ""))
+        text = text or str(json.loads(_HOST.read_text()).get("functionTimeout", ""))
     except (OSError, ValueError):
         return None
     parts = re.fullmatch(r"(?:(\d+)\.)?(\d+):(\d+):(\d+)", text)
@@ -146,6 +147,8 @@ def _queues(settings: Settings) -> Iterator[Finding]:
     queues = service_client(settings, "queue", QueueServiceClient)
     existing = {queue.name for queue in queues.list_queues(name_starts_with=QUEUE)}
     yield fine("storage", "queue", "answers, and may be read")
+    if QUEUE not in existing:
+        yield fine("storage", "queue", f"{QUEUE} is not there yet: the first job makes it")
     for name in (QUEUE, f"{QUEUE}-poison"):
         if name not in existing:
             continue

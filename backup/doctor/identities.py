@@ -16,6 +16,9 @@ _HINT = (
     "Give the app an identity, and name a user-assigned one by its client id (AZURE_CLIENT_ID, User Id, ClientId). On "
     "a laptop run az login. Or put a secret into the connection string."
 )
+_ENDED = (
+    "Set this machine's clock by NTP. If it is right, an old token was kept: restart the app, or run az login again."
+)
 
 
 def identity_checks(settings: Settings, sides: Sequence[Side], now: Now) -> list[Check]:
@@ -36,4 +39,8 @@ def _look(token: TokenWanted, now: Now) -> Iterator[Finding]:
         )
         return
     seconds = (datetime.fromtimestamp(ends_at, UTC) - now()).total_seconds()
-    yield fine("identity", "token", f"{who} has a token for {token.scope}, for {max(0, round(seconds / 60))} minutes")
+    if seconds <= 0:
+        text = f"by this machine's clock the token of {who} for {token.scope} ended {round(-seconds / 60)} minutes ago"
+        yield Finding(Grade.FAILED, "identity", "token", text, _ENDED)
+        return
+    yield fine("identity", "token", f"{who} has a token for {token.scope}, for {round(seconds / 60)} minutes")

@@ -10,23 +10,25 @@ from functools import partial
 from backup.core.errors import BackupError, ColumnMissing, NotInitialized
 from backup.core.model import Now, SideName
 from backup.doctor.findings import Check, Finding, Grade, fine, found
+from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs import upgrade
+from backup.runs.history_entries import HISTORY
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Rules, Side, Store, list_places, open_store
 from backup.stores.grants import Needed, RightSeen, grouped
-from backup.stores.rights import is_cosmos, look_at, place_of, tables_of
+from backup.stores.rights import default_schema_of, is_cosmos, look_at, place_of, tables_of
 
 CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
 """How far clocks may be apart. Tokens and signatures are refused beyond the second."""
 
-_FOR_NEW_COLUMNS = frozenset({"ownership", "CREATE", "ALTER"})
-"""Without these a backup that is there is written to; only what is new in its source cannot be taken in."""
-
 _INITIALIZE = "`python -m backup initialize`, or POST /api/backup/initialize."
-_TOO_WIDE = (
-    "Take the rights back: a login that cannot write to the source cannot spoil it. `backup grant` has the least."
-)
+_TOO_WIDE: dict[SideName, str] = {
+    "source": (
+        "Take the rights back: a login that cannot write to the source cannot spoil it. `backup grant` has the least."
+    ),
+    "backup": "Use a login of the app's own; `backup grant` has the least rights.",
+}
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,19 @@ def _rights(examiner: Examiner, side: Side, subject: str) -> Iterator[Finding]:
         return
     tables = tables_of(side, examiner.limits, [side.table or side.default_table])
     role: SideName = "source" if side.role == "source" else "backup"
-    needed = Needed(role, tuple({schema for schema, _ in tables}), tuple(tables))
+    needed = _needed(role, tables, tables[0][0])
     yield from _of_rights(look_at(side, examiner.limits, needed), role, subject)
 
 
+def _needed(role: SideName, tables: Sequence[tuple[str, str]], own_schema: str) -> Needed:
+    """What the app works with: these tables, and beside a backup its own ones."""
+    own = [(own_schema, shape.name) for shape in (HISTORY, RECYCLE_BIN)] if role == "backup" else []
+    every = (*tables, *own)
+    return Needed(role, tuple(dict.fromkeys(schema for schema, _ in every)), every)
+
+
 def _of_rights(seen: Sequence[RightSeen], role: SideName, subject: str) -> Iterator[Finding]:
-    missing = grouped([right for right in seen if right.right not in _FOR_NEW_COLUMNS], "missing")
-    to_alter = grouped([right for right in seen if right.right in _FOR_NEW_COLUMNS], "missing")
-    excess = grouped(seen, "excess")
+    missing, to_alter, excess = (grouped(seen, kind) for kind in ("missing", "later", "excess"))
     if missing:
         text = f"the login lacks {missing}"
         yield Finding(Grade.FAILED, subject, "rights", text, "`python -m backup grant` gives it, as an administrator.")
@@ -160,7 +167,7 @@ def _of_rights(seen: Sequence[RightSeen], role: SideName, subject: str) -> Itera
         )
         yield Finding(Grade.WARNING, subject, "rights", text, hint)
     if excess:
-        yield Finding(Grade.WARNING, subject, "rights", f"the login has more than it needs: {excess}", _TOO_WIDE)
+        yield Finding(Grade.WARNING, subject, "rights", f"the login has more than it needs: {excess}", _TOO_WIDE[role])
     if not (missing or to_alter or excess):
         yield fine(subject, "rights", "read alone" if role == "source" else "read and write")
 
@@ -218,7 +225,7 @@ def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iter
     role: SideName = "source" if side.role == "source" else "backup"
     names = [spec.name.partition("/")[2] for spec in service_set.members.specs.values()]
     tables = tables_of(side, examiner.limits, names)
-    needed = Needed(role, tuple({schema for schema, _ in tables}), tuple(tables))
+    needed = _needed(role, tables, default_schema_of(side, examiner.limits))
     yield from _of_rights(look_at(side, examiner.limits, needed), role, subject_of(side))
 
 

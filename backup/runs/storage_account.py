@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError
 
 from backup.config.settings import Settings
 from backup.core.addresses import is_loopback
@@ -102,6 +102,10 @@ def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnav
         hint = f"Check the account's key, or the identity's role {_ROLES[kind]}, and the account's firewall."
     elif status:
         hint = "The account answers; the message has its reason."
+    elif isinstance(error, ClientAuthenticationError):
+        hint = (
+            f"Give the app an identity, and name a user-assigned one in {_SETTING}__clientId. On a laptop run az login."
+        )
     else:
         hint = "Check the setting; on a laptop start Azurite, or remove the setting to use a local file."
     if isinstance(error, ServiceRequestError | ServiceResponseError) or (status or 0) >= 500 or status == 429:

@@ -53,15 +53,19 @@ class Statement(NamedTuple):
         return f"{self.sql};" + (f"  -- {self.why}" if self.why else "")
 
 
-class RightSeen(NamedTuple):
-    """A right that is `missing`, or `excess`: one that the app does not need; on a table, or on what `of` says."""
+RightKind = Literal["missing", "later", "excess"]
+"""Missing: a run needs it now. Later: only what the source may yet get needs it. Excess: the app does not need it."""
 
-    kind: Literal["missing", "excess"]
+
+class RightSeen(NamedTuple):
+    """A right that the app's login lacks, or has beyond its need; on a table, or on what `of` says."""
+
+    kind: RightKind
     right: str
     of: str
 
 
-def grouped(seen: Sequence[RightSeen], kind: Literal["missing", "excess"], at_most: int = 5) -> str:
+def grouped(seen: Sequence[RightSeen], kind: RightKind, at_most: int = 5) -> str:
     """The rights of one kind in a sentence: `INSERT, UPDATE on shop.orders and 3 more`; empty without any."""
     by_place: dict[str, list[str]] = {}
     for right in seen:

@@ -120,8 +120,10 @@ resource made 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@202
   }
 }]
 
+// The account does one such thing at a time, and refuses what comes beside it.
 resource contributor 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2024-11-15' = {
   parent: account
+  dependsOn: [made]
   name: guid(account.id, principalId, dataContributor)
   properties: {
     principalId: principalId

@@ -1,4 +1,5 @@
-// A private DNS zone, which gives the addresses of private endpoints inside the network.
+// A private DNS zone, which gives the addresses of private endpoints inside the network. A server that has its private
+// endpoint in another network, and none here, keeps its public name: without that it would not be found at all.
 param zoneName string
 param networkName string
 param tags object
@@ -7,13 +8,13 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' existing = {
   name: networkName
 }
 
-resource zone 'Microsoft.Network/privateDnsZones@2020-06-01' = {
+resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = {
   name: zoneName
   location: 'global'
   tags: tags
 }
 
-resource link 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2020-06-01' = {
+resource link 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2024-06-01' = {
   parent: zone
   name: 'link-${networkName}'
   location: 'global'
@@ -23,6 +24,7 @@ resource link 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2020-06-01'
       id: network.id
     }
     registrationEnabled: false
+    resolutionPolicy: 'NxDomainRedirect'
   }
 }
 

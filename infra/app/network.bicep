@@ -4,6 +4,9 @@ param name string
 param location string
 param tags object
 
+@description('The addresses of the network, /25 or more: each subnet has 64 of them.')
+param prefix string
+
 @description('Private endpoints are used. Without them the subnet has service endpoints, which servers admit by rule.')
 param isPrivate bool
 
@@ -15,13 +18,13 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
   tags: tags
   properties: {
     addressSpace: {
-      addressPrefixes: ['10.0.0.0/16']
+      addressPrefixes: [prefix]
     }
     subnets: [
       {
         name: 'app'
         properties: {
-          addressPrefix: '10.0.0.0/24'
+          addressPrefix: cidrSubnet(prefix, 26, 0)
           delegations: [
             {
               name: 'flex'
@@ -38,7 +41,7 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
       {
         name: 'endpoints'
         properties: {
-          addressPrefix: '10.0.1.0/24'
+          addressPrefix: cidrSubnet(prefix, 26, 1)
           privateEndpointNetworkPolicies: 'Disabled'
         }
       }

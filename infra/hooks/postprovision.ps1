@@ -2,6 +2,7 @@
 # It tries `backup grant`. Where that cannot reach a server, it prints the T-SQL and says where to run it.
 # azd hands the outputs of infra/main.bicep over as environment variables; by hand: azd hooks run postprovision
 $ErrorActionPreference = 'Stop'
+$PSNativeCommandUseErrorActionPreference = $false # or a profile that sets it would end this where a grant fails
 Set-Location (Join-Path $PSScriptRoot '../..')
 
 if (-not "$env:SourceCustomerDb__ConnectionString$env:SQL_SOURCE$env:SQL_BACKUP") {
@@ -32,13 +33,10 @@ if ($LASTEXITCODE -eq 0) {
 Write-Output @'
 
 The rights in the SQL databases could not be granted from here. The app is made, and cannot read them yet.
-Run the statements below as the Entra administrator of each server, from a machine that reaches it:
-  - a server with a private endpoint: a machine in its virtual network, or a connected one;
-  - a server with network rules: admit your own address for the time of it, and run this again:
-      az sql server firewall-rule create --resource-group GROUP --server SERVER --name me `
-        --start-ip-address ADDRESS --end-ip-address ADDRESS
-      azd hooks run postprovision
-      az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
+Run the statements below as the Entra administrator of each server:
+  - from a machine in the app's virtual network, or in a connected one;
+  - or from this machine, which the server admits for a minute: docs/azure.md, "From your own machine".
+Commands of az are for accounts of Cosmos DB that the deployment knows by a connection string alone.
 
 '@
 & $python @grant --print

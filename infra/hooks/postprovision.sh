@@ -30,13 +30,10 @@ fi
 cat <<'TEXT'
 
 The rights in the SQL databases could not be granted from here. The app is made, and cannot read them yet.
-Run the statements below as the Entra administrator of each server, from a machine that reaches it:
-  - a server with a private endpoint: a machine in its virtual network, or a connected one;
-  - a server with network rules: admit your own address for the time of it, and run this again:
-      az sql server firewall-rule create --resource-group GROUP --server SERVER --name me \
-        --start-ip-address ADDRESS --end-ip-address ADDRESS
-      azd hooks run postprovision
-      az sql server firewall-rule delete --resource-group GROUP --server SERVER --name me
+Run the statements below as the Entra administrator of each server:
+  - from a machine in the app's virtual network, or in a connected one;
+  - or from this machine, which the server admits for a minute: docs/azure.md, "From your own machine".
+Commands of az are for accounts of Cosmos DB that the deployment knows by a connection string alone.
 
 TEXT
 grant --print || echo "docs/security.md has the statements, with APP for $SERVICE_BACKUP_IDENTITY_NAME."

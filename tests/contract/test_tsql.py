@@ -1046,14 +1046,22 @@ class _Rows(list[Any]):
 class _Catalogue:
     """Answers the queries of rights like a server on which the user is what the test says."""
 
-    def __init__(self, database: dict[str, int], tables: list[dict[str, Any]], masked: int = 0) -> None:
+    def __init__(
+        self,
+        database: dict[str, int],
+        tables: list[dict[str, Any]],
+        masked: int = 0,
+        schema: dict[str, Any] | None = None,
+    ) -> None:
         self.database, self.tables, self.masked = database, tables, masked
+        self.schema = schema or {"id": 5, "ALTER": 1}
         self.sent: list[str] = []
 
     def execute(self, query: sa.TextClause, values: Mapping[str, Any] | None = None) -> Any:
         compiled = str(query.compile(dialect=mssql_dialect()))  # type: ignore[no-untyped-call]
         self.sent.append(compiled)
         rows = [self.database] if "IS_ROLEMEMBER" in compiled else self.tables
+        rows = [self.schema] if "SCHEMA_ID" in compiled else rows
         return SimpleNamespace(mappings=lambda: _Rows(rows))
 
     def scalar(self, query: sa.TextClause, values: Mapping[str, Any] | None = None) -> int:
@@ -1073,7 +1081,7 @@ RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "ALTER")
         ("source", (), ["missing SELECT"]),
         ("source", ("SELECT", "INSERT", "ALTER"), ["excess INSERT", "excess ALTER"]),
         ("backup", RIGHTS, []),
-        ("backup", ("SELECT", "INSERT"), ["missing UPDATE", "missing DELETE", "missing ALTER"]),
+        ("backup", ("SELECT", "INSERT"), ["missing UPDATE", "missing DELETE", "later ALTER"]),
     ],
 )
 def test_rights_on_tables_that_are_missing_or_too_many(role: Any, granted: Sequence[str], expected: list[str]) -> None:
@@ -1083,6 +1091,23 @@ def test_rights_on_tables_that_are_missing_or_too_many(role: Any, granted: Seque
     assert [f"{right.kind} {right.right}" for right in seen] == expected
     assert {right.of for right in seen} <= {"dbo.T"}
     assert (cx.sent[0], cx.sent[-1]) == ("EXECUTE AS USER = N'o''app'", "REVERT")
+
+
+def test_what_a_login_needs_to_make_the_tables_of_a_backup_is_missing_only_while_they_are() -> None:
+    table = {"schema_name": "DBO", "table_name": "t", **dict.fromkeys(RIGHTS, 1)}
+    needed = Needed("backup", ("dbo",), (("dbo", "T"), ("dbo", "SyncHistory")))
+    history = {**table, "table_name": "SyncHistory"}
+    rights_of = {"definition": 1, "unmask": 1, "owner": 0, "make_table": 0, "make_schema": 0}
+    for tables, database, schema, expected in (
+        ([table, history], {}, {}, []),  # it may be revoked once they are made
+        ([table], {}, {}, ["CREATE TABLE on the database"]),
+        ([], {}, {"ALTER": 0}, ["ALTER on schema dbo", "CREATE TABLE on the database"]),
+        ([], {}, {"id": None, "ALTER": None}, ["CREATE SCHEMA on the database", "CREATE TABLE on the database"]),
+        ([], {"make_table": 1, "make_schema": 1}, {"id": None, "ALTER": None}, []),
+    ):
+        cx: Any = _Catalogue({**rights_of, **database}, tables, schema={"id": 5, "ALTER": 1, **schema})
+        seen = rights.look_at_rights(cx, needed, None)
+        assert [f"{right.right} on {right.of}" for right in seen if right.kind == "missing"] == expected, expected
 
 
 def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.infra.bicep import BicepFile, inner
+from tests.infra.resource_types import mistakes_of_types
 
 MUST_BE: Mapping[str, Mapping[str, Any]] = {
     "Microsoft.Storage/storageAccounts": {
@@ -31,10 +32,10 @@ MUST_BE: Mapping[str, Mapping[str, Any]] = {
     "Microsoft.Web/sites": {
         "properties.httpsOnly": True,
         "properties.siteConfig.minTlsVersion": "1.2",
-        "properties.siteConfig.ftpsState": "Disabled",
         "identity.type": "UserAssigned",
     },
     "Microsoft.Web/sites/basicPublishingCredentialsPolicies": {"properties.allow": False},
+    "Microsoft.Network/privateDnsZones/virtualNetworkLinks": {"properties.resolutionPolicy": "NxDomainRedirect"},
     "Microsoft.Insights/components": {"properties.DisableLocalAuth": True},
     "Microsoft.OperationalInsights/workspaces": {"properties.features.disableLocalAuth": True},
 }
@@ -56,7 +57,16 @@ _NEVER_WRITTEN = {
     r"'AzureServices'": "a way around the network rules for all of Azure",
     r"'br[:/]|'ts[:/]": "a module of a registry",
     r"@\d{4}-\d{2}-\d{2}-preview": "an API that is a preview",
+    r"'//+'": "a resource id of slashes, which leads to a scope without a name",
+    r"addressPrefix(?:es)?: \[?'": "addresses of a network that nobody can choose",
 }
+_NOT_ON_FLEX = {
+    *("alwaysOn", "containerSize", "ftpsState", "functionAppScaleLimit", "linuxFxVersion", "preWarmedInstanceCount"),
+    *("use32BitWorkerProcess", "vnetBackupRestoreEnabled", "vnetContentShareEnabled", "vnetImagePullEnabled"),
+    "vnetRouteAllEnabled",
+}
+"""Properties of other plans, which Azure's documentation says to leave out: all traffic goes by the network anyway."""
+
 _NEVER_MADE = ("firewallRules", "sqlRoleDefinitions", "Microsoft.Authorization/roleDefinitions")
 _SECRET_NAME = re.compile(r"(?i)password|secret|token$|accountkey|apikey|credential")
 _ROLE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -69,7 +79,8 @@ def mistakes(files: Sequence[BicepFile]) -> list[str]:
     by_name = {file.name: file for file in files}
     lines: list[str] = []
     for file in files:
-        lines += [f"{file.name}: {mistake}" for mistake in [*_of(file), *_of_calls(file, by_name)]]
+        mistakes_of_it = [*_of(file), *_of_calls(file, by_name), *mistakes_of_types(file)]
+        lines += [f"{file.name}: {mistake}" for mistake in mistakes_of_it]
     return lines
 
 
@@ -91,6 +102,9 @@ def _of(file: BicepFile) -> Iterator[str]:
                 yield f"{name}: {path} is {value!r}, not {wanted!r}"
         if "administratorLogin" in config.get("properties", {}):
             yield f"{name}: a login with a password"
+        site = config.get("properties", {}) if kind == "Microsoft.Web/sites" else {}
+        for property_name in sorted(_NOT_ON_FLEX & {*site, *site.get("siteConfig", {})}):
+            yield f"{name}: Flex Consumption has no {property_name}"
         access = config.get("properties", {}).get("publicNetworkAccess")
         if access is not None and not _is_off_when_private(access):
             yield f"{name}: publicNetworkAccess is {access!r}"

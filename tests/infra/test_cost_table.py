@@ -47,6 +47,8 @@ def test_what_is_called_deployed_is_what_the_template_makes() -> None:
     endpoints = files["main.bicep"].text.count("'app/private-endpoint.bicep'")
     services = files["app/storage.bicep"].part("variables")["privateServices"]["value"]
     assert endpoints + len(services["operator"]["operands"]["true_value"]) == deployed["private_endpoints"]
+    zones = files["main.bicep"].text.count("'app/dns-zone.bicep'")
+    assert zones + len(services["operator"]["operands"]["true_value"]) == deployed["dns_zones"]
     watch = files["app/watch.bicep"].part("variables")
     assert len(watch["linesThatAlert"]["value"]) == deployed["alert_rules_5_minutes"]
     assert len(watch["signsOfLife"]["value"]) == deployed["alert_rules_15_minutes"]

@@ -97,6 +97,8 @@ def test_only_jobs_that_log_in_to_azure_get_a_token_and_none_has_a_secret() -> N
         == {"what-if", "deploy"}
     )
     assert jobs["deploy"]["needs"] == ["infra", "image", "test"]
+    assert jobs["image"]["needs"] == "test", "an image that has failed its tests is not published"
+    assert jobs["image"]["if"] == "${{ !failure() && !cancelled() }}", "without a tag there are no tests to wait for"
 
 
 def test_the_hooks_exist_for_both_kinds_of_shell_and_do_the_same() -> None:
@@ -107,6 +109,13 @@ def test_the_hooks_exist_for_both_kinds_of_shell_and_do_the_same() -> None:
     for text in texts.values():
         assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) >= {"--to", "--client-id", "--object-id", "--print"}
         assert set(re.findall(r"SERVICE_\w+|S(?:QL|ource)\w+", text.replace("SQL databases", ""))) - {"SQL"} <= outputs
+    told = [re.findall(r"^(?:Run the|  - |Commands of).*$", text, re.M) for text in texts.values()]
+    assert len(told[0]) == 4
+    assert told[0] == told[1]
+    page = (ROOT / "docs/azure.md").read_text()
+    assert "### From your own machine\n" in page
+    assert "az lock delete --name backup" in page, "with its lock a server keeps the rule that admits somebody"
+    assert "$PSNativeCommandUseErrorActionPreference = $false" in texts["windows"], "or a grant that fails ends it"
     assert subprocess.run(["sh", "-n", str(ROOT / hooks["posix"]["run"])], check=False).returncode == 0
 
 

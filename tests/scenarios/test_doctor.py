@@ -20,8 +20,10 @@ import sqlalchemy as sa
 from backup.config.settings import load_settings
 from backup.core.errors import BadRequest
 from backup.core.model import Now, utc_now
+from backup.doctor import app_parts
 from backup.doctor.examination import examine
 from backup.doctor.findings import Check, Finding, Grade, findings_of, fine, worst
+from backup.doctor.identities import identity_checks
 from backup.entry.doctor_api import post_doctor
 from backup.jobs.desk import open_desk
 from backup.jobs.job import Request
@@ -102,7 +104,9 @@ def test_settings_that_cannot_be_used_are_the_one_thing_that_is_told(tmp_path: P
     assert "no service is configured" in the(nothing, "settings", "services").message
 
 
-def test_timers_that_do_nothing_or_too_long_are_told(sqlite_place: Place, own_file: dict[str, str]) -> None:
+def test_timers_that_do_nothing_or_too_long_are_told(
+    sqlite_place: Place, own_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     more = {
         "BackupSchedule__Enabled": "false",
         "BackupSync__SliceSeconds": "4000",
@@ -111,6 +115,8 @@ def test_timers_that_do_nothing_or_too_long_are_told(sqlite_place: Place, own_fi
     findings = examined({**sqlite_place.settings, **own_file, **more})
     assert lines(findings) == {("warning", "timers", "schedule"), ("failed", "timers", "slices")}
     assert any("in Asia/Tokyo: next" in each.message for each in findings)
+    monkeypatch.setenv("AzureFunctionsJobHost__functionTimeout", "02:00:00")  # as a deployment does
+    assert lines(examined({**sqlite_place.settings, **own_file, **more})) == {("warning", "timers", "schedule")}
 
 
 def test_jobs_that_nobody_works_on_are_told(sqlite_place: Place, own_file: dict[str, str]) -> None:
@@ -163,7 +169,13 @@ def test_rights_that_are_missing_and_too_many_are_named(roles: Roles, own_file: 
     assert the(findings, "shop source", "rights").grade is Grade.WARNING
     lacking = the(findings, "shop backup", "rights")
     assert (lacking.grade, "UPDATE, DELETE on public.shop" in lacking.message) == (Grade.FAILED, True)
+    assert "SELECT, INSERT, UPDATE, DELETE on public.RecycleBin" in lacking.message, (
+        "no sync goes without its own tables"
+    )
     assert any("ownership on public.shop" in each.message for each in findings if each.grade is Grade.WARNING)
+    for table, right in (("public.other", "CREATE on schema public"), ("nowhere.other", "CREATE on the database")):
+        to_make = the(examined({**roles.settings, **own_file, "BackupShopDb__Table": table}), "shop backup", "rights")
+        assert (to_make.grade, right in to_make.message) == (Grade.FAILED, True), "nobody else makes what is not there"
     roles.source.run(f"REVOKE ALL ON {{table}} FROM {roles.login}")
     denied = the(examined({**roles.settings, **own_file}), "shop source", "table")
     assert (denied.grade, "GRANT SELECT" in denied.hint) == (Grade.FAILED, True)
@@ -225,7 +237,9 @@ def test_a_storage_account_that_is_stopped_fails_in_each_service(sqlite_place: P
     assert not any("aGlkZGVu" in each.message + each.hint for each in findings)
 
 
-def test_a_storage_account_answers_and_its_poison_queue_is_seen(sqlite_place: Place, azurite: str) -> None:
+def test_a_storage_account_answers_and_its_poison_queue_is_seen(
+    sqlite_place: Place, azurite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from azure.core.exceptions import ResourceExistsError
     from azure.storage.queue import QueueClient
 
@@ -240,6 +254,11 @@ def test_a_storage_account_answers_and_its_poison_queue_is_seen(sqlite_place: Pl
         poison.clear_messages()
     assert ("warning", "storage", "poison queue") in lines(findings)
     assert the(findings, "storage", "clock").grade is Grade.OK
+    other_key = examined({**settings, "AzureWebJobsStorage": azurite.replace("AccountKey=E", "AccountKey=F")})
+    assert {("failed", "storage", kind) for kind in ("blob", "queue", "table")} <= lines(other_key)
+    assert "Check the account's key" in the(other_key, "storage", "queue").hint
+    monkeypatch.setattr(app_parts, "QUEUE", "never-made")
+    assert any("never-made is not there yet" in each.message for each in examined(settings))
 
 
 def test_containers_are_looked_at_without_a_write(cosmos_place: Place, own_file: dict[str, str]) -> None:
@@ -275,6 +294,16 @@ def test_an_identity_without_a_token_is_told_once_for_all_sides(
     token = the(examined({**settings, **own_file}, call_seconds=0.5), "identity", "token")
     assert (token.grade, "RuntimeError" in token.message, "hidden" in token.message) == (Grade.FAILED, True, False)
     assert asked == ["https://127.0.0.1/.default"]
+
+
+def test_a_token_that_has_ended_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings({"AzureWebJobsStorage__accountName": "shop"})
+    ended = SimpleNamespace(token="hidden", expires_on=int((utc_now() - timedelta(hours=1)).timestamp()))
+    monkeypatch.setattr(tokens, "credential", lambda _: SimpleNamespace(get_token=lambda _: ended))
+    [check] = identity_checks(settings, [], utc_now)
+    [finding] = check.look()
+    assert (finding.grade, "ended 60 minutes ago" in finding.message) == (Grade.FAILED, True)
+    assert "clock" in finding.hint
 
 
 def test_over_http_it_takes_no_parameter_and_answers_200_also_when_something_is_wrong() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
 
@@ -33,7 +35,14 @@ _DATABASE = sa.text(
     """
     SELECT HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DEFINITION') AS definition,
            HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK') AS unmask,
+           HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'CREATE TABLE') AS make_table,
+           HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'CREATE SCHEMA') AS make_schema,
            IS_ROLEMEMBER('db_owner') AS owner
+    """
+)
+_SCHEMA = sa.text(
+    """
+    SELECT SCHEMA_ID(:schema) AS id, HAS_PERMS_BY_NAME(QUOTENAME(:schema), 'SCHEMA', 'ALTER') AS [ALTER]
     """
 )
 _MASKED = sa.text(
@@ -100,6 +109,8 @@ def look_at_rights(cx: sa.Connection, needed: Needed, role: str | None) -> list[
 def _seen(cx: sa.Connection, needed: Needed) -> list[RightSeen]:
     seen: list[RightSeen] = []
     is_source = needed.role == "source" and not needed.restores
+    named = {_folded(*table) for table in needed.tables}
+    absent = set(named)
     database = cx.execute(_DATABASE).mappings().one()
     if not database["definition"] and needed.role == "source":
         seen.append(RightSeen("missing", "VIEW DEFINITION", "the database"))
@@ -109,15 +120,40 @@ def _seen(cx: sa.Connection, needed: Needed) -> list[RightSeen]:
         if is_source and not database["unmask"] and cx.scalar(_MASKED, {"schema": schema}):
             seen.append(RightSeen("missing", "UNMASK", "the database"))
         for row in cx.execute(_TABLES, {"schema": schema}).mappings():
-            if needed.tables and (row["schema_name"], row["table_name"]) not in needed.tables:
+            table = _folded(row["schema_name"], row["table_name"])
+            if needed.tables and table not in named:
                 continue
+            absent.discard(table)
             place = f"{row['schema_name']}.{row['table_name']}"
             wanted = ("SELECT",) if is_source else ("SELECT", *WRITES)
-            wanted = (*wanted, "ALTER") if needed.role == "backup" else wanted
             seen += [RightSeen("missing", right, place) for right in wanted if not row[right]]
+            if needed.role == "backup" and not row["ALTER"]:
+                seen.append(RightSeen("later", "ALTER", place))
             if is_source and not database["owner"]:
                 seen += [RightSeen("excess", right, place) for right in (*WRITES, "ALTER") if row[right]]
+    if needed.role == "backup":
+        incomplete = {schema for schema, _ in absent}
+        seen += _lacking_to_make(cx, database, [each for each in needed.schemas if each.casefold() in incomplete])
     return seen
+
+
+def _lacking_to_make(cx: sa.Connection, database: sa.RowMapping, schemas: Sequence[str]) -> list[RightSeen]:
+    """What the login lacks in order to make tables that are not there, or that it may not see, in these schemas."""
+    lacking: dict[RightSeen, None] = {}
+    for schema in schemas:
+        existing = cx.execute(_SCHEMA, {"schema": schema}).mappings().one()
+        if existing["id"] is None and not database["make_schema"]:
+            lacking[RightSeen("missing", "CREATE SCHEMA", "the database")] = None
+        if existing["id"] is not None and not existing["ALTER"]:
+            lacking[RightSeen("missing", "ALTER", f"schema {schema}")] = None
+        if not database["make_table"]:
+            lacking[RightSeen("missing", "CREATE TABLE", "the database")] = None
+    return list(lacking)
+
+
+def _folded(schema: str, table: str) -> tuple[str, str]:
+    """The name without its case, which most servers ignore. Where one does not, a table may be taken for another."""
+    return schema.casefold(), table.casefold()
 
 
 def _refusal(grantee: Grantee) -> list[Statement]:

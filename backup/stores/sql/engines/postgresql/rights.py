@@ -44,6 +44,9 @@ _SCHEMAS = sa.text(
     WHERE n.nspname = ANY (CAST(:schemas AS text[]))
     """
 )
+_DATABASE = sa.text(
+    "SELECT has_database_privilege(coalesce(CAST(:role AS text), current_user), current_database(), 'CREATE')"
+)
 
 
 def grant_statements(grantee: Grantee, needed: Needed) -> list[Statement]:
@@ -98,16 +101,24 @@ def look_at_rights(cx: sa.Connection, needed: Needed, role: str | None) -> list[
     attributes = dict(cx.execute(_ROLE, {"role": role}).mappings().first() or {})
     names = {"rolsuper": "SUPERUSER", "rolcreaterole": "CREATEROLE", "rolreplication": "REPLICATION"}
     seen += [RightSeen("excess", text, "the server") for name, text in names.items() if attributes.get(name)]
-    for row in cx.execute(_SCHEMAS, asked).mappings():
-        rights = ("USAGE",) if needed.role == "source" else ("USAGE", "CREATE")
-        seen += [RightSeen("missing", right, f"schema {row['nspname']}") for right in rights if not row[right]]
-    for row in cx.execute(_TABLES, asked).mappings():
-        if needed.tables and (row["nspname"], row["relname"]) not in needed.tables:
+    tables = {(row["nspname"], row["relname"]): row for row in cx.execute(_TABLES, asked).mappings()}
+    to_make = {schema for schema, table in needed.tables if (schema, table) not in tables}
+    schemas = {row["nspname"]: row for row in cx.execute(_SCHEMAS, asked).mappings()}
+    for schema, row in schemas.items():
+        if not row["USAGE"]:
+            seen.append(RightSeen("missing", "USAGE", f"schema {schema}"))
+        if needed.role == "backup" and not row["CREATE"]:
+            seen.append(RightSeen("missing" if schema in to_make else "later", "CREATE", f"schema {schema}"))
+    if needed.role == "backup" and to_make - schemas.keys() and not cx.scalar(_DATABASE, {"role": role}):
+        seen.append(RightSeen("missing", "CREATE", "the database"))
+    for name, row in tables.items():
+        if needed.tables and name not in needed.tables:
             continue
         place = f"{row['nspname']}.{row['relname']}"
         wanted = ("SELECT",) if is_source else ("SELECT", *WRITES)
-        wanted = (*wanted, "ownership") if needed.role == "backup" else wanted
         seen += [RightSeen("missing", right, place) for right in wanted if not row[right]]
+        if needed.role == "backup" and not row["ownership"]:
+            seen.append(RightSeen("later", "ownership", place))
         if is_source and not attributes.get("rolsuper"):
             seen += [RightSeen("excess", right, place) for right in (*WRITES, "TRUNCATE") if row[right]]
     return seen
