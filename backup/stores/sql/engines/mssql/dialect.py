@@ -24,6 +24,7 @@ from backup.stores.listing import Listed
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
+from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mssql import listing, system_tables
 from backup.stores.sql.engines.mssql.counters import advance
@@ -42,7 +43,6 @@ from backup.stores.sql.engines.mssql.json import (
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.prepared import Prepared, send
-from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
 from backup.stores.sql.engines.snapshot import Snapshot
@@ -63,7 +63,7 @@ _IDENTITY_INSERT = "identity insert"
 _LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
 
 
-class SqlServerDialect:
+class SqlServerDialect(DialectDefaults):
     """One SQL Server database."""
 
     kind = "mssql"
@@ -119,14 +119,8 @@ class SqlServerDialect:
     def beside(self, name: str) -> SqlServerDialect:
         return SqlServerDialect(self._where.with_database(name), self._connections, self._call_seconds)
 
-    def asking(self) -> AbstractContextManager[sa.Connection]:
-        return self.reading()
-
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.reading.begin()
-
-    def writing(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
 
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         return begin_under_snapshot(self.engine, tables, self.cut, self.location)
@@ -162,9 +156,6 @@ class SqlServerDialect:
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
         return [text for name in identity for text in advance(cx, table, name, _SPELLING)]
 
-    def is_one_file(self, other: Dialect) -> bool:  # noqa: ARG002 - a server has no file
-        return False
-
     def read_any_text(self) -> bool:
         self._engines.read_halves()
         return True
@@ -177,9 +168,6 @@ class SqlServerDialect:
             return
         with _identity_insert(cx, spelled_table(_SPELLING, insert.table)):
             self._write(cx, insert_statement, insert, rows)
-
-    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:  # noqa: ARG002 - never
-        return None  # a server cannot be told to read another one
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._write(cx, update_statement, update, rows)
@@ -207,10 +195,6 @@ class SqlServerDialect:
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return listing.list_tables(cx)
 
-    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
-        existing = self.find(cx, schema, table)
-        return None if existing is None else Described(existing)
-
     def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
         rows_of = system_tables.describe_all(cx, names)
         return [self._described(name, rows_of[name]) if name in rows_of else None for name in names]
@@ -232,14 +216,6 @@ class SqlServerDialect:
             self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
         return system_tables.columns_of(rows)
 
-    def fitted(
-        self,
-        cx: sa.Connection,  # noqa: ARG002 - a column's type says all
-        columns: Sequence[Column],
-        key_names: Sequence[str],  # noqa: ARG002
-    ) -> list[Column]:
-        return list(columns)
-
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
         return cx.scalar(sa.text("SELECT SCHEMA_ID(:name)"), {"name": schema}) is not None
 
@@ -248,9 +224,6 @@ class SqlServerDialect:
 
     def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
         return keyed_hash(columns, stamping.stamp_secret, stamping.mark)
-
-    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
-        return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         return bucket_expression(key)
@@ -267,15 +240,6 @@ class SqlServerDialect:
             number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))
             for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket))
         }
-
-    def largest_row_bytes(
-        self,
-        cx: sa.Connection,  # noqa: ARG002 - rows come one by one
-        table: sa.Table,  # noqa: ARG002
-        query: sa.Select[Any],  # noqa: ARG002
-        values: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> int | None:
-        return None
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

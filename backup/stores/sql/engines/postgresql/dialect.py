@@ -19,6 +19,7 @@ from backup.stores.sql.engines import base
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
+from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
@@ -32,7 +33,6 @@ from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import RelayedRows
-from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -51,7 +51,7 @@ _HAS_LARGE = sa.text(
 )
 
 
-class PostgresqlDialect:
+class PostgresqlDialect(DialectDefaults):
     """One PostgreSQL database."""
 
     kind = "postgresql"
@@ -140,12 +140,6 @@ class PostgresqlDialect:
         with self.engine.connect() as cx:
             yield cx.execution_options(isolation_level="AUTOCOMMIT")  # the driver sends neither BEGIN nor COMMIT
 
-    def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
-
-    def writing(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
-
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         return export(self.engine, tables)
 
@@ -162,17 +156,8 @@ class PostgresqlDialect:
     def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:
         return query.with_for_update(read=True)
 
-    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
-        """Does nothing: `locked` locks the rows."""
-
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
         return counters.advance(cx, table, self.default_schema or "public")
-
-    def is_one_file(self, other: base.Dialect) -> bool:  # noqa: ARG002 - a server has no file
-        return False
-
-    def read_any_text(self) -> bool:
-        return False
 
     def insert_rows(
         self,
@@ -194,9 +179,6 @@ class PostgresqlDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         self._copying.add(cx, table, rows)
 
-    def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - the catalogue shows all tables
-        return ""
-
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
 
@@ -217,9 +199,6 @@ class PostgresqlDialect:
 
     def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
         return fitted(cx, columns, key_names)
-
-    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
-        return sa.inspect(cx).has_schema(schema)
 
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return fingerprint.content_hash(columns)
@@ -266,9 +245,6 @@ class PostgresqlDialect:
     def add(self, table: sa.Table, column: Column) -> str:
         spelled = spelled_column(SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(SPELLING, table)} ADD COLUMN {spelled}"
-
-    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
-        return inspected_indexes(cx, table)
 
     def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
         return system_tables.has_index_by(cx, table, column)

@@ -21,6 +21,7 @@ from backup.core.transforms import Stamping
 from backup.stores.listing import Listed
 from backup.stores.sql.engines.base import CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
+from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
@@ -50,7 +51,7 @@ def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
 _FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
 
 
-class SqliteDialect:
+class SqliteDialect(DialectDefaults):
     """One database file. A file that is missing is an error, never a new empty database."""
 
     kind = "sqlite"
@@ -105,12 +106,6 @@ class SqliteDialect:
         url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
         return SqliteDialect(url, self._connections)
 
-    def asking(self) -> AbstractContextManager[sa.Connection]:
-        return self.reading()
-
-    def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
-
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.writing()
 
@@ -140,9 +135,6 @@ class SqliteDialect:
     @staticmethod
     def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:
         return query  # SQLite has one writer at a time, and this is one
-
-    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
-        """Does nothing: `writing` has locked the file."""
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:  # noqa: ARG002
         return []  # SQLite itself counts on from the largest number
@@ -184,18 +176,11 @@ class SqliteDialect:
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
-    def unseen_hint(self, schema: str | None, table: str) -> str:  # noqa: ARG002 - a file shows all it has
-        return ""
-
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
 
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return list(system_tables.remembered(cx, listing.list_tables))
-
-    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
-        existing = self.find(cx, schema, table)
-        return None if existing is None else Described(existing)
 
     def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
         described = system_tables.describe_all(cx)
@@ -210,18 +195,12 @@ class SqliteDialect:
     def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
         return system_tables.sorted_alike(cx, columns, key_names)
 
-    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
-        return sa.inspect(cx).has_schema(schema)
-
     def content_hash(self, columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
         return content_hash(columns, raw=self._file.hashed_encoding)
 
     def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
         keyed = content_hash([sa.literal(stamping.stamp_secret), *columns], raw=self._file.hashed_encoding)
         return keyed.op("||")(sa.literal(stamping.mark))
-
-    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:  # noqa: ARG002 - the same for every column
-        return None
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         # Only of integers: a hash costs as much as reading the stamp.
@@ -239,15 +218,6 @@ class SqliteDialect:
         affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
         raw = self._file.hashed_encoding
         return fingerprints(cx, stamps, conditions, affinities, bucket, raw=raw, at_most=at_most)
-
-    def largest_row_bytes(
-        self,
-        cx: sa.Connection,  # noqa: ARG002 - rows come one by one
-        table: sa.Table,  # noqa: ARG002
-        query: sa.Select[Any],  # noqa: ARG002
-        values: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> int | None:
-        return None
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

@@ -1,0 +1,66 @@
+"""What a dialect does where its server is like most others. An engine overrides what its own server does otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import sqlalchemy as sa
+
+from backup.stores.sql.engines.base import Described, Dialect
+from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.secondary_indexes import inspected_indexes
+from backup.stores.sql.engines.tables import TableName
+
+# ruff: noqa: ARG002 - a default needs less than the servers that have more to do
+
+
+class DialectDefaults(Dialect):
+    """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
+
+    def asking(self) -> AbstractContextManager[sa.Connection]:
+        return self.reading()
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self.engine.begin()
+
+    def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+        """Does nothing: what `locked` and `writing` lock is enough."""
+
+    def is_one_file(self, other: Dialect) -> bool:
+        return False
+
+    def read_any_text(self) -> bool:
+        return False
+
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+        return None
+
+    def unseen_hint(self, schema: str | None, table: str) -> str:
+        return ""
+
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        existing = self.find(cx, schema, table)
+        return None if existing is None else Described(existing)
+
+    def fitted(self, cx: sa.Connection, columns: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
+        return list(columns)
+
+    def has_schema(self, cx: sa.Connection, schema: str) -> bool:
+        return sa.inspect(cx).has_schema(schema)
+
+    def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
+        return None
+
+    def largest_row_bytes(
+        self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
+    ) -> int | None:
+        return None
+
+    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
+        return inspected_indexes(cx, table)
