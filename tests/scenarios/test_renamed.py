@@ -40,7 +40,7 @@ def section(shop: Shop) -> tuple[str, str]:
 
 
 def test_a_renamed_table_keeps_its_copy_its_history_and_its_bin(shop: Shop) -> None:
-    shop.run("EXEC sp_rename 'dbo.\"Old: one\"', 'New'" if shop.prefix == "dbo." else RENAME)
+    shop.run("EXEC sp_rename 'dbo.\"Old: one\"', 'New', 'OBJECT'" if shop.prefix == "dbo." else RENAME)
     plan = plan_of(shop.registry(*section(shop)), "shop")
     [service] = plan.services
     assert service.foresight == Foresight(source_records=3, backup_records=3)

@@ -151,7 +151,7 @@ def empty(engine: sa.Engine) -> None:
                 cx.exec_driver_sql(f"DROP {kind} {quoted}" if constraint is None else dropped)
 
 
-@pytest.fixture(params=SHOPS)
+@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
 def shop(request: pytest.FixtureRequest) -> Shop:
     """Each shop in turn, filled."""
     shop: Shop = request.getfixturevalue(request.param)

@@ -23,7 +23,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.wish import Wish
-from tests.scenarios import erp
+from tests.scenarios import erp, places
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 TABLE = """
@@ -98,7 +98,7 @@ def test_steps_rename_add_and_drop_columns(shop: Shop) -> None:
         (2, "Chi", "crm", None, None, None, "y"),
         (3, "Eve", "crm", None, None, None, "z"),
     ]
-    with sa.create_engine(shop.backup, poolclass=sa.pool.NullPool).connect() as cx:
+    with places.engine(shop.backup).connect() as cx:
         names = {column["name"] for column in sa.inspect(cx).get_columns("Contact")}
     assert names == {"Id", "FullName", "Source", "Rank", "City", "Zip", "Tags", "Town", "SyncedAt", "SourceStamp"}
     proven(shop, STEPS)

@@ -47,7 +47,7 @@ _SCHEMA = sa.text(
 )
 _MASKED = sa.text(
     """
-    SELECT COUNT(*) FROM sys.masked_columns c JOIN sys.objects t ON t.object_id = c.object_id
+    SELECT COUNT(*) FROM sys.columns c JOIN sys.objects t ON t.object_id = c.object_id
     JOIN sys.schemas s ON s.schema_id = t.schema_id WHERE c.is_masked = 1 AND s.name = :schema
     """
 )
