@@ -19,7 +19,7 @@ from backup.mirror.proof import DifferenceKind
 from backup.runs.changes import RunChanges, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
-from backup.services.past import Ran, Shown
+from backup.services.past_values import Ran, Shown
 from backup.stores.exact_json import plain_json
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [

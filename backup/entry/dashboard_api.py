@@ -24,7 +24,7 @@ from backup.entry.job_api import delete_job, number_in, post_retry
 from backup.entry.requests import ApiRequest, KeyText, SampleSize, check_query, parse_body
 from backup.jobs.desk import Desk
 from backup.jobs.job import Request
-from backup.services.past import ChangedRecord
+from backup.services.past_values import ChangedRecord
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.stores.exact_json import plain_json

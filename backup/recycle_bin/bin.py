@@ -15,8 +15,9 @@ from uuid import UUID
 from backup.core.model import Action, Key, Now
 from backup.core.run_values import Counts, Run
 from backup.core.timeline import Timeline
-from backup.recycle_bin import entries
+from backup.recycle_bin import entries, entry_pages
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
+from backup.recycle_bin.entry_pages import pages_of, pages_of_hashes
 from backup.recycle_bin.recorder import KeptBefore, Recorder
 from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
@@ -70,7 +71,7 @@ class RecycleBin:
             for action in Action
         }
         together = (
-            entries.number_of_keys(entry) for page in entries.pages(self._entries, where, middle, end) for entry in page
+            entries.number_of_keys(entry) for page in pages_of(self._entries, where, middle, end) for entry in page
         )
         return Counts(counts[Action.INSERTED] + sum(together), counts[Action.UPDATED], counts[Action.DELETED])
 
@@ -82,7 +83,7 @@ class RecycleBin:
         """
         hashes, _ = entries.hashes_of(keys)
         start, middle, _ = entries.bounds(sync_id)
-        for page in entries.pages_of_hashes(self._entries, hashes, {**self._of_run(sync_id), "Side": "backup"}):
+        for page in pages_of_hashes(self._entries, hashes, {**self._of_run(sync_id), "Side": "backup"}):
             of_one_key = (entry for entry in page if start < entry["EntryId"] < middle)
             kept_by_key = {kept.key: kept for entry in of_one_key for kept in entries.kept(entry) if kept.key in keys}
             images = (image for batch in self._backup.images([*kept_by_key], Action.UPDATED) for image in batch)
@@ -122,7 +123,7 @@ class RecycleBin:
         """
         start, _, end = entries.bounds(sync_id)
         where = self._of_run(sync_id) | ({} if action is None else {"Action": action.value})
-        for page in entries.pages(self._entries, where, start, end, records=records):
+        for page in pages_of(self._entries, where, start, end, records=records):
             batch, size = list[Kept](), 0
             page.reverse()
             while page:
@@ -161,7 +162,7 @@ class RecycleBin:
         hashes, keys_by_block = entries.hashes_of(keys)
         all_kept = [
             kept
-            for page in entries.pages_of_hashes(self._entries, hashes, self._of_place(), records=records)
+            for page in pages_of_hashes(self._entries, hashes, self._of_place(), records=records)
             for entry in page
             if self._belongs_here(entry) and (after is None or self._moment(entry) > after)
             for kept in entries.kept_of(entry, keys_by_block)
@@ -178,7 +179,7 @@ class RecycleBin:
         None without one."""
         hashes, _ = entries.hashes_of([key])
         where = {**self._of_run(sync_id), "Side": "source"}
-        pages = entries.pages_of_hashes(self._entries, hashes, where, records=False)
+        pages = pages_of_hashes(self._entries, hashes, where, records=False)
         images = [kept for page in pages for entry in page for kept in entries.kept(entry) if kept.key == key]
         return min(images, key=lambda kept: kept.at, default=None)
 
@@ -192,7 +193,7 @@ class RecycleBin:
         Entries of inserts have no record and are left out.
         """
         by_id = {kept.entry_id: kept for kept in without_records if kept.action is not Action.INSERTED}
-        for page in entries.pages(self._entries, {"EntryId": [*by_id]}) if by_id else ():
+        for page in pages_of(self._entries, {"EntryId": [*by_id]}) if by_id else ():
             page.reverse()
             batch, size = list[Kept](), 0
             while page:
@@ -268,13 +269,13 @@ class RecycleBin:
         fields = ("EntryId", "RecycledAt")
         while True:
             page = self._entries.find(
-                self._of_place(), order_by="RecycledAt", above=above, below=below, limit=entries.PAGE, fields=fields
+                self._of_place(), order_by="RecycledAt", above=above, below=below, limit=entry_pages.PAGE, fields=fields
             )
             # All parts of an entry have the same id.
             old = list(dict.fromkeys(entry["EntryId"] for entry in page if self._moment(entry) < before))
             self._entries.delete(old)
             purged += len(old)
-            if len(page) < entries.PAGE or seconds_left() <= 0:
+            if len(page) < entry_pages.PAGE or seconds_left() <= 0:
                 return purged
             # All entries of the page are younger than their times say, so the next page begins behind them. It may pass
             # over entries of the same time; the next purge deletes those.

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from backup.core.model import Action, Image, Key
-from backup.stores import LongText, Shape, Sibling, SideName
+from backup.stores import LongText, Shape, SideName
 from backup.stores.exact_json import (
     is_one_integer,
     key_from_text,
@@ -48,11 +48,6 @@ RECYCLE_BIN = Shape(
         "RecycledAt",
     ),  # a purge also finds parts, even if their entry was never written
 )
-_WITHOUT_RECORD = tuple(name for name in RECYCLE_BIN.fields if name != "Record")
-_FIRST_PAGE = 16
-PAGE = 500
-_PAGE_CHARACTERS = 8 * 1024 * 1024
-_HASHES_AT_ONCE = 100
 _BLOCK_BITS = 16
 _FEWEST_TOGETHER = 8
 _TOGETHER = "g"  # sorts after all hexadecimal digits
@@ -235,49 +230,6 @@ def hashes_of(keys: Iterable[Key]) -> tuple[list[str], dict[str, set[Key]]]:
         if (block := _block_of(key)) is not None:
             blocks.setdefault(block, set()).add(key)
     return sorted(hashes | blocks.keys()), blocks
-
-
-def pages(
-    entries: Sibling,
-    where: Mapping[str, Any],
-    above: str | None = None,
-    below: str | None = None,
-    transaction: Any = None,
-    *,
-    records: bool = True,
-) -> Iterator[list[dict[str, Any]]]:
-    """Yields entries in pages, in the order of their ids, with ids between `above` and `below` (exclusive).
-
-    A page has 1 to 500 entries: the larger they are, the fewer. Without `records` the field Record is left out.
-    """
-    last, size = above, _FIRST_PAGE if records else PAGE
-    fields = () if records else _WITHOUT_RECORD
-    while page := entries.find(
-        where,
-        order_by="EntryId",
-        above=last,
-        below=below,
-        limit=size,
-        fields=fields,
-        transaction=transaction,
-        max_bytes=_PAGE_CHARACTERS if records else None,
-    ):
-        last, sizes = page[-1]["EntryId"], [len(entry.get("Record") or "") + len(entry["RecordKey"]) for entry in page]
-        is_last = len(page) < size and sum(sizes) <= _PAGE_CHARACTERS
-        yield page
-        del page  # else it stays in memory beside the next page
-        if is_last:
-            return
-        size = max(1, min(PAGE, size * 4, _PAGE_CHARACTERS // max(sizes)))
-
-
-def pages_of_hashes(
-    entries: Sibling, hashes: Sequence[str], where: Mapping[str, Any], transaction: Any = None, *, records: bool = True
-) -> Iterator[list[dict[str, Any]]]:
-    """Yields the entries with one of these values of KeyHash, in pages."""
-    for start in range(0, len(hashes), _HASHES_AT_ONCE):
-        part = {"KeyHash": list(hashes[start : start + _HASHES_AT_ONCE])}
-        yield from pages(entries, {**part, **where}, transaction=transaction, records=records)
 
 
 def _is_of_many(entry: Mapping[str, Any]) -> bool:

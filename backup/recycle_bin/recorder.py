@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from backup.core.model import Action, Image, Key, Now
 from backup.recycle_bin import entries
+from backup.recycle_bin.entry_pages import pages_of_hashes
 from backup.stores import Sibling, Store
 from backup.stores.exact_json import key_hash
 
@@ -89,7 +90,7 @@ class Recorder:
         all_hashes = sorted({*hashes, *keys_by_block})
         with_entry = {
             kept.key
-            for page in entries.pages_of_hashes(self._table, all_hashes, self._fields, transaction, records=False)
+            for page in pages_of_hashes(self._table, all_hashes, self._fields, transaction, records=False)
             for entry in page
             for kept in entries.kept_of(entry, keys_by_block)
         }

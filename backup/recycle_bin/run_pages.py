@@ -11,10 +11,10 @@ from backup.core.errors import BadRequest
 from backup.core.model import Action
 from backup.recycle_bin import entries
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
+from backup.recycle_bin.entry_pages import WITHOUT_RECORD
 from backup.stores import Store
 
 _TEXT = re.compile(r"([0-9a-g]{32,80})\.(\d{1,9})", re.A)
-_WITHOUT_RECORD = tuple(name for name in RECYCLE_BIN.fields if name != "Record")
 
 
 class Position(NamedTuple):
@@ -51,11 +51,9 @@ def page_of_run(
     start, _, end = entries.bounds(sync_id)
     begun: Sequence[dict[str, object]] = ()
     if after is not None:
-        begun = sibling.find(
-            {**where, "EntryId": [after.entry_id]}, order_by="EntryId", limit=1, fields=_WITHOUT_RECORD
-        )
+        begun = sibling.find({**where, "EntryId": [after.entry_id]}, order_by="EntryId", limit=1, fields=WITHOUT_RECORD)
         start = after.entry_id
-    following = sibling.find(where, order_by="EntryId", above=start, below=end, limit=limit + 1, fields=_WITHOUT_RECORD)
+    following = sibling.find(where, order_by="EntryId", above=start, below=end, limit=limit + 1, fields=WITHOUT_RECORD)
     page: list[Kept] = []
     position = after
     for entry in (*begun, *following):

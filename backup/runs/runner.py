@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 
-from backup.core import interrupts, spans
-from backup.core.errors import BackupError, Interrupted, Locked, LockLost, StoreError, StoreUnavailable
+from backup.core import interrupts
+from backup.core.errors import BackupError, Interrupted, LockLost, StoreError, StoreUnavailable
 from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import CheckLock, Now
@@ -27,6 +27,7 @@ from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn, tell_end
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
+from backup.runs.run_spans import count_run, span_of, tell_span
 from backup.runs.session import RunRequest, Session, Stores, Work
 from backup.stores import Limits, Store
 
@@ -90,11 +91,11 @@ class Runner:
                 claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
-                    with _span_of(session.run) as told:
+                    with span_of(session.run) as told:
                         error = self._work(session, request, are_apart=are_apart)
                         with interrupts.last_words():
                             ended = self._end(session, error)
-                        _tell(told, ended)
+                        tell_span(told, ended)
                     outcome: Outcome | None = ended
                 else:
                     outcome = claimed
@@ -273,32 +274,6 @@ class Runner:
         outcome = Outcome(run, error, tuple(tally.changes))
         tell_end(outcome)
         return outcome
-
-
-def _span_of(run: Run) -> AbstractContextManager[spans.Span]:
-    about = {"service": run.service, "verb": run.verb, "sync_id": run.sync_id, "trigger": run.trigger}
-    return spans.span("backup.run", **about, forced=run.forced, dry_run=run.dry_run)
-
-
-def _tell(told: spans.Span, outcome: Outcome) -> None:
-    run = outcome.run
-    told.tell(status=run.status, verified=run.verified, request_charge=run.request_charge, **vars(run.counts))
-    if outcome.error is not None:
-        told.failed(outcome.error)
-
-
-def count_run(outcome: Outcome) -> None:
-    """Adds an ended run to the numbers. One that only met another run is none."""
-    run = outcome.run
-    if not spans.is_heard() or run.completed_at is None or run.dry_run or isinstance(outcome.error, Locked):
-        return
-    spans.count("backup.runs", service=run.service, verb=run.verb, status=run.status)
-    spans.measure("backup.run.duration", (run.duration_ms or 0) / 1000, service=run.service, verb=run.verb)
-    for change, number in asdict(run.counts).items():
-        if number and change != "remaining":
-            spans.count("backup.records", number, service=run.service, verb=run.verb, change=change)
-    if run.request_charge:
-        spans.count("backup.request_units", run.request_charge, service=run.service, verb=run.verb)
 
 
 def _all_of(checks: Collection[CheckLock]) -> CheckLock:

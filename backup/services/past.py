@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backup.core.errors import BadRequest, UnknownRecord, UnknownRun
-from backup.core.model import Action, Key, Now, Record, SideName, typed_key
+from backup.core.model import Action, Now, typed_key
 from backup.core.run_values import Run, Status
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import Kept
 from backup.runs import listing, upgrade
 from backup.runs.changes import RunChanges, changes_since
 from backup.runs.clock import clock_of
@@ -24,78 +23,11 @@ from backup.runs.open_runs import drop_all_scratches
 from backup.runs.opening import Opening
 from backup.runs.policy import Policy
 from backup.runs.retention import oldest_run, purge_history
+from backup.services.past_values import ChangedPage, ChangedRecord, Purged, Ran, Shown
 from backup.services.places import Places
 from backup.stores import Store
 from backup.verbs.past_run import PastRun
 from backup.verbs.upkeep import Due, due
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One record's past: its key, the record now or at the time that the caller named, and its changes, oldest
-    first."""
-
-    key: list[Any]
-    record: Record | None
-    changes: Sequence[Kept]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there is such a record, or the bin has an image of one."""
-        return self.record is not None or len(self.changes) > 0
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A past run and some of its changes; whether it `has_more`, and whether images of it `may_be_purged`."""
-
-    run: Run
-    changes: Sequence[Kept]
-    has_more: bool
-    may_be_purged: bool
-    key_to_json: Callable[[Key], list[Any]]
-
-
-@dataclass(frozen=True)
-class ChangedRecord:
-    """One record that a run changed: what the run did to it, and the record before and after.
-
-    - `side`: where the record is: in the backup, or in the place that a restore wrote to.
-    - `old`: None for a record that the run inserted.
-    - `new`: the record as the next later run found it, or else as the backup has it now. None if it was deleted.
-    - `later_run`: the run that found it so; None for the backup's record of now.
-    """
-
-    run: Run
-    key: list[Any]
-    action: Action
-    side: SideName
-    at: datetime
-    old: Record | None
-    new: Record | None
-    later_run: str | None
-
-
-@dataclass(frozen=True)
-class ChangedPage:
-    """A page of what a run did: key, action and side of each record; the cursor of the next page, None at the end.
-
-    `may_be_purged`: the run is older than the recycle bin keeps images, so the pages may lack some of its changes.
-    """
-
-    run: Run
-    changes: Sequence[tuple[list[Any], Action, SideName]]
-    cursor: str | None
-    may_be_purged: bool
-
-
-@dataclass(frozen=True)
-class Purged:
-    """How many images a purge deleted from the recycle bin, and how many runs from SyncHistory."""
-
-    images: int = 0
-    runs: int = 0
-
 
 _LOOKED_AT = 20
 

@@ -24,7 +24,7 @@ from backup.runs import unchanged_runs
 from backup.runs.lock import Lock
 from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import Outcome, tell_end
-from backup.runs.runner import count_run
+from backup.runs.run_spans import count_run
 from backup.services.service import SyncService
 from backup.services.set_snapshot import ALONE, SetSnapshot
 from backup.services.table_pairs import Both, SetSides, TablePair, asked_tables, pair_of

@@ -22,7 +22,7 @@ from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin import bin as recycle_bin
-from backup.recycle_bin import entries
+from backup.recycle_bin import entry_pages
 from backup.recycle_bin.bin import RecycleBin, _size
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import CopyNote, Keep, Shape, Store, stamps_in
@@ -612,9 +612,9 @@ def many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
     """A number of entries that needs several pages. Cosmos DB gets smaller pages, since each entry is a request."""
     if bench.kind != "cosmos":
         return 2_300
-    monkeypatch.setattr(entries, "_FIRST_PAGE", 2)
-    monkeypatch.setattr(entries, "PAGE", 5)
-    monkeypatch.setattr(entries, "_HASHES_AT_ONCE", 6)
+    monkeypatch.setattr(entry_pages, "_FIRST_PAGE", 2)
+    monkeypatch.setattr(entry_pages, "PAGE", 5)
+    monkeypatch.setattr(entry_pages, "_HASHES_AT_ONCE", 6)
     return 20
 
 
@@ -631,7 +631,7 @@ def test_of_run_gives_every_entry_once_a_page_at_a_time(bench: Bench, many: int)
 def test_pages_of_large_records_are_small(sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_bench.create()
     it = recycled(sqlite_bench)
-    monkeypatch.setattr(entries, "_PAGE_CHARACTERS", 10_000)
+    monkeypatch.setattr(entry_pages, "_PAGE_CHARACTERS", 10_000)
     images = [Image((n,), Action.DELETED, {"Id": n, "Name": "x" * 3_000}, (1,)) for n in range(50)]
     it.keep(1)(images, None)
     sizes = [len(page) for page in it.bin.of_run(run_at(1)[0].sync_id)]
@@ -642,8 +642,8 @@ def test_pages_of_large_records_are_small(sqlite_bench: SqliteBench, monkeypatch
 def test_pages_of_small_records_grow_fourfold_up_to_the_most(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.create()
     it = recycled(bench)
-    monkeypatch.setattr(entries, "_FIRST_PAGE", 1)
-    monkeypatch.setattr(entries, "PAGE", 6)
+    monkeypatch.setattr(entry_pages, "_FIRST_PAGE", 1)
+    monkeypatch.setattr(entry_pages, "PAGE", 6)
     it.add(map(str, range(14)), 1)
     sync_id = run_at(1)[0].sync_id
     assert [len(page) for page in it.bin.of_run(sync_id)] == [1, 4, 6, 3]
@@ -731,7 +731,7 @@ def test_purge_passes_over_pages_of_a_run_whose_clock_was_behind(bench: Bench, m
     it.add(["old"], 1)
     for n in range(4):
         it.bin.recorder(runs[1], lambda n=n: moment(n - 9_000))([], None, [(f"young {n}",)])  # type: ignore[misc]
-    monkeypatch.setattr(entries, "PAGE", 2)
+    monkeypatch.setattr(entry_pages, "PAGE", 2)
     of_all_runs = RecycleBin(it.backup, "contract", lambda: Timeline(runs, moment(4)))
     assert of_all_runs.purge(moment(3)) == 1  # the others count as begun then: they are not older
     assert [len(it.of(n)) for n in (1, 2)] == [0, 4]

@@ -21,7 +21,7 @@ from backup.mirror.comparison import Difference, Report
 from backup.mirror.proof import DifferenceKind
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Outcome
-from backup.services.past import Shown
+from backup.services.past_values import Shown
 
 
 @pytest.fixture(autouse=True)

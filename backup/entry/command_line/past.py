@@ -15,7 +15,7 @@ from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.outcomes import as_of_text, duration_text, proof_text, show_failures
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid
 from backup.runs.changes import RunChanges, counts_of
-from backup.services.past import Ran, Shown
+from backup.services.past_values import Ran, Shown
 
 _SHORTEST_ID = 8
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
