@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -362,18 +364,26 @@ def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(serve
 
 
 def test_what_cannot_be_held_fails_alone_and_the_plan_says_so(server_shop: Shop) -> None:
-    shop = server_shop
-    shop.run('CREATE MATERIALIZED VIEW "Sums" AS SELECT 1 AS "Id", count(*) AS "Number" FROM "Purse"')
-    shop.run('CREATE VIEW "Rich" AS SELECT * FROM "Safe"')
-    sections = (CONSISTENT, *(f'[set.shop.table."public.{name}"]\nkey = "Id"' for name in ("Sums", "Rich")))
-    outcomes = synced(shop, NOBODY, *sections)
-    [error] = plan_of(shop.registry(*sections), "shop").errors
-    [failed] = [outcome for outcome in outcomes if outcome.error is not None]
-    assert (failed.run.service, type(failed.error)) == ("shop/public.Sums", StoreError)
-    assert "public.Sums" in str(error)
-    assert moments([outcome for outcome in outcomes if outcome is not failed]) == dict.fromkeys(
-        ("Purse", "Safe", "Rich"), True
-    )
+    role = f"reader_{uuid4().hex}"
+    server_shop.run('CREATE MATERIALIZED VIEW "Sums" AS SELECT 1 AS "Id", count(*) AS "Number" FROM "Purse"')
+    server_shop.run('CREATE VIEW "Rich" AS SELECT * FROM "Safe"; CREATE TABLE "Denied" ("Id" INTEGER PRIMARY KEY)')
+    server_shop.run(f'CREATE ROLE {role} LOGIN PASSWORD \'secret\'; GRANT SELECT ON "Purse", "Rich", "Sums" TO {role}')
+    login = sa.make_url(server_shop.source).set(username=role, password="secret")
+    shop = replace(server_shop, source=login.render_as_string(hide_password=False))
+    sections = ['exclude = "*Safe"', *(f'[set.shop.table."public.{name}"]\nkey = "Id"' for name in ("Sums", "Rich"))]
+    try:
+        outcomes = synced(shop, NOBODY, CONSISTENT, *sections)
+        failed = {outcome.run.service: outcome.error for outcome in outcomes if outcome.error is not None}
+        assert {service: type(error) for service, error in failed.items()} == {
+            "shop/public.Denied": StoreError,
+            "shop/public.Sums": StoreError,
+        }
+        assert "permission denied for table Denied" in str(failed["shop/public.Denied"])
+        assert moments([outcome for outcome in outcomes if outcome.error is None]) == {"Purse": True, "Rich": True}
+        planned = plan_of(shop.registry(CONSISTENT, *sections), "shop").errors
+        assert {*map(str, planned)} == {*map(str, failed.values())}
+    finally:
+        server_shop.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_relay_reads_in_the_snapshot_or_not_at_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ class SqlServer:
         self.asked: list[str] = []
         self.closed = 0
         self.begun = 0
+        self.is_out_of_date = False
 
     def connect(self) -> SqlServer:
         return self
@@ -54,7 +55,7 @@ class SqlServer:
     def execute(self, statement: Any) -> Any:
         self.asked.append(spelled(statement))
         if "Hidden" in self.asked[-1]:
-            raise sa.exc.ProgrammingError("", {}, Exception("denied"))
+            raise sa.exc.ProgrammingError("", {}, Exception("denied"), connection_invalidated=self.is_out_of_date)
         return Rows([(self.transaction, AT)])
 
     def close(self) -> None:
@@ -91,6 +92,14 @@ def test_sql_server_reads_data_under_snapshot_before_anybody_else_does() -> None
         "SELECT CURRENT_TRANSACTION_ID(), SYSUTCDATETIME()",
     ]
     snapshot.close()
+    assert server.closed == 1
+
+
+def test_a_session_that_may_be_the_reason_of_a_refusal_begins_no_snapshot() -> None:
+    server = SqlServer()
+    server.is_out_of_date = True
+    with pytest.raises(sa.exc.ProgrammingError):
+        begun(server)
     assert server.closed == 1
 
 

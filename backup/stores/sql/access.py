@@ -119,7 +119,8 @@ class SqlAccess:
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         """Begins a snapshot, as `Dialect.begin_snapshot` says. Raises what a store raises."""
         operation = "begin to read as of one moment"
-        for attempt in self._retry.attempts(f"{operation}: {self.label}"):
+        attempts = self._retry.attempts_in(f"{operation}: {self.label}", lambda _: nullcontext(), self._is_mended)
+        for attempt in attempts:
             with (
                 attempt,
                 self._in_words(operation, writes=False) as limit,

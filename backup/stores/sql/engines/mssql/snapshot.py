@@ -66,6 +66,10 @@ def anchor(table: TableName) -> sa.Select[tuple[int]]:
 def _fix(cx: sa.Connection, tables: Sequence[TableName]) -> None:
     """Fixes the moment: the transaction sees what is committed when it first reads data, which a catalogue is not."""
     for table in tables:
-        with suppress(sa.exc.ProgrammingError):  # not to be read by this login; its own run will say so
+        try:
             cx.execute(anchor(table)).all()
+        except sa.exc.ProgrammingError as error:
+            if error.connection_invalidated:  # the session may be the reason; another one will tell
+                raise
+        else:  # else this login may not read it, and its own run says so
             return
