@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from backup.core.errors import BackupError, ColumnMissing, NotInitialized
+from backup.core.log import redact
 from backup.core.model import Now, SideName
 from backup.doctor.findings import Check, Finding, Grade, fine, found
 from backup.recycle_bin.entries import RECYCLE_BIN
@@ -18,6 +19,7 @@ from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Rules, Side, Store, list_places, open_store
 from backup.stores.grants import Needed, RightSeen, grouped
 from backup.stores.rights import default_schema_of, is_cosmos, look_at, place_of, tables_of
+from backup.stores.tokens import token_of
 
 CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
 """How far clocks may be apart. Tokens and signatures are refused beyond the second."""
@@ -59,7 +61,7 @@ def server_check(examiner: Examiner, side: Side, spec: ServiceSpec | None) -> Ch
             try:
                 store.ping()
             except NotInitialized as error:
-                yield found(subject, "connection", error, Grade.WARNING)
+                yield _not_initialized(side, "connection", error)
                 return
             location = store.place.location
             yield fine(subject, "connection", f"answers: {location if spec else location.rpartition(', table ')[0]}")
@@ -98,9 +100,9 @@ def _side_check(examiner: Examiner, spec: ServiceSpec, side: Side) -> Check:
         try:
             yield from _readable(store, subject)
             if side.role == "backup":
-                yield from _own_tables(store, spec.name, subject)
+                yield from _own_tables(store, spec.name, side)
         except NotInitialized as error:
-            yield Finding(Grade.WARNING, subject, "table", str(error), _INITIALIZE)
+            yield _not_initialized(side, "table", error)
         except BackupError as error:
             yield found(subject, "table", error)
         finally:
@@ -119,12 +121,13 @@ def _readable(store: Store, subject: str) -> Iterator[Finding]:
         yield Finding(Grade.WARNING, subject, "records", f"{name} has no record of the service", hint)
 
 
-def _own_tables(store: Store, service: str, subject: str) -> Iterator[Finding]:
+def _own_tables(store: Store, service: str, side: Side) -> Iterator[Finding]:
     """Whether the app's own tables beside the backup are those of this release."""
+    subject = subject_of(side)
     try:
         opening = upgrade.read(store, service)
     except NotInitialized as error:
-        yield Finding(Grade.WARNING, subject, "SyncHistory", str(error), _INITIALIZE)
+        yield _not_initialized(side, "SyncHistory", error)
         return
     except (BackupError, ColumnMissing) as error:
         yield found(subject, "SyncHistory", error)
@@ -136,6 +139,13 @@ def _own_tables(store: Store, service: str, subject: str) -> Iterator[Finding]:
         )
     else:
         yield fine(subject, "SyncHistory", f"of version {opening.version}, as this release writes it")
+
+
+def _not_initialized(side: Side, check: str, error: NotInitialized) -> Finding:
+    """What is not there yet may be made; on Cosmos DB not by an identity."""
+    makes_none = is_cosmos(side) and token_of(side) is not None
+    hint = "A data role makes no container: docs/security.md has the commands of az that do."
+    return Finding(Grade.WARNING, subject_of(side), check, redact(str(error)), hint if makes_none else _INITIALIZE)
 
 
 def _rights(examiner: Examiner, side: Side, subject: str) -> Iterator[Finding]:
@@ -225,7 +235,7 @@ def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iter
     role: SideName = "source" if side.role == "source" else "backup"
     names = [spec.name.partition("/")[2] for spec in service_set.members.specs.values()]
     tables = tables_of(side, examiner.limits, names)
-    needed = _needed(role, tables, default_schema_of(side, examiner.limits))
+    needed = replace(_needed(role, tables, default_schema_of(side, examiner.limits)), grows=True)
     yield from _of_rights(look_at(side, examiner.limits, needed), role, subject_of(side))
 
 

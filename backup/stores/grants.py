@@ -30,7 +30,8 @@ class Grantee:
 class Needed:
     """What the app works with in one database: `tables`, as schema and name; without any, every table of the schemas.
 
-    `restores`: it may write to a source. `unmasks`: it may see columns that the server masks.
+    `restores`: it may write to a source. `unmasks`: it may see columns that the server masks. `grows`: of a set, whose
+    syncs make the copies of tables that are new in the source.
     """
 
     role: SideName
@@ -38,6 +39,7 @@ class Needed:
     tables: tuple[tuple[str, str], ...] = ()
     restores: bool = False
     unmasks: bool = False
+    grows: bool = False
 
 
 class Statement(NamedTuple):

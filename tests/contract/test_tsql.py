@@ -1099,7 +1099,7 @@ def test_what_a_login_needs_to_make_the_tables_of_a_backup_is_missing_only_while
     history = {**table, "table_name": "SyncHistory"}
     rights_of = {"definition": 1, "unmask": 1, "owner": 0, "make_table": 0, "make_schema": 0}
     for tables, database, schema, expected in (
-        ([table, history], {}, {}, []),  # it may be revoked once they are made
+        ([table, history], {}, {}, []),  # it may be revoked once they are made, but for the new tables of a set
         ([table], {}, {}, ["CREATE TABLE on the database"]),
         ([], {}, {"ALTER": 0}, ["ALTER on schema dbo", "CREATE TABLE on the database"]),
         ([], {}, {"id": None, "ALTER": None}, ["CREATE SCHEMA on the database", "CREATE TABLE on the database"]),
@@ -1108,6 +1108,9 @@ def test_what_a_login_needs_to_make_the_tables_of_a_backup_is_missing_only_while
         cx: Any = _Catalogue({**rights_of, **database}, tables, schema={"id": 5, "ALTER": 1, **schema})
         seen = rights.look_at_rights(cx, needed, None)
         assert [f"{right.right} on {right.of}" for right in seen if right.kind == "missing"] == expected, expected
+    of_set: Any = _Catalogue(rights_of, [table, history])
+    [later] = rights.look_at_rights(of_set, replace(needed, grows=True), None)
+    assert later == ("later", "CREATE TABLE", "the database")
 
 
 def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:

@@ -18,16 +18,16 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.errors import BadRequest
+from backup.core.errors import BadRequest, NotInitialized
 from backup.core.model import Now, utc_now
-from backup.doctor import app_parts
+from backup.doctor import app_parts, sides
 from backup.doctor.examination import examine
 from backup.doctor.findings import Check, Finding, Grade, findings_of, fine, worst
 from backup.doctor.identities import identity_checks
 from backup.entry.doctor_api import post_doctor
 from backup.jobs.desk import open_desk
 from backup.jobs.job import Request
-from backup.stores import tokens
+from backup.stores import Side, tokens
 from tests.emulators.servers import postgres_database
 from tests.scenarios import places
 from tests.scenarios.inside import command, done
@@ -268,6 +268,20 @@ def test_containers_are_looked_at_without_a_write(cosmos_place: Place, own_file:
     assert cosmos_place.order.source.contents() == before
 
 
+def test_who_may_make_no_container_is_not_told_to_initialize(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise NotInitialized("There is no container.")
+
+    store = SimpleNamespace(ping=missing, close=lambda: None)
+    monkeypatch.setattr(sides, "open_store", lambda *_: store)
+    examiner: Any = SimpleNamespace(limits=None, now=utc_now)
+    spec: Any = SimpleNamespace(rules=None)
+    for key, told in (("", "az"), ("AccountKey=aGlkZGVu", "initialize")):
+        side = Side("order", "backup", "X", f"AccountEndpoint=https://x.documents.azure.com:443/;{key}", database="d")
+        [finding] = sides.server_check(examiner, side, spec).look()
+        assert (finding.grade, told in finding.hint) == (Grade.WARNING, True), key
+
+
 def test_a_set_is_asked_once_for_all_its_tables(tmp_path: Path, own_file: dict[str, str]) -> None:
     places.filled_on_sqlite(tmp_path)
     file = f'[set.shop]\nsource = "sqlite:///{tmp_path}/customers.db"\nbackup = "sqlite:///{tmp_path}/customers_backup.db"\n'
@@ -287,9 +301,9 @@ def test_an_identity_without_a_token_is_told_once_for_all_sides(
         raise RuntimeError("hidden")
 
     monkeypatch.setattr(tokens, "credential", lambda client_id: SimpleNamespace(get_token=get_token))
-    sides = {f"{side}OrderDb": "AccountEndpoint=https://127.0.0.1:1/" for side in ("Source", "Backup")}
-    settings = {f"{name}__{part}": "x" for name in sides for part in ("DatabaseName", "ContainerName")}
-    settings |= {f"{name}__ConnectionString": text for name, text in sides.items()}
+    accounts = {f"{side}OrderDb": "AccountEndpoint=https://127.0.0.1:1/" for side in ("Source", "Backup")}
+    settings = {f"{name}__{part}": "x" for name in accounts for part in ("DatabaseName", "ContainerName")}
+    settings |= {f"{name}__ConnectionString": text for name, text in accounts.items()}
     settings["BackupOrderDb__ContainerName"] = "y"
     token = the(examined({**settings, **own_file}, call_seconds=0.5), "identity", "token")
     assert (token.grade, "RuntimeError" in token.message, "hidden" in token.message) == (Grade.FAILED, True, False)

@@ -12,7 +12,7 @@ from backup.stores.grants import WRITES, Grantee, Needed, RightSeen, Statement
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 _DEFINITION = "or keys, alias types and security policies may not be seen"
 _ALTER = "for initialize, and for columns that are new or wider in the source"
-_CREATE = "for initialize alone; may be revoked afterwards"
+_CREATE = "for initialize, and for new tables of a set; else it may be revoked afterwards"
 _DELETE = "for --delete-extra, and for unique values that were exchanged"
 _IDENTITY = "where the key is an identity column"
 _UNMASK = "or copies would hold masks instead of values"
@@ -134,6 +134,8 @@ def _seen(cx: sa.Connection, needed: Needed) -> list[RightSeen]:
     if needed.role == "backup":
         incomplete = {schema for schema, _ in absent}
         seen += _lacking_to_make(cx, database, [each for each in needed.schemas if each.casefold() in incomplete])
+        if needed.grows and not incomplete and not database["make_table"]:
+            seen.append(RightSeen("later", "CREATE TABLE", "the database"))
     return seen
 
 
