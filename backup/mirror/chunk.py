@@ -91,9 +91,10 @@ class Settling:
         return self._may_skip and self._steps.quiet_records > 0
 
     def may_look_at_once(self, records: int) -> bool:
-        """Whether a statement about so many records takes no longer than it may, on both sides; by those before."""
-        sides = (self._source.relational, self._backup.relational)
-        return all(side is not None and side.may_look_at_once(records) for side in sides)
+        """Whether a statement about so many records takes no longer than it may, on both sides; by the statements
+        before, or by the last sync."""
+        sides, seconds = (self._source.relational, self._backup.relational), self._steps.quiet_seconds
+        return all(side is not None and side.may_look_at_once(records, seconds) for side in sides)
 
     def skip(self, chunk: Chunk) -> Settled | None:
         """Returns the settled chunk if its fingerprints are equal, else None."""

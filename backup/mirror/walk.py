@@ -77,7 +77,7 @@ def sync_stores(
         chunks = ((chunk, spread) for chunk in in_time(at, source.chunks, steps.seconds_left))
 
         def rest() -> Chunk | None:
-            """The part behind the first chunk, if one statement may be about all of it."""
+            """What the walk has still to pass, if one statement may be about all of it."""
             [part] = at.left if len(at.left) == 1 else [None]
             quiet = steps.quiet_records - at.source_records
             in_time_for_it = steps.seconds_left() > _SECONDS_FOR_THE_REST
@@ -145,11 +145,16 @@ def _settled(
     chunks: Iterator[tuple[Chunk, Spread]],
     rest: Callable[[], Chunk | None],
 ) -> Iterator[Settled]:
-    """Settles the chunks, in their order. In a quiet source the first goes alone: it shows how long a statement takes.
+    """Settles the chunks, in their order. A quiet source is compared at once where `rest` gives all of it, because the
+    last sync was quick. Else its first chunk goes alone: it shows how long a statement takes.
 
     If it is equal, all others are compared at once, where `rest` gives them; and chunk by chunk where they differ.
     """
-    if settling.expects_nothing and (first := next(chunks, None)) is not None:
+    whole = rest() if settling.expects_nothing else None
+    if whole is not None and (equal := _skipped(settling, whole)) is not None:
+        yield equal
+        return
+    if settling.expects_nothing and whole is None and (first := next(chunks, None)) is not None:
         settled = settle(first)
         yield settled
         part = rest() if settled.by == "fingerprints" else None

@@ -43,6 +43,7 @@ class Steps:
     - `since`: the watermark. Changes of the source from `overlap_seconds` before it are read first. None: no watermark.
     - `quiet_records`: how many records the source has, if it probably has not changed since the last run, or not beyond
       what is read first; else 0.
+    - `quiet_seconds`: how long the last sync of these records took.
     - `full`: only stamps settle a chunk, never fingerprints.
     - `seconds_left`: returns how long the run may still work before it has to stop.
     - `save`: called with every checkpoint.
@@ -55,6 +56,7 @@ class Steps:
     since: str | None = None
     overlap_seconds: float = 0.0
     quiet_records: int = 0
+    quiet_seconds: float = float("inf")
     full: bool = False
     seconds_left: Callable[[], float] = no_end
     save: Callable[[Checkpoint], None] = forget

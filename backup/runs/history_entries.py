@@ -162,11 +162,17 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "flag": (bool, int),
 }
 _READ = [
-    (column, _TYPES[column.type or ""], *(column.of.rpartition(".")[::2] if isinstance(column.of, str) else (None, "")))
+    (
+        column.name,
+        column.required,
+        _TYPES[column.type or ""],
+        None if column.form.read is _AS_IT_IS.read else column.form.read,
+        *(column.of.rpartition(".")[::2] if isinstance(column.of, str) else (None, "")),
+    )
     for column in _STORED
 ]
-"""For each column: the types that its value may have, the part of the run that the value goes to, and its name there.
-"""
+"""For each column: its name, whether it is required, the types that its value may have, how it is read (None: as it
+is), the part of the run that the value goes to, and its name there."""
 
 _SYNC_TRIGGERS = frozenset(trigger.value for trigger in Trigger)
 
@@ -200,14 +206,14 @@ def _read(entry: Mapping[str, Any]) -> Run:
     run: dict[str, Any] = {"forced": False, "trigger": None}
     counts, proof, source, backup = dict[str, Any](), dict[str, Any](), dict[str, Any](), dict[str, Any]()
     parts = {"": run, "counts": counts, "proof": proof, "proof.source": source, "proof.backup": backup}
-    for column, types, part, name in _READ:
-        value = entry[column.name]
-        if value is None and not column.required:
+    for column, required, types, read, part, name in _READ:
+        value = entry[column]
+        if value is None and not required:
             continue
         if not isinstance(value, types):
-            raise TypeError(column.name)
+            raise TypeError(column)
         if part is not None:
-            parts[part][name] = column.form.read(value)
+            parts[part][name] = value if read is None else read(value)
     if "verb" not in run:  # of an earlier release
         is_sync = entry["Trigger"] in _SYNC_TRIGGERS
         run |= {"trigger": Trigger(entry["Trigger"])} if is_sync else {"verb": Verb(entry["Trigger"])}
@@ -217,7 +223,7 @@ def _read(entry: Mapping[str, Any]) -> Run:
             "backup": Total(backup["records"], backup["checksum"]),
         }
         run["proof"] = Proof(**totals, differing=proof["differing"], in_flight=proof["in_flight"])
-    read = Run(**run, counts=Counts(**counts))
-    if entry["Trigger"] != trigger_column(read):
+    made = Run(**run, counts=Counts(**counts))
+    if entry["Trigger"] != trigger_column(made):
         raise ValueError(entry["Trigger"])
-    return read
+    return made

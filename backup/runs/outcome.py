@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from backup.core.errors import BackupError, Locked
 from backup.core.log import event
 from backup.core.model import Key
-from backup.core.run_values import Counts, Run
+from backup.core.run_values import Counts, Proof, Run
 from backup.mirror.comparison import Report
 from backup.mirror.writing import no_end
 
@@ -33,6 +34,13 @@ class Outcome:
     def in_progress(self) -> bool:
         """Whether the run has not ended: it runs in the background, or another call will resume it."""
         return self.run.completed_at is None
+
+
+class Unchanged(NamedTuple):
+    """What a run without anything to do proves and notes."""
+
+    proof: Proof
+    notes: tuple[str, ...] = ()
 
 
 def tell_end(outcome: Outcome) -> None:

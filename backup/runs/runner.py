@@ -29,6 +29,7 @@ from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
 from backup.runs.run_spans import count_run, span_of, tell_span
 from backup.runs.session import RunRequest, Session, Stores, Work
+from backup.runs.unchanged_runs import settled_at_once
 from backup.stores import Limits, Store
 
 __all__ = [  # with the names that callers of a runner need
@@ -69,7 +70,8 @@ class Runner:
         """Does the work and returns how it ended. Returns None for a run that only resumes or goes in parts,
         if it has nothing to do or another call does it already.
 
-        A verb that may change records takes the lock, and has its entry from its start. If another run has the lock or
+        A verb that may change records takes the lock, and has its entry from its start; but if nothing has changed
+        since a quiet sync, it may have it at its end. If another run has the lock or
         an open run is alive, it does not start and leaves no entry. A sync resumes an unfinished sync if it may
         (`Run.takes_over`), and walks the whole key space from there; it closes all other open runs. An interrupted sync
         stays open. A verify takes no lock and has its entry at its end; a drill takes none either, but has its entry
@@ -88,6 +90,8 @@ class Runner:
                     with suppress(StoreError):
                         request.tell_apart(source, backup)
                         are_apart = True
+                if not are_apart:
+                    request = replace(request, find_unchanged=None)
                 claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
@@ -99,6 +103,9 @@ class Runner:
                     outcome: Outcome | None = ended
                 else:
                     outcome = claimed
+                    if outcome is not None and outcome.error is None:  # it has ended already
+                        with span_of(outcome.run) as told:
+                            tell_span(told, outcome)
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
@@ -120,7 +127,7 @@ class Runner:
         """Takes the lock, and writes the run's entry or resumes that of an open run.
 
         The stack gives back what the run holds. Returns None if there is nothing to do; an outcome if the run could not
-        begin and its entry says so.
+        begin, or has ended already, and its entry says so.
         """
         tally.key_to_json = backup.keys.to_json
         history = History(backup)
@@ -140,6 +147,8 @@ class Runner:
         now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
         if request.needs_lock:
             opening = drop_scratches(backup, history, self._service, opening, clock())
+        if (outcome := settled_at_once(request, (source, backup), opening, now, check_lock)) is not None:
+            return outcome
         begun = self._begin(request, history, opening, now, clock)
         if begun is None:
             return None

@@ -16,7 +16,7 @@ from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync
 from backup.runs.opening import Opening
-from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Turn
+from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Turn, Unchanged
 from backup.runs.ownership import Ownership
 from backup.runs.policy import Policy
 from backup.stores import Store
@@ -102,7 +102,8 @@ class RunRequest:
     the run impossible, before it has an entry; None for a run that writes to neither side. `only_resumes`: it
     resumes the unfinished sync of an earlier call from its checkpoint; without one it does nothing, and disturbs
     nobody. `resumes_run`: the id of the only run that it may resume. `in_parts`: a verify that stays open when its
-    time is up, and that the next call resumes. It takes no lock, so syncs need not wait for it.
+    time is up, and that the next call resumes. It takes no lock, so syncs need not wait for it. `find_unchanged`: says,
+    before the run has an entry, what it proves if there is nothing to do; None where only the run can tell.
     """
 
     run: Run
@@ -114,6 +115,7 @@ class RunRequest:
     only_resumes: bool = False
     in_parts: bool = False
     resumes_run: str | None = None
+    find_unchanged: Callable[[Store, Store, Opening], Unchanged | None] | None = None
 
     def may_resume(self, run: Run) -> bool:
         """Whether a call that only resumes may resume this open run."""

@@ -1,17 +1,22 @@
-"""Runs that found nothing changed in tables of a set: what SyncHistory must say before, and their entries, together."""
+"""Runs that found nothing changed: what SyncHistory must say before, and their entries, of many tables together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backup.core.run_values import Run, Status, Verb
+from backup.core.errors import Locked
+from backup.core.model import CheckLock, Now
+from backup.core.run_values import Counts, Run, Status, Verb
 from backup.runs.clock import ServerTime, elapsed
 from backup.runs.history import is_synced
 from backup.runs.history_entries import HISTORY, VERSION, entry_of, run_of
 from backup.runs.opening import Opening
-from backup.stores import Groups
+from backup.runs.outcome import Outcome, tell_end
+from backup.runs.session import RunRequest
+from backup.stores import Groups, Store
 
 if TYPE_CHECKING:
     from backup.stores import ManyTables
@@ -43,7 +48,7 @@ def openings(backup: ManyTables, places: Mapping[str, str]) -> dict[str, Opening
         run = None if group.entry is None else run_of(group.entry)
         is_known = isinstance(number, int) and isinstance(at, datetime) and version == VERSION
         is_alone = group.apart is not None and group.by not in found and not group.counted
-        if not (is_known and is_alone and group.highest["Scratch"] is None and run is not None and _may_build_on(run)):
+        if not (is_known and is_alone and group.highest["Scratch"] is None and run is not None and may_build_on(run)):
             unusable.add(group.by)
             continue
         server_time = None if group.at is None else ServerTime(group.at, elapsed())
@@ -51,7 +56,8 @@ def openings(backup: ManyTables, places: Mapping[str, str]) -> dict[str, Opening
     return {name: opening for name, opening in found.items() if name not in unusable}
 
 
-def _may_build_on(run: Run) -> bool:
+def may_build_on(run: Run) -> bool:
+    """Whether this newest run of a service has proven everything, and left nothing for the next one to do."""
     return bool(is_synced(run) and run.verified and not (run.removed_columns or run.counts.failed or run.masks))
 
 
@@ -59,3 +65,40 @@ def add(backup: ManyTables, runs: Iterable[Run]) -> set[str]:
     """Writes the entries of these ended runs together; returns the ids of those that are there now. It leaves out a run
     if another one of its service has begun since its opening was read. Raises what a store raises."""
     return backup.add_next(HISTORY, _RUNS, [entry_of(run) for run in runs])
+
+
+def settled_at_once(
+    request: RunRequest, stores: tuple[Store, Store], opening: Opening, now: Now, check_lock: CheckLock
+) -> Outcome | None:
+    """The outcome of a run that has nothing to do, with its entry: it has no other one before. None if only the run can
+    tell.
+
+    A run that changes no record needs no fence, no heartbeat and no open entry. Raises Locked, without an entry, if
+    another run began meanwhile; and what a store raises.
+    """
+    source, backup = stores
+    is_quiet = opening.newest and not (opening.open_runs or opening.has_unplaced)
+    if request.find_unchanged is None or backup.relational is None or not is_quiet:
+        return None
+    started_at = now()
+    unchanged = None if opening.ahead(started_at) else request.find_unchanged(source, backup, opening)
+    if unchanged is None:
+        return None
+    run = replace(
+        request.run,
+        started_at=started_at,
+        status=Status.COMPLETED,
+        completed_at=now(),
+        counts=Counts(skipped=unchanged.proof.source.records),
+        place=backup.catalog.qualified_name(),
+        number=opening.next_number,
+        proof=unchanged.proof,
+        notes=unchanged.notes,
+    )
+    request.observer.progress(run.service, run.counts)
+    check_lock()
+    if not backup.relational.add_next(HISTORY, _RUNS, entry_of(run)):  # only with another kind of lock
+        raise Locked(f"Another run of {run.service} began at the same moment. This run changed no record.")
+    outcome = Outcome(run, recorded=True)
+    tell_end(outcome)
+    return outcome

@@ -44,6 +44,7 @@ from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
 from backup.verbs.sync import sync_with_schema
+from backup.verbs.unchanged import find_unchanged
 from backup.verbs.undo import undo
 from backup.verbs.upkeep import verify_on
 from backup.verbs.wish import Wish
@@ -149,6 +150,8 @@ class SyncService:
         stores = partial(self._stores_to_sync, reading, complete=not options.dry_run)
         work = reading.told(sync_with_schema)
         request = RunRequest(run, stores, work, turn, observer, self._places.tell_apart)
+        if options == NO_OPTIONS and self.spec.copies_as_it_is and not self.spec.is_consistent:
+            request = replace(request, find_unchanged=partial(find_unchanged, policy=self.policy))
         return _certain(self._runner.run(request))
 
     def resume(

@@ -78,8 +78,13 @@ class ServiceSpec:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a look that takes many tables together may say that nothing has changed: the table has a copy, and
-        its records are copied as they are and need no check of their own."""
+        """Whether a look that takes many tables together may say that nothing has changed."""
+        return self.rules.of_set and self.source.container is None and self.copies_as_it_is
+
+    @property
+    def copies_as_it_is(self) -> bool:
+        """Whether equal fingerprints of both sides say that nothing has changed: the table has a copy, and its records
+        are copied as they are and need no check of their own."""
         rules = self.rules
         has_own_rules = (
             rules.masking
@@ -90,8 +95,7 @@ class ServiceSpec:
             or self.guard.canary
         )
         writes_more = self.is_new or self.renamed_from or rules.keeps_deleted or rules.follows_indexes
-        is_table_of_set = rules.of_set and self.source.container is None
-        return is_table_of_set and not (has_own_rules or writes_more or self.refused)
+        return not (has_own_rules or writes_more or self.refused)
 
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""

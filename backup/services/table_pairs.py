@@ -88,7 +88,7 @@ def asked_tables(
         drift, source, backup = sides.backup.matched(*_opened(pair.spec, sides, limits), *described, on_new_column)
     except BackupError:
         return None
-    if drift.statements or drift.added or drift.widened or drift.removed or drift.ignored:
+    if not drift.is_followed:
         return None
     asked = Asked(source, backup, tuple(notes_of(drift)))
     _remembered.pop(pair.spec.name, None)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
 from backup.stores.abilities import Buckets, Incremental, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
-from backup.stores.sibling import Shape, Sibling
+from backup.stores.sibling import Entry, Groups, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
 
 
@@ -121,9 +121,19 @@ class Relational(Protocol):
         it; earlier transactions stay.
         """
 
-    def may_look_at_once(self, records: int) -> bool:
-        """Whether the fingerprint of so many records probably takes no longer than a statement may. The server must
-        have made one before, which was measured. Never where a fingerprint needs memory of this process."""
+    def may_look_at_once(self, records: int, seconds: float) -> bool:
+        """Whether the fingerprint of so many records probably takes no longer than a statement may: by those that the
+        server has made before, or because a whole sync of these records took so many seconds. Never where a fingerprint
+        needs memory of this process."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a fingerprint of the whole table costs no more than that of a chunk: by what the catalogue has said
+        of its size, or because none is made of a larger one. Reads the table's columns if nobody has yet."""
+
+    def add_next(self, shape: Shape, groups: Groups, entry: Entry) -> bool:
+        """Inserts the entry into the app's own table, unless its group has an entry with the same `order` or a higher
+        one, or one that is counted. Returns whether it is there now. Costs a statement. Raises what a store raises."""
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         """As `Store.write`, but records can exchange unique values: it may first empty existing rows, or delete them

@@ -43,6 +43,10 @@ class ChunkSize:
         one was measured."""
         return 0 < self._seconds_per_record * records <= self._seconds
 
+    def spans(self, records: int, seconds: float) -> bool:
+        """Whether so many records are several chunks, and so many seconds are no longer than half of `max_seconds`."""
+        return records > self._largest and seconds <= self._seconds
+
     @contextmanager
     def measuring(self, records: int = 0) -> Iterator[Measured]:
         """Measures the statement that runs inside. The number of records may be set before the end. A statement about

@@ -240,3 +240,8 @@ class Drift:
     def changes_nothing(self) -> bool:
         """Whether there is no statement to run."""
         return not self.statements
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the backup has the columns that it should have, so that there is nothing to do or to note."""
+        return not (self.statements or self.added or self.widened or self.removed or self.ignored)

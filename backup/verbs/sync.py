@@ -171,7 +171,9 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts
     saver = _Saver(session)
-    steps = from_watermark(session, replace(session.steps, save=saver.save, quiet_records=_quiet_records(session)))
+    quiet_records, quiet_seconds = _quiet(session)
+    steps = replace(session.steps, save=saver.save, quiet_records=quiet_records, quiet_seconds=quiet_seconds)
+    steps = from_watermark(session, steps)
     run = session.run
     guard = replace(session.policy.guard, deleted_lately=lambda: deleted_lately(session))
     try:
@@ -195,16 +197,18 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     return None
 
 
-def _quiet_records(session: Session) -> int:
-    """How many records the source has, if the last sync changed nothing or copied everything; else 0.
+def _quiet(session: Session) -> tuple[int, float]:
+    """How many records the source has, if the last sync changed nothing or copied everything, else 0; and how many
+    seconds that sync took.
 
     A source that changes now and then is not worth a look at all of it at once, which would find it changed.
     """
     last = session.last_synced() if session.backup.relational is not None else None
     if last is None or last.proof is None:
-        return 0
+        return 0, inf
     records, counts = last.proof.source.records, last.counts
-    return records if counts.processed == 0 or counts.inserted == records else 0
+    is_quiet = counts.processed == 0 or counts.inserted == records
+    return records if is_quiet else 0, (last.duration_ms or 0) / 1000
 
 
 class _Saver:

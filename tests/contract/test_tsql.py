@@ -31,9 +31,9 @@ from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.grants import Grantee, Needed
 from backup.stores.listing import ForeignKey, Listed, ListedColumn
-from backup.stores.sibling import FieldType, Look, Shape
+from backup.stores.sibling import FieldType, Groups, Look, Shape
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.app_table_queries import FIELD_TYPES
+from backup.stores.sql.app_table_queries import FIELD_TYPES, app_table, next_query
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.base import StampColumns
@@ -58,6 +58,7 @@ from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.filters import filter_values
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.many_tables import _counting
@@ -259,6 +260,18 @@ def test_a_session_lets_identity_values_in_only_while_it_inserts_them() -> None:
     undone = f"IF OBJECT_ID(N'dbo.[It''s]') IS NOT NULL {off}"
     assert asked == [on, undone, "SET IDENTITY_INSERT T ON", "INSERT", "SET IDENTITY_INSERT T OFF"]
     assert cx.info == {}
+
+
+def test_an_entry_is_added_in_one_statement_if_it_is_the_next_of_its_group() -> None:
+    fields: tuple[tuple[str, FieldType], ...] = (("Id", "name"), ("Of", "place"), ("No", "integer"), ("Status", "name"))
+    runs = app_table("Runs", "Id", fields, (), "dbo", UtcTime())
+    groups = Groups("Id", "Of", "No", ("Status", "x"), (), ("Status", "InProgress"))
+    assert text(next_query(runs, groups, casts=True)) == (
+        "INSERT INTO dbo.[Runs] ([Id], [Of], [No], [Status]) SELECT CAST(? AS NVARCHAR(200)) AS anon_1, "
+        "CAST(? AS NVARCHAR(400)) AS anon_2, CAST(? AS BIGINT) AS anon_3, CAST(? AS NVARCHAR(200)) AS anon_4 "
+        "WHERE NOT (EXISTS (SELECT * FROM dbo.[Runs] AS [Runs_1] WHERE [Runs_1].[Id] = ? AND [Runs_1].[Of] = ? "
+        "AND ([Runs_1].[No] >= ? OR [Runs_1].[Status] = ?)))"
+    )
 
 
 def test_an_update_finds_its_row_by_the_key_it_had() -> None:

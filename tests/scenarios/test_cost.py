@@ -4,6 +4,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import NotVerified, TransientStoreError
 from backup.core.model import Chunk
 from backup.core.run_values import Counts, Trigger
+from backup.runs.history import History
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.buckets import SqlBuckets
@@ -100,17 +103,19 @@ def test_a_night_without_changes_reads_no_stamp_and_no_record(place: Place, monk
     assert (asked["read the stamps"], asked["records"]) == (0, 0)
 
 
-def test_a_quiet_source_on_a_server_is_asked_for_its_first_chunk_and_for_all_the_rest(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As a server would: SQLite makes a fingerprint in this process, and is not asked so.
+def as_a_server(one: SqlRelational, records: int, seconds: float) -> bool:
+    """As a server would look at all at once. SQLite makes a fingerprint in this process, and is not asked so."""
+    return one._chunk_size.suffices_for(records) or one._chunk_size.spans(records, seconds)
+
+
+def test_a_quiet_source_on_a_server_is_asked_once_for_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = SqlRelational.may_look_at_once
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda one, n: one._chunk_size.suffices_for(n))
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
     change_last = "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000"
     for statement, statements, changed in (
-        (None, 2, 0),  # after a first copy
-        (None, 2, 0),  # after a run that changed nothing
-        (change_last, 2 + CHUNKS, 1),  # all the rest differs, so it goes by chunks
+        (None, 1, 0),  # after a first copy
+        (None, 1, 0),  # after a run that changed nothing
+        (change_last, 1 + CHUNKS + 1, 1),  # all differs, so it goes by chunks
         (None, CHUNKS + 1, 0),  # after a run that changed something
     ):
         if statement is not None:
@@ -126,18 +131,33 @@ def test_a_quiet_source_on_a_server_is_asked_for_its_first_chunk_and_for_all_the
     assert asked["read the fingerprint"] == CHUNKS + 1
 
 
-def test_a_quiet_source_that_does_not_answer_about_all_the_rest_is_asked_chunk_by_chunk(
+def test_a_quiet_source_whose_last_sync_took_long_is_asked_for_its_first_chunk_and_for_all_the_rest(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
+    customer = registry(place, BackupSync__Parallelism="1").get("customer")
+    with customer.stores() as (_, backup):
+        history = History(backup)
+        [last] = history.latest("customer", 1)
+        history.save(replace(last, started_at=last.started_at - timedelta(hours=1)))
+    with counting(monkeypatch) as asked:
+        run = customer.sync(Trigger.CLI).run
+    assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)
+    assert asked["read the fingerprint"] == 2
+
+
+def test_a_quiet_source_that_does_not_answer_about_all_at_once_is_asked_chunk_by_chunk(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fingerprint, refused = SqlStore.fingerprint, list[Chunk]()
 
     def answered(store: SqlStore, chunk: Chunk) -> Any:
-        if chunk.upto is None and refused in ([], [chunk]):  # all the rest, of either side
+        if chunk.upto is None and refused in ([], [chunk]):  # all, of either side
             refused[:] = [chunk]
             raise TransientStoreError("there was no answer within 60 s")
         return fingerprint(store, chunk)
 
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda one, n: one._chunk_size.suffices_for(n))
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
     monkeypatch.setattr(SqlStore, "fingerprint", answered)
     run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
     assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)

@@ -1,5 +1,5 @@
 """What a run costs beside its work, counted in calls of the backup: one to know the state (three on Cosmos DB), two
-entries, one look at rivals. And what a whole quiet sync costs on PostgreSQL, by the server's log."""
+entries, one look at rivals. And what a whole quiet sync of a quiet table costs: six statements."""
 
 import re
 from collections import Counter
@@ -19,8 +19,9 @@ from backup.stores import pools
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.sql.access import SqlAccess
 from tests.emulators.servers import postgres_database
-from tests.scenarios.places import Place, on_postgres
+from tests.scenarios.places import Place, on_postgres, on_sqlite
 from tests.scenarios.test_places import service, sides_on, synced
+from tests.scenarios.test_unchanged import connected, counted
 
 
 @contextmanager
@@ -115,7 +116,7 @@ class Log:
         found += [first_word for pid, first_word in logged if pid in pids]
 
 
-def test_a_quiet_sync_on_postgresql_costs_eight_statements_over_one_connection_a_side(postgres: str) -> None:
+def test_a_quiet_sync_on_postgresql_costs_six_statements_over_one_connection_a_side(postgres: str) -> None:
     with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         log = Log(source, backup)
         place = on_postgres(source, backup)
@@ -130,5 +131,21 @@ def test_a_quiet_sync_on_postgresql_costs_eight_statements_over_one_connection_a
             assert synced(service(customers.settings, "customer")).counts.skipped == 3
         assert log.sessions() == sessions
         assert [len(of_database) for of_database in sessions] == [1, 1]
-    # Of each side its catalogue and a fingerprint; what SyncHistory says; the entry, a look at rivals, the entry again.
-    assert Counter(asked) == {"SELECT": 6, "INSERT": 1, "UPDATE": 1, "BEGIN": 2, "COMMIT": 2}
+    # Of each side its catalogue and a fingerprint; what SyncHistory says; the entry.
+    assert Counter(asked) == {"SELECT": 5, "INSERT": 1, "BEGIN": 1, "COMMIT": 1}
+
+
+def test_a_quiet_sync_on_sqlite_costs_six_statements_over_one_connection_a_side(tmp_path: Path) -> None:
+    place = on_sqlite(tmp_path)
+    customers = Place(place.customer, place.customer)
+    sample.put(customers.registry, "customer", [sample.customer(n) for n in (1, 2, 3)])
+    customers.initialize()
+    for _ in range(3):
+        synced(service(customers.settings, "customer"))
+    with counted() as statements, connected() as opened:
+        assert synced(service(customers.settings, "customer")).counts.skipped == 3
+    assert len(opened) == 2
+    of_connections = sum("pragma_database_list" in statement for statement in statements)
+    assert of_connections == 2  # each is asked once which file it has opened
+    words = Counter(statement.split()[0] for statement in statements)
+    assert words == {"SELECT": 5 + of_connections, "INSERT": 1, "BEGIN": 1}

@@ -17,7 +17,7 @@ from backup.services.service_plans import plan_of
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.relational import SqlRelational
 from tests.scenarios import places
-from tests.scenarios.test_cost import counting
+from tests.scenarios.test_cost import as_a_server, counting
 from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop
 
 __all__ = ["postgres_shop", "sqlite_shop"]
@@ -268,10 +268,9 @@ def test_a_source_that_fails_to_say_what_it_knows_is_compared_as_without_it(
 def test_after_what_was_named_the_rest_is_compared_at_once_on_a_server(
     alone: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As a server would: SQLite makes a fingerprint in this process, and is not asked so.
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda one, n: one._chunk_size.suffices_for(n))
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
     synced(alone)
-    for n, at, fingerprints in ((33, "'2026-01-02 00:00:00'", 2), (12, None, 7)):
+    for n, at, fingerprints in ((33, "'2026-01-02 00:00:00'", 1), (12, None, 7)):
         change(alone, n, at)
         with counting(monkeypatch) as asked:
             assert synced(alone, BackupSync__Parallelism="1").counts.updated == 1

@@ -82,6 +82,21 @@ def counted() -> Iterator[list[str]]:
         sa.event.remove(sa.Engine, "before_cursor_execute", sent)
 
 
+@contextmanager
+def connected() -> Iterator[list[None]]:
+    """An item for each connection that is opened inside the block."""
+    opened: list[None] = []
+
+    def note(*_: Any) -> None:
+        opened.append(None)
+
+    sa.event.listen(sa.Pool, "connect", note)
+    try:
+        yield opened
+    finally:
+        sa.event.remove(sa.Pool, "connect", note)
+
+
 def runs_of(shop: Shop, table: str) -> list[Run]:
     return list(shop.registry(VERSION).get(shop.name(table)).past.history(10))
 
@@ -256,15 +271,8 @@ def cost_of_twenty(shop: Shop) -> None:
     shop.run(";".join(f"CREATE TABLE t{n} (id INTEGER PRIMARY KEY, name VARCHAR(9))" for n in range(20)))
     shop.sync()
     shop.sync()  # from now on it is known what the catalogues say
-    opened: list[None] = []
-
-    def connected(*_: Any) -> None:
-        opened.append(None)
-
-    sa.event.listen(sa.Pool, "connect", connected)
-    with counted() as statements:
+    with counted() as statements, connected() as opened:
         outcomes = shop.sync()
-    sa.event.remove(sa.Pool, "connect", connected)
     assert {outcome.run.number for outcome in outcomes.values()} == {3}
     # Of each side a fingerprint of each table. The rest: the catalogues, the history, and its entries.
     assert len(statements) <= 2 * 20 + 12

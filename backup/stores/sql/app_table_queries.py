@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.stores.sibling import FieldType, OneOf
+from backup.stores.sibling import Entry, FieldType, Groups, OneOf
 from backup.stores.sql.engines.utc_time import UtcTime
 
 FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
@@ -25,6 +25,7 @@ FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
 
 KEY, ABOVE, BELOW = "sought", "above", "below"  # parameters, beside those named after fields
 LOOK, PLACE, AT = "look_number", "place_in_look", "server_time"  # columns that `look_query` adds
+_NEW = "new_"  # the parameter for a field of a new entry begins with this
 _IF = "if_"  # the parameter for a value that a field must have already begins with this
 
 
@@ -90,6 +91,27 @@ def select_query(
     """Selects the entry's key; with `lock`, which is a dialect's, the entry is locked until the transaction ends."""
     query = sa.select(*table.primary_key.columns).where(*_matches(table, shape))
     return query if lock is None else lock(query)
+
+
+@lru_cache(maxsize=16)
+def next_query(table: sa.Table, groups: Groups, *, casts: bool) -> sa.Insert:
+    """Inserts an entry, unless its group has one with the same `order` or a higher one, or one that is counted. Its
+    parameters are those of `next_values`; `casts`: the server has to be told their types."""
+    other = table.alias()
+    values = {column.name: sa.bindparam(f"{_NEW}{column.name}", type_=column.type) for column in table.columns}
+    field, counted = groups.counted
+    taken = sa.exists().where(
+        *(other.c[name] == values[name] for name in (groups.by, groups.apart)),
+        sa.or_(other.c[groups.order] >= values[groups.order], other.c[field] == counted),
+    )
+    selected = [sa.cast(value, table.c[name].type) if casts else value for name, value in values.items()]
+    insert = table.insert().from_select([*values], sa.select(*selected).where(~taken))
+    return insert.execution_options(preserve_rowcount=True)
+
+
+def next_values(entry: Entry) -> dict[str, Any]:
+    """The parameters of `next_query` for this entry."""
+    return {f"{_NEW}{name}": value for name, value in entry.items()}
 
 
 def kind_of(value: Any) -> tuple[bool, bool]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.sibling import Entry, Look, OneOf, Seen, Shape
+from backup.stores.sibling import Entry, Groups, Look, OneOf, Seen, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_table_queries import (
     ABOVE,
@@ -26,6 +26,8 @@ from backup.stores.sql.app_table_queries import (
     kinds_of,
     look_query,
     match_values,
+    next_query,
+    next_values,
     select_query,
     shape_of,
     update_query,
@@ -91,6 +93,15 @@ class SqlSibling:
             with attempt as cx:
                 changed = _has_changed(cx, query, values)
         return changed
+
+    def add_next(self, groups: Groups, entry: Entry) -> bool:
+        """As `Relational.add_next`."""
+        query = next_query(self.table, groups, casts=not self._access.dialect.in_process)
+        for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
+            with attempt as cx:
+                # An earlier try, whose answer was lost, may have added it.
+                is_there = _has_changed(cx, query, next_values(entry)) or self._is_replaced(cx, entry)
+        return is_there
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:
         lock = self._access.dialect.locked_for_share if transaction is not None else None
@@ -215,5 +226,5 @@ class SqlSibling:
                 cx.execute(query)
 
 
-def _has_changed(cx: sa.Connection, query: sa.Update, values: Mapping[str, Any]) -> bool:
+def _has_changed(cx: sa.Connection, query: sa.Update | sa.Insert, values: Mapping[str, Any]) -> bool:
     return cx.execute(query, values).rowcount > 0

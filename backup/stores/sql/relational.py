@@ -14,7 +14,7 @@ from backup.core.model import Chunk, Key, Record
 from backup.stores.base import Accept, Keep, Store
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
-from backup.stores.sibling import Shape
+from backup.stores.sibling import Entry, Groups, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
@@ -54,8 +54,16 @@ class SqlRelational:
     def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
 
-    def may_look_at_once(self, records: int) -> bool:
-        return not self._access.dialect.in_process and self._chunk_size.suffices_for(records)
+    def may_look_at_once(self, records: int, seconds: float) -> bool:
+        is_quick = self._chunk_size.suffices_for(records) or self._chunk_size.spans(records, seconds)
+        return is_quick and not self._access.dialect.in_process
+
+    @property
+    def is_small(self) -> bool:
+        return self._access.dialect.in_process or self._catalog.shape.has_at_most(self._limits.chunk_size)
+
+    def add_next(self, shape: Shape, groups: Groups, entry: Entry) -> bool:
+        return self._sibling(shape).add_next(groups, entry)
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         return self._writes.write(records, keep, accept, exchange=True)

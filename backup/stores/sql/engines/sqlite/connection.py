@@ -39,6 +39,8 @@ class OpenFile(WaitingConnection):
     """Whether it was opened as a file that nobody writes."""
 
     path: Path | None = None
+    main_file: str | None = None
+    """The file that SQLite says it has opened, once somebody has asked."""
 
     @property
     def encoding(self) -> str:

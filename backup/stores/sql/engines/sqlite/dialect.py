@@ -86,7 +86,13 @@ class SqliteDialect(DialectDefaults):
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Compares device and inode: one file may have several names."""
-        return Path(here.scalar(_FILE)).samefile(there.scalar(_FILE))
+        paths: list[Path] = []
+        for cx in (here, there):
+            driver: Any = cx.connection.driver_connection
+            if driver.main_file is None:  # it cannot move to another file
+                driver.main_file = cx.scalar(_FILE)
+            paths.append(Path(driver.main_file))
+        return paths[0].samefile(paths[1])
 
     server_clock: sa.ColumnElement[datetime] | None = None
 
@@ -181,6 +187,9 @@ class SqliteDialect(DialectDefaults):
 
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return list(system_tables.remembered(cx, listing.list_tables))
+
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        return system_tables.describe(cx, schema, table)
 
     def describe_all(self, cx: sa.Connection, names: Sequence[TableName]) -> Sequence[Described | None]:
         described = system_tables.describe_all(cx)

@@ -16,6 +16,7 @@ from backup.stores.sql.engines.sqlite.text import UTF_16
 from backup.stores.sql.engines.sqlite.types import holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName
 
+Said = TypeVar("Said")
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # every program has them
 _ENCODING = sa.text("SELECT encoding FROM pragma_encoding")
@@ -112,6 +113,44 @@ def _columns(table: str, rows: Iterable[Any], collations: Mapping[str, str], enc
     ]
 
 
+def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+    """What `find` and `columns` say of the table. The statements that made the table and its indexes say all of it, so
+    a second call that sees the same statements asks for nothing else. Of a view, only its name."""
+    made_by = _made_by(cx, table)
+    if (schema is None or schema.lower() == "main") and (known := _described.get((table, made_by))) is not None:
+        return known
+    name = find(cx, schema, table)
+    if name is None:
+        return None
+    if not any(kind == "table" and not str(sql).startswith("CREATE VIRTUAL") for kind, _, _, sql, _ in made_by):
+        return Described(name)
+    try:
+        described = Described(name, columns(cx, schema, name.name))
+    except BackupError as error:
+        described = Described(name, error=error)
+    if _made_by(cx, table) == made_by:  # else somebody has changed the table meanwhile
+        _keep(_described, (table, made_by), described, _TABLES_AT_MOST)
+    return described
+
+
+_OF_TABLE = sa.text(
+    "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
+    " WHERE tbl_name = :table COLLATE NOCASE"
+)
+_TABLES_AT_MOST = 1_000
+_described: dict[Any, Described] = {}
+
+
+def _made_by(cx: sa.Connection, table: str) -> tuple[Any, ...]:
+    return tuple(map(tuple, cx.execute(_OF_TABLE, {"table": table}).all()))
+
+
+def _keep(known: dict[Any, Said], key: Any, said: Said, at_most: int) -> None:
+    for oldest in [*known][: max(0, len(known) + 1 - at_most)]:
+        known.pop(oldest, None)
+    known[key] = said
+
+
 # Of tables alone: a view may name what was dropped, and a virtual table may need a module that this process lacks.
 _ALL_COLUMNS = sa.text(
     """
@@ -129,7 +168,6 @@ _ALL_INDEXES = sa.text(
     """
 )
 _MASTER = sa.text("SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master")
-Said = TypeVar("Said")
 
 
 def describe_all(cx: sa.Connection) -> Mapping[str, Described]:
@@ -166,9 +204,7 @@ def remembered(cx: sa.Connection, read: Callable[[sa.Connection], Said]) -> Said
         return said
     said = read(cx)
     if _master(cx) == key[1]:  # else somebody has changed a table meanwhile
-        for oldest in [*_remembered][: max(0, len(_remembered) - _REMEMBERED_AT_MOST)]:
-            _remembered.pop(oldest, None)
-        _remembered[key] = said
+        _keep(_remembered, key, said, _REMEMBERED_AT_MOST)
     return said
 
 
