@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import ConfigError, RecordsSetAside, TransientStoreError
+from backup.core.errors import ConfigError, RecordsSetAside, SchemaMismatch, TransientStoreError
 from backup.core.run_values import Counts, Run, Trigger
 from backup.mirror.chunk import Settling
 from backup.runs.outcome import Turn
@@ -221,6 +221,22 @@ transform = [{{ rename = {{ Name = "Title" }} }}]"""
     shop.run('UPDATE "Item" SET "Id" = 192 WHERE "Id" = 91')  # it leaves the filter
     assert service(shop, rules).sync(Trigger.CLI).run.counts == Counts(deleted=1, skipped=ROWS)
     assert shop.column('SELECT DISTINCT "Title" FROM "Item"') == ["hidden"]
+
+
+def test_a_table_whose_rows_may_share_a_key_is_refused_before_anything_is_written(
+    alone: Shop, caught: list[int]
+) -> None:
+    alone.run("""CREATE TABLE "Loose" ("N" INTEGER, "UpdatedAt" TIMESTAMP); CREATE INDEX "L" ON "Loose" ("UpdatedAt");
+        INSERT INTO "Loose" VALUES (1, '2026-01-01'), (2, '2026-01-01')""")
+    text = alone.text('[set.shop.table."Loose"]', NAMED, 'key = "N"')
+    loose = Registry(load_settings({"BACKUP_TOML": text})).get("shop/Loose")
+    run = loose.sync(Trigger.CLI).run
+    assert run.verified
+    assert [note for note in run.notes if "the table has no key of its own" in note]
+    alone.run("""INSERT INTO "Loose" VALUES (2, '2026-01-02'), (3, '2026-01-02')""")
+    before = alone.rows('"Loose"')
+    assert isinstance(loose.sync(Trigger.CLI).error, SchemaMismatch)
+    assert (alone.rows('"Loose"'), caught) == (before, [])
 
 
 def test_a_key_that_is_spelled_anew_is_an_update_also_where_the_source_names_it(alone: Shop, caught: list[int]) -> None:

@@ -112,6 +112,8 @@ class SqlIncremental:
         shape = self._catalog.shape
         if self._column is None:
             return "the source has no such column that is copied"
+        if shape.key_may_repeat:  # the walk refuses such a table before it writes anything
+            return "the table has no key of its own, so each run first looks whether rows share one"
         if self._spelled in shape.withheld:
             return "a mask or the transform may hide its values, and the watermark would show one of them"
         try:
