@@ -77,7 +77,7 @@ class SetSnapshot:
         except BackupError as error:
             self._error = error
             name = self._specs.name
-            event("snapshot.refused", level=logging.ERROR, set=name, error=error, hint=error.hint)
+            event("snapshot.refused", level=logging.WARNING, set=name, error=error, hint=error.hint)
             raise
         event("snapshot.begun", set=self._specs.name, at=begun.at, tables=len(self._tables))
         return begun

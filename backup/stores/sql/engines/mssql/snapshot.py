@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC
 
 import sqlalchemy as sa
@@ -52,10 +51,13 @@ def begin_under_snapshot(
 
 
 def _state(cx: sa.Connection) -> int | None:
-    with suppress(sa.exc.ProgrammingError):  # a server without this view has no snapshots either
+    try:
         state: int | None = cx.scalar(ALLOWED)
-        return state
-    return None
+    except sa.exc.ProgrammingError as error:
+        if error.connection_invalidated:
+            raise
+        return None  # a server without this view has no snapshots either
+    return state
 
 
 def anchor(table: TableName) -> sa.Select[tuple[int]]:
