@@ -192,10 +192,13 @@ class SqlAccess:
 
     def add_foreign_key(self, constraint: sa.ForeignKeyConstraint) -> None:
         """Adds the constraint to its table, unless the table has a foreign key of this name."""
-        table, name = constraint.table, str(constraint.name)
+        schema, name = self.dialect.default_schema, str(constraint.name)
+        table, referred = constraint.table, constraint.referred_table
+        own = (table.schema or schema, table.name)
+        names = {"schema": referred.schema or schema, "table": referred.name}
         self._make(
             f"add the foreign key {name}",
-            lambda cx: name in {key["name"] for key in sa.inspect(cx).get_foreign_keys(table.name, table.schema)},
+            lambda cx: (name, *own) in {tuple(row[:3]) for row in cx.execute(self.dialect.references, names)},
             lambda cx: cx.execute(sa.schema.AddConstraint(constraint)),
         )
 
