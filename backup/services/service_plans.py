@@ -158,7 +158,7 @@ def key_text_of(spec: ServiceSpec, listed: Listed | None) -> str:
     if listed is not None and listed.primary_key:
         return f"{', '.join(listed.primary_key)} (primary key)"
     if not spec.rules.key:
-        return ""
+        return "" if spec.rules.of_set else "primary key"  # nobody has listed the table of a service by settings
     if spec.rules.key_may_repeat:
         return f"{', '.join(spec.rules.key)} (named; checked at every sync)"
     return f"{', '.join(spec.rules.key)} (unique index {unique_key(listed)[0]})"

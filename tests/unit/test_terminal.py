@@ -131,3 +131,11 @@ def test_a_verify_is_a_row_of_numbers_and_the_records_that_differ(capsys: pytest
     assert ["customer:", "1", "difference"] in lines
     assert ["missing", "10"] in lines
     assert "the disk is full" in shown.err
+
+
+def test_an_error_that_many_services_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    full = [failing(StoreError("the disk is full")) for _ in range(4)]
+    show_outcomes(None, [*full, failing(StoreError("another error"))])
+    told = capsys.readouterr().err
+    assert (told.count("the disk is full"), "4 services: the disk is full" in told) == (1, True)
+    assert "customer: another error" in told

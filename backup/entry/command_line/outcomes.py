@@ -21,6 +21,9 @@ from backup.runs.runner import Outcome
 _SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
 _FIRST_COLUMNS = ("Service", "Status", "ErrorMessage")
 
+TOLD_APART = 3
+"""What more services share is printed once, with their number."""
+
 NOTHING_WRITTEN = "Nothing was written. Without --dry-run this would change:"
 """The title of what a dry run of a sync prints."""
 
@@ -74,11 +77,23 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool
     show_grid(None if failed else title, columns, rows)
     moments = {outcome.run.read_as_of for outcome in outcomes}
     for moment in sorted(moment for moment in moments if moment is not None):
-        of_it = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of == moment]
-        which = "All were" if len(of_it) == len(outcomes) else f"{', '.join(of_it)} were"
+        services = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of == moment]
+        which = "All were" if len(services) == len(outcomes) else f"{', '.join(services)} were"
         say(f"{which} read as of one moment: {as_of_text(moment)}.", indent="  ")
     for outcome in outcomes:
         _show_details(outcome)
+    _show_errors(outcomes)
+
+
+def _show_errors(outcomes: Sequence[Outcome]) -> None:
+    """Prints each error and what to do; once, with their number, if more than a few services have the same."""
+    services_with: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        if outcome.error is not None:
+            services_with.setdefault((str(outcome.error), outcome.error.hint), []).append(outcome.run.service)
+    for (message, hint), services in services_with.items():
+        for subject in services if len(services) <= TOLD_APART else [f"{len(services)} services"]:
+            show_trouble(subject, message, hint)
 
 
 def _show_details(outcome: Outcome) -> None:
@@ -96,8 +111,6 @@ def _show_details(outcome: Outcome) -> None:
     show_failures(run)
     for note in run.notes:
         say(f"{run.service}: {note}", indent="  ")
-    if outcome.error:
-        show_trouble(run.service, str(outcome.error), outcome.error.hint)
 
 
 def show_failures(run: Run) -> None:
@@ -133,6 +146,7 @@ def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
         _show_details(outcome)
         if (report := report_of(outcome)) is not None:
             _show_differences(outcome.run.service, report)
+    _show_errors(outcomes)
 
 
 def _show_differences(service: str, report: Report) -> None:

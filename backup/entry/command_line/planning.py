@@ -15,14 +15,12 @@ from backup.core.errors import ConfigError
 from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AnyService, AsJson, Config
+from backup.entry.command_line.outcomes import TOLD_APART
 from backup.entry.command_line.terminal import errors_shown, plain, print_answer, say, show_grid, show_trouble
 from backup.entry.plans import shape_plan
 from backup.services.first_file import first_file
 from backup.services.registry import limits_of
 from backup.services.service_plans import Plan, ServicePlan, plan_of
-
-_TOLD_APART = 3
-"""A note that more services share is printed once, with their number."""
 
 _NAME = re.compile(r"\w+")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -99,10 +97,10 @@ def _show(plan: Plan) -> None:
         if service.transform:
             say(f"{service.service}: transformed: {', '.join(service.transform)}", indent="  ")
         for note in service.notes:
-            if services_with[note] <= _TOLD_APART:
+            if services_with[note] <= TOLD_APART:
                 say(f"{service.service}: {note}", indent="  ")
     for note, number in services_with.items():
-        if number > _TOLD_APART:
+        if number > TOLD_APART:
             say(f"{number} services: {note}", indent="  ")
     for note in plan.notes:
         say(note, indent="  ")
