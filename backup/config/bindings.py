@@ -23,10 +23,10 @@ TIME_ZONE = "BackupSchedule__TimeZone"
 
 
 def schedule_binding(timer: Bound) -> str:
-    """Returns the schedule that a timer's trigger declares: the name of the app setting, or the default if the setting
-    is missing, because the host refuses a timer whose setting does not resolve.
+    """Returns the schedule that a timer's trigger declares: the name of the app setting.
 
-    The host knows only UTC. For another time zone the trigger declares every time at which the schedule may be due, and
+    If the setting is missing it returns the default, because the host refuses a timer whose setting it cannot find. The
+    host knows only UTC. For another time zone the trigger declares every time at which the schedule may be due, and
     the function checks whether it is due. The function also reports settings that cannot be used.
     """
     variables = {variable.lower(): value.strip() for variable, value in own_variables().items() if value.strip()}

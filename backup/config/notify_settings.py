@@ -120,9 +120,11 @@ def _matching(pattern: re.Pattern[str], otherwise: str) -> PlainValidator:
 
 
 def secrets_in(address: str) -> list[str]:
-    """Returns the parts of an address that must not be shown: all of it but the scheme, what stands before the host,
-    and the parts of its path and its query that are long enough to be secrets. So too a host that is none: some
-    services have a token there."""
+    """Returns the texts in an address that must not be shown, each also as it reads without percent signs.
+
+    They are the address itself, what stands before its host, and each part of its path and its query that is long
+    enough to be a secret. A host without a dot counts as such a part: some services have a token there.
+    """
     scheme, _, rest = address.partition("://")
     # The key of Service Bus may have slashes; elsewhere an @ after the host belongs to a path or a query.
     place = rest if scheme.lower() == "azureservicebus" else re.split("[/?#]", rest, maxsplit=1)[0]

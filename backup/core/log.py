@@ -76,8 +76,8 @@ def write_json(wanted: bool) -> None:
 
 
 class EventFormatter(logging.Formatter):
-    """A formatter of whole streams: while events are JSON, each line of the stream is an object, also those of
-    libraries, whose event is `log`."""
+    """A formatter of a whole stream. While events are JSON, each of its lines is an object. A line of a library has the
+    event `log`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's line."""
@@ -115,8 +115,10 @@ def _shown(value: Any) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps the request logs of Azure's SDKs, which hold headers and URLs, out of the app's log; and those of pools of
-    connections, which quote drivers' messages with their values."""
+    """Keeps what libraries log of requests and connections out of the app's log.
+
+    Azure's SDKs log headers and URLs. Pools of connections quote the messages of drivers, which have values in them.
+    """
     for name in ("azure", "urllib3", "msal", "kombu", "amqp", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # SQLAlchemy names a pool's logger after its class, and logs each lost connection with a traceback.

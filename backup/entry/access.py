@@ -53,8 +53,8 @@ def signed_in(headers: Mapping[str, str]) -> Principal | None:
 def permitted(method: str, headers: Mapping[str, str]) -> str | None:
     """Returns the name of the person who asks; None where Easy Auth is not in front of the app, so nobody is known.
 
-    Raises Forbidden for a person without a role, for a reader who asks for more than to look (any method but GET and
-    HEAD), and for claims that are missing or cannot be read.
+    Raises Forbidden for a person without a role, and for claims that are missing or cannot be read. A reader may only
+    look: any method but GET and HEAD raises it, too.
     """
     principal = signed_in(headers)
     if principal is None:

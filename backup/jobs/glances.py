@@ -20,9 +20,13 @@ _LOOKS = ("sync", "verify", "drill")
 
 
 class Glance(NamedTuple):
-    """When the last sync succeeded; whether the last sync, verify or drill failed after it, and whether the newest
-    verify or drill found differences; when the newest run ended, and when the first began. Times are whole seconds
-    since 1970; None: never."""
+    """How safe a service is. Times are whole seconds since 1970; None: never.
+
+    - `success`: when the last sync succeeded.
+    - `failed`: whether the last sync, verify or drill failed after it.
+    - `differs`: whether the newest verify or drill found differences.
+    - `newest`, `first`: when the newest run ended, and when the first run began.
+    """
 
     success: int | None
     failed: bool

@@ -65,8 +65,8 @@ class Job:
     `trigger` is http, timer or cli; `requested_by` is a person's name, if it is known. No worker begins a Scheduled job
     before `due_at`. `attempt` counts the attempts from 1; `retries` counts the failed ones that led to another attempt.
     `owner` is the process that works on it, `claim` marks its work, `heartbeat_at` is its last sign of life. `sync_id`
-    is the run that the job became; `percent` and `counts` are that run's progress, and `proof` is, of a run of several
-    services, that of those that ended in earlier slices, if it is known. `cancelled` asks a running job to
+    is the run that the job became; `percent` and `counts` are that run's progress. `proof` is only of a run of several
+    services: what those have proven that ended in earlier slices, if it is known. `cancelled` asks a running job to
     stop. `occurrence` is the time of the schedule that the job is for.
     """
 

@@ -240,8 +240,10 @@ def waits(job: Job, now: datetime) -> bool:
 
 
 def is_silent(job: Job, now: datetime) -> bool:
-    """Whether the job has a worker whose last heartbeat is older than `SILENCE`, or of a time that is still to come:
-    then the clock has jumped back, and a worker that lives says so anew within seconds."""
+    """Whether the last heartbeat of the job's worker is older than `SILENCE`, or in the future.
+
+    It is in the future when the clock has jumped back. A worker that lives then writes a new one within seconds.
+    """
     age = now - (job.heartbeat_at or job.created_at)
     return job.state is State.PROCESSING and not -_AHEAD <= age <= SILENCE
 

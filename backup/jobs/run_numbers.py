@@ -1,10 +1,16 @@
 """Numbers of runs: of a day, of a service, and of what was last. Changed together with the summary of a run that ends.
 
-`day:` has the numbers of a day and a service, in the order of their names. `stat:` has those of one service and day,
-`total:` those of all services and a day together, both with the durations. `last:` has a service's last success,
-failure, verify and drill, what was last proven, when its first run began, and whether it was told that it is silent;
-`glance:` has the part of it that tells how safe the service is (`glances`). `sum:` has the sums of all runs of a
-service by verb, which only grow. Days are UTC's.
+The keys, by what they begin with:
+
+- `day:` the numbers of a day and a service, in the order of the services' names.
+- `stat:` the numbers of one service and day, with the durations.
+- `total:` the numbers of all services together on a day, with the durations.
+- `last:` a service's last success, failure, verify and drill, what was last proven, when its first run began, and
+  whether the event of its silence was raised.
+- `glance:` the part of `last:` that tells how safe the service is (`glances`).
+- `sum:` the sums of all runs of a service by verb. They only grow.
+
+Days are UTC's.
 """
 
 from __future__ import annotations
@@ -58,8 +64,10 @@ class RunNumbers:
         return {day: numbers for day, numbers in by_day.items() if day <= last}
 
     def last(self, service: str) -> Mapping[str, Any]:
-        """Returns the service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error;
-        `versions` and `contents`, the last runs that proved these; and `first`, when its first run began."""
+        """Returns the service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error.
+
+        `versions` and `contents` are the last runs that proved these. `first` is when its first run began.
+        """
         item = self._keys.get(f"last:{hashed(service)}")
         return item.value if item else {}
 
@@ -96,9 +104,11 @@ class RunNumbers:
         return by_service
 
     def sums_of_all(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-        """Returns the sums of all runs that have ended since sums are kept, by service in small letters and by verb:
-        `runs`, `failed`, `seconds`, `charge` (request units), and records by what became of them, `failedRecords` those
-        set aside. Dry runs do not count. Cost: a read for each thousand services."""
+        """Returns the sums of all runs that have ended since sums are kept, by service in small letters and by verb.
+
+        They are `runs`, `failed`, `seconds`, `charge` (request units), and the records by what became of them:
+        `failedRecords` are those set aside. Dry runs do not count. Cost: a read for each thousand services.
+        """
         by_service: dict[str, Mapping[str, Mapping[str, float]]] = {}
         after = ""
         while items := self._keys.scan("sum:", after=after, limit=_SERVICES_AT_ONCE):

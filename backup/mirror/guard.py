@@ -10,11 +10,8 @@ from backup.stores import Store
 
 _HINT = (
     "Check that this is the right database, and that the records were deleted, or the filter was changed, on purpose. "
-    "If so, run once with "
-    '{"allowMassDelete": true} or --allow-mass-delete.'
+    'If so, run once with {"allowMassDelete": true} or --allow-mass-delete.'
 )
-
-
 _STANDS = "Nothing was deleted. Inserts and updates that the run made before stay."
 _SMALL = 3  # a side of so few records may lose all of them
 _MOST = 50.0  # percent: a larger part of any other side is never deleted, even if it is only a few records

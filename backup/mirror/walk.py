@@ -201,8 +201,8 @@ def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -
     equal now, it also returns the whole key space, settled. While the source is being written to, it tries this up to
     three times, because that costs less than a walk.
 
-    Where fingerprints are enough alone it does not look at the whole: the walk does so, as in a quiet source, and
-    knows by then whether one statement may be about all of it.
+    Where fingerprints are enough alone, it does not look at the whole key space. The walk does that, as in a quiet
+    source. By then the walk knows whether one statement may be about all of it.
     """
     may_settle = from_start and not (steps.full or settling.fingerprint_is_enough)
     caught_up = 0

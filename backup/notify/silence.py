@@ -140,8 +140,11 @@ def _raise_overdue(settings: Settings, desk: Desk, service: str, now: datetime) 
 
 
 def _raise_good_night(settings: Settings, desk: Desk, lasts: Mapping[str, Mapping[str, Any]], now: datetime) -> None:
-    """Raises the event of a good night, once for each time that the shared schedule was due: every service, and a
-    service of every set, has had a successful sync since its schedule was due last; none of a set has failed since."""
+    """Raises the event of a good night, once for each time that the shared schedule was due.
+
+    A night is good when every service has had a successful sync since its schedule was due last. Of a set one service
+    is enough, if none of the set has failed since.
+    """
     if not settings.notify_heartbeat or not lasts:
         return
     sets: dict[str, bool] = {}

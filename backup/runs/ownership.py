@@ -42,8 +42,8 @@ _attempts_here: set[str] = set()
 def is_alive(run: Run, now: datetime) -> bool:
     """Whether an open run belongs to a process that still works on it. `now` is of the clock that writes heartbeats.
 
-    It does not if its heartbeat is old; if its owner is a process of this machine that is gone, or an attempt of this
-    process that has ended; or if it has no owner, because a call left it for another call to resume.
+    It does not if its heartbeat is old. Nor if its owner is a process of this machine that is gone, or an attempt of
+    this process that has ended. Nor if it has no owner: then a call left it for another call to resume.
     """
     if run.status is not Status.IN_PROGRESS or run.owner is None:
         return False

@@ -27,11 +27,14 @@ def purge_history(
 ) -> int:
     """Deletes the entries of the service's runs that began more than `history_days` ago; returns how many.
 
-    It keeps what a later run, a restore or a person may still need: open runs; the newest completed run of each verb,
-    and every run after the newest completed sync; runs whose images are in the bin; the run that says how far back a
-    restore may reach. It keeps runs that changed records as long as the bin keeps images of that time, and as long as
-    the guard looks back. Newest first, a page at a time, until `seconds_left` says that time is up. The caller holds
-    the service's lock. Costs one lookup if no entry is so old, else a lookup in the bin for each entry.
+    It keeps what a later run, a restore or a person may still need:
+
+    - open runs, the newest completed run of each verb, and every run after the newest completed sync;
+    - runs whose images are in the bin, and the run that says how far back a restore may reach;
+    - runs that changed records, as long as the bin keeps images of that time, and as long as the guard looks back.
+
+    Newest first, a page at a time, until `seconds_left` says that time is up. The caller holds the service's lock.
+    Costs one lookup if no entry is so old, else a lookup in the bin for each entry.
     """
     last = history.last_synced(service)
     if last is None:

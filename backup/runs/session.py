@@ -98,12 +98,15 @@ Work = Callable[[Session], None]
 class RunRequest:
     """A run that is asked for: its work, and the stores that it works with.
 
-    `tell_apart` raises ConfigError when both sides are one place, by what their servers say, or for what else makes
-    the run impossible, before it has an entry; None for a run that writes to neither side. `only_resumes`: it
-    resumes the unfinished sync of an earlier call from its checkpoint; without one it does nothing, and disturbs
-    nobody. `resumes_run`: the id of the only run that it may resume. `in_parts`: a verify that stays open when its
-    time is up, and that the next call resumes. It takes no lock, so syncs need not wait for it. `find_unchanged`: says,
-    before the run has an entry, what it proves if there is nothing to do; None where only the run can tell.
+    - `tell_apart`: called before the run has an entry. Raises ConfigError when both sides are one place, by what their
+      servers say, or for what else makes the run impossible. None for a run that writes to neither side.
+    - `only_resumes`: it resumes the unfinished sync of an earlier call from its checkpoint. If there is none, it does
+      nothing, and disturbs nobody.
+    - `resumes_run`: the id of the only run that it may resume.
+    - `in_parts`: a verify that stays open when its time is up, and that the next call resumes. It takes no lock, so
+      syncs need not wait for it.
+    - `find_unchanged`: says, before the run has an entry, what it proves if there is nothing to do. None where only the
+      run can tell.
     """
 
     run: Run

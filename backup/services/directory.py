@@ -97,9 +97,11 @@ class Directory:
         return spec, [*others, *(rival for rival in rivals if rival is not None)]
 
     def chosen(self, name: str, but: Collection[str] = ()) -> list[str]:
-        """Returns the names that `name` stands for: its own, every name for "all", those of a set, or those that fit a
-        pattern such as `chinook/dbo.I*`. Of "all" it leaves out the services and sets in `but`. Raises UnknownService
-        when there is none."""
+        """Returns the names of the services that `name` stands for.
+
+        It is the name of a service or of a set, a pattern such as `chinook/dbo.I*`, or "all". Of "all" it leaves out
+        the services and sets in `but`. Raises UnknownService when there is none.
+        """
         lowered = name.lower()
         if lowered == ALL:
             if not self.entries:

@@ -35,17 +35,17 @@ def restore_group(
     an outcome of each, parents first. A service that fails does not disturb the others.
 
     The order comes from the foreign keys in the source, as far as it can be asked, and in the place of `to`. Tables
-    that refer to others may have several runs: with `delete_extra` children delete before their parents, in a second
-    run; in a cycle what a foreign key refused is tried again. Their outcome is that of the last run, with the counts of
-    all.
+    that refer to others may have several runs. With `delete_extra` a second run deletes, children before their parents.
+    In a cycle a further run tries again what a foreign key refused. Their outcome is that of the last run, with the
+    counts of all.
 
     With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables, or
     had at the last sync if it cannot be asked. One that cannot be made fails the outcome of its table; what was
     restored stays, and SyncHistory says Completed.
 
     Raises BadRequest for a wish that is about one service, for `to` with services of several sets, and for
-    `constraints` where there can be none; UnknownService when there is no such service; what a store raises when the
-    place of `to` cannot be asked, or for `constraints` the source. Then nothing was changed.
+    `constraints` where there can be none. Raises UnknownService when there is no such service, and what a store raises
+    when the place of `to` cannot be asked, or the source for `constraints`. Then nothing was changed.
     """
     if wish.run is not None or wish.keys:
         raise BadRequest(

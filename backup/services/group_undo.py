@@ -29,7 +29,7 @@ def undo_group(
 ) -> list[Outcome]:
     """Takes back the last sync of each service that a set or a pattern stands for. Returns an outcome of each.
 
-    A service whose last sync changed nothing, or was taken back already, has an outcome without a run; so the same
+    A service whose last sync changed nothing, or was taken back already, has an outcome without a run. So the same
     call may be repeated after a failure. First each undo has a dry run. If one of these fails, no record is changed,
     and all outcomes have errors.
 

@@ -97,8 +97,10 @@ class SourceReading:
         return self._reads
 
     def told(self, work: Work) -> Work:
-        """The work, which tells at its end as of when it has read its source, if the set is to be read as of one
-        moment; or notes why that was not one."""
+        """The work, which at its end says as of when it has read its source. If that was not one moment, it notes why.
+
+        Only of a set that is to be read as of one moment.
+        """
 
         def work_and_tell(session: Session) -> None:
             work(session)

@@ -67,8 +67,8 @@ class ServiceSpec:
 
     @property
     def selection(self) -> str:
-        """A mark of what the settings choose: the filter, the columns that are copied, the version, the transform, and
-        whether the copies of deleted records stay."""
+        """A mark of what the settings choose to copy: filter, columns, version, transform, and whether the copies of
+        deleted records stay. Equal marks mean equal choices."""
         rules = self.rules
         version = [name.lower() for name in rules.version if name in rules.required]
         columns = (sorted(map(str.lower, names)) for names in (rules.include, rules.exclude))
@@ -83,8 +83,10 @@ class ServiceSpec:
 
     @property
     def copies_as_it_is(self) -> bool:
-        """Whether equal fingerprints of both sides say that nothing has changed: the table has a copy, and its records
-        are copied as they are and need no check of their own."""
+        """Whether equal fingerprints of both sides say that nothing has changed.
+
+        They do, if the table has a copy, and its records are copied as they are and need no check of their own.
+        """
         rules = self.rules
         has_own_rules = (
             rules.masking

@@ -80,8 +80,8 @@ def pair_of(service: SyncService, sides: SetSides, limits: Limits) -> TablePair 
 def asked_tables(
     pair: TablePair, sides: SetSides, described: Both, on_new_column: OnNewColumn, limits: Limits
 ) -> Asked | None:
-    """How the tables are asked, if they have the columns that they should have; else None: a run has something to do,
-    or to say. May ask the backup for its collations."""
+    """How the tables are asked, if they have the columns that they should have. Else None: then a run has something to
+    do, or to say. May ask the backup for its collations."""
     if (pair.described, pair.on_new_column) == (described, on_new_column):
         return pair.asked
     try:

@@ -109,8 +109,10 @@ def comparable(value: Any) -> str:
 
 
 def comparable_number(value: Any) -> Any:
-    """A value that is equal for two values that a column of a declared type may give for one: 1.50 and 1.5, True and 1,
-    a text with and without spaces at its end."""
+    """A value to compare by: equal for 1.50 and 1.5, for True and 1, and for texts that differ in spaces at their end.
+
+    A column of a declared type may give one value in either form.
+    """
     if isinstance(value, str):
         return value.rstrip(" ")
     if isinstance(value, bool | int | float | Decimal):

@@ -45,8 +45,11 @@ class PoolKey:
 
 @dataclass(frozen=True)
 class PoolState:
-    """A pool now: how many connections it has open, and how many of these are idle; how often it connected anew because
-    connections were lost; when it was last used, None for never; and its login."""
+    """A pool now.
+
+    It has so many connections `open`, of which so many are `idle`. `reconnects` counts how often it connected anew
+    because a connection was lost. `last_used_at` is None for a pool that was never used.
+    """
 
     kind: str
     server: str

@@ -92,8 +92,10 @@ class Groups(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A group: the values of its two fields, the highest values, how many entries are counted, and its newest entry;
-    None where all entries are left out. `at`: the time of the server, None where it has no clock."""
+    """A group of entries: the values of its two fields, the highest values, and how many entries are counted.
+
+    `entry` is its newest entry; None if all are left out. `at` is the server's time; None where it has no clock.
+    """
 
     by: str
     apart: str | None

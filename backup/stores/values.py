@@ -66,8 +66,12 @@ class SecondaryIndex:
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """How a backup's indexes differ from its source's: those that it lacks; those of the source that it cannot get, by
-    name, each with the reason; and the names of those that it has and the source has no more."""
+    """How a backup's indexes differ from its source's.
+
+    - `missing`: those that the backup lacks.
+    - `left_out`: the source's indexes that it cannot get, by name, each with the reason.
+    - `gone`: the names of those that it has and the source has no more.
+    """
 
     missing: Sequence[SecondaryIndex] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)

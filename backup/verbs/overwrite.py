@@ -30,8 +30,12 @@ Content = Mapping[str, str]
 
 @dataclass
 class _Batch:
-    """What the write of one batch learns of its records: their contents `before`; the keys of those that are the `same`
-    as wanted; and those of them that are `untouched`, because they were the same already when they were read."""
+    """What the write of one batch learns of its records.
+
+    - `before`: their contents before the write.
+    - `same`: the keys of those that are as wanted.
+    - `untouched`: the keys of those that were as wanted already when they were read.
+    """
 
     before: dict[Key, Content] = field(default_factory=dict)
     same: set[Key] = field(default_factory=set)

@@ -37,10 +37,14 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     Another place than the source gets the backup's secondary indexes, once all records are there. Of a source with
     masked columns it changes only the others, and only in records that exist, if the wish says so.
 
-    Raises BadRequest for text that is no key, for a time that the bin does not reach, and for masked columns;
-    UnknownRun for an unknown run; Conflict for a run whose images the bin does not all have; SchemaMismatch when the
-    place cannot hold the records; StoreError or RecordsSetAside when something was not written or deleted, after all
-    else was; what the stores, the guard and the lock raise.
+    Raises, before a record is changed:
+
+    - BadRequest for text that is no key, for a time that the bin does not reach, and for masked columns;
+    - UnknownRun for an unknown run, and Conflict for a run whose images the bin does not all have;
+    - SchemaMismatch when the place cannot hold the records.
+
+    Raises StoreError or RecordsSetAside when something was not written or deleted, after all else was. Raises what the
+    stores, the guard and the lock raise.
     """
     if elsewhere and session.run.verb is Verb.RESTORE:
         session.note(f"{ELSEWHERE}{into.place.label}.")

@@ -29,9 +29,11 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
 
     The undo deletes the records that the run inserted, and writes those that it updated or deleted as they were.
     `through` takes back all later runs as well, newest first. Cost: a read of the bin and a write for every record
-    that these runs changed. Raises UnknownRun; Conflict, before anything is changed, when images were purged or when a
-    run that stays has changed the same records later; RecordsSetAside when something was refused, after all else was
-    taken back. If it fails half-way, undo the same runs again.
+    that these runs changed.
+
+    Raises UnknownRun. Raises Conflict, before anything is changed, when images were purged, or when a run that stays
+    has changed the same records later. Raises RecordsSetAside when something was refused, after all else was taken
+    back. If it fails half-way, undo the same runs again.
     """
     runs = _runs(session, sync_id, through)
     for run in runs:

@@ -43,7 +43,7 @@ def due(
 ) -> Due:
     """What has been due since `night`, the schedule's last time, and is not done yet.
 
-    Nothing is due while a sync is open, or before a sync has ended since then: a purge would stand in its way, and a
+    Nothing is due while a sync is open, or before a sync has ended since then. A purge would stand in its way, and a
     verify would report what the sync is about to put right. A purge is due while the bin holds images that were too old
     at that time. A verify is due when the last one began `verify_every_days` before, and while an open one waits for
     its next part. A verify that has failed since then is not due again.

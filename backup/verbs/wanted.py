@@ -12,8 +12,11 @@ from backup.runs.session import Session
 def wanted_records(
     session: Session, keys: frozenset[Key], images: Mapping[Key, Kept], filled: Mapping[Key, Kept], chunk: Chunk
 ) -> Iterator[list[Record]]:
-    """Yields the records of these keys as the place should have them, some at a time: those of `images`, else copies,
-    with the values of the images in `filled`."""
+    """Yields the records of these keys as the place should have them, some at a time.
+
+    A key in `images` has the record of its image. Any other has its copy. A copy in `filled` gets the values that its
+    image has.
+    """
     for entries in session.recycled.with_records(images[key] for key in keys if key in images):
         yield [kept.record for kept in entries if kept.record is not None]
         del entries  # else memory holds them beside the next

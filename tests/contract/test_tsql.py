@@ -41,7 +41,8 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql import rights
 from backup.stores.sql.engines.mssql.connection import connect, text_from
-from backup.stores.sql.engines.mssql.dialect import SqlServerDialect, _identity_insert
+from backup.stores.sql.engines.mssql.counters import own_identities
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JsonRows,
@@ -248,14 +249,14 @@ def test_a_session_lets_identity_values_in_only_while_it_inserts_them() -> None:
     """Else a table that is renamed or dropped later could not be named to take it back."""
     asked: list[str] = []
     cx: Any = SimpleNamespace(info={}, exec_driver_sql=lambda statement, **_: asked.append(statement))
-    with _identity_insert(cx, "dbo.[It's]"):
+    with own_identities(cx, "dbo.[It's]"):
         asked.append("INSERT")
     on, off = "SET IDENTITY_INSERT dbo.[It's] ON", "SET IDENTITY_INSERT dbo.[It's] OFF"
     assert asked == [on, "INSERT", off]
     asked.clear()
-    with pytest.raises(OSError, match="lost"), _identity_insert(cx, "dbo.[It's]"):
+    with pytest.raises(OSError, match="lost"), own_identities(cx, "dbo.[It's]"):
         raise OSError("lost")
-    with _identity_insert(cx, "T"):
+    with own_identities(cx, "T"):
         asked.append("INSERT")
     undone = f"IF OBJECT_ID(N'dbo.[It''s]') IS NOT NULL {off}"
     assert asked == [on, undone, "SET IDENTITY_INSERT T ON", "INSERT", "SET IDENTITY_INSERT T OFF"]

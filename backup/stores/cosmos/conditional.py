@@ -66,8 +66,8 @@ class ConditionalWrites:
         somebody changed meanwhile is read again. Returns what was written, and why the server refused documents, by
         key. Raises TransientStoreError after 20 reads; then no change of others was overwritten.
 
-        With `merge`, a document becomes what `merge` makes of it and the wanted one; and none is created, for nobody
-        has the rest of it.
+        With `merge`, a document becomes what `merge` makes of it and the wanted one. Then no document is created, for
+        nobody has the rest of it.
         """
         written = Written()
         refused: dict[Key, str] = {}

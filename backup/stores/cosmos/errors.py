@@ -16,8 +16,8 @@ from azure.cosmos.exceptions import (
 from azure.cosmos.http_constants import HttpHeaders
 
 _TRANSIENT = {408, 410, 429, 449, 500, 502, 503, 504}
-# By status and sub-status: a replica that lags behind the session, a container that is being made, a region that takes
-# no more writes, an account that a region does not know yet.
+# In this order: a replica lags behind the session; a container is being made; a region takes no more writes; a region
+# does not know the account yet.
 _TRANSIENT_BY_SUB_STATUS = {(404, 1002), (404, 1013), (403, 3), (403, 1008)}
 _MISSING = {0, 1003}  # sub-statuses of 404: the document; its container or database
 _REFUSED = {400, 409, 413}

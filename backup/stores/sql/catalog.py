@@ -87,8 +87,11 @@ class SqlCatalog:
         return self._existing or TableName(self.schema_of(self.name), self.name)
 
     def schema_of(self, name: str) -> str | None:
-        """The schema of a table beside this one: the schema in which the server finds a table of this name, else the
-        schema of this table, else the one in which this login makes tables."""
+        """The schema of a table of this name beside this one.
+
+        It is the schema in which the server finds such a table. If there is none, it is this table's schema, or the one
+        in which this login makes tables.
+        """
         dialect = self.access.dialect
         if self.schema is not None or dialect.default_schema is None:
             return self.schema

@@ -23,8 +23,8 @@ class SqlCopies:
         self._catalog = catalog
 
     def of(self, records: Sequence[Record], note: CopyNote) -> Sequence[Record]:
-        """The records with SyncedAt, if the backup's table has this column and the source's has not; and without the
-        mark of a deleted record, where copies of these stay."""
+        """The records as the backup holds them: with SyncedAt, if only the backup's table has this column. Where copies
+        of deleted records stay, they have no mark of a delete."""
         shape = self._catalog.shape
         names = (*records[0],) if records else ()
         in_source = [*map(shape.find, names)]
@@ -67,8 +67,10 @@ class SqlCopies:
 
 
 def mark_of(shape: TableShape, names: Sequence[str]) -> Column | None:
-    """The column SyncedAt of a backup's table; None if it has none, or if records with these names have a value for it:
-    the source's own SyncedAt wins."""
+    """The column SyncedAt of a backup's table; None if it has none.
+
+    None also if records with these names have a value for it: the source's own SyncedAt wins.
+    """
     mark = shape.find(SYNCED_AT)
     return None if mark is None or mark in map(shape.find, names) else mark
 

@@ -39,8 +39,8 @@ def noted_on(connection: sa.Connection) -> dict[Any, Any]:
 class SharedPool(sa.Pool):
     """Opens connections when there is work for them, gives the one used last first, and closes idle ones.
 
-    A thread that finds no idle connection waits as long as opening another takes, as measured, and opens it only then:
-    where statements are short, few connections do for many threads.
+    A thread that finds no idle connection waits as long as it takes to open another, as measured. Only then it opens
+    one. So where statements are short, few connections do for many threads.
 
     An idle connection is looked at before it is used. If it was lost, a new one takes its place. Whoever gives a
     connection back ends its transaction first (SQLAlchemy's reset), so the next user gets none of its locks.

@@ -78,16 +78,16 @@ class OneConnection(Snapshot):
     ) -> None:
         """`is_whole` asks whether the connection is still in the same transaction. It may raise the driver's errors."""
         super().__init__(cx, cut, at)
-        self._is_whole, self._one = is_whole, RLock()
+        self._is_whole, self._turn = is_whole, RLock()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        while not self._one.acquire(timeout=_LOOK_SECONDS):
+        while not self._turn.acquire(timeout=_LOOK_SECONDS):
             interrupts.check()
         try:
             yield
         finally:
-            self._one.release()
+            self._turn.release()
 
     @contextmanager
     def reading(self, engine: sa.Engine) -> Iterator[sa.Connection]:  # noqa: ARG002 - it has its own connection
@@ -100,7 +100,7 @@ class OneConnection(Snapshot):
             raise
 
     def close(self) -> None:
-        with self._one:  # nobody reads any more, unless a reader was left behind: then its error ends it
+        with self._turn:  # nobody reads any more, unless a reader was left behind: then its error ends it
             super().close()
 
     def _look_after(self, error: BaseException) -> None:

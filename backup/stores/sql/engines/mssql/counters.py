@@ -1,10 +1,16 @@
-"""Sets the identity of a SQL Server table, which numbers its new rows, to its largest key."""
+"""Identity columns of SQL Server, which number new rows: their counters, and inserts that bring numbers of their own."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.column import spelled_table
+from backup.stores.sql.engines.tables import send_ddl
+
+_LEFT_ON = "identity insert"
 
 
 def advance(cx: sa.Connection, table: sa.Table, identity: str, spelling: sa.Dialect) -> list[str]:
@@ -28,3 +34,21 @@ def advance(cx: sa.Connection, table: sa.Table, identity: str, spelling: sa.Dial
     statement = f"DBCC CHECKIDENT ({unicode}'{quoted}', RESEED, {far})"
     cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return [f"identity of {name} to {far}"]
+
+
+@contextmanager
+def own_identities(cx: sa.Connection, table: str) -> Iterator[None]:
+    """Lets the session insert values into the identity column of this table, and of no other, within the block.
+
+    A session remembers one such table, also after its transaction, and a connection of the pool has other users. After
+    an error the next block on the connection takes that back. By then the table may be renamed or dropped, so it is
+    looked up first.
+    """
+    if (left := cx.info.pop(_LEFT_ON, None)) is not None:
+        named = left.replace("'", "''")
+        send_ddl(cx, f"IF OBJECT_ID(N'{named}') IS NOT NULL SET IDENTITY_INSERT {left} OFF")
+    cx.info[_LEFT_ON] = table
+    send_ddl(cx, f"SET IDENTITY_INSERT {table} ON")
+    yield
+    send_ddl(cx, f"SET IDENTITY_INSERT {table} OFF")
+    del cx.info[_LEFT_ON]

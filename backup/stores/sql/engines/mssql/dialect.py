@@ -27,7 +27,7 @@ from backup.stores.sql.engines.databases import create_database_if_missing, drop
 from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mssql import listing, system_tables
-from backup.stores.sql.engines.mssql.counters import advance
+from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.engines import SqlServerEngines
 from backup.stores.sql.engines.mssql.errors import failure
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
@@ -59,7 +59,6 @@ _LOCK = sa.text(
 )
 _UTC_TIME = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
 _CLOCK = sa.func.sysutcdatetime(type_=_UTC_TIME)
-_IDENTITY_INSERT = "identity insert"
 _LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
 
 
@@ -166,7 +165,7 @@ class SqlServerDialect(DialectDefaults):
         if not identity:
             self._write(cx, insert_statement, insert, rows)
             return
-        with _identity_insert(cx, spelled_table(_SPELLING, insert.table)):
+        with own_identities(cx, spelled_table(_SPELLING, insert.table)):
             self._write(cx, insert_statement, insert, rows)
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -284,23 +283,6 @@ class SqlServerDialect(DialectDefaults):
 
     def failure(self, error: Exception) -> Failure:
         return failure(error, self._where.keywords.get("UID"))
-
-
-@contextmanager
-def _identity_insert(cx: sa.Connection, table: str) -> Iterator[None]:
-    """Lets the session insert values into the identity column of this table, and of no other, within the block.
-
-    A session remembers one table, also after its transaction, and a connection of the pool has other users: the table
-    may be renamed or dropped by then, and cannot be named any more. After an error the next block undoes it.
-    """
-    if (left := cx.info.pop(_IDENTITY_INSERT, None)) is not None:
-        named = left.replace("'", "''")
-        send_ddl(cx, f"IF OBJECT_ID(N'{named}') IS NOT NULL SET IDENTITY_INSERT {left} OFF")
-    cx.info[_IDENTITY_INSERT] = table
-    send_ddl(cx, f"SET IDENTITY_INSERT {table} ON")
-    yield
-    send_ddl(cx, f"SET IDENTITY_INSERT {table} OFF")
-    del cx.info[_IDENTITY_INSERT]
 
 
 def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:

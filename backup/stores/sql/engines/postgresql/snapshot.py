@@ -76,9 +76,9 @@ class ExportedSnapshot(Snapshot):
 def export(engine: sa.Engine, tables: Sequence[TableName]) -> ExportedSnapshot:
     """Begins a snapshot. Raises the driver's errors; then nothing is held.
 
-    Until it is closed, nobody can truncate, rewrite, alter or drop these tables: a snapshot does not protect from that,
-    and would show such a table as empty. So their locks are taken before it begins. A table that cannot be locked is
-    `unreadable` in it.
+    Until it is closed, nobody can truncate, rewrite, alter or drop these tables. A snapshot alone does not keep anybody
+    from that, and would then show such a table as empty. So their locks are taken before it begins. A table that cannot
+    be locked is `unreadable` in it.
     """
     cx = engine.connect()
     try:
