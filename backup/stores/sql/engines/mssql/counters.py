@@ -1,4 +1,4 @@
-"""Identity columns of SQL Server, which number new rows: their counters, and inserts that bring numbers of their own."""
+"""Identity columns of SQL Server, which number new rows: their counters, and inserts with numbers of their own."""
 
 from __future__ import annotations
 
