@@ -63,37 +63,42 @@ resource people 'Microsoft.Insights/actionGroups@2023-01-01' = {
   }
 }
 
-// A rule that looks for lines, and fires when there is one.
+// A rule that looks for lines, and fires when there is one: for each value of the column `of` by itself, if it has one.
 var linesThatAlert = [
   {
     name: 'failed-run'
     title: 'Backup: a run failed'
     severity: 1
     query: loadTextContent('../queries/failed-run.kql')
+    of: 'Entry'
   }
   {
     name: 'overdue'
     title: 'Backup: a service is overdue'
     severity: 1
     query: loadTextContent('../queries/overdue.kql')
+    of: 'Entry'
   }
   {
     name: 'guard'
     title: 'Backup: the guard stopped a run'
     severity: 1
     query: loadTextContent('../queries/guard.kql')
+    of: 'Entry'
   }
   {
     name: 'poison'
     title: 'Backup: a message of the queue was given up'
     severity: 2
     query: loadTextContent('../queries/poison.kql')
+    of: ''
   }
   {
     name: 'differences'
     title: 'Backup: source and backup differ'
     severity: 0
     query: loadTextContent('../queries/differences.kql')
+    of: 'Entry'
   }
 ]
 
@@ -138,6 +143,13 @@ resource lineRules 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [for ru
         {
           query: rule.query
           timeAggregation: 'Count'
+          dimensions: empty(rule.of) ? [] : [
+            {
+              name: rule.of
+              operator: 'Include'
+              values: ['*']
+            }
+          ]
           operator: 'GreaterThan'
           threshold: 0
         }

@@ -188,6 +188,10 @@ class _Step:
             return lambda row: _floor(first(row), arguments[1](row))
         if name in _UNITS:
             return lambda row: _converted(name, first(row))
+        if name == "iff":
+            return lambda row: arguments[1 if first(row) else 2](row)
+        if name == "extract":  # pattern, group, text; empty where nothing fits
+            return lambda row: _extracted(*(argument(row) for argument in arguments))
         raise ValueError(f"Unknown function {name}")
 
     def _next(self) -> str:
@@ -263,6 +267,11 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _extracted(pattern: str, group: int, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[group] if match else ""
 
 
 def _floor(value: datetime, span: timedelta) -> datetime:

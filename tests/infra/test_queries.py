@@ -52,7 +52,7 @@ def answer(name: str, lines: Sequence[Row], requests: Sequence[Row] = (), later:
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
-        ("failed-run", {"Service": "customer", "Event": "sync.failed", "Kind": "GuardTripped"}),
+        ("failed-run", {"Entry": "customer", "Service": "customer", "Event": "sync.failed", "Kind": "GuardTripped"}),
         ("guard", {"Service": "customer", "Event": "sync.failed"}),
         ("differences", {"Service": "customer", "Event": "verify.completed"}),
         ("overdue", {"Service": "customer"}),
@@ -73,6 +73,26 @@ def test_no_alert_finds_something_in_a_good_night(query: str, lines: list[Row]) 
     good = [line for line in lines if '"sync.completed"' in line["Message"] or '.started"' in line["Message"]]
     assert good
     assert answer(query, good) == []
+
+
+def test_each_set_and_each_other_service_has_an_alert_of_its_own() -> None:
+    # Else the first failure of a night would keep the others quiet, and each table of a set would send a mail.
+    [watch] = [file for file in bicep_files() if file.name == "app/watch.bicep"]
+    column_of = {rule["name"]: rule["of"] for rule in watch.part("variables")["linesThatAlert"]["value"]}
+    assert column_of == {name: "" if name == "poison" else "Entry" for name in column_of}
+    now, fields = datetime.now(UTC), {"error_kind": "GuardTripped", "error": "x", "dry_run": False}
+    lines = [
+        {
+            "TimeGenerated": now,
+            "Message": json.dumps({"time": "x", "event": event, "fields": {**fields, "service": name}}),
+        }
+        for name in ("shop/dbo.Orders", "shop/dbo.Items", "customer")
+        for event in ("sync.failed", "service.overdue")
+    ]
+    for query in ("failed-run", "guard", "overdue"):
+        assert {row["Entry"] for row in answer(query, lines)} == {"shop", "customer"}, query
+    unexpected = {"TimeGenerated": now, "Message": json.dumps({"time": "x", "event": "unexpected", "fields": {}})}
+    assert [row["Entry"] for row in answer("failed-run", [unexpected])] == ["the app"], "a rule may not count nothing"
 
 
 def test_the_changes_of_a_day_are_those_of_its_syncs_without_dry_runs(lines: list[Row]) -> None:
