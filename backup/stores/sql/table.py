@@ -69,7 +69,7 @@ class TableShape:
         chunk."""
         self.identity = frozenset(column.name for column in columns if column.identity)
         has_bytes = any(bytes in getattr(column.type, "kinds", ()) for column in self.table.columns)
-        self.select = sa.select(*self.table.columns).execution_options(**{HAS_BYTES: has_bytes})
+        self.select = sa.select(*map(_exactly, self.table.columns)).execution_options(**{HAS_BYTES: has_bytes})
         self.references: Sequence[Any] | None = None  # None until `references_to` reads them
         self.content: Mapping[str, str] = {name: name for name in self.names}
         """The columns that the hash of a row's content covers: the name in this table → the name in the source."""
@@ -186,14 +186,10 @@ class TableShape:
         """The names of a record's values, and the query for them. Where the backup keeps the stamps of the source's
         records, a record of the source has its stamp, too."""
         if self._stamping is None:
-            return self.names, self._exact_select
+            return self.names, self.select
         stamp = self.stamps(dialect).content
         assert stamp is not None  # noqa: S101 - for mypy; `stamps` hashes
-        return (*self.names, SOURCE_STAMP), self._exact_select.add_columns(stamp)
-
-    @cached_property
-    def _exact_select(self) -> sa.Select[Any]:
-        return sa.select(*map(_exactly, self.table.columns)).execution_options(**self.select.get_execution_options())
+        return (*self.names, SOURCE_STAMP), self.select.add_columns(stamp)
 
     @property
     def reads_as_stored(self) -> bool:

@@ -89,28 +89,24 @@ def readable_and_broken_keys(
     limit: int = 0,
 ) -> tuple[list[Key], list[Key]]:
     """The keys of the rows that fulfil the conditions, then the keys that are not valid text. In the latter, half a
-    surrogate pair stands for each invalid byte; or they are as the driver reads them.
+    surrogate pair stands for each invalid byte.
 
     With a `limit`: at most so many keys, in their order, without the first `start` ones. Without it: all, unordered.
     """
 
-    def query(columns: Sequence[Any], *which: sa.ColumnElement[bool]) -> sa.Select[Any]:
-        select = sa.select(*columns).where(*conditions, *which)
+    def query(columns: Sequence[Any]) -> sa.Select[Any]:
+        select = sa.select(*columns).where(*conditions)
         return select.order_by(*shape.key).offset(start).limit(limit) if limit else select
 
-    def read_keys(columns: Sequence[Any], *which: sa.ColumnElement[bool]) -> list[Key]:
+    def read_keys(columns: Sequence[Any]) -> list[Key]:
         for attempt in access.attempts("read keys"):
             with attempt as cx:
-                rows = [tuple(row) for row in cx.execute(query(columns, *which))]
+                rows = [tuple(row) for row in cx.execute(query(columns))]
         return rows
 
     try:
         return read_keys(shape.exact_key), []
     except Undecoded:
-        unreadable = [part for column in shape.key if (part := column.type.is_unreadable(column)) is not None]  # type: ignore[attr-defined] # ServerTypes
-        if unreadable:
-            is_broken = sa.or_(*unreadable)
-            return read_keys(shape.key, sa.not_(is_broken)), read_keys(shape.key, is_broken)
         columns = [_raw(column, access.dialect) for column in shape.key]
         if columns == shape.key:
             raise

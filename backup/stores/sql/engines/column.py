@@ -44,12 +44,8 @@ class ServerType(UserDefinedType[Any]):
         return column.in_(values)
 
     def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """How to select a column of this type, so that a value that the driver would change is an error."""
+        """How to select a column of this type, so that its values come as they are."""
         return column
-
-    def is_unreadable(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool] | None:  # noqa: ARG002 - for others
-        """The condition that `read_exactly` is an error for a value of the column; None where it never is."""
-        return None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +12,7 @@ from sqlalchemy.engine import URL
 
 from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
 from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASHES_OF_BYTES, exact_hash, exact_hash_of_bytes
-from backup.stores.sql.engines.sqlite.text import (
-    NO_TEXTS_OF_UTF_16,
-    TEXTS_OF_UTF_16,
-    UTF_16,
-    is_no_utf_16,
-    text_of,
-    text_of_utf_16,
-)
+from backup.stores.sql.engines.sqlite.text import UTF_16, exact_row, text_of
 from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
 _BUSY_SECONDS = 30.0
@@ -46,6 +38,13 @@ class OpenFile(WaitingConnection):
     def encoding(self) -> str:
         """The encoding of the file's texts, as a connection has read it last: the first table of a file settles it."""
         return _encodings.get(self.path, "UTF-8")
+
+
+def begin_anew(connection: Any, *_: Any) -> None:
+    """Makes the connection ready for its next user. A listener of SQLAlchemy's pool event `checkout`."""
+    if isinstance(connection, OpenFile):
+        connection.was_interrupted = False  # that was about an earlier call
+        connection.row_factory = exact_row if connection.encoding in UTF_16 else None
 
 
 def is_same_file(connection: Any, path: Path) -> bool:
@@ -121,11 +120,11 @@ class SqliteFile:
             # Opening reads nothing. Only this shows that the file is a database.
             [_encodings[self.path]] = connection.execute("PRAGMA encoding").fetchone()
             connection.create_function(HASH, -1, exact_hash, deterministic=True)
-            for names, of_bytes in _FUNCTIONS_OF_BYTES:
-                for encoding, name in names.items():
-                    connection.create_function(name, -1, partial(of_bytes, encoding), deterministic=True)
+            for encoding, name in HASHES_OF_BYTES.items():
+                connection.create_function(name, -1, partial(exact_hash_of_bytes, encoding), deterministic=True)
             self.read_texts_with(connection)
             connection.identity, connection.path = identity, self.path
+            begin_anew(connection)
             connection.is_immutable = self._immutable
         except BaseException:
             connection.close()
@@ -214,11 +213,6 @@ _READ_ONLY_HINT = (
     "string."
 )
 _KEEP_ENCODING = 'BEGIN IMMEDIATE; CREATE TABLE "backup made" (id); DROP TABLE "backup made"; COMMIT'
-_FUNCTIONS_OF_BYTES: Sequence[tuple[Mapping[str, str], Callable[..., Any]]] = (
-    (HASHES_OF_BYTES, exact_hash_of_bytes),
-    (TEXTS_OF_UTF_16, text_of_utf_16),
-    (NO_TEXTS_OF_UTF_16, is_no_utf_16),
-)
 _encodings: dict[Path | None, str] = {}
 _open_files: dict[Path, tuple[tuple[int, int], int]] = {}
 

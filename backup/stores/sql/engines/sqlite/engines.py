@@ -18,7 +18,7 @@ from backup.stores.calls import CallEnded
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.sqlite import text
-from backup.stores.sql.engines.sqlite.connection import Mode, OpenFile, SqliteFile, is_same_file
+from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, begin_anew, is_same_file
 from backup.stores.sql.engines.sqlite.relay import detach
 from backup.stores.sql.pool import SharedPool
 
@@ -50,10 +50,6 @@ def _writer(path: Path) -> RLock:  # noqa: ARG001 - the cache has one lock for e
     return RLock()
 
 
-def _begin_anew(connection: OpenFile, _record: Any, _proxy: Any) -> None:
-    connection.was_interrupted = False  # that was about an earlier call
-
-
 class SqliteEngines:
     """The engines of one file. Only `writing` opens a file that is `read_only` for writing."""
 
@@ -76,7 +72,7 @@ class SqliteEngines:
         # would leave the -wal and -shm of this one beside it.
         pool.keeps_idle = False
         pool.is_usable = lambda entry, _idle_seconds: is_same_file(entry.dbapi_connection, self.file.path)
-        sa.event.listen(pool, "checkout", _begin_anew)
+        sa.event.listen(pool, "checkout", begin_anew)
         sa.event.listen(pool, "checkin", detach)
         sa.event.listen(pool, "checkin", text.forget_large)
         pool.over(_engine(pool))

@@ -1,31 +1,32 @@
 """Reads and writes TEXT of SQLite that is not valid UTF-8, byte for byte, and writes large texts as bytes.
 
 In Python a text that is not valid is a str with a lone surrogate for each invalid byte (PEP 383). The driver does not
-take that. Of a large text, Python would keep the bytes that the driver asked for, as long as the text itself. For a
-file in UTF-16, SQLite turns some characters of the driver's UTF-8 into U+FFFD: texts with these are sent as bytes, too.
+take that. Of a large text, Python would keep the bytes that the driver asked for, as long as the text itself.
+
+Between a file in UTF-16 and the driver, which knows UTF-8 alone, SQLite turns half a surrogate pair, U+FFFE and U+FFFF
+into other characters. So texts with these go as bytes in both directions.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES
 
-_LOST_ON_THE_WAY_TO_UTF_16 = re.compile("[\ufffe\uffff]")
+_LOST_ON_THE_WAY_TO_UTF_16 = re.compile("[\ud800-\udfff\ufffe\uffff]")
 _PARAMETERS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\?""")
 
 
 UTF_16 = ("UTF-16le", "UTF-16be")
 """The encodings of a file's texts, as SQLite names them, beside UTF-8."""
 
-TEXTS_OF_UTF_16 = {encoding: f"text_of_{encoding.replace('-', '_')}" for encoding in UTF_16}
-"""SQLite's name for `text_of_utf_16`, for each encoding."""
-
-NO_TEXTS_OF_UTF_16 = {encoding: f"no_{name}" for encoding, name in TEXTS_OF_UTF_16.items()}
-"""SQLite's name for `is_no_utf_16`, for each encoding."""
+RAW = os.urandom(16)
+"""What precedes the bytes of a text that a query asks for as they are, so that no BLOB is taken for one."""
 
 
 def text_of(raw: bytes, encoding: str = "UTF-8") -> str:
@@ -35,18 +36,16 @@ def text_of(raw: bytes, encoding: str = "UTF-8") -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def text_of_utf_16(encoding: str, raw: bytes) -> str:
-    """The text with these bytes. Raises UnicodeDecodeError for half a surrogate pair."""
-    return raw.decode(encoding)
+def exact_row(cursor: Any, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row, with the texts that came as bytes. A row factory of the driver, for files in UTF-16."""
+    if not any(type(value) is bytes and value.startswith(RAW) for value in row):
+        return row
+    return tuple(map(partial(_exact, _encoding(cursor)), row))
 
 
-def is_no_utf_16(encoding: str, raw: bytes) -> bool:
-    """Whether `text_of_utf_16` is an error."""
-    try:
-        raw.decode(encoding)
-    except UnicodeDecodeError:
-        return True
-    return False
+def _exact(encoding: str, value: Any) -> Any:
+    is_text = type(value) is bytes and value.startswith(RAW)
+    return text_of(value[len(RAW) :], encoding) if is_text else value
 
 
 def execute(cursor: Any, statement: str, values: Sequence[Any], context: Any) -> bool:
@@ -130,8 +129,7 @@ def _sent(cursor: Any, value: Any) -> Any:
     encoding = _encoding(cursor)
     try:
         if encoding in UTF_16:
-            raw = value.encode(encoding)
-            return raw if _is_lost(value) else value
+            return value.encode(encoding, "surrogatepass") if _is_lost(value) else value
         raw = value.encode("utf-8", "surrogateescape")
         return raw if _is_large(value) or not _is_utf_8(raw) else value
     except UnicodeEncodeError:

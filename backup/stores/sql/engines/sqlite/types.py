@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy.dialects import sqlite
 
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
-from backup.stores.sql.engines.sqlite.text import NO_TEXTS_OF_UTF_16, TEXTS_OF_UTF_16, UTF_16
+from backup.stores.sql.engines.sqlite.text import RAW, UTF_16
 
 _AFFINITIES = (  # the first with a part that the declared type contains, by SQLite's rules
     ("INTEGER", ("int",)),
@@ -24,6 +23,8 @@ _AFFINITIES = (  # the first with a part that the declared type contains, by SQL
 _OTHERS: Any = sa.literal_column("'*[\ufffd\U00010000-\U0010ffff]*'")
 _NUL: Any = sa.literal_column("char(0)")  # no parameters: a statement takes so many only
 _NOWHERE: Any = sa.literal_column("0")
+_RAW: Any = sa.literal_column(f"x'{RAW.hex()}'")
+_BLOB = ServerType("BLOB")
 
 
 class SqliteType(ServerType):
@@ -39,7 +40,7 @@ class SqliteType(ServerType):
 
 
 class Utf16Type(SqliteType):
-    """A column of a file in UTF-16. SQLite reads half a surrogate pair of a text as another character."""
+    """A column of a file in UTF-16. Texts that the driver would read as others are selected as `RAW` and bytes."""
 
     cache_ok = True
 
@@ -48,21 +49,11 @@ class Utf16Type(SqliteType):
         self.encoding = encoding
 
     def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        return sa.case((_may_be_half_a_pair(column), self._of_bytes(TEXTS_OF_UTF_16, column)), else_=column)
-
-    def is_unreadable(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool] | None:
-        return sa.and_(_may_be_half_a_pair(column), self._of_bytes(NO_TEXTS_OF_UTF_16, column))
-
-    def _of_bytes(self, names: Mapping[str, str], column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        result: sa.ColumnElement[Any] = getattr(sa.func, names[self.encoding])(sa.cast(column, ServerType("BLOB")))
-        return result
-
-
-def _may_be_half_a_pair(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    is_text = sa.func.typeof(column) == sa.literal_column("'text'")
-    # GLOB looks no further than a NUL.
-    may_be_other = sa.or_(column.op("GLOB")(_OTHERS), sa.func.instr(column, _NUL) != _NOWHERE)
-    return sa.and_(is_text, may_be_other)
+        is_text = sa.func.typeof(column) == sa.literal_column("'text'")
+        # GLOB looks no further than a NUL.
+        may_be_other = sa.or_(column.op("GLOB")(_OTHERS), sa.func.instr(column, _NUL) != _NOWHERE)
+        raw = sa.cast(_RAW.op("||")(sa.cast(column, _BLOB)), _BLOB)
+        return sa.case((sa.and_(is_text, may_be_other), raw), else_=column)
 
 
 class TimeOrText(sqlite.DATETIME):
