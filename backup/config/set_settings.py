@@ -2,134 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import date, datetime, time
-from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from backup.config.given_services import ALL
 from backup.config.schedule import CronText, ZoneName
-from backup.config.service_settings import mask_of
-from backup.config.transform_steps import steps_of
-from backup.core.conditions import Condition, Range, Value
-from backup.core.masks import Mask
-from backup.core.model import PartitionPaths, Throughput
-from backup.core.suggestions import did_you_mean
-from backup.core.transforms import Step
-
-_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\((\d+|max)( ?, ?\d+)?\))?[A-Za-z0-9_ ]*")
-_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_PATH = re.compile(r"(/[^/\"\\]+)+")
-_SIDES, _LEVELS = ("source", "copy"), 3
-_LIMITS = {"from": "lowest", "to": "highest", "above": "above", "below": "below"}
-_FOR_A_CONDITION = "write a value, a list of values, or a range such as { from = 1, below = 10 }"
-
-
-def _value(value: Any) -> Value:
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if not isinstance(value, str | int | float) or (isinstance(value, float) and not isfinite(value)):
-        raise ValueError(_FOR_A_CONDITION)
-    return value
-
-
-def _condition(value: Any) -> Condition:
-    if isinstance(value, list):
-        if not value:
-            raise ValueError("no record has one of no values; name a value, or leave the condition out")
-        return tuple(map(_value, value))
-    if not isinstance(value, dict):
-        return _value(value)
-    for name in value:
-        if name not in _LIMITS:
-            raise ValueError(f"a range has no {name}.{did_you_mean(name, _LIMITS) or ' It has from, to, above, below'}")
-    if not value:
-        raise ValueError(_FOR_A_CONDITION)
-    return Range(**{_LIMITS[name]: _value(limit) for name, limit in value.items()})
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError('write a list of names, such as ["Id"]')
-    return tuple(names)
-
-
-def _type(value: Any) -> str:
-    if not isinstance(value, str) or not _TYPE.fullmatch(value):
-        raise ValueError("write a column's type as the backup's server spells it, such as nvarchar(40)")
-    return value
-
-
-def _mask(value: Any) -> Mask:
-    if isinstance(value, str) and not value.startswith("text"):
-        return mask_of(value)
-    if isinstance(value, dict) and value.keys() == {"text"} and isinstance(value["text"], str):
-        return Mask("text", value["text"])
-    raise ValueError('a mask is "null", "hmac", "email", "year", or { text = "…" }')
-
-
-def _throughput(value: Any) -> Throughput:
-    if isinstance(value, Throughput):
-        return value
-    shared = isinstance(value, dict) and value.keys() == {"shared"}
-    units = value["shared"] if shared else value
-    autoscale = isinstance(units, dict) and units.keys() == {"autoscale"}
-    units = units["autoscale"] if autoscale else units
-    step, least = (1_000, 1_000) if autoscale else (100, 400)
-    if not isinstance(units, int) or isinstance(units, bool) or units < least or units % step:
-        raise ValueError(
-            "throughput is a number of request units a second, 400 or more in steps of 100; or { autoscale = 4000 }, "
-            "1000 or more in steps of 1000; or { shared = … } with one of these"
-        )
-    return Throughput(units, autoscale, shared)
-
-
-def _set_name(name: Any) -> str:
-    if not isinstance(name, str) or not _SET_NAME.fullmatch(name) or name.lower() == ALL:
-        raise ValueError("a set's name has letters, digits, _ and -, and is not all")
-    return name
-
-
-Conditions = Mapping[str, Annotated[Condition, PlainValidator(_condition)]]
-"""A filter as data: what each named field must be."""
-
-
-def _partition_key(value: Any) -> PartitionPaths:
-    if isinstance(value, PartitionPaths):
-        return value
-    sides = value if isinstance(value, dict) and value.keys() == {"source", "copy"} else {}
-    source, copy = (tuple(paths) if isinstance(paths, list) else (paths,) for paths in map(sides.get, _SIDES))
-    if not all(
-        0 < len(paths) <= _LEVELS and all(isinstance(path, str) and _PATH.fullmatch(path) for path in paths)
-        for paths in (source, copy)
-    ):
-        raise ValueError(
-            'partition_key is { source = "/customerId", copy = "/tenantId" }: the path of the partition key of the '
-            "source, by which its documents are known, and that of the copy; or lists of up to three"
-        )
-    if source == copy:
-        raise ValueError("partition_key has the same path for both: leave it out, for that is so without it")
-    return PartitionPaths(source, copy)
-
-
-Masks = Mapping[str, Annotated[Mask, PlainValidator(_mask)]]
-"""The mask of each column or property that has one."""
-
-TransformSteps = Annotated[tuple[Step, ...], PlainValidator(steps_of)]
-"""A transform: a function of one's own, or a list of steps."""
-
-Names = Annotated[tuple[str, ...], PlainValidator(_names)]
-"""Names of columns or patterns of tables. A single one may stand without a list."""
-
-
-Units = Annotated[Throughput, PlainValidator(_throughput)]
-"""The throughput of containers that the app makes."""
+from backup.config.set_values import (
+    Conditions,
+    Masks,
+    Names,
+    PartitionKey,
+    ServerTypeText,
+    SetName,
+    TransformSteps,
+    Units,
+)
 
 
 class Section(BaseModel):
@@ -170,11 +58,11 @@ class TableSection(Common):
     mask: Masks = {}
     transform: TransformSteps = ()
     transform_version: str = Field(default="", max_length=100)
-    types: Mapping[str, Annotated[str, PlainValidator(_type)]] = {}
+    types: Mapping[str, ServerTypeText] = {}
     version: Names = ()
     key: Names = ()
     renamed_from: str | None = Field(default=None, min_length=1)
-    partition_key: Annotated[PartitionPaths, PlainValidator(_partition_key)] | None = None
+    partition_key: PartitionKey | None = None
 
     @model_validator(mode="after")
     def _transforms(self) -> Self:
@@ -272,7 +160,7 @@ class BackupFile(Section):
     """The whole file."""
 
     defaults: Shared = Shared()
-    set: Mapping[Annotated[str, PlainValidator(_set_name)], SetSection] = {}
+    set: Mapping[SetName, SetSection] = {}
 
     @model_validator(mode="after")
     def _tells_sets_apart(self) -> Self:

@@ -9,8 +9,9 @@ from backup.core.errors import BackupError, RecordsSetAside
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.sets import ServiceSet
+from backup.services.several_as_one import runs_as_one
 from backup.services.table_order import TableOrder, cycle_text, parents_first
-from backup.services.turns import AT_ONCE, runs_as_one, side_by_side
+from backup.services.turns import AT_ONCE, side_by_side
 from backup.stores import ForeignKey
 
 

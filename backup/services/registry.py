@@ -27,16 +27,9 @@ from backup.services.directory import Directory
 from backup.services.group_sync import GroupSync
 from backup.services.nightly import Upkeep, purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
+from backup.services.several_as_one import ProgressAsOne, as_one
 from backup.services.spec import ServiceSpec
-from backup.services.turns import (
-    AT_ONCE,
-    ProgressAsOne,
-    SyncInTurn,
-    as_one,
-    could_not_begin,
-    new_run_of_several,
-    side_by_side,
-)
+from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, new_run_of_several, side_by_side
 from backup.services.unchanged import SetLook
 from backup.stores import Limits, SideName, kept_open
 
