@@ -26,7 +26,7 @@ from filelock import FileLock
 from backup.core.model import Key, utc_now
 from backup.core.retry import Retry
 from backup.core.run_values import Run, Trigger
-from backup.stores import CopyNote, Limits, Rules, Side, Store, open_store
+from backup.stores import CopyNote, Limits, Rules, Side, Store, open_store, pools
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
 from backup.stores.sql.engines import open_dialect
 
@@ -398,7 +398,9 @@ def named(connection_string: str, database: str) -> str:
 
 
 def drop_database(connection_string: str) -> None:
-    """Drops the database that the connection string names, if it exists."""
+    """Drops the database that the connection string names, if it exists. SQL Server drops none that a pool is connected
+    to."""
+    pools.close_idle()
     dialect = open_dialect(connection_string, "TEST")
     name = dialect.location.rpartition("/")[2]
     elsewhere = named(connection_string, "tempdb" if dialect.kind == "mssql" else "postgres")

@@ -344,6 +344,7 @@ class Driver:
         "bit",
     )
     SQL_TYPE_DATE = "date"
+    SQL_TYPE_TIMESTAMP = "time"
     BinaryNull = "NULL"
 
 
@@ -380,6 +381,19 @@ def test_sizes_are_those_of_the_longest_value_of_all_rows() -> None:
     rows = [(1, None, None), (2, "a" * 17, None), (3, "ä" * 17, "b")]
     assert send_many(cursor, "", rows, Context(things.insert(("Id", "Name", "Notes"))))
     assert cursor.sizes == [("int", 0, 0), ("text", 64, 0), ("text", 16, 0)]
+
+
+def test_values_beside_a_null_in_an_own_table_are_sent_whole() -> None:
+    """Runs of several tables get their entries in one array; some have a note, some have none."""
+    own = sa.Table("Runs", sa.MetaData(), *(sa.Column(name, FIELD_TYPES["text"]) for name in "abcdef"))
+    now = datetime(2026, 1, 2, 3)  # noqa: DTZ001 - as the driver gets it
+    rows = [(None,) * 6, ("n" * 40, 1 << 40, 0.5, now, "n" * 5_000, None)]
+    cursor = Cursor()
+    assert send_many(cursor, "", rows, Context(own.insert()))
+    texts = [("text", 64, 0), ("bigint", 0, 0), ("float", 0, 0), ("time", 27, 7), ("text", 0, 0), ("text", 1, 0)]
+    assert cursor.sizes == texts
+    assert send_many(cursor, "", [("a",) * 6, ("b",) * 6], Context(own.insert()))
+    assert cursor.sizes == [None] * 6
 
 
 def test_a_list_of_keys_is_sent_with_one_type() -> None:

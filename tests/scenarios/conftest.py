@@ -33,7 +33,6 @@ def sqlserver_databases(sqlserver_urls: tuple[str, str]) -> Iterator[Mapping[Rol
     """Two databases, on the two servers that the environment names."""
     with made_databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as databases:
         yield databases
-        pools.close_idle()  # a database that somebody is connected to cannot be dropped
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ the answer is wrong or missing. On Babelfish a missing answer silently rolls bac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from backup.stores.sql.engines.mssql.types import MssqlType, has_half_a_pair
+from backup.stores.sql.engines.mssql.types import MssqlType, has_half_a_pair, room
 from backup.stores.sql.pool import noted_on
 
 _MAX_ARRAY_BYTES = 32 * 1024 * 1024
@@ -110,5 +111,14 @@ def _sizes(dbapi: Any, columns: Sequence[Any], values: Sequence[Sequence[Any]]) 
 def _size(dbapi: Any, type_: Any, values: Sequence[Any]) -> Any:
     if isinstance(type_, MssqlType):
         return type_.sent_as(dbapi, values)
-    # For the app's own tables the values tell the types. All their columns take NULL as text.
-    return (dbapi.SQL_WVARCHAR, 1, 0) if None in values else None
+    if None not in values:  # in the app's own tables the values tell the types
+        return None
+    match [value for value in values if value is not None]:
+        case [datetime(), *_]:
+            return (dbapi.SQL_TYPE_TIMESTAMP, 27, 7)
+        case [int(), *_]:
+            return (dbapi.SQL_BIGINT, 0, 0)
+        case [float(), *_]:
+            return (dbapi.SQL_DOUBLE, 0, 0)
+        case texts:  # or none: all columns of these tables take NULL as text
+            return (dbapi.SQL_WVARCHAR, room(texts, 2, 4_000) if texts else 1, 0)
