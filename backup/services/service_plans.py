@@ -125,7 +125,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
                     * bool(rules.transform and rules.transform.may_leave_out)
                 ),
                 *version_hints(spec, listed),
-                *filter(None, [registry.get(service).prospect.obstacle()]),
+                *_obstacle_notes(spec, registry.get(service)),
                 *_index_notes(registry.get(service).prospect.index_plan()),
             ],
         )
@@ -135,7 +135,7 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
-    notes += filter(None, [registry.get(service).prospect.obstacle()])
+    notes += _obstacle_notes(spec, registry.get(service))
     notes += _index_notes(registry.get(service).prospect.index_plan())
     try:
         sizes = foresight.source_records, foresight.backup_records
@@ -226,6 +226,12 @@ def _drift_notes(drift: Drift) -> list[str]:
         ),
         *(f"The column {name} is new and is not copied: on_new_column is ignore." for name in drift.ignored),
     ]
+
+
+def _obstacle_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
+    """Why the column that is named as raised by writes is of no use, if it is not."""
+    obstacle = service.prospect.obstacle() if spec.rules.modified_by else None  # to open stores for nothing takes time
+    return [obstacle] if obstacle is not None else []
 
 
 def _index_notes(plan: IndexPlan) -> list[str]:
