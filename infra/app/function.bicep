@@ -17,7 +17,8 @@ resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' existing = {
   name: storageName
 }
 
-// FUNCTIONS_WORKER_RUNTIME is refused on this plan, and WEBSITE_TIME_ZONE would move the schedule.
+// FUNCTIONS_WORKER_RUNTIME is refused on this plan, and WEBSITE_TIME_ZONE is not supported: the app itself reads its
+// schedule by BackupSchedule__TimeZone.
 var appSettings = {
   AzureWebJobsStorage__credential: 'managedidentity'
   AzureWebJobsStorage__clientId: identityClientId

@@ -1139,6 +1139,7 @@ def test_what_a_login_needs_to_make_the_tables_of_a_backup_is_missing_only_while
     of_set: Any = _Catalogue(rights_of, [table, history])
     [later] = rights.look_at_rights(of_set, replace(needed, grows=True), None)
     assert later == ("later", "CREATE TABLE", "the database")
+    assert "QUOTENAME(DB_NAME())" in of_set.sent[0], "of `shop.2026` the server would know nothing"
 
 
 def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:

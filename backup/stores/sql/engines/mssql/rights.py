@@ -31,13 +31,15 @@ _TABLES = sa.text(
     ORDER BY t.name
     """
 )
+# The server reads the name as part of a statement: it knows nothing of a database `shop.2026` that is not quoted.
 _DATABASE = sa.text(
     """
-    SELECT HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'VIEW DEFINITION') AS definition,
-           HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK') AS unmask,
-           HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'CREATE TABLE') AS make_table,
-           HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'CREATE SCHEMA') AS make_schema,
-           IS_ROLEMEMBER('db_owner') AS owner
+    SELECT MAX(HAS_PERMS_BY_NAME(n.name, 'DATABASE', 'VIEW DEFINITION')) AS definition,
+           MAX(HAS_PERMS_BY_NAME(n.name, 'DATABASE', 'UNMASK')) AS unmask,
+           MAX(HAS_PERMS_BY_NAME(n.name, 'DATABASE', 'CREATE TABLE')) AS make_table,
+           MAX(HAS_PERMS_BY_NAME(n.name, 'DATABASE', 'CREATE SCHEMA')) AS make_schema,
+           MAX(IS_ROLEMEMBER('db_owner')) AS owner
+    FROM (VALUES (QUOTENAME(DB_NAME())), (DB_NAME())) AS n (name)
     """
 )
 _SCHEMA = sa.text(
