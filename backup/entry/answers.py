@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from backup.core import errors
 from backup.core.log import redact
-from backup.core.model import Now, Record, utc_now
+from backup.core.model import Now, Record, typed_key, utc_now
 from backup.core.run_values import Counts, Run
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
@@ -169,7 +169,7 @@ def shape_past(shown: Shown) -> Answer:
     ]
     past = {"Key": shown.key, "Record": text(shown.record), "Changes": changes}
     if not shown.is_known:
-        key = json.dumps(shown.key[0] if len(shown.key) == 1 else shown.key, ensure_ascii=False)
+        key = typed_key(shown.key)
         error = errors.UnknownRecord(f"The backup has no record {key}, and the recycle bin has no image of it.")
         return Answer(status_of(error), _error_body(error) | past)
     return Answer(200, {"Success": True, **past})

@@ -24,6 +24,7 @@ from backup.runs.ownership import Ownership, is_alive
 from backup.runs.process import Process, this_process
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
+from backup.stores import Store
 from tests.programs import Program
 from tests.scenarios.places import Place, Service
 from tests.scenarios.product import start
@@ -162,21 +163,19 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
 
 
 @contextmanager
+def owned_by(backup: Store) -> Iterator[Ownership]:
+    """A run of customers into this backup that goes on."""
+    mine, place = Ownership(History(backup), lambda: NOW), backup.catalog.qualified_name()
+    run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=place, number=1)
+    with mine.taken(run, None):
+        yield mine
+
+
+@contextmanager
 def owned(place: Place) -> Iterator[Ownership]:
     """A run of customers that goes on."""
-    with place.registry.get("customer").stores() as (_, backup):
-        mine = Ownership(History(backup), lambda: NOW)
-        run = Run(
-            "customer",
-            Trigger.CLI,
-            False,
-            NOW,
-            status=Status.IN_PROGRESS,
-            place=backup.catalog.qualified_name(),
-            number=1,
-        )
-        with mine.taken(run, None):
-            yield mine
+    with place.registry.get("customer").stores() as (_, backup), owned_by(backup) as mine:
+        yield mine
 
 
 def test_a_run_bears_a_lost_heartbeat_and_stops_when_none_is_heard_for_too_long(
@@ -260,24 +259,13 @@ def test_what_a_run_writes_into_either_side_is_committed_only_while_the_run_is_i
 ) -> None:
     place: Place = request.getfixturevalue(kind)
     service = place.customer
-    with place.registry.get("customer").stores() as (source, backup):
-        mine = Ownership(History(backup), lambda: NOW)
-        run = Run(
-            "customer",
-            Trigger.CLI,
-            False,
-            NOW,
-            status=Status.IN_PROGRESS,
-            place=backup.catalog.qualified_name(),
-            number=1,
-        )
-        with mine.taken(run, None):
-            backup.catalog.match(source)
-            store = {"source": source, "backup": backup}[side]
-            store.fence_by(mine)
-            records = next(source.read(None, WHOLE))
-            store.write(records[:1])
-            service.say_that_another_machine_runs()
-            with pytest.raises(LockLost):
-                store.write([{**records[1], "Version": 77}])
+    with place.registry.get("customer").stores() as (source, backup), owned_by(backup) as mine:
+        backup.catalog.match(source)
+        store = {"source": source, "backup": backup}[side]
+        store.fence_by(mine)
+        records = next(source.read(None, WHOLE))
+        store.write(records[:1])
+        service.say_that_another_machine_runs()
+        with pytest.raises(LockLost):
+            store.write([{**records[1], "Version": 77}])
     assert all(row["Version"] != 77 for row in getattr(service, side).contents().values())
