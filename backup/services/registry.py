@@ -249,7 +249,8 @@ class Registry:
             except BackupError as error:
                 return self.failed(service, Verb.DRILL if drilled else Verb.VERIFY, trigger, NO_OPTIONS, error)
 
-        return side_by_side(verify, self.directory.chosen(name))
+        with kept_open(self.directory.sides_of_sets(name), self._limits):
+            return side_by_side(verify, self.directory.chosen(name))
 
     def resume(self, trigger: Trigger, *, but: Collection[str] = ()) -> list[Outcome]:
         """Resumes every open sync, side by side, for `SliceSeconds` in all. Leaves out the services in `but`.

@@ -22,7 +22,7 @@ from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
 from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
-from backup.stores import Drift, IndexPlan, Listed
+from backup.stores import Drift, IndexPlan, Listed, kept_open
 from backup.verbs.sync import RULES
 
 _VERSION_NAMES = re.compile(
@@ -68,6 +68,11 @@ class Plan:
 def plan_of(registry: Registry, name: str) -> Plan:
     """Returns the plan of the services that `name` stands for. Cost: as their syncs without the writes. Raises
     UnknownService when there is none."""
+    with kept_open(registry.directory.sides_of_sets(name), registry.limits):
+        return _plan_of(registry, name)
+
+
+def _plan_of(registry: Registry, name: str) -> Plan:
     directory = registry.directory
     services = directory.services(name)
     sets = {found.name: found for service in services if (found := directory.set_with(service)) is not None}
