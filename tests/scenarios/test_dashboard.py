@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from shutil import copy
@@ -20,6 +21,7 @@ from playwright.sync_api import Browser, expect
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
+from backup.entry.job_shapes import shape_row
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request, State
 from backup.jobs.worker import worker_of
@@ -376,4 +378,12 @@ def test_a_person_without_a_role_is_told_so_once_and_a_reader_gets_no_button_tha
         expect(tab.page.get_by_role("heading", level=1)).to_have_text("Job of customer")
         expect(tab.page.get_by_role("region", name="States of the job")).to_be_visible()
         assert tab.page.get_by_role("button", name=re.compile("Delete|Stop|Retry")).count() == 0
+
+        with stage.desk() as (desk, _):
+            job = shape_row(replace(asked, created_at=desk.now() - timedelta(minutes=5), state=State.ENQUEUED))
+        jobs, queue = {"jobs": [{**job, "stateAt": job["createdAt"]}], "cursor": None}, {"queueStats": {"servers": 0}}
+        tab.page.route("**/dashboard/jobs?state=Enqueued*", lambda route: route.fulfill(json=jobs))
+        tab.page.route("**/dashboard/summary*", lambda route: route.fulfill(json=queue))
+        tab.page.goto(f"{address}#/")
+        expect(tab.section("Running and waiting").get_by_role("alert")).to_contain_text("Nothing works on jobs")
         assert tab.troubles == []

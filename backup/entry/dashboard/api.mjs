@@ -96,6 +96,7 @@ export const api = {
   me: () => get("sync/dashboard/me"),
   isUp: () => call("GET", "health"),
   overview: (query) => get("sync/dashboard/overview", query),
+  queue: () => get("sync/dashboard/summary", { limit: 1 }).then((answer) => answer.queueStats),
   calendar: (query) => get("sync/dashboard/calendar", query),
   jobs: (query) => get("sync/dashboard/jobs", query),
   job: (id) => get(ofJob(id)),

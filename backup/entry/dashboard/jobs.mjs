@@ -13,6 +13,7 @@ import { useEffect, useRef } from "./vendor/hooks.mjs";
 
 const RUNNING_SECONDS = 2;
 const CALM_SECONDS = 6;
+const LONG_MS = 150_000;
 const ENDED = new Set(["Succeeded", "Failed", "Deleted"]);
 
 // Waiting and running jobs, those that run first. Three short lists, each by an index.
@@ -37,10 +38,20 @@ export function OpenJobs({ service }) {
   return html`<${Section} id="jobs" title="Running and waiting" note=${jobs.length > 0 && `${many(runs, "job")} at work, ${jobs.length - runs} waiting${live.data.more ? ", and more that wait" : ""}.`}
       aside=${chosen.list.length > 0 ? html`<${Bulk} chosen=${chosen} mayRetry=${false} />` : jobs.length > 1 && html`<${ChooseAll} chosen=${chosen} label="Choose all" />`}>
     ${jobs.some((job) => job.state !== "Scheduled") && html`<${Faster} live=${live} />`}
+    ${jobs.some(waitsLong) && html`<${NoWorker} />`}
     <${Live} live=${live} empty=${(data) => data.jobs.length === 0 && html`<p class="calm">Nothing runs and nothing waits.</p>`}>
       ${() => html`<ul class="jobs">${jobs.map((job) => html`<${OpenJob} key=${job.jobId} job=${job} chosen=${chosen} />`)}</ul>`}
     <//>
   <//>`;
+}
+
+const waitsLong = (job) => job.state === "Enqueued" && Date.now() - new Date(job.stateAt ?? job.createdAt) > LONG_MS;
+
+// Says so where nobody works on what waits.
+function NoWorker() {
+  const live = useLive(api.queue, ["queue"], CALM_SECONDS);
+  return live.data?.servers === 0 && html`<div role="alert" data-variant="danger">Nothing works on jobs: no worker was seen in the last two minutes.
+    In Azure, look whether the app runs and WorkOnJob is enabled. Elsewhere, start <code>python -m backup work</code>. What waits is not lost.</div>`;
 }
 
 // While something runs, asks more often than the list itself does.
