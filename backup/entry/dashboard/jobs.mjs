@@ -4,7 +4,7 @@ import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { refresh, useLive } from "./live.mjs";
 import { FailedServices } from "./failures.mjs";
-import { Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
+import { Back, Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
 import { Allow, mayBeAllowed } from "./take_back.mjs";
@@ -100,7 +100,7 @@ export function Job({ id }) {
   const live = useLive(() => api.job(id), ["job", id], CALM_SECONDS);
   const open = live.data && !ENDED.has(live.data.state);
   return html`<div class="view">
-    <p><a href="#/">← Overview</a></p>
+    <${Back} service=${live.data?.job.service} />
     ${open && html`<${Faster} live=${live} />`}
     <h1 tabindex="-1">Job ${live.data ? html`of <${Name} text=${live.data.job.service} />` : ""}</h1>
     <${Live} live=${live}>${(job) => html`<${JobDetails} job=${job} />`}<//>

@@ -1,6 +1,7 @@
 // Small parts that all views share.
 import { caller } from "./api.mjs";
 import { html } from "./html.mjs";
+import { addressOf } from "./route.mjs";
 import { Store, useStore } from "./store.mjs";
 import { exact, relative } from "./text.mjs";
 import { useEffect, useId, useRef, useState } from "./vendor/hooks.mjs";
@@ -20,6 +21,11 @@ const SIGN = { success: "✓", danger: "✕", running: "▸", waiting: "◦", wa
 export function Badge({ state, label }) {
   const variant = VARIANT[state] ?? "plain";
   return html`<span class="state" data-variant=${variant}><span aria-hidden="true">${SIGN[variant]}</span> ${label ?? WORDS[state] ?? state}</span>`;
+}
+
+// Where a run or a job leads back to: all services, and its own.
+export function Back({ service }) {
+  return html`<p><a href="#/">← Overview</a>${service && html` · <a href=${addressOf("service", service)}><${Name} text=${service} /></a>`}</p>`;
 }
 
 // How long ago, and below it the exact time with its zone.

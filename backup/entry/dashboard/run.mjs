@@ -3,7 +3,7 @@ import { api } from "./api.mjs";
 import { Changes } from "./changes.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
-import { Badge, Live, Name, Problem, Time, Value } from "./parts.mjs";
+import { Back, Badge, Live, Name, Problem, Time, Value } from "./parts.mjs";
 import { addressOf } from "./route.mjs";
 import { comparedOf, whatOf } from "./runs.mjs";
 import { Allow, mayBeAllowed, Undo } from "./take_back.mjs";
@@ -22,7 +22,7 @@ export function Run({ id }) {
     return run;
   }, ["run", id], every);
   return html`<div class="view">
-    <p><a href="#/">← Overview</a></p>
+    <${Back} service=${live.data?.service} />
     <h1 tabindex="-1">${live.data ? html`${wordOf(live.data.verb)} of <${Name} text=${live.data.service} />` : "Run"}</h1>
     <${Live} live=${live}>${(run) => html`<${Details} run=${run} />`}<//>
   </div>`;
