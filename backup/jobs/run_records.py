@@ -129,7 +129,7 @@ class RunRecords(RunNumbers):
     ) -> RunPage:
         """Returns the runs that began at `since` or later, and before `until`; newest first.
 
-        `text` is somewhere in their id, service, verb, error, hint, notes, or name of who asked; case does not count.
+        `text` is somewhere in their id, job's id, service, verb, error, hint, notes, or name of who asked; case does not count.
         Cost: reads the summaries of the page; with a text, or more than one of service, status and verb, at most 1,000.
         Raises BadRequest for a cursor that is not from a page of these runs.
         """
@@ -187,6 +187,10 @@ class RunKeeper(Observer):
             has_failed = error is not None and outcome.run.completed_at is not None
             run = replace(outcome.run, error_kind=type(error).__name__) if has_failed else outcome.run
             self._save(run, error.hint if error else None)
+
+    def closed(self, run: Run) -> None:
+        """As `Observer` says. The summary keeps the job and the person that it had."""
+        RunKeeper(self._runs)._save(run)
 
     def _save(self, run: Run, hint: str | None = None) -> None:
         try:

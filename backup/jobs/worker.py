@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain, repeat
 from math import inf
 from types import TracebackType
@@ -28,7 +28,7 @@ from backup.core.errors import (
 )
 from backup.core.log import event, redact
 from backup.core.model import Now
-from backup.core.run_values import Counts, Proof, Run, Trigger, Verb
+from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.job import Job, State
@@ -122,6 +122,8 @@ class JobWorker:
             # A worker that died has left no proof of what ended in its slice.
             proof = None if job.proof is None or _has_died(job) else Proof.from_json(job.proof)
             run = replace(run, counts=Counts(**job.counts), percent=job.percent, proof=proof)
+        elif _has_died(job):
+            run = self._as_left(run, job)
         outcome = registry.sync_as_one(run, options, progress, resumed=job.sync_id is not None)
         if isinstance(outcome.error, Interrupted):
             return outcome.error
@@ -130,6 +132,14 @@ class JobWorker:
         if job.sync_id is not None and job.error is not None and outcome.error is None:
             return replace(outcome, error=SetFailed(job.error, hint=job.hint or None, errors=()))
         return outcome
+
+    def _as_left(self, run: Run, job: Job) -> Run:
+        """The run with the id that a worker gave it which died in its first slice. That slice may not have begun all of
+        the services, so all are synced; but it is one run, and none stays in progress for ever."""
+        page = self._runs.page(service=run.service, status=Status.IN_PROGRESS, text=job.job_id)
+        for left in page.runs:
+            return replace(run, sync_id=left["syncId"], started_at=datetime.fromisoformat(left["startedAt"]))
+        return run
 
     def _look_after(self, registry: Registry, name: str, ends_at: float) -> None:
         """Purges and verifies the services while there is time: every minute looks after services of a set only while

@@ -133,13 +133,13 @@ class History:
         entries = self.entries.find(self.about(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)
         return list(filter(None, map(run_of, entries)))
 
-    def close_interrupted(self, run: Run, now: datetime) -> bool:
-        """Writes Failed into the entry that a dead run left InProgress. Returns False when another process has taken
-        the run over meanwhile."""
+    def close_interrupted(self, run: Run, now: datetime) -> Run | None:
+        """Writes Failed into the entry that a dead run left InProgress. Returns the run as it ended; None when another
+        process has taken the run over meanwhile."""
         event("sync.interrupted", level=logging.WARNING, service=run.service, sync_id=run.sync_id)
         closed = run.ended(Status.FAILED, now, run.counts, _INTERRUPTED)
         closed = replace(closed, error_kind=Interrupted.__name__, attempt=str(uuid4()))
-        return self.change(closed, [run.owner], [run.attempt, closed.attempt])
+        return closed if self.change(closed, [run.owner], [run.attempt, closed.attempt]) else None
 
     def last_synced(self, service: str) -> Run | None:
         """The newest sync that completed and left no changes for a later run."""

@@ -14,6 +14,7 @@ from backup.core.run_values import Run, Status, Verb
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.opening import Opening
+from backup.runs.outcome import NOBODY
 from backup.runs.ownership import is_alive, refuse_alive
 from backup.runs.scratch import drop_left
 from backup.stores import Store
@@ -48,10 +49,15 @@ def has_left_sync(
 
 
 def take_over(
-    history: History, open_runs: Sequence[Run], now: datetime, moment: datetime, may_resume: Callable[[Run], bool]
+    history: History,
+    open_runs: Sequence[Run],
+    now: datetime,
+    moment: datetime,
+    may_resume: Callable[[Run], bool],
+    tell_closed: Callable[[Run], None],
 ) -> Run | None:
-    """Returns the newest open run that the caller `may_resume`, or None; closes the others. Raises Locked while an open
-    run is alive.
+    """Returns the newest open run that the caller `may_resume`, or None; closes the others, and tells of each. Raises
+    Locked while an open run is alive.
 
     It leaves a verify alone that is alive, or that another call may resume: a verify needs no lock. `now` is the time
     of the run that begins, `moment` that of the clock that writes heartbeats.
@@ -61,26 +67,39 @@ def take_over(
         refuse_alive(run, moment)
     resumed_run = next(filter(may_resume, runs), None)
     for run in runs:
-        if run is not resumed_run and not history.close_interrupted(run, now):
+        if run is resumed_run:
+            continue
+        closed = history.close_interrupted(run, now)
+        if closed is None:
             raise Locked(f"Another process has just taken over a run of {run.service}.")
+        tell_closed(closed)
     return resumed_run
 
 
-def drop_scratches(backup: Store, history: History, service: str, opening: Opening, moment: datetime) -> Opening:
-    """Drops the scratch places that dead drills of the opening left, and writes that into their entries. Returns the
-    opening as it is after that."""
+def drop_scratches(
+    backup: Store,
+    history: History,
+    service: str,
+    opening: Opening,
+    moment: datetime,
+    tell_closed: Callable[[Run], None],
+) -> Opening:
+    """Drops the scratch places that dead drills of the opening left, and writes that into their entries. Tells of each
+    that it closes. Returns the opening as it is after that."""
     runs = {run.sync_id: run for run in (*opening.newest, *opening.open_runs)}
-    if not _drop(backup, history, runs.values(), moment):
+    if not _drop(backup, history, runs.values(), moment, tell_closed):
         return opening
     return history.opening(service)
 
 
 def drop_all_scratches(backup: Store, history: History, service: str, moment: datetime) -> None:
     """Drops the scratch places of all dead drills of the history, and writes that into their entries."""
-    _drop(backup, history, history.with_scratch(service), moment)
+    _drop(backup, history, history.with_scratch(service), moment, NOBODY.closed)
 
 
-def _drop(backup: Store, history: History, runs: Iterable[Run], moment: datetime) -> int:
+def _drop(
+    backup: Store, history: History, runs: Iterable[Run], moment: datetime, tell_closed: Callable[[Run], None]
+) -> int:
     """Drops these runs' scratch places. Returns how many entries it changed."""
     dropped = 0
     for run in runs:
@@ -88,7 +107,9 @@ def _drop(backup: Store, history: History, runs: Iterable[Run], moment: datetime
             continue
         dropped += 1
         if run.status is Status.IN_PROGRESS:
-            history.close_interrupted(replace(run, scratch=None), moment)
+            closed = history.close_interrupted(replace(run, scratch=None), moment)
+            if closed is not None:
+                tell_closed(closed)
         else:
             history.save(replace(run, scratch=None))
     return dropped

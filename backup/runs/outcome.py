@@ -81,6 +81,9 @@ class Observer:
     def ended(self, outcome: Outcome) -> None:
         """Called when this call of the run has ended, also when it could not start."""
 
+    def closed(self, run: Run) -> None:
+        """Called when the run has failed because it was left open by a process that died, before another run begins."""
+
 
 NOBODY = Observer()
 
@@ -115,6 +118,11 @@ class Observers(Observer):
         """As `Observer` says."""
         for observer in self._observers:
             observer.ended(outcome)
+
+    def closed(self, run: Run) -> None:
+        """As `Observer` says."""
+        for observer in self._observers:
+            observer.closed(run)
 
 
 @dataclass(frozen=True)

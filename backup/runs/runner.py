@@ -146,7 +146,7 @@ class Runner:
         recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
         now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
         if request.needs_lock:
-            opening = drop_scratches(backup, history, self._service, opening, clock())
+            opening = drop_scratches(*(backup, history, self._service, opening, clock()), request.observer.closed)
         if (outcome := settled_at_once(request, (source, backup), opening, now, check_lock)) is not None:
             return outcome
         begun = self._begin(request, history, opening, now, clock)
@@ -250,7 +250,9 @@ class Runner:
             if request.only_resumes and not any(map(request.may_resume, opening.open_runs)):
                 return None
             may_resume = request.may_resume if request.only_resumes else run.takes_over
-            resumed_run = take_over(history, opening.open_runs, run.started_at, clock(), may_resume)
+            resumed_run = take_over(
+                *(history, opening.open_runs, run.started_at, clock(), may_resume), request.observer.closed
+            )
         if resumed_run is None and request.only_resumes:
             return None
         start = Checkpoint() if resumed_run is None else Checkpoint.from_text(resumed_run.checkpoint)

@@ -123,6 +123,9 @@ class SyncInTurn(Observer):
     def ended(self, outcome: Outcome) -> None:
         self._observer.ended(outcome)
 
+    def closed(self, run: Run) -> None:
+        self._observer.closed(run)
+
     @property
     def has_ended(self) -> bool:
         """Whether it has ended, as it is to stay or for this slice."""
@@ -149,7 +152,7 @@ def new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run
 
 def new_run_of_several(name: str, trigger: Trigger, options: Options) -> Run:
     """A sync of several services as one run, of which no call has done anything yet, so nothing is unproven."""
-    return replace(new_run(name, Verb.SYNC, trigger, options), proof=Proof())
+    return replace(new_run(name, Verb.SYNC, trigger, options), status=Status.IN_PROGRESS, proof=Proof())
 
 
 def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:

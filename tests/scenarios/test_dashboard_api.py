@@ -21,7 +21,7 @@ from backup.jobs.worker import worker_of
 from backup.services.registry import Registry
 from tests.scenarios import places
 from tests.scenarios.inside import alone, command, done, raised, refused, remove, synced
-from tests.scenarios.places import Place
+from tests.scenarios.places import Place, Sql
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
@@ -312,6 +312,21 @@ def test_runs_are_searched_by_a_text(many: Page) -> None:
         many.desk.runs.save(run)
     runs = job_api.get_history(many.desk, {"q": "MOON"}).body["runs"]
     assert [run["service"] for run in runs] == ["service2"]
+
+
+def test_a_run_that_a_dead_process_left_open_ends_in_the_records_too(customers: Place, page: Page) -> None:
+    run = customers.registry.sync("customer", Trigger.CLI)[0].run  # without a word to the records
+    left = replace(run, status=Status.IN_PROGRESS, completed_at=None)
+    page.desk.runs.save(left, job_id="a-job", requested_by="Bob")
+    assert isinstance(customers.customer.backup, Sql)
+    open_again = '"Status" = \'InProgress\', "CompletedAt" = NULL, "Checkpoint" = NULL, "Owner" = NULL'
+    customers.customer.backup.run(f'UPDATE "SyncHistory" SET {open_again}')
+    page.registry.sync("customer", Trigger.CLI)
+    told = page.desk.runs.get(run.sync_id) or {}
+    assert (told["status"], told["errorKind"], told["jobId"], told["requestedBy"]) == (
+        *("Failed", "Interrupted"),
+        *("a-job", "Bob"),
+    )
 
 
 def test_many_jobs_are_retried_and_deleted_at_once(many: Page) -> None:

@@ -32,6 +32,7 @@ from backup.entry.dashboard_shapes import shape_overview
 from backup.entry.plans import shape_plan
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Job, Request, State
+from backup.jobs.records import SILENCE
 from backup.jobs.run_numbers import RunNumbers
 from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
@@ -41,6 +42,7 @@ from backup.services.first_file import first_file
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS
 from backup.services.service_plans import plan_of
+from backup.services.turns import new_run_of_several
 from backup.stores import Limits
 from backup.verbs import sync
 from tests.contract.benches import SQL_SERVER, Role
@@ -407,6 +409,20 @@ def test_a_job_of_a_set_is_one_run_in_the_records_and_the_numbers(
     assert (run["service"], run["jobId"], run["status"]) == ("shop", job.job_id, "Completed")
     day = RunNumbers(desk.keys).day(date.fromisoformat(run["startedAt"][:10]))
     assert {service: numbers["runs"] for service, numbers in day.items()} == {"shop": 1}
+
+
+def test_a_job_of_a_set_whose_worker_died_at_once_is_still_one_run(sqlite_shop: Shop, tmp_path: Path) -> None:
+    sqlite_shop.run(SHOP)
+    settings = load_settings({"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": sqlite_shop.text(EXCLUDE)})
+    desk = open_desk(settings)
+    job = desk.records.enqueue(Request("shop"), "http", owner="a process that has died")
+    assert job is not None
+    begun = new_run_of_several("shop", Trigger.JOB, NO_OPTIONS)
+    desk.runs.save(begun, job_id=job.job_id)
+    worked = worker_of(settings, open_desk(settings, lambda: utc_now() + 2 * SILENCE)).work(job.job_id)
+    assert worked is not None
+    assert (worked.state, worked.sync_id, worked.counts["inserted"]) == (State.SUCCEEDED, begun.sync_id, 8)
+    assert [run["status"] for run in desk.runs.page(service="shop").runs] == ["Completed"]
 
 
 def test_a_scheduled_job_of_a_set_purges_and_verifies_each_of_its_services(sqlite_shop: Shop, tmp_path: Path) -> None:
