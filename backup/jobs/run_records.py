@@ -129,7 +129,8 @@ class RunRecords(RunNumbers):
     ) -> RunPage:
         """Returns the runs that began at `since` or later, and before `until`; newest first.
 
-        `text` is somewhere in their id, job's id, service, verb, error, hint, notes, or name of who asked; case does not count.
+        `text` is somewhere in an id of theirs, also of the job, in their service, verb, error, hint or notes, or in the
+        name of who asked; case does not count.
         Cost: reads the summaries of the page; with a text, or more than one of service, status and verb, at most 1,000.
         Raises BadRequest for a cursor that is not from a page of these runs.
         """

@@ -137,16 +137,18 @@ class PastRun:
 
     def _images(self, keys: Sequence[Key]) -> dict[Key, tuple[Kept, Kept | None]]:
         """Of each of these keys that the run changed: its image before the run, and the next later image, if any."""
-        history: dict[Key, list[Kept]] = {key: [] for key in keys}
-        for kept in self._recycled.of_keys(keys, records=False):  # oldest first
-            if kept.key in history:
-                history[kept.key].append(kept)
-        images: dict[Key, tuple[Kept, Kept | None]] = {}
-        for key, of_key in history.items():
-            index = next((n for n, kept in enumerate(of_key) if kept.sync_id == self.run.sync_id), None)
-            if index is not None:
-                images[key] = of_key[index], of_key[index + 1] if index + 1 < len(of_key) else None
-        return images
+        missing, own, later = set(keys), dict[Key, Kept](), dict[Key, Kept]()
+        for kept in self._recycled.of_keys_since(self.run.sync_id, keys):  # oldest first
+            if kept.key not in missing:
+                continue
+            if kept.key in own:
+                later[kept.key] = kept
+                missing.discard(kept.key)
+            elif kept.sync_id == self.run.sync_id:
+                own[kept.key] = kept
+            if not missing:
+                break
+        return {key: (own[key], later.get(key)) for key in keys if key in own}
 
     def _of(self, action: Action | None) -> Iterator[Sequence[Key]]:
         for entries in self._recycled.of_run(self.run.sync_id, action, records=False):
