@@ -184,7 +184,7 @@ class RecycleBin:
         hashes, keys_by_block = entries.hashes_of(keys)
         first, numbers = self._timeline.number(sync_id), dict[str, int]()
         following = []
-        for page in entries.pages_of_hashes(self._entries, hashes, self._of_place(), records=False):
+        for page in pages_of_hashes(self._entries, hashes, self._of_place(), records=False):
             for entry in filter(self._belongs_here, page):
                 run = entry["EntryId"][:32]
                 if run not in numbers:
