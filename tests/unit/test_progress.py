@@ -8,7 +8,8 @@ from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger
 from backup.runs.outcome import Observer, Outcome
 from backup.services.service import NO_OPTIONS
-from backup.services.turns import ProgressAsOne, as_one, new_run_of_several
+from backup.services.several_as_one import ProgressAsOne, as_one
+from backup.services.turns import new_run_of_several
 
 
 class Seen(Observer):
