@@ -92,6 +92,9 @@ def _of(file: BicepFile) -> Iterator[str]:
     for name in file.part("parameters"):
         if _SECRET_NAME.search(name) and name not in _NAMES_THAT_ARE_NO_SECRET:
             yield f"a parameter for a secret: {name}"
+    for name in (*file.part("parameters"), *file.part("variables")):
+        if len(re.findall(rf"\b{name}\b", code)) < 2:
+            yield f"{name} is never used"  # which bicepconfig.json has the compiler refuse
     for role in set(_ROLE_ID.findall(code)) - ROLES.keys():
         yield f"a role that nobody needs: {role}"
     for name, kind, config in file.resources():

@@ -67,6 +67,7 @@ MISTAKES = {
         ("    isPrivate: vnetEnabled\n  }\n}\n\nmodule watch", "  }\n}\n\nmodule watch", "isPrivate"),
         ("alertEmail: alertEmail", "alertMail: alertEmail", "alertMail"),
         ("identity.outputs.principalId", "identity.outputs.principal", "no output principal"),
+        ("param useBackupFile", "param unused bool = false\nparam useBackupFile", "unused is never used"),
         ("? nothing : keyVaultId", "? '////////' : keyVaultId", "a scope without a name"),
     ],
 }

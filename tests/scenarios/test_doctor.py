@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from azure.core.exceptions import ClientAuthenticationError
 
 from backup.config.settings import load_settings
 from backup.core.errors import BadRequest, NotInitialized
@@ -27,6 +28,7 @@ from backup.doctor.identities import identity_checks
 from backup.entry.doctor_api import post_doctor
 from backup.jobs.desk import open_desk
 from backup.jobs.job import Request
+from backup.runs.storage_account import storage_error
 from backup.stores import Side, tokens
 from tests.emulators.servers import postgres_database
 from tests.scenarios import places
@@ -318,6 +320,7 @@ def test_a_token_that_has_ended_is_no_token(monkeypatch: pytest.MonkeyPatch) -> 
     [finding] = check.look()
     assert (finding.grade, "ended 60 minutes ago" in finding.message) == (Grade.FAILED, True)
     assert "clock" in finding.hint
+    assert "az login" in storage_error(ClientAuthenticationError("no token"), "the locks").hint
 
 
 def test_over_http_it_takes_no_parameter_and_answers_200_also_when_something_is_wrong() -> None:
