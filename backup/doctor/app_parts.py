@@ -19,7 +19,7 @@ from backup.config.bindings import QUEUE
 from backup.config.environment import variable_named
 from backup.config.settings import Settings
 from backup.core.model import Now
-from backup.doctor.findings import Check, Finding, Grade, fine, found
+from backup.doctor.findings import Check, Finding, Grade, fine, wrong
 from backup.doctor.sides import clock_finding
 from backup.jobs.desk import Desk
 from backup.jobs.job import State
@@ -138,7 +138,7 @@ def _of_account(settings: Settings, kind: Kind, now: Now) -> Iterator[Finding]:
         else:
             yield from _queues(settings)
     except Exception as error:
-        yield found("storage", kind, storage_error(error, _KEEPS[kind], kind))
+        yield wrong("storage", kind, storage_error(error, _KEEPS[kind], kind))
 
 
 def _queues(settings: Settings) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from backup.core.errors import BackupError
 from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
 from backup.doctor.app_parts import job_findings, storage_checks, timer_findings, version_findings
-from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, found
+from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, wrong
 from backup.doctor.identities import identity_checks
 from backup.doctor.sides import Examiner, place_key, server_check, service_checks, set_checks, subject_of
 from backup.jobs.desk import open_desk
@@ -41,7 +41,7 @@ def examine(
     try:
         directory = Directory(settings, limits)
     except BackupError as error:
-        return [found("settings", "services", error), *version_findings()]
+        return [wrong("settings", "services", error), *version_findings()]
     findings += timer_findings(settings, directory.entries, now())
     specs, broken = _whole_specs(directory)
     findings += broken
@@ -90,7 +90,7 @@ def _whole_specs(directory: Directory) -> tuple[list[ServiceSpec], list[Finding]
             spec.check()
             specs.append(spec)
         except BackupError as error:
-            findings.append(found(name, "settings", error))
+            findings.append(wrong(name, "settings", error))
     return specs, findings
 
 
@@ -104,7 +104,7 @@ def _readable(
             place_key(examiner, side)
             readable.append((side, spec))
         except BackupError as error:
-            findings.append(found(subject_of(side), "settings", error))
+            findings.append(wrong(subject_of(side), "settings", error))
     return readable, findings
 
 

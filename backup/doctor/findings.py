@@ -60,8 +60,8 @@ def fine(subject: str, check: str, message: str) -> Finding:
     return Finding(Grade.OK, subject, check, message)
 
 
-def found(subject: str, check: str, error: BackupError, grade: Grade = Grade.FAILED) -> Finding:
-    """Returns the finding of an error."""
+def wrong(subject: str, check: str, error: BackupError, grade: Grade = Grade.FAILED) -> Finding:
+    """Returns the finding that an error tells."""
     return Finding(grade, subject, check, redact(str(error)), redact(error.hint))
 
 
@@ -92,7 +92,7 @@ def findings_of(checks: Sequence[Check], ends_at: float, seconds: float = CHECK_
             hint = "Check that the server runs, and that its firewall admits this app."
             findings = [Finding(Grade.FAILED, check.subject, check.name, text, hint)]
         except Exception as error:
-            findings = [found(check.subject, check.name, foreseen(error))]
+            findings = [wrong(check.subject, check.name, foreseen(error))]
         took = round((time.perf_counter() - started) * 1000)
         return [replace(finding, duration_ms=took) for finding in findings]
 

@@ -10,7 +10,7 @@ from functools import partial
 from backup.core.errors import BackupError, ColumnMissing, NotInitialized
 from backup.core.log import redact
 from backup.core.model import Now, SideName
-from backup.doctor.findings import Check, Finding, Grade, fine, found
+from backup.doctor.findings import Check, Finding, Grade, fine, wrong
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs import upgrade
 from backup.runs.history_entries import HISTORY
@@ -104,7 +104,7 @@ def _side_check(examiner: Examiner, spec: ServiceSpec, side: Side) -> Check:
         except NotInitialized as error:
             yield _not_initialized(side, "table", error)
         except BackupError as error:
-            yield found(subject, "table", error)
+            yield wrong(subject, "table", error)
         finally:
             store.close()
         yield from _rights(examiner, side, subject)
@@ -130,7 +130,7 @@ def _own_tables(store: Store, service: str, side: Side) -> Iterator[Finding]:
         yield _not_initialized(side, "SyncHistory", error)
         return
     except (BackupError, ColumnMissing) as error:
-        yield found(subject, "SyncHistory", error)
+        yield wrong(subject, "SyncHistory", error)
         return
     if opening is None:
         yield Finding(
@@ -209,10 +209,10 @@ def set_checks(examiner: Examiner, service_set: ServiceSet, roles: Sequence[Side
 def _tables(service_set: ServiceSet) -> Iterator[Finding]:
     members, subject = service_set.members, f"{service_set.name} source"
     for error in members.errors:
-        yield found(subject, "tables", error)
+        yield wrong(subject, "tables", error)
     for spec in members.specs.values():
         if spec.refused is not None:
-            yield found(f"{spec.name} source", "tables", spec.refused)
+            yield wrong(f"{spec.name} source", "tables", spec.refused)
     if members.gone:
         text = f"{len(members.gone)} tables of the backup are gone from the source: {', '.join(members.gone[:5])}"
         yield Finding(Grade.WARNING, subject, "tables", text, "Their copies stay. Exclude them if that is meant.")
@@ -223,7 +223,7 @@ def _tables(service_set: ServiceSet) -> Iterator[Finding]:
 def _one_moment(service_set: ServiceSet) -> Iterator[Finding]:
     subject, refusals = f"{service_set.name} source", service_set.refusals()
     for error in refusals:
-        yield found(subject, "one moment", error)
+        yield wrong(subject, "one moment", error)
     if not refusals and service_set.members.listed:
         yield fine(subject, "one moment", "all tables of the set can be read as of one moment")
 

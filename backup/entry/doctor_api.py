@@ -9,7 +9,7 @@ from typing import Any
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError
 from backup.core.model import Now, utc_now
-from backup.doctor.findings import Finding, Grade, found, worst
+from backup.doctor.findings import Finding, Grade, worst, wrong
 from backup.entry.answers import Answer, time_text
 from backup.entry.requests import check_no_body, check_query
 
@@ -29,7 +29,7 @@ def examined(load: Callable[[], Settings]) -> list[Finding]:
     try:
         settings = load()
     except ConfigError as error:
-        return [found("settings", "settings", error), *version_findings()]
+        return [wrong("settings", "settings", error), *version_findings()]
     return examine(settings)
 
 

@@ -57,8 +57,8 @@ class SinkState:
     def failed(self, now: datetime, pause: timedelta, error: str, hint: str) -> Self:
         """The state after it did not take an event."""
         since = self.failing_since or now
-        more = {"failures": self.failures + 1, "error": error, "hint": hint}
-        return replace(self, failing_since=since, after=now + pause, **more)  # type: ignore[arg-type]
+        trouble = {"failures": self.failures + 1, "error": error, "hint": hint}
+        return replace(self, failing_since=since, after=now + pause, **trouble)  # type: ignore[arg-type]
 
     def gave_up(self, now: datetime) -> Self:
         """The state after an event was given up."""

@@ -39,7 +39,7 @@ def openings(backup: ManyTables, places: Mapping[str, str]) -> dict[str, Opening
     in its opening. Costs one statement. Raises ColumnMissing for a table of an earlier release, and what a store
     raises.
     """
-    found: dict[str, Opening] = {}
+    opening_of: dict[str, Opening] = {}
     unusable = set()
     for group in backup.newest(HISTORY, _RUNS, list(places)):
         if group.by not in places or group.apart not in (None, places[group.by]):
@@ -47,13 +47,13 @@ def openings(backup: ManyTables, places: Mapping[str, str]) -> dict[str, Opening
         number, at, version = (group.highest[name] for name in ("RunNumber", "SyncedAt", "SchemaVersion"))
         run = None if group.entry is None else run_of(group.entry)
         is_known = isinstance(number, int) and isinstance(at, datetime) and version == VERSION
-        is_alone = group.apart is not None and group.by not in found and not group.counted
+        is_alone = group.apart is not None and group.by not in opening_of and not group.counted
         if not (is_known and is_alone and group.highest["Scratch"] is None and run is not None and may_build_on(run)):
             unusable.add(group.by)
             continue
         server_time = None if group.at is None else ServerTime(group.at, elapsed())
-        found[group.by] = Opening([run], False, (), number + 1, False, version, [at], server_time)
-    return {name: opening for name, opening in found.items() if name not in unusable}
+        opening_of[group.by] = Opening([run], False, (), number + 1, False, version, [at], server_time)
+    return {name: opening for name, opening in opening_of.items() if name not in unusable}
 
 
 def may_build_on(run: Run) -> bool:

@@ -137,12 +137,12 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
     return DatabaseGrant(side, "", (entry,), needed, replace(wish.grantee, name=name or "", has_password=has_password))
 
 
-def _together(one: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
+def _together(first: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
     """Both as one: of a database whose tables are not all named, every table of the schemas."""
-    tables = {*one.needed.tables, *other.needed.tables} if one.needed.tables and other.needed.tables else ()
-    schemas = tuple(sorted({*one.needed.schemas, *other.needed.schemas}))
-    needed = replace(one.needed, schemas=schemas, tables=tuple(sorted(tables)))
-    return replace(one, services=(*one.services, *other.services), needed=needed)
+    tables = {*first.needed.tables, *other.needed.tables} if first.needed.tables and other.needed.tables else ()
+    schemas = tuple(sorted({*first.needed.schemas, *other.needed.schemas}))
+    needed = replace(first.needed, schemas=schemas, tables=tuple(sorted(tables)))
+    return replace(first, services=(*first.services, *other.services), needed=needed)
 
 
 def _spelled(made: DatabaseGrant, limits: Limits, wish: GrantWish) -> DatabaseGrant:

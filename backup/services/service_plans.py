@@ -16,7 +16,6 @@ from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync
 from backup.services.registry import Registry
 from backup.services.service import SyncService
-from backup.services.set_members import Members
 from backup.services.set_specs import unique_key
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
@@ -75,7 +74,7 @@ def plan_of(registry: Registry, name: str) -> Plan:
 def _plan_of(registry: Registry, name: str) -> Plan:
     directory = registry.directory
     services = directory.services(name)
-    sets = {found.name: found for service in services if (found := directory.set_with(service)) is not None}
+    sets = {own_set.name: own_set for service in services if (own_set := directory.set_with(service)) is not None}
     if named := directory.sets.get(name.lower()):
         sets[named.name] = named
 
@@ -85,9 +84,9 @@ def _plan_of(registry: Registry, name: str) -> Plan:
         except Exception as error:
             return ServicePlan(service, error=foreseen(error))
 
-    notes = [note for found in sets.values() for note in (*_notes_of(found.name, found.members), *_order_notes(found))]
-    errors = [error for found in sets.values() for error in found.members.errors]
-    for consistent in (found for found in sets.values() if found.is_consistent and found.members.listed):
+    notes = [note for own_set in sets.values() for note in _notes_of(own_set)]
+    errors = [error for own_set in sets.values() for error in own_set.members.errors]
+    for consistent in (own_set for own_set in sets.values() if own_set.is_consistent and own_set.members.listed):
         refusals = consistent.refusals()
         errors += refusals
         notes += [] if refusals else [f"{consistent.name}: a sync of the whole set reads its tables as of one moment."]
@@ -247,10 +246,11 @@ def _index_notes(plan: IndexPlan) -> list[str]:
     ]
 
 
-def _notes_of(set_name: str, members: Members) -> list[str]:
+def _notes_of(own_set: ServiceSet) -> list[str]:
     return [
-        *(f"{set_name}: {table} is gone from the source. Its copy stays." for table in members.gone),
-        *(f"{set_name}: {table} is new, and on_new_table is ignore." for table in members.ignored),
+        *(f"{own_set.name}: {table} is gone from the source. Its copy stays." for table in own_set.members.gone),
+        *(f"{own_set.name}: {table} is new, and on_new_table is ignore." for table in own_set.members.ignored),
+        *_order_notes(own_set),
     ]
 
 

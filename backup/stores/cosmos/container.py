@@ -80,8 +80,8 @@ class CosmosContainer:
             for part in batched(list(keys), _IDS_AT_ONCE)
         ]
         parts = self._access.side_by_side("look up addresses", queries, lambda query: list(self.items(query)))
-        found = (key_in(item, len(paths)) for items in parts for item in items)
-        return [((*parts[:width], parts[-1]), parts[width:-1]) for parts in found]
+        keys_and_addresses = (key_in(item, len(paths)) for items in parts for item in items)
+        return [((*parts[:width], parts[-1]), parts[width:-1]) for parts in keys_and_addresses]
 
     @property
     def indexing_policy(self) -> Mapping[str, Any] | None:

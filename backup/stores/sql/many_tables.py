@@ -133,8 +133,8 @@ class ManyTables:
         statement. Raises ColumnMissing for a table of an earlier release, and what a store raises."""
         for attempt in self._access.attempts(f"read {shape.name}", single=True):
             with attempt as cx:
-                found = self._groups(cx, shape, groups, values, tuple(shape.fields))
-        return found
+                newest_groups = self._groups(cx, shape, groups, values, tuple(shape.fields))
+        return newest_groups
 
     def add_next(self, shape: Shape, groups: Groups, entries: Sequence[Mapping[str, Any]]) -> set[str]:
         """Inserts those entries whose `order` is the next one of their group, if no entry of the group is counted.
@@ -144,11 +144,11 @@ class ManyTables:
         for attempt in self._access.attempts(f"write {shape.name}", writes=True, fenced=False):
             with attempt as cx:
                 read = self._groups(cx, shape, groups, values, (shape.key,))
-                found = {(group.by, group.apart): group for group in read}
+                group_of = {(group.by, group.apart): group for group in read}
                 there: list[str] = []
                 fitting: list[dict[str, Any]] = []
                 for entry in entries:
-                    group = found.get((entry[groups.by], entry[groups.apart]))
+                    group = group_of.get((entry[groups.by], entry[groups.apart]))
                     if group is None or group.counted:
                         continue
                     if group.entry is not None and group.entry[shape.key] == entry[shape.key]:

@@ -17,12 +17,12 @@ def groups_of(
 ) -> list[Group]:
     """The groups whose field `by` has one of these values; their newest entries with these fields alone. A group with
     two newest entries is there twice."""
-    found, width = [], len(fields)
+    newest_groups, width = [], len(fields)
     for row in cx.execute(_query(table, groups, clock, fields), {_VALUES: values}).all():
         is_there, by, apart, counted, at, *highest = row[width:]
         entry = dict(zip(fields, row, strict=False)) if is_there is not None else None
-        found.append(Group(by, apart, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))
-    return found
+        newest_groups.append(Group(by, apart, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))
+    return newest_groups
 
 
 @lru_cache(maxsize=16)

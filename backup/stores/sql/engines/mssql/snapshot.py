@@ -43,7 +43,7 @@ def begin_under_snapshot(
         _fix(cx, tables)
         number, at = cx.execute(TRANSACTION).one()
         return OneConnection(
-            cx, cut(cx), at.replace(tzinfo=UTC), lambda held: held.execute(TRANSACTION).one()[0] == number
+            cx, cut(cx), at.replace(tzinfo=UTC), lambda own_cx: own_cx.execute(TRANSACTION).one()[0] == number
         )
     except BaseException:
         cx.close()

@@ -33,7 +33,7 @@ def begin_read_transaction(engine: sa.Engine, cut: Callable[[sa.Connection], Cal
             )
         cx.exec_driver_sql("BEGIN")
         cx.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")  # the first read decides what all others see
-        return OneConnection(cx, cut(cx), utc_now(), lambda held: bool(_driver(held).in_transaction))
+        return OneConnection(cx, cut(cx), utc_now(), lambda own_cx: bool(_driver(own_cx).in_transaction))
     except BaseException:
         cx.close()
         raise
