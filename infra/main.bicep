@@ -93,7 +93,7 @@ var makesSql = createBackup && hasSql
 var makesCosmos = createBackup && hasCosmos
 
 // /subscriptions/2/resourceGroups/4/providers/Microsoft.Sql/servers/8/databases/10. What has no id gets names of nothing
-// in this deployment's own group: Azure looks at a module's scope also where its condition is false.
+// in this deployment's own group, for Azure may look at a module's scope even where its condition is false.
 var nothing = '/subscriptions/${subscription().subscriptionId}/resourceGroups/rg-${environmentName}/providers/none/none/none/none/none'
 var sqlParts = split(empty(sourceSqlDatabaseId) ? nothing : sourceSqlDatabaseId, '/')
 var cosmosParts = split(empty(sourceCosmosId) ? nothing : sourceCosmosId, '/')

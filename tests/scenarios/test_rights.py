@@ -181,6 +181,17 @@ def test_grant_refuses_the_apps_own_login_and_another_database(app: App, tmp_pat
     assert (elsewhere.code, "another database than the source" in elsewhere.err) == (1, True)
 
 
+def test_a_server_that_is_not_reached_keeps_no_other_from_its_grants(app: App, tmp_path: Path) -> None:
+    settings = {
+        **app.settings,
+        "SourceCustomerDb__ConnectionString": "postgresql://postgres@127.0.0.1:1/shop",
+        "BackupCustomerDb__ConnectionString": app.backup.url,
+        "BackupRetry__MaxAttempts": "1",
+    }
+    ended = command(tmp_path, settings, "grant", "customer", "--to", app.role)
+    assert (ended.code, "source of customer" in ended.err, "statements were run" in ended.out) == (1, True, True)
+
+
 def run_as_it_is(url: str, *statements: str) -> None:
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as cx:
         for statement in statements:

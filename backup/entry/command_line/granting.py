@@ -57,7 +57,8 @@ def grant_command(
 ) -> None:
     """Give the app the least rights that it needs in each database, and say what is granted too much.
 
-    Run it as an administrator of the databases. Roles of Cosmos DB are printed as commands of az.
+    Run it as an administrator of the databases. A database where that fails keeps no other from it; the exit code is 1
+    then. Roles of Cosmos DB are printed as commands of az.
     """
     from backup.services.grants import GrantWish, grants_of  # no other command needs SQLAlchemy at its start
 
@@ -71,13 +72,16 @@ def grant_command(
         sides = SIDES if side is None else tuple(role for role in SIDES if role == side.value)
         wish = GrantWish(grantee, sides, restore, revoke, unmask, resource_group, connection)
         registry = open_registry(config)
+        all_ran = True
         for made in grants_of(registry.directory, registry.limits, service, wish):
             if only_print or made.commands:
                 _print(made)
             if not made.statements and not made.commands:
                 say(f"{made.title}: nothing to grant.")
             elif not only_print:
-                _run(registry, made)
+                all_ran &= _run(registry, made)
+        if not all_ran:
+            raise typer.Exit(1)
 
 
 def _print(made: DatabaseGrant) -> None:
@@ -95,16 +99,22 @@ def _print(made: DatabaseGrant) -> None:
         print("\n".join(lines) + "\n")
 
 
-def _run(registry: Registry, made: DatabaseGrant) -> None:
+def _run(registry: Registry, made: DatabaseGrant) -> bool:
+    """Whether the statements of this database were run; tells why not, and what is granted too much."""
     from backup.services.grants import rights_seen, run_grants
 
     if made.statements:
-        run_grants(made, registry.limits)
+        try:
+            run_grants(made, registry.limits)
+        except BackupError as error:
+            show_trouble(type(error).__name__, str(error), error.hint)
+            return False
         say(f"{made.title}: {len(made.statements)} statements were run for {made.grantee.name}.")
         try:
             seen = rights_seen(made, registry.limits)
         except BackupError as error:
             show_trouble(made.title, f"What is granted could not be looked at. {error}", error.hint)
-            return
+            return True
         if excess := grouped(seen, "excess"):
             show_trouble(made.title, f"{made.grantee.name} has more than it needs: {excess}.", "Take it back.")
+    return True
