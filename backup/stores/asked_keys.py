@@ -15,6 +15,9 @@ from backup.stores.exact_json import decimal_of
 
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _NO_BYTES = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")  # beside those that stand for bytes that are no text
+_INTEGER = re.compile("(tiny|small|medium|big)?int(eger|[248])?|(small|big)?serial[248]?|oid")
+_FLAGS = ("boolean", "bool")
+_FLAGS_AS_TEXTS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _INTEGERS = range(-(2**63), 2**63)
 _DIGITS = 150_000  # PostgreSQL's numeric has no more; others have fewer
 _SHOWN_CHARACTERS = 80
@@ -59,10 +62,17 @@ def value_of(declared: str, part: Any, *, plain: bool = False) -> Any:
     """
     text = json.dumps(part) if isinstance(part, bool) else str(part)
     kind = re.split(r"[(\s]", declared.lower(), maxsplit=1)[0]
-    if "int" in kind or kind == "serial":
+    if kind in _FLAGS and not plain:
+        if text.lower() not in _FLAGS_AS_TEXTS:
+            raise ValueError("neither true nor false")
+        return _FLAGS_AS_TEXTS[text.lower()]
+    # A column of SQLite is one of integers if its type has "int" anywhere. Elsewhere that is also an interval.
+    if "int" in kind if plain else _INTEGER.fullmatch(kind):
         if (whole := int(text)) not in _INTEGERS:
             raise OverflowError("no column of integers holds it")
         return whole
+    if kind == "money" and not text.lstrip("+-")[:1].isdigit():
+        return text  # PostgreSQL shows and takes it with its currency
     if kind in ("decimal", "numeric", "money", "smallmoney"):
         number = _bounded(decimal_of(text))
         return number if not plain else int(number) if number == number.to_integral_value() else float(number)

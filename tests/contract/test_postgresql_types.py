@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from backup.core.errors import SchemaMismatch, StoreError
-from backup.core.model import Chunk, unread_in
+from backup.core.model import WHOLE, Chunk, unread_in
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
@@ -209,6 +210,8 @@ def test_types_may_be_keys(postgresql_bench: PostgresBench, type_: str) -> None:
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({value}, 1)")
     source, backup = bench.pair(chunk_size=1, batch_size=2)
     assert [len(stamps_in(source, chunk)) for chunk in source.chunks()] == [1] * len(values) + [0]
+    keys = stamps_in(source, WHOLE).keys()
+    assert {source.keys.from_text(json.dumps(source.keys.to_json(key))) for key in keys} == keys
     assert run_sync(source, backup) == (len(values), 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, len(values))
     query = "SELECT v::text FROM {table} ORDER BY v"

@@ -70,6 +70,16 @@ def test_a_driver_that_knows_few_types_gets_one_of_these(declared: str, text: st
     assert (found, type(found)) == (text if value is None else value, str if value is None else type(value))
 
 
+def test_a_type_whose_name_begins_like_an_integers_is_none() -> None:
+    given = [("interval", "1 mon"), ("int4range", "[1,5)"), ("integer[]", "{1,2}"), ("int8multirange", "{}")]
+    assert [value_of(*part) for part in given] == [text for _, text in given]
+    numbers = ("int", "INT8", "bigint", "serial", "oid", "tinyint", "integer")
+    assert [value_of(declared, "7") for declared in numbers] == [7] * len(numbers)
+    assert [value_of("boolean", part) for part in (True, "true", "F", "0")] == [True, True, False, False]
+    with pytest.raises(ValueError, match="neither"):
+        value_of("bool", "2")
+
+
 @pytest.mark.parametrize("part", [2**63 - 1, -(2**63), "-0", "٣"])
 def test_what_64_bits_hold_is_a_value(part: Any) -> None:
     assert value_of("INTEGER", part) == int(part)
