@@ -105,7 +105,8 @@ class JobWorker:
                 return self._run_group(registry, job, options, progress)
             if request.verb in (Verb.VERIFY, Verb.DRILL):
                 depth = Depth(request.full, request.sample)
-                return service.verify(depth, drilled=request.verb == Verb.DRILL, trigger=Trigger.JOB)
+                is_drill = request.verb == Verb.DRILL
+                return service.verify(depth, drilled=is_drill, trigger=Trigger.JOB, observer=progress)
             # Only its own run: another run of the service may do more than this job asks for, or less.
             outcome = service.resume(Trigger.JOB, turn, progress, job.sync_id) if job.sync_id is not None else None
             return outcome or service.sync(Trigger.JOB, options, progress, turn)

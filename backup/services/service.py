@@ -46,7 +46,7 @@ from backup.verbs.restore import restore
 from backup.verbs.sync import sync_with_schema
 from backup.verbs.unchanged import find_unchanged
 from backup.verbs.undo import undo
-from backup.verbs.upkeep import verify_on
+from backup.verbs.upkeep import progress_of, verify_on
 from backup.verbs.wish import Wish
 
 
@@ -188,7 +188,9 @@ class SyncService:
             backup.close()
         return True
 
-    def verify(self, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI) -> Outcome:
+    def verify(
+        self, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI, observer: Observer = NOBODY
+    ) -> Outcome:
         """Compares source and backup; if `drilled`, compares the source with what a restore of the backup writes.
 
         Takes no lock. Writes only its entry; a drill writes its entry before it begins. An outcome without an error may
@@ -201,7 +203,8 @@ class SyncService:
                     drill(session)
                 else:
                     session.backup.catalog.match(session.source)
-                    verify(session.source, session.backup, depth, session.report, refuse=session.tally.set_aside)
+                    save, refuse = progress_of(session), session.tally.set_aside
+                    verify(session.source, session.backup, depth, session.report, save=save, refuse=refuse)
                     if depth.full:
                         session.note(COMPARED_WHOLE)
             finally:
@@ -210,7 +213,7 @@ class SyncService:
         run = self._new_run(Verb.DRILL if drilled else Verb.VERIFY, trigger)
         if drilled:
             run = replace(run, scratch=name_of(run.sync_id))
-        return _certain(self._runner.run(RunRequest(run, self.stores, work)))
+        return _certain(self._runner.run(RunRequest(run, self.stores, work, observer=observer)))
 
     def verify_on(self, depth: Depth, turn: Turn) -> Outcome | None:
         """Resumes the open verify, or begins one. When the turn's time is up, it stays open for the next call. Returns

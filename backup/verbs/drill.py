@@ -10,6 +10,7 @@ from backup.mirror.comparison import Depth, verify
 from backup.runs.runner import Session
 from backup.runs.scratch import name_of
 from backup.verbs.restore import restore
+from backup.verbs.upkeep import progress_of
 from backup.verbs.wish import Wish
 
 
@@ -30,7 +31,8 @@ def drill(session: Session) -> None:
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
         session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
         scratch.catalog.match(session.source)
-        verify(session.source, scratch, Depth(full=True), session.report, refuse=session.tally.set_aside)
+        save, refuse = progress_of(session), session.tally.set_aside
+        verify(session.source, scratch, Depth(full=True), session.report, save=save, refuse=refuse)
     finally:
         try:
             scratch.catalog.drop()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from backup.core.run_values import Run, Status, Verb
@@ -105,9 +106,24 @@ def verify_on(session: Session, depth: Depth) -> None:
         session.unfinished = True
 
 
+def progress_of(session: Session) -> Callable[[Checkpoint], None]:
+    """Returns what a comparison in one part calls after each chunk. It tells the session's observer how far it is,
+    writes nothing, and lets the observer stop it by an error."""
+
+    def tell(at: Checkpoint) -> None:
+        session.observer.progress(session.run.service, session.tally.counts)
+        session.run = replace(session.run, percent=_percent(session, at))
+        session.observer.walked(session.run)
+
+    return tell
+
+
 def _save(session: Session, at: Checkpoint) -> None:
+    tally, percent = session.tally, _percent(session, at)
+    session.become(counts=tally.counts, failures=(*tally.failures.items(),), checkpoint=at.to_text(), percent=percent)
+
+
+def _percent(session: Session, at: Checkpoint) -> int | None:
     last = session.last_synced()
     records = last.proof.source.records if last is not None and last.proof is not None else 0
-    percent = min(99, at.source_records * 100 // records) if records else None
-    tally = session.tally
-    session.become(counts=tally.counts, failures=(*tally.failures.items(),), checkpoint=at.to_text(), percent=percent)
+    return min(99, at.source_records * 100 // records) if records else None

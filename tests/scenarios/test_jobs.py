@@ -16,7 +16,7 @@ import pytest
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import Locked, StoreUnavailable
 from backup.core.retry import Retry
-from backup.core.run_values import Counts, Trigger
+from backup.core.run_values import Counts, Run, Trigger
 from backup.jobs import table_key_values, worker
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Job, Request, State
@@ -197,6 +197,30 @@ def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkey
     assert (run["status"], run["errorKind"]) == ("Failed", "Cancelled")
     rows = office.place.customer.backup.contents().values()
     assert sum(row["Version"] > 1000 for row in rows) == left.counts["updated"]
+
+
+def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_cancelled(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_BEATS_SECONDS", (0.01,))
+    settings = office.settings.model_copy(update={"chunk_size": 20, "parallelism": 1})
+    office.place.registry.sync("customer", Trigger.CLI)
+    walked = worker._Progress.walked
+    told: list[int | None] = []
+
+    def cancelled(self: worker._Progress, run: Run) -> None:
+        walked(self, run)
+        told.append(run.percent)
+        office.desk.records.cancel(self.job.job_id, "Ada asked.")
+        while self._stop is None:
+            threading.Event().wait(0.001)
+
+    monkeypatch.setattr(worker._Progress, "walked", cancelled)
+    for verb in ("verify", "drill"):
+        job = office.desk.ask(Request("customer", verb), "http")
+        left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
+        assert (left.state, left.error_kind) == (State.DELETED, "Cancelled")
+    assert told == [20, 20]  # it hears of it at the next chunk
 
 
 def test_a_job_whose_worker_died_goes_on_with_another(office: Office) -> None:
