@@ -21,7 +21,6 @@ from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES
 _LOST_ON_THE_WAY_TO_UTF_16 = re.compile("[\ud800-\udfff\ufffe\uffff]")
 _PARAMETERS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\?""")
 
-
 UTF_16 = ("UTF-16le", "UTF-16be")
 """The encodings of a file's texts, as SQLite names them, beside UTF-8."""
 
@@ -32,7 +31,7 @@ RAW = os.urandom(16)
 def text_of(raw: bytes, encoding: str = "UTF-8") -> str:
     """The text with these bytes in a file of this encoding."""
     if encoding in UTF_16:
-        return raw.decode(encoding, "surrogatepass")
+        return raw[: len(raw) & ~1].decode(encoding, "surrogatepass")  # SQLite, too, ignores half a unit
     return raw.decode("utf-8", "surrogateescape")
 
 
