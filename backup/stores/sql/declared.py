@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, ServerType, type_parts
+from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.tables import TableAlone, TableName
 
 SYNCED_AT = "SyncedAt"
@@ -61,7 +62,7 @@ def _declared(
 
 
 # Each run reads its tables anew. A table that has not changed is the same object, so its statements are compiled once.
-_declared_once = lru_cache(maxsize=1_024)(_declared)
+_declared_once = lru_cache(maxsize=TABLES_KEPT)(_declared)
 
 
 def time_type(dialect: Dialect) -> ServerType:

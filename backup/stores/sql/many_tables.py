@@ -18,7 +18,7 @@ from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
-from backup.stores.sql.engines.prepared import spelled_once
+from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 from backup.stores.sql.engines.snapshot import SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.newest import groups_of
@@ -176,7 +176,7 @@ class ManyTables:
         self._access.close()
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=TABLES_KEPT)
 def _counting(dialect: sa.Dialect, table: sa.Table, at_most: int) -> tuple[str, tuple[Any, ...]]:
     """The statement that counts the table's rows, but no further than this; and its parameters."""
     # T-SQL wants a name for each column of a subquery, and the limit as a plain number.

@@ -13,6 +13,10 @@ Row = tuple[Any, ...]
 OTHER_BYTES = 64
 """About how many bytes of memory a value that is neither text nor bytes takes."""
 
+TABLES_KEPT = 2_500
+"""Of how many tables a process keeps what the catalogue says and how statements are spelled: of both sides of a set of
+a thousand tables. About 10 KB for each."""
+
 LARGE = "large"
 """The mark in the info of a connection that has carried more bytes than a batch may have."""
 

@@ -13,7 +13,7 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.postgresql.types import IntegerType
-from backup.stores.sql.engines.prepared import spelled_once
+from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 
 _FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
@@ -30,7 +30,7 @@ def content_hash(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[A
     return _content_hash(tuple(columns))
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=TABLES_KEPT)
 def _content_hash(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
     whole = sa.cast(sa.func.row(*columns), sa.Text)  # two different rows have different texts
     return sa.func.encode(sa.func.sha256(sa.func.convert_to(whole, _ENCODING)), "hex")
@@ -67,7 +67,7 @@ def fingerprints(
     }
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=TABLES_KEPT)
 def _whole(dialect: sa.Dialect, key: Any, version: Any, content: Any) -> tuple[str, tuple[Any, ...]]:
     """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
     return spelled_once(_query(StampColumns(key, version, content), (), None), dialect)

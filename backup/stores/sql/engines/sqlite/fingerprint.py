@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
-from backup.stores.sql.engines.prepared import spelled_once
+from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 from backup.stores.sql.engines.sqlite.text import UTF_16, text_of
 from backup.stores.sql.engines.tables import TableAlone
 
@@ -55,7 +55,7 @@ def content_hash(columns: Sequence[Any], *, raw: str | None) -> sa.ColumnElement
     return _content_hash(tuple(columns), raw)
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=TABLES_KEPT)
 def _content_hash(columns: Sequence[Any], raw: str | None) -> sa.ColumnElement[Any]:
     if len(columns) > _ARGUMENTS:
         starts = range(0, len(columns), _ARGUMENTS)
@@ -154,7 +154,7 @@ def _in_utf_8(text: bytes) -> bytes:
     return text.decode("utf-16-be" if text.startswith(b"\0") else "utf-16-le").encode()
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=TABLES_KEPT)
 def _whole(
     dialect: sa.Dialect,
     key: Any,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import BackupError, SchemaMismatch
 from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.sqlite.text import UTF_16
 from backup.stores.sql.engines.sqlite.types import holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName
@@ -129,7 +130,7 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     except BackupError as error:
         described = Described(name, error=error)
     if _made_by(cx, table) == made_by:  # else somebody has changed the table meanwhile
-        _keep(_described, (table, made_by), described, _TABLES_AT_MOST)
+        _keep(_described, (table, made_by), described, TABLES_KEPT)
     return described
 
 
@@ -137,7 +138,6 @@ _OF_TABLE = sa.text(
     "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
     " WHERE tbl_name = :table COLLATE NOCASE"
 )
-_TABLES_AT_MOST = 1_000
 _described: dict[Any, Described] = {}
 
 
