@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
@@ -38,7 +37,7 @@ from backup.services.places import Places
 from backup.services.prospect import Prospect
 from backup.services.set_snapshot import SetSnapshot, SourceReading
 from backup.services.setup import Setup
-from backup.services.spec import ServiceSpec, spec_of
+from backup.services.spec import ServiceSpec
 from backup.stores import Limits, SideName, Store, open_store
 from backup.stores.values import Place
 from backup.verbs.drill import drill
@@ -298,20 +297,6 @@ class SyncService:
         except Exception as caught:
             error = foreseen(caught)
         return Health(self.name, side, round((time.perf_counter() - started) * 1000), error, concerns)
-
-
-class CustomerSyncService(SyncService):
-    """Customers: a SQL table, its primary key, and the column `Version`. Arguments are those behind the spec."""
-
-    def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
-        super().__init__(spec_of(settings, "customer"), settings, *arguments, **named)
-
-
-class OrderSyncService(SyncService):
-    """Orders: documents of type Order by (partition key, id), or rows with JSON columns; by lastModified and status."""
-
-    def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
-        super().__init__(spec_of(settings, "order"), settings, *arguments, **named)
 
 
 def _certain(outcome: Outcome | None) -> Outcome:

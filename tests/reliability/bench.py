@@ -24,7 +24,7 @@ from backup.core.retry import Retry
 from backup.mirror import chunk
 from backup.recycle_bin import entries
 from backup.runs.outcome import Turn
-from backup.services.service import CustomerSyncService
+from backup.services.presets import CustomerSyncService
 from backup.stores import Limits
 from backup.stores.exact_json import key_hash
 from backup.stores.sql.access import SqlAccess

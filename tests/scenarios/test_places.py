@@ -20,8 +20,9 @@ from backup.dev import sample
 from backup.mirror.comparison import Depth
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history_entries import HISTORY
+from backup.services.presets import CustomerSyncService
 from backup.services.registry import Registry
-from backup.services.service import CustomerSyncService, Options, SyncService
+from backup.services.service import Options, SyncService
 from backup.stores import Limits
 from backup.verbs.wish import Wish
 from tests.emulators.servers import lent_database

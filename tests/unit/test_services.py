@@ -32,8 +32,9 @@ from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer, Outcome, Turn
 from backup.runs.process import this_process
 from backup.services import places, service
+from backup.services.presets import CustomerSyncService
 from backup.services.registry import Registry
-from backup.services.service import CustomerSyncService, Options, SyncService
+from backup.services.service import Options, SyncService
 from backup.services.spec import specs_of
 from backup.services.turns import AT_ONCE, side_by_side
 from backup.stores import Limits, Store
