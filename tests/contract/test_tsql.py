@@ -455,6 +455,15 @@ def test_a_transaction_that_the_server_has_ended_hides_no_error_of_a_statement(n
         LeavableConnection(Lost(), OSError).rollback()
 
 
+def test_a_connection_goes_back_to_the_level_of_every_new_session_though_no_server_says_it() -> None:
+    """Else SQLAlchemy would have none to go back to after SNAPSHOT, and the connection would be lost to the pool."""
+    pytest.importorskip("pyodbc", exc_type=ImportError)
+    server = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    level = server.engine.dialect.get_default_isolation_level(None)  # type: ignore[arg-type]
+    server.close()
+    assert level == "READ COMMITTED"
+
+
 def test_an_array_that_would_take_much_memory_is_none() -> None:
     cursor, things = Cursor(), shape()
     assert send_many(cursor, "", [(1, "x" * 4000)] * 5000, Context(things.insert(("Id", "Notes"))))

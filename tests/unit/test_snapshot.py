@@ -26,6 +26,7 @@ class SqlServer:
     def __init__(self, state: int | None = 1) -> None:
         self.state, self.transaction = state, 7
         self.asked: list[str] = []
+        self.marked: dict[str, int] = {}
         self.closed = 0
         self.begun = 0
         self.is_out_of_date = False
@@ -52,18 +53,22 @@ class SqlServer:
             raise sa.exc.ProgrammingError("", {}, Exception("no such view"))
         return self.state
 
-    def execute(self, statement: Any) -> Any:
+    def execute(self, statement: Any, names: Any = None) -> Any:
         self.asked.append(spelled(statement))
+        if "sp_getapplock" in self.asked[-1]:
+            self.marked[names["name"]] = self.transaction
+        if "APPLOCK_MODE" in self.asked[-1]:
+            return Rows([int(self.marked[names["name"]] == self.transaction)])
         if "Hidden" in self.asked[-1]:
             raise sa.exc.ProgrammingError("", {}, Exception("denied"), connection_invalidated=self.is_out_of_date)
-        return Rows([(self.transaction, AT)])
+        return Rows([AT])
 
     def close(self) -> None:
         self.closed += 1
 
 
 class Rows(list[Any]):
-    def one(self) -> Any:
+    def scalar_one(self) -> Any:
         [row] = self
         return row
 
@@ -89,7 +94,8 @@ def test_sql_server_reads_data_under_snapshot_before_anybody_else_does() -> None
         "-- SNAPSHOT",
         "SELECT TOP __[POSTCOMPILE_param_1] 1 FROM dbo.[Hidden]",
         "SELECT TOP __[POSTCOMPILE_param_1] 1 FROM dbo.[odd]]name]",
-        "SELECT CURRENT_TRANSACTION_ID(), SYSUTCDATETIME()",
+        "EXEC sp_getapplock @Resource = :name, @LockMode = 'Shared', @LockOwner = 'Transaction', @LockTimeout = 0",
+        "SELECT SYSUTCDATETIME()",
     ]
     snapshot.close()
     assert server.closed == 1

@@ -80,6 +80,8 @@ class SqlServerEngines:
             fast_executemany=True,  # so that inserts reach `send_many`, not as statements with thousands of values
             **options,
         )
+        # That of every new session. SQLAlchemy asks for it twice, and not every server answers.
+        engine.dialect.get_default_isolation_level = lambda _: "READ COMMITTED"  # type: ignore[assignment]
         sa.event.listen(engine, "do_execute", send_one)
         sa.event.listen(engine, "do_executemany", send_many)
         sa.event.listen(engine, "begin", forget_writes)

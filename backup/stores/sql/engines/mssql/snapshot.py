@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import sqlalchemy as sa
 
@@ -13,7 +14,12 @@ from backup.stores.sql.engines.snapshot import OneConnection
 from backup.stores.sql.engines.tables import TableName
 
 ALLOWED = sa.text("SELECT snapshot_isolation_state FROM sys.databases WHERE database_id = DB_ID()")
-TRANSACTION = sa.text("SELECT CURRENT_TRANSACTION_ID(), SYSUTCDATETIME()")
+_NOW = sa.text("SELECT SYSUTCDATETIME()")
+# The transaction's own mark, by a name that nobody else has. Not every server that speaks T-SQL numbers transactions.
+_MARK = sa.text(
+    "EXEC sp_getapplock @Resource = :name, @LockMode = 'Shared', @LockOwner = 'Transaction', @LockTimeout = 0"
+)
+_HAS_MARK = sa.text("SELECT CASE APPLOCK_MODE('public', :name, 'Transaction') WHEN 'NoLock' THEN 0 ELSE 1 END")
 _ON = 1  # else it is off, or being switched on or off
 
 
@@ -41,9 +47,11 @@ def begin_under_snapshot(
         cx.execution_options(isolation_level="SNAPSHOT")
         cx.begin()
         _fix(cx, tables)
-        number, at = cx.execute(TRANSACTION).one()
+        mark = {"name": f"backup-{uuid4()}"}
+        cx.execute(_MARK, mark)
+        at: datetime = cx.execute(_NOW).scalar_one()
         return OneConnection(
-            cx, cut(cx), at.replace(tzinfo=UTC), lambda own_cx: own_cx.execute(TRANSACTION).one()[0] == number
+            cx, cut(cx), at.replace(tzinfo=UTC), lambda own_cx: bool(own_cx.execute(_HAS_MARK, mark).scalar_one())
         )
     except BaseException:
         cx.close()
