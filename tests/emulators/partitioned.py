@@ -1,8 +1,9 @@
 """A Cosmos DB account whose containers have several physical partitions and that knows transactional batches.
 
-Stands before the npm server, which has neither, and keeps each container there as several, one for each partition. What
-Azure's gateway does by the REST protocol is done here: it routes by the hash of the partition key, answers simple
-queries partition after partition, refuses the others with a plan for the SDK, and carries out batches as a whole.
+Keeps documents in memory, with indexes, and stands before the npm server, which knows the databases and containers, and
+computes what `expressions` does not know. What Azure's gateway does by the REST protocol is done here: it routes by the
+hash of the partition key, answers simple queries partition after partition, refuses the others with a plan for the SDK,
+and carries out batches as a whole.
 
 It has been taught what this project asks. All else is a 400 that says so: TOP, OFFSET, DISTINCT, GROUP BY, AVG, several
 aggregates, part of a physical partition, patches, the change feed. Partitions never split. A document without the
@@ -11,25 +12,35 @@ property of an ORDER BY is left out, as the npm server has it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tests.emulators import batches, query_plans
 from tests.emulators.front import Answer, Request
-from tests.emulators.partition_keys import HIDDEN, Container, text_of
-from tests.emulators.partitioned_containers import Containers, Refused, is_true, with_content
+from tests.emulators.json_values import UNDEFINED, as_number
+from tests.emulators.pages import Pages
+from tests.emulators.partition_keys import Container, text_of
+from tests.emulators.partitioned_containers import Containers, Refused, is_true
+from tests.emulators.physical import Document, Physical
+from tests.emulators.servers import COMPUTE
 
 _KEY, _RANGE, _CONTINUATION = "x-ms-documentdb-partitionkey", "x-ms-documentdb-partitionkeyrangeid", "x-ms-continuation"
 _PAGE = "x-ms-max-item-count"
 _IS_QUERY, _ACROSS = "x-ms-documentdb-isquery", "x-ms-documentdb-query-enablecrosspartition"
 _IS_UPSERT, _IS_BATCH = "x-ms-documentdb-is-upsert", "x-ms-cosmos-is-batch-request"
 _IS_PLAN = "x-ms-cosmos-is-query-plan-request"
+_CONDITIONS = {"if-match": "ifMatch", "if-none-match": "ifNoneMatch"}
+_FAILURES = {
+    404: "Entity with the specified id does not exist in the system.",
+    409: "Entity with the specified id already exists in the system.",
+    412: "One of the specified pre-condition is not met.",
+}
 
 
 @dataclass
@@ -48,8 +59,13 @@ class Partitioned(Containers):
     """What becomes of the next batches, one each: a status is answered, and nothing done; or the answer is lost."""
     requests: Counter[str] = field(default_factory=Counter)
     operations: Counter[str] = field(default_factory=Counter)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _pages: Pages = field(init=False)
+    _alone: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever reads or writes documents."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._pages = Pages(self.computed)
 
     def respond(self, request: Request) -> Answer | None:
         where = [part for part in urlsplit(request.path).path.split("/") if part]
@@ -59,7 +75,7 @@ class Partitioned(Containers):
                 case []:
                     return self.about_the_account(request)
                 case ["dbs", _] if request.method == "DELETE":
-                    self.forget()
+                    self.forget(path)
                 case ["dbs", _, "colls"]:
                     return self.about_containers(replace(request, path=path))
                 case ["dbs", database, "colls", name]:
@@ -74,6 +90,14 @@ class Partitioned(Containers):
         except (LookupError, ValueError, TypeError, AttributeError) as mistake:  # else it would look like a lost answer
             return Refused(400, f"This server failed: {mistake!r} at {request.method} {request.path}").answer
         return self.ask(replace(request, path=path))
+
+    def load(self, path: str, documents: Iterable[Document]) -> None:
+        """Writes documents to the container with that path (`/dbs/…/colls/…`) without a request for each."""
+        container = self.container(path, Request("GET", path, {}, b""))
+        for document in documents:
+            key = container.key_of(document)
+            with self._alone:
+                container.parts[container.partition_of(key)].put(text_of(key), document)
 
     # --- documents ----------------------------------------------------------------------------------------------------
 
@@ -104,19 +128,29 @@ class Partitioned(Containers):
         return _told({"_rid": container.rid, "PartitionKeyRanges": found, "_count": len(found)}, etag=etag)
 
     def _one_document(self, container: Container, name: Sequence[str], request: Request) -> Answer:
-        kinds = {"PUT": "replace", "GET": "read", "DELETE": "delete"}
-        self._count(kinds.get(request.method, "upsert" if is_true(request, _IS_UPSERT) else "create"))
-        key, body = _key(request), request.body
-        if len(body) > batches.MOST_BYTES:
+        kind = {"PUT": "Replace", "GET": "Read", "DELETE": "Delete"}.get(
+            request.method, "Upsert" if is_true(request, _IS_UPSERT) else "Create"
+        )
+        self._count(kind.lower())
+        key = _key(request)
+        if len(request.body) > batches.MOST_BYTES:
             raise Refused(413, "Request size is too large")
-        if body:
-            if text_of(container.key_of(request.content)) != text_of(key):
+        operation: dict[str, Any] = {"operationType": kind}
+        if request.body:
+            operation["resourceBody"] = _document_in(request.body)
+            if text_of(container.key_of(operation["resourceBody"])) != text_of(key):
                 raise Refused(400, "PartitionKey extracted from document doesn't match the one in the header.", 1001)
-            body = json.dumps({**request.content, HIDDEN: text_of(key)}).encode()
-        path = "/".join([container.backend(container.partition_of(key)), "docs", *name])
-        with self._alone(container, key):
-            answer = self.ask(_backend_request(request, path, body, key=json.dumps([text_of(key)])))
-        return with_content(answer, _without_key(answer.content)) if answer.body else answer
+        if name:
+            operation["id"] = unquote(name[0])
+        operation |= {to: request.headers[of] for of, to in _CONDITIONS.items() if of in request.headers}
+        results, failed = self._carried_out(container, key, [operation])
+        status = results[0]["statusCode"]
+        if failed:
+            raise Refused(status, _FAILURES.get(status, "The request is invalid."))
+        document = results[0].get("resourceBody")
+        if document is None or "return=minimal" in request.headers.get("prefer", ""):
+            return replace(_told(None, etag=results[0].get("eTag")), status=status, body=b"")
+        return replace(_told(document, etag=document["_etag"]), status=status)
 
     def _batch(self, container: Container, request: Request) -> Answer | None:
         self._count("batch")
@@ -126,40 +160,27 @@ class Partitioned(Containers):
             raise Refused(fate, "As told.")
         if not self.batches:
             raise Refused(500, "Failed to parse x-ms-documentdb-partitionkey headers: undefined")
-        operations, key = request.content, _key(request)
+        operations, key = _document_in(request.body), _key(request)
         if refused := batches.refusal(operations, len(request.body)):
             raise Refused(*refused)
-        path = container.backend(container.partition_of(key)) + "/docs"
-        hidden = {"partitionKey": json.dumps([text_of(key)])}  # by it the npm server finds a document
-        with self._alone(container, key):
-            etags = self._etags(path, key)
-            failed = batches.failure(operations, etags, lambda body: text_of(container.key_of(body)) == text_of(key))
-            if failed is None:
-                sent = [{**one, **hidden, **_body_with(one, key)} for one in operations]
-                answer = self.ask(_backend_request(request, path, json.dumps(sent).encode()))
-                results = answer.content
-                if answer.status != 200 or any(one["statusCode"] >= 400 for one in results):
-                    raise Refused(500, f"The npm server did not do a batch as foreseen: {results}")
-                with self._counting:
-                    self.operations.update(one["operationType"].lower() for one in operations)
+        results, failed = self._carried_out(container, key, operations)
+        if not failed:
+            with self._counting:
+                self.operations.update(one["operationType"].lower() for one in operations)
         if fate == "lost":
             return None
-        if failed is not None:
-            return replace(_told(failed), status=207)
-        return _told([{**one, **_shown_body(one)} for one in results], charge=len(results))
+        return replace(_told(results), status=207) if failed else _told(results, charge=len(results))
 
-    def _etags(self, path: str, key: Sequence[Any]) -> dict[str, str]:
-        """Those of the documents of one key, by id."""
-        parameters = [{"name": "@key", "value": text_of(key)}]
-        body = {"query": f'SELECT c.id, c._etag FROM c WHERE c["{HIDDEN}"] = @key', "parameters": parameters}
-        asked = Request("POST", path, {_IS_QUERY: "true", _ACROSS: "true"}, json.dumps(body).encode())
-        return {one["id"]: one["_etag"] for one in self.ask(asked).content["Documents"]}
-
-    @contextlib.contextmanager
-    def _alone(self, container: Container, key: Sequence[Any]) -> Iterator[None]:
-        """No other write under the same partition key goes on meanwhile."""
-        with self._locks.setdefault(f"{container.path} {text_of(key)}", threading.Lock()):
-            yield
+    def _carried_out(
+        self, container: Container, key: Sequence[Any], operations: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """What becomes of each operation, and whether one has failed: then nothing was done."""
+        documents, text = container.parts[container.partition_of(key)], text_of(key)
+        with self._alone:
+            failed = batches.failure(
+                operations, documents.etags(text), lambda body: text_of(container.key_of(body)) == text
+            )
+            return (failed, True) if failed else ([_done(documents, text, one) for one in operations], False)
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
@@ -172,46 +193,58 @@ class Partitioned(Containers):
             if list(part.values()) not in ([None, None], [asked["minInclusive"], asked["maxExclusive"]]):
                 raise Refused(400, f"This server has not been taught parts of partitions: {part} of {asked}.")
             self._count(f"query {asked['id']}")
-            text, wrap = query_plans.for_one_partition(query["query"])
-            answer = self._page(container, int(asked["id"]), {**query, "query": text}, request)
-            return _with_items(answer, query_plans.wrapped(answer.content["Documents"])) if wrap else answer
+            form, wrap = query_plans.for_one_partition(query["query"])
+            items, token = self._page(container, int(asked["id"]), form, query, request)
+            return _listed(container, query_plans.wrapped(items) if wrap else items, token)
         if any(part.values()):
             raise Refused(400, "This server wants the partition that a range is of.")
         form = query_plans.parsed(query["query"])
         if _KEY in request.headers:
             self._count("query of a key")
             key = _key(request)
-            parameters = [*query.get("parameters", ()), {"name": "@hidden_key", "value": text_of(key)}]
-            of_key = {"query": form.text(f'c["{HIDDEN}"] = @hidden_key'), "parameters": parameters}
-            return self._page(container, container.partition_of(key), of_key, request)
+            part_of_key = container.partition_of(key)
+            return _listed(container, *self._page(container, part_of_key, form, query, request, text_of(key)))
         self._count("query")
         if request.method == "POST" and not is_true(request, _ACROSS):
             raise Refused(400, "Cross partition query is required but disabled.")
         if not form.is_served:
             raise Refused(400, "The provided cross partition query can not be directly served by the gateway.", 1004)
         reached = json.loads(request.headers.get(_CONTINUATION) or '{"partition": 0}')
-        headers = {name: value for name, value in request.headers.items() if name != _CONTINUATION}
-        if "token" in reached:
-            headers[_CONTINUATION] = reached["token"]
-        here: int = reached["partition"]
-        answer = self._page(container, here, {**query, "query": form.text()}, replace(request, headers=headers))
-        token, rest = answer.headers.get(_CONTINUATION), dict(answer.headers)
+        here, headers = reached["partition"], {**request.headers, _CONTINUATION: reached.get("token", "")}
+        items, token = self._page(container, here, form, query, replace(request, headers=headers))
         if token is not None:
-            rest[_CONTINUATION] = json.dumps({"partition": here, "token": token})
-        elif here + 1 < self.partitions:
-            rest[_CONTINUATION] = json.dumps({"partition": here + 1})
-        return replace(answer, headers=rest)
+            return _listed(container, items, json.dumps({"partition": here, "token": token}))
+        is_last = here + 1 == self.partitions
+        return _listed(container, items, None if is_last else json.dumps({"partition": here + 1}))
 
-    def _page(self, container: Container, partition: int, query: Mapping[str, Any], request: Request) -> Answer:
+    def _page(
+        self,
+        container: Container,
+        partition: int,
+        form: query_plans.Form,
+        query: Mapping[str, Any],
+        request: Request,
+        key: str | None = None,
+    ) -> tuple[list[Any], str | None]:
         wanted = int(request.headers.get(_PAGE) or -1)
-        headers = {**request.headers, _IS_QUERY: "true", _PAGE: str(wanted if wanted > 0 else self.page_size)}
-        asked = replace(request, method="POST", headers=headers)
-        text, parameters = query_plans.shortened(query["query"], query.get("parameters", ()))
-        body = json.dumps({"query": text, "parameters": parameters}).encode()
-        answer = self.ask(_backend_request(asked, container.backend(partition) + "/docs", body))
+        parameters = {one["name"]: one["value"] for one in query.get("parameters", ())}
+        token = request.headers.get(_CONTINUATION) or None
+        size = wanted if wanted > 0 else self.page_size
+        with self._alone:
+            return self._pages.page(container.parts[partition], form, parameters, key, token, size)
+
+    def computed(self, text: str, parameters: Mapping[str, Any], documents: Sequence[Document]) -> list[Any]:
+        """The expression's value for each document, as the npm server's engine computes it."""
+        named = [{"name": name, "value": value} for name, value in parameters.items()]
+        asked = {"query": f'SELECT VALUE {{"value": {text}}} FROM c', "parameters": named, "documents": documents}
+        return [one.get("value", UNDEFINED) for one in self.engine(json.dumps(asked).encode())]
+
+    def engine(self, query: bytes) -> Any:
+        """What the npm server's engine answers to a query that has its documents with it. Raises UnknownQuery."""
+        answer = self.ask(Request("POST", COMPUTE, {}, query))
         if answer.status != 200:
-            raise Refused(answer.status, f"The npm server: {answer.body.decode()} {query}")
-        return _with_items(answer, [_without_key(item) for item in answer.content["Documents"]])
+            raise query_plans.UnknownQuery(answer.body.decode())
+        return answer.content
 
     def _count(self, kind: str) -> None:
         with self._counting:
@@ -226,32 +259,33 @@ def _key(request: Request) -> list[Any]:
     return key
 
 
-def _backend_request(request: Request, path: str, body: bytes, key: str | None = None) -> Request:
-    headers = {name: value for name, value in request.headers.items() if name not in (_KEY, _RANGE)}
-    headers |= {_ACROSS: "true"} | ({} if key is None else {_KEY: key})
-    return replace(request, path=path, headers=headers, body=body)
+def _document_in(body: bytes) -> Any:
+    """What the JSON says, with numbers as the server keeps them."""
+    return json.loads(body, parse_int=as_number, parse_float=as_number)
 
 
-def _body_with(operation: Mapping[str, Any], key: Sequence[Any]) -> dict[str, Any]:
-    body = operation.get("resourceBody")
-    return {} if body is None else {"resourceBody": {**body, HIDDEN: text_of(key)}}
+def _done(documents: Physical, key: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of an operation of which it is known that it will not fail."""
+    kind, body = operation["operationType"], operation.get("resourceBody")
+    name = operation["id"] if body is None else body["id"]
+    before = documents.find(key, name)
+    if kind == "Delete":
+        documents.remove(key, name)
+        return {"statusCode": 204, "requestCharge": 1}
+    after = before if kind == "Read" or body is None else documents.put(key, body)
+    status = 201 if before is None else 200
+    return {"statusCode": status, "requestCharge": 1, "eTag": (after or {}).get("_etag"), "resourceBody": after}
 
 
-def _shown_body(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {"resourceBody": _without_key(result["resourceBody"])} if "resourceBody" in result else {}
-
-
-def _without_key(item: Any) -> Any:
-    if not isinstance(item, dict):
-        return item
-    shown = {name: value for name, value in item.items() if name != HIDDEN}
-    return {**shown, "payload": _without_key(shown["payload"])} if "orderByItems" in shown else shown
-
-
-def _with_items(answer: Answer, items: Sequence[Any]) -> Answer:
-    return with_content(answer, {**answer.content, "Documents": items, "_count": len(items)})
+def _listed(container: Container, items: Sequence[Any], token: str | None) -> Answer:
+    answer = _told({"_rid": container.rid, "Documents": items, "_count": len(items)})
+    return answer if token is None else replace(answer, headers={**answer.headers, _CONTINUATION: token})
 
 
 def _told(content: Any, etag: str | None = None, charge: float = 1) -> Answer:
-    headers = {"content-type": "application/json", "x-ms-request-charge": str(charge)}
+    headers = {
+        "content-type": "application/json",
+        "date": formatdate(usegmt=True),
+        "x-ms-request-charge": str(charge),
+    }
     return Answer(200, headers if etag is None else {**headers, "etag": etag}, json.dumps(content).encode())

@@ -1,4 +1,4 @@
-"""The containers of an account with physical partitions, each kept in the npm server as one container a partition."""
+"""The containers of an account with physical partitions. The npm server knows their names; documents are kept here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.emulators.front import Answer, Front, Request
-from tests.emulators.partition_keys import BESIDE, Container, bounds, kept, shown
+from tests.emulators.partition_keys import Container, bounds
+from tests.emulators.physical import Physical
 
 _RID = "x-ms-cosmos-intended-collection-rid"
 
@@ -51,29 +52,15 @@ class Containers(Front):
             wanted = request.content
             if "partitionKey" not in wanted or wanted["partitionKey"].get("version") != 2:
                 raise Refused(400, "This server wants a partition key of version 2.")
-            answer = Answer(500, {}, b"")
-            for n in reversed(range(self.partitions)):  # the one whose name clients see is there when all are
-                answer = self.ask(replace(request, body=json.dumps(kept(wanted, n)).encode()))
-                if answer.status not in (201, 409):
-                    break
-            return with_content(answer, shown(answer.content)) if answer.status == 201 else answer
-        answer = self.ask(request)
-        if answer.status != 200:
-            return answer
-        found = [shown(one) for one in answer.content["DocumentCollections"] if BESIDE not in one["id"]]
-        return with_content(answer, {**answer.content, "DocumentCollections": found, "_count": len(found)})
+        return self.ask(request)
 
     def about_container(self, request: Request) -> Answer:
         """Reads or drops one."""
         if request.method not in ("GET", "DELETE"):
             raise Refused(400, "This server has not been taught to change containers.")
-        answer = self.ask(request)
-        if request.method == "GET":
-            return with_content(answer, shown(answer.content)) if answer.status == 200 else answer
-        self.forget()
-        for n in range(1, self.partitions):
-            self.ask(replace(request, path=f"{request.path}{BESIDE}{n}"))
-        return answer
+        if request.method == "DELETE":
+            self.forget(request.path)
+        return self.ask(request)
 
     def container(self, path: str, request: Request) -> Container:
         """The container with that path. Raises what Azure answers if the client takes it for another."""
@@ -85,12 +72,14 @@ class Containers(Front):
             about = answer.content
             if about["id"] != unquote(path.rpartition("/")[2]):
                 raise Refused(400, "This server has not been taught links by resource id.")
-            found = Container(path, about["_rid"], shown(about)["partitionKey"], bounds(self.partitions))
-            self._containers[path] = found
+            parts = [Physical(f"{about['_rid']}{n}") for n in range(self.partitions)]
+            found = Container(path, about["_rid"], about["partitionKey"], bounds(self.partitions), parts)
+            found = self._containers.setdefault(path, found)  # another thread may have been faster
         if request.headers.get(_RID, found.rid) != found.rid:
             raise Refused(400, "The container was recreated.", 1024)
         return found
 
-    def forget(self) -> None:
-        """Forgets what it knows of containers: they may be others by now."""
-        self._containers.clear()
+    def forget(self, path: str) -> None:
+        """Forgets the container with that path, or those of the database, and their documents."""
+        for one in [one for one in list(self._containers) if f"{one}/".startswith(f"{path}/")]:
+            del self._containers[one]

@@ -6,8 +6,7 @@ Knows the forms of queries that the stores ask, and refuses all others, so that 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -19,8 +18,12 @@ _FORM = re.compile(
 _AGGREGATE = re.compile(r"(?P<name>COUNT|SUM|MIN|MAX)\([^()]+(?:\([^()]*\)[^()]*)*\)")
 _FIELD = re.compile(rf"(?P<path>{_PATH})(?: AS (?P<name>\w+))?")
 _LAST = re.compile(r'(?:\.|\[")(\w+)(?:"\])?$')
-_IN = re.compile(rf"({_PATH}) IN \((@\w+(?:, @\w+)*)\)")
-_OF_A_PLAN = "SELECT c._rid, [{"
+# Of what is masked: "item" is "____" there.
+# Of what is masked: "item" is "____" there.
+_OF_A_PLAN = re.compile(
+    rf'SELECT c\._rid, \[\{{"_+": {_PATH}\}}\] AS orderByItems, (?P<what>.+) AS payload FROM c WHERE (?P<where>.+)'
+    rf" ORDER BY (?P<by>{_PATH})(?P<down> ASC| DESC)"
+)
 _AGGREGATE_OF_A_PLAN = re.compile(r'SELECT VALUE \[\{"item": (?P<what>.+)\}\] FROM c(?P<rest>.*)')
 _AGGREGATES = {"COUNT": "Count", "SUM": "Sum", "MIN": "Min", "MAX": "Max"}
 
@@ -38,6 +41,8 @@ class Form:
     where: str | None
     by: str | None
     descending: bool
+    is_rewritten: bool = False
+    """Whether a plan made it of another: its items are to say what they are sorted by."""
 
     @property
     def aggregate(self) -> str | None:
@@ -50,12 +55,10 @@ class Form:
         """Whether the gateway answers it across partitions, one after the other."""
         return self.aggregate is None and self.by is None
 
-    def text(self, condition: str | None = None) -> str:
-        """The query for one partition, of what meets the condition too. In some order, which pages need."""
-        conditions = [one for one in (condition, self.where) if one is not None]
-        where = f" WHERE {' AND '.join(map(_closed, conditions))}" if conditions else ""
-        by = f" ORDER BY {self.by or 'c._rid'}{' DESC' if self.descending else ''}" if self.aggregate is None else ""
-        return f"SELECT {'VALUE ' if self.value else ''}{self.what} FROM c{where}{by}"
+    @property
+    def aggregated(self) -> str:
+        """The expression whose values the aggregate is of."""
+        return self.what.partition("(")[2][:-1]
 
     @property
     def payload(self) -> str:
@@ -74,11 +77,7 @@ def parsed(text: str) -> Form:
     if found is None:
         raise UnknownQuery(text)
 
-    def part(name: str) -> str | None:
-        start, end = found.span(name)
-        return text[start:end] if start >= 0 else None
-
-    form = Form(found["value"] is not None, part("what") or "", part("where"), part("by"), found["down"] == " DESC")
+    form = _form(text, found)
     if form.aggregate is None and form.what != "*":
         for piece in [form.what] if form.value else _split(form.what):
             if not _FIELD.fullmatch(piece):
@@ -96,7 +95,7 @@ def plan(form: Form) -> dict[str, Any]:
     elif form.by is not None:
         order = "DESC" if form.descending else "ASC"
         rewritten = (
-            f'{_OF_A_PLAN}"item": {form.by}}}] AS orderByItems, {form.payload} AS payload FROM c'
+            f'SELECT c._rid, [{{"item": {form.by}}}] AS orderByItems, {form.payload} AS payload FROM c'
             f" WHERE {where} AND ({{documentdb-formattableorderbyquery-filter}}) ORDER BY {form.by} {order}"
         )
     else:
@@ -122,32 +121,13 @@ def plan(form: Form) -> dict[str, Any]:
     }
 
 
-def for_one_partition(text: str) -> tuple[str, bool]:
-    """A query for one partition as the npm server can run it, and whether each of its items has to be `wrapped`.
-
-    Raises UnknownQuery.
-    """
-    if text.startswith(_OF_A_PLAN):
-        return text, False
-    if found := _AGGREGATE_OF_A_PLAN.fullmatch(text):
-        return f"SELECT VALUE {found['what']} FROM c{found['rest']}", True
-    return parsed(text).text(), False
-
-
-def shortened(text: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[str, list[Mapping[str, Any]]]:
-    """The query and its parameters with each list of an IN as one parameter.
-
-    The npm server takes in a long list in a third of a second, once for each that it has not seen yet.
-    """
-    values = {one["name"]: one["value"] for one in parameters}
-
-    def one_list(found: re.Match[str]) -> str:
-        name = f"@list{len(values)}"
-        values[name] = [values[one] for one in found[2].split(", ")]
-        return f"ARRAY_CONTAINS({name}, {found[1]})"
-
-    text = _IN.sub(one_list, text)
-    return text, [{"name": name, "value": value} for name, value in values.items()]
+def for_one_partition(text: str) -> tuple[Form, bool]:
+    """A query for one partition in its parts, and whether its items have to be `wrapped`. Raises UnknownQuery."""
+    if found := _OF_A_PLAN.fullmatch(_masked(text)):
+        return replace(_form(text, found), value=True, is_rewritten=True), False
+    if aggregate := _AGGREGATE_OF_A_PLAN.fullmatch(text):
+        return parsed(f"SELECT VALUE {aggregate['what']} FROM c{aggregate['rest']}"), True
+    return parsed(text), False
 
 
 def wrapped(items: list[Any]) -> list[Any]:
@@ -155,8 +135,19 @@ def wrapped(items: list[Any]) -> list[Any]:
     return [[{"item": item}] for item in items] or [[{}]]
 
 
+def _form(text: str, found: re.Match[str]) -> Form:
+    """The parts of the text where they were found in what is masked of it."""
+
+    def part(name: str) -> str | None:
+        start, end = found.span(name) if name in found.re.groupindex else (-1, -1)
+        return text[start:end] if start >= 0 else None
+
+    value = part("value") is not None
+    return Form(value, part("what") or "", part("where"), part("by"), found["down"] == " DESC")
+
+
 def _closed(condition: str) -> str:
-    """The condition as part of another; in brackets only where it needs them, for they cost the npm server time."""
+    """The condition as part of another."""
     return f"({condition})" if " OR " in _masked(condition) else condition
 
 

@@ -1,0 +1,105 @@
+"""The documents of one physical partition, in memory, and the indexes that queries use. No I/O."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from tests.emulators.expressions import Node
+from tests.emulators.json_values import units_of
+
+Document = Mapping[str, Any]
+
+
+class Physical:
+    """Documents by partition key and id; in the order in which they were made, by id, and by their last write.
+
+    A document that was given out is never changed: a write puts another in its place.
+    """
+
+    def __init__(self, rid: str) -> None:
+        """`rid` is that of the container, and begins those of its documents."""
+        self._rid, self._made, self._now = rid, 0, 0
+        self._rids: dict[str, dict[str, str]] = {}
+        self._documents: dict[str, Document] = {}
+        self._ids: list[tuple[bytes, str]] = []
+        self._last_written: dict[str, None] = {}
+        self.version = 0
+        """Grows with every write."""
+
+    def find(self, key: str, name: str) -> Document | None:
+        """The document of that partition key, as text, with that id."""
+        rid = self._rids.get(key, {}).get(name)
+        return None if rid is None else self._documents[rid]
+
+    def put(self, key: str, body: Document) -> Document:
+        """Writes the document, over another with its key and id. Returns it with what the server adds."""
+        rids, name = self._rids.setdefault(key, {}), body["id"]
+        if name in rids:
+            rid = rids[name]
+            del self._last_written[rid]
+        else:
+            self._made += 1
+            rid = rids[name] = f"{self._rid}{self._made:012X}"
+            insort(self._ids, (units_of(name), rid))
+        self._now = max(self._now, int(time.time()))  # no write is older than an earlier one
+        own = {"_rid": rid, "_self": f"docs/{rid}/", "_etag": str(uuid.uuid4()), "_ts": self._now}
+        document = self._documents[rid] = {**body, **own}
+        self._last_written[rid] = None
+        self.version += 1
+        return document
+
+    def remove(self, key: str, name: str) -> None:
+        """Deletes a document that is there."""
+        rid = self._rids[key].pop(name)
+        del self._documents[rid], self._last_written[rid]
+        del self._ids[bisect_left(self._ids, (units_of(name), rid))]
+        self.version += 1
+
+    def etags(self, key: str) -> dict[str, str]:
+        """Those of the documents of one partition key, by id."""
+        return {name: self._documents[rid]["_etag"] for name, rid in self._rids.get(key, {}).items()}
+
+    def candidates(self, key: str | None, conditions: Iterable[Node]) -> list[Document]:
+        """The documents that may meet all conditions, as far as an index tells; first what was made first."""
+        if key is not None:
+            return self._in_order(self._rids.get(key, {}).values())
+        narrowed: list[list[str]] = [rids for one in conditions if (rids := self._indexed(one)) is not None]
+        if not narrowed:
+            return list(self._documents.values())
+        return self._in_order(min(narrowed, key=lambda rids: len(rids)))
+
+    def _in_order(self, rids: Collection[str]) -> list[Document]:
+        return [self._documents[rid] for rid in sorted(rids)]
+
+    def _indexed(self, condition: Node) -> list[str] | None:
+        """What an index finds for the condition; None if there is none for it."""
+        kind, parts = condition
+        if not parts or getattr(parts[0], "kind", None) != "path" or any(part.kind != "value" for part in parts[1:]):
+            return None
+        path, values = list(parts[0].parts), [part.parts[0] for part in parts[1:]]
+        if path == ["_ts"] and kind == ">=" and isinstance(values[0], int):
+            return self._since(values[0])
+        if path != ["id"] or not all(isinstance(value, str) for value in values):
+            return None
+        if kind in ("=", "IN"):
+            return [rid for value in set(values) for rid in self._between((units_of(value),), (units_of(value), "~"))]
+        bound = units_of(values[0])
+        ends = {">": ((bound, "~"), None), ">=": ((bound,), None), "<": (None, (bound,)), "<=": (None, (bound, "~"))}
+        return self._between(*ends[kind]) if kind in ends else None
+
+    def _between(self, low: tuple[Any, ...] | None, high: tuple[Any, ...] | None) -> list[str]:
+        start = 0 if low is None else bisect_right(self._ids, low)
+        end = len(self._ids) if high is None else bisect_right(self._ids, high)
+        return [rid for _, rid in self._ids[start:end]]
+
+    def _since(self, seconds: int) -> list[str]:
+        rids = []
+        for rid in reversed(self._last_written):
+            if self._documents[rid]["_ts"] < seconds:
+                break
+            rids.append(rid)
+        return rids
