@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,9 +17,6 @@ from backup.core.errors import ConfigError, Locked
 from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
-
-if sys.platform != "win32":
-    import fcntl
 
 Lock = Callable[[str, str], AbstractContextManager[CheckLock]]
 """Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when it is taken."""
@@ -59,65 +55,25 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 @contextmanager
 def _file(service: str, backup: str) -> Iterator[CheckLock]:
+    from filelock import FileLock, Timeout
+
     # One file for each backup, in whatever folder this user's processes run. The system frees the lock when its process
     # dies.
     name = f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
     try:
-        release = _locked(_folder() / name)
+        lock = FileLock(_folder() / name)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise Locked(f"A sync of {service} is already running on this machine.") from None
     except OSError as error:
         raise ConfigError(
             f"The lock file of {service} cannot be created: {error.strerror}. Nothing was changed.", hint=_ELSEWHERE
         ) from None
-    if release is None:
-        raise Locked(f"A sync of {service} is already running on this machine.")
     try:
         yield lambda: None
     finally:
-        release()
+        lock.release()
 
-
-def _locked(path: Path) -> Callable[[], object] | None:
-    """Locks the file, and returns what gives it back; None if another one has it, also in this process."""
-    if sys.platform == "win32":
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return None
-        return lock.release
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, stat.S_IRUSR | stat.S_IWUSR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-
-    def release() -> None:
-        if descriptor in _open:  # else this is a forked process, and the lock is its parent's
-            _open.remove(descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
-
-    _open.add(descriptor)
-    return release
-
-
-_open: set[int] = set()
-"""The files that this process has locked."""
-
-
-def _forget() -> None:
-    """Starts anew in a forked process. While it had its parent's files open, their locks would outlive the parent."""
-    while _open:
-        os.close(_open.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
 
 _ELSEWHERE = "Set TMPDIR to a folder that is yours, the same for all processes of the app; or set AzureWebJobsStorage."
 
