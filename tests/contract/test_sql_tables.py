@@ -558,3 +558,14 @@ def test_a_column_that_a_table_lacks_has_an_error_of_its_own(sql_bench: SqlBench
         later.find({}, order_by="At", limit=1)
     later.create()
     assert later.find({}, order_by="At", limit=1) == []
+
+
+def test_a_filter_may_have_a_thousand_values(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    bench.sql("source", "CREATE TABLE {table} (id varchar(20) PRIMARY KEY, version integer, name varchar(20))")
+    rows = [(f"k{n}", f"n{n}") for n in range(20)]
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({bench.mark}, 1, {bench.mark})", rows)
+    names = tuple(f"n{n}" for n in range(0, 1_800 if bench.kind == "mssql" else 2_400, 2))
+    source, backup = bench.pair(rules=Rules(version=("version",), where={"name": names}), chunk_size=4, batch_size=3)
+    assert run_sync(source, backup) == (10, 0, 0, 0)
+    assert run_sync(source, backup) == (0, 0, 0, 10)

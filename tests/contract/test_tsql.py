@@ -35,8 +35,9 @@ from backup.stores.sibling import FieldType, Groups, Look, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_table_queries import FIELD_TYPES, app_table, next_query
 from backup.stores.sql.app_tables import SqlSibling
+from backup.stores.sql.batch import key_batches
 from backup.stores.sql.declared import declare
-from backup.stores.sql.engines.base import StampColumns
+from backup.stores.sql.engines.base import Described, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql import rights
@@ -64,6 +65,7 @@ from backup.stores.sql.filters import filter_values
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.many_tables import _counting
 from backup.stores.sql.masked import MaskedColumns
+from backup.stores.sql.shaping import described_shape
 from backup.stores.sql.table import TableShape
 
 
@@ -145,6 +147,18 @@ def test_a_filter_is_sent_as_the_columns_have_their_values() -> None:
         "[Name] = ?",
     ]
     assert [*values.values()] == ["EU", 7, Decimal("1.5"), True, "true"]
+
+
+def test_keys_share_the_parameters_of_a_statement_with_the_values_of_the_filter() -> None:
+    names = tuple(f"name {n}" for n in range(600))
+    rules = Rules(where={"Name": names})
+    made = TableShape(COLUMNS, ("Region",), rules, TableName("my shop", "Things"), "table")
+    given = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    parts = list(key_batches([(f"k{n}",) for n in range(3_000)], made, given, Limits(batch_size=5_000)))
+    assert [len(part) for part in parts] == [1_400, 1_400, 200]
+    described = Described(TableName("my shop", "Things"), [replace(COLUMNS[1], key_position=1), *COLUMNS[2:]])
+    with pytest.raises(ConfigError, match="has 1,200 values"):
+        described_shape(given, replace(rules, where={"Name": names * 2}), described, "table")
 
 
 def test_a_masked_record_is_stamped_with_a_keyed_hash_and_the_mark_of_its_masks() -> None:

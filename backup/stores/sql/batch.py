@@ -248,9 +248,9 @@ class _LookedUp:
 
 
 def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits: Limits) -> Iterator[Sequence[Key]]:
-    """The keys in parts. A part has no more keys than one statement can name."""
+    """The keys in parts. A part has no more keys than one statement can name beside the values of the filter."""
     width = len(shape.key)
-    step = min(limits.batch_size, dialect.max_parameters // width)
+    step = min(limits.batch_size, max(1, (dialect.max_parameters - shape.filter_parameters) // width))
     step = min(step, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else step
     return batched(keys, step)
 

@@ -19,7 +19,8 @@ from backup.stores.values import Rules
 
 def described_shape(dialect: Dialect, rules: Rules, described: Described, label: str) -> TableShape:
     """The shape of a table whose columns were read from the catalogue. Raises the error of the description,
-    SchemaMismatch if the table has no usable key, and ConfigError as `filter_values`."""
+    SchemaMismatch if the table has no usable key, and ConfigError as `filter_values` and for a filter with too many
+    values."""
     if described.error is not None:
         raise described.error
     columns = described.columns or []
@@ -60,6 +61,12 @@ def described_shape(dialect: Dialect, rules: Rules, described: Described, label:
         transformed = TransformedColumns(rules.transform, copied, key_names, label)
     own = own_stamp, own_deleted, transformed
     shape = TableShape(copied, key_names, rules, described.table, label, left_out, masked, *own)
+    if shape.filter_parameters > dialect.max_parameters // 2:
+        raise ConfigError(
+            f"The filter of the {label} has {shape.filter_parameters:,} values, and a statement on {dialect.product} "
+            f"takes about {dialect.max_parameters:,}, of which keys need a part. Nothing was changed.",
+            hint="Filter by a range, or by a condition in SQL (where_sql) that names a table of these values.",
+        )
     shape.key_may_repeat = rules.key_may_repeat and not primary
     shape.rows_at_most = described.rows_at_most
     return shape

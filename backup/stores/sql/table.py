@@ -141,6 +141,9 @@ class TableShape:
             self.filters.append(sa.literal_column(f"({self._rules.where_sql})"))
         if self.own_deleted is not None:
             self.filters.append(self.table.c[self.own_deleted.name].is_(None))
+        parts = (part for condition in self.filters for part in sa.sql.visitors.iterate(condition))
+        values = (part for part in parts if isinstance(part, sa.BindParameter))
+        self.filter_parameters = sum(len(value.value or ()) if value.expanding else 1 for value in values)
 
     @property
     def keeps_deleted(self) -> bool:
