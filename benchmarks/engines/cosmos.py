@@ -10,34 +10,42 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.data import Change, order
 from benchmarks.engines.base import Engine, EngineMissing
 from benchmarks.jobs import EngineName, Place
 from benchmarks.orders import client, container, own
 
+if TYPE_CHECKING:
+    from tests.emulators.partitioned import Partitioned
+
 _AT_ONCE = 4
+_PAGE = 1_000  # documents, where nobody asks for fewer
 _QUIET_SECONDS = 3
 
 
 @contextmanager
 def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
-    """Opens the accounts that TEST_COSMOS_SOURCE and TEST_COSMOS_BACKUP name, or starts two servers from npm.
+    """Opens the accounts that TEST_COSMOS_SOURCE and TEST_COSMOS_BACKUP name, or starts two test servers.
 
     Raises EngineMissing without both.
     """
     from tests.emulators import servers
+    from tests.emulators.partitioned import Partitioned
+
+    def account(side: str) -> Partitioned | str:
+        if named := os.environ.get(f"TEST_COSMOS_{side}"):
+            return named
+        plain = stack.enter_context(servers.plain_cosmos())
+        return stack.enter_context(Partitioned(plain, page_size=_PAGE).running())
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with ExitStack() as stack:
         _trust_nothing(folder)
         try:
-            source, backup = (
-                os.environ.get(f"TEST_COSMOS_{side}") or stack.enter_context(servers.cosmos())
-                for side in ("SOURCE", "BACKUP")
-            )
+            source, backup = account("SOURCE"), account("BACKUP")
         except servers.ServerMissing as missing:
             raise EngineMissing(str(missing)) from None
         engine = CosmosEngine(rows, folder, source, backup)
@@ -58,14 +66,18 @@ class CosmosEngine(Engine):
     name: ClassVar[EngineName] = "cosmos"
     keeps = False
 
-    def __init__(self, rows: int, folder: Path, source: str, backup: str) -> None:
+    def __init__(self, rows: int, folder: Path, source: Partitioned | str, backup: Partitioned | str) -> None:
         super().__init__(rows, folder)
-        self.source, self.backup = source, backup
+        self._server = None if isinstance(source, str) else source
+        self.source, self.backup = (one if isinstance(one, str) else one.account for one in (source, backup))
 
     def build(self) -> None:
         _drop(self.source, "bench_source")
         orders = container(self.source, "bench_source/orders", create=True)
-        self._put(orders, range(1, self.rows + 1), 1)
+        if self._server is not None:
+            self._server.load("/dbs/bench_source/colls/orders", (order(n) for n in range(1, self.rows + 1)))
+        else:
+            self._put(orders, range(1, self.rows + 1), 1)
         # As after a quiet night: one document is new, and all others are older than an overlap of a second.
         time.sleep(_QUIET_SECONDS)
         self._put(orders, range(1, 2), 1)
@@ -132,10 +144,7 @@ def _all(orders: Any) -> dict[tuple[str, str], int]:
 
 
 def _trust_nothing(folder: Path) -> None:
-    """Saves each connection from reading the system's certificates: nobody verifies those of emulators anyway.
-
-    The server from npm closes every connection after one answer, so to read them took most of each request's time.
-    """
+    """Saves each connection from reading the system's certificates: nobody verifies those of emulators anyway."""
     no_certificates = folder / "no-certificates"
     no_certificates.write_bytes(b"")
     if not os.environ.get("TEST_COSMOS_SOURCE"):

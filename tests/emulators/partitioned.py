@@ -97,7 +97,7 @@ class Partitioned(Containers):
         for document in documents:
             key = container.key_of(document)
             with self._alone:
-                container.parts[container.partition_of(key)].put(text_of(key), document)
+                container.parts[container.partition_of(key)].put(text_of(key), _document_in(json.dumps(document)))
 
     # --- documents ----------------------------------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ def _key(request: Request) -> list[Any]:
     return key
 
 
-def _document_in(body: bytes) -> Any:
+def _document_in(body: bytes | str) -> Any:
     """What the JSON says, with numbers as the server keeps them."""
     return json.loads(body, parse_int=as_number, parse_float=as_number)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -44,35 +47,101 @@ def all_slots(throttle: Throttle) -> Iterator[None]:
         yield
 
 
-def test_each_round_without_a_throttled_answer_adds_a_slot_up_to_the_bound() -> None:
+def throttled_at(slots: int) -> Throttle:
+    """With that many slots, and so many requests under way when an answer was a 429 for the first time."""
     throttle = Throttle()
-    seen = [throttle.slots]
+    while throttle.slots < slots:
+        a_round(throttle, TAKEN)
+    a_round(throttle, THROTTLED)
+    return throttle
+
+
+def test_each_answer_adds_a_slot_up_to_the_bound_until_one_is_throttled() -> None:
+    throttle = Throttle()
+    first = throttle.slots
+    for answers in range(1, AT_MOST - first + 1):
+        a_round(throttle, TAKEN)
+        assert throttle.slots == first + answers
+    a_round(throttle, *[TAKEN] * AT_MOST)
+    assert throttle.slots == AT_MOST
+
+
+def test_then_each_round_without_a_throttled_answer_adds_a_slot() -> None:
+    throttle = throttled_at(20)
+    assert throttle.slots == 15
+    a_round(throttle, *[TAKEN] * 14)
+    assert throttle.slots == 15
+    a_round(throttle, TAKEN)
+    assert throttle.slots == 16
     while throttle.slots < AT_MOST:
         a_round(throttle, *[TAKEN] * throttle.slots)
-        seen.append(throttle.slots)
-    assert seen == list(range(seen[0], AT_MOST + 1))
     a_round(throttle, *[TAKEN] * 2 * AT_MOST)
     assert throttle.slots == AT_MOST
 
 
-def test_a_throttled_answer_halves_the_slots_and_they_grow_again() -> None:
-    throttle = Throttle()
-    while throttle.slots < 20:
-        a_round(throttle, *[TAKEN] * throttle.slots)
-    a_round(throttle, THROTTLED)
-    assert throttle.slots == 10
-    a_round(throttle, *[TAKEN] * 30)
-    assert throttle.slots == 10 + 1
-
-
 def test_the_answers_to_what_was_under_way_at_a_throttled_one_count_as_one_with_it() -> None:
-    throttle = Throttle()
-    while throttle.slots < 16:
-        a_round(throttle, *[TAKEN] * throttle.slots)
-    a_round(throttle, *[THROTTLED] * 16)
-    assert throttle.slots == 8
+    throttle = throttled_at(16)
+    a_round(throttle, *[THROTTLED] * 15)
+    assert throttle.slots == 12
     a_round(throttle, THROTTLED)
-    assert throttle.slots == 4
+    assert throttle.slots == 9
+
+
+class Account:
+    """Gives so many request units in each second of the clock, and refuses the rest until the next one begins."""
+
+    def __init__(self, units_per_second: float) -> None:
+        self._units_per_second = units_per_second
+        self._second, self._spent = 0, 0.0
+
+    def seconds_to_wait(self, now: float, charge: float) -> float | None:
+        """None if it takes the request."""
+        if int(now) > self._second:
+            # The last request of a second may take more than was left: the next ones pay for that.
+            self._spent = max(0.0, self._spent - self._units_per_second * (int(now) - self._second))
+            self._second = int(now)
+        if self._spent >= self._units_per_second:
+            return self._second + 1 - now
+        self._spent += charge
+        return None
+
+
+def written(charge: float, latency_seconds: float, seconds: float = 30) -> tuple[float, float]:
+    """Request units and 429s a second, of writes without end to an account of 4,000, repeated as the SDK does."""
+    throttle, account, numbers = Throttle(), Account(4_000), count()
+    events: list[tuple[float, int, Literal["send", "answer"], float | None, ExitStack]] = []
+    now, refused, under_way = 0.0, 0, 0
+
+    def later(seconds: float, kind: Literal["send", "answer"], wait: float | None, slot: ExitStack) -> None:
+        heapq.heappush(events, (now + seconds, next(numbers), kind, wait, slot))
+
+    while now < seconds:
+        while under_way < throttle.slots:
+            slot = ExitStack()
+            slot.enter_context(throttle.slot())
+            under_way += 1
+            later(0, "send", None, slot)
+        now, number, kind, wait_seconds, slot = heapq.heappop(events)
+        if kind == "send":
+            answered = latency_seconds * (0.7 + 0.6 * (number * 0.37 % 1))
+            later(answered, "answer", account.seconds_to_wait(now, charge), slot)
+        elif wait_seconds is None:
+            throttle.take_in(TAKEN, charge)
+            slot.close()
+            under_way -= 1
+        else:
+            refused += 1
+            throttle.take_in(THROTTLED, 0.0)
+            later(wait_seconds, "send", None, slot)
+    return throttle.charge / seconds, refused / seconds
+
+
+def test_writes_use_up_an_account_without_a_storm_of_throttled_answers() -> None:
+    for charge in (6, 40, 600):
+        for latency_seconds in (0.005, 0.02, 0.08):
+            units, refused = written(charge, latency_seconds)
+            assert units >= 0.95 * 4_000, (charge, latency_seconds)
+            assert refused <= AT_MOST, (charge, latency_seconds)
 
 
 def test_one_slot_is_left_however_much_is_throttled() -> None:

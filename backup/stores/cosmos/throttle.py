@@ -17,9 +17,9 @@ _WEIGHT = 0.1  # of the latest charge in the expected charge of the next request
 class Throttle:
     """Lets requests through as fast as the account takes them, and counts what they cost. For any number of threads.
 
-    Work that can wait takes a `slot`. The number of slots grows by one after each round of answers without a 429 in
-    which all slots were in use. A 429 halves it. The 429s of requests that were under way at that moment say nothing
-    new and do not count.
+    Work that can wait takes a `slot`. The number of slots grows while all of them are in use: by one with each answer
+    until the first 429, then by one after each round of answers without one. A 429 takes a quarter of them. The 429s of
+    requests that were under way at that moment say nothing new and do not count.
 
     `units_per_second` is a ceiling for all requests, also for those without a slot: `admit` waits for it. A request's
     charge is known only with its answer. So `admit` takes the average charge of earlier requests, and later requests
@@ -36,6 +36,7 @@ class Throttle:
         self._changed = threading.Condition()
         self.at_most = AT_MOST
         self._slots, self._taken, self._answers, self._stale = min(_AT_FIRST, AT_MOST), 0, 0, 0
+        self._was_throttled = False
         self._charge = self._price = 0.0
         self._units, self._filled_at = units_per_second or 0.0, clock()
 
@@ -90,13 +91,14 @@ class Throttle:
             self._price += _WEIGHT * (charge - self._price) if self._price else charge
             self._units -= charge - reserved
             if status == 429 and not self._stale:
-                self._slots = max(1, self._slots // 2)
+                self._was_throttled = True
+                self._slots = max(1, self._slots * 3 // 4)
                 self._answers, self._stale = 0, max(0, self._taken - 1)
                 return
             self._stale = max(0, self._stale - 1)
             if status == 429 or self._taken < self._slots:
                 return  # with free slots the answer proves nothing
             self._answers += 1
-            if self._answers >= self._slots and self._slots < self.at_most:
+            if self._answers >= (self._slots if self._was_throttled else 1) and self._slots < self.at_most:
                 self._slots, self._answers = self._slots + 1, 0
                 self._changed.notify_all()
