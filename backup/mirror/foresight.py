@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backup.core.batched import batched
 from backup.core.workers import Workers
 from backup.mirror import proof
-from backup.mirror.pair import Sides
+from backup.mirror.pair import Sides, belonging
 from backup.stores import Store
 
 
 @dataclass(frozen=True)
 class Foresight:
-    """How many records a sync without force would insert, update and delete, and how many each side has now."""
+    """How many records a sync without force would insert, update and delete, how many of the source it would set aside
+    before it writes, and how many each side has now."""
 
     inserts: int = 0
     updates: int = 0
     deletes: int = 0
+    set_aside: int = 0
     source_records: int = 0
     backup_records: int = 0
 
@@ -26,7 +29,7 @@ def foresee(source: Store, backup: Store) -> Foresight:
 
     Cost: as a sync of this moment without its writes. Holds the stamps of a chunk in memory.
     """
-    inserts = updates = deletes = source_records = backup_records = 0
+    inserts = updates = deletes = set_aside = source_records = backup_records = 0
     with Workers(1) as workers:
         sides = Sides(source, backup, workers)
         for chunk in source.chunks():
@@ -42,6 +45,10 @@ def foresee(source: Store, backup: Store) -> Foresight:
                 inserts += len(changes.insert)
                 updates += len(changes.update) - len(same)
                 deletes += len(changes.delete)
+                # As before a delete: the source's server may find a key that Python sees in the backup alone.
+                for keys in batched(list(changes.delete), backup.traits.batch_size):
+                    deletes -= len(belonging(source, keys))
+                set_aside += len(compared.unread)
                 source_records += compared.source_records
                 backup_records += compared.backup_records
-    return Foresight(inserts, updates, deletes, source_records, backup_records)
+    return Foresight(inserts, updates, deletes, set_aside, source_records, backup_records)

@@ -39,6 +39,12 @@ class Prospect:
                 foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
             return foresight, drift, unfilled - {*drift.added, *drift.widened}
 
+    def check_key(self) -> None:
+        """Raises SchemaMismatch if several rows of the source share a key that the file names, and the errors of the
+        stores. Reads all keys, and changes nothing."""
+        with self._places.stores() as (source, _):
+            next(iter(source.chunks()))  # a walk checks the keys before its first chunk
+
     def obstacle(self) -> str | None:
         """Returns why a sync cannot ask the source what was written lately, though the settings name a column for that;
         else None. Reads the catalogue and the newest value. Raises the errors of the stores."""

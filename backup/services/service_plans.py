@@ -118,6 +118,8 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     except NotInitialized as error:
         if not spec.is_new:
             return _with(plan, error=error)
+        if spec.rules.key_may_repeat:
+            registry.get(service).prospect.check_key()
         records = registry.get(service).count()
         return _with(
             plan,
@@ -139,13 +141,12 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
+    if foresight.set_aside:
+        notes.append(f"The sync sets aside {foresight.set_aside} of its records, names them, and ends as Failed.")
     notes += _obstacle_notes(spec, registry.get(service))
     notes += _index_notes(registry.get(service).prospect.index_plan())
-    try:
-        sizes = foresight.source_records, foresight.backup_records
-        spec.guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
-    except GuardTripped as error:
-        notes.append(f"The guard would stop it: {error}")
+    is_filling = bool(drift.added or drift.widened or unfilled)
+    notes += _guard_notes(spec, registry.get(service), foresight, is_filling=is_filling)
     return _with(plan, foresight=foresight, notes=notes)
 
 
@@ -214,6 +215,20 @@ def _rules_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
             if rules[0] is not None and last.masks != rules[0]:
                 notes.append("Once every copy has the new masks, the bin's older images are purged.")
             return notes
+    return []
+
+
+def _guard_notes(spec: ServiceSpec, service: SyncService, foresight: Foresight, *, is_filling: bool) -> list[str]:
+    """Why the guard would stop the sync, if it would. Updates that only fill columns have no limit."""
+    guard, sizes = spec.guard, (foresight.source_records, foresight.backup_records)
+    try:
+        with service.stores() as (source, _):
+            guard.check_canary(source)
+            if not is_filling:
+                guard.check_updates(foresight.updates, foresight.backup_records, source.place.label)
+        guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
+    except GuardTripped as error:
+        return [f"The guard would stop it: {error}"]
     return []
 
 

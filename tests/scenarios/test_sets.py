@@ -494,6 +494,9 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     assert by_table["Order Details"].key == "Order, Line (unique index one line)"
     assert (by_table["Customer"].key, by_table["Customer"].version) == ("Id (primary key)", "content")
     assert isinstance(by_table["Keyless"].error, SchemaMismatch)
+    repeated = shop.registry(lines[0], '[set.shop.table."Keyless"]', 'key = ["A"]')
+    [keyless] = plan_of(repeated, shop.name("Keyless")).services
+    assert "several rows with the same A" in str(keyless.error)
     assert shop.tables("backup") == []
     shop.sync(*lines)
     shop.run('UPDATE "Customer" SET "Name" = \'x\' WHERE "Id" = 1; ALTER TABLE "Invoice" ADD "Paid" INTEGER')
@@ -504,6 +507,9 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     assert customer.foresight == Foresight(updates=1, deletes=2, source_records=1, backup_records=3)
     assert (customer.filter, list(customer.left_out)) == ("Id<=1", ["Fax"])
     assert any("The guard would stop it" in note for note in customer.notes)
+    unlike = (*lines, "max_update_percent = 10")
+    [stopped] = plan_of(shop.registry(*unlike), shop.name("Customer")).services
+    assert any("1 of 3 records would be updated" in note for note in stopped.notes)
     assert any("lacks the column Paid" in note for plan in after.services for note in plan.notes)
     assert shop.column('SELECT COUNT(*) FROM "SyncHistory"') == runs
     assert shape_plan(before).status == 400

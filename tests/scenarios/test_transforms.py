@@ -159,6 +159,8 @@ def test_what_the_function_fails_on_is_set_aside_and_named(alone: Shop) -> None:
     synced(alone, *lines)
     erp.FAILS.add(2)
     alone.run('UPDATE "Contact" SET "Name" = \'Secret\' WHERE "Id" < 3')
+    foresight = service(alone, *lines).prospect.foresee()[0]
+    assert (foresight.updates, foresight.set_aside) == (1, 1)
     outcome = service(alone, *lines).sync(Trigger.CLI)
     assert isinstance(outcome.error, RecordsSetAside)
     assert (outcome.run.counts.updated, outcome.run.counts.failed, outcome.run.counts.skipped) == (1, 1, 1)

@@ -33,6 +33,12 @@ def test_foresight_counts_every_record_once_in_equal_chunks_and_in_others() -> N
     assert Foresight() == Foresight(inserts=0, updates=0, deletes=0, source_records=0, backup_records=0)
 
 
+def test_foresight_counts_a_key_that_changed_only_for_python_as_an_update() -> None:
+    source = MemoryStore("source", [record("A", 2)], fold=str.lower)
+    backup = MemoryStore("backup", [record("a", 1), record("b")], fold=str.lower)
+    assert foresee(source, backup) == Foresight(updates=1, deletes=1, source_records=1, backup_records=2)
+
+
 def test_the_checksum_of_a_fingerprint_is_of_its_last_two_sums() -> None:
     both = Total(3, (7 << 64) + 5)
     found = proof.of_fingerprint(Fingerprint("rule", 3, (9, 7, 5)))
