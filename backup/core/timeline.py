@@ -63,6 +63,11 @@ class Timeline:
         """Returns the number of the run; 0 if it is not in this timeline."""
         return self._spans[sync_id].number if sync_id in self._spans else 0
 
+    def since(self, sync_id: str) -> list[str]:
+        """Returns this run, and those of this timeline after it, in their order."""
+        number = self.number(sync_id)
+        return [sync_id, *(later for later, span in self._spans.items() if span.number > number)]
+
     def moment(self, sync_id: str, stamped: datetime) -> datetime:
         """Returns the true time of something that the run wrote with this time."""
         span = self._spans.get(sync_id)

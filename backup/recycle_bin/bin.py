@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from backup.stores.exact_json import key_hash
 
 _AT_ONCE = 500
 _BYTES_AT_ONCE = 8 * 1024 * 1024
+_RUNS_AT_FIRST, _RUNS_AT_ONCE = 16, 256
 
 
 def as_stamped() -> Timeline:
@@ -176,28 +176,29 @@ class RecycleBin:
         return sorted(timed, key=lambda kept: (kept.number, kept.at))
 
     def of_keys_since(self, sync_id: str, keys: Iterable[Key]) -> Iterator[Kept]:
-        """Yields what `of_keys` returns without records, from this run's entries on; oldest first.
+        """Yields what `of_keys` returns without records, of this run and of later ones; oldest first.
 
-        Reads the entries at once, but what they say only when it is asked for: who needs the first of each key pays for
-        no others.
+        Asks for the entries of some runs at a time, and only while the caller wants more: who needs the next image of
+        each key does not pay for all that came after.
         """
         hashes, keys_by_block = entries.hashes_of(keys)
-        first, numbers = self._timeline.number(sync_id), dict[str, int]()
-        following = []
-        for page in pages_of_hashes(self._entries, hashes, self._of_place(), records=False):
-            for entry in filter(self._belongs_here, page):
-                run = entry["EntryId"][:32]
-                if run not in numbers:
-                    numbers[run] = self._timeline.number(_sync_id_of(entry))
-                if numbers[run] >= first:
-                    following.append((numbers[run], entry["RecycledAt"], entry))
-        for number, _, entry in sorted(following, key=itemgetter(0, 1)):
-            at = self._moment(entry)
-            yield from (
-                replace(kept, at=at, number=number)
-                for kept in entries.kept_of(entry, keys_by_block)
-                if kept.side == "backup"
-            )
+        runs, size = self._timeline.since(sync_id), _RUNS_AT_FIRST
+        while runs:
+            asked, runs, size = runs[:size], runs[size:], min(4 * size, _RUNS_AT_ONCE)
+            number_of = {run: number for number, run in enumerate(asked)}
+            following = [
+                entry
+                for page in pages_of_hashes(self._entries, hashes, {**self._of_place(), "SyncId": asked}, records=False)
+                for entry in page
+                if self._belongs_here(entry)
+            ]
+            for entry in sorted(following, key=lambda entry: (number_of[entry["SyncId"]], entry["RecycledAt"])):
+                at, number = self._moment(entry), self._timeline.number(entry["SyncId"])
+                yield from (
+                    replace(kept, at=at, number=number)
+                    for kept in entries.kept_of(entry, keys_by_block)
+                    if kept.side == "backup"
+                )
 
     def of_key_in_source(self, sync_id: str, key: Key) -> Kept | None:
         """Returns the first image that a restore kept of this record of the place that it wrote to, without the record;
@@ -209,7 +210,8 @@ class RecycleBin:
         return min(images, key=lambda kept: kept.at, default=None)
 
     def _moment(self, entry: Mapping[str, Any]) -> datetime:
-        return self._timeline.moment(_sync_id_of(entry), entry["RecycledAt"])
+        # The id names the run. The SyncId may be missing: a part of an entry lacks some fields.
+        return self._timeline.moment(str(UUID(entry["EntryId"][:32])), entry["RecycledAt"])
 
     def with_records(self, without_records: Iterable[Kept]) -> Iterator[list[Kept]]:
         """Yields the same entries with their records, in batches of about 8 MiB and in no particular order.
@@ -309,8 +311,3 @@ class RecycleBin:
 
 def _size(kept: Kept) -> int:
     return sum(len(value) for value in (kept.record or {}).values() if isinstance(value, str | bytes))
-
-
-def _sync_id_of(entry: Mapping[str, Any]) -> str:
-    """The run of an entry, by its id. The SyncId may be missing: a part of an entry lacks some fields."""
-    return str(UUID(entry["EntryId"][:32]))
