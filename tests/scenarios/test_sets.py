@@ -199,6 +199,15 @@ def test_every_way_in_takes_a_set_a_pattern_or_one_service(shop: Shop) -> None:
         registry.directory.chosen("shop/x*")
 
 
+def test_a_table_that_is_named_like_the_data_of_a_virtual_table_takes_part(sqlite_shop: Shop) -> None:
+    sqlite_shop.run("""
+        CREATE VIRTUAL TABLE "Order" USING "fts5" (body); CREATE VIRTUAL TABLE place USING rtree (id, a, b);
+        CREATE TABLE "Order_Lines" (id INTEGER PRIMARY KEY); CREATE TABLE order_data_old (id INTEGER PRIMARY KEY);
+        CREATE TABLE place_names (id INTEGER PRIMARY KEY)
+    """)
+    assert sqlite_shop.sync().keys() == {"Order_Lines", "order_data_old", "place_names"}
+
+
 def test_a_pattern_that_stands_for_nothing_fails_and_the_rest_is_done(shop: Shop) -> None:
     outcomes = shop.sync(EXCLUDE, tables='["*Customer", "*Custmer"]')
     assert outcomes["Customer"].error is None

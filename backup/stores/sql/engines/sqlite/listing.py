@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import groupby
@@ -21,7 +22,14 @@ _TABLES = sa.text(
     ORDER BY m.name, c.cid
     """
 )
-_VIRTUAL = sa.text("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'")
+_VIRTUAL = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'")
+_MODULE = re.compile(r"\bUSING\s+[\"'`\[]?(fts[345]|rtree|rtree_i32|geopoly)\b", re.I)
+# In which tables SQLite's own modules keep the data of a virtual table; older releases of SQLite cannot tell.
+_DATA_OF = {
+    "fts": ("content", "segments", "segdir", "docsize", "stat", "data", "idx", "config"),
+    "rtree": ("node", "rowid", "parent"),
+    "geopoly": ("node", "rowid", "parent"),
+}
 _VIEWS = sa.text("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name")
 _COLUMNS = sa.text('SELECT :table, name, type, "notnull" = 0, 0 FROM pragma_table_xinfo(:table) ORDER BY cid')
 # Of an index sorted by a collation of its own, nobody knows whether it tells the same keys apart.
@@ -53,10 +61,10 @@ _FOREIGN_KEYS = sa.text(
 
 
 def list_tables(cx: sa.Connection) -> list[Listed]:
-    """The tables and views that the file has, with their columns and keys. Leaves out virtual tables and what they
-    keep their data in, and views that the server cannot read."""
-    virtual = [f"{name}_" for (name,) in cx.execute(_VIRTUAL)]
-    rows = [row for row in cx.execute(_TABLES) if not any(row[0].startswith(prefix) for prefix in virtual)]
+    """The tables and views that the file has, with their columns and keys. Leaves out virtual tables and what modules
+    of SQLite keep their data in, and views that the server cannot read."""
+    of_virtual = _data_of_virtual_tables(cx)
+    rows = [row for row in cx.execute(_TABLES) if row[0].lower() not in of_virtual]
     tables = _grouped(rows, is_view=False)
     for (view,) in cx.execute(_VIEWS).all():
         with suppress(sa.exc.DBAPIError):  # such as a view of a table that was dropped
@@ -99,6 +107,16 @@ def indexes_of(cx: sa.Connection, table: str) -> list[Mapping[str, Any]]:
         }
         for (name, is_partial), group in groupby(rows, key=lambda row: tuple(row[:2]))
     ]
+
+
+def _data_of_virtual_tables(cx: sa.Connection) -> set[str]:
+    """The tables that hold the data of virtual tables, in small letters. Others may have names that begin alike."""
+    names = set[str]()
+    for name, statement in cx.execute(_VIRTUAL):
+        if module := _MODULE.search(statement):
+            kind = re.match("fts|rtree|geopoly", module[1].lower())
+            names |= {f"{name}_{part}".lower() for part in _DATA_OF[kind[0]]} if kind else set()
+    return names
 
 
 def _grouped(rows: list[Any], *, is_view: bool) -> list[Listed]:
