@@ -57,6 +57,8 @@ def compiled(node: Node) -> Evaluate:
     if kind == "object":
         members = [(name, compiled(part)) for name, part in node.parts]
         return lambda document: {name: value for name, of in members if (value := of(document)) is not UNDEFINED}
+    if kind == "=" and (quick := _is_text(*node.parts)) is not None:
+        return quick
     parts = [compiled(part) for part in node.parts]
     if kind == "list":
         return lambda document: [value for of in parts if (value := of(document)) is not UNDEFINED]
@@ -214,6 +216,19 @@ def _path(names: Sequence[str]) -> Evaluate:
         return document
 
     return value_at
+
+
+def _is_text(left: Node, right: Node) -> Evaluate | None:
+    """Whether a property is a text, which most conditions ask of every document; None if it is not that."""
+    if left.kind != "path" or len(left.parts) != 1 or right.kind != "value" or type(right.parts[0]) is not str:
+        return None
+    name, text = left.parts[0], right.parts[0]
+
+    def is_text(document: Any) -> Any:
+        value = document.get(name, UNDEFINED)
+        return UNDEFINED if value is UNDEFINED else value == text
+
+    return is_text
 
 
 def _within(parts: Sequence[Evaluate], node: Node) -> Evaluate:

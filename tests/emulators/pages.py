@@ -21,7 +21,8 @@ Compute = Callable[[str, Mapping[str, Any], Sequence[Document]], list[Any]]
 
 @dataclass
 class Pages:
-    """Keeps the documents that the latest queries are about, so that a page costs no more than it holds.
+    """Keeps the documents that the latest queries are about: a page costs no more than it holds, and a second aggregate
+    of the same documents does not look for them again.
 
     A page begins behind the last document of the page before, wherever that is by then.
     """
@@ -40,11 +41,10 @@ class Pages:
         size: int,
     ) -> tuple[list[Any], str | None]:
         """Up to `size` items, of one partition key if named, and the token of the next page."""
+        matching = self._kept_matching(documents, form, parameters, key)
         if form.aggregate is not None:
-            matching = self._matching(documents, form, parameters, key)
             value = aggregated(form.aggregate, self.values(form.aggregated, parameters, matching))
             return ([] if value is UNDEFINED else [value]), None
-        matching = self._kept_matching(documents, form, parameters, key)
         start = 0 if token is None else _start(json.loads(token), documents.version, matching, form)
         part = matching[start : start + size]
         items = [item for item in self.values(form.payload, parameters, part) if item is not UNDEFINED]
@@ -70,7 +70,7 @@ class Pages:
     def _kept_matching(
         self, documents: Physical, form: Form, parameters: Mapping[str, Any], key: str | None
     ) -> list[Document]:
-        query = f"{id(documents)} {key} {form} {json.dumps(parameters)}"
+        query = json.dumps([id(documents), key, form.where, form.by, form.descending, parameters])
         version, matching = self._kept.pop(query, (-1, []))
         if version != documents.version:
             matching = self._matching(documents, form, parameters, key)
