@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from backup.runs.upgrade import OWN_NAMES
 from backup.services.set_specs import unique_key
 from backup.stores import Limits, Listed, Side, list_places
 
@@ -42,9 +43,12 @@ def first_file(
     tables = [place for place in places if not place.is_view]
     keyless = [table for table in tables if not table.primary_key and not table.unique_keys]
     lines = [f'tables = ["*"]                   # {len(tables)} tables now; later ones too, see on_new_table']
-    if keyless:
-        names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in keyless)
-        lines.append(f"exclude = [{names}]  # without a key; name one below to back them up")
+    own = [table for table in tables if table.name.rpartition(".")[2].lower() in OWN_NAMES and table not in keyless]
+    if keyless or own:
+        names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in [*keyless, *own])
+        why = ["without a key; name one below to back them up"] if keyless else []
+        why += ["named like the app's own tables, which lie beside the copies"] if own else []
+        lines.append(f"exclude = [{names}]  # {'; '.join(why)}")
     lines.append('on_new_table = "add"             # or "ignore", or "fail"')
     lines.append("# consistent = true              # read all tables as of one moment; see docs/whole-databases.md")
     return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *_views(name, places), ""])

@@ -122,7 +122,7 @@ def _refuse_own_name(backup: Store, setting: str) -> None:
         raise ConfigError(
             f"{setting} names {backup.place.name}, one of the app's own tables beside each backup. Nothing was "
             "changed.",
-            hint="Give the backup another table or container.",
+            hint="Give the backup another table or container. In a set, name this one in `exclude`.",
         )
 
 

@@ -58,7 +58,7 @@ def sync_with_schema(session: Session) -> None:
             for name in to_fill
         ),
         *notes_of(drift),
-        *(f"Column {name} is no longer in the source; it stays in the backup." for name in drift.removed),
+        *(f"Column {name} is not copied any more; it stays in the backup." for name in drift.removed),
         *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
     ]
     masks, selection = session.source.traits.masks, session.policy.selection

@@ -567,6 +567,7 @@ def test_columns_that_look_like_a_version_are_named_in_the_plan_and_never_taken(
 
 
 def test_the_first_file_names_what_is_there_and_can_be_read(shop: Shop) -> None:
+    shop.run('CREATE TABLE "RecycleBin" ("Id" INTEGER PRIMARY KEY)')  # the app has one of this name beside the copies
     text = first_file(shop.source, "shop", Limits(), variable="SHOP_SOURCE")
     assert f'# [set.shop.table."{shop.prefix}Keyless"]' in text
     assert f"{shop.prefix}Order Details has no primary key. Its key is Order, Line" in text
