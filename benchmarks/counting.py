@@ -46,7 +46,7 @@ class _Sqlite:
 
         def connect(database: Any, *args: Any, **options: Any) -> Any:
             if tail in str(database):
-                options["factory"] = _connection_class(self)
+                options["factory"] = _connection_class(self, options.get("factory", sqlite3.Connection))
             return plain(database, *args, **options)
 
         sqlite3.connect = connect
@@ -68,7 +68,7 @@ class _Sqlite:
         return Reads(self._statements, self._bytes, self._longest)
 
 
-def _connection_class(counts: _Sqlite) -> type[sqlite3.Connection]:
+def _connection_class(counts: _Sqlite, base: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
     class Cursor(sqlite3.Cursor):
         """A cursor that reports when its statement ended, without the time that counting took."""
 
@@ -131,9 +131,9 @@ def _connection_class(counts: _Sqlite) -> type[sqlite3.Connection]:
                 counts.ended(self._size, time.perf_counter() - self._since)
             self._since, self._size = None, 0
 
-    class Connection(sqlite3.Connection):
+    class Connection(base):  # type: ignore[misc, valid-type] # whatever the contender opens files with
         def cursor(self, factory: Any = Cursor) -> Any:
-            return super().cursor(factory)
+            return sqlite3.Connection.cursor(self, factory)
 
         def execute(self, *args: Any) -> Any:
             return self.cursor().execute(*args)
