@@ -15,6 +15,7 @@ from backup.config.set_values import (
     PartitionKey,
     ServerTypeText,
     SetName,
+    SqlCondition,
     TransformSteps,
     Units,
 )
@@ -53,7 +54,7 @@ class TableSection(Common):
     """[set.NAME.table."…"] or [set.NAME.container."…"]: what counts for one table or container."""
 
     where: Conditions = {}
-    where_sql: str | None = Field(default=None, min_length=1)
+    where_sql: SqlCondition | None = None
     columns: ColumnList = ColumnList()
     mask: Masks = {}
     transform: TransformSteps = ()

@@ -22,6 +22,8 @@ from backup.core.transforms import Step
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\((\d+|max)( ?, ?\d+)?\))?[A-Za-z0-9_ ]*")
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PATH = re.compile(r"(/[^/\"\\]+)+")
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`""")
+_BRACKETS = {")": "(", "]": "["}
 _SIDES, _LEVELS = ("source", "copy"), 3
 _LIMITS = {"from": "lowest", "to": "highest", "above": "above", "below": "below"}
 _FOR_A_CONDITION = "write a value, a list of values, or a range such as { from = 1, below = 10 }"
@@ -50,6 +52,28 @@ def _condition(value: Any) -> Condition:
     if not value:
         raise ValueError(_FOR_A_CONDITION)
     return Range(**{_LIMITS[name]: _value(limit) for name, limit in value.items()})
+
+
+def _whole_condition(value: Any) -> str:
+    # It stands in brackets among other conditions, those of a chunk of keys among them. One that closes the bracket
+    # would be true of rows outside the chunk, and the rest of a line behind a comment would be lost.
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("write a condition in SQL, as it would stand behind WHERE")
+    plain, opened = _QUOTED.sub("", value), []
+    for character in plain:
+        if character in "([":
+            opened.append(character)
+        elif character in _BRACKETS and (not opened or opened.pop() != _BRACKETS[character]):
+            raise ValueError(f"its bracket {character} closes none")
+    if opened:
+        raise ValueError(f"its bracket {opened[-1]} is not closed")
+    for mark, name in (("'", "text"), ('"', "name"), ("`", "name")):
+        if mark in plain:
+            raise ValueError(f"its {name} in {mark} is not closed")
+    for mark in (";", "--", "/*"):
+        if mark in plain:
+            raise ValueError(f"write one condition, without {mark}")
+    return value
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -115,6 +139,9 @@ def _partition_key(value: Any) -> PartitionPaths:
 
 Conditions = Mapping[str, Annotated[Condition, PlainValidator(_condition)]]
 """A filter as data: what each named field must be."""
+
+SqlCondition = Annotated[str, PlainValidator(_whole_condition)]
+"""One condition in the language of a server: it stays true or false of the same rows within brackets."""
 
 Masks = Mapping[str, Annotated[Mask, PlainValidator(_mask)]]
 """The mask of each column or property that has one."""

@@ -93,7 +93,8 @@ def test_serve_in_a_folder_without_the_app_says_what_it_needs(config: Path, else
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_lists_the_commands_by_their_job(tmp_path: Path, option: str) -> None:
     text = command(tmp_path, {"COLUMNS": "80"}, option).out
-    told = ["─ Set up ─", "│ initialize ", "─ Back up ─", "│ sync ", "─ Look ─", "│ history ", "│ show ", "─ Take back ─", "│ undo "]
+    groups = ["─ Set up ─", "─ Back up ─", "─ Look ─", "─ Take back ─"]
+    told = [groups[0], "│ initialize ", groups[1], "│ sync ", groups[2], "│ history ", "│ show ", groups[3], "│ undo "]
     places = [text.index(one) for one in told]
     assert places == sorted(places)
     assert "-h" in command(tmp_path, {}, "sync", option).out

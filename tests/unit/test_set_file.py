@@ -59,6 +59,26 @@ def test_conditions_are_values_lists_and_ranges() -> None:
     assert section.columns.exclude == ("Fax",)
 
 
+def test_a_condition_in_sql_is_one_condition_also_within_brackets() -> None:
+    written = PLAIN + "[set.a.table.x]\nwhere_sql = '''\n{}'''"
+    for whole in ("Id > 1 AND (a = 'it''s (' OR b IN (1, 2))", '"odd ) name" = tags[1]', "`-- x` = ';'"):
+        assert read(written.format(whole))["a"].table["x"].where_sql == whole
+    for apart in (
+        "id < 10) OR (id > 1990",
+        "(id < 10",
+        "a[1)",
+        "a = 'x",
+        'a = "x',
+        "a = 1 -- why",
+        "a = 1; x",
+        "a /* */",
+        " ",
+    ):
+        message = mistakes(written.format(apart))
+        assert "set.a.table.x.where_sql" in message, apart
+        assert message.count("Line") == 1
+
+
 def test_variables_come_from_the_environment_and_are_never_told() -> None:
     assert read(WHOLE)["chinook"].source == "sqlite:///source.db"
     assert "hunter2" not in repr(load_settings({"BACKUP_TOML": WHOLE, "CHINOOK_SOURCE": "sqlite:///hunter2.db"}))
