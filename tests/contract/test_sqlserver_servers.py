@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.core.model import Chunk
 from backup.stores.connection import SqlServer
-from backup.stores.sql.engines.mssql import dialect, system_tables
+from backup.stores.sql.engines.mssql import engines, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.types import IntegerType
@@ -171,24 +171,22 @@ def test_connections_that_cannot_read_a_text_give_way_to_some_that_can(
         text = utf_16.decode("utf-16-le")
         return text if "🎉" not in text else utf_16[:-1].decode("utf-16-le")
 
-    def connecting(pyodbc: Any, where: SqlServer, *, halves: bool, call_seconds: int) -> Any:
+    def connecting(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool) -> Any:
         made.append(halves)
-        connection = connect(pyodbc, where, halves=halves, call_seconds=call_seconds)
+        connection = connect(pyodbc, where, call_seconds, halves=halves)
         for wide in () if halves else (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR):
             connection.add_output_converter(wide, strict)
         return connection
 
-    monkeypatch.setattr(dialect, "connect", connecting)
+    monkeypatch.setattr(engines, "connect", connecting)
     bench = mssql_bench
     bench.sql("source", "CREATE TABLE {table} (Id nvarchar(9) NOT NULL PRIMARY KEY, Version int, T nvarchar(max))")
     bench.sql("source", "INSERT INTO {table} VALUES (?, ?, ?)", [("a", 1, "plain"), ("b", 1, "🎉")])
-    source, backup = bench.pair(chunk_size=1, retry=ONE_TRY)
+    source, backup = bench.pair(chunk_size=1, retry=ONE_TRY, max_call_seconds=598)  # with pools that no other test has
     assert run_sync(source, backup) == (2, 0, 0, 0)
     bench.sql("source", "INSERT INTO {table} VALUES (N'🎉', 1, N'a key')")
     assert run_sync(source, backup) == (1, 0, 0, 2)
     assert {True, False} == set(made)
-    monkeypatch.undo()
-    bench.engines["source"].dispose()
     assert [row[:3] for row in bench.rows("backup")] == bench.rows("source")
 
 
