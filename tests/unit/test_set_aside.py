@@ -109,3 +109,22 @@ def test_a_batch_that_cannot_be_read_is_read_apart(bad: set[int], batch: int) ->
     found = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
     assert sorted(record["id"] for records in found for record in records) == sorted(set(range(64)) - bad)
     assert sorted(key for one in refused for key in one.keys) == [(number,) for number in sorted(bad)]
+
+
+@given(bad_numbers, st.integers(1, 7))
+def test_records_that_a_read_names_as_refused_are_told_with_their_reasons_and_the_others_given(
+    bad: set[int], batch: int
+) -> None:
+    def read(keys: frozenset[Key]) -> Iterator[Sequence[Record]]:
+        ordered = sorted(keys)
+        for start in range(0, len(ordered), batch):
+            part = ordered[start : start + batch]
+            yield [{"id": number} for (number,) in part if number not in bad]
+            if wrong := {key: f"no {key[0]}" for key in part if key[0] in bad}:
+                raise RecordRefused(refused=wrong)
+
+    refused = list[Refusal]()
+    batches = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
+    assert sorted(record["id"] for records in batches for record in records) == sorted(set(range(64)) - bad)
+    told = {key: str(refusal.error) for refusal in refused for key in refusal.keys}
+    assert told == {(number,): f"no {number}" for number in bad}
