@@ -25,6 +25,7 @@ from tests.contract.benches import (
     made_databases,
 )
 from tests.contract.memory_bench import MemoryBench
+from tests.emulators.partitioned import Partitioned
 
 Served = TypeVar("Served", bound=ServerBench)
 # Without servers for it, SQL Server is left out here; test_sqlserver_types.py says so once, instead of a hundred times.
@@ -112,3 +113,13 @@ def _dropped(bench: Served) -> Iterator[Served]:
                 bench.sql(role, f"DROP TABLE {bench.quoted(table)}")
             bench.sql(role, f"DROP SCHEMA {bench.quote(bench.schema or '')}")
     bench.close()
+
+
+@pytest.fixture(scope="module")
+def accounts(plain_cosmos_server: str, plain_cosmos_server_backup: str) -> Iterator[tuple[Partitioned, Partitioned]]:
+    """The accounts of source and backup, whose containers have partitions, for the tests of a module."""
+    with (
+        Partitioned(plain_cosmos_server).running() as source,
+        Partitioned(plain_cosmos_server_backup).running() as backup,
+    ):
+        yield source, backup

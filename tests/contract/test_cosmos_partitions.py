@@ -53,15 +53,6 @@ class Filled:
     backup: CosmosStore
 
 
-@pytest.fixture(scope="module")
-def accounts(plain_cosmos_server: str, plain_cosmos_server_backup: str) -> Iterator[tuple[Partitioned, Partitioned]]:
-    with (
-        Partitioned(plain_cosmos_server).running() as source,
-        Partitioned(plain_cosmos_server_backup).running() as backup,
-    ):
-        yield source, backup
-
-
 def opened(bench: CosmosBench, **limits: Any) -> tuple[CosmosStore, CosmosStore]:
     source, backup = bench.open("source", **limits), bench.open("backup", **limits)
     assert isinstance(source, CosmosStore)

@@ -30,15 +30,6 @@ RULES = Rules(
 )
 
 
-@pytest.fixture(scope="module")
-def accounts(plain_cosmos_server: str, plain_cosmos_server_backup: str) -> Iterator[tuple[Partitioned, Partitioned]]:
-    with (
-        Partitioned(plain_cosmos_server).running() as source,
-        Partitioned(plain_cosmos_server_backup).running() as backup,
-    ):
-        yield source, backup
-
-
 @pytest.fixture
 def bench(accounts: tuple[Partitioned, Partitioned]) -> Iterator[CosmosBench]:
     made = CosmosBench({"source": accounts[0].account, "backup": accounts[1].account}, "/customer")
