@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.model import Key, Record, StampRow, Stamps
-from backup.stores.asked_keys import unusable_key
+from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.table import TableShape
@@ -32,7 +32,7 @@ class SqlKeys:
 
     def from_text(self, text: str) -> Key:
         shape, dialect, label = self._catalog.shape, self._access.dialect, self._access.label
-        key = shape.key_from(text, plain=dialect.in_process)
+        key = _as_written(shape, text, plain=dialect.in_process)
         hint = f"Its key has the type {', '.join(shape.key_types)}."
         for attempt in self._access.attempts("look up a key"):
             with attempt as cx:
@@ -62,3 +62,21 @@ def spelled(shape: TableShape, key: Key, cx: sa.Connection) -> Key | None:
     """The key of the row that the server finds under this key, as the row spells it; None if there is no such row."""
     row = cx.execute(sa.select(*shape.key).where(shape.is_one_of([key]))).first()
     return None if row is None else tuple(row)
+
+
+def _as_written(shape: TableShape, text: str, *, plain: bool) -> Key:
+    """The key that a person wrote: a JSON list of its columns' values, or the plain value of a single column.
+
+    `plain` is as for `value_of`. Raises BadRequest for a text that cannot be a key of this table.
+    """
+    width, label = len(shape.key_names), shape.label
+    parts = parts_of(text, label, any_bytes=plain)
+    if width == 1 and (parts is None or len(parts) != 1):
+        parts = [text]
+    if parts is None or len(parts) != width or None in parts or {} in parts:
+        hint = f"Its key is {', '.join(shape.key_names)}: write a JSON list of these {width} values."
+        raise unusable_key(text, label, hint)
+    try:
+        return tuple(value_of(kind, part, plain=plain) for kind, part in zip(shape.key_types, parts, strict=True))
+    except (ValueError, ArithmeticError):
+        raise unusable_key(text, label, f"Its key has the type {', '.join(shape.key_types)}.") from None

@@ -13,7 +13,6 @@ from sqlalchemy.sql.elements import quoted_name
 
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.transforms import Stamping
-from backup.stores.asked_keys import parts_of, unusable_key, value_of
 from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
@@ -254,23 +253,6 @@ class TableShape:
         """The stamps in these rows of `stamp_query`."""
         width = len(self.key)
         return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
-
-    def key_from(self, text: str, *, plain: bool = False) -> Key:
-        """The key that a person wrote: a JSON list of its columns' values, or the plain value of a single column.
-
-        `plain` is as for `value_of`. Raises BadRequest for a text that cannot be a key of this table.
-        """
-        width = len(self.key_names)
-        parts = parts_of(text, self.label, any_bytes=plain)
-        if width == 1 and (parts is None or len(parts) != 1):
-            parts = [text]
-        if parts is None or len(parts) != width or None in parts or {} in parts:
-            hint = f"Its key is {', '.join(self.key_names)}: write a JSON list of these {width} values."
-            raise unusable_key(text, self.label, hint)
-        try:
-            return tuple(value_of(kind, part, plain=plain) for kind, part in zip(self.key_types, parts, strict=True))
-        except (ValueError, ArithmeticError):
-            raise unusable_key(text, self.label, f"Its key has the type {', '.join(self.key_types)}.") from None
 
     @property
     def key_types(self) -> list[str]:
