@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from backup.config.schedule import CronText, ZoneName
+from backup.config.set_products import Misplaced, misplaced, names_its_database
 from backup.config.set_values import (
     Conditions,
     Masks,
@@ -123,38 +125,26 @@ class SetSection(Shared):
             raise ValueError(f'{word} is missing: name patterns, such as {word} = ["*"] for all')
         if self.is_cosmos and not self.database:
             raise ValueError("database is missing: a set of containers needs it")
-        if self.is_cosmos and self.indexes is not None:
-            raise ValueError("indexes is for tables: a container that the app makes is indexed like its source's")
-        if self.is_cosmos and self.consistent:
-            raise ValueError(
-                "consistent is for tables: Cosmos DB has no state of several containers as of one moment that a reader "
-                "could hold"
-            )
-        if self.is_cosmos and self.modified_by is not None:
-            raise ValueError("modified_by is for tables: Cosmos DB knows by itself what was written lately")
-        if not self.is_cosmos and (self.throughput or any(table.throughput for table in self.table.values())):
-            raise ValueError("throughput is for containers, and its source has tables")
-        for name, section in self.container.items():
-            if section.throughput is not None and section.throughput.shared:
-                raise ValueError(f"shared is the throughput of the whole database; {name} cannot have its own")
-            for option in ("where_sql", "columns", "key", "indexes", "modified_by"):
-                if option in section.model_fields_set:
-                    raise ValueError(f"{option} is for tables, and {name} is a container")
-            if section.renamed_from is not None:
-                raise ValueError(
-                    f"renamed_from is for tables: Cosmos DB cannot rename a container. Leave it out of {name}: "
-                    f"then the next sync copies {name} anew, and the copy of {section.renamed_from} stays"
-                )
-            if section.types:
-                raise ValueError(f"types is for tables, and {name} is a container")
-        if named := [name for name, section in self.table.items() if section.partition_key is not None]:
-            raise ValueError(f"partition_key is for containers, and {named[0]} is a table")
+        _refuse(self, self._misplaced())
         for name, section in self.table.items():
             if section.renamed_from is not None and {*"*?"} & {*name, *section.renamed_from}:
                 raise ValueError(f"renamed_from of {name}: it is from one table to one table, so neither is a pattern")
         if twice := sorted(name for name in self.where if (self.container if self.is_cosmos else self.table).get(name)):
             raise ValueError(f"where and [{word[:-1]}] both have {twice[0]}; write its where in its section")
         return self
+
+    def _misplaced(self) -> Iterator[Misplaced]:
+        is_cosmos, whose = self.is_cosmos, "this source"
+        yield from misplaced(self, (), whose, is_cosmos=is_cosmos)
+        kind, places = ("container", self.container) if is_cosmos else ("table", self.table)
+        for name, place in places.items():
+            yield from misplaced(place, (kind, name), whose, is_cosmos=is_cosmos)
+            if is_cosmos and place.throughput is not None and place.throughput.shared:
+                reason = "shared is the throughput of the whole database; a container cannot have it alone"
+                yield Misplaced((kind, name, "throughput"), reason)
+        for option, side in (("database", "source"), ("backup_database", "backup")):
+            if getattr(self, option) is not None and names_its_database(getattr(self, side)):
+                yield Misplaced((option,), f"the connection string in {side} names the database already. Remove it")
 
 
 class BackupFile(Section):
@@ -168,6 +158,14 @@ class BackupFile(Section):
         lowered = [name.lower() for name in self.set]
         if twice := [name for name in self.set if lowered.count(name.lower()) > 1]:
             raise ValueError(f"two sets are called {twice[0]}; case does not count in names")
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_idle_default(self) -> Self:
+        products = {section.is_cosmos for section in self.set.values()}
+        if len(products) == 1:
+            whose = "every source of the file"
+            _refuse(self, misplaced(self.defaults, ("defaults",), whose, is_cosmos=products.pop()))
         return self
 
     @property
@@ -192,3 +190,13 @@ def names_at(path: tuple[str | int, ...]) -> list[str]:
     kinds: list[type[Section]] = [BackupFile, BackupFile, SetSection, SetSection, TableSection, ColumnList]
     kind = Shared if path[:1] == ("defaults",) else kinds[min(len(path), len(kinds) - 1)]
     return list(kind.model_fields)
+
+
+def _refuse(section: Section, options: Iterable[Misplaced]) -> None:
+    """Raises ValidationError with the place of each of these options, if there are any."""
+    faults: list[InitErrorDetails] = [
+        {"type": PydanticCustomError("misplaced", "{reason}", {"reason": reason}), "loc": path, "input": None}
+        for path, reason in options
+    ]
+    if faults:
+        raise ValidationError.from_exception_data(type(section).__name__, faults, hide_input=True)

@@ -322,5 +322,5 @@ def test_settings_name_the_column_of_a_table_and_none_of_a_container(alone: Shop
         pass
     for line in ('modified_by = "Day"', '[set.c.container."x"]\nmodified_by = "Day"'):
         text = f"[set.c]\nsource = '{account}'\nbackup = '{account}'\ndatabase = 'd'\ncontainers = ['*']\n{line}"
-        with pytest.raises(ConfigError, match="modified_by is for tables"):
+        with pytest.raises(ConfigError, match="modified_by: this is for tables"):
             _ = Registry(load_settings({"BACKUP_TOML": text})).directory.sets

@@ -112,12 +112,13 @@ def test_two_names_on_one_side_are_no_renaming(sqlite_shop: Shop) -> None:  # no
     ],
 )
 def test_what_cannot_be_renamed_is_refused_with_what_to_do(kind: str, name: str, old: str, said: str) -> None:
-    source = "AccountEndpoint=https://a/;AccountKey=b" if kind == "container" else "sqlite:///a.db"
+    is_cosmos = kind == "container"
+    source = "AccountEndpoint=https://a/;AccountKey=b" if is_cosmos else "sqlite:///a.db"
     text = f"""
 [set.shop]
 source = '{source}'
 backup = '{source.replace("a", "b")}'
-database = "shop"
+{'database = "shop"' if is_cosmos else ""}
 {kind}s = "*"
 [set.shop.{kind}."{name}"]
 renamed_from = "{old}"

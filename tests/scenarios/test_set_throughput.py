@@ -95,5 +95,5 @@ def test_tables_have_no_throughput_and_no_partition_key() -> None:
     file = "[set.shop]\nsource = 'sqlite:///a.db'\nbackup = 'sqlite:///b.db'\ntables = ['*']\n"
     key = "[set.shop.table.T]\npartition_key = { source = '/a', copy = '/b' }\n"
     for lines, option in (("throughput = 400\n", "throughput"), (key, "partition_key")):
-        with pytest.raises(ConfigError, match=f"{option} is for containers"):
+        with pytest.raises(ConfigError, match=f"{option}: this is for containers"):
             Registry(load_settings({"BACKUP_TOML": file + lines})).directory.names()

@@ -124,13 +124,92 @@ def test_containers_need_a_database_and_tables_take_none_of_them() -> None:
     account = '[set.shop]\nsource = "AccountEndpoint=https://a/"\nbackup = "AccountEndpoint=https://b/"\n'
     assert "database is missing" in mistakes(account + 'containers = "*"\n')
     assert "its source has containers, no tables" in mistakes(account + 'database = "d"\ntables = "*"\n')
-    columns = 'database = "d"\ncontainers = "a"\n[set.shop.container.a]\ncolumns = { exclude = ["b"] }\n'
-    assert "columns is for tables, and a is a container" in mistakes(account + columns)
     one_moment = 'database = "d"\ncontainers = "a"\nconsistent = true\n'
-    assert "consistent is for tables: Cosmos DB has no state" in mistakes(account + one_moment)
     assert not read(account + one_moment.replace("true", "false"))["shop"].consistent
     orders = 'database = "d"\ncontainers = "orders"\nwhere = { orders = { type = "Order" } }\n'
     assert read(account + orders)["shop"].sections["orders"].where == {"type": "Order"}
+
+
+ACCOUNT = """[set.shop]
+source = "AccountEndpoint=https://a/"
+backup = "AccountEndpoint=https://b/"
+database = "d"
+containers = "a"
+{}
+[set.shop.container.a]
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("indexes = true", "A container that the app makes"),
+        ("consistent = true", "Cosmos DB has no state"),
+        ('modified_by = "m"', "Cosmos DB knows by itself"),
+        ('on_new_column = "fail"', "A document is copied with all"),
+        ('where_sql = "a = 1"', "Write conditions"),
+        ('columns = { exclude = ["b"] }', "A transform can"),
+        ('key = ["b"]', "A document's key"),
+        ('types = { b = "int" }\ntransform = [{ drop = ["b"] }]', "A property of a document"),
+        ('renamed_from = "b"', "Cosmos DB cannot rename"),
+        ("throughput = { shared = 400 }", "shared is the throughput of the whole database"),
+    ],
+)
+def test_what_means_nothing_for_containers_is_told_with_its_line(line: str, why: str) -> None:
+    name = line.partition(" ")[0]
+    if name == "consistent" or name in COMMON:
+        assert f"Line 6: set.shop.{name}: this is for tables" in mistakes(ACCOUNT.format(line, ""))
+    if name != "consistent":
+        message = mistakes(ACCOUNT.format("", line))
+        assert f"Line 8: set.shop.container.a.{name}: " in message
+        assert why in message
+
+
+COMMON = ("indexes", "modified_by", "on_new_column")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (WHOLE + "throughput = 400\n", 'Line 18: set.chinook.table."dbo.Customer".throughput: this is for containers'),
+        (WHOLE.replace("recycle_days = 7", "throughput = 400"), "Line 12: set.chinook.throughput: this is for con"),
+        (WHOLE.replace("recycle_days = 30", "throughput = 400"), "Line 3: defaults.throughput: this is for containers"),
+        (WHOLE + 'partition_key = { source = "/a", copy = "/b" }\n', "Line 18: "),
+        (ACCOUNT.format("", "") + "[defaults]\nindexes = true\n", "Line 10: defaults.indexes: this is for tables"),
+    ],
+)
+def test_what_means_nothing_for_tables_or_for_any_set_is_told_with_its_line(text: str, told: str) -> None:
+    assert told in mistakes(text)
+
+
+def test_a_default_may_be_for_some_sets_alone() -> None:
+    text = WHOLE.replace("recycle_days = 30", "throughput = 400\nindexes = true") + ACCOUNT.format("", "")
+    assert read(text)["chinook"].indexes
+
+
+@pytest.mark.parametrize(
+    ("source", "is_taken"),
+    [
+        ("sqlite:///master", False),
+        ("postgresql://h/master", False),
+        ("Server=h;Database=Shop;User Id=sa;Password=master", False),
+        ("Server=h;Initial Catalog = master;User Id=sa", True),
+        ("Driver={x};Server=h;Database={master}", True),
+        ("mssql+pyodbc://sa@h/master?Encrypt=yes", True),
+        ("mssql://sa@h/Shop?a=/master", False),
+    ],
+)
+def test_a_set_names_a_database_only_where_its_string_names_none(source: str, is_taken: bool) -> None:
+    for side, option in (("source", "database"), ("backup", "backup_database")):
+        sides = {"source": "sqlite:///a.db", "backup": "sqlite:///b.db", side: source}
+        lines = [f'{name} = "{string}"' for name, string in sides.items()]
+        text = "\n".join(["[set.a]", *lines, 'tables = "*"', f'{option} = "x"'])
+        if is_taken:
+            assert getattr(read(text)["a"], option) == "x"
+        else:
+            told = f"Line 5: set.a.{option}: the connection string in {side} names the database already. Remove it."
+            assert told in mistakes(text)
 
 
 def test_the_text_comes_from_the_setting_else_the_named_file_else_the_first_folder(tmp_path: Path) -> None:
