@@ -9,8 +9,8 @@ from backup.config.given_services import ALL, known_names
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError, UnknownService
 from backup.core.model import SIDES
+from backup.core.patterns import is_pattern, matching
 from backup.core.suggestions import did_you_mean, quoted
-from backup.services.patterns import is_pattern, matching
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec, specs_of
 from backup.stores import Limits, Side

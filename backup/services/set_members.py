@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized
 from backup.core.log import event
+from backup.core.patterns import NameIndex, is_pattern
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.upgrade import OWN_NAMES
-from backup.services.patterns import NameIndex, is_pattern
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
 from backup.stores import ForeignKey, Listed, list_places

@@ -12,9 +12,9 @@ from backup.config.set_settings import SetSection, TableSection, options_of
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError
 from backup.core.masks import Masking
+from backup.core.patterns import PatternIndex, matching
 from backup.core.transforms import Transform
 from backup.mirror.guard import Guard
-from backup.services.patterns import PatternIndex, matching
 from backup.services.places import TARGET
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Listed, Rules, Side, SideName, Store, open_store

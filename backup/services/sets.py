@@ -12,10 +12,10 @@ from backup.config.set_settings import SetSection
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, NotInitialized, StoreError, UnknownService
 from backup.core.log import event
+from backup.core.patterns import is_pattern
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.history import History
 from backup.runs.of_all_services import newest_starts, services_at_work
-from backup.services.patterns import is_pattern
 from backup.services.set_foreign_keys import SetForeignKeys
 from backup.services.set_members import Members, chosen_tables, members_of, same_name
 from backup.services.set_snapshot import SetSnapshot

@@ -386,14 +386,14 @@ def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Sh
 
 
 def work_on_set(
-    shop: Shop, folder: Path, *lines: str, occurrence: str | None = None, **settings: str
+    shop: Shop, folder: Path, *lines: str, service: str = "shop", occurrence: str | None = None, **settings: str
 ) -> tuple[Job, Desk, list[int | None]]:
-    """The job of the set as it ended, and its percents after each slice. With an occurrence the schedule has queued
-    it."""
+    """The job of the set, or of another service, as it ended, and its percents after each slice. With an occurrence the
+    schedule has queued it."""
     values = {"BackupJobs__File": str(folder / "jobs.db"), "BACKUP_TOML": shop.text(*lines), **settings}
     loaded = load_settings(values)
     desk = open_desk(loaded)
-    job = desk.records.enqueue(Request("shop"), "timer" if occurrence else "http", occurrence=occurrence)
+    job = desk.records.enqueue(Request(service), "timer" if occurrence else "http", occurrence=occurrence)
     assert job is not None
     percents = []
     for _ in range(100):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.services.patterns import NameIndex, PatternIndex, matching
+from backup.core.patterns import NameIndex, PatternIndex, bracketed, matching
 
 NAMES = st.lists(st.text("aAbB.\u0131iK[]é", min_size=1, max_size=5), max_size=6)
 PATTERNS = st.text("aAbB.\u0131iKk*?é[]", min_size=1, max_size=4)
@@ -14,12 +14,21 @@ PATTERNS = st.text("aAbB.\u0131iKk*?é[]", min_size=1, max_size=4)
 
 def plainly(pattern: str, names: list[str]) -> list[str]:
     """What the docstring of `matching` says, without any shortcut."""
-    expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
+    expression, rest = "", pattern
+    while rest:
+        literal = re.match(r"\[((?:[^]]|\]\])+)\]([.]|$)", rest) if expression[-2:] in ("", r"\.") else None
+        if literal is not None:
+            text = literal[1].replace("]]", "]")
+            spelled = text if re.fullmatch(r"[^].[*?]+", text) else f"[{literal[1]}]"
+            expression, rest = expression + re.escape(spelled + literal[2]), rest[literal.end() :]
+        else:
+            expression, rest = expression + {"*": ".*", "?": "."}.get(rest[0], re.escape(rest[0])), rest[1:]
+    has_dot = "." in re.sub(r"(?:^|(?<=\.))\[(?:[^]]|\]\])+\](?=\.|$)", "", pattern)
     for flags in (re.S, re.S | re.I):
         found = []
         for name in names:
             parts = [a.replace("]]", "]") if a else b for a, b in re.findall(r"\[((?:[^]]|\]\])+)\]|([^.\[\]]+)", name)]
-            texts = [name, ".".join(parts)] + ([] if "." in pattern or not parts else [parts[-1]])
+            texts = [name, ".".join(parts)] + ([] if has_dot or not parts else [parts[-1], bracketed(parts[-1])])
             found += [name] * any(re.fullmatch(expression, text, flags) for text in texts)
         if found:
             return found
@@ -44,6 +53,15 @@ def test_an_index_of_patterns_finds_the_first_that_fits(patterns: list[str], nam
         ("CUSTOMER", ["dbo.Customer", "crm.customer"], ["dbo.Customer", "crm.customer"]),
         ("dbo.my.table", ["dbo.[my.table]"], ["dbo.[my.table]"]),
         ("I*", ["dbo.Invoice", "dbo.Album"], ["dbo.Invoice"]),
+        ("dbo.[a*b]", ["dbo.[a*b]", "dbo.acb"], ["dbo.[a*b]"]),
+        ("dbo.a*b", ["dbo.[a*b]", "dbo.acb"], ["dbo.[a*b]", "dbo.acb"]),
+        ("[a?b]", ["dbo.[a?b]", "dbo.acb"], ["dbo.[a?b]"]),
+        ("[A?B]", ["[a?b]", "acb"], ["[a?b]"]),
+        ("[my.table]", ["dbo.[my.table]", "my.table"], ["dbo.[my.table]"]),
+        ("[a.b].*", ["[a.b].c", "a.[b.c]"], ["[a.b].c"]),
+        ("[dbo].[Customer]", ["dbo.Customer"], ["dbo.Customer"]),
+        ("[[a]]*]", ["[[a]]*]", "[[a]]b]"], ["[[a]]*]"]),
+        ("a[*]b", ["[a[x]]b]"], ["[a[x]]b]"]),
     ],
 )
 def test_a_pattern_stands_for(pattern: str, names: list[str], found: list[str]) -> None:

@@ -9,7 +9,7 @@ from backup.config.set_settings import SetSection, options_of
 from backup.config.settings import load_settings
 from backup.core.conditions import Range
 from backup.core.errors import ConfigError
-from backup.services.patterns import matching
+from backup.core.patterns import matching
 
 WHOLE = """
 [defaults]

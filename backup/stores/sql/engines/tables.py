@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
+from backup.core.patterns import bracketed
+
 _Write = TypeVar("_Write", sa.Insert, sa.Update)
 
 
@@ -29,9 +31,8 @@ class TableName(NamedTuple):
 
 
 def spelled_name(schema: str | None, name: str) -> str:
-    """The table as settings name it: `dbo.Customer`, or `dbo.[my.table]` where a name has a dot, a bracket, a quote, or
-    a space at an end."""
-    return ".".join(_bracketed(part) for part in (schema, name) if part is not None)
+    """The table as settings name it: `dbo.Customer`, or `dbo.[my.table]` where a part has to stand in brackets."""
+    return ".".join(bracketed(part) for part in (schema, name) if part is not None)
 
 
 def quoted_parts(dialect: sa.Dialect, *parts: str | None) -> str:
@@ -48,11 +49,6 @@ def refusing(statement: _Write) -> _Write:
     """The statement, which fails where a row is refused. A table of SQLite may declare that such a row is passed over
     in silence, or that it replaces others."""
     return statement.prefix_with("OR ABORT", dialect="sqlite")
-
-
-def _bracketed(part: str) -> str:
-    is_plain = part.strip() == part != "" and not set(part) & set('.[]"')
-    return part if is_plain else f"[{part.replace(']', ']]')}]"
 
 
 class TableAlone(sa.Table):

@@ -1,4 +1,4 @@
-"""Patterns of names: which tables, containers or services they stand for. No I/O."""
+"""Names of tables, and patterns of them: which tables, containers or services they stand for. No I/O."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
+_BRACKETED = re.compile(r"(?<![^./])\[((?:[^]]|\]\])+)\](?![^./])")
+"""A part of a name that stands in brackets: nothing in it stands for anything else."""
+
+
+def bracketed(part: str) -> str:
+    """The part of a table's name as settings spell it: in brackets if it has a dot, a bracket, a quote, `*` or `?`, or
+    a space at an end."""
+    is_plain = part.strip() == part != "" and not set(part) & set('.[]"*?')
+    return part if is_plain else f"[{part.replace(']', ']]')}]"
+
 
 def is_pattern(text: str) -> bool:
     """Whether the text stands for any number of names, and not for the one that it spells."""
-    return "*" in text or "?" in text
+    return bool({"*", "?"} & set(_BRACKETED.sub("", text)))
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """Returns the names for which the pattern stands, in their order.
 
-    `*` stands for any characters, `?` for one. A pattern without a dot is also compared with the last part of a name. A
-    name with the pattern's own case comes before others: case counts only where a name fits with it.
+    `*` stands for any characters, `?` for one; in a part in brackets they stand for themselves. A pattern without a dot
+    is also compared with the last part of a name. A name with the pattern's own case comes before others: case counts
+    only where a name fits with it.
     """
     return NameIndex(names).matching(pattern)
 
@@ -31,11 +42,12 @@ class NameIndex:
     def matching(self, pattern: str) -> list[str]:
         """As the function `matching`."""
         names = self._names
-        if len(names) > 1 and pattern.isascii() and not is_pattern(pattern):
+        if len(names) > 1 and _spells_one(pattern):
             names = self._spelled(pattern)
+        has_dot = "." in _BRACKETED.sub("", pattern)
         for is_exact in (True, False):
             fits = _compiled(pattern, is_exact)
-            if matched := [name for name in names if any(map(fits, _texts(name, "." in pattern)))]:
+            if matched := [name for name in names if any(map(fits, _texts(name, has_dot)))]:
                 return matched
         return []
 
@@ -57,8 +69,7 @@ class PatternIndex:
         self._patterns = list(patterns)
         self._alike: dict[str, list[int]] = {}
         for place, pattern in enumerate(self._patterns):
-            spells_one = pattern.isascii() and not is_pattern(pattern)
-            self._alike.setdefault(pattern.lower() if spells_one else "", []).append(place)
+            self._alike.setdefault(pattern.lower() if _spells_one(pattern) else "", []).append(place)
 
     def first(self, name: str) -> str | None:
         """The first of the patterns that stands for the name; None without one."""
@@ -69,19 +80,29 @@ class PatternIndex:
         return next((self._patterns[place] for place in places if matching(self._patterns[place], [name])), None)
 
 
+def _spells_one(pattern: str) -> bool:
+    """Whether the pattern is, letter by letter, a text of each name that it stands for."""
+    return pattern.isascii() and not {"*", "?", "["} & set(pattern)
+
+
 @lru_cache(maxsize=4_096)
 def _compiled(pattern: str, is_exact: bool) -> Callable[[str], object]:
-    expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
+    expression = ""
+    for place, text in enumerate(_BRACKETED.split(pattern)):
+        if place % 2:  # what stood in brackets
+            expression += re.escape(bracketed(text.replace("]]", "]")))
+        else:
+            expression += "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in text)
     return re.compile(expression, re.S if is_exact else re.S | re.I).fullmatch
 
 
 @lru_cache(maxsize=4_096)
 def _texts(name: str, has_dot: bool) -> Sequence[str]:
-    """The texts of a name that a pattern may mean: as settings spell it, without brackets, and its last part, unless
-    the pattern has a dot."""
+    """The texts of a name that a pattern may mean: as settings spell it, without brackets, and its last part in both
+    ways, unless the pattern has a dot."""
     parts = [
-        bracketed.replace("]]", "]") if bracketed else plain
-        for bracketed, plain in re.findall(r"\[((?:[^]]|\]\])+)\]|([^.\[\]]+)", name)
+        in_brackets.replace("]]", "]") if in_brackets else plain
+        for in_brackets, plain in re.findall(r"\[((?:[^]]|\]\])+)\]|([^.\[\]]+)", name)
     ]
-    plain_texts = [name, ".".join(parts)]
-    return plain_texts if has_dot or not parts else [*plain_texts, parts[-1]]
+    texts = [name, ".".join(parts)]
+    return texts if has_dot or not parts else [*texts, parts[-1], bracketed(parts[-1])]

@@ -1,0 +1,53 @@
+"""Tables whose names hold what patterns are made of: each can be named alone, wherever a service is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from backup.entry import http
+from backup.jobs.job import State
+from tests.scenarios.inside import command, done
+from tests.scenarios.test_sets import Shop, sqlite_shop, work_on_set  # noqa: F401 - fixtures
+
+NAMES = ["2*3", "2x3", "why?", "whyx", "a[b", "a]b", "[c]", "*"]
+BRACKETED = ["[2*3]", "[why?]", "[a[b]", "[a]]b]", "[[c]]]", "[*]"]
+
+
+def fill(shop: Shop) -> None:
+    shop.run(";".join(f'CREATE TABLE "{name}" ("Id" INTEGER PRIMARY KEY, "Fax" INTEGER)' for name in NAMES))
+    shop.run(";".join(f'INSERT INTO "{name}" VALUES (1, 2)' for name in NAMES))
+
+
+def test_a_table_is_named_alone_in_the_file(sqlite_shop: Shop) -> None:  # noqa: F811 - the fixture
+    fill(sqlite_shop)
+    assert sqlite_shop.sync().keys() == {*BRACKETED, "2x3", "whyx"}
+    for name in BRACKETED:
+        registry = sqlite_shop.registry(tables=json.dumps([name]))
+        assert registry.directory.names() == [f"shop/{name}"]
+        others = {*BRACKETED, "2x3", "whyx"} - {name}
+        rest = sqlite_shop.registry(f"exclude = {json.dumps([name])}").directory.names()
+        assert {service.removeprefix("shop/") for service in rest} == others
+        section = f"[set.shop.table.{json.dumps(name)}]\ncolumns = {{ exclude = ['Fax'] }}"
+        specs = sqlite_shop.registry(section).directory.sets["shop"].members.specs
+        assert [table for table, spec in specs.items() if spec.rules.exclude] == [name]
+
+
+def test_a_table_is_named_alone_by_every_way_in(sqlite_shop: Shop, tmp_path: Path) -> None:  # noqa: F811 - the fixture
+    fill(sqlite_shop)
+    settings = {"BACKUP_TOML": sqlite_shop.text()}
+    for name in BRACKETED[:3]:
+        service = f"shop/{name}"
+        for order in ("sync", "plan", "history"):
+            results = done(command(tmp_path, settings, order, service, "--json"))["Results"]
+            assert [result.get("Service") or result["ServiceName"] for result in results] == [service]
+        registry = sqlite_shop.registry()
+        assert http.post_sync_of(registry, service, {}, b"").body["ServiceName"] == service
+        assert http.post_verify(registry, service, {}, b"").body["Verified"]
+        [synced] = http.post_sync(registry, {}, json.dumps({"service": service}).encode()).body["Results"]
+        assert synced["ServiceName"] == service
+    job, desk, _ = work_on_set(sqlite_shop, tmp_path, service="shop/[2*3]")
+    run = desk.runs.get(job.sync_id or "")
+    assert run is not None
+    assert (job.state, run["service"]) == (State.SUCCEEDED, "shop/[2*3]")
+    assert sqlite_shop.registry().directory.chosen("shop/2*3") == ["shop/2x3", "shop/[2*3]"]
