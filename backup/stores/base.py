@@ -126,10 +126,9 @@ class Relational(Protocol):
         server has made before, or because a whole sync of these records took so many seconds. Never where a fingerprint
         needs memory of this process."""
 
-    @property
-    def is_small(self) -> bool:
-        """Whether a fingerprint of the whole table costs no more than that of a chunk: by what the catalogue has said
-        of its size, or because none is made of a larger one. Reads the table's columns if nobody has yet."""
+    def small_fingerprint(self) -> Fingerprint | None:
+        """The fingerprint of the whole table; None where `Store.fingerprint` gives None, and if the table has more
+        records than a chunk may have. Costs no more than the fingerprint of a chunk. Any thread may call it."""
 
     def add_next(self, shape: Shape, groups: Groups, entry: Entry) -> bool:
         """Inserts the entry into the app's own table, unless its group has an entry with the same `order` or a higher

@@ -6,7 +6,6 @@ It settles only what it can prove completely. Everything else is left to the run
 from __future__ import annotations
 
 from backup.core.errors import ConfigError, StoreError
-from backup.core.model import WHOLE
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.runs.opening import Opening
@@ -33,10 +32,10 @@ def find_unchanged(source: Store, backup: Store, opening: Opening, policy: Polic
         return None
     try:
         drift = copy.drift(source, policy.on_new_column)
-        if not drift.is_followed or not (original.is_small and copy.is_small):
+        if not drift.is_followed:
             return None
         with Workers(2) as workers:
-            left, right = workers.both(lambda: source.fingerprint(WHOLE), lambda: backup.fingerprint(WHOLE))
+            left, right = workers.both(original.small_fingerprint, copy.small_fingerprint)
     except (ConfigError, StoreError):  # the run meets it again, and its entry says so
         return None
     if left is None or not proof.are_equal(left, right):

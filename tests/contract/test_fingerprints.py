@@ -93,6 +93,20 @@ def is_told(source: Store, backup: Store) -> bool:
     return fingerprints_differ
 
 
+@pytest.mark.parametrize("version", [("A",), ()])
+def test_a_small_table_has_the_fingerprint_of_the_whole_and_a_larger_one_has_none(
+    sql_bench: SqlBench, version: tuple[str, ...]
+) -> None:
+    sql_bench.rules = Rules(version=version)
+    rows = [(n, n % 2 or None) for n in range(7)]
+    for store in table(sql_bench, f"K {BIGINT[sql_bench.kind]} NOT NULL PRIMARY KEY, A INTEGER", rows):
+        assert store.relational.small_fingerprint() == made(store)
+    for records, is_small in ((7, True), (6, False)):
+        limited = sql_bench.open("source", chunk_size=records, rules=Rules(version=version))
+        assert isinstance(limited, SqlStore)
+        assert limited.relational.small_fingerprint() == (made(limited) if is_small else None)
+
+
 @pytest.fixture
 def bench(sql_bench: SqlBench) -> SqlBench:
     """A SQL store whose version column is called A."""

@@ -105,7 +105,7 @@ def test_a_night_without_changes_reads_no_stamp_and_no_record(place: Place, monk
 
 def as_a_server(one: SqlRelational, records: int, seconds: float) -> bool:
     """As a server would look at all at once. SQLite makes a fingerprint in this process, and is not asked so."""
-    return one._chunk_size.suffices_for(records) or one._chunk_size.spans(records, seconds)
+    return one._chunks.chunk_size.suffices_for(records) or one._chunks.chunk_size.spans(records, seconds)
 
 
 def test_a_quiet_source_on_a_server_is_asked_once_for_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,12 @@ class SqlChunks:
             )
 
     def fingerprints(
-        self, operation: str, shape: TableShape, chunk: Chunk, bucket: sa.ColumnElement[Any] | None = None
+        self,
+        operation: str,
+        shape: TableShape,
+        chunk: Chunk,
+        bucket: sa.ColumnElement[Any] | None = None,
+        at_most: int | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
         """The chunk's fingerprints, as `Dialect.fingerprints` returns them; None also if a row cannot be read, and in
         the first chunk if rows have no key. An open chunk may hold far more on one side than on the other: None too
@@ -93,13 +98,13 @@ class SqlChunks:
         if chunk.after is None and self.stamp_rows_without_keys(shape):
             return None
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
-        at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
-        is_bound = bucket is not None or None not in chunk
+        if at_most is None and dialect.in_process and bucket is None and None in chunk:
+            at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         try:
             for attempt in self._attempts(operation, single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self.chunk_size.measuring() as measured:
-                    fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket, None if is_bound else at_most)
+                    fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket, at_most)
                     measured.records = sum(fingerprint.records for fingerprint in (fingerprints or {}).values())
         except StoreError as error:
             if not may_be_of_rows(error):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -18,7 +17,6 @@ from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
-from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 from backup.stores.sql.engines.snapshot import SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.newest import groups_of
@@ -93,7 +91,7 @@ class ManyTables:
         read, that cannot be fingerprinted as one piece, or of which there is no answer before the call ends.
 
         Each is of a moment of its own. Raises what a store raises if the server cannot be asked at all. Costs a
-        statement a table; two where the number of its rows is to be known first.
+        statement a table.
         """
         fingerprints: list[Fingerprint | None] = []
         try:
@@ -114,12 +112,9 @@ class ManyTables:
         if shape.nullable_key or shape.key_may_repeat:
             return None
         is_small = asked.rows_at_most is not None and asked.rows_at_most <= at_most
+        bound = None if is_small else at_most
         try:
-            if not (self.dialect.in_process or is_small):
-                count = cx.exec_driver_sql(*_counting(cx.dialect, shape.table, at_most + 1)).scalar()
-                if int(count or 0) > at_most:
-                    return None
-            made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters, at_most=at_most)
+            made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters, at_most=bound)
         except BackupError:
             return None
         except sa.exc.DBAPIError as error:
@@ -174,11 +169,3 @@ class ManyTables:
     def close(self) -> None:
         """Gives the connections back."""
         self._access.close()
-
-
-@lru_cache(maxsize=TABLES_KEPT)
-def _counting(dialect: sa.Dialect, table: sa.Table, at_most: int) -> tuple[str, tuple[Any, ...]]:
-    """The statement that counts the table's rows, but no further than this; and its parameters."""
-    # T-SQL wants a name for each column of a subquery, and the limit as a plain number.
-    rows = sa.select(sa.literal_column("1").label("counted")).select_from(table).limit(at_most).subquery()
-    return spelled_once(sa.select(sa.func.count()).select_from(rows), dialect)

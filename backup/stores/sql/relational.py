@@ -10,15 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
-from backup.core.model import Chunk, Key, Record
+from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record
 from backup.stores.base import Accept, Keep, Store
-from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
 from backup.stores.sibling import Entry, Groups, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
 from backup.stores.sql.catalog import SqlCatalog, catalog_of
+from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.indexes import creation, index_plan
@@ -38,11 +38,11 @@ class SqlRelational:
         writes: SqlWrites,
         limits: Limits,
         sibling: Callable[[Shape], SqlSibling],
-        chunk_size: ChunkSize,
+        chunks: SqlChunks,
     ) -> None:
-        """`sibling` opens a table of the app's own beside this one. `chunk_size` measures the reads of chunks."""
+        """`sibling` opens a table of the app's own beside this one."""
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
-        self._sibling, self._chunk_size = sibling, chunk_size
+        self._sibling, self._chunks = sibling, chunks
         self._relay = SqlRelay(access, catalog, limits)
 
     def forget(self) -> None:
@@ -55,12 +55,15 @@ class SqlRelational:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:
-        is_quick = self._chunk_size.suffices_for(records) or self._chunk_size.spans(records, seconds)
+        chunk_size = self._chunks.chunk_size
+        is_quick = chunk_size.suffices_for(records) or chunk_size.spans(records, seconds)
         return is_quick and not self._access.dialect.in_process
 
-    @property
-    def is_small(self) -> bool:
-        return self._access.dialect.in_process or self._catalog.shape.has_at_most(self._limits.chunk_size)
+    def small_fingerprint(self) -> Fingerprint | None:
+        shape, at_most = self._catalog.shape, self._limits.chunk_size
+        bound = None if shape.has_at_most(at_most) else at_most
+        by_bucket = self._chunks.fingerprints("read the fingerprint", shape, WHOLE, at_most=bound)
+        return None if by_bucket is None else by_bucket[None]
 
     def add_next(self, shape: Shape, groups: Groups, entry: Entry) -> bool:
         return self._sibling(shape).add_next(groups, entry)

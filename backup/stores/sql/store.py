@@ -75,9 +75,7 @@ class SqlStore:
         self.incremental: SqlIncremental | None = None
         if rules.modified_by and rules.is_source:
             self.incremental = SqlIncremental(self.access, self.catalog, limits, rules.modified_by)
-        self.relational = SqlRelational(
-            self.access, self.catalog, self._writes, limits, self._own_table, self._chunks.chunk_size
-        )
+        self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table, self._chunks)
 
     request_charge = None
 

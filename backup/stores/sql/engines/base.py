@@ -246,8 +246,8 @@ class Dialect(Protocol):
     ) -> Mapping[Any, Fingerprint] | None:
         """The fingerprints of the rows that fulfil the conditions, by bucket. Without `bucket` one, under None.
 
-        None where the server cannot compute them. Where it is a library in this process, which needs memory for each
-        row, also if there are more than `at_most` rows.
+        None where the server cannot compute them, and if there are more than `at_most` rows. Then it has read no more
+        than one row above that.
 
         Rows without NULL have the same fingerprint whether or not a column may be NULL.
         """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from backup.core.model import Fingerprint
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,9 @@ def bucket_of(parts: Sequence[Any], number: Any) -> Any:
     for part in before:
         bucket = bucket % number(BUCKETS) * number(31) + part % number(BUCKETS)
     return bucket % number(BUCKETS)
+
+
+def few_only(fingerprints: Mapping[Any, Fingerprint], at_most: int | None) -> Mapping[Any, Fingerprint] | None:
+    """The fingerprints; None if they are of more than `at_most` rows. Then their statement has not read all rows."""
+    records = sum(fingerprint.records for fingerprint in fingerprints.values())
+    return fingerprints if at_most is None or records <= at_most else None

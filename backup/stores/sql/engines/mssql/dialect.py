@@ -26,6 +26,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType, spell
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.mixing import few_only
 from backup.stores.sql.engines.mssql import listing, system_tables
 from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.engines import SqlServerEngines
@@ -233,12 +234,13 @@ class SqlServerDialect(DialectDefaults):
         stamps: StampColumns,
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
-        at_most: int | None = None,  # noqa: ARG002 - the rows stay in the server
+        at_most: int | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
-        return {
+        fingerprints = {
             number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))
-            for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket))
+            for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket, at_most))
         }
+        return few_only(fingerprints, at_most)
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

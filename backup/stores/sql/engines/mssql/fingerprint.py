@@ -55,9 +55,15 @@ def bucket_expression(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
 
 
 def fingerprint_query(
-    stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], bucket: sa.ColumnElement[Any] | None = None
+    stamps: StampColumns,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    bucket: sa.ColumnElement[Any] | None = None,
+    at_most: int | None = None,
 ) -> sa.Select[Any]:
-    """Selects the bucket or NULL, the number of rows, the sum of an integer version, and both mixed sums."""
+    """Selects the bucket or NULL, the number of rows, the sum of an integer version, and both mixed sums.
+
+    With `at_most` it reads only one row more than that.
+    """
     key, version, content = stamps
     parts = [part for column in key for part in _integers(column)]
     parts += _version_parts(version, content)
@@ -68,7 +74,8 @@ def fingerprint_query(
     if bucket is not None:
         columns["bucket"] = bucket
     # A subquery names each expression once: several sums use it.
-    rows = sa.select(*(value.label(name) for name, value in columns.items())).where(*conditions).subquery("stamps")
+    query = sa.select(*(value.label(name) for name, value in columns.items())).where(*conditions)
+    rows = query.limit(None if at_most is None else at_most + 1).subquery("stamps")
     named_parts = [rows.c[f"part{i}"] for i in range(len(parts))]
     sums = [sa.func.sum(mix.of(named_parts, big)) for mix in MIXES]
     versions = [sa.func.sum(rows.c.version.op("&")(big(LOW_BITS)))] if has_number else []

@@ -219,9 +219,9 @@ class PostgresqlDialect(DialectDefaults):
         stamps: StampColumns,
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
-        at_most: int | None = None,  # noqa: ARG002 - the rows stay in the server
+        at_most: int | None = None,
     ) -> Mapping[Any, Fingerprint] | None:
-        return fingerprint.fingerprints(cx, stamps, conditions, bucket)
+        return fingerprint.fingerprints(cx, stamps, conditions, bucket, at_most)
 
     def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
-from backup.stores.sql.engines.mixing import bucket_of
+from backup.stores.sql.engines.mixing import bucket_of, few_only
 from backup.stores.sql.engines.postgresql.types import IntegerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 
@@ -52,36 +52,51 @@ def fingerprints(
     stamps: StampColumns,
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None = None,
+    at_most: int | None = None,
 ) -> Mapping[Any, Fingerprint] | None:
     """What `Dialect.fingerprints` returns; None from servers without hashes that take a seed."""
     server: Any = cx.dialect.server_version_info
     if server[0] < _FIRST_WITH_HASHES:
         return None
     if conditions or bucket is not None:
-        rows: Any = cx.execute(_query(stamps, conditions, bucket))
+        rows: Any = cx.execute(_query(stamps, conditions, bucket, at_most))
     else:
-        rows = cx.exec_driver_sql(*_whole(cx.dialect, tuple(stamps.key), tuple(stamps.version), stamps.content))
-    return {
+        columns = tuple(stamps.key), tuple(stamps.version), stamps.content
+        rows = cx.exec_driver_sql(*_whole(cx.dialect, *columns, at_most))
+    by_bucket = {
         number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
         for number, records, *values in rows
     }
+    return few_only(by_bucket, at_most)
 
 
 @lru_cache(maxsize=TABLES_KEPT)
-def _whole(dialect: sa.Dialect, key: Any, version: Any, content: Any) -> tuple[str, tuple[Any, ...]]:
+def _whole(
+    dialect: sa.Dialect, key: Any, version: Any, content: Any, at_most: int | None
+) -> tuple[str, tuple[Any, ...]]:
     """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
-    return spelled_once(_query(StampColumns(key, version, content), (), None), dialect)
+    return spelled_once(_query(StampColumns(key, version, content), (), None, at_most), dialect)
 
 
 def _query(
-    stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], bucket: sa.ColumnElement[Any] | None
+    stamps: StampColumns,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    bucket: sa.ColumnElement[Any] | None,
+    at_most: int | None,
 ) -> sa.Select[Any]:
-    sums = [sa.func.sum(_mixed(stamps, seed, seed == _SEEDS[0])) for seed in _SEEDS]
+    groups = [] if bucket is None else [bucket]
+    values: list[sa.ColumnElement[Any]] = [_mixed(stamps, seed, seed == _SEEDS[0]) for seed in _SEEDS]
     first, *_ = [*stamps.version, None]
     if first is not None and isinstance(first.type, IntegerType):
-        sums = [sa.func.sum(first), *sums]
-    query = sa.select(sa.null() if bucket is None else bucket, sa.func.count(), *sums).where(*conditions)
-    return query if bucket is None else query.group_by(_FIRST_COLUMN)
+        values = [first, *values]
+    if at_most is not None:  # enough to see that there are more
+        labelled = [value.label(f"c{i}") for i, value in enumerate([*values, *groups])]
+        rows = sa.select(*labelled).where(*conditions).limit(sa.literal_column(str(at_most + 1))).subquery()
+        columns, conditions = list(rows.c), []
+        values, groups = [*columns[: len(values)]], [*columns[len(values) :]]
+    selected = [sa.func.count(), *map(sa.func.sum, values)]
+    query = sa.select(*(groups or [sa.null()]), *selected).where(*conditions)
+    return query.group_by(_FIRST_COLUMN) if groups else query
 
 
 def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
