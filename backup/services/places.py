@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING
 
 from backup.core.errors import BackupError, ConfigError
 from backup.core.log import event
+from backup.core.retry import Retry
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Rules, Side, Store, open_store
 from backup.stores.values import Place
+from backup.verbs.restore import exists
 
 if TYPE_CHECKING:
     from backup.stores import SnapshotReads
 
 TARGET = "--to"
 """The option that names the place that a restore writes to instead of the source."""
+
+_SOURCE_SECONDS = 10.0  # at most, for the question whether a target is the source
 
 
 class Places:
@@ -83,32 +87,40 @@ class Places:
         """Raises ConfigError when source and backup are one place. A backup may be no side of another service, and a
         source may be no backup of another service: it raises ConfigError for these too.
 
-        Asks the servers, once; raises the errors of the stores. `is_target`: `source` is the target of a restore.
+        Asks the servers, once; raises the errors of the stores. `is_target`: `source` is the target of a restore, which
+        may not be the source either.
         """
         source_setting = TARGET if is_target else self._source.setting
         if source.catalog.is_same_place(backup):
             raise _same(source, source_setting, self._backup.setting)
         self._refuse_shared(backup, self._backup.setting, [*self._other_sources, *self._other_backups])
         self._refuse_shared(source, source_setting, self._other_backups)
+        if is_target and self._source.connection_string and exists(source):
+            # Masked values may go into another place, and what is deleted there counts in no week. A place that is
+            # still to be made is not the source. That may be gone, so nobody waits long for it.
+            limits = replace(self._limits, max_call_seconds=_SOURCE_SECONDS, retry=Retry(max_attempts=1))
+            self._refuse_shared(source, TARGET, [(self._source, self._rules)], limits)
 
     def may_share(self, place: Place) -> bool:
         """Whether a side of another service has a table or container of the same name. Asks nobody."""
         return any(_may_be_called(side, place.name) for side, _ in (*self._other_sources, *self._other_backups))
 
-    def _refuse_shared(self, store: Store, setting: str, other_sides: Sequence[tuple[Side, Rules]]) -> None:
+    def _refuse_shared(
+        self, store: Store, setting: str, other_sides: Sequence[tuple[Side, Rules]], limits: Limits | None = None
+    ) -> None:
         """Asks only sides whose table or container has the same name. Logs a side that does not answer: nobody can
         compare it."""
         for side, rules in other_sides:
             if not _may_be_called(side, store.place.name):
                 continue
-            other = open_store(side, rules, self._limits)
+            other = open_store(side, rules, limits or self._limits)
             try:
                 if (
                     other.place.kind == store.place.kind
                     and other.place.name.lower() == store.place.name.lower()
                     and store.catalog.is_same_place(other)
                 ):
-                    raise _same(store, setting, side.setting)
+                    raise _same(store, setting, side.setting, _INTO_SOURCE if side is self._source else _ANOTHER)
             except ConfigError:
                 raise
             except BackupError as error:
@@ -135,9 +147,14 @@ def _may_be_called(side: Side, name: str) -> bool:
     return any(name.lower() in text or not {*text}.isdisjoint('[]"') for text in spelled)
 
 
-def _same(store: Store, setting: str, other_setting: str) -> ConfigError:
+_ANOTHER = (
+    "Name another database, table or container. A backup must not lie in its own source. Two services in one table "
+    "delete each other's records."
+)
+_INTO_SOURCE = f"Name another database. To restore into the source, leave {TARGET} out."
+
+
+def _same(store: Store, setting: str, other_setting: str, hint: str = _ANOTHER) -> ConfigError:
     return ConfigError(
-        f"{setting} and {other_setting} name the same place: {store.place.location}. Nothing was changed.",
-        hint="Name another database, table or container. A backup must not lie in its own source. Two services in one "
-        "table delete each other's records.",
+        f"{setting} and {other_setting} name the same place: {store.place.location}. Nothing was changed.", hint=hint
     )

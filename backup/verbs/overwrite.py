@@ -5,27 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
-from backup.core.errors import RecordRefused, StoreError
-from backup.core.model import Action, Image, Key, Record, Version
+from backup.core.errors import RecordRefused
+from backup.core.model import Image, Key, Record, Version
 from backup.runs.runner import Session
 from backup.stores import Keep, Store, Written
+from backup.verbs.effects import Content, Effects
 
 LEFT_ALONE = "Newer"
 """How a run names a record that it did not overwrite, because the record is newer than its copy."""
 
 NOT_INSERTED = "Masked"
 """How a run names a record that it did not insert, because the backup has only masked values of it."""
-
-NOT_DONE = "NotWritten"
-"""How a run names a record that is as it was, although the server took the write or the delete without an error."""
-
-_NAMED_AT_MOST = 10
-_LONG = 1_000
-
-Content = Mapping[str, str]
 
 
 @dataclass
@@ -61,8 +53,7 @@ class Overwriting:
             session.recycled.recorder(session.run, session.steps.now, "source"),
             into.relational is not None and into.relational.shares_transactions(session.backup),
         )
-        self._not_done: list[Key] = []
-        self._changed: list[Key] = []
+        self._effects = Effects(session, into)
 
     def write(
         self,
@@ -86,8 +77,8 @@ class Overwriting:
         batch = _Batch()
 
         def accept(image: Image) -> bool:
-            content = _brief(self._into.copies.content(image.record or {}))
-            if not self._unlike(wanted[image.key], content, but=self._into.copies.filled | self._into.copies.masked):
+            content, copies = self._effects.content(image), self._into.copies
+            if not self._effects.unlike(wanted[image.key], content, but=copies.filled | copies.masked):
                 batch.same.add(image.key)
                 if image.stamp is not None and image.stamp == place_stamps.get(image.key):
                     batch.untouched.add(image.key)
@@ -129,31 +120,14 @@ class Overwriting:
             written = self._into.delete([*stamps], self._keep, accept=accept)
         except RecordRefused as error:
             accepted = [key for key in stamps if key not in error.refused]
-            self._session.tally.add(deleted=len(accepted) - len(self._existing(accepted)))
+            self._session.tally.add(deleted=len(accepted) - len(self._effects.existing(accepted)))
             raise
-        existing_keys = self._existing([*written.deleted])
         self._leave(written.left)
-        self._report(existing_keys, self._not_done)
-        self._session.tally.add(deleted=len(written.deleted - existing_keys))
+        self._session.tally.add(deleted=len(written.deleted) - len(self._effects.look_for_deleted(written.deleted)))
 
     def finish(self) -> None:
         """Notes which records are not as they were written. Raises StoreError when writes or deletes had no effect."""
-        label = self._into.place.label
-        if self._changed:
-            self._session.note(
-                f"{len(self._changed)} records of the {label} are not as they were written: a trigger, a column that "
-                f"fills itself, or another program has changed them: {self._named(self._changed)}."
-            )
-        if self._not_done:
-            raise StoreError(
-                f"The {label} accepted {len(self._not_done)} changes without an error, but they had no effect: "
-                f"{self._named(self._not_done)}. Everything else was done.",
-                hint="Look for a trigger, a rule or a policy of the table, or for another program that writes to it.",
-            )
-
-    def _existing(self, keys: Sequence[Key]) -> set[Key]:
-        """Those of these keys that have a record, whether or not it belongs to the service."""
-        return {image.key for images in self._into.images(keys, Action.DELETED) for image in images}
+        self._effects.finish()
 
     def _may_change(
         self, image: Image, place_stamps: Mapping[Key, Version], backup_stamps: Mapping[Key, Version]
@@ -170,45 +144,9 @@ class Overwriting:
     def _look_up(self, wanted: Mapping[Key, Record], written: Written, batch: _Batch) -> frozenset[Key]:
         """Reads again what was written. Returns the keys of the records that are missing or still as they were before;
         remembers those that have other values than the written ones."""
-        keys = written.inserted | written.updated
-        now = {
-            image.key: _brief(self._into.copies.content(image.record or {}))
-            for images in self._into.images([*keys], Action.UPDATED)
-            for image in images
-        }
-        without_effect = {key for key in keys if key not in now or now[key] == batch.before.get(key)}
-        masked = self._into.copies.masked
-        changed = {key for key in keys - without_effect if self._unlike(wanted[key], now[key], but=masked)}
-        self._report(without_effect, self._not_done)
-        self._changed += sorted(changed, key=str)
-        return frozenset(without_effect)
-
-    def _unlike(self, wanted: Record, content: Content, but: Collection[str]) -> bool:
-        """Whether the place's content has another value than the wanted record has. Those in `but` may have any value,
-        and so may the columns of a table that the record lacks. A document must have the same fields."""
-        wanted_content = _brief(self._backup.copies.content(wanted))
-        if not self._into.traits.has_columns:
-            names = (wanted_content.keys() | content.keys()) - {*but}
-            return any(wanted_content.get(name) != content.get(name) for name in names)
-        return any(
-            name in content and content[name] != value and name not in but for name, value in wanted_content.items()
+        return self._effects.look_for_written(
+            {key: wanted[key] for key in written.inserted | written.updated}, batch.before
         )
-
-    def _report(self, keys: Collection[Key], reported: list[Key]) -> None:
-        self._session.tally.name(keys, NOT_DONE)
-        reported += sorted(keys, key=str)
-
-    def _named(self, keys: Sequence[Key]) -> str:
-        shown = ", ".join("/".join(map(str, self._backup.keys.to_json(key))) for key in keys[:_NAMED_AT_MOST])
-        return shown + (" …" if len(keys) > _NAMED_AT_MOST else "")
-
-
-def _brief(content: Content) -> Content:
-    """The content with a hash instead of each long value: memory holds it until it is compared."""
-    return {
-        name: text if len(text) < _LONG else blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()
-        for name, text in content.items()
-    }
 
 
 def _from_outside(keep: Keep, shared: bool) -> Keep:

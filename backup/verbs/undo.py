@@ -13,6 +13,7 @@ from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
 from backup.stores import Written
+from backup.verbs.effects import Effects
 
 _NAMED_AT_MOST = 10
 _WAITING_AT_MOST = 1_000  # records, which are held in memory
@@ -28,12 +29,14 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     """Makes the backup what it was before that run. An undo may be undone itself. A dry run only counts and names.
 
     The undo deletes the records that the run inserted, and writes those that it updated or deleted as they were.
-    `through` takes back all later runs as well, newest first. Cost: a read of the bin and a write for every record
-    that these runs changed.
+    `through` takes back all later runs as well, newest first. Cost: a read of the bin, a write and a read for every
+    record that these runs changed.
+
+    It reads again what it wrote, so the counts are of what is there.
 
     Raises UnknownRun. Raises Conflict, before anything is changed, when images were purged, or when a run that stays
-    has changed the same records later. Raises RecordsSetAside when something was refused, after all else was taken
-    back. If it fails half-way, undo the same runs again.
+    has changed the same records later. Raises RecordsSetAside when something was refused, and StoreError when something
+    had another effect or none, after all else was taken back. If it fails half-way, undo the same runs again.
     """
     runs = _runs(session, sync_id, through)
     for run in runs:
@@ -147,6 +150,7 @@ class _TakingBack:
 
     def __init__(self, session: Session) -> None:
         self._session, self._backup, self._tally = session, session.backup, session.tally
+        self._effects = Effects(session, session.backup, is_shared=False)
         self._waiting: dict[Key, tuple[Record | None, BackupError]] = {}  # None: to delete
 
     def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
@@ -183,6 +187,7 @@ class _TakingBack:
         if failure := self._tally.failure():
             self._session.recycled.take_back(self._session.run.sync_id, self._tally.aside)
             raise failure
+        self._effects.finish()
 
     def _once_more(self, *, replace: bool = False) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -203,25 +208,31 @@ class _TakingBack:
             self._session.steps.check_lock()
             self._backup.delete(part, self._session.steps.keep)
 
-        for refusal in apart(keys, lambda key: key, work, lambda part: self._tally.add(deleted=len(part))):
+        def done(part: Sequence[Key]) -> None:
+            self._tally.add(deleted=len(part) - len(self._effects.look_for_deleted(part)))
+
+        for refusal in apart(keys, lambda key: key, work, done):
             self._wait(refusal, {})
 
     def _write(self, records: Sequence[tuple[Key, Record]], counted: str, *, replace: bool = False) -> None:
-        written = Written()
+        written, wanted = Written(), dict[Key, Record]()
 
         def work(part: Sequence[tuple[Key, Record]]) -> None:
             self._session.steps.check_lock()
             whole = [self._backup.copies.as_it_was(record) for _, record in part]
-            nonlocal written
+            nonlocal written, wanted
+            wanted = dict(zip((key for key, _ in part), whole, strict=True))
             relational = self._backup.relational if replace else None
             write = self._backup.write if relational is None else relational.exchange
             written = write(whole, self._session.steps.keep)
 
         def done(part: Sequence[tuple[Key, Record]]) -> None:
+            without_effect = self._effects.look_for_written(wanted, {})
             if replace:
-                self._tally.add(inserted=len(written.inserted), updated=len(written.updated))
+                inserted, updated = written.inserted - without_effect, written.updated - without_effect
+                self._tally.add(inserted=len(inserted), updated=len(updated))
             else:
-                self._tally.add(**{counted: len(part)})
+                self._tally.add(**{counted: len(part) - len(without_effect)})
 
         for refusal in apart(records, lambda keyed: keyed[0], work, done):
             self._wait(refusal, dict(records))

@@ -267,6 +267,24 @@ def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
     bench.sql("backup", f"DROP TABLE {bench.quoted('Using')}")
 
 
+def test_a_change_whose_image_a_trigger_swallows_is_not_made(sql_bench: SqlBench) -> None:
+    bench = sql_bench
+    bench.create(Item(n, 2) for n in range(1, 4))
+    it = recycled(bench)
+    bench.put("backup", *(Item(n, 1) for n in range(1, 4)))
+    before, trigger = seen(bench), f"CREATE TRIGGER g BEFORE INSERT ON {bench.quoted('RecycleBin')}"
+    if isinstance(bench, SqliteBench):
+        bench.sql("backup", f"{trigger} BEGIN SELECT RAISE(IGNORE); END")
+    else:
+        bench.sql("backup", "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+        bench.sql("backup", f"{trigger} FOR EACH ROW EXECUTE FUNCTION f()")
+    with pytest.raises(StoreError, match="not there"):
+        it.write(keys(bench, 1, 2), 1)
+    with pytest.raises(StoreError, match="not there"):
+        it.delete(keys(bench, 3), 2)
+    assert seen(bench) == before
+
+
 def counting(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
     """The keeper, and a list of its calls: how many images, and with which transaction."""
     calls: list[tuple[int, Any]] = []

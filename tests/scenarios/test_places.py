@@ -13,7 +13,7 @@ import pytest
 from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
-from backup.core.errors import BackupError
+from backup.core.errors import BackupError, ConfigError
 from backup.core.model import CheckLock
 from backup.core.run_values import Run, Trigger, Verb
 from backup.dev import sample
@@ -319,6 +319,25 @@ def test_one_place_under_two_names_is_refused_without_a_trace(
                 found.initialize()
         with pytest.raises(Exception, match="SyncHistory"):
             execute(source, "SyncHistory", "SELECT 1 FROM {table}")
+
+
+def test_the_source_is_no_target_under_any_name_and_may_be_gone(sqlite_place: Place, tmp_path: Path) -> None:
+    customers, to = service(sqlite_place.customer.settings), f"sqlite:///{tmp_path / 'new.db'}"
+    synced(customers)
+    assert [customers.restore(Wish(), to=to).run.counts.seen for _ in range(2)] == [100, 100]
+    source = sqlite_place.customer.source
+    assert isinstance(source, Sql)
+    source.run('UPDATE {table} SET "Version" = 9 WHERE "Id" = 1')
+    before = source.contents()
+    for name in ("customers.db", "linked.db"):
+        if name == "linked.db":
+            os.link(tmp_path / "customers.db", tmp_path / name)
+        outcome = customers.restore(Wish(overwrite_newer=True), to=f"sqlite:///{tmp_path / name}")
+        assert isinstance(outcome.error, ConfigError)
+        assert "leave --to out" in str(outcome.error.hint)
+    assert source.contents() == before
+    (tmp_path / "customers.db").unlink()
+    assert customers.restore(Wish(), to=to).run.counts.skipped == 100
 
 
 def test_two_containers_are_told_apart_by_what_the_server_says(request: pytest.FixtureRequest, tmp_path: Path) -> None:

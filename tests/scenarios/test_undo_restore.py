@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from azure.cosmos import CosmosClient, DatabaseProxy
 
 from backup.config.settings import load_settings
+from backup.core.errors import StoreError
 from backup.core.model import Action
 from backup.core.run_values import Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
@@ -280,6 +281,28 @@ def test_undo_that_failed_half_way_can_be_repeated(customers: Place, tmp_path: P
     assert 101 not in place.customer.backup.contents()  # what it had done stays
     done(command(tmp_path, place.settings, "undo", run.sync_id, "--yes", "--json"))
     assert whole(place.customer.backup) == before
+
+
+@pytest.mark.parametrize(
+    ("trigger", "counts"),
+    [
+        ("BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END", (0, 1, 1, 0)),
+        ("BEFORE UPDATE ON {table} BEGIN SELECT RAISE(IGNORE); END", (1, 0, 1, 0)),
+        ("BEFORE DELETE ON {table} BEGIN SELECT RAISE(IGNORE); END", (1, 1, 0, 0)),
+        ("AFTER UPDATE ON {table} BEGIN UPDATE {table} SET Email = 'x' WHERE Id = NEW.Id; END", (1, 0, 1, 0)),
+    ],
+)
+def test_an_undo_that_has_another_effect_or_none_says_so(customers: Place, trigger: str, counts: Counts) -> None:
+    synced(customers, "customer")
+    raised(customers, 5)
+    raised(customers, 101, version=1)
+    remove(customers, "customer", "9")
+    run = synced(customers, "customer")
+    run_sql(customers.customer.backup, f"CREATE TRIGGER Takes {trigger}")
+    undone = customers.registry.get("customer").undo(run.sync_id)
+    assert isinstance(undone.error, StoreError)
+    made = undone.run.counts
+    assert (made.inserted, made.updated, made.deleted, made.skipped) == counts
 
 
 # --- restore the newest state -----------------------------------------------------------------------------------------

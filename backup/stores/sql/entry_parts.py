@@ -48,7 +48,7 @@ class EntryParts:
         self._texts = {name for name, kind in shape.fields.items() if kind == "text"} if shape.parts_with else set()
 
     def add(self, cx: sa.Connection, entries: Sequence[Entry]) -> None:
-        """Inserts the entries whose key does not exist yet."""
+        """Inserts the entries whose key does not exist yet. Raises StoreError where the table then lacks one."""
         key_name = self._shape.key
         long = [entry[key_name] for entry in entries if any(type(entry[name]) is LongText for name in self._texts)]
         if long:
@@ -57,7 +57,21 @@ class EntryParts:
             kept = [entry for entry in entries if entry[key_name] not in existing_keys]
             entries = [self._short(cx, entry) if entry[key_name] in missing else entry for entry in kept]
         if entries:
-            self._dialect.add_rows(cx, self._table, entries)
+            self._add(cx, entries)
+
+    def _add(self, cx: sa.Connection, rows: Sequence[Entry]) -> None:
+        if self._dialect.add_rows(cx, self._table, rows) == len(rows):
+            return
+        # Either some were there already, or a trigger or a rule of the table has swallowed them.
+        lost = {row[self._shape.key] for row in rows}
+        for keys in batched(list(lost), self._dialect.max_parameters):
+            lost.difference_update(cx.scalars(sa.select(self._key).where(self._key.in_(keys))))
+        if lost:
+            raise StoreError(
+                f"{self._table.fullname} accepted {len(lost)} entries without an error, but they are not there. "
+                "Nothing of the batch was changed.",
+                hint="Look for a trigger, a rule or a policy of that table. It is the app's own, and needs none.",
+            )
 
     def _short(self, cx: sa.Connection, entry: Entry) -> Entry:
         """Writes the parts of an entry. Returns the entry without its long texts."""
@@ -69,7 +83,7 @@ class EntryParts:
             first, length = number, 0
             for piece in _cut(entry[name]):
                 row = {**shared, self._shape.key: _name(entry[self._shape.key], number), name: piece}
-                self._dialect.add_rows(cx, self._table, [row])
+                self._add(cx, [row])
                 number, length = number + 1, length + len(piece)
             short[name] = str(_Parts(first, number - first, length))
         return short

@@ -212,8 +212,9 @@ class Dialect(Protocol):
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         """Updates the table's rows with the same keys to these values."""
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Inserts rows into one of the app's own tables, except those whose primary key exists. Fast for many."""
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Inserts rows into one of the app's own tables, except those whose primary key exists. Fast for many. Returns
+        how many it inserted, as the server counts them; no more than that are certainly there."""
 
     def beside(self, name: str) -> Dialect:
         """The database of this name on the same server, with the same login."""

@@ -27,9 +27,9 @@ HAS_BYTES = "has_bytes"
 """The option of a query that says whether it may read bytes, which a driver may have to ask for in another way."""
 
 
-def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **options: Any) -> None:
-    """Executes a statement, in the driver's own spelling, once for each row."""
-    cx.exec_driver_sql(text, rows, execution_options=options)
+def send(cx: sa.Connection, text: str, rows: Sequence[tuple[Any, ...]], **options: Any) -> int:
+    """Executes a statement, in the driver's own spelling, once for each row. Returns how many rows it changed."""
+    return cx.exec_driver_sql(text, rows, execution_options=options).rowcount
 
 
 def spelled_once(query: sa.Select[Any], dialect: sa.Dialect) -> tuple[str, tuple[Any, ...]]:

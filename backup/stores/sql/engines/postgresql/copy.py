@@ -68,20 +68,19 @@ class Copying:
             .where(*(column == values[column.name] for column in key))
         )
 
-    def add(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Inserts rows into one of the app's own tables, except those whose primary key exists."""
+    def add(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        """As `Dialect.add_rows`."""
         # A query and a COPY cost half of an INSERT … ON CONFLICT, for the server and for Python.
         [key] = table.primary_key.columns
         parameters = {"keys": json.dumps([row[key.name] for row in rows])}
         existing_keys = set(cx.scalars(sa.select(key).where(key.op("=")(_ANY_OF)), parameters))
         missing = [row for row in rows if row[key.name] not in existing_keys]
         if not missing:
-            return
+            return 0
         new = driver_rows(table, missing, cx.dialect)
         if self.may_copy(cx, table):
-            _copy(cx, table, table.columns.keys(), new)
-        else:
-            send(cx, str(table.insert().compile(dialect=cx.dialect)), new)
+            return _copy(cx, table, table.columns.keys(), new)
+        return send(cx, str(table.insert().compile(dialect=cx.dialect)), new)
 
     def may_copy(self, cx: sa.Connection, table: sa.Table) -> bool:
         """Whether the server takes COPY into the table: not where row-level security applies to this login."""
@@ -136,6 +135,8 @@ def _escaped(text: bytes) -> bytes:
     return text
 
 
-def _copy(cx: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Row]) -> None:
+def _copy(cx: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Row]) -> int:
     columns = ", ".join(spelled_column(SPELLING, table, name) for name in names)
-    send(cx, f"COPY {spelled_table(SPELLING, table)} ({columns}) FROM STDIN", rows, copied=True, large=LARGE in cx.info)
+    return send(
+        cx, f"COPY {spelled_table(SPELLING, table)} ({columns}) FROM STDIN", rows, copied=True, large=LARGE in cx.info
+    )

@@ -176,8 +176,8 @@ class PostgresqlDialect(DialectDefaults):
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._copying.update(cx, update, rows)
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._copying.add(cx, table, rows)
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        return self._copying.add(cx, table, rows)
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)

@@ -179,8 +179,8 @@ class SqliteDialect(DialectDefaults):
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         update.run(cx, rows)
 
-    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
+    def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        return send(cx, _addition(table, cx.dialect), driver_rows(table, rows, cx.dialect))
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
