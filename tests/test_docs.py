@@ -31,7 +31,7 @@ MODULES = [
     str(path)
     for path in (
         ROOT / "function_app.py",
-        *(found for name in ("backup", "tests", "benchmarks", "docs") for found in (ROOT / name).rglob("*.py")),
+        *(path for name in ("backup", "tests", "benchmarks", "docs", "infra") for path in (ROOT / name).rglob("*.py")),
     )
 ]
 EVERYTHING = "\n".join(DOCUMENTS.values())
