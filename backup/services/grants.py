@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from backup.core.errors import ConfigError
+from backup.core.errors import BackupError, ConfigError
 from backup.core.model import SIDES, SideName
 from backup.core.suggestions import quoted
 from backup.services.directory import Directory
@@ -51,7 +51,10 @@ class GrantWish:
 
 @dataclass(frozen=True)
 class DatabaseGrant:
-    """One database: the services that have a side there, what they need, and the statements; or the shell commands."""
+    """One database: the services that have a side there, what they need, and the statements; or the shell commands.
+
+    `unseen`: why there may be more schemas than `needed` has; their rights are missing then.
+    """
 
     side: Side
     title: str
@@ -60,11 +63,13 @@ class DatabaseGrant:
     grantee: Grantee
     statements: Sequence[Statement] = ()
     commands: Sequence[str] = ()
+    unseen: BackupError | None = None
 
 
 def grants_of(directory: Directory, limits: Limits, name: str, wish: GrantWish) -> list[DatabaseGrant]:
     """Returns what to grant in each database of the service, of the set, or of all. Databases that several services
-    share come once. Asks a database only for the tables of a set that has patterns without a schema.
+    share come once. Asks a database only for the schemas of a set that has patterns; where it does not answer, they are
+    those that the patterns spell.
 
     Raises UnknownService, and ConfigError where nobody can tell to whom to grant.
     """
@@ -118,10 +123,12 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
     if is_cosmos(side):
         return DatabaseGrant(side, "", (entry,), Needed(role, ()), wish.grantee)
     tables: Sequence[tuple[str, str]] = tables_of(side, limits, names)
-    schemas = {schema for schema, _ in tables}
+    schemas, errors = {schema for schema, _ in tables}, list[BackupError]()
     if service_set is not None and not names:
         asked = side if role == "source" else service_set.specs.side("source")
-        schemas = {schema for schema, _ in tables_of(side, limits, service_set.tables_in(asked))}
+        seen, errors = service_set.tables_in(asked)
+        known = [*seen, *(service_set.patterns_with_schema if errors else ())]
+        schemas = {schema for schema, _ in tables_of(side, limits, known)}
     if service_set is not None and role == "backup":
         schemas.add(default_schema_of(side, limits))  # SyncHistory and the bin of a set lie there
         tables = ()
@@ -134,7 +141,8 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
             hint="Name the app's user, which for an identity is its name, with --to.",
         )
     has_password = has_password and name == login
-    return DatabaseGrant(side, "", (entry,), needed, replace(wish.grantee, name=name or "", has_password=has_password))
+    grantee = replace(wish.grantee, name=name or "", has_password=has_password)
+    return DatabaseGrant(side, "", (entry,), needed, grantee, unseen=errors[0] if errors else None)
 
 
 def _together(first: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
@@ -142,7 +150,8 @@ def _together(first: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
     tables = {*first.needed.tables, *other.needed.tables} if first.needed.tables and other.needed.tables else ()
     schemas = tuple(sorted({*first.needed.schemas, *other.needed.schemas}))
     needed = replace(first.needed, schemas=schemas, tables=tuple(sorted(tables)))
-    return replace(first, services=(*first.services, *other.services), needed=needed)
+    services = (*first.services, *other.services)
+    return replace(first, services=services, needed=needed, unseen=first.unseen or other.unseen)
 
 
 def _spelled(made: DatabaseGrant, limits: Limits, wish: GrantWish) -> DatabaseGrant:

@@ -109,9 +109,19 @@ class ServiceSet:
         patterns = self._section.patterns
         return () if any(map(is_pattern, patterns)) or not all("." in name for name in patterns) else patterns
 
-    def tables_in(self, side: Side) -> list[str]:
-        """The tables that the set has now, as the login of this side sees them. Raises what a store raises."""
-        return [*chosen_tables(self.specs, list_places(side, self.specs.limits))[0]]
+    def tables_in(self, side: Side) -> tuple[list[str], list[BackupError]]:
+        """The tables that the set has now, as the login of this side sees them, and why they may not be all. Raises no
+        error."""
+        try:
+            chosen, errors = chosen_tables(self.specs, list_places(side, self.specs.limits))
+        except BackupError as error:
+            return [], [error]
+        return [*chosen], errors
+
+    @property
+    def patterns_with_schema(self) -> list[str]:
+        """The names and patterns of the file that stand for tables of one schema, which they spell."""
+        return [name for name in self._section.patterns if "." in name and not is_pattern(name.rpartition(".")[0])]
 
     def open_services(self) -> list[str] | None:
         """The names of its services with a run in progress, by SyncHistory beside the backup; None if that cannot be

@@ -192,6 +192,36 @@ def test_a_server_that_is_not_reached_keeps_no_other_from_its_grants(app: App, t
     assert (ended.code, "source of customer" in ended.err, "statements were run" in ended.out) == (1, True, True)
 
 
+def set_of(source: str, backup: str, *patterns: str) -> dict[str, str]:
+    return {
+        "BACKUP_TOML": f'[set.shop]\nsource = "{source}"\nbackup = "{backup}"\ntables = {list(patterns)}',
+        "BackupRetry__MaxAttempts": "1",
+    }
+
+
+def test_a_set_whose_source_does_not_answer_has_the_grants_of_the_schemas_that_its_patterns_spell(
+    tmp_path: Path,
+) -> None:
+    nobody = "postgresql://app@127.0.0.1:1/"
+    settings = set_of(f"{nobody}shop", f"{nobody}copies", "sales.*", "Cust*", "d?o.x")
+    ended = command(tmp_path, settings, "grant", "--print", "--to", "app")
+    assert (ended.code, ended.err.count("Known are: ")) == (1, 2), "an answer that is not whole says so on each side"
+    assert ended.out.count("-- Not whole") == 2
+    assert 'GRANT SELECT ON ALL TABLES IN SCHEMA "sales" TO "app"' in ended.out
+    assert 'GRANT USAGE, CREATE ON SCHEMA "sales" TO "app"' in ended.out
+    assert not {'SCHEMA "d?o"', 'SCHEMA "Cust*"'} & set(ended.out.split(" ON "))
+
+
+def test_a_pattern_without_a_table_makes_grants_that_are_not_whole(app: App, tmp_path: Path) -> None:
+    settings = set_of(app.source.url, app.backup.url, "CUST*.*")
+    whole = command(tmp_path, settings, "grant", "--print", "--to", app.role, "--side", "source")
+    assert (whole.code, 'IN SCHEMA "customer"' in whole.out) == (0, True), "in the spelling of the source"
+    settings = set_of(app.source.url, app.backup.url, "customer.*", "sales.*")
+    ended = command(tmp_path, settings, "grant", "--to", app.role, "--side", "source", "--print")
+    assert (ended.code, "no table for it" in ended.err) == (1, True)
+    assert {f'IN SCHEMA "{schema}"' in ended.out for schema in ("customer", "sales")} == {True}
+
+
 def run_as_it_is(url: str, *statements: str) -> None:
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as cx:
         for statement in statements:

@@ -58,7 +58,9 @@ def grant_command(
     """Give the app the least rights that it needs in each database, and say what is granted too much.
 
     Run it as an administrator of the databases. A database where that fails keeps no other from it; the exit code is 1
-    then. Roles of Cosmos DB are printed as commands of az.
+    then, as where a set's tables cannot be seen. Roles of Cosmos DB are printed as commands of az.
+
+    Nothing is granted that no run uses: no rights of change tracking, no administrator's role.
     """
     from backup.services.grants import GrantWish, grants_of  # no other command needs SQLAlchemy at its start
 
@@ -74,6 +76,9 @@ def grant_command(
         registry = open_registry(config)
         all_ran = True
         for made in grants_of(registry.directory, registry.limits, service, wish):
+            if made.unseen is not None:
+                all_ran = False
+                _tell_unseen(made, made.unseen)
             if only_print or made.commands:
                 _print(made)
             if not made.statements and not made.commands:
@@ -84,12 +89,23 @@ def grant_command(
             raise typer.Exit(1)
 
 
+def _tell_unseen(made: DatabaseGrant, error: BackupError) -> None:
+    known = ", ".join(filter(None, made.needed.schemas)) or "none"
+    text = f"Not all tables of the set were seen, so schemas may be missing. Known are: {known}. {error}"
+    again = (
+        "Then run it again, as somebody who sees all tables. What backup.toml spells, as in sales.*, is known anyway."
+    )
+    show_trouble(made.title, text, f"{error.hint} {again}".strip())
+
+
 def _print(made: DatabaseGrant) -> None:
     """Prints what an administrator runs, as it is: broken lines would be other statements."""
     if made.commands:
         print(f"# {plain(made.title)}\n" + "\n".join(made.commands) + "\n")
         return
     lines, database = [f"-- {plain(made.title)}"], None
+    if made.unseen is not None:
+        lines.append("-- Not whole: schemas may be missing, for not all tables of the set were seen.")
     for statement in made.statements:
         if statement.database != database:
             lines.append(f"-- In the database {statement.database}:" if statement.database else "-- In its database:")
